@@ -1,0 +1,81 @@
+"""Photographs for MobileNetV2: 20 labelled ones of ImageNet to evaluate on, seven others to calibrate with."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from onnx_release.images import read_image
+from onnx_release.types import Prediction, Sample, softmax_prediction
+
+SIZE = 224
+SHORTER_SIDE = 256
+# ImageNet's mean and standard deviation by channel, as torchvision's weights were trained with.
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+STD = np.array([0.229, 0.224, 0.225], np.float32)
+
+# The two motorcycle pictures are one scene, so only one is here.
+CALIBRATION = [
+    "astronaut.png",
+    "chelsea.png",
+    "china.jpg",
+    "coffee.png",
+    "flower.jpg",
+    "motorcycle_left.png",
+    "rocket.jpg",
+]
+CROPS_PER_PHOTOGRAPH = 300
+SEED = 20
+
+
+def samples(raw: Path, split: str) -> Iterator[Sample]:
+    """Evaluation: the labelled photographs whole, then random crops of them. Calibration: crops of the others.
+
+    Crops go through the photographs in turn, so that any number of first samples holds all of them about equally.
+    """
+    paths = sorted(raw.glob("imagenet_*.jpg")) if split == "evaluation" else [raw / name for name in CALIBRATION]
+    images = [read_image(path) for path in paths]
+    if split == "evaluation":
+        for path, image in zip(paths, images, strict=True):
+            yield Sample(preprocess(image), label=int(path.stem.rpartition("_")[2]), group=path.stem)
+    for crop in range(CROPS_PER_PHOTOGRAPH):
+        for index, (path, image) in enumerate(zip(paths, images, strict=True)):
+            random = np.random.default_rng([SEED, index, crop])
+            yield Sample({"input": random_crop(image, random)}, group=path.stem)
+
+
+def preprocess(item: np.ndarray) -> dict[str, np.ndarray]:
+    """A uint8 RGB image [height, width, 3]: shorter side to 256, the 224 by 224 in the middle, normalised."""
+    image = Image.fromarray(item)
+    scale = SHORTER_SIDE / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+    left, top = (image.width - SIZE) // 2, (image.height - SIZE) // 2
+    return {"input": normalise(image.crop((left, top, left + SIZE, top + SIZE)))}
+
+
+def postprocess(outputs: dict[str, np.ndarray]) -> Prediction:
+    """The five likeliest ImageNet classes."""
+    return softmax_prediction(outputs["logits"], top=5)
+
+
+def random_crop(item: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A crop of a quarter to all of the image's area, 3:4 to 4:3, mirrored half of the time, normalised."""
+    image = Image.fromarray(item)
+    area = image.width * image.height * random.uniform(0.25, 1.0)
+    ratio = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+    width = min(image.width, round(np.sqrt(area * ratio)))
+    height = min(image.height, round(np.sqrt(area / ratio)))
+    left = int(random.integers(image.width - width + 1))
+    top = int(random.integers(image.height - height + 1))
+    box = (left, top, left + width, top + height)
+    crop = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
+    if random.random() < 0.5:
+        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return normalise(crop)
+
+
+def normalise(image: Image.Image) -> np.ndarray:
+    """float32 [3, height, width]."""
+    pixels = np.asarray(image, np.float32) / np.float32(255)
+    return np.ascontiguousarray(((pixels - MEAN) / STD).transpose(2, 0, 1))

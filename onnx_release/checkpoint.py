@@ -1,0 +1,41 @@
+"""Load weights without running what a file may hold, and without leaving one behind."""
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from onnx_release.errors import CheckpointError
+
+
+def load_checkpoint(network: torch.nn.Module, path: Path) -> None:
+    """Load the state dict in `path` into `network`, strictly and on the CPU.
+
+    Raises CheckpointError if the file is missing, truncated, holds more than tensors (a pickle could run code and
+    is never run), or if its names or shapes are not those of the network.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as cause:
+        raise CheckpointError(
+            f"{path} is not a plain file of weights: it is damaged, or it holds Python objects whose loading could "
+            f"run code. Save the weights alone, with torch.save(network.state_dict(), ...). torch says: {cause}"
+        ) from cause
+    except FileNotFoundError as cause:
+        raise CheckpointError(f"{path} is not there: declare it under sources in the model's spec.yaml") from cause
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as cause:
+        raise CheckpointError(f"{path} is truncated or no checkpoint: fetch it again. torch says: {cause}") from cause
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict")
+    expected = network.state_dict()
+    problems = [f"missing: {name}" for name in expected if name not in state]
+    problems += [f"not in the network: {name}" for name in state if name not in expected]
+    problems += [
+        f"{name} has the shape {list(state[name].shape)}, the network's {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if problems:
+        shown = "\n  ".join(problems[:10]) + (f"\n  and {len(problems) - 10} more" if len(problems) > 10 else "")
+        raise CheckpointError(f"{path} does not fit the network in network.py:\n  {shown}")
+    network.load_state_dict(state)

@@ -1,0 +1,60 @@
+"""What can go wrong in a way that the user can mend.
+
+ReleaseError
+├── ParameterError     a key or value of params.yaml
+├── SpecError          a model's folder or its spec.yaml
+├── SourceError        a file that could not be fetched, or is not the one that was declared
+├── CheckpointError    weights that do not load into the network
+├── DataError          a sample or a photograph
+├── NetworkError       what the PyTorch network does: training mode, NaN, other shapes than declared
+├── ExportError        a network that does not convert as asked
+├── GraphError         an ONNX file that is invalid, does not load, or gives other answers
+├── BenchmarkError     a contender that could not be measured
+└── StorageError       a result that could not be written
+
+Each message says what is wrong, where, and what to do. `onnx_release.command` prints it without a traceback.
+"""
+
+
+class ReleaseError(Exception):
+    """The base of every error that the user can mend; its text is the whole message."""
+
+
+class ParameterError(ReleaseError):
+    pass
+
+
+class SpecError(ReleaseError):
+    pass
+
+
+class SourceError(ReleaseError):
+    pass
+
+
+class CheckpointError(ReleaseError):
+    pass
+
+
+class DataError(ReleaseError):
+    pass
+
+
+class NetworkError(ReleaseError):
+    pass
+
+
+class ExportError(ReleaseError):
+    pass
+
+
+class GraphError(ReleaseError):
+    pass
+
+
+class BenchmarkError(ReleaseError):
+    pass
+
+
+class StorageError(ReleaseError):
+    pass

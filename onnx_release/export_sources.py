@@ -1,0 +1,40 @@
+"""Which PyTorch module and which line of whose source a node of the exported graph comes from."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+
+
+def source_line(stack_trace: str | None) -> tuple[str, int] | None:
+    """The innermost frame of `stack_trace` outside torch and this library: its file and line, or None.
+
+    The file is relative to the repository, or to site-packages, so that it is the same in every folder.
+    """
+    for match in reversed(list(FRAME.finditer(stack_trace or ""))):
+        file = relative_file(match["file"])
+        if not file.startswith(("torch/", "onnx_release/")):
+            return file, int(match["line"])
+    return None
+
+
+def relative_file(file: str) -> str:
+    path = Path(file)
+    if "site-packages" in path.parts:
+        return Path(*path.parts[path.parts.index("site-packages") + 1 :]).as_posix()
+    if path.is_relative_to(Path.cwd()):
+        return path.relative_to(Path.cwd()).as_posix()
+    return path.name
+
+
+def describe_source(module: str, module_class: str, source: tuple[str, int] | None) -> str:
+    """For messages: the module, its class, and the line that used it."""
+    where = f"{source[0]}:{source[1]}" if source else "an unknown line"
+    return f"{module or 'the network itself'} ({module_class}), {where}"
+
+
+def source_entry(module: str, module_class: str, operator: str, source: tuple[str, int] | None) -> dict[str, Any]:
+    """An entry of sources.json."""
+    file, line = source or (None, None)
+    return {"module": module, "class": module_class, "operator": operator, "file": file, "line": line}

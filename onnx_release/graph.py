@@ -1,0 +1,126 @@
+"""Write, check and describe ONNX files."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+
+from onnx_release.errors import GraphError
+from onnx_release.files import size_mb
+from onnx_release.session import open_session
+
+MODEL = "model.onnx"
+EXTERNAL_DATA = "model.onnx.data"
+# protobuf refuses a message of 2 GiB; a margin leaves room for what is not weights.
+EXTERNAL_DATA_THRESHOLD = 2**31 - 2**26
+
+
+def save_model(model: ModelProto, folder: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> Path:
+    """Write `model` to `folder`/model.onnx, its weights to a file beside it where they pass `threshold` bytes."""
+    path = folder / MODEL
+    external = weight_bytes(model) > threshold
+    onnx.save_model(model, path, save_as_external_data=external, location=EXTERNAL_DATA, size_threshold=1024)
+    return path
+
+
+def load_model(path: Path) -> ModelProto:
+    """The model with its external data. Raises GraphError if it is missing or damaged."""
+    try:
+        return onnx.load(path)
+    except FileNotFoundError as cause:
+        raise GraphError(f"{cause.filename or path} is not there") from cause
+    except Exception as cause:  # protobuf's DecodeError is not public in onnx
+        raise GraphError(f"{path} is no ONNX model, or a damaged one: {cause}") from cause
+
+
+def check_file(path: Path) -> None:
+    """Raise GraphError unless onnx.checker passes it fully, each value has one producer, and ONNX Runtime loads it."""
+    graph = onnx.load(path, load_external_data=False).graph
+    twice = [name for name, count in Counter(produced_values(graph)).items() if count > 1]
+    if twice:
+        raise GraphError(f"{path} is invalid: {', '.join(twice)} is produced more than once")
+    try:
+        onnx.checker.check_model(str(path), full_check=True)  # by path: over 2 GB there is no other way
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as cause:
+        raise GraphError(f"{path} is invalid: {cause}") from cause
+    open_session(path)
+
+
+def produced_values(graph: onnx.GraphProto) -> list[str]:
+    """The name of everything that the graph itself defines: inputs, initializers that are no inputs, node outputs."""
+    inputs = [value.name for value in graph.input]
+    initializers = [tensor.name for tensor in graph.initializer if tensor.name not in inputs]
+    return inputs + initializers + [name for node in graph.node for name in node.output if name]
+
+
+def weight_bytes(model: ModelProto) -> int:
+    return sum(int(np.prod(tensor.dims)) * element_bytes(tensor.data_type) for tensor in model.graph.initializer)
+
+
+def element_bytes(data_type: int) -> int:
+    return helper.tensor_dtype_to_np_dtype(data_type).itemsize
+
+
+def parameter_count(model: ModelProto) -> int:
+    """The elements of all initializers, folded constants among them."""
+    return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
+
+
+def default_opset(model: ModelProto) -> int:
+    """The version of the ai.onnx opset that the file itself declares. Raises GraphError if it declares none."""
+    for opset in model.opset_import:
+        if opset.domain in ("", "ai.onnx"):
+            return opset.version
+    raise GraphError("the model imports no ai.onnx opset")
+
+
+def axes(value: ValueInfoProto) -> list[int | str]:
+    """A size or a symbol for each axis; "?" where the file says nothing."""
+    return [
+        axis.dim_value if axis.HasField("dim_value") else axis.dim_param or "?"
+        for axis in value.type.tensor_type.shape.dim
+    ]
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What is in an ONNX file: opsets, inputs, outputs, symbolic dimensions, operators, parameters and size."""
+    model = load_model(path)
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    values = {
+        kind: [{"name": value.name, "dtype": dtype_name(value), "shape": axes(value)} for value in group]
+        for kind, group in (("inputs", inputs), ("outputs", model.graph.output))
+    }
+    operators = Counter(f"{node.domain}.{node.op_type}" if node.domain else node.op_type for node in model.graph.node)
+    return {
+        **values,
+        "ir_version": model.ir_version,
+        "opsets": {opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        "symbols": sorted(
+            {axis for value in (*inputs, *model.graph.output) for axis in axes(value) if isinstance(axis, str)}
+        ),
+        "nodes": len(model.graph.node),
+        "operators": dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
+        "parameters": parameter_count(model),
+        "size_mb": model_size_mb(path),
+    }
+
+
+def dtype_name(value: ValueInfoProto) -> str:
+    """numpy's name of the element type, as in a model's spec."""
+    element = value.type.tensor_type.elem_type
+    return "string" if element == TensorProto.STRING else str(helper.tensor_dtype_to_np_dtype(element))
+
+
+def model_size_mb(path: Path) -> float:
+    """MB (10^6 bytes) of the model and of the files beside it that hold its weights."""
+    return size_mb(path) + sum(size_mb(path.parent / name) for name in external_files(path))
+
+
+def external_files(path: Path) -> set[str]:
+    graph = onnx.load(path, load_external_data=False).graph
+    return {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}

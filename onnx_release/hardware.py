@@ -1,0 +1,60 @@
+"""What a timing depends on. The same bytes on the same machine, so that only another machine reruns the benchmark."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from typing import Any
+
+import cpuinfo
+import psutil
+
+# What decides which kernels ONNX Runtime and torch pick.
+INSTRUCTION_SETS = (
+    *("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"),
+    *("avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve"),
+)
+PACKAGES = ("torch", "onnxruntime-gpu", "onnxruntime", "numpy")
+
+
+def describe_hardware() -> dict[str, Any]:
+    """CPU, instruction sets, cores, memory in GiB, GPUs, system and the versions of what is timed."""
+    cpu = cpuinfo.get_cpu_info()
+    flags = set(cpu.get("flags", []))
+    return {
+        "cpu": cpu.get("brand_raw", platform.processor()),
+        # Virtual machines often call every generation of a CPU by one name.
+        "cpu_family_model_stepping": [cpu.get(key) for key in ("family", "model", "stepping")],
+        "architecture": platform.machine(),
+        "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
+        "cores": available_cores(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "gpus": gpus(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := installed(name))},
+    }
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+    """NVIDIA GPUs with memory and driver, as nvidia-smi names them; none where it is not there or fails."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.splitlines() if result.returncode == 0 else []
+
+
+def installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

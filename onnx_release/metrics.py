@@ -1,0 +1,102 @@
+"""Every metric that a stage writes: unit, direction and meaning. Report, gates, comparison and docs read this table."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+Better = Literal["lower", "higher", "neither"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`file` is the metrics file without .json, `key` the dotted path in it; a * stands for any name."""
+
+    file: str
+    key: str
+    unit: str
+    better: Better
+    meaning: str
+
+
+METRICS = (
+    Metric("prepare", "calibration_samples", "", "neither", "samples to calibrate with"),
+    Metric("prepare", "calibration_groups", "", "neither", "photographs, patients or documents they come from"),
+    Metric("prepare", "evaluation_samples", "", "neither", "samples to evaluate on"),
+    Metric("prepare", "evaluation_groups", "", "neither", "photographs, patients or documents they come from"),
+    Metric("prepare", "evaluation_labelled", "", "neither", "evaluation samples whose right answer is known"),
+    Metric("export", "opset", "", "neither", "opset that the file itself declares"),
+    Metric("export", "exporter", "", "neither", "exporter that made it"),
+    Metric("export", "nodes", "", "lower", "nodes in the graph"),
+    Metric("export", "parameters", "", "neither", "elements of all initializers, constants among them"),
+    Metric("export", "size_mb", "MB", "lower", "the model file, with external data"),
+    Metric("slim", "nodes_before", "", "lower", "nodes of the exported graph"),
+    Metric("slim", "nodes_after", "", "lower", "nodes of the slimmed graph"),
+    Metric("slim", "size_mb_before", "MB", "lower", "size of the exported model"),
+    Metric("slim", "size_mb_after", "MB", "lower", "size of the slimmed model"),
+    Metric("validate/*", "passed", "", "higher", "whether every output is within its bound"),
+    Metric("validate/*", "failure", "", "neither", "which output, which case, how far off; empty if passed"),
+    Metric("validate/*", "cases", "", "neither", "evaluation samples and shape cases compared"),
+    Metric("validate/*", "max_abs_error", "", "lower", "largest error against PyTorch in float64"),
+    Metric("validate/*", "max_rel_error", "", "lower", "the same, relative; elements over a thousandth of the largest"),
+    Metric("validate/*", "error_vs_torch_rounding", "", "lower", "largest error in units of PyTorch's own in float32"),
+    Metric("validate/*", "sqnr_db", "dB", "higher", "signal to error against PyTorch in float64, over all cases"),
+    Metric("validate/*", "cosine", "", "higher", "mean cosine with PyTorch in float64"),
+    Metric("validate/*", "agreement", "", "higher", "samples with PyTorch's answer"),
+    Metric("validate/*", "agreement_low", "", "higher", "lower end of its interval, which resamples groups"),
+    Metric("validate/*", "agreement_high", "", "higher", "upper end of it"),
+    Metric("validate/*", "accuracy", "", "higher", "labelled samples answered rightly"),
+    Metric("validate/*", "accuracy_low", "", "higher", "lower end of its interval, which resamples groups"),
+    Metric("validate/*", "accuracy_high", "", "higher", "upper end of it"),
+    Metric("validate/*", "accuracy_torch", "", "higher", "the same samples, answered by PyTorch"),
+    Metric("validate/*", "accuracy_drop", "", "lower", "accuracy lost against PyTorch"),
+    Metric("validate/*", "labelled", "", "neither", "samples behind the accuracy"),
+    Metric("validate/*", "outputs.*.max_abs_error", "", "lower", "this output's largest error"),
+    Metric("validate/*", "outputs.*.max_abs_error_torch", "", "neither", "PyTorch's own in float32"),
+    Metric("validate/*", "outputs.*.max_rel_error", "", "lower", "this output's largest relative error"),
+    Metric("validate/*", "outputs.*.sqnr_db", "dB", "higher", "this output's signal to error"),
+    Metric("validate/*", "outputs.*.cosine", "", "higher", "this output's mean cosine"),
+    Metric("validate/*", "outputs.*.worst_case", "", "neither", "the case with the largest error"),
+    Metric("validate/*", "outputs.*.tolerance_needed", "", "lower", "the atol that would pass at validate.rtol"),
+    Metric("benchmark", "batch", "", "neither", "items a call"),
+    Metric("benchmark", "threads", "", "neither", "threads for every contender"),
+    Metric("benchmark", "rounds", "", "neither", "rounds, in each of which every contender has a turn"),
+    Metric("benchmark", "*.latency_ms.median", "ms", "lower", "median time of a call"),
+    Metric("benchmark", "*.latency_ms.mean", "ms", "lower", "mean time of a call"),
+    Metric("benchmark", "*.latency_ms.std", "ms", "lower", "standard deviation"),
+    Metric("benchmark", "*.latency_ms.min", "ms", "lower", "fastest call"),
+    Metric("benchmark", "*.latency_ms.max", "ms", "lower", "slowest call"),
+    Metric("benchmark", "*.latency_ms.p95", "ms", "lower", "95th percentile; null under 200 samples"),
+    Metric("benchmark", "*.latency_ms.p99", "ms", "lower", "99th percentile; null under 1,000 samples"),
+    Metric("benchmark", "*.samples", "", "neither", "timed calls"),
+    Metric("benchmark", "*.throughput_per_s", "1/s", "higher", "items a second, one call after the other"),
+    Metric("benchmark", "*.speedup_vs_eager", "", "higher", "median over rounds of torch eager's time by this one's"),
+    Metric("benchmark", "*.speedup_low", "", "higher", "lower end of its 95 % bootstrap interval over rounds"),
+    Metric("benchmark", "*.speedup_high", "", "higher", "upper end of it"),
+    Metric("benchmark", "*.load_ms", "ms", "lower", "from the file to ready"),
+    Metric("benchmark", "*.first_run_ms", "ms", "lower", "the first call"),
+    Metric("benchmark", "*.peak_memory_mb", "MB", "lower", "most resident memory of the process"),
+    Metric("summary", "variant", "", "neither", "the fastest variant that passed"),
+    Metric("summary", "accuracy_drop", "", "lower", "its accuracy lost against PyTorch"),
+    Metric("summary", "agreement", "", "higher", "its agreement with PyTorch"),
+    Metric("summary", "speedup_vs_eager", "", "higher", "its speed-up over torch eager"),
+    Metric("summary", "size_mb", "MB", "lower", "its size"),
+    Metric("summary", "compression", "", "higher", "size of the export by its size"),
+)
+
+
+def metric(file: str, key: str) -> Metric:
+    """The metric at the dotted `key` of metrics/`file`.json. Raises KeyError if the table does not have it."""
+    for item in METRICS:
+        if fnmatchcase(file, item.file) and fnmatchcase(key, item.key):
+            return item
+    raise KeyError(f"{file}: {key} is not in onnx_release/metrics.py")
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested metrics."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,75 @@
+"""How far a variant's outputs are from the reference, in float64 and over any number of cases."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+# Relative errors are of elements of at least this share of their case's largest: near zero they mean nothing.
+RELATIVE_FLOOR = 1e-3
+
+
+@dataclass
+class OutputError:
+    """The error of one output against its reference, summed up case by case.
+
+    SQNR is 10 log10(sum reference^2 / sum difference^2) in dB; cosine is the mean over cases of the cosine of the
+    angle between reference and output, each flattened.
+    """
+
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+    signal: float = 0.0
+    noise: float = 0.0
+    cosines: list[float] = field(default_factory=list)
+
+    def add(self, reference: np.ndarray, output: np.ndarray) -> None:
+        """Count one case. NaN or infinity in `output` makes every figure NaN or infinite."""
+        reference = reference.astype(np.float64)
+        output = output.astype(np.float64)
+        difference = np.abs(output - reference)
+        self.max_abs = maximum(self.max_abs, difference)
+        large = np.abs(reference) >= RELATIVE_FLOOR * np.abs(reference).max(initial=0)
+        nonzero = large & (reference != 0)
+        self.max_rel = maximum(self.max_rel, difference[nonzero] / np.abs(reference[nonzero]))
+        self.signal += float((reference**2).sum())
+        self.noise += float((difference**2).sum())
+        self.cosines.append(cosine(reference, output))
+
+    @property
+    def sqnr_db(self) -> float:
+        """Infinite where nothing differs."""
+        if math.isnan(self.noise):
+            return math.nan
+        if self.noise == 0:
+            return math.inf
+        return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
+
+    @property
+    def mean_cosine(self) -> float:
+        return float(np.mean(self.cosines))
+
+
+def maximum(so_far: float, values: np.ndarray) -> float:
+    """The largest of all, NaN if any is NaN (Python's max would lose it)."""
+    return float(np.maximum(so_far, values.max(initial=0.0)))
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """The cosine of the angle between two arrays, flattened; 1 if both are zero, 0 if one of them is."""
+    norms = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    if norms == 0:
+        return float(not a.any() and not b.any())
+    return float(np.vdot(a, b) / norms)
+
+
+def tolerance_needed(reference: np.ndarray, output: np.ndarray, rtol: float) -> float:
+    """The smallest atol at which |output - reference| <= atol + rtol * |reference| holds for every element."""
+    reference = reference.astype(np.float64)
+    excess = np.abs(output.astype(np.float64) - reference) - rtol * np.abs(reference)
+    return maximum(0.0, excess)
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON has no word for NaN and infinity."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,24 @@
+"""Where the pipeline keeps what it makes, relative to the repository root, from which everything runs."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+MODELS = Path("models")
+
+RAW = Path("data/raw")
+CALIBRATION = Path("data/prepared/calibration.npz")
+EVALUATION = Path("data/prepared/evaluation.npz")
+
+ARTIFACTS = Path("artifacts")
+HARDWARE = ARTIFACTS / "hardware.json"
+REFERENCE = ARTIFACTS / "reference"
+REFERENCE_SAMPLES = REFERENCE / "evaluation.npz"
+REFERENCE_CASES = REFERENCE / "cases.npz"
+REPORT = ARTIFACTS / "report"
+
+METRICS = Path("metrics")
+PLOTS = METRICS / "plots"
+
+
+def variant_model(variant: str) -> Path:
+    return ARTIFACTS / variant / "model.onnx"

@@ -1,0 +1,119 @@
+"""The prepared samples of a split: checked against the spec, written one at a time, read one at a time."""
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from onnx_release.array_files import ArrayFile, writing_arrays
+from onnx_release.errors import DataError
+from onnx_release.files import replacing
+from onnx_release.model_data import ModelData
+from onnx_release.params import Prepare
+from onnx_release.paths import CALIBRATION, EVALUATION
+from onnx_release.spec import Spec, check_array
+from onnx_release.types import Sample
+
+NO_LABEL = -1
+
+
+def write_splits(data: ModelData, raw: Path, spec: Spec, params: Prepare) -> None:
+    """Write CALIBRATION and EVALUATION, or neither. Raises DataError as `write_samples` and `check_splits` do."""
+    with replacing(CALIBRATION) as first, replacing(EVALUATION) as second:
+        write_samples(first, data.samples(raw, "calibration"), params.calibration, spec)
+        write_samples(second, data.samples(raw, "evaluation"), params.evaluation, spec)
+        check_splits(SampleFile(first), SampleFile(second))
+
+
+def write_samples(path: Path, samples: Iterable[Sample], limit: int, spec: Spec) -> None:
+    """Write the first `limit` samples as the keys INDEX/INPUT, `labels` (int64, -1 for none) and `groups`.
+
+    A sample without a group is a group of its own. Raises DataError for one that contradicts the spec, holds NaN
+    or infinity, or has a negative label, and where there is none at all.
+    """
+    labels, groups = [], []
+    with writing_arrays(path) as writer:
+        for index, sample in enumerate(itertools.islice(samples, limit)):
+            check_sample(sample, f"sample {index}, group {sample.group}", spec)
+            writer.add_all(sample_key(index), sample.inputs)
+            labels.append(NO_LABEL if sample.label is None else sample.label)
+            groups.append(f"sample {index}" if sample.group is None else sample.group)
+        if not groups:
+            split = path.stem.removesuffix(".npz")
+            raise DataError(f"data.py gives no sample for {split}: samples(raw, {split!r}) must yield one or more")
+        writer.add("labels", np.array(labels, np.int64))
+        writer.add("groups", np.array(groups, np.str_))
+
+
+def check_sample(sample: Sample, where: str, spec: Spec) -> None:
+    """Raise DataError, saying `where`, if the sample contradicts the spec, is not finite, or has a bad label."""
+    declared = [tensor.name for tensor in spec.inputs]
+    if sorted(sample.inputs) != sorted(declared):
+        raise DataError(f"{where}: data.py gives the inputs {sorted(sample.inputs)}, spec.yaml declares {declared}")
+    sizes: dict[str, int] = {}
+    for tensor in spec.inputs:
+        array = np.asarray(sample.inputs[tensor.name])
+        problem = check_array(tensor, str(array.dtype), (1, *array.shape), sizes)
+        if problem:
+            raise DataError(f"{where}: {problem}, counting the batch axis that the pipeline adds")
+        if not np.isfinite(array).all():
+            raise DataError(f"{where}: {tensor.name} holds NaN or infinity")
+    for name, size in sizes.items():
+        bounds = spec.dimensions[name]
+        if not bounds.min <= size <= bounds.max:
+            raise DataError(f"{where}: {name} is {size}, declared as {bounds.min} to {bounds.max}")
+    if sample.label is not None and sample.label < 0:
+        raise DataError(f"{where}: the label is {sample.label}; classes start at 0, and None means no label")
+
+
+def check_splits(calibration: "SampleFile", evaluation: "SampleFile") -> None:
+    """Raise DataError if a group is in both splits: the evaluation would then judge what calibration has seen."""
+    # "sample N" is the name of a sample without a group, which cannot be in both.
+    both = {group for group in set(calibration.groups) & set(evaluation.groups) if not group.startswith("sample ")}
+    if both:
+        raise DataError(
+            f"in both splits: {', '.join(sorted(both))}. samples() in data.py must give each group to calibration "
+            "or to evaluation, not to both"
+        )
+
+
+class SampleFile:
+    """Prepared samples. `labels`: int64 [n], -1 for none. `groups`: str [n]."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = ArrayFile(path)
+        self.labels = self.file.array("labels")
+        self.groups = self.file.array("groups")
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def inputs(self, index: int) -> dict[str, np.ndarray]:
+        """The inputs of one sample by name, without the batch axis."""
+        return self.file.folder(sample_key(index))
+
+
+def sample_key(index: int) -> str:
+    return f"{index:06d}"
+
+
+def with_batch_axis(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """One item as a batch of one."""
+    return {name: array[np.newaxis] for name, array in arrays.items()}
+
+
+def without_batch_axis(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The only item of a batch of one."""
+    return {name: array[0] for name, array in arrays.items()}
+
+
+def sample_metrics() -> dict[str, int]:
+    """metrics/prepare.json: how many samples, groups and labels there are."""
+    metrics = {}
+    for path in (CALIBRATION, EVALUATION):
+        samples = SampleFile(path)
+        metrics[f"{path.stem}_samples"] = len(samples)
+        metrics[f"{path.stem}_groups"] = len(set(samples.groups))
+    metrics["evaluation_labelled"] = int((samples.labels != NO_LABEL).sum())
+    return metrics

@@ -1,0 +1,42 @@
+"""Intervals that say how sure a number is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def grouped_interval(
+    values: Sequence[float], groups: Sequence[str], resamples: int, confidence: float, seed: int
+) -> tuple[float, float]:
+    """A percentile bootstrap interval of the mean of 0/1 `values`, which resamples whole groups.
+
+    Crops of one photograph go right or wrong together, so the photograph is what is drawn (the cluster bootstrap of
+    Davison and Hinkley, "Bootstrap Methods", 1997, section 3.8). Where all values are 0 or all are 1 the bootstrap
+    shows no spread; the interval is then that of Clopper and Pearson (1934), with the groups as the trials.
+    """
+    names, index = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.bincount(index, weights=np.asarray(values, np.float64))
+    counts = np.bincount(index)
+    mean = sums.sum() / counts.sum()
+    if mean in (0.0, 1.0):
+        margin = 1 - ((1 - confidence) / 2) ** (1 / len(names))
+        return (0.0, float(margin)) if mean == 0.0 else (float(1 - margin), 1.0)
+    drawn = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return percentile_interval(means, confidence)
+
+
+def ratio_interval(
+    numerators: Sequence[float], denominators: Sequence[float], resamples: int, confidence: float, seed: int
+) -> tuple[float, float, float]:
+    """The median of the paired ratios, and a percentile bootstrap interval of it which resamples the pairs."""
+    ratios = np.asarray(numerators, np.float64) / np.asarray(denominators, np.float64)
+    drawn = np.random.default_rng(seed).integers(len(ratios), size=(resamples, len(ratios)))
+    low, high = percentile_interval(np.median(ratios[drawn], axis=1), confidence)
+    return float(np.median(ratios)), low, high
+
+
+def percentile_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    tail = (1 - confidence) / 2 * 100
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)

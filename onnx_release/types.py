@@ -1,0 +1,36 @@
+"""The few types that a model's data.py speaks in: numpy only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One item, without its batch axis.
+
+    `inputs` maps each input's name to an array of the declared dtype and shape. `label` is the right class where
+    it is known. `group` is the photograph, patient or document that the item came from; None means that it stands
+    alone. Statistics resample groups, and no group may be in both splits.
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    label: int | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Classes of one item, the likeliest first: `labels` int64 [k], `scores` float32 [k] in 0..1."""
+
+    labels: np.ndarray
+    scores: np.ndarray
+
+
+def softmax_prediction(logits: np.ndarray, top: int) -> Prediction:
+    """The `top` likeliest classes of `logits` [classes], scored by softmax. Ties go to the lower class."""
+    logits = logits.astype(np.float64)
+    order = np.argsort(-logits, kind="stable")[:top]
+    exponentials = np.exp(logits - logits.max())
+    return Prediction(order.astype(np.int64), (exponentials[order] / exponentials.sum()).astype(np.float32))

@@ -1,0 +1,172 @@
+"""Hold a variant against PyTorch: on every evaluation sample and at every corner of the declared dimensions."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_release.array_files import ArrayFile
+from onnx_release.model_data import ModelData
+from onnx_release.numerics import OutputError, finite_or_none, tolerance_needed
+from onnx_release.params import Validate
+from onnx_release.paths import REFERENCE_CASES, REFERENCE_SAMPLES
+from onnx_release.samples import NO_LABEL, SampleFile, sample_key, with_batch_axis, without_batch_axis
+from onnx_release.session import open_session, run_session
+from onnx_release.spec import Spec
+from onnx_release.statistics import grouped_interval
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass
+class Comparison:
+    """One output of a variant over all cases."""
+
+    variant: OutputError = field(default_factory=OutputError)  # against PyTorch in float64
+    torch: OutputError = field(default_factory=OutputError)  # PyTorch in float32, against itself in float64
+    tolerance: float = 0.0  # the atol that would pass, at the rtol of params.yaml
+    worst_case: str = ""
+    worst_error: float = 0.0
+
+    def add(self, case: str, float64: np.ndarray, float32: np.ndarray, output: np.ndarray, rtol: float) -> None:
+        self.variant.add(float64, output)
+        self.torch.add(float64, float32)
+        self.tolerance = float(np.maximum(self.tolerance, tolerance_needed(float64, output, rtol)))
+        error = float(np.abs(output.astype(np.float64) - float64).max(initial=0.0))
+        if not self.worst_case or error > self.worst_error or math.isnan(error):
+            self.worst_case, self.worst_error = case, error
+
+    @property
+    def torch_rounding_multiple(self) -> float:
+        """The variant's largest error in units of PyTorch's own; infinite where PyTorch makes none and it does."""
+        if self.torch.max_abs:
+            return self.variant.max_abs / self.torch.max_abs
+        return math.inf if self.variant.max_abs else 0.0
+
+    def passes(self, params: Validate) -> bool:
+        within_rounding = self.torch_rounding_multiple <= params.torch_rounding_multiple
+        return within_rounding or self.tolerance <= params.atol  # both are False for NaN
+
+
+def validate(
+    model: Path, spec: Spec, data: ModelData, samples: SampleFile, params: Validate
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The metrics of the variant in `model`, and a row for each evaluation sample.
+
+    A float32 variant passes when each output's largest error against PyTorch in float64 is within
+    `torch_rounding_multiple` times PyTorch's own float32 error, or every element within atol + rtol * |reference|.
+    """
+    session = open_session(model)
+    comparisons = {tensor.name: Comparison() for tensor in spec.outputs}
+    cases = ArrayFile(REFERENCE_CASES)
+    case_names = [folder.removesuffix("/inputs") for folder in cases.names if folder.endswith("/inputs")]
+    for name in case_names:
+        outputs = run_session(session, cases.folder(f"{name}/inputs"))
+        compare(comparisons, name, cases, name, outputs, params.rtol)
+
+    answers = ArrayFile(REFERENCE_SAMPLES)
+    rows = []
+    for index in range(len(samples)):
+        key = sample_key(index)
+        outputs = run_session(session, with_batch_axis(samples.inputs(index)))
+        compare(comparisons, f"evaluation sample {index} ({samples.groups[index]})", answers, key, outputs, params.rtol)
+        row = {"sample": index, "group": str(samples.groups[index]), **sample_error(spec, answers, key, outputs)}
+        if spec.task == "classification":
+            row |= classify(data, int(samples.labels[index]), answers.folder(f"{key}/float32"), outputs)
+        rows.append(row)
+
+    metrics = summary(comparisons, spec, params)
+    metrics["cases"] = len(case_names) + len(samples)
+    if spec.task == "classification":
+        metrics |= classification_metrics(rows, params)
+    return metrics, rows
+
+
+def compare(
+    comparisons: dict[str, Comparison], case: str, reference: ArrayFile, key: str, outputs: Arrays, rtol: float
+) -> None:
+    float64, float32 = reference.folder(f"{key}/float64"), reference.folder(f"{key}/float32")
+    for name, comparison in comparisons.items():
+        comparison.add(case, float64[name], float32[name], outputs[name], rtol)
+
+
+def sample_error(spec: Spec, reference: ArrayFile, key: str, outputs: Arrays) -> dict[str, float]:
+    """The largest error of one sample, over its outputs."""
+    float64 = reference.folder(f"{key}/float64")
+    return {"max_abs_error": max(float(np.abs(outputs[t.name] - float64[t.name]).max()) for t in spec.outputs)}
+
+
+def classify(data: ModelData, label: int, torch_outputs: Arrays, outputs: Arrays) -> dict[str, Any]:
+    """The likeliest class of both sides, and whether each is right; None without a label."""
+    torch_class = int(data.postprocess(without_batch_axis(torch_outputs)).labels[0])
+    variant_class = int(data.postprocess(without_batch_axis(outputs)).labels[0])
+    known = label != NO_LABEL
+    return {
+        "torch_class": torch_class,
+        "variant_class": variant_class,
+        "agrees": int(torch_class == variant_class),
+        "torch_right": int(torch_class == label) if known else None,
+        "variant_right": int(variant_class == label) if known else None,
+    }
+
+
+def summary(comparisons: dict[str, Comparison], spec: Spec, params: Validate) -> dict[str, Any]:
+    """What holds for every task: the verdict, and the errors by output and of the worst output."""
+    failures = [describe_failure(name, item, params) for name, item in comparisons.items() if not item.passes(params)]
+    worst = max(comparisons.values(), key=lambda item: (math.isnan(item.variant.max_abs), item.variant.max_abs))
+    multiple = max(item.torch_rounding_multiple for item in comparisons.values())
+    return {
+        "passed": not failures,
+        "failure": "; ".join(failures),
+        "max_abs_error": finite_or_none(worst.variant.max_abs),
+        "max_rel_error": finite_or_none(max(item.variant.max_rel for item in comparisons.values())),
+        "error_vs_torch_rounding": finite_or_none(multiple),
+        "sqnr_db": finite_or_none(min(item.variant.sqnr_db for item in comparisons.values())),
+        "cosine": finite_or_none(min(item.variant.mean_cosine for item in comparisons.values())),
+        "outputs": {
+            name: {
+                "max_abs_error": finite_or_none(item.variant.max_abs),
+                "max_abs_error_torch": finite_or_none(item.torch.max_abs),
+                "max_rel_error": finite_or_none(item.variant.max_rel),
+                "sqnr_db": finite_or_none(item.variant.sqnr_db),
+                "cosine": finite_or_none(item.variant.mean_cosine),
+                "worst_case": item.worst_case,
+                "tolerance_needed": finite_or_none(item.tolerance),
+            }
+            for name, item in comparisons.items()
+        },
+    }
+
+
+def describe_failure(name: str, item: Comparison, params: Validate) -> str:
+    """Which output, which case, how far off, and what would have passed."""
+    if not math.isfinite(item.variant.max_abs):
+        return f"{name} holds NaN or infinity in the case {item.worst_case}"
+    return (
+        f"{name} is off by {item.worst_error:.3g} in the case {item.worst_case}: "
+        f"{item.torch_rounding_multiple:.3g} times PyTorch's own rounding, where at most "
+        f"{params.torch_rounding_multiple:g} is allowed. It would pass with "
+        f"validate.torch_rounding_multiple {item.torch_rounding_multiple:.3g}, or with validate.atol "
+        f"{item.tolerance:.3g} at rtol {params.rtol:g}"
+    )
+
+
+def classification_metrics(rows: list[dict[str, Any]], params: Validate) -> dict[str, Any]:
+    """Agreement with PyTorch on all samples, and accuracy on those with labels."""
+    metrics = share("agreement", [(row["agrees"], row["group"]) for row in rows], params)
+    labelled = [row for row in rows if row["variant_right"] is not None]
+    if labelled:
+        metrics |= share("accuracy", [(row["variant_right"], row["group"]) for row in labelled], params)
+        metrics["accuracy_torch"] = float(np.mean([row["torch_right"] for row in labelled]))
+        metrics["accuracy_drop"] = metrics["accuracy_torch"] - metrics["accuracy"]
+        metrics["labelled"] = len(labelled)
+    return metrics
+
+
+def share(name: str, values: list[tuple[int, str]], params: Validate) -> dict[str, float]:
+    """The mean of 0/1 values, with the interval of `grouped_interval`."""
+    numbers, groups = [value for value, _ in values], [group for _, group in values]
+    low, high = grouped_interval(numbers, groups, params.resamples, params.confidence, params.seed)
+    return {name: float(np.mean(numbers)), f"{name}_low": low, f"{name}_high": high}

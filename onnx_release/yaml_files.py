@@ -1,0 +1,60 @@
+"""Read a YAML file into a pydantic model, and turn what pydantic finds into messages that name the key."""
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from onnx_release.errors import ReleaseError
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused, nothing is coerced ("18" is no integer), and nothing changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Model = TypeVar("Model", bound=Strict)
+
+
+def read_yaml(path: Path, model: type[Model], error: type[ReleaseError]) -> Model:
+    """Read `path` as `model`. Raises `error` with one line for every key that is wrong."""
+    try:
+        # The same library and YAML version with which DVC reads it: 1e-4 is a number to both.
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as cause:
+        raise error(f"{path} is not there: run this from the repository root, or write the file") from cause
+    except YAMLError as cause:
+        raise error(f"{path} is not valid YAML: {cause}") from cause
+    try:
+        return model.model_validate(content)
+    except ValidationError as cause:
+        problems = "\n".join(f"  {describe(problem, model)}" for problem in cause.errors())
+        raise error(f"{path} has wrong values:\n{problems}") from cause
+
+
+def describe(problem: Any, model: type[BaseModel]) -> str:
+    """One line for one of pydantic's findings: the key, what is wrong with it, and the value that was given."""
+    key = ".".join(str(part) for part in problem["loc"]) or "the file as a whole"
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(problem["loc"][-1]), field_names(model), n=1)
+        return f"{key}: no such key" + (f"; did you mean {close[0]}?" if close else "")
+    if problem["type"] == "missing":
+        return f"{key}: missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(problem["input"], dict):
+        return f"{key}: {message}"
+    return f"{key}: {message}, not {problem['input']!r}"
+
+
+def field_names(model: type[BaseModel]) -> list[str]:
+    """The keys of `model` and of the models in its fields."""
+    names = []
+    for name, field in model.model_fields.items():
+        names.append(field.alias or name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += field_names(field.annotation)
+    return names

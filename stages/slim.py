@@ -1,0 +1,17 @@
+"""Slim the export with onnxslim, check it, and prove that it still gives the same answers."""
+
+from onnx_release.command import run_stage
+from onnx_release.files import write_json
+from onnx_release.params import load_params
+from onnx_release.paths import METRICS, REFERENCE_CASES, variant_model
+from onnx_release.slim import slim_metrics, slim_model
+
+
+def main() -> None:
+    before, after = variant_model("export"), variant_model("fp32")
+    slim_model(before, REFERENCE_CASES, load_params().slim, after.parent)
+    write_json(METRICS / "slim.json", slim_metrics(before, after))
+
+
+if __name__ == "__main__":
+    run_stage(main)

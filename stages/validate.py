@@ -1,0 +1,39 @@
+"""Hold one variant against PyTorch. A variant that fails is reported, and `python -m tools.gate` refuses it."""
+
+import argparse
+import sys
+
+import pandas as pd
+
+from onnx_release.command import run_tool
+from onnx_release.files import replacing, write_json
+from onnx_release.model_data import load_data
+from onnx_release.params import load_params
+from onnx_release.paths import EVALUATION, METRICS, PLOTS, variant_model
+from onnx_release.samples import SampleFile
+from onnx_release.spec import load_spec
+from onnx_release.validate import validate
+from onnx_release.variants import VARIANTS
+
+
+def main(arguments: argparse.Namespace) -> None:
+    variant = arguments.variant
+    params = load_params()
+    metrics, rows = validate(
+        variant_model(variant),
+        load_spec(params.model),
+        load_data(params.model),
+        SampleFile(EVALUATION),
+        params.validate_,
+    )
+    with replacing(PLOTS / "validate" / f"{variant}.csv") as partial:
+        pd.DataFrame(rows).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
+    write_json(METRICS / "validate" / f"{variant}.json", metrics)
+    if not metrics["passed"]:
+        print(f"{variant} fails: {metrics['failure']}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("variant", choices=VARIANTS)
+    run_tool(main, parser)
