@@ -74,13 +74,14 @@ def measure(entries: list[Contender], batches: list[Arrays], params: Benchmark) 
     return {name: Measurement(loaded[name], rounds[name], memory[name]) for name in workers}
 
 
-def metrics(measurements: dict[str, Measurement], params: Benchmark, threads: int) -> dict[str, Any]:
+def metrics(measurements: dict[str, Measurement], params: Benchmark, threads: int, machine: str) -> dict[str, Any]:
     """metrics/benchmark.json: figures by contender, and how they were made."""
     base = [float(np.median(turn)) for turn in measurements[BASE].rounds]
     return {
         "batch": params.batch,
         "threads": threads,
         "rounds": params.rounds,
+        "machine": machine,
         **{name: contender_metrics(item, base, params) for name, item in measurements.items()},
     }
 

@@ -37,6 +37,13 @@ def describe_hardware() -> dict[str, Any]:
     }
 
 
+def machine_name(hardware: dict[str, Any]) -> str:
+    """The machine in one line: two timings compare only where it is the same."""
+    family, model, _ = hardware["cpu_family_model_stepping"]
+    parts = [f"{hardware['cpu']} (family {family}, model {model})", f"{hardware['cores']} cores", *hardware["gpus"]]
+    return ", ".join(parts)
+
+
 def available_cores() -> int:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -60,6 +60,7 @@ METRICS = (
     Metric("validate/*", "outputs.*.tolerance_needed", "", "lower", "the atol that would pass at validate.rtol"),
     Metric("benchmark", "batch", "", "neither", "items a call"),
     Metric("benchmark", "threads", "", "neither", "threads for every contender"),
+    Metric("benchmark", "machine", "", "neither", "where it ran; timings compare only on the same one"),
     Metric("benchmark", "rounds", "", "neither", "rounds, in each of which every contender has a turn"),
     Metric("benchmark", "*.latency_ms.median", "ms", "lower", "median time of a call"),
     Metric("benchmark", "*.latency_ms.mean", "ms", "lower", "mean time of a call"),

@@ -1,0 +1,43 @@
+# Two commands: `make repro` and `make test`. Both set up .venv first and do nothing twice.
+
+PYTHON ?= python3
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+else
+BIN := .venv/bin
+endif
+# DVC runs the stages as `python -m ...`: that python must be the environment's.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: repro test lint readme clean help
+
+help:            ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/ *##/:/'
+
+repro: .venv/installed   ## run every stage whose inputs changed, then the gate
+	python -m tools.repro
+	python -m tools.gate
+
+test: .venv/installed    ## the tests
+	python -m pytest
+
+lint: .venv/linters      ## ruff and mypy
+	ruff format --check .
+	ruff check .
+	mypy
+
+readme: .venv/installed  ## bring the generated parts of README.md up to date
+	python -m tools.readme
+
+clean:           ## remove the environment
+	rm -rf .venv
+
+.venv/installed: requirements.txt constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11) and 'Python 3.11 is needed, this is ' + sys.version.split()[0] + ': make PYTHON=/path/to/python3.11')"
+	$(PYTHON) -m venv .venv
+	python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/linters: .venv/installed requirements-dev.txt
+	python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@

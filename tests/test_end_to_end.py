@@ -1,0 +1,256 @@
+"""The pipeline itself, on digits_cnn: what reruns, what its bytes depend on, and what bad input does."""
+
+import json
+import pickle
+import resource
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tests.clone import edited, make_clone, outputs, run, set_param, stages_run
+
+# What may differ between two runs on one machine: what was timed, and what reads it.
+TIMED = {"benchmark", "report"}
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in which the whole pipeline has run once."""
+    folder = make_clone(tmp_path_factory.mktemp("clone"))
+    result = run(folder, "tools.repro")
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+def locked(clone: Path) -> dict[str, object]:
+    return dict(YAML(typ="safe").load((clone / "dvc.lock").read_text())["stages"])
+
+
+def test_two_clones_in_two_folders_make_the_same_bytes(clone, tmp_path):
+    other = make_clone(tmp_path / "a folder with another name")
+    result = run(other, "tools.repro")
+    assert result.returncode == 0, result.stdout + result.stderr
+    first, second = locked(clone), locked(other)
+    assert first.keys() == second.keys()
+    assert {name for name in first if first[name] != second[name]} <= TIMED
+
+
+def test_the_release_is_real(clone):
+    metrics = {
+        name: json.loads((clone / f"metrics/{name}.json").read_text()) for name in ("validate/fp32", "benchmark")
+    }
+    assert metrics["validate/fp32"]["passed"]
+    assert metrics["validate/fp32"]["accuracy"] == metrics["validate/fp32"]["accuracy_torch"] > 0.98
+    assert metrics["benchmark"]["fp32"]["samples"] > 0
+    assert (clone / "artifacts/report/index.html").is_file()
+    assert run(clone, "tools.gate").returncode == 0
+
+
+def test_a_second_run_does_nothing_but_look_at_the_hardware(clone):
+    before = outputs(clone)
+    result = run(clone, "tools.repro")
+    assert stages_run(result.stdout) == ["hardware"]
+    assert outputs(clone) == before
+
+
+def test_a_comment_in_the_readme_reruns_nothing(clone):
+    with edited(clone / "README.md", b"<!-- a comment -->\n"):
+        status = json.loads(run(clone, "dvc", "status", "--json").stdout)
+    assert set(status) == {"hardware"}  # which always runs
+
+
+def test_another_opset_reruns_what_depends_on_it_and_no_more(clone):
+    before = (clone / "params.yaml").read_bytes()
+    set_param(clone, "export.opset", "20")
+    try:
+        result = run(clone, "tools.repro")
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert not {"fetch", "prepare", "reference"} & set(stages_run(result.stdout))
+        assert {"export", "slim", "validate@fp32"} <= set(stages_run(result.stdout))
+        assert json.loads((clone / "metrics/export.json").read_text())["opset"] == 20
+    finally:
+        (clone / "params.yaml").write_bytes(before)
+        run(clone, "tools.repro")  # everything comes back from DVC's run cache
+
+
+def test_dvc_shows_every_metric_and_what_changed(clone):
+    shown = json.loads(run(clone, "dvc", "metrics", "show", "--json").stdout)
+    files = next(iter(shown.values()))["data"]
+    assert {"metrics/export.json", "metrics/slim.json", "metrics/benchmark.json", "metrics/summary.json"} <= set(files)
+    assert files["metrics/validate/fp32.json"]["data"]["passed"] is True
+
+
+def test_a_failed_variant_is_written_down_and_refused_by_the_gate(clone):
+    before = (clone / "params.yaml").read_bytes()
+    saved = {path: path.read_bytes() for path in (clone / "metrics").rglob("*") if path.is_file()}
+    for key, value in (("torch_rounding_multiple", "0.0"), ("atol", "0.0"), ("rtol", "0.0")):
+        set_param(clone, f"validate.{key}", value)
+    try:
+        assert run(clone, "stages.validate", "fp32").returncode == 0
+        gate = run(clone, "tools.gate")
+        assert gate.returncode == 1
+        assert "fp32: FAILED: logits is off by" in gate.stdout
+        assert "It would pass with" in gate.stdout
+    finally:
+        (clone / "params.yaml").write_bytes(before)
+        for path, content in saved.items():
+            path.write_bytes(content)
+
+
+def test_a_failed_stage_gets_its_earlier_outputs_back(clone):
+    before = outputs(clone)
+    with edited(clone / "models/digits_cnn/network.py", network_with("self.missing = nn.Linear(2, 2)")(clone)):
+        result = run(clone, "tools.repro")
+    assert result.returncode != 0
+    assert "missing: missing.weight" in result.stderr
+    assert outputs(clone) == before
+
+
+@dataclass(frozen=True)
+class BadInput:
+    """A `file` given the content that `make` returns, the stage that meets it first, and what its message says."""
+
+    stage: str
+    file: str
+    make: Callable[[Path], bytes]
+    says: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def replaced(file: str, old: str, new: str) -> Callable[[Path], bytes]:
+    def make(clone: Path) -> bytes:
+        text = (clone / file).read_text()
+        assert old in text
+        return text.replace(old, new).encode()
+
+    return make
+
+
+SPEC, DATA, PARAMS = "models/digits_cnn/spec.yaml", "models/digits_cnn/data.py", "params.yaml"
+NETWORK = "models/digits_cnn/network.py"
+WEIGHTS = "data/raw/digits_cnn/weights.pth"
+
+
+def network_with(line: str) -> Callable[[Path], bytes]:
+    return replaced(NETWORK, "super().__init__()\n", f"super().__init__()\n        {line}\n")
+
+
+class RunsCode:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("ran"),)
+
+
+BAD_INPUT = {
+    "wrong sha256": BadInput(
+        "fetch",
+        SPEC,
+        lambda clone: (clone / SPEC).read_bytes().replace(b"sha256: 9", b"sha256: 0"),
+        ["weights.pth has the sha256 920ace", "declares 020ace"],
+    ),
+    "no network": BadInput(
+        "fetch",
+        SPEC,
+        lambda clone: (clone / SPEC).read_bytes(),
+        ["pip cannot download scikit-learn==1.9.1", "Check the network"],
+        {
+            "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+            "PIP_RETRIES": "0",
+            "PIP_FIND_LINKS": "",
+            "PIP_EXTRA_INDEX_URL": "",
+        },
+    ),
+    "a truncated weights file": BadInput(
+        "export",
+        WEIGHTS,
+        lambda clone: (clone / WEIGHTS).read_bytes()[:9000],
+        ["weights.pth is truncated or no checkpoint"],
+    ),
+    "a pickle that would run code": BadInput(
+        "export", WEIGHTS, lambda _: pickle.dumps(RunsCode()), ["weights.pth is not a plain file of weights"]
+    ),
+    "a checkpoint whose keys do not match": BadInput(
+        "export",
+        NETWORK,
+        network_with("self.other = nn.Linear(2, 2)"),
+        ["does not fit the network", "missing: other.weight"],
+    ),
+    "an undeclared dimension": BadInput(
+        "prepare",
+        SPEC,
+        replaced(SPEC, "shape: [batch, 10]", "shape: [batch, classes]"),
+        ["logits uses the dimension classes"],
+    ),
+    "a shape that the network contradicts": BadInput(
+        "reference",
+        SPEC,
+        replaced(SPEC, "shape: [batch, 10]", "shape: [batch, 11]"),
+        ["network contradicts spec.yaml: logits"],
+    ),
+    "a network that returns NaN": BadInput(
+        "reference", NETWORK, replaced(NETWORK, "flatten(1))", "flatten(1)) * float('nan')"), ["logits holds", "NaN"]
+    ),
+    "a network in training mode": BadInput(
+        "export",
+        NETWORK,
+        replaced(NETWORK, "network.eval()", "network.train()"),
+        ["in training mode", "network.eval()"],
+    ),
+    "an unknown model": BadInput(
+        "fetch",
+        PARAMS,
+        replaced(PARAMS, "model: digits_cnn", "model: digits"),
+        ["no model called digits", "mobilenet_v2"],
+    ),
+    "an opset out of range": BadInput(
+        "export", PARAMS, replaced(PARAMS, "opset: 18", "opset: 99"), ["export: opset 99 is out of range", "13 to 23"]
+    ),
+    "a parameter of the wrong type": BadInput(
+        "export", PARAMS, replaced(PARAMS, "opset: 18", "opset: '18'"), ["export.opset: ", "not '18'"]
+    ),
+    "an unknown parameter": BadInput(
+        "export", PARAMS, replaced(PARAMS, "opset: 18", "opset: 18\n  opsets: 18"), ["export.opsets: no such key"]
+    ),
+    "a group in both splits": BadInput(
+        "prepare", DATA, replaced(DATA, "label=int(label))", "label=int(label), group='Ada')"), ["in both splits: Ada"]
+    ),
+    "no samples": BadInput(
+        "prepare",
+        DATA,
+        replaced(DATA, "return rows[:, :-1]", "rows = rows[:0]\n    return rows[:, :-1]"),
+        ["gives no sample"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_ends_with_one_message_and_leaves_the_outputs(clone, name):
+    case = BAD_INPUT[name]
+    before = outputs(clone)
+    with ExitStack() as stack:
+        stack.enter_context(edited(clone / case.file, case.make(clone)))
+        with_it = outputs(clone)  # the file itself may be one of them
+        result = run(clone, f"stages.{case.stage}", env=case.env)
+        assert outputs(clone) == with_it
+    assert outputs(clone) == before
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and result.stderr.count("error: ") == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert all(text in result.stderr for text in case.says), result.stderr
+    assert not (clone / "ran").exists()
+
+
+@pytest.mark.parametrize("stage", ["fetch", "prepare", "reference", "export", "slim"])
+def test_no_space_while_writing_leaves_the_outputs(clone, stage):
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    before = outputs(clone)
+    result = run(clone, f"stages.{stage}", preexec_fn=limit, env={"PIP_NO_CACHE_DIR": "1"})
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "error: " in result.stderr
+    assert outputs(clone) == before

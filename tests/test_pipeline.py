@@ -1,0 +1,90 @@
+"""dvc.yaml says what the scripts really import and read, and the README what there is."""
+
+import json
+import re
+import subprocess
+
+import pytest
+from ruamel.yaml import YAML
+
+from onnx_release.params import Params
+from onnx_release.variants import SHIPPABLE, VARIANTS
+from tests.imports import ROOT, imported_files, third_party
+from tools.readme import pipeline_picture, updated
+
+STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+WITH_TORCH = {"reference", "export", "benchmark"}
+
+
+def script(stage: str) -> str:
+    return f"stages/{stage}.py"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_deps_are_what_the_script_imports(stage):
+    imported = imported_files(script(stage))
+    declared = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
+    missing = "\n".join(f"      - {path}" for path in sorted(imported - declared))
+    assert not missing, f"add to the deps of {stage} in dvc.yaml:\n{missing}"
+    assert not declared - imported, f"{stage} imports these no longer: {sorted(declared - imported)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_calls_what_is_pinned_depends_on_the_pins(stage):
+    pinned = set(re.findall(r"^([\w.-]+)==", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    packages = {name.split("-")[0].split(".")[0].lower() for name in pinned} | {"PIL", "cpuinfo", "onnx_ir"}
+    if third_party(imported_files(script(stage))) & packages:
+        assert "requirements.txt" in STAGES[stage]["deps"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_params_are_the_sections_that_the_script_reads(stage):
+    text = (ROOT / script(stage)).read_text()
+    if stage == "report":
+        text += (ROOT / "onnx_release/report.py").read_text()
+        text += "".join(path.read_text() for path in (ROOT / "onnx_release/templates").iterdir())
+    sections = {(field.alias or name) for name, field in Params.model_fields.items()}
+    read = {name.rstrip("_") for name in re.findall(r"(?:params|load_params\(\))\.(\w+)", text)}
+    assert set(STAGES[stage].get("params", [])) == read & sections
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_torch_is_imported_only_where_the_network_runs(stage):
+    assert ("torch" in third_party(imported_files(script(stage)))) == (stage in WITH_TORCH)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_metrics_stay_in_git(stage):
+    for kind in ("metrics", "plots"):
+        for entry in STAGES[stage].get(kind, []):
+            assert all(options == {"cache": False} for options in entry.values())
+
+
+def test_every_variant_is_validated_timed_and_reported():
+    assert tuple(STAGES["validate"]["matrix"]["variant"]) == VARIANTS
+    assert set(SHIPPABLE) < set(VARIANTS)
+    for variant in VARIANTS:
+        assert f"artifacts/{variant}" in STAGES["benchmark"]["deps"]
+        assert f"metrics/validate/{variant}.json" in STAGES["report"]["deps"]
+
+
+def test_every_stage_and_every_parameter_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    for section, values in params.items():
+        for key in [f"{section}.{name}" for name in values] if isinstance(values, dict) else [section]:
+            assert f"`{key}`" in readme, f"README.md does not mention {key}"
+    for stage in STAGES:
+        assert f"| {stage} |" in readme, f"README.md does not mention the stage {stage}"
+
+
+def in_git(path: str) -> str:
+    """The file as it is staged or committed: a later run of the pipeline changes the timings in the working tree."""
+    return subprocess.run(["git", "show", f":{path}"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_results_and_the_picture_in_the_readme_are_those_in_git():
+    names = ["benchmark", "prepare", *(f"validate/{variant}" for variant in VARIANTS)]
+    metrics = {name: json.loads(in_git(f"metrics/{name}.json")) for name in names}
+    readme = in_git("README.md")
+    assert updated(readme, metrics, pipeline_picture()) == readme, "run `make readme`"

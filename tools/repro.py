@@ -1,0 +1,56 @@
+"""`dvc repro`, and if a stage fails or is interrupted, its earlier outputs are back in their places.
+
+DVC deletes a stage's outputs before it runs the stage and leaves them deleted when the stage fails. What DVC has in
+its cache comes back from there; the metrics, which are in git and not in the cache, come back from a copy.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from onnx_release.command import run_tool
+from onnx_release.files import replacing
+from onnx_release.paths import METRICS
+
+DVC = [sys.executable, "-m", "dvc"]
+LOCK = Path("dvc.lock")
+
+
+def main(_: argparse.Namespace) -> None:
+    outputs = [path for path in locked_outputs() if path.exists()]
+    metrics = {path: path.read_bytes() for path in METRICS.rglob("*") if path.is_file()}
+    code = 1
+    try:
+        code = subprocess.run([*DVC, "repro"], check=False).returncode
+    finally:
+        if code:
+            restore(outputs, metrics)
+    sys.exit(code)
+
+
+def locked_outputs() -> list[Path]:
+    """Every output in dvc.lock that DVC has in its cache."""
+    if not LOCK.exists():
+        return []
+    stages = YAML(typ="safe").load(LOCK.read_text(encoding="utf-8")).get("stages", {})
+    paths = [Path(out["path"]) for stage in stages.values() for out in stage.get("outs", [])]
+    return [path for path in paths if METRICS not in path.parents]
+
+
+def restore(outputs: list[Path], metrics: dict[Path, bytes]) -> None:
+    """Bring back what was there before the run and is gone."""
+    missing = [str(path) for path in outputs if not path.exists()]
+    if missing:
+        subprocess.run([*DVC, "checkout", "--quiet", *missing], check=False)
+    for path, content in metrics.items():
+        if not path.exists():
+            with replacing(path) as partial:
+                partial.write_bytes(content)
+    print("The outputs of the stage that failed are as they were before this run.", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run_tool(main, argparse.ArgumentParser(description=__doc__))
