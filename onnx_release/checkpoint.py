@@ -1,6 +1,7 @@
 """Load weights without running what a file may hold, and without leaving one behind."""
 
 import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -15,11 +16,16 @@ def load_checkpoint(network: torch.nn.Module, path: Path) -> None:
     is never run), or if its names or shapes are not those of the network.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an unusual pickle protocol; the error says enough
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as cause:
+        # Not torch's whole message: it says how to load the file all the same.
+        reason = str(cause).partition("WeightsUnpickler error:")[2].strip().partition(". Please")[0].partition("\n")[0]
         raise CheckpointError(
             f"{path} is not a plain file of weights: it is damaged, or it holds Python objects whose loading could "
-            f"run code. Save the weights alone, with torch.save(network.state_dict(), ...). torch says: {cause}"
+            f"run code, and was not loaded ({reason or 'no pickle of tensors'}). Save the weights alone, with "
+            "torch.save(network.state_dict(), ...)"
         ) from cause
     except FileNotFoundError as cause:
         raise CheckpointError(f"{path} is not there: declare it under sources in the model's spec.yaml") from cause

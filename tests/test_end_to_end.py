@@ -1,7 +1,8 @@
 """The pipeline itself, on digits_cnn: what reruns, what its bytes depend on, and what bad input does."""
 
+import io
 import json
-import pickle
+import os
 import resource
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 from tests.clone import edited, make_clone, outputs, run, set_param, stages_run
@@ -139,9 +141,24 @@ def network_with(line: str) -> Callable[[Path], bytes]:
     return replaced(NETWORK, "super().__init__()\n", f"super().__init__()\n        {line}\n")
 
 
+# Nothing listens on port 9 of this machine, and pip's own settings and cache are out of the way.
+NO_NETWORK = {
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_CONFIG_FILE": os.devnull,
+    "PIP_RETRIES": "0",
+    "PIP_NO_CACHE_DIR": "1",
+}
+
+
 class RunsCode:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch, (Path("ran"),)
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("ran"),)  # relative: to the folder of whoever unpickles it
+
+
+def saved(state: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
 
 
 BAD_INPUT = {
@@ -156,12 +173,7 @@ BAD_INPUT = {
         SPEC,
         lambda clone: (clone / SPEC).read_bytes(),
         ["pip cannot download scikit-learn==1.9.1", "Check the network"],
-        {
-            "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
-            "PIP_RETRIES": "0",
-            "PIP_FIND_LINKS": "",
-            "PIP_EXTRA_INDEX_URL": "",
-        },
+        NO_NETWORK,
     ),
     "a truncated weights file": BadInput(
         "export",
@@ -170,7 +182,10 @@ BAD_INPUT = {
         ["weights.pth is truncated or no checkpoint"],
     ),
     "a pickle that would run code": BadInput(
-        "export", WEIGHTS, lambda _: pickle.dumps(RunsCode()), ["weights.pth is not a plain file of weights"]
+        "export",
+        WEIGHTS,
+        lambda _: saved({"weight": RunsCode()}),
+        ["weights.pth is not a plain file of weights", "Unsupported global"],
     ),
     "a checkpoint whose keys do not match": BadInput(
         "export",
