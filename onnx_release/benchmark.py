@@ -22,6 +22,7 @@ BASE = "torch_eager"
 # The fewest samples at which a percentile has ten values beyond it.
 P95_SAMPLES, P99_SAMPLES = 200, 1000
 MAX_BATCHES = 32
+PLOTTED = 20
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 
@@ -117,10 +118,10 @@ def percentile(latencies: np.ndarray, percent: float, needed: int) -> float | No
 
 
 def latency_rows(measurements: dict[str, Measurement]) -> list[dict[str, Any]]:
-    """Every measured latency, for metrics/plots/latency.csv."""
+    """Latencies for metrics/plots/latency.csv, which is in git: of each turn about PLOTTED, evenly spaced in time."""
     return [
         {"variant": name, "round": number, "latency_ms": f"{latency * 1e3:.4f}"}
         for name, item in measurements.items()
         for number, turn in enumerate(item.rounds)
-        for latency in turn
+        for latency in turn[:: max(len(turn) // PLOTTED, 1)]
     ]

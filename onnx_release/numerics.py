@@ -56,8 +56,10 @@ def maximum(so_far: float, values: np.ndarray) -> float:
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """The cosine of the angle between two arrays, flattened; 1 if both are zero, 0 if one of them is."""
+    """The cosine of the angle between two arrays, flattened; 1 if both are zero, 0 if one of them is, NaN for NaN."""
     norms = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
+    if not math.isfinite(norms):
+        return math.nan
     if norms == 0:
         return float(not a.any() and not b.any())
     return float(np.vdot(a, b) / norms)

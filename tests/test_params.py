@@ -1,0 +1,83 @@
+"""params.yaml: every wrong key and value is named."""
+
+import pytest
+
+from onnx_release.errors import ParameterError
+from onnx_release.params import load_params
+from tests.imports import ROOT
+
+GOOD = (ROOT / "params.yaml").read_text()
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Load params.yaml with one text in it replaced by another."""
+    monkeypatch.chdir(tmp_path)
+
+    def loaded(old="", new=""):
+        assert old in GOOD
+        (tmp_path / "params.yaml").write_text(GOOD.replace(old, new, 1))
+        return load_params()
+
+    return loaded
+
+
+def test_the_repository_s_own_file_loads(load):
+    params = load()
+    assert params.model == "mobilenet_v2"
+    assert params.export.opset == 18
+    assert params.benchmark.threads is None
+
+
+def test_a_number_in_scientific_notation_is_a_number_with_and_without_a_point(load):
+    assert load("atol: 1.0e-4", "atol: 2e-4").slim.atol == 2e-4
+
+
+def test_an_integer_will_do_for_a_tolerance(load):
+    assert load("torch_rounding_multiple: 4", "torch_rounding_multiple: 5").validate_.torch_rounding_multiple == 5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("  opset: 18", "  opset: '18'", r"export\.opset: .*integer, not '18'"),
+        ("  opset: 18", "  opset: 18\n  opsets: 18", r"export\.opsets: no such key; did you mean opset\?"),
+        ("exporter: dynamo", "exporter: onnx", r"export\.exporter: .*'dynamo' or 'torchscript', not 'onnx'"),
+        ("opset: 18", "opset: 12", r"export: opset 12 is out of range: the dynamo exporter takes 13 to 23"),
+        ("opset: 18", "opset: 24", r"opset 24 is out of range"),
+        ("calibration: 160", "calibration: 0", r"prepare\.calibration: .*greater than or equal to 1, not 0"),
+        ("confidence: 0.95", "confidence: 95", r"validate\.confidence: .*less than 1, not 95"),
+        ("confidence: 0.95", "", r"validate\.confidence: missing"),
+        ("atol: 1.0e-4", "atol: .nan", r"slim\.atol: .*finite"),
+        ("atol: 1.0e-4", "atol: -1.0", r"slim\.atol: .*not -1\.0"),
+        ("threads: null", "threads: two", r"benchmark\.threads: .*not 'two'"),
+        ("model: mobilenet_v2", "model: ../secret", r"model: a model is named by its folder below models/"),
+        ("reference:\n  seed: 0 ", "reference:\n  seed: -1 ", r"reference\.seed: .*not -1"),
+    ],
+)
+def test_a_bad_value_is_named(load, old, new, message):
+    with pytest.raises(ParameterError, match=message):
+        load(old, new)
+
+
+def test_the_older_exporter_has_another_range(load):
+    with pytest.raises(ParameterError, match="the torchscript exporter takes 13 to 20"):
+        load("exporter: dynamo            # dynamo | torchscript\n  opset: 18", "exporter: torchscript\n  opset: 21")
+
+
+def test_every_problem_is_listed(load):
+    with pytest.raises(ParameterError) as caught:
+        load("calibration: 160             \n".strip(), "calibration: 0\n  more: 1")
+    assert "prepare.calibration" in str(caught.value)
+    assert "prepare.more" in str(caught.value)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ParameterError, match=r"params\.yaml is not there: run this from the repository root"):
+        load_params()
+
+
+def test_what_is_not_yaml_is_said_so(load):
+    with pytest.raises(ParameterError, match=r"params\.yaml is not valid YAML"):
+        load("model: mobilenet_v2", "model: [")

@@ -1,0 +1,143 @@
+"""Prepared samples: checked, the same bytes each time, and read one at a time."""
+
+import numpy as np
+import pytest
+
+from onnx_release.array_files import ArrayFile, writing_arrays
+from onnx_release.errors import DataError
+from onnx_release.files import sha256
+from onnx_release.params import Prepare
+from onnx_release.paths import CALIBRATION, EVALUATION
+from onnx_release.samples import (
+    SampleFile,
+    sample_metrics,
+    with_batch_axis,
+    without_batch_axis,
+    write_samples,
+    write_splits,
+)
+from onnx_release.spec import Spec
+from onnx_release.types import Sample
+
+SPEC = Spec.model_validate(
+    {
+        "task": "tensor",
+        "sources": [],
+        "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}, "width": {"min": 2, "max": 4, "example": 3}},
+        "inputs": [
+            {"name": "x", "dtype": "float32", "shape": ["batch", "width"]},
+            {"name": "mask", "dtype": "int64", "shape": ["batch", "width"]},
+        ],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch"]}],
+    }
+)
+
+
+def sample(width=3, group=None, label=None, **inputs):
+    arrays = {"x": np.arange(width, dtype=np.float32), "mask": np.ones(width, np.int64), **inputs}
+    return Sample(arrays, label=label, group=group)
+
+
+class Data:
+    """A model's data.py."""
+
+    def __init__(self, calibration, evaluation):
+        self.splits = {"calibration": calibration, "evaluation": evaluation}
+
+    def samples(self, raw, split):
+        yield from self.splits[split]
+
+    def preprocess(self, item):
+        raise AssertionError("the pipeline takes samples as they are")
+
+    def postprocess(self, outputs):
+        raise AssertionError("nothing has been predicted yet")
+
+
+def test_samples_of_different_sizes_come_back_as_they_were(tmp_path):
+    write_samples(tmp_path / "a.npz", [sample(2, "cat", 1), sample(4)], 10, SPEC)
+    file = SampleFile(tmp_path / "a.npz")
+    assert len(file) == 2
+    assert file.labels.tolist() == [1, -1]
+    assert file.groups.tolist() == ["cat", "sample 1"]
+    assert file.inputs(0)["x"].tolist() == [0, 1]
+    assert file.inputs(1)["mask"].dtype == np.int64
+    assert file.inputs(1)["x"].shape == (4,)
+
+
+def test_no_more_samples_are_taken_than_asked_for(tmp_path):
+    def endless():
+        while True:
+            yield sample()
+
+    write_samples(tmp_path / "a.npz", endless(), 3, SPEC)
+    assert len(SampleFile(tmp_path / "a.npz")) == 3
+
+
+def test_the_same_samples_are_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_samples(tmp_path / f"{name}.npz", [sample(group="cat")] * 3, 10, SPEC)
+    assert sha256(tmp_path / "a.npz") == sha256(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (sample(x=np.array([0, np.nan, 1], np.float32)), "sample 1, group None: x holds NaN or infinity"),
+        (sample(x=np.zeros(3)), "x is float64 where float32 is declared"),
+        (sample(x=np.zeros((3, 1), np.float32)), r"x has the shape \[1, 3, 1\]"),
+        (sample(mask=np.ones(2, np.int64)), r"mask has the shape \[1, 2\] .*width is 3"),
+        (sample(5, "cat"), "group cat: width is 5, declared as 2 to 4"),
+        (sample(extra=np.zeros(3)), r"gives the inputs \['extra', 'mask', 'x'\]"),
+        (sample(label=-1), "the label is -1"),
+    ],
+)
+def test_a_bad_sample_is_named_and_nothing_is_written(tmp_path, bad, message):
+    with pytest.raises(DataError, match=message):
+        write_samples(tmp_path / "a.npz", [sample(), bad], 10, SPEC)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_in_either_split_leaves_both_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    counts = Prepare(calibration=5, evaluation=5)
+    write_splits(Data([sample(group="a", label=1)], [sample(group="b", label=2), sample()]), tmp_path, SPEC, counts)
+    before = [sha256(path) for path in (CALIBRATION, EVALUATION)]
+    assert sample_metrics() == {
+        "calibration_samples": 1,
+        "calibration_groups": 1,
+        "evaluation_samples": 2,
+        "evaluation_groups": 2,
+        "evaluation_labelled": 1,
+    }
+    for data, message in (
+        (Data([sample(group="a")], [sample(group="b"), sample(group="a")]), "in both splits: a"),
+        (Data([sample(group="c")], []), "data.py gives no sample for evaluation"),
+        (Data([], [sample()]), "data.py gives no sample for calibration"),
+    ):
+        with pytest.raises(DataError, match=message):
+            write_splits(data, tmp_path, SPEC, counts)
+        assert [sha256(path) for path in (CALIBRATION, EVALUATION)] == before
+        assert len(list(CALIBRATION.parent.iterdir())) == 2
+
+
+def test_a_sample_without_a_group_may_stand_in_both_splits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_splits(Data([sample()], [sample()]), tmp_path, SPEC, Prepare(calibration=1, evaluation=1))
+
+
+def test_a_batch_of_one_has_one_axis_more():
+    item = {"x": np.arange(3)}
+    assert with_batch_axis(item)["x"].shape == (1, 3)
+    assert without_batch_axis(with_batch_axis(item))["x"].tolist() == [0, 1, 2]
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    with writing_arrays(tmp_path / "a.npz") as writer:
+        writer.add("key", np.arange(3))
+    assert ArrayFile(tmp_path / "a.npz").array("key").tolist() == [0, 1, 2]
+    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-30])
+    with pytest.raises(DataError, match=r"a\.npz cannot be read"):
+        ArrayFile(tmp_path / "a.npz")
+    with pytest.raises(DataError, match=r"gone\.npz cannot be read"):
+        ArrayFile(tmp_path / "gone.npz")

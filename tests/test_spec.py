@@ -1,0 +1,81 @@
+"""spec.yaml: what contradicts itself is refused, with the key."""
+
+import pytest
+
+from onnx_release.errors import SpecError
+from onnx_release.spec import check_array, concrete_shape, load_spec
+from tests.imports import ROOT
+
+GOOD = (ROOT / "models/digits_cnn/spec.yaml").read_text()
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Load the spec of digits_cnn with one text in it replaced by another."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/digits").mkdir(parents=True)
+
+    def loaded(old="", new=""):
+        assert old in GOOD
+        (tmp_path / "models/digits/spec.yaml").write_text(GOOD.replace(old, new, 1))
+        return load_spec("digits")
+
+    return loaded
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("models/*/spec.yaml")), ids=lambda path: path.parent.name)
+def test_every_model_s_spec_loads(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert load_spec(path.parent.name).inputs
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[batch, 10]", "[batch, classes]", "logits uses the dimension classes, which is not under dimensions"),
+        ("inputs:", "  width: {min: 1, max: 8, example: 2}\ninputs:", "no input or output uses the dimension width"),
+        ("name: logits", "name: image", "two inputs or outputs are called image"),
+        ("example: 2", "example: 1", r"dimensions\.batch\.example: .*greater than or equal to 2, not 1"),
+        ("example: 2", "example: 65", "example 65 is not between min 1 and max 64"),
+        ("min: 1", "min: 2", "must allow 1"),
+        ("[batch, 1, 8, 8]", "[2, 1, 8, 8]", "must allow 1"),
+        ("[batch, 10]", "[batch, 10, 1]", r"has the shape \[batch, classes\]"),
+        ("dtype: float32", "dtype: float64", r"inputs\.0\.dtype: .*not 'float64'"),
+        ("{path: weights.pth}", "{path: weights.pth, url: file:///w}", "give one of wheel, url and path"),
+        ("{path: weights.pth}", "{}", "give one of wheel, url and path"),
+        ("{path: weights.pth}", "{wheel: a==1}", "wheel and member go together"),
+        ("sha256: 9", "sha256: x9", r"sources\.0\.sha256"),
+        ("name: weights.pth", "name: ../weights.pth", "a source's name is a plain file name"),
+        ("task: classification", "task: magic", r"task: .*not 'magic'"),
+        ("task: classification", "tasks: classification", "tasks: no such key; did you mean task"),
+    ],
+)
+def test_a_contradiction_is_named(load, old, new, message):
+    with pytest.raises(SpecError, match=message):
+        load(old, new)
+
+
+def test_two_inputs_share_the_batch(load):
+    extra = "  - {name: mask, dtype: bool, shape: [1, 8]}\noutputs:"
+    with pytest.raises(SpecError, match="the first axis of every input is the batch"):
+        load("outputs:", extra)
+
+
+def test_an_unknown_model_lists_those_there_are(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SpecError, match=r"no model called resnet: models/ has .*digits_cnn.*mobilenet_v2"):
+        load_spec("resnet")
+
+
+def test_an_array_binds_dimensions_and_is_held_against_them(load):
+    spec = load()
+    (image,), (logits,) = spec.inputs, spec.outputs
+    sizes: dict[str, int] = {}
+    assert check_array(image, "float32", (3, 1, 8, 8), sizes) is None
+    assert sizes == {"batch": 3}
+    assert check_array(logits, "float32", (3, 10), sizes) is None
+    assert "batch is 3" in str(check_array(logits, "float32", (4, 10), sizes))
+    assert "10 is 10" in str(check_array(logits, "float32", (3, 11), sizes))
+    assert "float64 where float32" in str(check_array(logits, "float64", (3, 10), sizes))
+    assert "has the shape [3]" in str(check_array(logits, "float32", (3,), sizes))
+    assert concrete_shape(image, {"batch": 5}) == (5, 1, 8, 8)
