@@ -16,6 +16,9 @@ REFERENCE_SAMPLES = REFERENCE / "evaluation.npz"
 REFERENCE_CASES = REFERENCE / "cases.npz"
 REPORT = ARTIFACTS / "report"
 
+# Made by hand, with `python -m benchmarks.pipeline`, and in git.
+PIPELINE_BENCHMARK = Path("benchmarks/pipeline.json")
+
 METRICS = Path("metrics")
 PLOTS = METRICS / "plots"
 

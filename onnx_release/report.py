@@ -12,7 +12,7 @@ from onnx_release.files import read_json
 from onnx_release.graph import describe, model_size_mb
 from onnx_release.metrics import METRICS
 from onnx_release.params import Params
-from onnx_release.paths import HARDWARE, PLOTS, variant_model
+from onnx_release.paths import HARDWARE, PIPELINE_BENCHMARK, PLOTS, variant_model
 from onnx_release.paths import METRICS as METRICS_FOLDER
 from onnx_release.variants import SHIPPABLE, VARIANTS
 
@@ -37,6 +37,7 @@ class Results:
     hardware: dict[str, Any]
     params: Params
     latencies: dict[str, Any]
+    pipeline: dict[str, Any]
 
 
 def collect(params: Params) -> Results:
@@ -66,6 +67,7 @@ def collect(params: Params) -> Results:
         operators=operator_changes(),
         hardware=read_json(HARDWARE),
         params=params,
+        pipeline=read_json(PIPELINE_BENCHMARK),
         latencies={str(name): part["latency_ms"].to_numpy() for name, part in csv.groupby("variant", sort=False)},
     )
 

