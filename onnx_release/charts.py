@@ -55,7 +55,7 @@ def new_chart(rows: int) -> tuple[Figure, Axes]:
 
 
 def finish(figure: Figure, axes: Axes) -> str:
-    """Ink for what is not data, the first entry on top, the SVG without XML header and date."""
+    """Ink for what is not data, the first entry on top, the SVG without XML header and metadata."""
     axes.invert_yaxis()
     axes.set_xlim(left=0)
     axes.tick_params(colors=INK)
@@ -64,7 +64,9 @@ def finish(figure: Figure, axes: Axes) -> str:
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(INK)
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure.savefig(
+        buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    )
     svg = buffer.getvalue()
     for drawn, wanted in CSS_COLOURS.items():
         svg = svg.replace(drawn, wanted)

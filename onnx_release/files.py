@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from onnx_release.errors import DataError
+
 SIGNIFICANT_DIGITS = 6
 
 
@@ -71,7 +73,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The value in a JSON file that the pipeline has made. Raises DataError if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as cause:
+        raise DataError(f"{path} is not there: run `dvc repro`") from cause
+    except ValueError as cause:
+        raise DataError(f"{path} is not JSON ({cause}): run `dvc repro`") from cause
 
 
 def rounded(value: Any) -> Any:

@@ -40,11 +40,20 @@ def run_network(
     """The network's outputs by their declared names; inputs go in by position, in the spec's order.
 
     Floating-point inputs are cast to `dtype`, which must be the network's own; floating-point outputs come back
-    in it. Raises NetworkError for another number of outputs than declared and for NaN or infinity.
+    in it. Raises NetworkError if the network fails, for another number of outputs than declared, and for NaN or
+    infinity.
     """
     tensors = [torch.from_numpy(np.ascontiguousarray(inputs[tensor.name])) for tensor in spec.inputs]
-    with torch.inference_mode():
-        result = network(*(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors))
+    try:
+        with torch.inference_mode():
+            result = network(*(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors))
+    except (RuntimeError, TypeError, ValueError, IndexError) as cause:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+        kind = str(dtype).removeprefix("torch.")
+        raise NetworkError(
+            f"the network fails in {kind} on {shapes}: {cause}\n"
+            "It must run at every declared size, and in float64 too, so forward() makes its constants in the dtype of x"
+        ) from cause
     values = (
         [result] if isinstance(result, torch.Tensor) else list(result.values() if isinstance(result, dict) else result)
     )

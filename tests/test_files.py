@@ -4,6 +4,7 @@ import errno
 
 import pytest
 
+from onnx_release.errors import DataError
 from onnx_release.files import read_json, replacing, replacing_folder, sha256, size_mb, write_json, write_text
 
 
@@ -66,6 +67,14 @@ def test_json_has_no_word_for_nan(tmp_path, value):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "metrics.json", {"a": value})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "is not there: run `dvc repro`"), ("{", "is not JSON")])
+def test_a_missing_or_damaged_json_file_is_named(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DataError, match=rf"a\.json {message}"):
+        read_json(tmp_path / "a.json")
 
 
 def test_text_has_unix_line_ends_and_utf_8(tmp_path):

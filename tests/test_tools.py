@@ -1,0 +1,82 @@
+"""What a person runs: inspect, gate, repro and readme."""
+
+import json
+
+import pytest
+from onnx import helper
+
+from onnx_release.files import write_json
+from onnx_release.paths import METRICS
+from tests.clone import run
+from tests.imports import ROOT
+from tools import repro
+from tools.readme import replace_part
+
+
+@pytest.fixture
+def model(save_graph):
+    nodes = [helper.make_node("Relu", ["x"], ["a"], name="relu"), helper.make_node("Neg", ["a"], ["y"], name="neg")]
+    return save_graph(nodes, [("x", ["batch", 3])], [("y", ["batch", 3])])
+
+
+def test_inspect_prints_a_table(model):
+    printed = run(ROOT, "tools.inspect", str(model)).stdout
+    assert "input    x  float32  [batch, 3]" in printed
+    assert "output   y  float32  [batch, 3]" in printed
+    assert "symbolic batch" in printed
+    assert "opset    ai.onnx 18" in printed
+    assert "nodes    2" in printed
+    assert "1  Relu" in printed
+
+
+def test_inspect_prints_json(model):
+    described = json.loads(run(ROOT, "tools.inspect", str(model), "--json").stdout)
+    assert described["operators"] == {"Neg": 1, "Relu": 1}
+    assert described["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 3]}]
+    assert described["symbols"] == ["batch"]
+
+
+@pytest.mark.parametrize("content", [None, b"no model"])
+def test_inspect_names_a_file_that_it_cannot_read(tmp_path, content):
+    path = tmp_path / "gone.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    result = run(ROOT, "tools.inspect", str(path))
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and "gone.onnx" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(("failure", "code"), [("", 0), ("logits is off by 3", 1)])
+def test_the_gate_lists_what_failed(tmp_path, failure, code):
+    write_json(tmp_path / "metrics/validate/export.json", {"passed": True, "failure": ""})
+    write_json(tmp_path / "metrics/validate/fp32.json", {"passed": not failure, "failure": failure})
+    result = run(tmp_path, "tools.gate", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == code
+    assert "export: passed" in result.stdout
+    assert failure in result.stdout
+
+
+def test_the_gate_says_what_to_run_where_nothing_was_validated(tmp_path):
+    result = run(tmp_path, "tools.gate", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 1
+    assert "metrics/validate/export.json is not there: run `dvc repro`" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_metrics_that_a_failed_run_took_away_come_back_and_newer_ones_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/newer.json").write_text("newer")
+    copies = {METRICS / "gone.json": b"gone", METRICS / "newer.json": b"older"}
+    repro.restore([], copies)
+    assert (tmp_path / "metrics/gone.json").read_bytes() == b"gone"
+    assert (tmp_path / "metrics/newer.json").read_text() == "newer"
+
+
+def test_the_readme_keeps_all_but_its_generated_parts():
+    readme = "a\n<!-- begin results: made -->\nold\n<!-- end results -->\nb\n"
+    expected = "a\n<!-- begin results: made -->\nnew \\1\n<!-- end results -->\nb\n"
+    assert replace_part(readme, "results", "new \\1") == expected
+    with pytest.raises(ValueError, match="no markers for the part pipeline"):
+        replace_part(readme, "pipeline", "new")
