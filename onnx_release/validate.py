@@ -35,7 +35,8 @@ class Comparison:
         self.torch.add(float64, float32)
         self.tolerance = float(np.maximum(self.tolerance, tolerance_needed(float64, output, rtol)))
         error = float(np.abs(output.astype(np.float64) - float64).max(initial=0.0))
-        if not self.worst_case or error > self.worst_error or math.isnan(error):
+        worse = error > self.worst_error or (math.isnan(error) and not math.isnan(self.worst_error))
+        if worse or not self.worst_case:
             self.worst_case, self.worst_error = case, error
 
     @property
