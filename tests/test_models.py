@@ -3,13 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from ruamel.yaml import YAML
 
 from models.digits_cnn import data as digits
 from models.digits_cnn.network import build
 from models.mobilenet_v2 import data as photographs
 from models.mobilenet_v2.network import MobileNetV2
+from onnx_release.errors import DataError
 from onnx_release.fetch import fetch_sources
-from onnx_release.spec import load_spec
+from onnx_release.params import Prepare
+from onnx_release.paths import EVALUATION
+from onnx_release.samples import SampleFile, write_splits
+from onnx_release.spec import Spec, load_spec
 from tests.imports import ROOT
 
 
@@ -72,6 +78,23 @@ def test_the_middle_of_the_photograph_is_taken():
     row = photographs.preprocess(image)["input"][0, 100]
     assert row[0] < 0 < row[-1]
     assert np.flatnonzero(np.diff(row))[0] == 111  # the edge is in the middle of the 224
+
+
+def test_a_corrupt_photograph_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8))
+    for name in [*photographs.CALIBRATION, "imagenet_00_1.jpg", "imagenet_01_2.jpg"]:
+        image.save(raw / name)
+    (raw / "imagenet_01_2.jpg").write_bytes((raw / "imagenet_01_2.jpg").read_bytes()[:500])
+    spec = Spec.model_validate(YAML(typ="safe").load((ROOT / "models/mobilenet_v2/spec.yaml").read_text()))
+    with pytest.raises(DataError, match=r"imagenet_01_2\.jpg cannot be read as an image"):
+        write_splits(photographs, raw, spec, Prepare(calibration=7, evaluation=2))
+    assert not list(tmp_path.glob("data/prepared/*"))
+    image.save(raw / "imagenet_01_2.jpg")
+    write_splits(photographs, raw, spec, Prepare(calibration=7, evaluation=2))
+    assert SampleFile(EVALUATION).labels.tolist() == [1, 2]
 
 
 def test_crops_are_drawn_by_their_seed():

@@ -1,0 +1,73 @@
+"""What several test files share: tiny ONNX files and tiny specs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from onnx_release.spec import Spec
+
+# A name with its shape (of float32), or with an element type and its shape.
+Value = tuple[str, Sequence[int | str]] | tuple[str, int, Sequence[int | str]]
+
+
+@pytest.fixture
+def save_graph(tmp_path: Path) -> Callable[..., Path]:
+    """Write a graph to `tmp_path`/NAME, unchecked, and give its path."""
+
+    def save(
+        nodes: list[NodeProto],
+        inputs: list[Value],
+        outputs: list[Value],
+        weights: Mapping[str, np.ndarray] | None = None,
+        name: str = "model.onnx",
+    ) -> Path:
+        graph = helper.make_graph(
+            nodes,
+            "graph",
+            [described(value) for value in inputs],
+            [described(value) for value in outputs],
+            [numpy_helper.from_array(array, key) for key, array in (weights or {}).items()],
+        )
+        domains = {"": 18, **{node.domain: 1 for node in nodes if node.domain}}
+        opsets = [helper.make_opsetid(domain, version) for domain, version in domains.items()]
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+        return path
+
+    return save
+
+
+def described(value: Value) -> onnx.ValueInfoProto:
+    name, element, shape = value if len(value) == 3 else (value[0], TensorProto.FLOAT, value[1])
+    return helper.make_tensor_value_info(name, element, shape)
+
+
+@pytest.fixture
+def make_spec() -> Callable[..., Spec]:
+    """A spec of float32 tensors: inputs and outputs as shapes by name, dimensions as (min, max, example) by name."""
+
+    def make(
+        inputs: dict[str, list[int | str]],
+        outputs: dict[str, list[int | str]],
+        task: str = "tensor",
+        **dimensions: tuple[int, int, int],
+    ) -> Spec:
+        return Spec.model_validate(
+            {
+                "task": task,
+                "sources": [],
+                "dimensions": {
+                    name: {"min": low, "max": high, "example": example}
+                    for name, (low, high, example) in dimensions.items()
+                },
+                "inputs": [{"name": name, "dtype": "float32", "shape": shape} for name, shape in inputs.items()],
+                "outputs": [{"name": name, "dtype": "float32", "shape": shape} for name, shape in outputs.items()],
+            }
+        )
+
+    return make

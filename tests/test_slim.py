@@ -1,0 +1,160 @@
+"""Slimming: fewer nodes, the same answers, and an error where either cannot be had."""
+
+import re
+
+import numpy as np
+import onnxruntime
+import onnxslim
+import pytest
+from onnx import helper
+
+from onnx_release.array_files import ArrayFile, writing_arrays
+from onnx_release.errors import GraphError
+from onnx_release.graph import load_model
+from onnx_release.params import Slim
+from onnx_release.session import open_session, run_session
+from onnx_release.slim import check_same_answers, slim_metrics, slim_model
+
+PARAMS = Slim(skip_fusion_patterns=[], atol=1e-4, rtol=1e-3)
+X = np.array([[1.0, -2.0, 3.0]], np.float32)
+
+
+@pytest.fixture
+def redundant(save_graph):
+    """relu(x) twice, one of them through an Identity, added."""
+    nodes = [
+        helper.make_node("Identity", ["x"], ["same"], name="identity"),
+        helper.make_node("Relu", ["same"], ["a"], name="first"),
+        helper.make_node("Relu", ["x"], ["b"], name="second"),
+        helper.make_node("Add", ["a", "b"], ["y"], name="add"),
+    ]
+    return save_graph(nodes, [("x", ["batch", 3])], [("y", ["batch", 3])], name="before/model.onnx")
+
+
+@pytest.fixture
+def cases(tmp_path):
+    path = tmp_path / "cases.npz"
+    with writing_arrays(path) as writer:
+        writer.add_all("batch=1/inputs", {"x": X})
+        writer.add_all("batch=1/float32", {"y": X})  # PyTorch's answers are there too, and not compared with here
+        writer.add_all("batch=2/inputs", {"x": np.concatenate([-X, X])})
+    return path
+
+
+@pytest.fixture
+def scaled(save_graph):
+    """y = x * factor in one file, and z = x + offset."""
+
+    def save(name, factor, offset=0.0):
+        nodes = [helper.make_node("Mul", ["x", "factor"], ["y"]), helper.make_node("Add", ["x", "offset"], ["z"])]
+        weights = {"factor": np.array(factor, np.float32), "offset": np.array(offset, np.float32)}
+        return save_graph(nodes, [("x", ["batch", 3])], [("y", ["batch", 3]), ("z", ["batch", 3])], weights, name)
+
+    return save
+
+
+def test_a_redundant_graph_gets_fewer_nodes_and_the_same_answers(redundant, cases, tmp_path):
+    slim_model(redundant, cases, PARAMS, tmp_path / "out")
+    path = tmp_path / "out/model.onnx"
+    operators = sorted(node.op_type for node in load_model(path).graph.node)
+    assert operators == ["Add", "Relu"]
+    assert run_session(open_session(path), {"x": X})["y"].tolist() == [[2, 0, 6]]
+    metrics = slim_metrics(redundant, path)
+    assert (metrics["nodes_before"], metrics["nodes_after"]) == (4, 2)
+    assert metrics["size_mb_before"] == redundant.stat().st_size / 1e6
+    assert metrics["size_mb_after"] == path.stat().st_size / 1e6
+
+
+def test_the_same_graph_gives_the_same_bytes(redundant, cases, tmp_path):
+    for name in ("first", "second"):
+        slim_model(redundant, cases, PARAMS, tmp_path / name)
+    first, second = (tmp_path / name / "model.onnx" for name in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+    assert str(tmp_path).encode() not in first.read_bytes()
+
+
+def test_answers_within_the_bound_pass(scaled, cases):
+    # At 3 the error is 3 * 2^-10 = 0.00293, and 1e-3 * 3 of it is allowed.
+    check_same_answers(scaled("a.onnx", 1.0), scaled("b.onnx", 1 + 2**-10), ArrayFile(cases), PARAMS)
+
+
+def test_a_changed_answer_is_named_with_output_case_and_needed_atol(scaled, cases):
+    before, after = scaled("a.onnx", 1.0), scaled("b.onnx", 1.0, offset=0.25)
+    with pytest.raises(GraphError) as caught:
+        check_same_answers(before, after, ArrayFile(cases), PARAMS)
+    # z is off by 0.25 everywhere; at the smallest |x|, 1, rtol takes 0.001 of that.
+    assert "z in the case batch=1 needs atol 0.249 at rtol 0.001, slim.atol is 0.0001" in str(caught.value)
+    assert "slim.skip_fusion_patterns" in str(caught.value)
+
+
+def test_the_atol_that_the_message_names_passes(scaled, cases):
+    before, after = scaled("a.onnx", 1.0), scaled("b.onnx", 1.0, offset=0.25)
+    with pytest.raises(GraphError) as caught:
+        check_same_answers(before, after, ArrayFile(cases), PARAMS)
+    (needed,) = re.findall(r"needs atol (\S+)", str(caught.value))
+    # The message has three digits.
+    loosened = PARAMS.model_copy(update={"atol": float(needed) * 1.01})
+    check_same_answers(before, after, ArrayFile(cases), loosened)
+
+
+def test_nan_is_a_changed_answer(scaled, cases):
+    with pytest.raises(GraphError, match="y in the case batch=1 needs atol nan"):
+        check_same_answers(scaled("a.onnx", 1.0), scaled("b.onnx", np.nan), ArrayFile(cases), PARAMS)
+
+
+def test_a_slimmed_model_that_answers_differently_is_not_kept(redundant, cases, tmp_path, monkeypatch):
+    wrong = load_model(redundant)
+    wrong.graph.node[3].op_type = "Sub"
+    monkeypatch.setattr(onnxslim, "slim", lambda *_, **__: wrong)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/model.onnx").write_text("the earlier one")
+    with pytest.raises(GraphError, match="slimming changed the answers: y in the case batch=1"):
+        slim_model(redundant, cases, PARAMS, tmp_path / "out")
+    assert (tmp_path / "out/model.onnx").read_text() == "the earlier one"
+
+
+def test_onnxslim_giving_nothing_is_an_error(redundant, cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnxslim, "slim", lambda *_, **__: None)
+    with pytest.raises(GraphError, match=r"onnxslim gave no model for .*model\.onnx.*slim\.skip_fusion_patterns"):
+        slim_model(redundant, cases, PARAMS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_onnxslim_failing_is_an_error_that_says_why(redundant, cases, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise KeyError("a pass")
+
+    monkeypatch.setattr(onnxslim, "slim", fail)
+    with pytest.raises(GraphError, match=r"onnxslim fails on .*KeyError\('a pass'\)"):
+        slim_model(redundant, cases, PARAMS, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("patterns", "given"), [([], None), (["FusionGelu"], ["FusionGelu"])])
+def test_the_fusions_to_skip_reach_onnxslim(redundant, cases, tmp_path, monkeypatch, patterns, given):
+    seen = []
+
+    def slim(source, skip_fusion_patterns):
+        seen.append((source, skip_fusion_patterns))
+        return load_model(redundant)
+
+    monkeypatch.setattr(onnxslim, "slim", slim)
+    slim_model(redundant, cases, PARAMS.model_copy(update={"skip_fusion_patterns": patterns}), tmp_path / "out")
+    assert seen == [(str(redundant), given)]
+
+
+def test_onnx_runtimes_log_severity_is_set_back(redundant, cases, tmp_path, monkeypatch):
+    severities = []
+    real = onnxruntime.set_default_logger_severity
+
+    def remembered(value):
+        severities.append(value)
+        real(value)
+
+    monkeypatch.setattr(onnxruntime, "set_default_logger_severity", remembered)
+    slim_model(redundant, cases, PARAMS, tmp_path / "out")
+    assert severities[-1] == 2
+
+    monkeypatch.setattr(onnxslim, "slim", lambda *_, **__: onnxruntime.set_default_logger_severity(4))
+    with pytest.raises(GraphError):
+        slim_model(redundant, cases, PARAMS, tmp_path / "out")
+    assert severities[-2:] == [4, 2]
