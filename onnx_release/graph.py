@@ -26,10 +26,10 @@ def save_model(model: ModelProto, folder: Path, threshold: int = EXTERNAL_DATA_T
     return path
 
 
-def load_model(path: Path) -> ModelProto:
-    """The model with its external data. Raises GraphError if it is missing or damaged."""
+def load_model(path: Path, weights: bool = True) -> ModelProto:
+    """The model, without `weights` only what stands in the file itself. Raises GraphError if missing or damaged."""
     try:
-        return onnx.load(path)
+        return onnx.load(path, load_external_data=weights)
     except FileNotFoundError as cause:
         raise GraphError(f"{cause.filename or path} is not there") from cause
     except Exception as cause:  # protobuf's DecodeError is not public in onnx
@@ -38,7 +38,7 @@ def load_model(path: Path) -> ModelProto:
 
 def check_file(path: Path) -> None:
     """Raise GraphError unless onnx.checker passes it fully, each value has one producer, and ONNX Runtime loads it."""
-    graph = onnx.load(path, load_external_data=False).graph
+    graph = load_model(path, weights=False).graph
     twice = [name for name, count in Counter(produced_values(graph)).items() if count > 1]
     if twice:
         raise GraphError(f"{path} is invalid: {', '.join(twice)} is produced more than once")
@@ -87,7 +87,7 @@ def axes(value: ValueInfoProto) -> list[int | str]:
 
 def describe(path: Path) -> dict[str, Any]:
     """What is in an ONNX file: opsets, inputs, outputs, symbolic dimensions, operators, parameters and size."""
-    model = load_model(path)
+    model = load_model(path, weights=False)
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
     values = {
@@ -122,5 +122,5 @@ def model_size_mb(path: Path) -> float:
 
 
 def external_files(path: Path) -> set[str]:
-    graph = onnx.load(path, load_external_data=False).graph
+    graph = load_model(path, weights=False).graph
     return {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}

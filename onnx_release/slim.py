@@ -59,8 +59,8 @@ def check_same_answers(before: Path, after: Path, cases: ArrayFile, params: Slim
 def slim_metrics(before: Path, after: Path) -> dict[str, Any]:
     """metrics/slim.json: nodes and sizes before and after."""
     return {
-        "nodes_before": len(load_model(before).graph.node),
-        "nodes_after": len(load_model(after).graph.node),
+        "nodes_before": len(load_model(before, weights=False).graph.node),
+        "nodes_after": len(load_model(after, weights=False).graph.node),
         "size_mb_before": model_size_mb(before),
         "size_mb_after": model_size_mb(after),
     }

@@ -386,3 +386,12 @@ def test_the_bytes_do_not_depend_on_the_folder(tmp_path):
         for absolute in (tmp_path, ROOT, Path(sys.prefix), Path(torch.__file__).parent):
             assert str(absolute).encode() not in content
     assert json.loads(contents[0][1])["node_linear_1"]["file"] == "network.py"
+
+
+def test_a_dimension_whose_odd_size_is_its_example_is_tried_at_another(save_graph, make_spec):
+    spec = make_spec({"input": ["batch", 8]}, {"y": ["batch", 8]}, batch=(1, 3, 3))
+    fixed = helper.make_node("Reshape", ["input", "shape"], ["y"])
+    weights = {"shape": np.array([3, 8], np.int64)}
+    path = save_graph([fixed], [("input", ["batch", 8])], [("y", ["batch", 8])], weights)
+    with pytest.raises(ExportError, match=r"batch is symbolic only in name: .*fails on input \[1, 8\]"):
+        check_sizes(path, spec)

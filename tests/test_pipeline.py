@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from onnx_release.params import Params
 from onnx_release.variants import SHIPPABLE, VARIANTS
 from tests.imports import ROOT, imported_files, third_party
-from tools.readme import pipeline_picture, updated
+from tools.readme import pipeline_picture, source_files, updated
 
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 WITH_TORCH = {"reference", "export", "benchmark"}
@@ -84,7 +84,6 @@ def in_git(path: str) -> str:
 
 
 def test_the_results_and_the_picture_in_the_readme_are_those_in_git():
-    names = ["benchmark", "prepare", *(f"validate/{variant}" for variant in VARIANTS)]
-    metrics = {name: json.loads(in_git(f"metrics/{name}.json")) for name in names}
+    metrics = {name: json.loads(in_git(name)) for name in source_files()}
     readme = in_git("README.md")
     assert updated(readme, metrics, pipeline_picture()) == readme, "run `make readme`"

@@ -9,7 +9,7 @@ from typing import Any
 
 from onnx_release.command import run_tool
 from onnx_release.files import read_json, write_text
-from onnx_release.paths import METRICS
+from onnx_release.paths import METRICS, PIPELINE_BENCHMARK
 from onnx_release.report import number, percent
 from onnx_release.variants import VARIANTS
 
@@ -17,13 +17,18 @@ README = Path("README.md")
 
 
 def main(_: argparse.Namespace) -> None:
-    names = ["benchmark", "prepare", *(f"validate/{variant}" for variant in VARIANTS)]
-    metrics = {name: read_json(METRICS / f"{name}.json") for name in names}
+    metrics = {name: read_json(Path(name)) for name in source_files()}
     write_text(README, updated(README.read_text(encoding="utf-8"), metrics, pipeline_picture()))
 
 
+def source_files() -> list[str]:
+    """The files that the results are made from."""
+    names = ("benchmark", "prepare", *(f"validate/{variant}" for variant in VARIANTS))
+    return [*((METRICS / f"{name}.json").as_posix() for name in names), PIPELINE_BENCHMARK.as_posix()]
+
+
 def updated(readme: str, metrics: dict[str, Any], picture: str) -> str:
-    """`readme` with its generated parts made anew from metrics by file name and the picture of the pipeline."""
+    """`readme` with its generated parts made anew from `source_files` by name and the picture of the pipeline."""
     return replace_part(replace_part(readme, "results", results_table(metrics)), "pipeline", picture)
 
 
@@ -37,16 +42,15 @@ def replace_part(readme: str, name: str, content: str) -> str:
 
 def results_table(metrics: dict[str, Any]) -> str:
     """Markdown: PyTorch eager and every variant, and under the table how it was measured."""
-    benchmark, prepare = metrics["benchmark"], metrics["prepare"]
-    torch_accuracy = metrics["validate/export"].get("accuracy_torch")
+    benchmark, prepare, *validations, pipeline = (metrics[name] for name in source_files())
+    torch_accuracy = validations[0].get("accuracy_torch")
     lines = [
         "| | same answer as PyTorch | accuracy | error, PyTorch's rounding = 1 "
         "| latency, ms | speed-up | peak memory, MB |",
         "|---|---|---|---|---|---|---|",
         f"| PyTorch eager | | {percent(torch_accuracy)} | 1 | {timing_cells(benchmark['torch_eager'])} |",
     ]
-    for variant in VARIANTS:
-        row = metrics[f"validate/{variant}"]
+    for variant, row in zip(VARIANTS, validations, strict=True):
         interval = f" [{percent(row['agreement_low'])}, {percent(row['agreement_high'])}]" if "agreement" in row else ""
         cells = [
             variant,
@@ -60,7 +64,9 @@ def results_table(metrics: dict[str, Any]) -> str:
         "",
         f"{prepare['evaluation_samples']} samples from {prepare['evaluation_groups']} photographs, "
         f"{prepare['evaluation_labelled']} labelled; batch {benchmark['batch']}, {benchmark['threads']} threads, "
-        f"{benchmark['machine']}. Brackets are 95 % intervals.",
+        f"{benchmark['machine']}. Brackets are 95 % intervals. On {pipeline['machine']} the pipeline takes "
+        f"{number(pipeline['fresh_seconds'])} s on a fresh clone with the packages installed, and "
+        f"{number(pipeline['unchanged_seconds'])} s when nothing changed (`python -m benchmarks.pipeline`).",
     ]
     return "\n".join(lines)
 

@@ -22,13 +22,13 @@ LOCK = Path("dvc.lock")
 def main(_: argparse.Namespace) -> None:
     outputs = [path for path in locked_outputs() if path.exists()]
     metrics = {path: path.read_bytes() for path in METRICS.rglob("*") if path.is_file()}
-    code = 1
+    succeeded = False
     try:
-        code = subprocess.run([*DVC, "repro"], check=False).returncode
+        succeeded = subprocess.run([*DVC, "repro"], check=False).returncode == 0
     finally:
-        if code:
+        if not succeeded:
             restore(outputs, metrics)
-    sys.exit(code)
+    sys.exit(0 if succeeded else 1)
 
 
 def locked_outputs() -> list[Path]:
