@@ -117,8 +117,12 @@ def dtype_name(value: ValueInfoProto) -> str:
 
 
 def model_size_mb(path: Path) -> float:
-    """MB (10^6 bytes) of the model and of the files beside it that hold its weights."""
-    return size_mb(path) + sum(size_mb(path.parent / name) for name in external_files(path))
+    """MB (10^6 bytes) of the model and of the files beside it that hold its weights. GraphError if one is missing."""
+    files = [path, *(path.parent / name for name in sorted(external_files(path)))]
+    for file in files:
+        if not file.is_file():
+            raise GraphError(f"{file} is not there: it holds weights of {path}")
+    return sum(size_mb(file) for file in files)
 
 
 def external_files(path: Path) -> set[str]:
