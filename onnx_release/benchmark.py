@@ -119,9 +119,11 @@ def percentile(latencies: np.ndarray, percent: float, needed: int) -> float | No
 
 def latency_rows(measurements: dict[str, Measurement]) -> list[dict[str, Any]]:
     """Latencies for metrics/plots/latency.csv, which is in git: of each turn about PLOTTED, evenly spaced in time."""
-    return [
-        {"variant": name, "round": number, "latency_ms": f"{latency * 1e3:.4f}"}
-        for name, item in measurements.items()
-        for number, turn in enumerate(item.rounds)
-        for latency in turn[:: max(len(turn) // PLOTTED, 1)]
-    ]
+    rows = []
+    for name, item in measurements.items():
+        for number, turn in enumerate(item.rounds):
+            step = max(len(turn) // PLOTTED, 1)
+            # From the middle of a step: the first call of a turn is like no other.
+            for latency in turn[step // 2 :: step]:
+                rows.append({"variant": name, "round": number, "latency_ms": f"{latency * 1e3:.4f}"})
+    return rows
