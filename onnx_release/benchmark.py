@@ -16,9 +16,8 @@ from onnx_release.params import Benchmark
 from onnx_release.paths import RAW, variant_model
 from onnx_release.samples import SampleFile
 from onnx_release.statistics import ratio_interval
-from onnx_release.variants import VARIANTS
+from onnx_release.variants import BASE, VARIANTS
 
-BASE = "torch_eager"
 # The fewest samples at which a percentile has ten values beyond it.
 P95_SAMPLES, P99_SAMPLES = 200, 1000
 MAX_BATCHES = 32
@@ -119,11 +118,15 @@ def percentile(latencies: np.ndarray, percent: float, needed: int) -> float | No
 
 def latency_rows(measurements: dict[str, Measurement]) -> list[dict[str, Any]]:
     """Latencies for metrics/plots/latency.csv, which is in git: of each turn about PLOTTED, evenly spaced in time."""
-    rows = []
-    for name, item in measurements.items():
-        for number, turn in enumerate(item.rounds):
-            step = max(len(turn) // PLOTTED, 1)
-            # From the middle of a step: the first call of a turn is like no other.
-            for latency in turn[step // 2 :: step]:
-                rows.append({"variant": name, "round": number, "latency_ms": f"{latency * 1e3:.4f}"})
-    return rows
+    return [
+        {"variant": name, "round": number, "latency_ms": f"{latency * 1e3:.4f}"}
+        for name, item in measurements.items()
+        for number, turn in enumerate(item.rounds)
+        for latency in spread(turn)
+    ]
+
+
+def spread(turn: list[float]) -> list[float]:
+    """About PLOTTED of the latencies; from the middle of each step, since a turn's first calls are its slowest."""
+    step = max(len(turn) // PLOTTED, 1)
+    return turn[step // 2 :: step]

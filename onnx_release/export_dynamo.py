@@ -22,7 +22,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, NameFixPass
 
 from onnx_release.errors import ExportError
 from onnx_release.export_sources import describe_source, source_entry, source_line
-from onnx_release.spec import Spec
+from onnx_release.spec import Spec, symbolic_axes
 
 # As in "You marked L['x'].size()[0] as dynamic but your code specialized it to be a constant (2)".
 SPECIALISED = re.compile(r"marked L\['(\w+)'\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it")
@@ -32,10 +32,7 @@ def export_dynamo(
     network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], opset: int
 ) -> tuple[ModelProto, dict[str, Any]]:
     """The ONNX model and, by node name, where each node comes from. Raises ExportError."""
-    names = tuple(
-        {position: axis for position, axis in enumerate(tensor.shape) if isinstance(axis, str)}
-        for tensor in spec.inputs
-    )
+    names = tuple(symbolic_axes(tensor) for tensor in spec.inputs)
     with quiet():
         program = capture(network, spec, examples, names)
         try:

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from onnx_release.errors import ExportError
 from onnx_release.export_sources import describe_source, source_entry, source_line
 from onnx_release.graph import load_model
-from onnx_release.spec import Spec, Tensor
+from onnx_release.spec import Spec, symbolic_axes
 
 
 def export_torchscript(
@@ -42,10 +42,6 @@ def export_torchscript(
     for node in model.graph.node:
         node.ClearField("doc_string")
     return model, sources
-
-
-def symbolic_axes(tensor: Tensor) -> dict[int, str]:
-    return {position: axis for position, axis in enumerate(tensor.shape) if isinstance(axis, str)}
 
 
 def scope_module(node_name: str) -> str:

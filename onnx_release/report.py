@@ -14,10 +14,9 @@ from onnx_release.metrics import METRICS
 from onnx_release.params import Params
 from onnx_release.paths import HARDWARE, PIPELINE_BENCHMARK, PLOTS, variant_model
 from onnx_release.paths import METRICS as METRICS_FOLDER
-from onnx_release.variants import SHIPPABLE, VARIANTS
+from onnx_release.variants import BASE, SHIPPABLE, VARIANTS
 
 TEMPLATES = Path(__file__).parent / "templates"
-BASE = "torch_eager"
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def describe_verdict(rows: list[dict[str, Any]], summary: dict[str, Any]) -> str
 
 
 def describe_speedup(timing: dict[str, Any]) -> str:
-    """ "3.1 times as fast as", or that there is no difference where the interval holds 1."""
+    """How many times as fast; an interval that holds 1 is no difference."""
     if timing["speedup_low"] <= 1 <= timing["speedup_high"]:
         return "as fast (no difference) as"
     return f"{timing['speedup_vs_eager']:.2f} times as fast as"

@@ -29,18 +29,18 @@ def write_splits(data: ModelData, raw: Path, spec: Spec, params: Prepare) -> Non
 def write_samples(path: Path, samples: Iterable[Sample], limit: int, spec: Spec) -> None:
     """Write the first `limit` samples as the keys INDEX/INPUT, `labels` (int64, -1 for none) and `groups`.
 
-    A sample without a group is a group of its own. Raises DataError for one that contradicts the spec, holds NaN
-    or infinity, or has a negative label, and where there is none at all.
+    A sample without a group is one of its own, named by the split and its index. Raises DataError for a sample that
+    contradicts the spec, holds NaN or infinity, or has a negative label, and where there is none at all.
     """
+    split = path.stem.removesuffix(".npz")
     labels, groups = [], []
     with writing_arrays(path) as writer:
         for index, sample in enumerate(itertools.islice(samples, limit)):
             check_sample(sample, f"sample {index}, group {sample.group}", spec)
             writer.add_all(sample_key(index), sample.inputs)
             labels.append(NO_LABEL if sample.label is None else sample.label)
-            groups.append(f"sample {index}" if sample.group is None else sample.group)
+            groups.append(f"{split} sample {index}" if sample.group is None else sample.group)
         if not groups:
-            split = path.stem.removesuffix(".npz")
             raise DataError(f"data.py gives no sample for {split}: samples(raw, {split!r}) must yield one or more")
         writer.add("labels", np.array(labels, np.int64))
         writer.add("groups", np.array(groups, np.str_))
@@ -69,8 +69,7 @@ def check_sample(sample: Sample, where: str, spec: Spec) -> None:
 
 def check_splits(calibration: "SampleFile", evaluation: "SampleFile") -> None:
     """Raise DataError if a group is in both splits: the evaluation would then judge what calibration has seen."""
-    # "sample N" is the name of a sample without a group, which cannot be in both.
-    both = {group for group in set(calibration.groups) & set(evaluation.groups) if not group.startswith("sample ")}
+    both = set(calibration.groups) & set(evaluation.groups)
     if both:
         raise DataError(
             f"in both splits: {', '.join(sorted(both))}. samples() in data.py must give each group to calibration "

@@ -113,6 +113,11 @@ def concrete_shape(tensor: Tensor, sizes: dict[str, int]) -> tuple[int, ...]:
     return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in tensor.shape)
 
 
+def symbolic_axes(tensor: Tensor) -> dict[int, str]:
+    """The name of each symbolic axis of `tensor`, by its position."""
+    return {position: axis for position, axis in enumerate(tensor.shape) if isinstance(axis, str)}
+
+
 def check_array(tensor: Tensor, dtype: str, shape: tuple[int, ...], sizes: dict[str, int]) -> str | None:
     """What contradicts the declaration of `tensor` in an array of this dtype and shape, or None.
 

@@ -72,8 +72,9 @@ def validate(
     for index in range(len(samples)):
         key = sample_key(index)
         outputs = run_session(session, with_batch_axis(samples.inputs(index)))
-        compare(comparisons, f"evaluation sample {index} ({samples.groups[index]})", answers, key, outputs, params.rtol)
-        row = {"sample": index, "group": str(samples.groups[index]), **sample_error(spec, answers, key, outputs)}
+        group = str(samples.groups[index])
+        compare(comparisons, sample_case(index, group), answers, key, outputs, params.rtol)
+        row = {"sample": index, "group": group, **sample_error(spec, answers, key, outputs)}
         if spec.task == "classification":
             row |= classify(data, int(samples.labels[index]), answers.folder(f"{key}/float32"), outputs)
         rows.append(row)
@@ -83,6 +84,12 @@ def validate(
     if spec.task == "classification":
         metrics |= classification_metrics(rows, params)
     return metrics, rows
+
+
+def sample_case(index: int, group: str) -> str:
+    """What messages call a sample: its index, and its group unless that is only the index again."""
+    name = f"evaluation sample {index}"
+    return name if group == name else f"{name} ({group})"
 
 
 def compare(

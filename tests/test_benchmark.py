@@ -8,7 +8,6 @@ import pytest
 from onnx import helper
 
 from onnx_release.benchmark import (
-    BASE,
     Measurement,
     contender_metrics,
     contenders,
@@ -23,7 +22,7 @@ from onnx_release.params import Benchmark
 from onnx_release.samples import SampleFile, write_samples
 from onnx_release.spec import Spec
 from onnx_release.types import Sample
-from onnx_release.variants import VARIANTS
+from onnx_release.variants import BASE, VARIANTS
 from tests.imports import ROOT
 
 PARAMS = Benchmark(batch=2, threads=1, rounds=5, turn_seconds=0.001, settle_seconds=0.0, seed=0, replicate=0)

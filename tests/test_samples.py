@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from onnx_release.array_files import ArrayFile, writing_arrays
 from onnx_release.errors import DataError
 from onnx_release.files import sha256
 from onnx_release.params import Prepare
@@ -59,7 +58,7 @@ def test_samples_of_different_sizes_come_back_as_they_were(tmp_path):
     file = SampleFile(tmp_path / "a.npz")
     assert len(file) == 2
     assert file.labels.tolist() == [1, -1]
-    assert file.groups.tolist() == ["cat", "sample 1"]
+    assert file.groups.tolist() == ["cat", "a sample 1"]
     assert file.inputs(0)["x"].tolist() == [0, 1]
     assert file.inputs(1)["mask"].dtype == np.int64
     assert file.inputs(1)["x"].shape == (4,)
@@ -89,6 +88,9 @@ def test_the_same_samples_are_the_same_bytes(tmp_path):
         (sample(mask=np.ones(2, np.int64)), r"mask has the shape \[1, 2\] .*width is 3"),
         (sample(5, "cat"), "group cat: width is 5, declared as 2 to 4"),
         (sample(extra=np.zeros(3)), r"gives the inputs \['extra', 'mask', 'x'\]"),
+        (sample(x=np.array([0, np.inf, 1], np.float32)), "x holds NaN or infinity"),
+        (sample(1), "width is 1, declared as 2 to 4"),
+        (Sample({"x": np.zeros(3, np.float32)}), r"gives the inputs \['x'\], spec.yaml declares \['x', 'mask'\]"),
         (sample(label=-1), "the label is -1"),
     ],
 )
@@ -114,11 +116,42 @@ def test_a_failure_in_either_split_leaves_both_as_they_were(tmp_path, monkeypatc
         (Data([sample(group="a")], [sample(group="b"), sample(group="a")]), "in both splits: a"),
         (Data([sample(group="c")], []), "data.py gives no sample for evaluation"),
         (Data([], [sample()]), "data.py gives no sample for calibration"),
+        (Data([sample(group="c")], [sample(5, "d")]), "sample 0, group d: width is 5"),
+        (Data([sample(group="c"), sample(label=-2)], [sample()]), "the label is -2"),
     ):
         with pytest.raises(DataError, match=message):
             write_splits(data, tmp_path, SPEC, counts)
         assert [sha256(path) for path in (CALIBRATION, EVALUATION)] == before
         assert len(list(CALIBRATION.parent.iterdir())) == 2
+
+
+def test_a_data_py_that_breaks_off_leaves_both_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    counts = Prepare(calibration=5, evaluation=5)
+    write_splits(Data([sample()], [sample()]), tmp_path, SPEC, counts)
+    before = [sha256(path) for path in (CALIBRATION, EVALUATION)]
+
+    def broken():
+        yield sample(2)
+        raise DataError("cat.jpg cannot be read")
+
+    with pytest.raises(DataError, match=r"cat\.jpg"):
+        write_splits(Data([sample(2)], broken()), tmp_path, SPEC, counts)
+    assert [sha256(path) for path in (CALIBRATION, EVALUATION)] == before
+    assert len(list(CALIBRATION.parent.iterdir())) == 2
+
+
+def test_a_group_beyond_the_samples_taken_does_not_count(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = Data([sample(group="a"), sample(group="b")], [sample(group="b")])
+    write_splits(data, tmp_path, SPEC, Prepare(calibration=1, evaluation=1))
+    with pytest.raises(DataError, match="in both splits: b"):
+        write_splits(data, tmp_path, SPEC, Prepare(calibration=2, evaluation=1))
+
+
+def test_a_label_of_zero_is_a_label(tmp_path):
+    write_samples(tmp_path / "a.npz", [sample(label=0)], 1, SPEC)
+    assert SampleFile(tmp_path / "a.npz").labels.tolist() == [0]
 
 
 def test_a_sample_without_a_group_may_stand_in_both_splits(tmp_path, monkeypatch):
@@ -130,14 +163,3 @@ def test_a_batch_of_one_has_one_axis_more():
     item = {"x": np.arange(3)}
     assert with_batch_axis(item)["x"].shape == (1, 3)
     assert without_batch_axis(with_batch_axis(item))["x"].tolist() == [0, 1, 2]
-
-
-def test_a_damaged_file_is_named(tmp_path):
-    with writing_arrays(tmp_path / "a.npz") as writer:
-        writer.add("key", np.arange(3))
-    assert ArrayFile(tmp_path / "a.npz").array("key").tolist() == [0, 1, 2]
-    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-30])
-    with pytest.raises(DataError, match=r"a\.npz cannot be read"):
-        ArrayFile(tmp_path / "a.npz")
-    with pytest.raises(DataError, match=r"gone\.npz cannot be read"):
-        ArrayFile(tmp_path / "gone.npz")

@@ -11,7 +11,7 @@ from onnx_release.command import run_tool
 from onnx_release.files import read_json, write_text
 from onnx_release.paths import METRICS, PIPELINE_BENCHMARK
 from onnx_release.report import number, percent
-from onnx_release.variants import VARIANTS
+from onnx_release.variants import BASE, VARIANTS
 
 README = Path("README.md")
 
@@ -48,7 +48,7 @@ def results_table(metrics: dict[str, Any]) -> str:
         "| | same answer as PyTorch | accuracy | error, PyTorch's rounding = 1 "
         "| latency, ms | speed-up | peak memory, MB |",
         "|---|---|---|---|---|---|---|",
-        f"| PyTorch eager | | {percent(torch_accuracy)} | 1 | {timing_cells(benchmark['torch_eager'])} |",
+        f"| PyTorch eager | | {percent(torch_accuracy)} | 1 | {timing_cells(benchmark[BASE])} |",
     ]
     for variant, row in zip(VARIANTS, validations, strict=True):
         interval = f" [{percent(row['agreement_low'])}, {percent(row['agreement_high'])}]" if "agreement" in row else ""
@@ -64,9 +64,10 @@ def results_table(metrics: dict[str, Any]) -> str:
         "",
         f"{prepare['evaluation_samples']} samples from {prepare['evaluation_groups']} photographs, "
         f"{prepare['evaluation_labelled']} labelled; batch {benchmark['batch']}, {benchmark['threads']} threads, "
-        f"{benchmark['machine']}. Brackets are 95 % intervals. On {pipeline['machine']} the pipeline takes "
-        f"{number(pipeline['fresh_seconds'])} s on a fresh clone with the packages installed, and "
-        f"{number(pipeline['unchanged_seconds'])} s when nothing changed (`python -m benchmarks.pipeline`).",
+        f"{benchmark['machine']}. Brackets are 95 % intervals. The pipeline takes "
+        f"{number(pipeline['fresh_seconds'])} s in a fresh clone with the packages installed and "
+        f"{number(pipeline['unchanged_seconds'])} s when nothing changed (`python -m benchmarks.pipeline`, "
+        f"{pipeline['machine']}).",
     ]
     return "\n".join(lines)
 
