@@ -1,4 +1,4 @@
-"""What several test files share: tiny ONNX files and tiny specs."""
+"""What several test files share: tiny ONNX files, tiny specs, and the digits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +8,9 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from onnx_release.spec import Spec
+from onnx_release.fetch import fetch_sources
+from onnx_release.spec import Spec, load_spec
+from tests.imports import ROOT
 
 # A name with its shape (of float32), or with an element type and its shape.
 Value = tuple[str, Sequence[int | str]] | tuple[str, int, Sequence[int | str]]
@@ -71,3 +73,13 @@ def make_spec() -> Callable[..., Spec]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def digits_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sources of digits_cnn, fetched as the pipeline does."""
+    folder = tmp_path_factory.mktemp("raw") / "digits_cnn"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        fetch_sources("digits_cnn", load_spec("digits_cnn").sources, folder)
+    return folder

@@ -37,6 +37,13 @@ def test_two_dimensions_are_tried_at_all_four_corners():
     ]
 
 
+def test_three_dimensions_have_eight_corners():
+    cases = shape_cases(spec(batch=(1, 4, 2), height=(8, 32, 16), width=(16, 64, 32)))
+    corners = {(case["batch"], case["height"], case["width"]) for case in cases[:8]}
+    assert corners == {(b, h, w) for b in (1, 4) for h in (8, 32) for w in (16, 64)}
+    assert cases[8:] == [{"batch": 2, "height": 16, "width": 32}, {"batch": 3, "height": 17, "width": 33}]
+
+
 def test_the_same_sizes_are_tried_once():
     assert shape_cases(spec(batch=(1, 2, 2))) == [{"batch": 1}, {"batch": 2}]
 
@@ -57,6 +64,8 @@ def test_an_array_is_repeated_or_cut_to_fit():
     array = np.array([[1, 2, 3], [4, 5, 6]])
     assert fitted(array, (3, 2)).tolist() == [[1, 2], [4, 5], [1, 2]]
     assert fitted(array, (1, 7)).tolist() == [[1, 2, 3, 1, 2, 3, 1]]
+    assert fitted(array, (2, 3)).tolist() == array.tolist()
+    assert fitted(np.array(5), ()).tolist() == 5
 
 
 def test_a_case_holds_real_samples_drawn_by_the_seed(tmp_path):
@@ -77,3 +86,25 @@ def test_a_case_holds_real_samples_drawn_by_the_seed(tmp_path):
     ]
     assert any(other != drawn for other in others)
     assert case_inputs(declared, {"batch": 8, "width": 1}, samples, seed=0)["x"].shape == (8, 1, 2)
+
+
+def test_all_inputs_of_a_row_come_from_one_sample_and_fit_by_their_own_axes(tmp_path):
+    declared = Spec.model_validate(
+        {
+            "task": "tensor",
+            "sources": [],
+            "dimensions": {name: {"min": 1, "max": 9, "example": 2} for name in ("batch", "length", "width")},
+            "inputs": [
+                {"name": "ids", "dtype": "int64", "shape": ["batch", "length"]},
+                {"name": "x", "dtype": "float32", "shape": ["batch", "width", "length"]},
+            ],
+            "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch"]}],
+        }
+    )
+    items = [Sample({"ids": np.array([n, 10 + n]), "x": np.array([[n, n], [100, 100]], np.float32)}) for n in range(9)]
+    write_samples(tmp_path / "a.npz", items, 9, declared)
+    case = case_inputs(declared, {"batch": 9, "length": 3, "width": 1}, SampleFile(tmp_path / "a.npz"), seed=1)
+    first = case["ids"][:, 0]
+    assert sorted(first) == list(range(9))
+    assert case["ids"].tolist() == [[n, 10 + n, n] for n in first]
+    assert case["x"].tolist() == [[[n, n, n]] for n in first]

@@ -1,5 +1,6 @@
 """Weights load strictly, and nothing in a file is ever run."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -42,10 +43,31 @@ def test_a_long_list_is_cut(network, tmp_path):
     expect(network, tmp_path / "w.pth", "and 22 more")
 
 
-def test_a_truncated_file_is_no_checkpoint(network, tmp_path):
+def test_ten_problems_are_shown_in_full(network, tmp_path):
+    torch.save({f"w{i}": torch.zeros(1) for i in range(8)}, tmp_path / "w.pth")  # and the network's two are missing
+    expect(network, tmp_path / "w.pth", r"not in the network: w7\Z")
+
+
+def test_buffers_are_loaded_too(tmp_path):
+    saved, network = torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(2)
+    saved.running_mean = torch.tensor([3.0, 4.0])
+    torch.save(saved.state_dict(), tmp_path / "w.pth")
+    load_checkpoint(network, tmp_path / "w.pth")
+    assert network.state_dict()["running_mean"].tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize("value", [torch.zeros(3), [torch.zeros(3)], 5])
+def test_a_file_that_holds_no_state_dict_says_what_it_holds(network, tmp_path, value):
+    torch.save(value, tmp_path / "w.pth")
+    expect(network, tmp_path / "w.pth", f"holds a {type(value).__name__}, not a state dict")
+
+
+def test_a_file_cut_anywhere_is_no_checkpoint(network, tmp_path):
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:-200])
-    expect(network, tmp_path / "w.pth", "truncated or no checkpoint")
+    whole = (tmp_path / "w.pth").read_bytes()
+    for length in range(0, len(whole), 61):
+        (tmp_path / "w.pth").write_bytes(whole[:length])
+        expect(network, tmp_path / "w.pth", "w.pth is truncated or no checkpoint|w.pth is not a plain file of weights")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
@@ -66,9 +88,26 @@ class RunsCode:
         return Path.touch, (self.path,)
 
 
-def test_a_pickle_that_would_run_code_is_not_run(network, tmp_path):
-    torch.save({"weight": RunsCode(tmp_path / "ran")}, tmp_path / "w.pth")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_would_run_code_is_not_run(network, tmp_path, zipped):
+    content = {"weight": RunsCode(tmp_path / "ran")}
+    torch.save(content, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
     expect(network, tmp_path / "w.pth", "not a plain file of weights.*Unsupported global")
     assert not (tmp_path / "ran").exists()
     torch.load(tmp_path / "w.pth", weights_only=False)  # it would have
     assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_plain_pickle_is_not_run_either(network, tmp_path, protocol):
+    (tmp_path / "w.pth").write_bytes(pickle.dumps(RunsCode(tmp_path / "ran"), protocol))
+    expect(network, tmp_path / "w.pth", r"w\.pth is not a plain file of weights|w\.pth is truncated or no checkpoint")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_refusal_does_not_say_how_to_load_it_all_the_same(network, tmp_path):
+    torch.save({"weight": RunsCode(tmp_path / "ran")}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(network, tmp_path / "w.pth")
+    assert "weights_only" not in str(caught.value)
+    assert "safe_globals" not in str(caught.value)

@@ -1,11 +1,16 @@
 """An error that the user can mend is one message and exit code 1; a bug keeps its traceback."""
 
+import argparse
 import errno
+import os
+import subprocess
+import sys
 
 import pytest
 
-from onnx_release.command import run_stage
+from onnx_release.command import run_stage, run_tool
 from onnx_release.errors import DataError
+from tests.imports import ROOT
 
 
 def run(monkeypatch, error, *arguments):
@@ -61,3 +66,70 @@ def test_under_dvc_it_says_how_to_get_the_outputs_back(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run_stage(main)
     assert "dvc checkout" in capsys.readouterr().err
+
+
+def test_a_full_disk_without_a_name_is_still_one_message(monkeypatch, capsys):
+    assert run(monkeypatch, OSError(errno.ENOSPC, "no room")) == 1
+    assert capsys.readouterr().err == "error: no space left (no room): free some and run it again\n"
+
+
+def test_debug_shows_the_traceback_of_a_full_disk(monkeypatch, capsys):
+    assert run(monkeypatch, OSError(errno.ENOSPC, "no room", "a.npz"), "--debug") == 1
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed
+    assert printed.endswith("error: no space left while writing a.npz (no room): free some and run it again\n")
+
+
+def test_a_tool_gets_its_arguments_and_ends_quietly(monkeypatch, capsys):
+    seen: list[argparse.Namespace] = []
+    parser = argparse.ArgumentParser()
+    parser.add_argument("variant")
+    monkeypatch.setattr("sys.argv", ["tool", "fp32"])
+    run_tool(seen.append, parser)
+    assert [(arguments.variant, arguments.debug) for arguments in seen] == [("fp32", False)]
+    assert capsys.readouterr() == ("", "")
+
+
+STAGE = """
+import sys
+from pathlib import Path
+import numpy as np
+from onnx_release.array_files import writing_arrays
+from onnx_release.command import run_stage
+
+def full_disk():
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    with writing_arrays(Path("data/evaluation.npz")) as writer:
+        writer.add("x", np.zeros(100_000))
+
+def bug():
+    raise IndexError("a bug")
+
+run_stage({"full_disk": full_disk, "bug": bug}[sys.argv.pop()])
+"""
+
+
+def run_process(folder, what):
+    """Run a stage as a process of its own, as DVC does."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("DVC_STAGE", None)
+    command = [sys.executable, "-c", STAGE, what]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a file")
+def test_a_file_that_the_system_refuses_to_write_is_named_and_not_left_in_part(tmp_path):
+    done = run_process(tmp_path, "full_disk")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: no space left while writing data/evaluation.npz (File too large): free some and run it again\n"
+    )
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_the_traceback_of_a_bug_reaches_standard_error(tmp_path):
+    done = run_process(tmp_path, "bug")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("IndexError: a bug\n")

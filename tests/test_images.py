@@ -39,6 +39,41 @@ def test_the_orientation_in_exif_is_applied(tmp_path):
     assert pixels[0].tolist() == [[0, 0, 0], list(RED)]
 
 
+# What the Exif standard says of the picture [[1, 2], [3, 4]], by the number of the orientation.
+TURNED = {
+    1: [[1, 2], [3, 4]],
+    2: [[2, 1], [4, 3]],
+    3: [[4, 3], [2, 1]],
+    4: [[3, 4], [1, 2]],
+    5: [[1, 3], [2, 4]],
+    6: [[3, 1], [4, 2]],
+    7: [[4, 2], [3, 1]],
+    8: [[2, 4], [1, 3]],
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+def test_every_orientation_is_turned_as_the_standard_says(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.array([[1, 2], [3, 4]], np.uint8)).save(tmp_path / "a.png", exif=exif)
+    assert read_image(tmp_path / "a.png")[:, :, 0].tolist() == TURNED[orientation]
+
+
+def test_greyscale_is_the_same_in_all_channels(tmp_path):
+    Image.fromarray(np.array([[0, 7, 255]], np.uint8)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").tolist() == [[[0, 0, 0], [7, 7, 7], [255, 255, 255]]]
+
+
+def test_inks_become_the_light_that_they_leave(tmp_path):
+    # By hand: each channel is (1 - ink) * (1 - black).
+    inks = [(0, 0, 0, 0), (255, 0, 0, 0), (55, 255, 255, 0), (0, 0, 0, 255)]
+    image = Image.new("CMYK", (4, 1))
+    image.putdata(inks)
+    image.save(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif").tolist() == [[[255, 255, 255], [0, 255, 255], [200, 0, 0], [0, 0, 0]]]
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.gif"])
 def test_a_truncated_photograph_is_named(tmp_path, name):
     path = tmp_path / name

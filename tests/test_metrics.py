@@ -1,12 +1,20 @@
 """The table of metrics holds every key that a stage writes."""
 
+from fnmatch import fnmatchcase
+
 import pytest
 
 from onnx_release.files import read_json
 from onnx_release.metrics import METRICS, flatten, metric
+from onnx_release.variants import VARIANTS
 from tests.imports import ROOT
 
 FILES = sorted(path.relative_to(ROOT / "metrics") for path in (ROOT / "metrics").rglob("*.json"))
+
+
+def test_every_stage_that_measures_has_its_file():
+    names = {path.with_suffix("").as_posix() for path in FILES}
+    assert names >= {"prepare", "export", "slim", "benchmark", "summary", *(f"validate/{name}" for name in VARIANTS)}
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
@@ -29,9 +37,50 @@ def test_no_key_stands_twice():
     assert len(keys) == len(set(keys))
 
 
-def test_an_unknown_key_is_refused():
-    with pytest.raises(KeyError, match=r"export: latency is not in onnx_release/metrics\.py"):
-        metric("export", "latency")
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_no_emitted_key_is_in_two_rows(file):
+    name = file.with_suffix("").as_posix()
+    for key, _ in flatten(read_json(ROOT / "metrics" / file)):
+        rows = [row for row in METRICS if fnmatchcase(name, row.file) and fnmatchcase(key, row.key)]
+        assert len(rows) == 1, key
+
+
+def test_units_and_directions_are_known_ones():
+    assert {row.unit for row in METRICS} <= {"", "ms", "1/s", "MB", "dB"}
+    assert {row.better for row in METRICS} <= {"lower", "higher", "neither"}
+    assert all(row.meaning for row in METRICS)
+
+
+def test_the_unit_in_a_key_is_that_of_its_row():
+    for row in METRICS:
+        words = row.key.replace(".", "_").split("_")
+        for ending, unit in {"ms": "ms", "mb": "MB", "db": "dB"}.items():
+            assert (ending in words) == (row.unit == unit), row
+        assert row.key.endswith("_per_s") == (row.unit == "1/s"), row
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "better"),
+    [
+        ("benchmark", "fp32.latency_ms.p99", "lower"),
+        ("benchmark", "fp32.throughput_per_s", "higher"),
+        ("benchmark", "torch_eager.peak_memory_mb", "lower"),
+        ("validate/fp32", "outputs.logits.sqnr_db", "higher"),
+        ("validate/export", "accuracy_drop", "lower"),
+        ("export", "opset", "neither"),
+        ("slim", "nodes_after", "lower"),
+    ],
+)
+def test_a_metric_is_better_in_its_direction(file, key, better):
+    assert metric(file, key).better == better
+
+
+@pytest.mark.parametrize(
+    ("file", "key"), [("export", "latency"), ("exports", "opset"), ("validate", "passed"), ("export", "Opset")]
+)
+def test_an_unknown_key_is_refused(file, key):
+    with pytest.raises(KeyError, match=rf"{file}: {key} is not in onnx_release/metrics\.py"):
+        metric(file, key)
 
 
 def test_nested_metrics_get_dotted_keys():

@@ -1,5 +1,7 @@
 """The two models are what they say they are."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -11,22 +13,17 @@ from models.digits_cnn.network import build
 from models.mobilenet_v2 import data as photographs
 from models.mobilenet_v2.network import MobileNetV2
 from onnx_release.errors import DataError
-from onnx_release.fetch import fetch_sources
 from onnx_release.params import Prepare
 from onnx_release.paths import EVALUATION
-from onnx_release.samples import SampleFile, write_splits
+from onnx_release.samples import SampleFile, check_sample, write_splits
 from onnx_release.spec import Spec, load_spec
 from tests.imports import ROOT
 
 
-@pytest.fixture(scope="session")
-def digits_raw(tmp_path_factory):
-    """The sources of digits_cnn, fetched as the pipeline does."""
-    folder = tmp_path_factory.mktemp("raw") / "digits_cnn"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        fetch_sources("digits_cnn", load_spec("digits_cnn").sources, folder)
-    return folder
+@pytest.fixture
+def root(monkeypatch):
+    """The repository as the working directory."""
+    monkeypatch.chdir(ROOT)
 
 
 def test_digits_cnn_reads_at_least_98_percent_of_the_digits_it_never_saw(digits_raw):
@@ -48,6 +45,31 @@ def test_the_splits_of_the_digits_share_none(digits_raw):
     assert not any(image.tobytes() in seen for image in evaluation)
 
 
+def test_the_splits_of_the_digits_hold_about_as_much_of_each(digits_raw):
+    for split in ("calibration", "evaluation"):
+        labels = digits.load_split(digits_raw, split)[1]
+        shares = np.bincount(labels, minlength=10) / len(labels)
+        assert (shares > 0.07).all()
+        assert (shares < 0.13).all()
+
+
+def test_every_digit_is_what_the_spec_declares(digits_raw, root):
+    spec = load_spec("digits_cnn")
+    for split in ("calibration", "evaluation"):
+        for sample in digits.samples(digits_raw, split):
+            check_sample(sample, split, spec)
+            assert 0 <= sample.inputs["image"].min() < 0.5 < sample.inputs["image"].max() <= 1
+            assert sample.label in range(10)
+            assert sample.group is None
+
+
+def test_a_digit_is_the_row_of_the_file_that_its_label_is_from(digits_raw):
+    table = np.loadtxt(digits_raw / digits.DIGITS, delimiter=",")
+    labels = {tuple(row[:-1]): int(row[-1]) for row in table}
+    for sample in itertools.islice(digits.samples(digits_raw, "evaluation"), 50):
+        assert labels[tuple((sample.inputs["image"] * 16).ravel())] == sample.label
+
+
 def test_digits_are_scaled_to_one():
     inputs = digits.preprocess(np.full((8, 8), 16.0))
     assert inputs["image"].dtype == np.float32
@@ -60,7 +82,25 @@ def test_mobilenet_v2_has_the_published_number_of_parameters():
     # torchvision's documentation of MobileNet_V2_Weights.IMAGENET1K_V1: num_params 3504872.
     assert sum(parameter.numel() for parameter in network.parameters()) == 3_504_872
     with torch.inference_mode():
-        assert network(torch.zeros(2, 3, 224, 224)).shape == (2, 1000)
+        output = network(torch.zeros(2, 3, 224, 224))
+    assert output.shape == (2, 1000)
+    assert output.dtype == torch.float32
+
+
+def test_mobilenet_v2_has_torchvision_s_names():
+    state = MobileNetV2().state_dict()
+    # By hand: 52 convolutions, as many normalisations of five tensors, and a layer with a bias.
+    assert len(state) == 52 + 52 * 5 + 2
+    shapes = {
+        "features.0.0.weight": (32, 3, 3, 3),
+        "features.1.conv.1.weight": (16, 32, 1, 1),
+        "features.2.conv.0.0.weight": (96, 16, 1, 1),
+        "features.17.conv.1.0.weight": (960, 1, 3, 3),
+        "features.17.conv.3.running_var": (320,),
+        "features.18.0.weight": (1280, 320, 1, 1),
+        "classifier.1.weight": (1000, 1280),
+    }
+    assert {name: tuple(state[name].shape) for name in shapes} == shapes
 
 
 def test_photographs_are_normalised_by_channel():
@@ -103,3 +143,68 @@ def test_crops_are_drawn_by_their_seed():
     assert crops[0].shape == (3, 224, 224)
     assert (crops[0] == crops[1]).all()
     assert (crops[0] != crops[2]).any()
+
+
+def test_a_crop_is_the_whole_or_a_part_and_perhaps_mirrored():
+    row = np.linspace(0, 255, 200).astype(np.uint8)
+    image = np.broadcast_to(row[None, :, None], (100, 200, 3))
+    rising = []
+    for seed in range(40):
+        crop = photographs.random_crop(image, np.random.default_rng(seed))
+        steps = np.diff(crop[0, 0])
+        assert (steps >= -1e-6).all() or (steps <= 1e-6).all()
+        rising.append(crop[0, 0, -1] > crop[0, 0, 0])
+    assert 10 < sum(rising) < 30  # half of them are mirrored
+
+
+@pytest.fixture
+def photograph_folder(tmp_path):
+    """A folder as data/raw/mobilenet_v2, with three photographs of ImageNet and the others."""
+    names = ["imagenet_00_243.jpg", "imagenet_01_559.jpg", "imagenet_15_99.jpg", *photographs.CALIBRATION]
+    for number, name in enumerate(names):
+        Image.new("RGB", (30, 20 + number), (20 * number, 0, 0)).save(tmp_path / name)
+    return tmp_path
+
+
+def test_evaluation_is_the_labelled_photographs_and_then_crops_of_each_in_turn(photograph_folder, root):
+    samples = list(itertools.islice(photographs.samples(photograph_folder, "evaluation"), 9))
+    assert [sample.label for sample in samples] == [243, 559, 99] + [None] * 6
+    assert [sample.group for sample in samples] == ["imagenet_00_243", "imagenet_01_559", "imagenet_15_99"] * 3
+    spec = load_spec("mobilenet_v2")
+    for sample in samples:
+        check_sample(sample, "evaluation", spec)
+
+
+def test_no_photograph_is_in_both_splits_and_calibration_has_no_labels(photograph_folder):
+    groups = {}
+    for split in ("calibration", "evaluation"):
+        samples = list(itertools.islice(photographs.samples(photograph_folder, split), 14))
+        groups[split] = {sample.group for sample in samples}
+        if split == "calibration":
+            assert all(sample.label is None for sample in samples)
+    assert len(groups["calibration"]) == 7
+    assert len(groups["evaluation"]) == 3
+    assert not groups["calibration"] & groups["evaluation"]
+
+
+def test_the_samples_are_the_same_each_time(photograph_folder):
+    first, second = (
+        [sample.inputs["input"] for sample in itertools.islice(photographs.samples(photograph_folder, "evaluation"), 7)]
+        for _ in range(2)
+    )
+    assert all((a == b).all() for a, b in zip(first, second, strict=True))
+
+
+def test_the_spec_declares_every_photograph_that_data_py_reads(root):
+    names = {source.name for source in load_spec("mobilenet_v2").sources}
+    assert names >= set(photographs.CALIBRATION)
+    assert len([name for name in names if name.startswith("imagenet_")]) == 20
+
+
+def test_the_five_likeliest_classes_are_given():
+    logits = np.zeros(1000, np.float32)
+    logits[[7, 3]] = 2.0, 1.0
+    prediction = photographs.postprocess({"logits": logits})
+    assert prediction.labels.tolist() == [7, 3, 0, 1, 2]
+    # By hand: e^2 and e over e^2 + e + 998.
+    assert prediction.scores[:2] == pytest.approx([7.389056 / 1008.107338, 2.718282 / 1008.107338], rel=1e-5)

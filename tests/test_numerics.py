@@ -55,6 +55,32 @@ def test_nan_and_infinity_are_never_lost(bad):
     assert finite_or_none(result.max_abs) is None
 
 
+def test_nan_reaches_every_figure():
+    result = error(([3.0, 4.0], [3.0, 4.0]), ([3.0, 4.0], [math.nan, 4.0]), ([3.0, 4.0], [3.0, 4.0]))
+    figures = [result.max_abs, result.max_rel, result.sqnr_db, result.mean_cosine]
+    assert all(math.isnan(figure) for figure in figures)
+
+
+def test_the_cosine_is_the_mean_over_cases():
+    # By hand: the same direction, a right angle, the opposite direction, and 45 degrees.
+    cases = [([1.0, 0.0], [5.0, 0.0]), ([1.0, 0.0], [0.0, 1.0]), ([0.0, 2.0], [0.0, -2.0]), ([1.0, 0.0], [1.0, 1.0])]
+    assert error(*cases).mean_cosine == pytest.approx((1 + 0 - 1 + math.sqrt(0.5)) / 4)
+
+
+def test_arrays_of_any_shape_count_as_one_row_of_numbers():
+    result = error(([[3.0], [4.0]], [[3.0], [4.5]]))
+    assert (result.max_abs, result.max_rel) == (0.5, 0.125)
+    assert result.sqnr_db == pytest.approx(20.0)
+    assert result.mean_cosine == pytest.approx(27 / (5 * math.sqrt(29.25)))
+
+
+def test_squares_beyond_float32_do_not_overflow():
+    result = OutputError()
+    result.add(np.array([1e30, 0.0], np.float32), np.array([0.0, 1e29], np.float32))
+    assert result.sqnr_db == pytest.approx(-10 * math.log10(1.01), abs=1e-6)
+    assert result.mean_cosine == 0.0
+
+
 def test_the_difference_is_taken_in_float64():
     result = OutputError()
     result.add(np.array([1.0 + 2**-40]), np.array([1.0], np.float32))
@@ -80,3 +106,4 @@ def test_the_tolerance_that_would_pass():
 def test_finite_numbers_stay():
     assert finite_or_none(1.5) == 1.5
     assert finite_or_none(math.nan) is None
+    assert finite_or_none(-math.inf) is None

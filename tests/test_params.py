@@ -51,7 +51,14 @@ def test_an_integer_will_do_for_a_tolerance(load):
         ("atol: 1.0e-4", "atol: .nan", r"slim\.atol: .*finite"),
         ("atol: 1.0e-4", "atol: -1.0", r"slim\.atol: .*not -1\.0"),
         ("threads: null", "threads: two", r"benchmark\.threads: .*not 'two'"),
-        ("model: mobilenet_v2", "model: ../secret", r"model: a model is named by its folder below models/"),
+        *(
+            ("model: mobilenet_v2", f"model: '{name}'", r"model: a model is named by its folder below models/")
+            for name in ("../secret", "models/mobilenet_v2", "/etc", "..", "mobilenet-v2", "")
+        ),
+        ("slim:\n", "slimming:\n", "slim: missing\n  slimming: no such key; did you mean slim?"),
+        ("reference:\n  seed: 0 ", "reference: 0\n#", "reference: Input should be a valid dictionary .*not 0"),
+        ("rounds: 15", "rounds: 4", r"benchmark\.rounds: .*greater than or equal to 5, not 4"),
+        ("resamples: 2000", "resamples: 2000.0", r"validate\.resamples: .*not 2000\.0"),
         ("reference:\n  seed: 0 ", "reference:\n  seed: -1 ", r"reference\.seed: .*not -1"),
     ],
 )
@@ -60,9 +67,16 @@ def test_a_bad_value_is_named(load, old, new, message):
         load(old, new)
 
 
-def test_the_older_exporter_has_another_range(load):
-    with pytest.raises(ParameterError, match="the torchscript exporter takes 13 to 20"):
-        load("exporter: dynamo            # dynamo | torchscript\n  opset: 18", "exporter: torchscript\n  opset: 21")
+EXPORT = "exporter: dynamo            # dynamo | torchscript\n  opset: 18"
+
+
+@pytest.mark.parametrize(("exporter", "low", "high"), [("dynamo", 13, 23), ("torchscript", 13, 20)])
+def test_each_exporter_has_its_range_of_opsets(load, exporter, low, high):
+    for opset in (low, high):
+        assert load(EXPORT, f"exporter: {exporter}\n  opset: {opset}").export.opset == opset
+    for opset in (low - 1, high + 1):
+        with pytest.raises(ParameterError, match=f"opset {opset} is .* the {exporter} exporter takes {low} to {high}"):
+            load(EXPORT, f"exporter: {exporter}\n  opset: {opset}")
 
 
 def test_every_problem_is_listed(load):

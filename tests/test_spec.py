@@ -3,7 +3,7 @@
 import pytest
 
 from onnx_release.errors import SpecError
-from onnx_release.spec import check_array, concrete_shape, load_spec
+from onnx_release.spec import Tensor, check_array, concrete_shape, load_spec
 from tests.imports import ROOT
 
 GOOD = (ROOT / "models/digits_cnn/spec.yaml").read_text()
@@ -46,6 +46,18 @@ def test_every_model_s_spec_loads(path, monkeypatch):
         ("{path: weights.pth}", "{wheel: a==1}", "wheel and member go together"),
         ("sha256: 9", "sha256: x9", r"sources\.0\.sha256"),
         ("name: weights.pth", "name: ../weights.pth", "a source's name is a plain file name"),
+        ("{path: weights.pth}", "{wheel: a==1, member: b, path: c}", "give one of wheel, url and path"),
+        ("{path: weights.pth}", "{path: c, member: b}", "wheel and member go together"),
+        ("    from: {path: weights.pth}\n", "", r"sources\.0\.from: missing"),
+        ("sha256: 920a", "sha256: 920A", r"sources\.0\.sha256"),
+        ("sha256: 920a", "sha256: 20a", r"sources\.0\.sha256"),
+        ("name: weights.pth", "name: ..", "a source's name is a plain file name"),
+        ("min: 1", "min: 0", r"dimensions\.batch\.min: .*greater than or equal to 1, not 0"),
+        ("min: 1, max: 64", "min: 3, max: 64", "example 2 is not between min 3 and max 64"),
+        ("[batch, 10]", "[batch, 0]", r"outputs\.0\.shape\.1.*greater than or equal to 1, not 0"),
+        ("[batch, 10]", "[]", r"outputs\.0\.shape: .*at least 1 item"),
+        ("name: image", "name: ''", r"inputs\.0\.name: .*at least 1 character"),
+        ("  - {name: image, dtype: float32, shape: [batch, 1, 8, 8]}\n", "  []\n", "inputs: .*at least 1 item"),
         ("task: classification", "task: magic", r"task: .*not 'magic'"),
         ("task: classification", "tasks: classification", "tasks: no such key; did you mean task"),
     ],
@@ -55,10 +67,33 @@ def test_a_contradiction_is_named(load, old, new, message):
         load(old, new)
 
 
+def test_a_batch_fixed_at_one_will_do(load):
+    spec = load("[batch, 1, 8, 8]", "[1, 1, 8, 8]")
+    assert concrete_shape(spec.inputs[0], {}) == (1, 1, 8, 8)
+
+
+def test_several_sizes_are_put_in_their_places():
+    tensor = Tensor(name="x", dtype="float32", shape=["batch", 3, "height", "width"])
+    assert concrete_shape(tensor, {"width": 5, "batch": 1, "height": 4}) == (1, 3, 4, 5)
+
+
+def test_a_model_without_spec_yaml_is_told_to_write_it(load, tmp_path):
+    load()
+    (tmp_path / "models/digits/spec.yaml").unlink()
+    with pytest.raises(SpecError, match=r"models/digits/spec\.yaml is not there: .*write the file"):
+        load_spec("digits")
+
+
 def test_two_inputs_share_the_batch(load):
     extra = "  - {name: mask, dtype: bool, shape: [1, 8]}\noutputs:"
     with pytest.raises(SpecError, match="the first axis of every input is the batch"):
         load("outputs:", extra)
+
+
+def test_an_unknown_model_where_there_is_none_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match="no model called resnet: models/ has none"):
+        load_spec("resnet")
 
 
 def test_an_unknown_model_lists_those_there_are(monkeypatch):
@@ -79,3 +114,12 @@ def test_an_array_binds_dimensions_and_is_held_against_them(load):
     assert "float64 where float32" in str(check_array(logits, "float64", (3, 10), sizes))
     assert "has the shape [3]" in str(check_array(logits, "float32", (3,), sizes))
     assert concrete_shape(image, {"batch": 5}) == (5, 1, 8, 8)
+
+
+def test_a_dimension_that_stands_twice_has_one_size():
+    square = Tensor(name="x", dtype="float32", shape=["batch", "side", "side"])
+    assert check_array(square, "float32", (1, 3, 3), {}) is None
+    assert check_array(square, "float32", (1, 3, 4), {}) == (
+        "x has the shape [1, 3, 4] where ['batch', 'side', 'side'] is declared (side is 3)"
+    )
+    assert "side is 5" in str(check_array(square, "float32", (1, 3, 3), {"side": 5}))

@@ -16,6 +16,10 @@ def test_all_right_is_the_interval_of_clopper_and_pearson_over_groups():
     assert (low, high) == (pytest.approx(0.831567, abs=1e-6), 1.0)
 
 
+def test_one_group_that_is_all_right_says_little():
+    assert interval([1, 1, 1], ["a", "a", "a"]) == (pytest.approx(0.025), 1.0)
+
+
 def test_all_wrong_mirrors_it():
     low, high = interval([0] * 5, list("abcde"), confidence=0.9)
     assert (low, high) == (0.0, pytest.approx(1 - 0.05**0.2))
@@ -49,9 +53,31 @@ def test_groups_weigh_by_their_samples():
     assert high == 1.0  # a twice
 
 
+def test_the_interval_of_two_groups_by_hand():
+    # Four draws: both a with 1/4, both b with 1/4, one of each with 1/2; means 1, 0 and 0.75.
+    values, groups = [1, 1, 1, 0], ["a", "a", "a", "b"]
+    assert interval(values, groups, confidence=0.4) == (0.75, 0.75)
+    assert interval(values, groups, confidence=0.6) == (0.0, 1.0)
+
+
+def test_more_confidence_is_a_wider_interval():
+    values, groups = [1, 0] * 20, [str(i) for i in range(40)]
+    low, high = interval(values, groups, confidence=0.5)
+    wide_low, wide_high = interval(values, groups, confidence=0.99)
+    assert wide_low < low < 0.5 < high < wide_high
+
+
+def test_the_order_of_the_samples_changes_nothing():
+    values, groups = [1, 0, 1, 1, 0, 1], list("aabbcc")
+    assert interval(values[::-1], groups[::-1]) == interval(values, groups)
+
+
 def test_the_seed_decides():
-    values, groups = [1, 0, 1, 1, 0, 1, 1], list("abcdefg")
-    assert interval(values, groups, seed=3) == interval(values, groups, seed=3)
+    random = np.random.default_rng(0)
+    values, groups = random.integers(0, 2, 50).tolist(), [str(i) for i in range(50)]
+    intervals = [interval(values, groups, seed, resamples=101) for seed in (3, 3, 4, 5, 6)]
+    assert intervals[0] == intervals[1]
+    assert len(set(intervals)) > 1
 
 
 def test_the_95_percent_interval_holds_the_truth_about_that_often():
@@ -75,3 +101,14 @@ def test_pairing_removes_what_both_have_in_common():
     speed = np.random.default_rng(0).uniform(1, 10, 15)
     ratio, low, high = ratio_interval((3 * speed).tolist(), speed.tolist(), 1000, 0.95, 0)
     assert [ratio, low, high] == pytest.approx([3, 3, 3])
+
+
+def test_a_speed_up_is_the_first_by_the_second():
+    ratio, low, high = ratio_interval([10, 10.5, 9.5, 10, 10], [5, 5, 5, 5, 5], 1000, 0.95, 0)
+    assert ratio == 2.0
+    assert 1.9 <= low <= 2.0 <= high <= 2.1
+
+
+def test_one_slow_round_does_not_move_the_median():
+    ratio, low, high = ratio_interval([4.0] * 14 + [400.0], [2.0] * 15, 1000, 0.95, 0)
+    assert (ratio, low, high) == (2.0, 2.0, 2.0)

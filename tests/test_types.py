@@ -22,3 +22,15 @@ def test_ties_go_to_the_lower_class():
 
 def test_large_logits_do_not_overflow():
     assert softmax_prediction(np.array([1e4, 0], np.float32), top=1).scores.tolist() == [1.0]
+
+
+def test_there_are_no_more_answers_than_classes():
+    prediction = softmax_prediction(np.array([1.0, 3.0, 2.0], np.float32), top=10)
+    assert prediction.labels.tolist() == [1, 2, 0]
+    assert prediction.scores.sum() == pytest.approx(1.0)
+
+
+def test_half_precision_is_scored_in_double():
+    scores = softmax_prediction(np.array([11.0, 11.0, -11.0], np.float16), top=3).scores
+    # By hand: exp(-22) / 2; in float16 the sum of the exponentials would be infinite.
+    assert scores == pytest.approx([0.5, 0.5, math.exp(-22) / 2], rel=1e-6)

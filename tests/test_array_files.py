@@ -1,0 +1,130 @@
+"""Archives of arrays: what went in comes out, one array in memory at a time, in the same bytes."""
+
+import time
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnx_release.array_files import ArrayFile, writing_arrays
+from onnx_release.errors import DataError
+
+ARRAYS: dict[str, np.ndarray] = {
+    "float": np.array([[0.1, -0.0], [np.inf, 1e-45]], np.float32),
+    "int": np.array([2**62, -1], np.int64),
+    "bool": np.array([True, False]),
+    "text": np.array(["ä", "cat"]),
+    "empty": np.zeros((0, 3), np.uint8),
+    "turned": np.arange(6.0).reshape(2, 3).T,  # not contiguous
+}
+
+
+def write(path, arrays):
+    with writing_arrays(path) as writer:
+        writer.add_all("a", arrays)
+
+
+def test_arrays_come_back_bit_by_bit(tmp_path):
+    write(tmp_path / "a.npz", ARRAYS)
+    read = ArrayFile(tmp_path / "a.npz").folder("a")
+    assert list(read) == list(ARRAYS)
+    for name, array in ARRAYS.items():
+        assert (read[name].dtype, read[name].shape) == (array.dtype, array.shape)
+        assert read[name].tobytes() == array.tobytes()
+
+
+def test_numpy_reads_the_file_by_itself(tmp_path):
+    write(tmp_path / "a.npz", ARRAYS)
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        assert file["a/int"].tolist() == [2**62, -1]
+
+
+def test_a_folder_holds_what_is_directly_below_it(tmp_path):
+    with writing_arrays(tmp_path / "a.npz") as writer:
+        writer.add("top", np.array([0]))
+        writer.add_all("n=1/float32", {"y": np.array([1])})
+        writer.add_all("n=1/float64", {"y": np.array([2]), "z": np.array([3])})
+    file = ArrayFile(tmp_path / "a.npz")
+    assert file.names == {"": ["top"], "n=1/float32": ["y"], "n=1/float64": ["y", "z"]}
+    assert {name: array.tolist() for name, array in file.folder("n=1/float64").items()} == {"y": [2], "z": [3]}
+    assert file.array("top").tolist() == [0]
+
+
+def test_the_same_arrays_are_the_same_bytes_at_any_time(tmp_path, monkeypatch):
+    write(tmp_path / "a.npz", ARRAYS)
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    write(tmp_path / "b.npz", ARRAYS)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_memory_holds_one_array_at_a_time(tmp_path):
+    size = 1_000_000
+    tracemalloc.start()
+    try:
+        with writing_arrays(tmp_path / "a.npz") as writer:
+            for index in range(20):
+                writer.add(str(index), np.full(size, index, np.uint8))
+        file = ArrayFile(tmp_path / "a.npz")
+        for index in range(20):
+            assert file.array(str(index))[-1] == index
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * size
+
+
+def test_a_failure_leaves_the_earlier_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.npz"
+    write(path, ARRAYS)
+    before = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt), writing_arrays(path) as writer:
+        writer.add("x", np.zeros(1000))
+        raise KeyboardInterrupt
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+class RunsCode:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_objects_are_not_written(tmp_path):
+    with pytest.raises(ValueError, match="allow_pickle"):
+        write(tmp_path / "a.npz", {"x": np.array([RunsCode(tmp_path / "ran")])})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_object_in_a_file_is_not_loaded(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.array([RunsCode(tmp_path / "ran")]))
+    with pytest.raises((DataError, ValueError), match="allow_pickle"):
+        ArrayFile(tmp_path / "a.npz").array("x")
+    assert not (tmp_path / "ran").exists()
+    np.load(tmp_path / "a.npz", allow_pickle=True)["x"]  # it would have
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_file_cut_anywhere_is_named(tmp_path):
+    write(tmp_path / "a.npz", {"x": np.arange(3)})
+    whole = (tmp_path / "a.npz").read_bytes()
+    for length in range(0, len(whole), 7):
+        (tmp_path / "a.npz").write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"a\.npz cannot be read .*run `dvc repro`"):
+            ArrayFile(tmp_path / "a.npz")
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(DataError, match=r"gone\.npz cannot be read .*run `dvc repro`"):
+        ArrayFile(Path("gone.npz"))
+
+
+def test_arrays_are_stored_as_they_are(tmp_path):
+    # Compression would cost time on every read, and its bytes depend on the version of zlib.
+    write(tmp_path / "a.npz", ARRAYS)
+    with zipfile.ZipFile(tmp_path / "a.npz") as archive:
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}

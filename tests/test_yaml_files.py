@@ -1,0 +1,120 @@
+"""YAML files are read strictly, and what is wrong with one is said by key."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field, ValidationError
+
+from onnx_release.errors import ParameterError, SpecError
+from onnx_release.yaml_files import Strict, read_yaml
+
+
+class Inner(Strict):
+    size: int
+    rate: float
+
+
+class Outer(Strict):
+    name: str
+    inner: Inner = Field(alias="from")
+
+
+GOOD = "name: net\nfrom:\n  size: 3\n  rate: 0.5\n"
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read this text as a file."""
+
+    def read_text(text, error=ParameterError):
+        (tmp_path / "a.yaml").write_text(text, encoding="utf-8")
+        return read_yaml(tmp_path / "a.yaml", Outer, error)
+
+    return read_text
+
+
+def test_a_good_file_becomes_a_model_that_cannot_change(read):
+    outer = read(GOOD)
+    assert (outer.name, outer.inner.size, outer.inner.rate) == ("net", 3, 0.5)
+    with pytest.raises(ValidationError, match="frozen"):
+        outer.name = "other"
+
+
+@pytest.mark.parametrize(
+    ("written", "number"), [("1e-4", 1e-4), ("1.0e-4", 1e-4), ("1E+2", 100.0), (".5", 0.5), ("-3", -3.0)]
+)
+def test_numbers_are_those_of_yaml_1_2(read, written, number):
+    assert read(GOOD.replace("0.5", written)).inner.rate == number
+
+
+def test_no_is_a_word_and_not_a_boolean(read):
+    assert read(GOOD.replace("net", "no")).name == "no"
+
+
+def test_letters_beyond_ascii_are_read_as_utf_8(read):
+    assert read(GOOD.replace("net", "ä")).name == "ä"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("name: net\n", "", "name: missing"),
+        ("  size: 3\n", "", "from.size: missing"),
+        ("from:\n  size: 3\n  rate: 0.5\n", "", "from: missing"),
+        ("net", "3", "name: Input should be a valid string, not 3"),
+        ("size: 3", "size: '3'", "from.size: Input should be a valid integer, not '3'"),
+        ("size: 3", "size: 3.0", "from.size: Input should be a valid integer, not 3.0"),
+        ("size: 3", "size: true", "from.size: Input should be a valid integer, not True"),
+        ("rate: 0.5", "rate: '1e-4'", "from.rate: Input should be a valid number, not '1e-4'"),
+        ("rate: 0.5", "rate: null", "from.rate: Input should be a valid number, not None"),
+        ("size: 3", "size: 3\n  siez: 3", "from.siez: no such key; did you mean size?"),
+        ("name: net", "name: net\nnames: net", "names: no such key; did you mean name?"),
+        ("name: net", "name: net\nform: net", "form: no such key; did you mean from?"),
+        ("name: net", "name: net\nzzz: net", "zzz: no such key"),
+        ("name: net", "name: net\ninner: net", "inner: no such key"),  # the field's name, not the key's
+    ],
+)
+def test_a_wrong_key_is_said_in_one_line(read, tmp_path, old, new, problem):
+    assert old in GOOD
+    with pytest.raises(ParameterError) as caught:
+        read(GOOD.replace(old, new))
+    assert str(caught.value) == f"{tmp_path / 'a.yaml'} has wrong values:\n  {problem}"
+
+
+def test_every_wrong_key_has_its_line(read):
+    with pytest.raises(ParameterError) as caught:
+        read("name: 1\nfrom: {size: 3}\n")
+    assert str(caught.value).splitlines()[1:] == [
+        "  name: Input should be a valid string, not 1",
+        "  from.rate: missing",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "- name\n", "name"])
+def test_a_file_that_is_no_mapping_is_refused_as_a_whole(read, text):
+    with pytest.raises(ParameterError, match="the file as a whole: Input should be a valid dictionary"):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["name: [", "\tname: net", "name: 'net", GOOD + "---\n" + GOOD, GOOD + "name: again\n"]
+)
+def test_what_is_not_one_yaml_document_is_refused(read, text):
+    with pytest.raises(ParameterError, match=r"a\.yaml is not valid YAML: "):
+        read(text)
+
+
+def test_a_tag_that_would_run_code_is_not_run(read, tmp_path):
+    ran = tmp_path / "ran"
+    with pytest.raises(ParameterError, match="is not valid YAML: could not determine a constructor"):
+        read(f"name: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{ran}']]\n")
+    assert not ran.exists()
+
+
+def test_the_error_is_of_the_kind_that_the_caller_names(read):
+    with pytest.raises(SpecError):
+        read("name: [", SpecError)
+    with pytest.raises(SpecError):
+        read("name: 1", SpecError)
+    with pytest.raises(SpecError, match=r"gone\.yaml is not there: run this from the repository root"):
+        read_yaml(Path("gone.yaml"), Outer, SpecError)
