@@ -158,4 +158,6 @@ def test_no_network_is_said_in_one_line(folder, monkeypatch, closed_port):
     for key, value in {"INDEX_URL": index, "CONFIG_FILE": os.devnull, "RETRIES": "0"}.items():
         monkeypatch.setenv(f"PIP_{key}", value)
     origin = {"wheel": "scikit-learn==1.9.1", "member": "sklearn/__init__.py"}
-    expect_failure(folder, [source(origin)], "pip cannot download scikit-learn==1.9.1: .*\nCheck the network")
+    expect_failure(
+        folder, [source(origin)], "pip cannot download scikit-learn==1.9.1: ERROR: .*[^]]\nCheck the network"
+    )

@@ -125,6 +125,7 @@ def test_the_same_values_in_another_order_are_the_same_bytes(tmp_path):
     write_json(tmp_path / "a.json", {"x": 1, "y": {"b": 0.1, "a": "ä"}})
     write_json(tmp_path / "b.json", {"y": {"a": "ä", "b": 0.1 + 1e-12}, "x": 1})
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert "ä".encode() in (tmp_path / "a.json").read_bytes()
 
 
 def test_six_digits_are_significant_ones(tmp_path):

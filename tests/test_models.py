@@ -45,6 +45,13 @@ def test_the_splits_of_the_digits_share_none(digits_raw):
     assert not any(image.tobytes() in seen for image in evaluation)
 
 
+def test_the_evaluation_split_is_the_one_that_the_weights_have_not_seen(digits_raw):
+    # Another draw would judge the network by what it was trained on, and look no worse for it.
+    labels = digits.load_split(digits_raw, "evaluation")[1]
+    assert labels[:12].tolist() == [2, 0, 7, 0, 2, 2, 2, 9, 5, 9, 0, 5]
+    assert np.bincount(labels).tolist() == [43, 58, 55, 47, 51, 43, 43, 55, 47, 58]
+
+
 def test_the_splits_of_the_digits_hold_about_as_much_of_each(digits_raw):
     for split in ("calibration", "evaluation"):
         labels = digits.load_split(digits_raw, split)[1]
@@ -83,8 +90,13 @@ def test_mobilenet_v2_has_the_published_number_of_parameters():
     assert sum(parameter.numel() for parameter in network.parameters()) == 3_504_872
     with torch.inference_mode():
         output = network(torch.zeros(2, 3, 224, 224))
+        features = network.features(torch.zeros(1, 3, 224, 224))
     assert output.shape == (2, 1000)
     assert output.dtype == torch.float32
+    assert features.shape == (1, 1280, 7, 7)  # table 2 of the paper
+    modules = list(network.modules())
+    assert sum(isinstance(module, torch.nn.ReLU6) for module in modules) == 52 - 17  # none after a projection
+    assert sum(getattr(module, "residual", False) for module in modules) == 1 + 2 + 3 + 2 + 2
 
 
 def test_mobilenet_v2_has_torchvision_s_names():
@@ -162,7 +174,8 @@ def photograph_folder(tmp_path):
     """A folder as data/raw/mobilenet_v2, with three photographs of ImageNet and the others."""
     names = ["imagenet_00_243.jpg", "imagenet_01_559.jpg", "imagenet_15_99.jpg", *photographs.CALIBRATION]
     for number, name in enumerate(names):
-        Image.new("RGB", (30, 20 + number), (20 * number, 0, 0)).save(tmp_path / name)
+        noise = np.random.default_rng(number).integers(0, 255, (20 + number, 30, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / name)
     return tmp_path
 
 

@@ -18,6 +18,9 @@ def test_the_likeliest_classes_come_first_with_their_scores():
 
 def test_ties_go_to_the_lower_class():
     assert softmax_prediction(np.zeros(5, np.float32), top=3).labels.tolist() == [0, 1, 2]
+    # Short arrays are sorted stably by any method, long ones are not.
+    logits = np.tile(np.array([1, 0, 2], np.float32), 400)
+    assert softmax_prediction(logits, top=3).labels.tolist() == [2, 5, 8]
 
 
 def test_large_logits_do_not_overflow():

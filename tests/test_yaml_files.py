@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from onnx_release.errors import ParameterError, SpecError
 from onnx_release.yaml_files import Strict, read_yaml
@@ -17,6 +17,13 @@ class Inner(Strict):
 class Outer(Strict):
     name: str
     inner: Inner = Field(alias="from")
+
+    @field_validator("name")
+    @classmethod
+    def short(cls, name: str) -> str:
+        if len(name) > 5:
+            raise ValueError("a name has five letters at most")
+        return name
 
 
 GOOD = "name: net\nfrom:\n  size: 3\n  rate: 0.5\n"
@@ -61,6 +68,7 @@ def test_letters_beyond_ascii_are_read_as_utf_8(read):
         ("name: net\n", "", "name: missing"),
         ("  size: 3\n", "", "from.size: missing"),
         ("from:\n  size: 3\n  rate: 0.5\n", "", "from: missing"),
+        ("net", "network", "name: a name has five letters at most, not 'network'"),
         ("net", "3", "name: Input should be a valid string, not 3"),
         ("size: 3", "size: '3'", "from.size: Input should be a valid integer, not '3'"),
         ("size: 3", "size: 3.0", "from.size: Input should be a valid integer, not 3.0"),
