@@ -26,7 +26,7 @@ def export_torchscript(
             torch.onnx.export(
                 network,
                 examples,
-                path,
+                str(path),  # over 2 GB it must be a string: a Path is taken for an open file
                 dynamo=False,
                 opset_version=opset,
                 input_names=[tensor.name for tensor in spec.inputs],

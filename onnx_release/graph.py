@@ -23,6 +23,8 @@ def save_model(model: ModelProto, folder: Path, threshold: int = EXTERNAL_DATA_T
     path = folder / MODEL
     external = weight_bytes(model) > threshold
     onnx.save_model(model, path, save_as_external_data=external, location=EXTERNAL_DATA, size_threshold=1024)
+    if external:
+        path.with_name(EXTERNAL_DATA).chmod(path.stat().st_mode)  # onnx makes it readable by its owner alone
     return path
 
 

@@ -47,6 +47,7 @@ def test_a_model_over_the_threshold_has_its_weights_beside_it(save_graph, tmp_pa
     data = path.with_name(EXTERNAL_DATA)
     assert external_files(path) == {EXTERNAL_DATA}
     assert data.read_bytes() == WEIGHT.tobytes()
+    assert data.stat().st_mode == path.stat().st_mode
     check_file(path)
     loaded = onnx.numpy_helper.to_array(load_model(path).graph.initializer[0])
     np.testing.assert_array_equal(loaded, WEIGHT)
