@@ -10,6 +10,9 @@ import numpy as np
 from onnx_release.errors import DataError
 from onnx_release.files import replacing
 
+# What numpy and zipfile raise on a damaged file.
+DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile)
+
 
 class ArrayWriter:
     """Adds arrays to an open archive. numpy.savez would want all of them in memory at once."""
@@ -20,7 +23,7 @@ class ArrayWriter:
     def add(self, key: str, array: np.ndarray) -> None:
         # A ZipInfo without a date gets 1980-01-01: the same arrays are the same bytes.
         with self.archive.open(zipfile.ZipInfo(key + ".npy"), "w", force_zip64=True) as entry:
-            np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
+            np.lib.format.write_array(entry, np.asarray(array, order="C"), allow_pickle=False)
 
     def add_all(self, prefix: str, arrays: Mapping[str, np.ndarray]) -> None:
         for name, array in arrays.items():
@@ -38,9 +41,10 @@ class ArrayFile:
     """An .npz whose arrays are read when they are asked for. Raises DataError if it is missing or damaged."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         try:
             self.arrays = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as cause:
+        except DAMAGED as cause:
             raise DataError(f"{path} cannot be read ({cause}): run `dvc repro`") from cause
         self.names: dict[str, list[str]] = {}
         for key in self.arrays.files:
@@ -48,8 +52,12 @@ class ArrayFile:
             self.names.setdefault(folder, []).append(name)
 
     def array(self, key: str) -> np.ndarray:
-        return self.arrays[key]
+        """Raises DataError if its bytes are damaged."""
+        try:
+            return self.arrays[key]
+        except DAMAGED as cause:
+            raise DataError(f"{key} in {self.path} cannot be read ({cause}): run `dvc repro`") from cause
 
     def folder(self, prefix: str) -> dict[str, np.ndarray]:
         """The arrays directly below `prefix`/, by name."""
-        return {name: self.arrays[f"{prefix}/{name}"] for name in self.names[prefix]}
+        return {name: self.array(f"{prefix}/{name}") for name in self.names[prefix]}

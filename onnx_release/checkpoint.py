@@ -29,18 +29,19 @@ def load_checkpoint(network: torch.nn.Module, path: Path) -> None:
         ) from cause
     except FileNotFoundError as cause:
         raise CheckpointError(f"{path} is not there: declare it under sources in the model's spec.yaml") from cause
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as cause:
+    except Exception as cause:  # torch raises nearly anything on damaged bytes, IndexError and struct.error among it
         raise CheckpointError(f"{path} is truncated or no checkpoint: fetch it again. torch says: {cause}") from cause
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict")
     expected = network.state_dict()
     problems = [f"missing: {name}" for name in expected if name not in state]
     problems += [f"not in the network: {name}" for name in state if name not in expected]
-    problems += [
-        f"{name} has the shape {list(state[name].shape)}, the network's {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
+    for name, tensor in expected.items():
+        value = state.get(name, tensor)
+        if not isinstance(value, torch.Tensor):
+            problems.append(f"{name} is a {type(value).__name__}, not a tensor")
+        elif value.shape != tensor.shape:
+            problems.append(f"{name} has the shape {list(value.shape)}, the network's {list(tensor.shape)}")
     if problems:
         shown = "\n  ".join(problems[:10]) + (f"\n  and {len(problems) - 10} more" if len(problems) > 10 else "")
         raise CheckpointError(f"{path} does not fit the network in network.py:\n  {shown}")

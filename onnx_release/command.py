@@ -34,7 +34,8 @@ def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.Argume
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
+        name = error.filename2 or error.filename  # a copy names where from, and then where to
+        where = f" while writing {name}" if name else ""
         fail(StorageError(f"no space left{where} ({error.strerror}): free some and run it again"), arguments.debug)
 
 

@@ -1,5 +1,6 @@
 """Fetch the files that a model's spec declares, each checked against its sha256."""
 
+import http.client
 import shutil
 import subprocess
 import sys
@@ -43,12 +44,9 @@ def fetch_source(model: str, source: Source, target: Path, downloads: Path) -> N
         download(origin.url, target)
     elif origin.path is not None:
         path = MODELS / model / Path(origin.path).expanduser()
-        try:
-            shutil.copyfile(path, target)
-        except FileNotFoundError as cause:
-            raise SourceError(
-                f"{source.name}: there is no file {path}, as models/{model}/spec.yaml declares"
-            ) from cause
+        if not path.is_file():
+            raise SourceError(f"{source.name}: there is no file {path}, as models/{model}/spec.yaml declares")
+        shutil.copyfile(path, target)
 
 
 def download_wheel(requirement: str, downloads: Path) -> Path:
@@ -73,11 +71,13 @@ def copy_member(wheel: Path, member: str, target: Path) -> None:
             shutil.copyfileobj(source, file)
     except KeyError as cause:
         raise SourceError(f"{wheel.name} has no member {member}") from cause
+    except zipfile.BadZipFile as cause:
+        raise SourceError(f"{wheel.name} is damaged ({cause}): fetch it again") from cause
 
 
 def download(url: str, target: Path) -> None:
     try:
         with urllib.request.urlopen(url, timeout=URL_TIMEOUT_SECONDS) as response, target.open("wb") as file:
             shutil.copyfileobj(response, file)
-    except (urllib.error.URLError, TimeoutError, ValueError) as cause:
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as cause:
         raise SourceError(f"cannot download {url} ({cause}): check the address and the network") from cause

@@ -30,7 +30,11 @@ def replacing(path: Path) -> Iterator[Path]:
             old = path.with_name(path.name + ".old.partial")
             remove(old)
             path.rename(old)
-            partial.rename(path)
+            try:
+                partial.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
             remove(old)
         else:
             partial.replace(path)

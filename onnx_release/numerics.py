@@ -30,16 +30,18 @@ class OutputError:
         difference = np.abs(output - reference)
         self.max_abs = maximum(self.max_abs, difference)
         large = np.abs(reference) >= RELATIVE_FLOOR * np.abs(reference).max(initial=0)
-        nonzero = large & (reference != 0)
-        self.max_rel = maximum(self.max_rel, difference[nonzero] / np.abs(reference[nonzero]))
+        # What is not finite counts wherever it stands.
+        counted = (large & (reference != 0)) | ~np.isfinite(output)
+        with np.errstate(divide="ignore", invalid="ignore"):  # of NaN and infinity where the reference is zero
+            self.max_rel = maximum(self.max_rel, difference[counted] / np.abs(reference[counted]))
         self.signal += float((reference**2).sum())
         self.noise += float((difference**2).sum())
         self.cosines.append(cosine(reference, output))
 
     @property
     def sqnr_db(self) -> float:
-        """Infinite where nothing differs."""
-        if math.isnan(self.noise):
+        """Infinite where nothing differs, NaN where an output is NaN or infinite."""
+        if not math.isfinite(self.noise):
             return math.nan
         if self.noise == 0:
             return math.inf

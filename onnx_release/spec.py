@@ -40,7 +40,7 @@ class Source(Strict):
     @field_validator("name")
     @classmethod
     def plain_file_name(cls, name: str) -> str:
-        if PurePath(name).name != name or name in (".", ".."):
+        if PurePath(name).name != name or name in ("", ".", ".."):
             raise ValueError("a source's name is a plain file name, without folders")
         return name
 
@@ -62,7 +62,7 @@ class Dimension(Strict):
 class Tensor(Strict):
     """An input or an output. The first axis is the batch; a string is the name of a symbolic dimension."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1, pattern="^[^/]*$")]  # a / would divide a key of the sample files
     dtype: Dtype
     shape: Annotated[list[Axis], Field(min_length=1)]
 
@@ -76,6 +76,10 @@ class Spec(Strict):
 
     @model_validator(mode="after")
     def consistent(self) -> "Spec":
+        files = [source.name for source in self.sources]
+        for name in files:
+            if files.count(name) > 1:
+                raise ValueError(f"two sources are called {name}")
         names = [tensor.name for tensor in (*self.inputs, *self.outputs)]
         for name in names:
             if names.count(name) > 1:

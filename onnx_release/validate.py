@@ -103,7 +103,8 @@ def compare(
 def sample_error(spec: Spec, reference: ArrayFile, key: str, outputs: Arrays) -> dict[str, float]:
     """The largest error of one sample, over its outputs."""
     float64 = reference.folder(f"{key}/float64")
-    return {"max_abs_error": max(float(np.abs(outputs[t.name] - float64[t.name]).max()) for t in spec.outputs)}
+    errors = [np.abs(outputs[tensor.name].astype(np.float64) - float64[tensor.name]).max() for tensor in spec.outputs]
+    return {"max_abs_error": float(np.max(errors))}
 
 
 def classify(data: ModelData, label: int, torch_outputs: Arrays, outputs: Arrays) -> dict[str, Any]:
@@ -124,15 +125,16 @@ def summary(comparisons: dict[str, Comparison], spec: Spec, params: Validate) ->
     """What holds for every task: the verdict, and the errors by output and of the worst output."""
     failures = [describe_failure(name, item, params) for name, item in comparisons.items() if not item.passes(params)]
     worst = max(comparisons.values(), key=lambda item: (math.isnan(item.variant.max_abs), item.variant.max_abs))
-    multiple = max(item.torch_rounding_multiple for item in comparisons.values())
+    # numpy's maximum keeps NaN, which Python's loses.
+    multiple = float(np.max([item.torch_rounding_multiple for item in comparisons.values()]))
     return {
         "passed": not failures,
         "failure": "; ".join(failures),
         "max_abs_error": finite_or_none(worst.variant.max_abs),
-        "max_rel_error": finite_or_none(max(item.variant.max_rel for item in comparisons.values())),
+        "max_rel_error": finite_or_none(float(np.max([item.variant.max_rel for item in comparisons.values()]))),
         "error_vs_torch_rounding": finite_or_none(multiple),
-        "sqnr_db": finite_or_none(min(item.variant.sqnr_db for item in comparisons.values())),
-        "cosine": finite_or_none(min(item.variant.mean_cosine for item in comparisons.values())),
+        "sqnr_db": finite_or_none(float(np.min([item.variant.sqnr_db for item in comparisons.values()]))),
+        "cosine": finite_or_none(float(np.min([item.variant.mean_cosine for item in comparisons.values()]))),
         "outputs": {
             name: {
                 "max_abs_error": finite_or_none(item.variant.max_abs),

@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
@@ -27,7 +27,7 @@ def read_yaml(path: Path, model: type[Model], error: type[ReleaseError]) -> Mode
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as cause:
         raise error(f"{path} is not there: run this from the repository root, or write the file") from cause
-    except YAMLError as cause:
+    except (YAMLError, ValueError) as cause:  # ValueError: not UTF-8, or a date that there is not
         raise error(f"{path} is not valid YAML: {cause}") from cause
     try:
         return model.model_validate(content)
@@ -40,7 +40,7 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
     """One line for one of pydantic's findings: the key, what is wrong with it, and the value that was given."""
     key = ".".join(str(part) for part in problem["loc"]) or "the file as a whole"
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(problem["loc"][-1]), field_names(model), n=1)
+        close = difflib.get_close_matches(str(problem["loc"][-1]), keys_at(model, problem["loc"][:-1]), n=1)
         return f"{key}: no such key" + (f"; did you mean {close[0]}?" if close else "")
     if problem["type"] == "missing":
         return f"{key}: missing"
@@ -50,11 +50,11 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
     return f"{key}: {message}, not {problem['input']!r}"
 
 
-def field_names(model: type[BaseModel]) -> list[str]:
-    """The keys of `model` and of the models in its fields."""
-    names = []
-    for name, field in model.model_fields.items():
-        names.append(field.alias or name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            names += field_names(field.annotation)
-    return names
+def keys_at(model: Any, location: tuple[int | str, ...]) -> list[str]:
+    """The keys that may stand at `location` in `model`."""
+    for part in location:
+        if hasattr(model, "model_fields"):
+            model = {field.alias or name: field.annotation for name, field in model.model_fields.items()}[part]
+        else:  # list[Model] or dict[str, Model]
+            model = get_args(model)[-1]
+    return [field.alias or name for name, field in model.model_fields.items()]

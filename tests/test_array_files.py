@@ -128,3 +128,18 @@ def test_arrays_are_stored_as_they_are(tmp_path):
     write(tmp_path / "a.npz", ARRAYS)
     with zipfile.ZipFile(tmp_path / "a.npz") as archive:
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+
+
+def test_a_number_without_axes_comes_back_without_axes(tmp_path):
+    write(tmp_path / "a.npz", {"x": np.array(3, np.int64)})
+    assert ArrayFile(tmp_path / "a.npz").array("a/x").shape == ()
+
+
+def test_an_array_that_is_damaged_is_named(tmp_path):
+    write(tmp_path / "a.npz", {"x": np.arange(100)})
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[400] ^= 1
+    (tmp_path / "a.npz").write_bytes(content)
+    file = ArrayFile(tmp_path / "a.npz")
+    with pytest.raises(DataError, match=r"a/x in .*a\.npz cannot be read .*CRC"):
+        file.folder("a")

@@ -111,3 +111,16 @@ def test_a_refusal_does_not_say_how_to_load_it_all_the_same(network, tmp_path):
         load_checkpoint(network, tmp_path / "w.pth")
     assert "weights_only" not in str(caught.value)
     assert "safe_globals" not in str(caught.value)
+
+
+def test_what_is_not_a_tensor_is_named(network, tmp_path):
+    torch.save({"weight": [1, 2], "bias": torch.zeros(3)}, tmp_path / "w.pth")
+    expect(network, tmp_path / "w.pth", "weight is a list, not a tensor")
+
+
+def test_a_file_of_the_older_format_cut_anywhere_is_no_checkpoint(network, tmp_path):
+    torch.save(network.state_dict(), tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "w.pth").read_bytes()
+    for length in range(0, len(whole), 3):
+        (tmp_path / "w.pth").write_bytes(whole[:length])
+        expect(network, tmp_path / "w.pth", "w.pth is truncated or no checkpoint|w.pth is not a plain file of weights")

@@ -133,3 +133,9 @@ def test_the_traceback_of_a_bug_reaches_standard_error(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")
     assert done.stderr.endswith("IndexError: a bug\n")
+
+
+def test_a_copy_that_fills_the_disk_is_named_by_where_it_goes(monkeypatch, capsys):
+    error = OSError(errno.ENOSPC, "no room", "models/net/weights.pth", None, "data/raw/net.partial/weights.pth")
+    assert run(monkeypatch, error) == 1
+    assert "while writing data/raw/net.partial/weights.pth" in capsys.readouterr().err

@@ -161,3 +161,33 @@ def test_no_network_is_said_in_one_line(folder, monkeypatch, closed_port):
     expect_failure(
         folder, [source(origin)], "pip cannot download scikit-learn==1.9.1: ERROR: .*[^]]\nCheck the network"
     )
+
+
+def test_a_server_that_hangs_up_is_named(folder):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def hang_up() -> None:
+            server.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/weights.pth"
+        expect_failure(folder, [source({"url": url})], f"cannot download {url}")
+
+
+def test_an_address_with_a_space_is_named(folder):
+    expect_failure(folder, [source({"url": "http://127.0.0.1/a b"})], "cannot download http://127.0.0.1/a b")
+
+
+def test_a_path_that_is_a_folder_is_named(folder, tmp_path):
+    (tmp_path / "models/net/folder").mkdir()
+    expect_failure(folder, [source({"path": "folder"})], "there is no file models/net/folder")
+
+
+def test_a_damaged_wheel_is_named(folder, tmp_path, monkeypatch):
+    wheel = tmp_path / "net-1-py3-none-any.whl"
+    wheel.write_bytes(b"no zip")
+    monkeypatch.setattr(fetch, "download_wheel", lambda *_: wheel)
+    origin = {"wheel": "net==1", "member": "net/weights.pth"}
+    expect_failure(folder, [source(origin)], r"net-1-py3-none-any\.whl is damaged")

@@ -173,3 +173,20 @@ def test_sums_and_sizes(tmp_path):
     assert sha256(tmp_path / "folder/a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert size_mb(tmp_path / "folder") == 1.5
     assert size_mb(tmp_path / "folder/a") == 3e-6
+
+
+def test_a_rename_that_fails_leaves_the_earlier_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "export"
+    write_text(folder / "model.onnx", "earlier")
+    rename = Path.rename
+
+    def fails(path, target):
+        if path.name == "export.partial":
+            raise OSError(errno.EIO, "broken disk")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="broken disk"), replacing_folder(folder) as partial:
+        (partial / "model.onnx").write_text("later")
+    assert (folder / "model.onnx").read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [folder]

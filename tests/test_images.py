@@ -94,3 +94,15 @@ def test_what_is_no_image_is_named(tmp_path, content):
 def test_a_missing_photograph_is_named(tmp_path):
     with pytest.raises(DataError, match=r"gone\.jpg cannot be read"):
         read_image(tmp_path / "gone.jpg")
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    Image.fromarray(np.array([[0, 255, 256, 32768, 65535]], np.uint16)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png")[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+
+
+def test_a_picture_too_large_to_open_is_named(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
+    with pytest.raises(DataError, match=r"a\.png cannot be read as an image .*exceeds limit"):
+        read_image(path)

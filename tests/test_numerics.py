@@ -107,3 +107,11 @@ def test_finite_numbers_stay():
     assert finite_or_none(1.5) == 1.5
     assert finite_or_none(math.nan) is None
     assert finite_or_none(-math.inf) is None
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("reference", [3.0, 1e-9, 0.0])
+def test_what_is_not_finite_reaches_every_figure_wherever_it_stands(bad, reference):
+    result = error(([1000.0, reference], [1000.0, bad]), ([1.0], [1.0]))
+    figures = [result.max_abs, result.max_rel, result.sqnr_db, result.mean_cosine]
+    assert not any(math.isfinite(figure) for figure in figures)

@@ -123,3 +123,16 @@ def test_a_dimension_that_stands_twice_has_one_size():
         "x has the shape [1, 3, 4] where ['batch', 'side', 'side'] is declared (side is 3)"
     )
     assert "side is 5" in str(check_array(square, "float32", (1, 3, 3), {"side": 5}))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("name: weights.pth", "name: ''", "a source's name is a plain file name"),
+        ("name: weights.pth", "name: digits.csv.gz", "two sources are called digits.csv.gz"),
+        ("name: image", "name: a/image", r"inputs\.0\.name: .*not 'a/image'"),
+    ],
+)
+def test_a_name_that_cannot_be_kept_is_refused(load, old, new, message):
+    with pytest.raises(SpecError, match=message):
+        load(old, new)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from onnx_release.array_files import ArrayFile
+from onnx_release.array_files import ArrayFile, writing_arrays
 from onnx_release.errors import NetworkError
 from onnx_release.export import export_network
 from onnx_release.files import sha256
@@ -19,7 +19,7 @@ from onnx_release.reference import write_reference
 from onnx_release.samples import SampleFile, write_samples
 from onnx_release.spec import Spec
 from onnx_release.types import Sample, softmax_prediction
-from onnx_release.validate import validate
+from onnx_release.validate import Comparison, sample_error, summary, validate
 
 SPEC = Spec.model_validate(
     {
@@ -189,3 +189,32 @@ def test_the_same_network_is_the_same_reference_and_is_float32_again(model):
     write_reference(again, SPEC, SampleFile(EVALUATION), seed=0)
     assert [sha256(path) for path in (REFERENCE_SAMPLES, REFERENCE_CASES)] == before
     assert again.weight.dtype == torch.float32
+
+
+def test_infinity_fails_and_is_null_in_the_metrics(model):
+    metrics, _ = check(
+        change_weight(model, lambda weight: weight * np.float32(3e38)), atol=1e9
+    )  # three times that is infinite
+    assert not metrics["passed"]
+    assert metrics["sqnr_db"] is None
+    assert json.dumps(metrics, allow_nan=False)
+
+
+@pytest.mark.parametrize("names", [["good", "bad"], ["bad", "good"]])
+def test_nan_in_one_output_is_not_hidden_by_another(names):
+    comparisons = {name: Comparison() for name in names}
+    one = np.ones(2)
+    comparisons["good"].add("case", one, one, one + 0.5, 0.0)
+    comparisons["bad"].add("case", one, one, one * np.nan, 0.0)
+    metrics = summary(comparisons, SPEC, PARAMS)
+    for name in ("max_abs_error", "max_rel_error", "error_vs_torch_rounding", "sqnr_db", "cosine"):
+        assert metrics[name] is None, name
+
+
+def test_the_errors_of_whole_numbers_and_of_booleans_do_not_wrap_around(tmp_path):
+    outputs = [{"name": name, "dtype": name, "shape": ["batch", 1]} for name in ("uint8", "bool")]
+    spec = Spec.model_validate({**SPEC.model_dump(by_alias=True), "task": "tensor", "outputs": outputs})
+    with writing_arrays(tmp_path / "a.npz") as writer:
+        writer.add_all("000000/float64", {"uint8": np.array([[2]], np.uint8), "bool": np.array([[True]])})
+    answers = {"uint8": np.array([[1]], np.uint8), "bool": np.array([[False]])}
+    assert sample_error(spec, ArrayFile(tmp_path / "a.npz"), "000000", answers) == {"max_abs_error": 1.0}

@@ -126,3 +126,30 @@ def test_the_error_is_of_the_kind_that_the_caller_names(read):
         read("name: 1", SpecError)
     with pytest.raises(SpecError, match=r"gone\.yaml is not there: run this from the repository root"):
         read_yaml(Path("gone.yaml"), Outer, SpecError)
+
+
+class Listed(Strict):
+    items: list[Inner]
+    named: dict[str, Inner]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("items: [{size: 1, rate: 1, rat: 1}]\nnamed: {}", "items.0.rat: no such key; did you mean rate?"),
+        ("items: []\nnamed: {a: {size: 1, rate: 1, siez: 1}}", "named.a.siez: no such key; did you mean size?"),
+        ("items: []\nnamed: {}\nrate: 1", "rate: no such key"),  # a key of another section does not help
+    ],
+)
+def test_the_key_that_is_suggested_is_one_that_may_stand_there(tmp_path, text, problem):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(ParameterError) as caught:
+        read_yaml(tmp_path / "a.yaml", Listed, ParameterError)
+    assert str(caught.value).splitlines()[1:] == [f"  {problem}"]
+
+
+@pytest.mark.parametrize("content", [b"name: \xe4", b"name: 2020-99-99"])
+def test_letters_of_another_encoding_and_impossible_dates_are_no_yaml(tmp_path, content):
+    (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(ParameterError, match=r"a\.yaml is not valid YAML"):
+        read_yaml(tmp_path / "a.yaml", Outer, ParameterError)
