@@ -1,7 +1,7 @@
 """Time contenders against each other: all processes alive, one active at a time, turns interleaved in rounds.
 
 Interleaving is what makes the ratios hold on a machine whose speed drifts: each round gives one ratio, and the
-interval resamples rounds.
+interval resamples starts of the processes and, within them, rounds.
 """
 
 import time
@@ -55,8 +55,31 @@ def real_batches(samples: SampleFile, batch: int, input_names: list[str]) -> lis
 
 
 def measure(entries: list[Contender], batches: list[Arrays], params: Benchmark) -> dict[str, Measurement]:
-    """Run `params.rounds` rounds after a warm-up one. Raises BenchmarkError if a contender fails."""
+    """Start all contenders `params.starts` times, with `params.rounds` rounds each time.
+
+    One process of PyTorch can be half as fast again as the next one of the same code, for as long as it lives, by where
+    its memory and threads came to lie: rounds within one process would not show it. Raises BenchmarkError if a
+    contender fails.
+    """
     random = np.random.default_rng(params.seed)
+    starts = [measure_start(entries, batches, params, random) for _ in range(params.starts)]
+    return {contender.name: merged([start[contender.name] for start in starts]) for contender in entries}
+
+
+def merged(starts: list[Measurement]) -> Measurement:
+    """All rounds one after the other, the median of the loading times, the largest memory."""
+    loaded = Loaded(
+        float(np.median([start.loaded.load_seconds for start in starts])),
+        float(np.median([start.loaded.first_run_seconds for start in starts])),
+    )
+    rounds = [turn for start in starts for turn in start.rounds]
+    return Measurement(loaded, rounds, max(start.peak_memory for start in starts))
+
+
+def measure_start(
+    entries: list[Contender], batches: list[Arrays], params: Benchmark, random: np.random.Generator
+) -> dict[str, Measurement]:
+    """Start every contender, run a round to warm up and `params.rounds` that count, and end them all."""
     with ExitStack() as stack:
         workers, loaded = {}, {}
         for contender in entries:  # one after the other: loading is timed as well
@@ -68,7 +91,7 @@ def measure(entries: list[Contender], batches: list[Arrays], params: Benchmark) 
             for name in random.permutation(list(workers)):
                 time.sleep(params.settle_seconds)
                 latencies = workers[name].ask(("turn", params.turn_seconds))
-                if number > 0:  # round 0 warms up
+                if number > 0:
                     rounds[name].append(latencies)
         memory = {name: worker.ask(("memory",)) for name, worker in workers.items()}
     return {name: Measurement(loaded[name], rounds[name], memory[name]) for name in workers}
@@ -80,7 +103,8 @@ def metrics(measurements: dict[str, Measurement], params: Benchmark, threads: in
     return {
         "batch": params.batch,
         "threads": threads,
-        "rounds": params.rounds,
+        "starts": params.starts,
+        "rounds": params.starts * params.rounds,
         "machine": machine,
         **{name: contender_metrics(item, base, params) for name, item in measurements.items()},
     }
@@ -89,7 +113,7 @@ def metrics(measurements: dict[str, Measurement], params: Benchmark, threads: in
 def contender_metrics(item: Measurement, base: list[float], params: Benchmark) -> dict[str, Any]:
     latencies = np.concatenate(item.rounds) * 1e3
     own = [float(np.median(turn)) for turn in item.rounds]
-    speedup, low, high = ratio_interval(base, own, RESAMPLES, CONFIDENCE, params.seed)
+    speedup, low, high = ratio_interval(base, own, params.starts, RESAMPLES, CONFIDENCE, params.seed)
     return {
         "latency_ms": {
             "median": float(np.median(latencies)),

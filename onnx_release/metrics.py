@@ -61,7 +61,8 @@ METRICS = (
     Metric("benchmark", "batch", "", "neither", "items a call"),
     Metric("benchmark", "threads", "", "neither", "threads for every contender"),
     Metric("benchmark", "machine", "", "neither", "where it ran; timings compare only on the same one"),
-    Metric("benchmark", "rounds", "", "neither", "rounds, in each of which every contender has a turn"),
+    Metric("benchmark", "starts", "", "neither", "times that all contenders were started anew"),
+    Metric("benchmark", "rounds", "", "neither", "rounds in all, in each of which every contender has a turn"),
     Metric("benchmark", "*.latency_ms.median", "ms", "lower", "median time of a call"),
     Metric("benchmark", "*.latency_ms.mean", "ms", "lower", "mean time of a call"),
     Metric("benchmark", "*.latency_ms.std", "ms", "lower", "standard deviation"),
@@ -72,7 +73,9 @@ METRICS = (
     Metric("benchmark", "*.samples", "", "neither", "timed calls"),
     Metric("benchmark", "*.throughput_per_s", "1/s", "higher", "items a second, one call after the other"),
     Metric("benchmark", "*.speedup_vs_eager", "", "higher", "median over rounds of torch eager's time by this one's"),
-    Metric("benchmark", "*.speedup_low", "", "higher", "lower end of its 95 % bootstrap interval over rounds"),
+    Metric(
+        "benchmark", "*.speedup_low", "", "higher", "lower end of its 95 % bootstrap interval, over starts and rounds"
+    ),
     Metric("benchmark", "*.speedup_high", "", "higher", "upper end of it"),
     Metric("benchmark", "*.load_ms", "ms", "lower", "from the file to ready"),
     Metric("benchmark", "*.first_run_ms", "ms", "lower", "the first call"),

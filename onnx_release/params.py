@@ -68,6 +68,7 @@ class Benchmark(Strict):
 
     batch: Count
     threads: Count | None
+    starts: Count
     rounds: Annotated[int, Field(ge=5)]
     turn_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     settle_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -27,12 +27,24 @@ def grouped_interval(
 
 
 def ratio_interval(
-    numerators: Sequence[float], denominators: Sequence[float], resamples: int, confidence: float, seed: int
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    starts: int,
+    resamples: int,
+    confidence: float,
+    seed: int,
 ) -> tuple[float, float, float]:
-    """The median of the paired ratios, and a percentile bootstrap interval of it which resamples the pairs."""
-    ratios = np.asarray(numerators, np.float64) / np.asarray(denominators, np.float64)
-    drawn = np.random.default_rng(seed).integers(len(ratios), size=(resamples, len(ratios)))
-    low, high = percentile_interval(np.median(ratios[drawn], axis=1), confidence)
+    """The median of the paired ratios, and a percentile bootstrap interval of it.
+
+    The pairs come from `starts` starts of the processes, equally many from each, one start after the other. Two stages
+    are resampled: starts, and within each start that was drawn its pairs.
+    """
+    ratios = (np.asarray(numerators, np.float64) / np.asarray(denominators, np.float64)).reshape(starts, -1)
+    random = np.random.default_rng(seed)
+    drawn_starts = random.integers(starts, size=(resamples, starts, 1))
+    drawn_pairs = random.integers(ratios.shape[1], size=(resamples, starts, ratios.shape[1]))
+    medians = np.median(ratios[drawn_starts, drawn_pairs], axis=(1, 2))
+    low, high = percentile_interval(medians, confidence)
     return float(np.median(ratios)), low, high
 
 

@@ -13,6 +13,7 @@ from onnx_release.benchmark import (
     contenders,
     latency_rows,
     measure,
+    merged,
     metrics,
     real_batches,
 )
@@ -25,7 +26,7 @@ from onnx_release.types import Sample
 from onnx_release.variants import BASE, VARIANTS
 from tests.imports import ROOT
 
-PARAMS = Benchmark(batch=2, threads=1, rounds=5, turn_seconds=0.001, settle_seconds=0.0, seed=0, replicate=0)
+PARAMS = Benchmark(batch=2, threads=1, starts=1, rounds=5, turn_seconds=0.001, settle_seconds=0.0, seed=0, replicate=0)
 BATCHES = [{"x": np.ones((2, 3), np.float32)}, {"x": np.zeros((2, 3), np.float32)}]
 
 
@@ -45,6 +46,17 @@ def test_every_contender_has_a_turn_in_each_round(save_graph, tmp_path):
         assert all(turn for turn in result.rounds)
         assert result.loaded.load_seconds > 0
         assert result.peak_memory > 10e6  # a Python process with numpy is more
+
+
+def test_every_start_is_a_process_of_its_own_with_all_its_rounds(save_graph, tmp_path):
+    entries = [onnx_contender(save_graph, tmp_path, "a")]
+    twice = measure(entries, BATCHES, PARAMS.model_copy(update={"starts": 2}))
+    assert len(twice["a"].rounds) == 2 * PARAMS.rounds
+
+
+def test_starts_are_put_together():
+    parts = [Measurement(Loaded(load, load / 10), [[load]], int(load)) for load in (1.0, 2.0, 9.0)]
+    assert merged(parts) == Measurement(Loaded(2.0, 0.2), [[1.0], [2.0], [9.0]], 9)
 
 
 def test_a_contender_that_cannot_be_loaded_is_named(tmp_path):
@@ -108,7 +120,8 @@ def test_a_high_percentile_needs_enough_samples():
 def test_metrics_say_how_they_were_made():
     item = Measurement(Loaded(1, 1), [[0.001]] * 5, 1)
     found = metrics({BASE: item, "fp32": item}, PARAMS, threads=2, machine="a machine")
-    assert (found["batch"], found["threads"], found["rounds"], found["machine"]) == (2, 2, 5, "a machine")
+    assert (found["batch"], found["threads"], found["starts"], found["rounds"]) == (2, 2, 1, 5)
+    assert found["machine"] == "a machine"
     assert found["fp32"]["speedup_vs_eager"] == 1.0
 
 

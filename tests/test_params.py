@@ -57,7 +57,7 @@ def test_an_integer_will_do_for_a_tolerance(load):
         ),
         ("slim:\n", "slimming:\n", "slim: missing\n  slimming: no such key; did you mean slim?"),
         ("reference:\n  seed: 0 ", "reference: 0\n#", "reference: Input should be a valid dictionary .*not 0"),
-        ("rounds: 15", "rounds: 4", r"benchmark\.rounds: .*greater than or equal to 5, not 4"),
+        ("rounds: 5", "rounds: 4", r"benchmark\.rounds: .*greater than or equal to 5, not 4"),
         ("resamples: 2000", "resamples: 2000.0", r"validate\.resamples: .*not 2000\.0"),
         ("reference:\n  seed: 0 ", "reference:\n  seed: -1 ", r"reference\.seed: .*not -1"),
     ],

@@ -77,6 +77,7 @@ def make(monkeypatch):
             benchmark={
                 "batch": 1,
                 "threads": 2,
+                "starts": 3,
                 "rounds": 15,
                 "torch_eager": base,
                 **{item["name"]: item["timing"] for item in rows},

@@ -91,7 +91,7 @@ def test_the_95_percent_interval_holds_the_truth_about_that_often():
 
 
 def test_a_ratio_is_the_median_of_the_pairs():
-    ratio, low, high = ratio_interval([2, 4, 6, 8, 30], [1, 2, 3, 4, 5], 1000, 0.95, 0)
+    ratio, low, high = ratio_interval([2, 4, 6, 8, 30], [1, 2, 3, 4, 5], 1, 1000, 0.95, 0)
     assert ratio == 2.0
     assert low == 2.0
     assert high == 6.0
@@ -99,16 +99,29 @@ def test_a_ratio_is_the_median_of_the_pairs():
 
 def test_pairing_removes_what_both_have_in_common():
     speed = np.random.default_rng(0).uniform(1, 10, 15)
-    ratio, low, high = ratio_interval((3 * speed).tolist(), speed.tolist(), 1000, 0.95, 0)
+    ratio, low, high = ratio_interval((3 * speed).tolist(), speed.tolist(), 3, 1000, 0.95, 0)
     assert [ratio, low, high] == pytest.approx([3, 3, 3])
 
 
 def test_a_speed_up_is_the_first_by_the_second():
-    ratio, low, high = ratio_interval([10, 10.5, 9.5, 10, 10], [5, 5, 5, 5, 5], 1000, 0.95, 0)
+    ratio, low, high = ratio_interval([10, 10.5, 9.5, 10, 10], [5, 5, 5, 5, 5], 1, 1000, 0.95, 0)
     assert ratio == 2.0
     assert 1.9 <= low <= 2.0 <= high <= 2.1
 
 
 def test_one_slow_round_does_not_move_the_median():
-    ratio, low, high = ratio_interval([4.0] * 14 + [400.0], [2.0] * 15, 1000, 0.95, 0)
+    ratio, low, high = ratio_interval([4.0] * 14 + [400.0], [2.0] * 15, 1, 1000, 0.95, 0)
     assert (ratio, low, high) == (2.0, 2.0, 2.0)
+
+
+def test_a_process_that_differs_from_the_next_widens_the_interval():
+    # Two starts at 4, one at 6, each without any spread of its own.
+    ratios = [4.0] * 5 + [4.0] * 5 + [6.0] * 5
+    assert ratio_interval(ratios, [1.0] * 15, 3, 2000, 0.95, 0) == (4.0, 4.0, 6.0)  # 6 in 7 draws of 27
+
+
+def test_starts_without_a_difference_do_not_widen_it():
+    ratios = np.random.default_rng(0).normal(4, 0.1, 60)
+    alike = ratio_interval(ratios.tolist(), [1.0] * 60, 3, 2000, 0.95, 0)
+    assert alike[1] > 3.9
+    assert alike[2] < 4.1
