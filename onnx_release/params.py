@@ -10,6 +10,8 @@ from onnx_release.yaml_files import Strict, read_yaml
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Tolerance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 # 13 is the first opset whose QuantizeLinear works per channel. The upper ends are torch 2.13's
@@ -52,6 +54,45 @@ class Slim(Strict):
     rtol: Tolerance
 
 
+class Budget(Strict):
+    """What a variant with fewer bits may lose against PyTorch; null is no bound. `minutes` bounds the search's work."""
+
+    agreement: Share | None
+    accuracy_drop: Share | None
+    sqnr_db: Finite | None
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+    @model_validator(mode="after")
+    def something_bound(self) -> "Budget":
+        if self.agreement is None and self.accuracy_drop is None and self.sqnr_db is None:
+            raise ValueError("bounds nothing: give agreement, accuracy_drop or sqnr_db")
+        return self
+
+
+class Fp16(Strict):
+    """Operators that stay in float32, and the largest magnitude that a float16 weight may keep."""
+
+    block_operators: list[str]
+    max_finite_val: Annotated[float, Field(gt=0, le=65504)]
+
+
+class QuantizeDynamic(Strict):
+    operators: Annotated[list[str], Field(min_length=1)]
+
+
+class Calibrate(Strict):
+    """How the range of every activation is found. `percentile` is read by that method alone."""
+
+    method: Literal["minmax", "percentile", "entropy", "mse"]
+    percentile: Annotated[float, Field(gt=50, le=100)]
+    bins: Annotated[int, Field(ge=128)]
+    chunk: Count
+
+
+class QuantizeStatic(Strict):
+    target: Literal["auto", "avx2", "vnni", "arm64", "tensorrt"]
+
+
 class Validate(Strict):
     """When a float32 variant passes, and how the intervals are made."""
 
@@ -82,6 +123,11 @@ class Params(Strict):
     reference: Reference
     export: Export
     slim: Slim
+    budget: Budget
+    fp16: Fp16
+    quantize_dynamic: QuantizeDynamic
+    calibrate: Calibrate
+    quantize_static: QuantizeStatic
     validate_: Validate = Field(alias="validate")
     benchmark: Benchmark
 

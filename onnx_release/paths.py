@@ -14,6 +14,8 @@ HARDWARE = ARTIFACTS / "hardware.json"
 REFERENCE = ARTIFACTS / "reference"
 REFERENCE_SAMPLES = REFERENCE / "evaluation.npz"
 REFERENCE_CASES = REFERENCE / "cases.npz"
+RANGES = ARTIFACTS / "calibration/ranges.json"
+SOURCES = ARTIFACTS / "export/sources.json"
 REPORT = ARTIFACTS / "report"
 
 # Made by hand, with `python -m benchmarks.pipeline`, and in git.
