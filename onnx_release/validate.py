@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from onnx_release.array_files import ArrayFile
+from onnx_release.budget import check_budget, over_budget
 from onnx_release.model_data import ModelData
 from onnx_release.numerics import OutputError, finite_or_none, tolerance_needed
-from onnx_release.params import Validate
+from onnx_release.params import Budget, Validate
 from onnx_release.paths import REFERENCE_CASES, REFERENCE_SAMPLES
 from onnx_release.samples import NO_LABEL, SampleFile, sample_key, with_batch_axis, without_batch_axis
 from onnx_release.session import open_session, run_session
@@ -52,13 +53,17 @@ class Comparison:
 
 
 def validate(
-    model: Path, spec: Spec, data: ModelData, samples: SampleFile, params: Validate
+    model: Path, spec: Spec, data: ModelData, samples: SampleFile, params: Validate, budget: Budget | None = None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The metrics of the variant in `model`, and a row for each evaluation sample.
 
     A float32 variant passes when each output's largest error against PyTorch in float64 is within
     `torch_rounding_multiple` times PyTorch's own float32 error, or every element within atol + rtol * |reference|.
+    One of fewer bits has a `budget` and passes when it keeps within that. Raises ParameterError for a budget that
+    bounds nothing which this task has.
     """
+    if budget is not None:
+        check_budget(budget, spec)
     session = open_session(model, threads=1)  # the same metrics on any number of cores
     comparisons = {tensor.name: Comparison() for tensor in spec.outputs}
     cases = ArrayFile(REFERENCE_CASES)
@@ -83,6 +88,9 @@ def validate(
     metrics["cases"] = len(case_names) + len(samples)
     if spec.task == "classification":
         metrics |= classification_metrics(rows, params)
+    if budget is not None:
+        failures = over_budget(metrics, budget)
+        metrics |= {"passed": not failures, "failure": "; ".join(failures)}
     return metrics, rows
 
 

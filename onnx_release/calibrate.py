@@ -1,0 +1,249 @@
+"""Equalize a float32 model, and find the range of every activation in two passes over the samples, in bounded memory.
+
+The first pass finds each activation's least and greatest value, the second a histogram between -a and a, where a is
+the greater of the two magnitudes. Counts are integers and every sample runs alone on one thread: neither `chunk` nor
+the number of cores changes a result.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+from tqdm import tqdm
+
+from onnx_release.activations import cut, float_values, session_of
+from onnx_release.equalize import equalize_on
+from onnx_release.errors import DataError
+from onnx_release.files import replacing_folder, write_json
+from onnx_release.graph import check_file, load_model, save_model
+from onnx_release.params import Calibrate
+from onnx_release.paths import RANGES
+from onnx_release.precision import check_not_quantized
+from onnx_release.samples import SampleFile, check_sample, with_batch_axis
+from onnx_release.session import run_session
+from onnx_release.spec import Spec
+from onnx_release.types import Sample
+from onnx_release.workers import in_order
+
+Arrays = dict[str, np.ndarray]
+Range = tuple[float, float]
+ENTROPY_LEVELS = 128  # of TensorRT's method: https://on-demand.gputechconf.com/gtc/2017/presentation/s7310
+ENTROPY_SMOOTHING = 1e-4  # what an empty bin counts, so that the divergence stays finite
+MSE_STEPS = 100  # shares of the full range that the method tries for either end
+QUANTIZED_STEPS = 255  # between the least and the greatest of 8 bits
+
+
+def calibrate(source: Path, spec: Spec, samples: SampleFile, params: Calibrate, folder: Path) -> dict[str, Any]:
+    """Write the equalized model and the ranges of its activations to `folder`; give metrics/calibrate.json.
+
+    Raises DataError where there is no sample, a sample contradicts the spec or is not finite, or an activation is not
+    finite; GraphError if the model is quantized already.
+    """
+    check_samples(samples, spec)
+    model = load_model(source)
+    check_not_quantized(model, source)
+    equalized, values = equalize_on(model, samples, params.chunk)
+    ranges, metrics = find_ranges(equalized, samples, params)
+    with replacing_folder(folder) as partial:
+        check_file(save_model(equalized, partial))
+        write_json(partial / RANGES.name, {"method": params.method, "samples": len(samples), "ranges": ranges})
+    return {"method": params.method, "samples": len(samples), "equalized_values": values, **metrics}
+
+
+def check_samples(samples: SampleFile, spec: Spec) -> None:
+    """Raise DataError where there is no sample, or one of them contradicts the spec or is not finite."""
+    if not len(samples):
+        raise DataError("there is no sample to calibrate with: samples(raw, 'calibration') in data.py must yield some")
+    for index in range(len(samples)):
+        check_sample(Sample(samples.inputs(index)), f"calibration sample {index}", spec)
+
+
+def find_ranges(
+    model: ModelProto, samples: SampleFile, params: Calibrate
+) -> tuple[dict[str, Range], dict[str, int | float]]:
+    """The range of every float activation by name, and what `calibrate` says about them.
+
+    Every range holds 0, which quantization must represent exactly, and is wider than nothing. Raises DataError for an
+    activation that is not finite.
+    """
+    extremes, histograms = observe(model, samples, params)
+    ranges = {name: widened(*choose_range(extremes[name], histograms.get(name), params)) for name in extremes}
+    clipped = sum(clipped_count(histograms.get(name), extremes[name], ranges[name]) for name in ranges)
+    return ranges, {
+        "tensors": len(ranges),
+        "constant_tensors": sum(low == high for low, high in extremes.values()),
+        "clipped_share": clipped / max(sum(int(counts.sum()) for counts in histograms.values()), 1),
+    }
+
+
+def observe(
+    model: ModelProto, samples: SampleFile, params: Calibrate
+) -> tuple[dict[str, Range], dict[str, np.ndarray]]:
+    """Least and greatest value of every activation, and its histogram: int64 [bins], none for the method minmax."""
+    names = float_values(model)
+    session = session_of(cut(model, names))
+
+    def run(index: int) -> Arrays:
+        return run_session(session, with_batch_axis(samples.inputs(index)))
+
+    def find_extremes(index: int) -> dict[str, Range]:
+        return sample_extremes(run(index), index)
+
+    extremes: dict[str, Range] = {}
+    indices = range(len(samples))
+    for found in tqdm(in_order(find_extremes, indices, params.chunk), "ranges", len(samples), unit="sample"):
+        for name, (low, high) in found.items():
+            before = extremes.get(name, (low, high))
+            extremes[name] = min(low, before[0]), max(high, before[1])
+    histograms: dict[str, np.ndarray] = {}
+    if params.method != "minmax":
+        limits = {name: max(-low, high) for name, (low, high) in extremes.items()}
+
+        def count(index: int) -> Arrays:
+            return {name: histogram(values, limits[name], params.bins) for name, values in run(index).items()}
+
+        for counts in tqdm(in_order(count, indices, params.chunk), "histograms", len(samples), unit="sample"):
+            for name, array in counts.items():
+                histograms[name] = histograms[name] + array if name in histograms else array
+    return extremes, histograms
+
+
+def sample_extremes(values: Mapping[str, np.ndarray], index: int) -> dict[str, Range]:
+    """Raises DataError naming the first activation that holds NaN or infinity."""
+    found = {}
+    for name, array in values.items():
+        low, high = float(array.min(initial=np.inf)), float(array.max(initial=-np.inf))
+        if array.size and not np.isfinite(low + high):
+            raise DataError(
+                f"calibration sample {index} makes NaN or infinity in {name}: the float32 model fails on it"
+            )
+        if array.size:
+            found[name] = low, high
+    return found
+
+
+def histogram(values: np.ndarray, limit: float, bins: int) -> np.ndarray:
+    """How many values fall into each of `bins` equal bins between -limit and limit: int64 [bins].
+
+    A multiplication finds the bin, which is what makes it faster than numpy.histogram's search over the edges.
+    """
+    if limit == 0:
+        return np.bincount([bins // 2], weights=[values.size], minlength=bins).astype(np.int64)
+    positions = values.ravel() * np.float32(bins / (2 * limit))
+    positions += np.float32(bins / 2)
+    np.clip(positions, 0, bins - 1, out=positions)  # rounding may carry the extremes over the edge
+    return np.bincount(positions.astype(np.int32), minlength=bins)
+
+
+def choose_range(extreme: Range, counts: np.ndarray | None, params: Calibrate) -> Range:
+    """The range that the method of `params` gives, within the extremes."""
+    low, high = extreme
+    if counts is None or low == high:
+        return extreme
+    edges = np.linspace(-max(-low, high), max(-low, high), params.bins + 1)
+    if params.method == "percentile":
+        found = percentile_range(counts, edges, params.percentile)
+    elif params.method == "entropy":
+        found = entropy_range(counts, edges)
+    else:
+        found = mse_range(counts, edges, extreme)
+    return max(low, found[0]), min(high, found[1])
+
+
+def percentile_range(counts: np.ndarray, edges: np.ndarray, percentile: float) -> Range:
+    """Half of the 100 - `percentile` per cent of the values are left out at either end, as in ONNX Runtime."""
+    shares = np.cumsum(counts) / counts.sum()
+    tail = (100 - percentile) / 200
+    left, right = np.searchsorted(shares, [tail, 1 - tail])
+    return float(edges[left]), float(edges[min(right + 1, len(edges) - 1)])
+
+
+def entropy_range(counts: np.ndarray, edges: np.ndarray) -> Range:
+    """The window around 0 whose ENTROPY_LEVELS levels lose the least information: the least Kullback-Leibler divergence.
+
+    P is the histogram in the window, with what lies outside added to its ends; Q is the same histogram brought to
+    ENTROPY_LEVELS levels and spread over the bins that are not empty. Source: Migacz, 8-bit inference with TensorRT,
+    GTC 2017.
+    """
+    middle = len(counts) // 2
+    outside = np.concatenate([[0], np.cumsum(counts)])
+    best, half_window = np.inf, middle
+    for half in range(ENTROPY_LEVELS // 2, middle + 1):
+        start, stop = middle - half, min(middle + half + 1, len(counts))
+        window = counts[start:stop]
+        expected = window.astype(np.float64)
+        expected[0] += outside[start]
+        expected[-1] += outside[-1] - outside[stop]
+        divergence = kullback_leibler(expected, spread_levels(window, expected > 0))
+        if divergence < best:
+            best, half_window = divergence, half
+    return float(edges[middle - half_window]), float(edges[min(middle + half_window + 1, len(counts))])
+
+
+def spread_levels(window: np.ndarray, filled: np.ndarray) -> np.ndarray:
+    """float64, like `window`: its counts merged into ENTROPY_LEVELS levels, each shared out over its filled bins.
+
+    The bins that are left over by the division belong to the last level's count, as in ONNX Runtime.
+    """
+    width = len(window) // ENTROPY_LEVELS
+    used = width * ENTROPY_LEVELS
+    levels = window[:used].reshape(ENTROPY_LEVELS, width).sum(axis=1)
+    levels[-1] += window[used:].sum()
+    shared = filled[:used].reshape(ENTROPY_LEVELS, width).sum(axis=1)
+    each = np.divide(levels, shared, out=np.zeros(ENTROPY_LEVELS), where=shared > 0)
+    spread = np.zeros(len(window))
+    spread[:used] = np.repeat(each, width)
+    return spread
+
+
+def kullback_leibler(p: np.ndarray, q: np.ndarray) -> float:
+    """sum p log(p / q) of two histograms, each smoothed and brought to the sum 1; infinite if one of them is empty."""
+    if not p.any() or not q.any():
+        return np.inf
+    p, q = smoothed(p), smoothed(q)
+    p, q = p / p.sum(), q / q.sum()
+    return float((p * np.log(p / q)).sum())
+
+
+def smoothed(counts: np.ndarray) -> np.ndarray:
+    """Empty bins get ENTROPY_SMOOTHING, taken from the others in equal parts."""
+    empty = counts == 0
+    taken = ENTROPY_SMOOTHING * empty.sum() / (~empty).sum()
+    return np.where(empty, ENTROPY_SMOOTHING, counts - taken)
+
+
+def mse_range(counts: np.ndarray, edges: np.ndarray, extreme: Range) -> Range:
+    """The ends within `extreme` with the least mean squared error of 8 bits, found for one end, then for the other.
+
+    A value in the range is off by step^2 / 12 in the mean, one outside by its distance to the nearer end.
+    """
+    centres = (edges[:-1] + edges[1:]) / 2
+    shares = np.arange(MSE_STEPS, 0, -1) / MSE_STEPS
+    low, high = min(extreme[0], 0.0), max(extreme[1], 0.0)
+
+    def error(low: float, high: float) -> float:
+        distance = np.maximum(np.maximum(low - centres, centres - high), 0)
+        inside = counts[distance == 0].sum()
+        return float((counts * distance**2).sum() + inside * ((high - low) / QUANTIZED_STEPS) ** 2 / 12)
+
+    for _ in range(2):  # the second time round, either end knows the other
+        high = float(min((high * share for share in shares), key=lambda end: error(low, end)))
+        low = float(min((low * share for share in shares), key=lambda end: error(end, high)))
+    return low, high
+
+
+def widened(low: float, high: float) -> Range:
+    """With 0 in it, and not empty: a constant 0 has any scale but none."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    return (low, high) if low < high else (0.0, 1.0)
+
+
+def clipped_count(counts: np.ndarray | None, extreme: Range, chosen: Range) -> int:
+    """The values in bins that lie outside of the chosen range altogether."""
+    limit = max(-extreme[0], extreme[1])
+    if counts is None or limit == 0:
+        return 0
+    edges = np.linspace(-limit, limit, len(counts) + 1)
+    return int(counts[(edges[1:] <= chosen[0]) | (edges[:-1] >= chosen[1])].sum())

@@ -1,0 +1,153 @@
+"""Bring the channels of a linear value closer in size, without changing what the network computes.
+
+A value that flows from weights to weights through nothing but Add is linear: its channels can be scaled in the layers
+that make it and scaled back in those that take it. 8 bits for a whole tensor then serve its small channels too. Values
+behind a ReLU6 are left alone: scaling one moves the bound at 6 with it (see docs/quantization.md).
+Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, arXiv 1906.04721.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from onnx import ModelProto, TensorProto, numpy_helper
+from tqdm import tqdm
+
+from onnx_release.activations import constant_values, cut, session_of
+from onnx_release.errors import GraphError
+from onnx_release.layers import Layer, as_matrix, from_matrix, initializers, set_array, weighted_layers
+from onnx_release.numerics import OutputError
+from onnx_release.samples import SampleFile, with_batch_axis
+from onnx_release.session import run_session
+from onnx_release.workers import in_order
+
+# Half of the difference goes to the weights that take the value, which 8 bits must hold as well: measured best.
+STRENGTH = 0.5
+LARGEST_SCALE = 100.0
+# Other roundings of the same sums are far above this.
+LEAST_SQNR_DB = 60.0
+
+
+def equalize_on(model: ModelProto, samples: SampleFile, chunk: int) -> tuple[ModelProto, int]:
+    """An equalized copy of `model`, by the channel sizes that `samples` show, and how many values were scaled.
+
+    Raises GraphError if it answers differently, which no scaling should.
+    """
+    values = linear_values(model)
+    if not values:
+        return model, 0
+    outputs = [value.name for value in model.graph.output]
+    session = session_of(cut(model, [*values, *outputs]))
+
+    def run(index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        found = run_session(session, with_batch_axis(samples.inputs(index)))
+        sizes = {name: np.abs(found[name][0]).reshape(found[name].shape[1], -1).max(axis=1) for name in values}
+        return sizes, {name: found[name] for name in outputs}
+
+    sizes: dict[str, np.ndarray] = {}
+    for found, _ in tqdm(in_order(run, range(len(samples)), chunk), "channels", len(samples), unit="sample"):
+        sizes = {name: np.maximum(array, sizes.get(name, 0.0)) for name, array in found.items()}
+    scaled, count = equalize(model, sizes)
+    error, again = OutputError(), session_of(scaled)
+    for index in range(min(len(samples), chunk)):
+        answers = run_session(again, with_batch_axis(samples.inputs(index)))
+        for name, wanted in run(index)[1].items():
+            error.add(wanted, answers[name])
+    if not error.sqnr_db >= LEAST_SQNR_DB:
+        raise GraphError(
+            f"equalizing changed the answers: {error.sqnr_db:.3g} dB SQNR. This is a bug; please report it"
+        )
+    return scaled, count
+
+
+def equalize(model: ModelProto, channel_sizes: dict[str, np.ndarray]) -> tuple[ModelProto, int]:
+    """A scaled copy of `model`, and how many values were scaled.
+
+    `channel_sizes` has the largest magnitude of each channel, float [channels], of the values in `linear_values`.
+    """
+    scaled = ModelProto()
+    scaled.CopyFrom(model)
+    tensors = initializers(scaled)
+    count = 0
+    for values, makers, takers in linear_groups(scaled):
+        found = [channel_sizes[name] for name in values]
+        if len({len(sizes) for sizes in found}) > 1:
+            continue  # an Add that broadcasts
+        sizes = np.max(found, axis=0)
+        if not (sizes > 0).all():
+            continue  # a dead channel has no size to bring closer
+        middle = np.exp(np.log(sizes).mean())
+        scale = np.clip((middle / sizes) ** STRENGTH, 1 / LARGEST_SCALE, LARGEST_SCALE)
+        for layer in makers:
+            scale_outputs(layer, tensors, scale)
+        for layer in takers:
+            scale_inputs(layer, tensors, 1 / scale)
+        count += len(values)
+    return scaled, count
+
+
+def scale_outputs(layer: Layer, tensors: Mapping[str, TensorProto], scale: np.ndarray) -> None:
+    weight = numpy_helper.to_array(tensors[layer.weight])
+    matrix = as_matrix(layer, weight)
+    matrix = matrix * scale.reshape(*matrix.shape[:2], 1)
+    set_array(tensors[layer.weight], from_matrix(layer, matrix, weight.shape).astype(np.float32))
+    if layer.bias:
+        set_array(tensors[layer.bias], (numpy_helper.to_array(tensors[layer.bias]) * scale).astype(np.float32))
+
+
+def scale_inputs(layer: Layer, tensors: Mapping[str, TensorProto], scale: np.ndarray) -> None:
+    weight = numpy_helper.to_array(tensors[layer.weight])
+    matrix = as_matrix(layer, weight)
+    each = matrix.shape[2] // (len(scale) // layer.groups)  # kernel positions
+    matrix = matrix * np.repeat(scale, each).reshape(layer.groups, 1, -1)
+    set_array(tensors[layer.weight], from_matrix(layer, matrix, weight.shape).astype(np.float32))
+
+
+def linear_values(model: ModelProto) -> list[str]:
+    """The values whose channels can be scaled."""
+    return [name for values, _, _ in linear_groups(model) for name in values]
+
+
+def linear_groups(model: ModelProto) -> list[tuple[list[str], list[Layer], list[Layer]]]:
+    """Values that must share their channels' scales, with the layers that make and those that take them."""
+    constants = constant_values(model)
+    layers = {layer.name: layer for layer in weighted_layers(model)}
+    joined: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while joined.setdefault(name, name) != name:
+            name = joined[name]
+        return name
+
+    closed = {value.name for value in (*model.graph.input, *model.graph.output)}
+    makers: dict[str, Layer] = {}
+    takers: list[tuple[str, Layer]] = []
+    for node in model.graph.node:
+        taken = [name for name in node.input if name and name not in constants]
+        if node.op_type == "MatMul" or (node.name in layers and has_free_bias(layers[node.name], node.input)):
+            closed |= {*taken, *node.output}  # a MatMul's channels are its last axis, as no other's are
+        elif node.name in layers:
+            makers[node.output[0]] = layers[node.name]
+            takers.append((node.input[0], layers[node.name]))
+        elif node.op_type == "Add" and len(taken) == 2:
+            for name in taken:
+                joined[root(name)] = root(node.output[0])
+        else:
+            closed |= {*taken, *node.output}
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys([*joined, *makers, *(name for name, _ in takers)]):
+        groups.setdefault(root(name), []).append(name)
+    shut = {root(name) for name in closed if name in joined or name in makers}
+    return [
+        (
+            sorted(values),
+            [makers[name] for name in values if name in makers],
+            [layer for name, layer in takers if name in values],
+        )
+        for key, values in groups.items()
+        if key not in shut and any(name in makers for name in values)
+    ]
+
+
+def has_free_bias(layer: Layer, inputs: Iterable[str]) -> bool:
+    """Whether its bias is computed, or shared, and so cannot be scaled with the weight."""
+    return len([name for name in inputs if name]) > 2 and not layer.bias

@@ -1,0 +1,69 @@
+"""Which quantized nodes ONNX Runtime runs on integers, told from the graph that it makes of the model."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from onnx import ModelProto, NodeProto
+
+from onnx_release.graph import load_model
+from onnx_release.qdq import producers
+from onnx_release.session import session_options
+
+QDQ = ("QuantizeLinear", "DequantizeLinear")
+
+
+def optimized_graph(path: Path) -> ModelProto:
+    """What ONNX Runtime runs in place of the model: all optimizations, on this CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "optimized.onnx"
+        options = session_options(threads=1)
+        options.optimized_model_filepath = str(written)
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return load_model(written)
+
+
+def fusion_metrics(path: Path) -> dict[str, Any]:
+    """Nodes that take 8-bit data, how many of them run on integers, and why the others do not.
+
+    `float_nodes` are those that take none. A node that takes 8-bit data and runs in float costs more than it saves:
+    its inputs are turned into floats and its output back.
+    """
+    model = load_model(path)
+    makers = producers(model)
+    nodes = [node for node in model.graph.node if node.op_type not in QDQ]
+    quantized = [node for node in nodes if any(made_by_dequantize(name, makers) for name in node.input)]
+    optimized = optimized_graph(path)
+    # A fused node's output has the name of the node that it came from; its own name may get a suffix.
+    found = {node.name: node for node in optimized.graph.node} | producers(optimized)
+    optimized_makers = producers(optimized)
+    unfused = [node for node in quantized if not runs_on_integers(found.get(node.name), optimized_makers)]
+    return {
+        "quantized_nodes": len(quantized),
+        "float_nodes": len(nodes) - len(quantized),
+        "fused_nodes": len(quantized) - len(unfused),
+        "unfused_nodes": len(unfused),
+        "unfused": "; ".join(f"{node.name} ({node.op_type}): {reason(node, model, makers)}" for node in unfused),
+    }
+
+
+def runs_on_integers(node: NodeProto | None, makers: dict[str, NodeProto]) -> bool:
+    """Whether a node of the optimized graph takes its data as integers; one that is gone has become a float one."""
+    return node is not None and not made_by_dequantize(node.input[0], makers)
+
+
+def made_by_dequantize(name: str, makers: dict[str, NodeProto]) -> bool:
+    return name in makers and makers[name].op_type == "DequantizeLinear"
+
+
+def reason(node: NodeProto, model: ModelProto, makers: dict[str, NodeProto]) -> str:
+    """Why ONNX Runtime did not fuse it, as far as the graph tells."""
+    computed = [name for name in node.input if name in makers]
+    floats = [name for name in computed if not made_by_dequantize(name, makers)]
+    if floats:
+        return f"its input {floats[0]} is in float"
+    takers = [other for other in model.graph.node if node.output[0] in other.input]
+    if not takers or any(other.op_type != "QuantizeLinear" for other in takers):
+        return "its output stays in float"
+    return "ONNX Runtime has no integer kernel for it in this form on this CPU"

@@ -1,0 +1,57 @@
+"""How close a graph comes to the float one on calibration samples, in the figures that `budget` bounds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from onnx_release.activations import session_of
+from onnx_release.graph import load_model
+from onnx_release.model_data import ModelData
+from onnx_release.numerics import OutputError
+from onnx_release.samples import SampleFile, with_batch_axis, without_batch_axis
+from onnx_release.session import run_session
+from onnx_release.spec import Spec
+from onnx_release.workers import in_order
+
+CHUNK = 16
+
+
+class Judge:
+    """Holds the float model's outputs on all samples."""
+
+    def __init__(self, path: Path, spec: Spec, data: ModelData, samples: SampleFile) -> None:
+        self.spec, self.data, self.samples = spec, data, samples
+        self.wanted = self.outputs(load_model(path), range(len(samples)))
+
+    def outputs(self, model: ModelProto, indices: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        session = session_of(model)
+
+        def run(index: int) -> dict[str, np.ndarray]:
+            return run_session(session, with_batch_axis(self.samples.inputs(index)))
+
+        return list(in_order(run, indices, CHUNK))
+
+    def figures(self, model: ModelProto, indices: Sequence[int]) -> dict[str, Any]:
+        """`sqnr_db` of the worst output, None if it is not finite; for classes also `agreement` and `accuracy_drop`.
+
+        Calibration samples need no labels: the drop is the share of changed answers, which the real one cannot exceed.
+        """
+        wanted = [self.wanted[index] for index in indices]
+        found = self.outputs(model, indices)
+        errors = {tensor.name: OutputError() for tensor in self.spec.outputs}
+        for one, other in zip(wanted, found, strict=True):
+            for name, error in errors.items():
+                error.add(one[name], other[name])
+        sqnr = float(np.min([error.sqnr_db for error in errors.values()]))
+        figures: dict[str, Any] = {"sqnr_db": None if np.isnan(sqnr) else sqnr}
+        if self.spec.task == "classification":
+            same = [self.answer(one) == self.answer(other) for one, other in zip(wanted, found, strict=True)]
+            figures["agreement"] = float(np.mean(same))
+            figures["accuracy_drop"] = 1 - figures["agreement"]
+        return figures
+
+    def answer(self, outputs: dict[str, np.ndarray]) -> int:
+        return int(self.data.postprocess(without_batch_axis(outputs)).labels[0])

@@ -1,0 +1,114 @@
+"""Layers with weights, seen as matrices: Conv, Gemm and MatMul whose weight is a constant."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node with a constant float32 weight. `bias` is the name of its constant bias, or empty."""
+
+    node: NodeProto
+    weight: str
+    bias: str
+
+    @property
+    def name(self) -> str:
+        return str(self.node.name)
+
+    @property
+    def data(self) -> str:
+        """The value that it takes."""
+        return str(self.node.input[0])
+
+    @property
+    def groups(self) -> int:
+        return int(attributes(self.node).get("group", 1))
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def initializers(model: ModelProto) -> dict[str, TensorProto]:
+    return {tensor.name: tensor for tensor in model.graph.initializer}
+
+
+def set_array(tensor: TensorProto, array: np.ndarray) -> None:
+    """Give an initializer another value; its name stays."""
+    tensor.CopyFrom(numpy_helper.from_array(np.asarray(array, order="C"), tensor.name))
+
+
+def weighted_layers(model: ModelProto) -> list[Layer]:
+    """The layers in the order of the graph. One whose weight another node takes too is left out."""
+    constants = initializers(model)
+    uses = [name for node in model.graph.node for name in node.input]
+    layers = []
+    for node in model.graph.node:
+        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+            continue
+        weight, bias = node.input[1], node.input[2] if len(node.input) > 2 else ""
+        known = weight in constants and constants[weight].data_type == TensorProto.FLOAT and uses.count(weight) == 1
+        if known and is_plain(node) and (node.op_type == "Conv" or len(constants[weight].dims) == 2):
+            own = bias in constants and uses.count(bias) == 1
+            layers.append(Layer(node, weight, bias if own else ""))
+    return layers
+
+
+def is_plain(node: NodeProto) -> bool:
+    """Whether the output is weight times patches plus bias, with the padding written out."""
+    found = attributes(node)
+    if node.op_type == "Conv":
+        return found.get("auto_pad", b"NOTSET") == b"NOTSET"
+    return not found.get("transA", 0) and found.get("alpha", 1.0) == 1.0 and found.get("beta", 1.0) == 1.0
+
+
+def as_matrix(layer: Layer, weight: np.ndarray) -> np.ndarray:
+    """The weight as [groups, outputs, inputs] of one group each; a Conv's inputs run over channel and kernel."""
+    if layer.node.op_type == "Conv":
+        return weight.reshape(layer.groups, weight.shape[0] // layer.groups, -1)
+    transposed = layer.node.op_type == "MatMul" or not attributes(layer.node).get("transB", 0)
+    return (weight.T if transposed else weight)[np.newaxis]
+
+
+def from_matrix(layer: Layer, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The inverse of `as_matrix`, for a weight of `shape`."""
+    if layer.node.op_type == "Conv":
+        return matrix.reshape(shape)
+    transposed = layer.node.op_type == "MatMul" or not attributes(layer.node).get("transB", 0)
+    return matrix[0].T if transposed else matrix[0]
+
+
+def patches(layer: Layer, data: np.ndarray, limit: int, seed: int, kernel: tuple[int, ...]) -> np.ndarray:
+    """What each output of the layer multiplies with its weight: [groups, inputs, positions].
+
+    `data` is the layer's input with its batch axis; `kernel` the spatial shape of the weight, empty for Gemm and
+    MatMul. Where there are more than `limit` positions, as many are drawn with `seed`.
+    """
+    if layer.node.op_type != "Conv":
+        rows = data.reshape(-1, data.shape[-1])
+        return rows[drawn(len(rows), limit, seed)].T[np.newaxis]
+    found = attributes(layer.node)
+    rank = len(kernel)
+    strides, dilations = found.get("strides", [1] * rank), found.get("dilations", [1] * rank)
+    pads = found.get("pads", [0] * (2 * rank))
+    padded = np.pad(data, [(0, 0), (0, 0), *((pads[i], pads[i + rank]) for i in range(rank))])
+    reach = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + rank)))
+    every = tuple(slice(None, None, stride) for stride in strides)
+    windows = windows[(slice(None), slice(None), *every, *(slice(None, None, step) for step in dilations))]
+    batch, spatial = len(windows), windows.shape[2 : 2 + rank]
+    first, *others = np.unravel_index(drawn(batch * int(np.prod(spatial)), limit, seed), (batch, *spatial))
+    position: tuple[Any, ...] = (first, slice(None), *others)
+    taken = windows[position]  # [positions, channels, *kernel]
+    return taken.reshape(len(taken), layer.groups, -1).transpose(1, 2, 0)
+
+
+def drawn(count: int, limit: int, seed: int) -> np.ndarray:
+    """At most `limit` of the numbers under `count`, in order."""
+    if count <= limit:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))

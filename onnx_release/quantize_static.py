@@ -1,0 +1,61 @@
+"""Static INT8: quantize a calibrated model for a target, as far as `budget` allows, and count what runs on integers."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from onnx_release.budget import check_budget
+from onnx_release.files import read_json, replacing_folder
+from onnx_release.fusion import fusion_metrics
+from onnx_release.graph import check_file, load_model, model_size_mb, save_model
+from onnx_release.judge import Judge
+from onnx_release.params import Budget
+from onnx_release.precision import check_not_quantized
+from onnx_release.search import search
+from onnx_release.targets import Target
+
+# The others follow from these.
+CALIBRATION_FIGURES = ("sqnr_db", "agreement")
+
+
+def quantize_statically(
+    source: Path, ranges: Path, target: Target, judge: Judge, budget: Budget, folder: Path
+) -> dict[str, Any]:
+    """Write the best quantized form of `source` to `folder` and give metrics/quantize_static.json.
+
+    `source` is the equalized float model and `ranges` the file of its activations' ranges, both made by calibration.
+    A budget that was not met is in the metrics, where the gate finds it. Nothing is written until the search is over:
+    an interrupted one starts anew. Raises GraphError if `source` is quantized already, ParameterError for a budget
+    that bounds nothing which the task has.
+    """
+    check_budget(budget, judge.spec)
+    model = load_model(source)
+    check_not_quantized(model, source)
+    limits = {name: (low, high) for name, (low, high) in read_json(ranges)["ranges"].items()}
+    # Sums of products come out the same on any number of cores.
+    with threadpool_limits(limits=1):
+        result = search(model, limits, target, judge, budget)
+    best = result.best
+    with replacing_folder(folder) as partial:
+        path = save_model(best.model, partial)
+        check_file(path)
+        fused = fusion_metrics(path)
+        size = model_size_mb(path)
+    if best.failures:
+        print(f"no graph within the budget was found; the best one: {'; '.join(best.failures)}", file=sys.stderr)
+    return {
+        "size_mb": size,
+        "target": target.name,
+        "weight_type": "int8",
+        "activation_type": target.activation_type,
+        "reduce_range": target.reduce_range,
+        "budget_met": not best.failures,
+        "budget_failure": "; ".join(best.failures),
+        "float_layers": ", ".join(node.name for node in model.graph.node if node.name in best.float_layers),
+        "fitted_graphs": result.fitted,
+        "refined_ranges": result.refined_ranges,
+        **{f"calibration_{name}": value for name, value in best.figures.items() if name in CALIBRATION_FIGURES},
+        **fused,
+    }
