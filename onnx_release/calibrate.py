@@ -161,7 +161,7 @@ def percentile_range(counts: np.ndarray, edges: np.ndarray, percentile: float) -
 
 
 def entropy_range(counts: np.ndarray, edges: np.ndarray) -> Range:
-    """The window around 0 whose ENTROPY_LEVELS levels lose the least information: the least Kullback-Leibler divergence.
+    """The window around 0 whose ENTROPY_LEVELS levels lose the least information, by Kullback and Leibler.
 
     P is the histogram in the window, with what lies outside added to its ends; Q is the same histogram brought to
     ENTROPY_LEVELS levels and spread over the bins that are not empty. Source: Migacz, 8-bit inference with TensorRT,

@@ -49,7 +49,17 @@ def speedup_chart(speedups: dict[str, tuple[float, float, float]]) -> str:
     return finish(figure, axes)
 
 
-def new_chart(rows: int) -> tuple[Figure, Axes]:
+def error_chart(layers: list[tuple[str, float]]) -> str:
+    """A bar for each layer: the power of the error that it adds, in per cent of its output's; NaN has no bar."""
+    figure, axes = new_chart(max(len(layers), 1) * 0.6)
+    positions = np.arange(len(layers)) + 1
+    axes.barh(positions, [added * 100 for _, added in layers], height=0.6, color=ACCENT)
+    axes.set_yticks(positions, [name for name, _ in layers])
+    axes.set_xlabel("error that the layer adds, % of its output's power")
+    return finish(figure, axes)
+
+
+def new_chart(rows: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7.2, 0.9 + 0.5 * rows), layout="constrained")
     return figure, figure.subplots()
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxconverter_common.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
 from onnx_release.activations import constant_values, cut, float_values, session_of, value_types
 from onnx_release.errors import DataError
 from onnx_release.files import replacing_folder
 from onnx_release.graph import check_file, load_model, model_size_mb, save_model
+from onnx_release.layers import set_array
 from onnx_release.params import Fp16
 from onnx_release.precision import check_not_float16, check_not_quantized
 from onnx_release.samples import SampleFile, with_batch_axis
@@ -153,10 +154,9 @@ def subgraph_inputs(node: NodeProto) -> set[str]:
 
 
 def overflows(model: ModelProto, converted: ModelProto, samples: SampleFile) -> set[str]:
-    """Nodes of `model` where NaN or infinity begins in `converted`, and their takers, on the first such sample."""
-    produced = {name for node in converted.graph.node for name in node.output}
-    names = [name for name in float_values(model) if name in produced]
-    session = session_of(cut(converted, names))
+    """Nodes of `model` where NaN or infinity begins in float16, and their takers, on the first sample with any."""
+    names = float_values(model)
+    session = session_of(cut(rounding_as(model, converted), names))
     for index in range(len(samples)):
         values = run_session(session, with_batch_axis(samples.inputs(index)))
         bad = {name for name, array in values.items() if not np.isfinite(array).all()}
@@ -164,6 +164,43 @@ def overflows(model: ModelProto, converted: ModelProto, samples: SampleFile) -> 
         if first:
             return {node.name for node in model.graph.node if first & {*node.output, *node.input}}
     return set()
+
+
+def rounding_as(model: ModelProto, converted: ModelProto) -> ModelProto:
+    """The float32 `model` with each value rounded to float16 that has this type in `converted`.
+
+    ONNX Runtime has next to no float16 kernels on CPUs: it computes in float32 and leaves the rounding out where it
+    can. This graph shows what a device that computes in float16 would.
+    """
+    types = value_types(converted)
+    floats = float_values(model)
+    half = {name for name in floats if types.get(name) == TensorProto.FLOAT16}
+    weights = {tensor.name: tensor for tensor in converted.graph.initializer}
+    result = ModelProto()
+    result.CopyFrom(model)
+    for tensor in result.graph.initializer:
+        other = weights.get(tensor.name)
+        if is_float(tensor) and other is not None and other.data_type == TensorProto.FLOAT16:
+            set_array(tensor, numpy_helper.to_array(other).astype(np.float32))
+    nodes = list(result.graph.node)
+    del result.graph.node[:]
+
+    def add_rounding(before: str, after: str) -> None:
+        result.graph.node.append(helper.make_node("Cast", [before], [f"{after}_half"], to=TensorProto.FLOAT16))
+        result.graph.node.append(helper.make_node("Cast", [f"{after}_half"], [after], to=TensorProto.FLOAT))
+
+    inputs = {value.name: f"{value.name}_rounded" for value in model.graph.input if value.name in floats}
+    for name, after in inputs.items():
+        add_rounding(name, after)
+    for node in nodes:
+        exact = {name: f"{name}_exact" for name in node.output if name in half}
+        if exact:
+            node.input[:] = [inputs.get(name, name) for name in node.input]
+        node.output[:] = [exact.get(name, name) for name in node.output]
+        result.graph.node.append(node)
+        for name, before in exact.items():
+            add_rounding(before, name)
+    return result
 
 
 def metrics(model: ModelProto, converted: ModelProto, overflowing: set[str], params: Fp16) -> dict[str, Any]:

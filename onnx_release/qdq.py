@@ -25,7 +25,7 @@ Ranges = Mapping[str, tuple[float, float]]
 
 
 def insert_qdq(model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]) -> ModelProto:
-    """A quantized copy of `model`, `float_nodes` apart: weights one scale an output channel, activations one a tensor."""
+    """A quantized copy of `model`, `float_nodes` apart: a scale for each output channel, and for each activation."""
     source = ModelProto()
     source.CopyFrom(model)
     limits = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
@@ -106,9 +106,10 @@ def is_quantized(node: NodeProto, makers: Mapping[str, NodeProto]) -> bool:
 
 
 def with_float_layers(quantized: ModelProto, model: ModelProto, names: Collection[str]) -> ModelProto:
-    """A copy of `quantized` in which the named layers compute in float, on inputs and with weights as in `model`.
+    """A copy of `quantized` in which the named layers have the weights and biases of `model`, and so compute in float.
 
-    What they give is still quantized: an estimate, quickly made, of `insert_qdq` with these `float_nodes`.
+    What they take and give is still quantized, since the ReLU6 before a QuantizeLinear is only in its range: an
+    estimate, quickly made, of `insert_qdq` with these `float_nodes`.
     """
     result = ModelProto()
     result.CopyFrom(quantized)
@@ -124,6 +125,4 @@ def with_float_layers(quantized: ModelProto, model: ModelProto, names: Collectio
                 copy.name = name if name not in known and name not in makers else f"{name}_float"
                 result.graph.initializer.append(copy)
                 node.input[index] = copy.name
-            elif node.input[index] in makers and makers[node.input[index]].op_type == "DequantizeLinear":
-                node.input[index] = makers[makers[node.input[index]].input[0]].input[0]
     return result

@@ -7,15 +7,17 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from onnx_release.charts import latency_chart, speedup_chart
+from onnx_release.charts import error_chart, latency_chart, speedup_chart
 from onnx_release.files import read_json
 from onnx_release.graph import describe, model_size_mb
 from onnx_release.metrics import METRICS
-from onnx_release.params import Params
+from onnx_release.params import Budget, Params
 from onnx_release.paths import HARDWARE, PIPELINE_BENCHMARK, PLOTS, variant_model
 from onnx_release.paths import METRICS as METRICS_FOLDER
 from onnx_release.variants import BASE, SHIPPABLE, VARIANTS
 
+# Layers in the chart of what adds error.
+LISTED = 15
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -32,7 +34,11 @@ class Results:
     benchmark: dict[str, Any]
     prepare: dict[str, Any]
     slim: dict[str, Any]
-    operators: list[tuple[str, int, int]]
+    fp16: dict[str, Any]
+    quantize_dynamic: dict[str, Any]
+    quantize_static: dict[str, Any]
+    layers: list[dict[str, Any]]
+    operators: list[tuple[str, list[int]]]
     hardware: dict[str, Any]
     params: Params
     latencies: dict[str, Any]
@@ -63,6 +69,12 @@ def collect(params: Params) -> Results:
         benchmark=benchmark,
         prepare=read_json(METRICS_FOLDER / "prepare.json"),
         slim=read_json(METRICS_FOLDER / "slim.json"),
+        fp16=read_json(METRICS_FOLDER / "fp16.json"),
+        quantize_dynamic=read_json(METRICS_FOLDER / "quantize_dynamic.json"),
+        quantize_static=read_json(METRICS_FOLDER / "quantize_static.json"),
+        layers=worst_layers(
+            pd.read_csv(PLOTS / "explain/int8_static.csv", keep_default_na=False, na_values={"added": ""})
+        ),
         operators=operator_changes(),
         hardware=read_json(HARDWARE),
         params=params,
@@ -107,11 +119,27 @@ def describe_speedup(timing: dict[str, Any]) -> str:
     return f"{timing['speedup_vs_eager']:.2f} times as fast as"
 
 
-def operator_changes() -> list[tuple[str, int, int]]:
-    """Each operator with its count in the exported and in the slimmed graph."""
-    before, after = (describe(variant_model(variant))["operators"] for variant in ("export", "fp32"))
-    names = sorted({*before, *after}, key=lambda name: (-before.get(name, 0), name))
-    return [(name, before.get(name, 0), after.get(name, 0)) for name in names]
+def describe_budget(budget: Budget) -> str:
+    """The bounds in words."""
+    bounds = {
+        "at least {:.0%} of the samples keep PyTorch's answer": budget.agreement,
+        "at most {:.1%} of accuracy is lost": budget.accuracy_drop,
+        "the SQNR is at least {:g} dB": budget.sqnr_db,
+    }
+    return ", ".join(text.format(value) for text, value in bounds.items() if value is not None)
+
+
+def worst_layers(steps: pd.DataFrame) -> list[dict[str, Any]]:
+    """The steps that add the most error, as `onnx_release.explain` gives them; those that are not finite first."""
+    order = steps["added"].sort_values(ascending=False, na_position="first").index[:LISTED]
+    return [{str(key): value for key, value in row.items()} for row in steps.loc[order].to_dict("records")]
+
+
+def operator_changes() -> list[tuple[str, list[int]]]:
+    """Each operator with its count in the graph of every variant."""
+    graphs = [describe(variant_model(variant))["operators"] for variant in VARIANTS]
+    names = sorted({name for graph in graphs for name in graph}, key=lambda name: (-graphs[0].get(name, 0), name))
+    return [(name, [graph.get(name, 0) for graph in graphs]) for name in names]
 
 
 def render_html(results: Results) -> str:
@@ -126,7 +154,10 @@ def render_html(results: Results) -> str:
                 (BASE, results.base, None),
                 *((row["name"], row["timing"], row["size_mb"]) for row in results.rows),
             ],
+            variants=VARIANTS,
+            budget=describe_budget(results.params.budget),
             latency_chart=latency_chart(results.latencies),
+            error_chart=error_chart([(f"{row['node']} {row['module']}", row["added"]) for row in results.layers]),
             speedup_chart=speedup_chart(
                 {name: speedup_figures(results.benchmark[name]) for name in (BASE, *VARIANTS)},
             ),

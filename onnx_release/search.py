@@ -39,6 +39,9 @@ FIT_SHARE = 0.2
 REFINE_SHARE = 0.15
 # Calibration samples, which everything here is fitted to, flatter by up to 1 dB against others (docs/quantization.md).
 MARGIN_DB = 1.0
+# What neighbours at the head of a network gain, at least, over their estimate when the weights behind are fitted anew:
+# with the weights at hand, these still make good an error that is no longer there (docs/quantization.md).
+SLACK_DB = 1.0
 FEWEST_SAMPLES = 8
 # What only compares two figures on the same samples does with few.
 FEW_SAMPLES = 32
@@ -81,7 +84,7 @@ def search(model: ModelProto, ranges: Ranges, target: Target, judge: Judge, budg
     macs = multiply_adds(model, judge)
     total = budget.minutes * 60 * MACS_PER_SECOND / max(sum(macs.values()), 1)
     work = Work(total)
-    bounds = with_margin(budget)
+    bounds = with_margin(budget, MARGIN_DB)
     # For every layer, a fit runs half of each of two graphs, in the mean.
     used = spread(len(judge.samples), int(total * FIT_SHARE / max(len(macs), 1)) - OPENING)
     fit_runs = len(macs) * (len(used) + OPENING)
@@ -108,7 +111,8 @@ def search(model: ModelProto, ranges: Ranges, target: Target, judge: Judge, budg
             quantized = insert_qdq(model, ranges, target, float_layers)
             copy_fit(everything, quantized, model)
             work.spend(len(judge.samples) + OPENING)
-            return judged(quantized, float_layers, judge, bounds)
+            head = len(float_layers) > 1 and float_layers == frozenset(list(macs)[: len(float_layers)])
+            return judged(quantized, float_layers, judge, with_margin(bounds, -SLACK_DB) if head else bounds)
 
         for float_layers in candidates(gains, macs, estimate, work):
             if tried > 1 and work.left < fit_runs + total * REFINE_SHARE:
@@ -125,11 +129,11 @@ def search(model: ModelProto, ranges: Ranges, target: Target, judge: Judge, budg
     return Result(best, tried, len(factors) if best.model is refined else 0)
 
 
-def with_margin(budget: Budget) -> Budget:
-    """The budget that calibration samples must keep, for others to keep the real one."""
+def with_margin(budget: Budget, margin_db: float) -> Budget:
+    """The same budget, but for so much more SQNR."""
     if budget.sqnr_db is None:
         return budget
-    return budget.model_copy(update={"sqnr_db": budget.sqnr_db + MARGIN_DB})
+    return budget.model_copy(update={"sqnr_db": budget.sqnr_db + margin_db})
 
 
 def sensitivities(

@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from onnx_release.params import Params
-from onnx_release.variants import SHIPPABLE, VARIANTS
+from onnx_release.variants import REDUCED, SHIPPABLE, VARIANTS
 from tests.imports import ROOT, imported_files, third_party
 from tools.readme import pipeline_picture, source_files, updated
 
@@ -62,6 +62,7 @@ def test_metrics_stay_in_git(stage):
 
 def test_every_variant_is_validated_timed_and_reported():
     assert tuple(STAGES["validate"]["matrix"]["variant"]) == VARIANTS
+    assert tuple(STAGES["explain"]["matrix"]["variant"]) == REDUCED
     assert set(SHIPPABLE) < set(VARIANTS)
     for variant in VARIANTS:
         assert f"artifacts/{variant}" in STAGES["benchmark"]["deps"]

@@ -3,17 +3,20 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from onnx_release.params import load_params
+from onnx_release.params import Budget, load_params
 from onnx_release.report import (
     Results,
+    describe_budget,
     describe_verdict,
     number,
     percent,
     render_html,
     render_markdown,
     summarise,
+    worst_layers,
 )
 from tests.imports import ROOT
 
@@ -64,7 +67,7 @@ def make(monkeypatch):
     """Results with these rows."""
     monkeypatch.chdir(ROOT)
 
-    def results(*rows, model="net"):
+    def results(*rows, model="net", **static):
         summary = summarise(list(rows))
         base = timing(1.0, 1.0, 1.0)
         return Results(
@@ -84,7 +87,15 @@ def make(monkeypatch):
             },
             prepare={"evaluation_samples": 200, "evaluation_groups": 20, "evaluation_labelled": 20},
             slim={"nodes_before": 120, "nodes_after": 99},
-            operators=[("Conv", 52, 52), ("Identity", 3, 0)],
+            operators=[("Conv", [52, 52, 52, 52, 2]), ("Identity", [3, 0, 0, 0, 0])],
+            fp16={"fp16_nodes": 98, "float_nodes": 1, "blocked": "node_mean"},
+            quantize_dynamic={"quantized_nodes": 1, "float_nodes": 98},
+            quantize_static={
+                **{"target": "avx2", "weight_type": "int8", "activation_type": "uint8", "reduce_range": True},
+                **{"quantized_nodes": 60, "fused_nodes": 59, "unfused": "node_mean (ReduceMean): no kernel"},
+                **{"float_layers": "node_first", "budget_met": True, "budget_failure": "", **static},
+            },
+            layers=[{"node": "node_worst", "module": "features.3", "added": 0.02}],
             hardware={"cpu": "a CPU", "gpus": [], "cores": 2, "packages": {"numpy": "2"}},
             params=load_params(),
             latencies={name: np.array([1.0, 2.0, 3.0]) for name in ("torch_eager", "export", "fp32")},
@@ -170,3 +181,29 @@ def test_what_a_model_is_called_is_text(make):
 def test_numbers_are_short_and_none_is_a_dash():
     assert [number(value) for value in (0.0123456, 2.0, 123.4, 12345.6, None)] == ["0.0123", "2", "123", "12,346", "–"]
     assert [percent(value) for value in (0.8316, 1.0, None)] == ["83.2 %", "100.0 %", "–"]
+
+
+def test_the_page_says_what_became_of_the_bits(make):
+    page = render_html(make(row("export", **CLASSES), row("fp32", **CLASSES)))
+    assert "node_mean stayed in float32" in page
+    assert "int8 weights of 7 bits, uint8 activations" in page
+    assert "runs 59 of its 60 quantized nodes on integers, but not node_mean (ReduceMean): no kernel" in page
+    assert "The search keeps node_first in float." in page
+    assert "node_worst features.3" in page and "did not meet the budget" not in page
+
+
+def test_a_missed_budget_is_on_the_page(make):
+    page = render_html(make(row("export"), row("fp32"), budget_met=False, budget_failure="the SQNR is 12 dB"))
+    assert "It did not meet the budget: the SQNR is 12 dB." in page
+
+
+def test_the_worst_layers_come_first_and_those_that_are_not_finite_before_them():
+    steps = pd.DataFrame({"node": ["a", "b", "c"], "added": [0.1, None, 0.3]})
+    assert [layer["node"] for layer in worst_layers(steps)] == ["b", "c", "a"]
+
+
+def test_the_budget_in_words():
+    bounds = {"agreement": 0.9, "accuracy_drop": None, "sqnr_db": 19.5, "minutes": 1}
+    assert describe_budget(Budget(**bounds)) == (
+        "at least 90% of the samples keep PyTorch's answer, the SQNR is at least 19.5 dB"
+    )

@@ -7,6 +7,7 @@ from onnx import helper
 
 from onnx_release.files import write_json
 from onnx_release.paths import METRICS
+from onnx_release.variants import VARIANTS
 from tests.clone import run
 from tests.imports import ROOT
 from tools import repro
@@ -48,13 +49,16 @@ def test_inspect_names_a_file_that_it_cannot_read(tmp_path, content):
 
 
 @pytest.mark.parametrize(("failure", "code"), [("", 0), ("logits is off by 3", 1)])
-def test_the_gate_lists_what_failed(tmp_path, failure, code):
-    write_json(tmp_path / "metrics/validate/export.json", {"passed": True, "failure": ""})
-    write_json(tmp_path / "metrics/validate/fp32.json", {"passed": not failure, "failure": failure})
+@pytest.mark.parametrize("missed", ["", "the SQNR is 12 dB"])
+def test_the_gate_lists_what_failed(tmp_path, failure, code, missed):
+    for variant in VARIANTS:
+        bad = failure if variant == "fp32" else ""
+        write_json(tmp_path / f"metrics/validate/{variant}.json", {"passed": not bad, "failure": bad})
+    write_json(tmp_path / "metrics/quantize_static.json", {"budget_met": not missed, "budget_failure": missed})
     result = run(tmp_path, "tools.gate", env={"PYTHONPATH": str(ROOT)})
-    assert result.returncode == code
+    assert result.returncode == max(code, int(bool(missed)))
     assert "export: passed" in result.stdout
-    assert failure in result.stdout
+    assert failure in result.stdout and missed in result.stdout
 
 
 def test_the_gate_says_what_to_run_where_nothing_was_validated(tmp_path):

@@ -1,0 +1,23 @@
+"""Measure where a variant of fewer bits leaves the float model: a row for each step of the graph."""
+
+import argparse
+
+import pandas as pd
+
+from onnx_release.command import run_tool
+from onnx_release.explain import explain_variant
+from onnx_release.files import replacing
+from onnx_release.paths import PLOTS
+from onnx_release.variants import REDUCED
+
+
+def main(arguments: argparse.Namespace) -> None:
+    rows = explain_variant(arguments.variant)
+    with replacing(PLOTS / "explain" / f"{arguments.variant}.csv") as partial:
+        pd.DataFrame(rows).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("variant", choices=REDUCED)
+    run_tool(main, parser)

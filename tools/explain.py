@@ -1,0 +1,59 @@
+"""Show which layers of a variant add the most error, and where it first leaves its reference."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from onnx_release.command import run_tool
+from onnx_release.explain import explain_variant, first_beyond
+from onnx_release.variants import REFERENCES
+
+
+def main(arguments: argparse.Namespace) -> None:
+    rows = explain_variant(arguments.variant)
+    print(ranking(rows, arguments.top))
+    print()
+    print(departure(rows, arguments.bound))
+
+
+def ranking(rows: Sequence[Mapping[str, Any]], top: int) -> str:
+    """The steps that add the most error as a table; NaN and infinity first."""
+    worst = sorted(rows, key=lambda row: float("-inf") if row["added"] is None else -row["added"])[:top]
+    lines = [
+        ["node", "operators", "error added", "so far, dB", "range", "weight spread", "module", "source"],
+        *(
+            [
+                row["node"],
+                row["operators"],
+                "not finite" if row["added"] is None else f"{row['added']:.2%}",
+                "same" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}",
+                f"{row['low']:.3g} to {row['high']:.3g}",
+                "" if row["weight_spread"] is None else f"{row['weight_spread']:.1f}",
+                row["module"],
+                row["source"],
+            ]
+            for row in worst
+        ),
+    ]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def departure(rows: Sequence[Mapping[str, Any]], bound_db: float) -> str:
+    """One sentence on the first step beyond the bound."""
+    row = first_beyond(rows, bound_db)
+    if row is None:
+        return f"No step is further from the reference than {bound_db:g} dB."
+    where = f", {row['module']} at {row['source']}" if row["module"] else ""
+    found = "is not finite" if row["sqnr_db"] is None else f"has {row['sqnr_db']:.1f} dB"
+    return f"The first step beyond {bound_db:g} dB is {row['node']} ({row['operators']}{where}): it {found}."
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("variant", choices=REFERENCES)
+    parser.add_argument("--top", type=int, default=20, help="how many layers to list (20)")
+    parser.add_argument("--bound", type=float, default=20.0, help="the SQNR in dB that a step must keep (20)")
+    run_tool(main, parser)
