@@ -34,6 +34,8 @@ from onnx_release.targets import Target
 
 # Multiply-adds a second of float32, on two cores of 2020: what turns minutes into work.
 MACS_PER_SECOND = 50e9
+# What a run costs beside its multiply-adds, as so many of them: a fifth of a millisecond.
+OVERHEAD_MACS = 10e6
 # One fit takes this share of the work, and the refinement of the ranges has at least this one.
 FIT_SHARE = 0.2
 REFINE_SHARE = 0.15
@@ -82,7 +84,7 @@ class Result:
 def search(model: ModelProto, ranges: Ranges, target: Target, judge: Judge, budget: Budget) -> Result:
     """The first fitted graph that meets the budget, or else the one with the best SQNR, with its ranges refined."""
     macs = multiply_adds(model, judge)
-    total = budget.minutes * 60 * MACS_PER_SECOND / max(sum(macs.values()), 1)
+    total = budget.minutes * 60 * MACS_PER_SECOND / (sum(macs.values()) + OVERHEAD_MACS)
     work = Work(total)
     bounds = with_margin(budget, MARGIN_DB)
     # For every layer, a fit runs half of each of two graphs, in the mean.

@@ -3,6 +3,7 @@
 Its input has one channel that is much larger than the others, and its bottleneck one that is much smaller.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,10 @@ class Data:
         return softmax_prediction(outputs["y"], top=CLASSES)
 
 
-def save_network(save_graph, name: str = "model.onnx") -> Path:
+def save_network(save_graph: Callable[..., Path], name: str = "model.onnx") -> Path:
     random = np.random.default_rng(0)
 
-    def weight(*shape):
+    def weight(*shape: int) -> np.ndarray:
         return random.normal(size=shape, scale=1 / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
 
     project, inner = weight(4, 8, 1, 1), weight(4, 4, 1, 1)

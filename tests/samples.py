@@ -1,5 +1,6 @@
 """Prepared samples for graphs with one input: arrays without their batch axis, written as the pipeline does."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from onnx_release.array_files import writing_arrays
 from onnx_release.samples import SampleFile, sample_key
 
 
-def save_samples(path: Path, arrays, name: str = "x") -> SampleFile:
+def save_samples(path: Path, arrays: Sequence[np.ndarray], name: str = "x") -> SampleFile:
     """Unchecked, so that a test can write bad ones."""
     with writing_arrays(path) as writer:
         for index, array in enumerate(arrays):

@@ -203,7 +203,7 @@ def test_the_worst_layers_come_first_and_those_that_are_not_finite_before_them()
 
 
 def test_the_budget_in_words():
-    bounds = {"agreement": 0.9, "accuracy_drop": None, "sqnr_db": 19.5, "minutes": 1}
-    assert describe_budget(Budget(**bounds)) == (
+    budget = Budget(agreement=0.9, accuracy_drop=None, sqnr_db=19.5, minutes=1)
+    assert describe_budget(budget) == (
         "at least 90% of the samples keep PyTorch's answer, the SQNR is at least 19.5 dB"
     )

@@ -1,0 +1,147 @@
+"""Static INT8 against onnxruntime's own recipes on the same photographs, and what more minutes of search buy.
+
+    python -m benchmarks.quantization           # the recipes and the pipeline's int8_static, about five minutes
+    python -m benchmarks.quantization --curve   # the search at several budget.minutes, about ten more
+
+writes benchmarks/quantization.json and benchmarks/quantization_curve.json. Every model is calibrated on the calibration
+samples and judged on the evaluation samples, whose photographs are others: agreement and SQNR against the float32 ONNX
+model. Latency is at batch 1, each model in a process of its own, as a ratio to float32 in interleaved rounds. Needs
+`make repro` to have run.
+"""
+
+import argparse
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+from threadpoolctl import threadpool_limits
+
+from benchmarks.calibration import Reader, onnxruntime_ranges
+from onnx_release.benchmark import Measurement, measure, real_batches
+from onnx_release.command import run_tool
+from onnx_release.contenders import Contender
+from onnx_release.files import read_json, write_json
+from onnx_release.graph import save_model
+from onnx_release.hardware import machine_name
+from onnx_release.judge import Judge
+from onnx_release.model_data import load_data
+from onnx_release.params import Params, load_params
+from onnx_release.paths import CALIBRATED, CALIBRATION, EVALUATION, HARDWARE, RANGES, RAW, variant_model
+from onnx_release.qdq import insert_qdq
+from onnx_release.samples import SampleFile
+from onnx_release.search import search
+from onnx_release.spec import load_spec
+from onnx_release.targets import TARGETS, Target, choose_target, runnable
+
+RESULT = Path("benchmarks/quantization.json")
+CURVE = Path("benchmarks/quantization_curve.json")
+MINUTES = (0.5, 1, 2, 4)
+MINMAX_SAMPLES = 64  # onnxruntime's MinMax holds every activation of all of them
+
+
+def main(arguments: argparse.Namespace) -> None:
+    logging.getLogger().setLevel(logging.ERROR)
+    params = load_params()
+    hardware = read_json(HARDWARE)
+    judge = Judge(variant_model("fp32"), load_spec(params.model), load_data(params.model), SampleFile(EVALUATION))
+    if arguments.curve:
+        result: dict[str, Any] = {"minutes": curve(params, judge, hardware)}
+        path = CURVE
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            result = {"models": compare(params, judge, hardware, Path(folder))}
+        path = RESULT
+    result = {"model": params.model, "machine": machine_name(hardware), **result}
+    write_json(path, result)
+    print(json.dumps(result, indent=2))
+
+
+def compare(params: Params, judge: Judge, hardware: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Figures of every model by name; `latency` is the median ratio to float32."""
+    models = {"fp32": variant_model("fp32"), "int8_static": variant_model("int8_static"), **recipes(folder)}
+    raw, threads = RAW / params.model, hardware["cores"]
+    entries = [Contender(name, "onnx", str(path), raw, threads) for name, path in models.items()]
+    batches = real_batches(judge.samples, 1, [tensor.name for tensor in judge.spec.inputs])
+    measurements = measure(entries, batches, params.benchmark)
+    return {
+        name: {**evaluation_figures(judge, onnx.load(path)), "latency": ratio(measurements[name], measurements["fp32"])}
+        for name, path in models.items()
+        if name != "fp32"
+    }
+
+
+def evaluation_figures(judge: Judge, model: onnx.ModelProto) -> dict[str, float]:
+    figures = judge.figures(model, range(len(judge.samples)))
+    return {"agreement": figures["agreement"], "sqnr_db": figures["sqnr_db"]}
+
+
+def ratio(one: Measurement, other: Measurement) -> float:
+    """The median over rounds of the ratio of the rounds' medians."""
+    rounds = zip(one.rounds, other.rounds, strict=True)
+    return float(np.median([np.median(turn) / np.median(base) for turn, base in rounds]))
+
+
+def recipes(folder: Path) -> dict[str, Path]:
+    """Models that onnxruntime's quantizer makes of the float32 model without more ado."""
+    source, samples = variant_model("fp32"), SampleFile(CALIBRATION)
+    step = -(-len(samples) // MINMAX_SAMPLES)
+    kinds = {
+        "onnxruntime S8S8 MinMax, its defaults": {},
+        "onnxruntime U8S8 per-channel MinMax": {"activation_type": QuantType.QUInt8, "per_channel": True},
+        "onnxruntime U8S8 per-channel MinMax reduce_range": {
+            **{"activation_type": QuantType.QUInt8, "per_channel": True, "reduce_range": True},
+        },
+    }
+    made = {}
+    for index, (name, options) in enumerate(kinds.items()):
+        path = folder / f"{index}.onnx"
+        reader = Reader(samples, range(0, len(samples), step))
+        quantize_static(
+            *(str(source), str(path), reader),
+            quant_format=QuantFormat.QDQ,
+            calibrate_method=CalibrationMethod.MinMax,
+            **{"weight_type": QuantType.QInt8, **options},
+        )
+        made[name] = path
+    percentile = onnxruntime_ranges(source, samples, load_params().calibrate)
+    limits = {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high, _) in percentile.items()}
+    for target in (TARGETS["avx2"], TARGETS["vnni"]):
+        name = f"onnxruntime U8S8 per-channel Percentile{' reduce_range' if target.reduce_range else ''}"
+        made[name] = save_quantized(source, limits, target, folder / target.name)
+    return made
+
+
+def save_quantized(source: Path, limits: dict[str, tuple[float, float]], target: Target, folder: Path) -> Path:
+    folder.mkdir()
+    return save_model(insert_qdq(onnx.load(source), limits, target, []), folder)
+
+
+def curve(params: Params, judge: Judge, hardware: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the search finds for each kind of x86 CPU that this one can stand for, by minutes of work."""
+    judge_by_calibration = Judge(variant_model("fp32"), judge.spec, judge.data, SampleFile(CALIBRATION))
+    model, ranges = onnx.load(CALIBRATED / "model.onnx"), read_json(RANGES)["ranges"]
+    rows = []
+    for target in (choose_target(name, hardware) for name in runnable(hardware)):
+        for minutes in MINUTES:
+            budget = params.budget.model_copy(update={"minutes": minutes})
+            with threadpool_limits(limits=1):
+                best = search(model, ranges, target, judge_by_calibration, budget).best
+            rows.append(
+                {
+                    **{"target": target.name, "minutes": minutes, "float_layers": len(best.float_layers)},
+                    **{"budget_met": not best.failures, "calibration_sqnr_db": best.figures["sqnr_db"]},
+                    **evaluation_figures(judge, best.model),
+                }
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--curve", action="store_true", help="measure what more minutes buy")
+    run_tool(main, parser)
