@@ -1,5 +1,6 @@
 """What a variant of fewer bits may lose, and whether it keeps within that."""
 
+import math
 from typing import Any
 
 from onnx_release.errors import ParameterError
@@ -16,13 +17,20 @@ def check_budget(budget: Budget, spec: Spec) -> None:
         )
 
 
-def over_budget(metrics: dict[str, Any], budget: Budget) -> list[str]:
-    """What is lost beyond the budget, a sentence each; a figure that is not there or not finite is beyond any."""
+def over_budget(metrics: dict[str, Any], budget: Budget, margin_db: float = 0.0) -> list[str]:
+    """What is lost beyond the budget, a sentence each; an error that is not finite is beyond any.
+
+    `margin_db` is asked for on top of `budget.sqnr_db`.
+    """
     failures = []
     if metrics["sqnr_db"] is None and metrics["max_abs_error"] is None:
         failures.append("an output holds NaN or infinity")
-    elif budget.sqnr_db is not None and metrics["sqnr_db"] is not None and metrics["sqnr_db"] < budget.sqnr_db:
-        failures.append(f"the SQNR is {metrics['sqnr_db']:.3g} dB, budget.sqnr_db is {budget.sqnr_db:g}")
+    elif (
+        budget.sqnr_db is not None
+        and (math.inf if metrics["sqnr_db"] is None else metrics["sqnr_db"]) < budget.sqnr_db + margin_db
+    ):
+        margin = f" and the margin {margin_db:g}" if margin_db else ""
+        failures.append(f"the SQNR is {metrics['sqnr_db']:.3g} dB, budget.sqnr_db is {budget.sqnr_db:g}{margin}")
     if budget.agreement is not None and metrics.get("agreement", 1.0) < budget.agreement:
         failures.append(
             f"{metrics['agreement']:.3g} of the samples keep PyTorch's answer, budget.agreement is {budget.agreement:g}"

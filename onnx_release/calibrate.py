@@ -127,14 +127,16 @@ def sample_extremes(values: Mapping[str, np.ndarray], index: int) -> dict[str, R
 def histogram(values: np.ndarray, limit: float, bins: int) -> np.ndarray:
     """How many values fall into each of `bins` equal bins between -limit and limit: int64 [bins].
 
-    A multiplication finds the bin, which is what makes it faster than numpy.histogram's search over the edges.
+    `limit` is the largest magnitude among the values. One multiplication finds the bin, where numpy.histogram also
+    compares each value with the edges around it.
     """
     if limit == 0:
         return np.bincount([bins // 2], weights=[values.size], minlength=bins).astype(np.int64)
     positions = values.ravel() * np.float32(bins / (2 * limit))
     positions += np.float32(bins / 2)
-    np.clip(positions, 0, bins - 1, out=positions)  # rounding may carry the extremes over the edge
-    return np.bincount(positions.astype(np.int32), minlength=bins)
+    counts = np.bincount(positions.astype(np.intp), minlength=bins + 1)
+    counts[bins - 1] += counts[bins]  # the limit itself
+    return counts[:bins]
 
 
 def choose_range(extreme: Range, counts: np.ndarray | None, params: Calibrate) -> Range:
@@ -154,10 +156,14 @@ def choose_range(extreme: Range, counts: np.ndarray | None, params: Calibrate) -
 
 def percentile_range(counts: np.ndarray, edges: np.ndarray, percentile: float) -> Range:
     """Half of the 100 - `percentile` per cent of the values are left out at either end, as in ONNX Runtime."""
+    if percentile == 100:
+        return float(edges[0]), float(edges[-1])
     shares = np.cumsum(counts) / counts.sum()
     tail = (100 - percentile) / 200
     left, right = np.searchsorted(shares, [tail, 1 - tail])
-    return float(edges[left]), float(edges[min(right + 1, len(edges) - 1)])
+    if edges[right] <= 0:
+        right += 1  # all but the tail is in the bin above 0
+    return float(edges[left]), float(edges[right])
 
 
 def entropy_range(counts: np.ndarray, edges: np.ndarray) -> Range:

@@ -86,7 +86,6 @@ def search(model: ModelProto, ranges: Ranges, target: Target, judge: Judge, budg
     macs = multiply_adds(model, judge)
     total = budget.minutes * 60 * MACS_PER_SECOND / (sum(macs.values()) + OVERHEAD_MACS)
     work = Work(total)
-    bounds = with_margin(budget, MARGIN_DB)
     # For every layer, a fit runs half of each of two graphs, in the mean.
     used = spread(len(judge.samples), int(total * FIT_SHARE / max(len(macs), 1)) - OPENING)
     fit_runs = len(macs) * (len(used) + OPENING)
@@ -96,7 +95,7 @@ def search(model: ModelProto, ranges: Ranges, target: Target, judge: Judge, budg
         quantized = insert_qdq(model, ranges, target, float_layers)
         fit_weights(model, quantized, ranges, target, judge.samples, used)
         work.spend(fit_runs)
-        trial = judged(quantized, float_layers, judge, bounds)
+        trial = judged(quantized, float_layers, judge, budget)
         say(trial)
         return trial
 
@@ -114,7 +113,7 @@ def search(model: ModelProto, ranges: Ranges, target: Target, judge: Judge, budg
             copy_fit(everything, quantized, model)
             work.spend(len(judge.samples) + OPENING)
             head = len(float_layers) > 1 and float_layers == frozenset(list(macs)[: len(float_layers)])
-            return judged(quantized, float_layers, judge, with_margin(bounds, -SLACK_DB) if head else bounds)
+            return judged(quantized, float_layers, judge, budget, MARGIN_DB - SLACK_DB if head else MARGIN_DB)
 
         for float_layers in candidates(gains, macs, estimate, work):
             if tried > 1 and work.left < fit_runs + total * REFINE_SHARE:
@@ -126,16 +125,9 @@ def search(model: ModelProto, ranges: Ranges, target: Target, judge: Judge, budg
                 break
     names = [name for name in float_values(model) if name in quantized_activations(best.model)]
     refined, factors = refine_ranges(best.model, names, score, lambda: work.left > 0)
-    best = better(best, judged(refined, best.float_layers, judge, bounds))
+    best = better(best, judged(refined, best.float_layers, judge, budget))
     say(best)
     return Result(best, tried, len(factors) if best.model is refined else 0)
-
-
-def with_margin(budget: Budget, margin_db: float) -> Budget:
-    """The same budget, but for so much more SQNR."""
-    if budget.sqnr_db is None:
-        return budget
-    return budget.model_copy(update={"sqnr_db": budget.sqnr_db + margin_db})
 
 
 def sensitivities(
@@ -177,9 +169,11 @@ def candidates(
     return [trial.float_layers for trial in (*meeting, *others)]
 
 
-def judged(quantized: ModelProto, float_layers: frozenset[str], judge: Judge, budget: Budget) -> Trial:
+def judged(
+    quantized: ModelProto, float_layers: frozenset[str], judge: Judge, budget: Budget, margin_db: float = MARGIN_DB
+) -> Trial:
     figures = judge.figures(quantized, range(len(judge.samples)))
-    return Trial(quantized, float_layers, figures, over_budget(figures, budget))
+    return Trial(quantized, float_layers, figures, over_budget(figures, budget, margin_db))
 
 
 def better(one: Trial, other: Trial) -> Trial:

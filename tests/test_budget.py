@@ -31,6 +31,13 @@ def test_a_figure_beyond_its_bound_is_said(bounds, message):
     assert over_budget(FIGURES, budget(**bounds)) == [message]
 
 
+def test_a_margin_is_asked_for_on_top_and_named():
+    assert over_budget(FIGURES, budget(sqnr_db=19), margin_db=1) == []
+    assert over_budget(FIGURES, budget(sqnr_db=19.5), margin_db=1) == [
+        "the SQNR is 20 dB, budget.sqnr_db is 19.5 and the margin 1"
+    ]
+
+
 def test_every_bound_that_is_missed_is_said():
     assert len(over_budget(FIGURES, budget(agreement=1, accuracy_drop=0, sqnr_db=30))) == 3
 
