@@ -63,7 +63,7 @@ def check_samples(samples: SampleFile, spec: Spec) -> None:
 def find_ranges(
     model: ModelProto, samples: SampleFile, params: Calibrate
 ) -> tuple[dict[str, Range], dict[str, int | float]]:
-    """The range of every float activation by name, and what `calibrate` says about them.
+    """The range of every activation that can be quantized, by name, and what `calibrate` says about them.
 
     Every range holds 0, which quantization must represent exactly, and is wider than nothing. Raises DataError for an
     activation that is not finite.
@@ -82,7 +82,7 @@ def observe(
     model: ModelProto, samples: SampleFile, params: Calibrate
 ) -> tuple[dict[str, Range], dict[str, np.ndarray]]:
     """Least and greatest value of every activation, and its histogram: int64 [bins], none for the method minmax."""
-    names = float_values(model)
+    names = values_to_observe(model)
     session = session_of(cut(model, names))
 
     def run(index: int) -> Arrays:
@@ -108,6 +108,20 @@ def observe(
             for name, array in counts.items():
                 histograms[name] = histograms[name] + array if name in histograms else array
     return extremes, histograms
+
+
+def values_to_observe(model: ModelProto) -> list[str]:
+    """The float values of the graph, without those that only go into a Clip or Relu.
+
+    Such an activation is part of the range of what it gives: no target quantizes what comes before it.
+    """
+    takers: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            takers.setdefault(name, []).append(node.op_type)
+    made = {name for node in model.graph.node for name in node.output} - {value.name for value in model.graph.output}
+    inner = {name for name in made if len(takers.get(name, [])) == 1 and takers[name][0] in ("Clip", "Relu")}
+    return [name for name in float_values(model) if name not in inner]
 
 
 def sample_extremes(values: Mapping[str, np.ndarray], index: int) -> dict[str, Range]:

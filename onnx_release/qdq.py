@@ -29,6 +29,9 @@ def insert_qdq(model: ModelProto, ranges: Ranges, target: Target, float_nodes: C
     source = ModelProto()
     source.CopyFrom(model)
     limits = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    for node in model.graph.node:
+        if node.op_type in ("Clip", "Relu") and node.input[0] not in limits and node.output[0] in limits:
+            limits[node.input[0]] = limits[node.output[0]]  # what is clipped anyway needs no range of its own
     options = {}
     if target.symmetric:
         options = {
@@ -36,6 +39,7 @@ def insert_qdq(model: ModelProto, ranges: Ranges, target: Target, float_nodes: C
             "QuantizeBias": False,
             "DedicatedQDQPair": True,
             "AddQDQPairToWeight": True,
+            "OpTypesToExcludeOutputQuantization": list(OPERATORS),
         }
     quantizer = QDQQuantizer(
         source,

@@ -16,7 +16,7 @@ class Target:
 
     `reduce_range` keeps weights within -64 to 64: AVX2 adds pairs of products in 16 bits, which 255 * 127 * 2 overflows
     and 255 * 64 * 2 = 32640 does not. `symmetric` activations have the zero point 0, which TensorRT asks for; it also
-    wants biases in float and its own QuantizeLinear for each consumer.
+    wants biases in float, and a QuantizeLinear before each operator rather than behind it.
     """
 
     name: str

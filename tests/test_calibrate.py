@@ -14,6 +14,7 @@ from onnx_release.calibrate import (
     histogram,
     mse_range,
     percentile_range,
+    values_to_observe,
     widened,
 )
 from onnx_release.errors import DataError, GraphError
@@ -111,6 +112,18 @@ def test_a_constant_activation_gets_a_range_that_is_wider_than_nothing(save_grap
         assert found["a"] == (0.0, 1.0)
         assert found["y"][0] == 0.0 and found["y"][1] > 0
         assert metrics["constant_tensors"] == 2
+
+
+def test_what_only_goes_into_an_activation_has_no_range(save_graph, tmp_path):
+    nodes = [
+        helper.make_node("Neg", ["x"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Exp", ["b"], ["c"]),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Add", ["c", "d"], ["y"]),
+    ]
+    model = onnx.load(save_graph(nodes, [("x", ["batch", 4])], [("y", ["batch", 4])]))
+    assert values_to_observe(model) == ["x", "b", "c", "d", "y"]
 
 
 def test_every_range_holds_zero():
