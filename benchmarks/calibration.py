@@ -22,10 +22,11 @@ import onnx
 from onnxruntime.quantization.calibrate import CalibrationDataReader, HistogramCollector, PercentileCalibrater
 
 from onnx_release.activations import cut, session_of
-from onnx_release.calibrate import Range, find_ranges, histogram, observe, values_to_observe
+from onnx_release.calibrate import Range, find_ranges, observe, values_to_observe
 from onnx_release.contenders import peak_memory_bytes
 from onnx_release.files import read_json, write_json
 from onnx_release.hardware import machine_name
+from onnx_release.histograms import observe_values
 from onnx_release.model_data import load_data
 from onnx_release.params import Calibrate, Params, load_params
 from onnx_release.paths import CALIBRATED, CALIBRATION, HARDWARE, RAW
@@ -104,14 +105,14 @@ def beyond_one_bin(
     ours: dict[str, Range], theirs: dict[str, tuple[float, float, float]], samples: SampleFile, settings: Calibrate
 ) -> int:
     """Ends that differ by more than one bin, of the wider kind; onnxruntime's ranges are brought to hold 0 first."""
-    extremes, _ = observe(onnx.load(MODEL), samples, settings.model_copy(update={"method": "minmax"}))
+    observed = observe(onnx.load(MODEL), samples, settings)
     count = 0
     for name, limits in ours.items():
         low, high, width = theirs[name]
-        bin_width = max(width, 2 * max(-extremes[name][0], extremes[name][1]) / settings.bins)
+        bin_width = max(width, observed[name].edges[1] - observed[name].edges[0])
         for one, other in zip(limits, (min(low, 0.0), max(high, 0.0)), strict=True):
             count += abs(one - other) > bin_width * 1.001
-    return count
+    return int(count)
 
 
 def histogram_seconds(samples: SampleFile, settings: Calibrate) -> tuple[float, float]:
@@ -120,11 +121,10 @@ def histogram_seconds(samples: SampleFile, settings: Calibrate) -> tuple[float, 
     names = values_to_observe(model)
     session = session_of(cut(model, names))
     found = [dict(zip(names, session.run(None, with_batch_axis(samples.inputs(i))), strict=True)) for i in range(8)]
-    limits = {name: max(float(np.abs(values[name]).max()) for values in found) for name in names}
     start = time.perf_counter()
     for values in found:
-        for name, array in values.items():
-            histogram(array, limits[name], settings.bins)
+        for array in values.values():
+            observe_values(array, 2 * settings.bins)
     middle = time.perf_counter()
     collector = HistogramCollector("percentile", False, settings.bins, 128, settings.percentile, "same")
     for values in found:

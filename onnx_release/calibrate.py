@@ -1,11 +1,8 @@
-"""Equalize a float32 model, and find the range of every activation in two passes over the samples, in bounded memory.
+"""Equalize a float32 model, and find the range of every activation in one pass over the samples, in bounded memory.
 
-The first pass finds each activation's least and greatest value, the second a histogram between -a and a, where a is
-the greater of the two magnitudes. Counts are integers and every sample runs alone on one thread: neither `chunk` nor
-the number of cores changes a result.
+Counts are integers and every sample runs alone on one thread: neither `chunk` nor the number of cores changes a result.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from onnx_release.equalize import equalize_on
 from onnx_release.errors import DataError
 from onnx_release.files import replacing_folder, write_json
 from onnx_release.graph import check_file, load_model, save_model
+from onnx_release.histograms import Observed, observe_values
 from onnx_release.params import Calibrate
 from onnx_release.paths import RANGES
 from onnx_release.precision import check_not_quantized
@@ -27,7 +25,6 @@ from onnx_release.spec import Spec
 from onnx_release.types import Sample
 from onnx_release.workers import in_order
 
-Arrays = dict[str, np.ndarray]
 Range = tuple[float, float]
 ENTROPY_LEVELS = 128  # of TensorRT's method: https://on-demand.gputechconf.com/gtc/2017/presentation/s7310
 ENTROPY_SMOOTHING = 1e-4  # what an empty bin counts, so that the divergence stays finite
@@ -68,46 +65,41 @@ def find_ranges(
     Every range holds 0, which quantization must represent exactly, and is wider than nothing. Raises DataError for an
     activation that is not finite.
     """
-    extremes, histograms = observe(model, samples, params)
-    ranges = {name: widened(*choose_range(extremes[name], histograms.get(name), params)) for name in extremes}
-    clipped = sum(clipped_count(histograms.get(name), extremes[name], ranges[name]) for name in ranges)
+    observed = observe(model, samples, params)
+    ranges = {name: widened(*choose_range(item, params)) for name, item in observed.items()}
+    counted = [item for item in observed.values() if item.counts is not None]
+    clipped = sum(clipped_count(item, ranges[name]) for name, item in observed.items())
     return ranges, {
         "tensors": len(ranges),
-        "constant_tensors": sum(low == high for low, high in extremes.values()),
-        "clipped_share": clipped / max(sum(int(counts.sum()) for counts in histograms.values()), 1),
+        "constant_tensors": sum(item.low == item.high for item in observed.values()),
+        "clipped_share": clipped / max(sum(int(item.counts.sum()) for item in counted if item.counts is not None), 1),
     }
 
 
-def observe(
-    model: ModelProto, samples: SampleFile, params: Calibrate
-) -> tuple[dict[str, Range], dict[str, np.ndarray]]:
-    """Least and greatest value of every activation, and its histogram: int64 [bins], none for the method minmax."""
+def observe(model: ModelProto, samples: SampleFile, params: Calibrate) -> dict[str, Observed]:
+    """What every activation takes for values, over all samples; counts unless the method is minmax.
+
+    Counts have twice params.bins bins, since they reach up to twice as far as the values. Raises DataError naming the
+    first activation that holds NaN or infinity.
+    """
     names = values_to_observe(model)
     session = session_of(cut(model, names))
+    bins = None if params.method == "minmax" else 4 * (params.bins // 2)
 
-    def run(index: int) -> Arrays:
-        return run_session(session, with_batch_axis(samples.inputs(index)))
+    def run(index: int) -> dict[str, Observed]:
+        found = {}
+        for name, array in run_session(session, with_batch_axis(samples.inputs(index))).items():
+            try:
+                found[name] = observe_values(array, bins)
+            except ValueError as cause:
+                raise DataError(f"calibration sample {index} makes NaN or infinity in {name}, in float32") from cause
+        return found
 
-    def find_extremes(index: int) -> dict[str, Range]:
-        return sample_extremes(run(index), index)
-
-    extremes: dict[str, Range] = {}
-    indices = range(len(samples))
-    for found in tqdm(in_order(find_extremes, indices, params.chunk), "ranges", len(samples), unit="sample"):
-        for name, (low, high) in found.items():
-            before = extremes.get(name, (low, high))
-            extremes[name] = min(low, before[0]), max(high, before[1])
-    histograms: dict[str, np.ndarray] = {}
-    if params.method != "minmax":
-        limits = {name: max(-low, high) for name, (low, high) in extremes.items()}
-
-        def count(index: int) -> Arrays:
-            return {name: histogram(values, limits[name], params.bins) for name, values in run(index).items()}
-
-        for counts in tqdm(in_order(count, indices, params.chunk), "histograms", len(samples), unit="sample"):
-            for name, array in counts.items():
-                histograms[name] = histograms[name] + array if name in histograms else array
-    return extremes, histograms
+    observed: dict[str, Observed] = {}
+    for found in tqdm(in_order(run, range(len(samples)), params.chunk), "ranges", len(samples), unit="sample"):
+        for name, item in found.items():
+            observed[name] = observed[name].merge(item) if name in observed else item
+    return observed
 
 
 def values_to_observe(model: ModelProto) -> list[str]:
@@ -124,47 +116,17 @@ def values_to_observe(model: ModelProto) -> list[str]:
     return [name for name in float_values(model) if name not in inner]
 
 
-def sample_extremes(values: Mapping[str, np.ndarray], index: int) -> dict[str, Range]:
-    """Raises DataError naming the first activation that holds NaN or infinity."""
-    found = {}
-    for name, array in values.items():
-        low, high = float(array.min(initial=np.inf)), float(array.max(initial=-np.inf))
-        if array.size and not np.isfinite(low + high):
-            raise DataError(
-                f"calibration sample {index} makes NaN or infinity in {name}: the float32 model fails on it"
-            )
-        if array.size:
-            found[name] = low, high
-    return found
-
-
-def histogram(values: np.ndarray, limit: float, bins: int) -> np.ndarray:
-    """How many values fall into each of `bins` equal bins between -limit and limit: int64 [bins].
-
-    `limit` is the largest magnitude among the values. One multiplication finds the bin, where numpy.histogram also
-    compares each value with the edges around it.
-    """
-    if limit == 0:
-        return np.bincount([bins // 2], weights=[values.size], minlength=bins).astype(np.int64)
-    positions = values.ravel() * np.float32(bins / (2 * limit))
-    positions += np.float32(bins / 2)
-    counts = np.bincount(positions.astype(np.intp), minlength=bins + 1)
-    counts[bins - 1] += counts[bins]  # the limit itself
-    return counts[:bins]
-
-
-def choose_range(extreme: Range, counts: np.ndarray | None, params: Calibrate) -> Range:
+def choose_range(observed: Observed, params: Calibrate) -> Range:
     """The range that the method of `params` gives, within the extremes."""
-    low, high = extreme
+    low, high, counts, edges = observed.low, observed.high, observed.counts, observed.edges
     if counts is None or low == high:
-        return extreme
-    edges = np.linspace(-max(-low, high), max(-low, high), params.bins + 1)
+        return low, high
     if params.method == "percentile":
         found = percentile_range(counts, edges, params.percentile)
     elif params.method == "entropy":
         found = entropy_range(counts, edges)
     else:
-        found = mse_range(counts, edges, extreme)
+        found = mse_range(counts, edges, (low, high))
     return max(low, found[0]), min(high, found[1])
 
 
@@ -260,10 +222,9 @@ def widened(low: float, high: float) -> Range:
     return (low, high) if low < high else (0.0, 1.0)
 
 
-def clipped_count(counts: np.ndarray | None, extreme: Range, chosen: Range) -> int:
+def clipped_count(observed: Observed, chosen: Range) -> int:
     """The values in bins that lie outside of the chosen range altogether."""
-    limit = max(-extreme[0], extreme[1])
-    if counts is None or limit == 0:
+    if observed.counts is None:
         return 0
-    edges = np.linspace(-limit, limit, len(counts) + 1)
-    return int(counts[(edges[1:] <= chosen[0]) | (edges[:-1] >= chosen[1])].sum())
+    edges = observed.edges
+    return int(observed.counts[(edges[1:] <= chosen[0]) | (edges[:-1] >= chosen[1])].sum())

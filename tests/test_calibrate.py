@@ -11,7 +11,6 @@ from onnx_release.calibrate import (
     choose_range,
     entropy_range,
     find_ranges,
-    histogram,
     mse_range,
     percentile_range,
     values_to_observe,
@@ -19,6 +18,7 @@ from onnx_release.calibrate import (
 )
 from onnx_release.errors import DataError, GraphError
 from onnx_release.files import read_json
+from onnx_release.histograms import Observed, count
 from onnx_release.params import Calibrate
 from tests.samples import save_samples
 
@@ -56,20 +56,6 @@ def test_the_chunk_changes_no_range(relu, tmp_path, method, chunk):
     assert ranges(relu, samples, method=method, chunk=chunk) == ranges(relu, samples, method=method)
 
 
-def test_a_histogram_is_numpys(tmp_path):
-    values = np.random.default_rng(1).normal(size=10_000).astype(np.float32)
-    limit = float(np.abs(values).max())
-    found = histogram(values, limit, 64)
-    expected = np.histogram(values, 64, (-limit, limit))[0]
-    assert found.sum() == 10_000
-    assert np.abs(np.cumsum(found) - np.cumsum(expected)).max() <= 2  # values on an edge
-
-
-def test_a_histogram_of_zeros_counts_them():
-    counts = histogram(np.zeros(5, np.float32), 0.0, 128)
-    assert counts.sum() == 5 and counts[64] == 5
-
-
 def test_the_percentile_leaves_half_of_the_rest_out_at_either_end():
     counts = np.array([1, 0, 0, 98, 0, 0, 0, 1])
     edges = np.linspace(-4, 4, 9)
@@ -78,9 +64,9 @@ def test_the_percentile_leaves_half_of_the_rest_out_at_either_end():
 
 
 def test_the_percentile_stays_within_the_extremes():
-    counts = np.array([0, 0, 0, 0, 50, 0, 0, 50])
-    params = PARAMS.model_copy(update={"method": "percentile", "bins": 8})
-    assert choose_range((0.1, 0.4), counts, params)[0] == 0.1
+    observed = Observed(0.1, 0.4, -1, np.array([0, 0, 0, 0, 50, 0, 0, 50]))
+    params = PARAMS.model_copy(update={"method": "percentile", "percentile": 100})
+    assert choose_range(observed, params) == (0.1, 0.4)
 
 
 def test_mse_gives_up_a_lone_outlier_and_keeps_an_even_spread():
@@ -98,7 +84,7 @@ def test_mse_gives_up_a_lone_outlier_and_keeps_an_even_spread():
 def test_entropy_gives_up_a_thin_tail():
     values = np.concatenate([np.random.default_rng(0).normal(size=200_000), [60.0]]).astype(np.float32)
     edges = np.linspace(-60, 60, 2049)
-    low, high = entropy_range(histogram(values, 60.0, 2048), edges)
+    low, high = entropy_range(count(values, 60.0, 2048), edges)
     assert 3 < high < 30 and -30 < low < -3
 
 
