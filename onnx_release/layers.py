@@ -20,11 +20,6 @@ class Layer:
         return str(self.node.name)
 
     @property
-    def data(self) -> str:
-        """The value that it takes."""
-        return str(self.node.input[0])
-
-    @property
     def groups(self) -> int:
         return int(attributes(self.node).get("group", 1))
 
