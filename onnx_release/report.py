@@ -159,7 +159,10 @@ def render_html(results: Results) -> str:
             latency_chart=latency_chart(results.latencies),
             error_chart=error_chart([(f"{row['node']} {row['module']}", row["added"]) for row in results.layers]),
             speedup_chart=speedup_chart(
-                {name: speedup_figures(results.benchmark[name]) for name in (BASE, *VARIANTS)},
+                {
+                    name: speedup_figures(results.benchmark[name])
+                    for name in (BASE, *(row["name"] for row in results.rows))
+                },
             ),
         )
     )
