@@ -162,7 +162,7 @@ def test_the_page_needs_no_network(make):
 
 def test_the_charts_take_their_colours_from_the_page(make):
     page = render_html(make(row("export"), row("fp32")))
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
     assert "var(--accent)" in page
     assert "#010203" not in page and "#040506" not in page
 
