@@ -19,7 +19,7 @@ from onnx_release.graph import load_model
 from onnx_release.layers import as_matrix, initializers, weighted_layers
 from onnx_release.numerics import OutputError, finite_or_none
 from onnx_release.paths import CALIBRATION, SOURCES, variant_model
-from onnx_release.qdq import DEQUANTIZED
+from onnx_release.qdq import DEQUANTIZED, producers
 from onnx_release.samples import SampleFile, with_batch_axis
 from onnx_release.session import run_session
 from onnx_release.variants import REFERENCES
@@ -75,7 +75,7 @@ def explain(
     def run(index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         feed = with_batch_axis(samples.inputs(index))
         found = run_session(session, feed)
-        return {name: as_float(found[real]) for name, real in seen.items()}, run_session(wanted, feed)
+        return {name: found[real].astype(np.float32) for name, real in seen.items()}, run_session(wanted, feed)
 
     added = {step.value: OutputError() for step in steps}
     total = {step.value: OutputError() for step in steps}
@@ -109,7 +109,7 @@ def make_steps(reference: ModelProto, variant: ModelProto) -> list[Step]:
     made = {name for node in variant.graph.node for name in node.output} | {value.name for value in variant.graph.input}
     values = float_values(reference)
     shared = {name for name in values if name in made}
-    makers = {name: node for node in reference.graph.node for name in node.output}
+    makers = producers(reference)
     steps = []
     for value in values:
         if value not in shared or value not in makers:
@@ -149,12 +149,7 @@ def step_session(
 
 def version(model: ModelProto, name: str) -> str:
     """The name under which the variant's own nodes take the value: dequantized where it is quantized."""
-    made = {output for node in model.graph.node for output in node.output}
-    return name + DEQUANTIZED if name + DEQUANTIZED in made else name
-
-
-def as_float(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32)
+    return name + DEQUANTIZED if name + DEQUANTIZED in producers(model) else name
 
 
 def share(error: OutputError) -> float | None:

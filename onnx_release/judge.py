@@ -10,7 +10,7 @@ from onnx import ModelProto
 from onnx_release.activations import session_of
 from onnx_release.graph import load_model
 from onnx_release.model_data import ModelData
-from onnx_release.numerics import OutputError
+from onnx_release.numerics import OutputError, finite_or_none
 from onnx_release.samples import SampleFile, with_batch_axis, without_batch_axis
 from onnx_release.session import run_session
 from onnx_release.spec import Spec
@@ -35,8 +35,9 @@ class Judge:
         return list(in_order(run, indices, CHUNK))
 
     def figures(self, model: ModelProto, indices: Sequence[int]) -> dict[str, Any]:
-        """`sqnr_db` of the worst output, None if it is not finite; for classes also `agreement` and `accuracy_drop`.
+        """`sqnr_db` and `max_abs_error` of the worst output, None where not finite, as `validate` gives them.
 
+        For classes also `agreement` and `accuracy_drop`.
         Calibration samples need no labels: the drop is the share of changed answers, which the real one cannot exceed.
         """
         wanted = [self.wanted[index] for index in indices]
@@ -45,8 +46,10 @@ class Judge:
         for one, other in zip(wanted, found, strict=True):
             for name, error in errors.items():
                 error.add(one[name], other[name])
-        sqnr = float(np.min([error.sqnr_db for error in errors.values()]))
-        figures: dict[str, Any] = {"sqnr_db": None if np.isnan(sqnr) else sqnr}
+        figures: dict[str, Any] = {
+            "sqnr_db": finite_or_none(float(np.min([error.sqnr_db for error in errors.values()]))),
+            "max_abs_error": finite_or_none(float(np.max([error.max_abs for error in errors.values()]))),
+        }
         if self.spec.task == "classification":
             same = [self.answer(one) == self.answer(other) for one, other in zip(wanted, found, strict=True)]
             figures["agreement"] = float(np.mean(same))

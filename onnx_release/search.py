@@ -182,8 +182,10 @@ def better(one: Trial, other: Trial) -> Trial:
 
 
 def signal(figures: dict[str, Any]) -> float:
-    """The SQNR in dB; that of NaN is worse than any."""
-    return -np.inf if figures["sqnr_db"] is None else float(figures["sqnr_db"])
+    """The SQNR in dB: infinite without any error, and worse than any with NaN."""
+    if figures["sqnr_db"] is None:
+        return np.inf if figures["max_abs_error"] == 0 else -np.inf
+    return float(figures["sqnr_db"])
 
 
 def say(trial: Trial) -> None:

@@ -18,7 +18,7 @@ from onnx_release.qdq import clip_activations, insert_qdq, producers, quantized_
 from onnx_release.quantize_static import quantize_statically
 from onnx_release.refine import refine_ranges, with_scaled_range
 from onnx_release.rounding import copy_fit, fit_weights, read_bias
-from onnx_release.search import MARGIN_DB, Work, search, sensitivities
+from onnx_release.search import MARGIN_DB, Work, judged, search, sensitivities, signal
 from onnx_release.targets import TARGETS
 from tests.residual import SPEC, Data, save_inputs, save_network
 
@@ -240,3 +240,16 @@ def test_a_node_between_floats_is_told(case, tmp_path):
     onnx.save(mixed, tmp_path / "mixed.onnx")
     assert "add (Add): its input c4 is in float" in fusion_metrics(tmp_path / "mixed.onnx")["unfused"]
     assert session_of(mixed)
+
+
+def test_a_graph_that_makes_nan_is_beyond_any_budget_and_a_perfect_one_within(case, tmp_path):
+    model, _, _, judge = case
+    broken = onnx.ModelProto()
+    broken.CopyFrom(model)
+    tensor = initializers(broken)["b6"]
+    tensor.CopyFrom(numpy_helper.from_array(np.full(5, np.nan, np.float32), "b6"))
+    trial = judged(broken, frozenset(), judge, BUDGET)
+    assert "an output holds NaN or infinity" in trial.failures
+    perfect = judge.figures(onnx.load(tmp_path / "model.onnx"), every(judge.samples))
+    assert (perfect["sqnr_db"], perfect["max_abs_error"]) == (None, 0.0)
+    assert signal(trial.figures) < signal(judge.figures(model, every(judge.samples))) < signal(perfect)
