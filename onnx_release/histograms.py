@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from fast_histogram import histogram1d
 
 # The reach of a tensor of zeros, which any other exceeds.
 LEAST_EXPONENT = -100
@@ -59,12 +60,11 @@ def observe_values(values: np.ndarray, bins: int | None) -> Observed:
 
 
 def count(values: np.ndarray, limit: float, bins: int) -> np.ndarray:
-    """How many of the float32 values, none beyond `limit`, fall into each of `bins` bins between -limit and limit.
+    """int64 [bins]: how many of the float32 values, none beyond `limit`, fall into each bin between -limit and limit.
 
-    One multiplication finds the bin, where numpy.histogram also compares each value with the edges around it.
+    fast_histogram knows that bins are equally wide, where numpy.histogram compares each value with the edges around it,
+    and lets go of Python's global lock meanwhile.
     """
-    positions = values.ravel() * np.float32(bins / (2 * limit))
-    positions += np.float32(bins / 2)
-    counts = np.bincount(positions.astype(np.intp), minlength=bins + 1)
-    counts[bins - 1] += counts[bins]  # the limit itself
-    return counts[:bins]
+    counts = histogram1d(values, bins, (-limit, limit)).astype(np.int64)
+    counts[-1] += values.size - counts.sum()  # the limit itself, which it leaves out
+    return counts
