@@ -1,15 +1,17 @@
-"""Bring the channels of a linear value closer in size, without changing what the network computes.
+"""Bring the channels of a value closer in size, without changing what the network computes.
 
 A value that flows from weights to weights through nothing but Add is linear: its channels can be scaled in the layers
-that make it and scaled back in those that take it. 8 bits for a whole tensor then serve its small channels too. Values
-behind a ReLU6 are left alone: scaling one moves the bound at 6 with it (see docs/quantization.md).
+that make it and scaled back in those that take it. 8 bits for a whole tensor then serve its small channels too. Behind
+a ReLU or a ReLU6 only small channels are scaled, and only up: a bound at 6 then cuts a channel off at less than before,
+but not below HEADROOM times the largest value that any sample has in it.
 Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, arXiv 1906.04721.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from tqdm import tqdm
 
 from onnx_release.activations import constant_values, cut, session_of
@@ -23,8 +25,23 @@ from onnx_release.workers import in_order
 # Half of the difference goes to the weights that take the value, which 8 bits must hold as well: measured best.
 STRENGTH = 0.5
 LARGEST_SCALE = 100.0
+# How far other samples may go beyond what these have shown of a channel behind a bound.
+HEADROOM = 2.0
 # Other roundings of the same sums are far above this.
 LEAST_SQNR_DB = 60.0
+
+
+@dataclass(frozen=True)
+class Group:
+    """Values that share their channels' scales, with the layers that make and those that take them.
+
+    `bound` is what their channels are cut off at, infinite for a ReLU, and None for linear ones.
+    """
+
+    values: list[str]
+    makers: list[Layer]
+    takers: list[Layer]
+    bound: float | None = None
 
 
 def equalize_on(model: ModelProto, samples: SampleFile, chunk: int) -> tuple[ModelProto, int]:
@@ -32,7 +49,7 @@ def equalize_on(model: ModelProto, samples: SampleFile, chunk: int) -> tuple[Mod
 
     Raises GraphError if it answers differently, which no scaling should.
     """
-    values = linear_values(model)
+    values = [name for group in groups(model) for name in group.values]
     if not values:
         return model, 0
     outputs = [value.name for value in model.graph.output]
@@ -62,27 +79,41 @@ def equalize_on(model: ModelProto, samples: SampleFile, chunk: int) -> tuple[Mod
 def equalize(model: ModelProto, channel_sizes: dict[str, np.ndarray]) -> tuple[ModelProto, int]:
     """A scaled copy of `model`, and how many values were scaled.
 
-    `channel_sizes` has the largest magnitude of each channel, float [channels], of the values in `linear_values`.
+    `channel_sizes` has the largest magnitude of each channel, float [channels], of the values in `groups`.
     """
     scaled = ModelProto()
     scaled.CopyFrom(model)
     tensors = initializers(scaled)
     count = 0
-    for values, makers, takers in linear_groups(scaled):
-        found = [channel_sizes[name] for name in values]
+    for group in groups(scaled):
+        found = [channel_sizes[name] for name in group.values]
         if len({len(sizes) for sizes in found}) > 1:
             continue  # an Add that broadcasts
         sizes = np.max(found, axis=0)
-        if not (sizes > 0).all():
-            continue  # a dead channel has no size to bring closer
-        middle = np.exp(np.log(sizes).mean())
-        scale = np.clip((middle / sizes) ** STRENGTH, 1 / LARGEST_SCALE, LARGEST_SCALE)
-        for layer in makers:
+        scale = linear_scale(sizes) if group.bound is None else bounded_scale(sizes, group.bound)
+        if (scale == 1).all():
+            continue
+        for layer in group.makers:
             scale_outputs(layer, tensors, scale)
-        for layer in takers:
+        for layer in group.takers:
             scale_inputs(layer, tensors, 1 / scale)
-        count += len(values)
+        count += len(group.values)
     return scaled, count
+
+
+def linear_scale(sizes: np.ndarray) -> np.ndarray:
+    """Brings each channel half of the way to the geometric mean of all; a dead one has no size to bring closer."""
+    if not (sizes > 0).all():
+        return np.ones_like(sizes)
+    middle = np.exp(np.log(sizes).mean())
+    return np.clip((middle / sizes) ** STRENGTH, 1 / LARGEST_SCALE, LARGEST_SCALE)
+
+
+def bounded_scale(sizes: np.ndarray, bound: float) -> np.ndarray:
+    """Brings each channel half of the way up to where HEADROOM times its size is the largest channel's."""
+    reach = min(bound, float(sizes.max()))
+    wanted = np.divide(reach, HEADROOM * sizes, out=np.ones_like(sizes), where=sizes > 0)
+    return np.clip(wanted, 1.0, LARGEST_SCALE**2) ** STRENGTH
 
 
 def scale_outputs(layer: Layer, tensors: Mapping[str, TensorProto], scale: np.ndarray) -> None:
@@ -102,13 +133,44 @@ def scale_inputs(layer: Layer, tensors: Mapping[str, TensorProto], scale: np.nda
     set_array(tensors[layer.weight], from_matrix(layer, matrix, weight.shape).astype(np.float32))
 
 
-def linear_values(model: ModelProto) -> list[str]:
-    """The values whose channels can be scaled."""
-    return [name for values, _, _ in linear_groups(model) for name in values]
+def groups(model: ModelProto) -> list[Group]:
+    """All values whose channels can be scaled."""
+    return [*linear_groups(model), *bounded_groups(model)]
 
 
-def linear_groups(model: ModelProto) -> list[tuple[list[str], list[Layer], list[Layer]]]:
-    """Values that must share their channels' scales, with the layers that make and those that take them."""
+def bounded_groups(model: ModelProto) -> list[Group]:
+    """What a Relu, or a Clip from 0 to a constant, makes of one convolution and hands to nothing but convolutions."""
+    tensors = initializers(model)
+    layers = {layer.name: layer for layer in weighted_layers(model) if layer.node.op_type == "Conv"}
+    makers = {layer.node.output[0]: layer for layer in layers.values()}
+    takers: dict[str, list[NodeProto]] = {value.name: [NodeProto()] for value in model.graph.output}
+    for node in model.graph.node:
+        for name in node.input:
+            takers.setdefault(name, []).append(node)
+    found = []
+    for node in model.graph.node:
+        bound = upper_bound(node, tensors)
+        if bound is None or node.input[0] not in makers or len(takers[node.input[0]]) > 1:
+            continue
+        maker, after = makers[node.input[0]], takers.get(node.output[0], [])
+        free = all(taker.name in layers and taker.input[0] == node.output[0] for taker in after)
+        if free and not has_free_bias(maker, maker.node.input):
+            found.append(Group([node.output[0]], [maker], [layers[taker.name] for taker in after], bound))
+    return found
+
+
+def upper_bound(node: NodeProto, tensors: Mapping[str, TensorProto]) -> float | None:
+    """Where a node that leaves what is above 0 as it is cuts it off; None for a node that does anything else."""
+    if node.op_type == "Relu":
+        return np.inf
+    if node.op_type != "Clip" or len(node.input) != 3 or not all(name in tensors for name in node.input[1:]):
+        return None
+    low, high = (float(numpy_helper.to_array(tensors[name])) for name in node.input[1:])
+    return high if low == 0 < high else None
+
+
+def linear_groups(model: ModelProto) -> list[Group]:
+    """What flows from weights to weights through nothing but Add."""
     constants = constant_values(model)
     layers = {layer.name: layer for layer in weighted_layers(model)}
     joined: dict[str, str] = {}
@@ -133,17 +195,17 @@ def linear_groups(model: ModelProto) -> list[tuple[list[str], list[Layer], list[
                 joined[root(name)] = root(node.output[0])
         else:
             closed |= {*taken, *node.output}
-    groups: dict[str, list[str]] = {}
+    together: dict[str, list[str]] = {}
     for name in dict.fromkeys([*joined, *makers, *(name for name, _ in takers)]):
-        groups.setdefault(root(name), []).append(name)
+        together.setdefault(root(name), []).append(name)
     shut = {root(name) for name in closed if name in joined or name in makers}
     return [
-        (
+        Group(
             sorted(values),
             [makers[name] for name in values if name in makers],
             [layer for name, layer in takers if name in values],
         )
-        for key, values in groups.items()
+        for key, values in together.items()
         if key not in shut and any(name in makers for name in values)
     ]
 
