@@ -20,7 +20,7 @@ from onnx_release.layers import as_matrix, initializers, weighted_layers
 from onnx_release.numerics import OutputError, finite_or_none
 from onnx_release.paths import CALIBRATION, SOURCES, variant_model
 from onnx_release.qdq import DEQUANTIZED, producers
-from onnx_release.samples import SampleFile, with_batch_axis
+from onnx_release.samples import SampleFile, spread, with_batch_axis
 from onnx_release.session import run_session
 from onnx_release.variants import REFERENCES
 from onnx_release.workers import in_order
@@ -52,7 +52,7 @@ class Step:
 def explain_variant(variant: str) -> list[dict[str, Any]]:
     """`explain` of a variant of the pipeline against its reference, on SAMPLES calibration samples."""
     samples = SampleFile(CALIBRATION)
-    used = range(0, len(samples), -(-len(samples) // SAMPLES))
+    used = spread(len(samples), SAMPLES)
     return explain(variant_model(variant), variant_model(REFERENCES[variant]), samples, used, read_json(SOURCES))
 
 

@@ -8,7 +8,8 @@ import onnxruntime
 from onnx import ModelProto, NodeProto
 
 from onnx_release.graph import load_model
-from onnx_release.qdq import producers
+from onnx_release.layers import initializers
+from onnx_release.qdq import QUANTIZED_WHEN_LOADED, producers
 from onnx_release.session import session_options
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
@@ -28,7 +29,8 @@ def fusion_metrics(path: Path) -> dict[str, Any]:
     """Nodes that take 8-bit data, how many of them run on integers, and why the others do not.
 
     `float_nodes` are those that take none. A node that takes 8-bit data and runs in float costs more than it saves:
-    its inputs are turned into floats and its output back.
+    its inputs are turned into floats and its output back. `requantized` are layers in float that ONNX Runtime
+    quantizes by itself all the same, which `keep_float` should have kept it from.
     """
     model = load_model(path)
     makers = producers(model)
@@ -39,11 +41,16 @@ def fusion_metrics(path: Path) -> dict[str, Any]:
     found = {node.name: node for node in optimized.graph.node} | producers(optimized)
     optimized_makers = producers(optimized)
     unfused = [node for node in quantized if not runs_on_integers(found.get(node.name), optimized_makers)]
+    constants = initializers(model)
+    in_float = [node for node in nodes if node.op_type in QUANTIZED_WHEN_LOADED and node.input[1] in constants]
+    requantized = [node.name for node in in_float if has_quantized_weight(found.get(node.name), optimized_makers)]
     return {
         "quantized_nodes": len(quantized),
         "float_nodes": len(nodes) - len(quantized),
         "fused_nodes": len(quantized) - len(unfused),
         "unfused_nodes": len(unfused),
+        "requantized_nodes": len(requantized),
+        "requantized": ", ".join(requantized),
         "unfused": "; ".join(f"{node.name} ({node.op_type}): {reason(node, model, makers)}" for node in unfused),
     }
 
@@ -51,6 +58,11 @@ def fusion_metrics(path: Path) -> dict[str, Any]:
 def runs_on_integers(node: NodeProto | None, makers: dict[str, NodeProto]) -> bool:
     """Whether a node of the optimized graph takes its data as integers; one that is gone has become a float one."""
     return node is not None and not made_by_dequantize(node.input[0], makers)
+
+
+def has_quantized_weight(node: NodeProto | None, makers: dict[str, NodeProto]) -> bool:
+    """Whether a layer of the optimized graph has become an integer one, or has its weight dequantized."""
+    return node is not None and (node.op_type.startswith("Q") or made_by_dequantize(node.input[1], makers))
 
 
 def made_by_dequantize(name: str, makers: dict[str, NodeProto]) -> bool:

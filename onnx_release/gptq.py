@@ -13,101 +13,141 @@ import numpy as np
 DAMPING = 0.01
 # Shares of the largest weight of a row that the scale is tried at; what lies beyond is clipped.
 SCALE_SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
+# Beyond them, where partners bound each other: at twice the scale no pair of weights passes PAIR_SUM.
+PAIR_SHARES = (2.0, 1.75, 1.5, 1.35, 1.2, 1.1)
+# What two weights of one sign may sum up to where their products with uint8 are added in 16 bits: 255 * 128 < 2^15.
+PAIR_SUM = 128
 # Weights rounded one by one before the others hear of it, all at once.
 BLOCK = 64
 
 
 @dataclass
 class InputStatistics:
-    """Sums over the inputs of a layer, as it gets them and as it should: float64.
-
-    `product` [groups, inputs, inputs] is the sum of x x^T of the inputs as they are; `total` and `wanted` [groups,
-    inputs] sum the inputs as they are and as they should be; `count` is the number of positions.
+    """Sums over the inputs of a layer, float64: `product` [groups, inputs, inputs] of x x^T, `total` [groups, inputs]
+    of x; `count` is the number of positions.
     """
 
     product: np.ndarray
     total: np.ndarray
-    wanted: np.ndarray
     count: int = 0
 
     @classmethod
     def empty(cls, groups: int, inputs: int) -> "InputStatistics":
-        return cls(np.zeros((groups, inputs, inputs)), np.zeros((groups, inputs)), np.zeros((groups, inputs)))
+        return cls(np.zeros((groups, inputs, inputs)), np.zeros((groups, inputs)))
 
-    def add(self, inputs: np.ndarray, wanted: np.ndarray) -> None:
-        """Count float32 [groups, inputs, positions] of both kinds."""
+    def add(self, inputs: np.ndarray) -> None:
+        """Count float32 [groups, inputs, positions]."""
         self.product += inputs @ inputs.transpose(0, 2, 1)
         self.total += inputs.sum(axis=2, dtype=np.float64)
-        self.wanted += wanted.sum(axis=2, dtype=np.float64)
         self.count += inputs.shape[2]
 
     def merge(self, other: "InputStatistics") -> "InputStatistics":
         """Count what the other has counted, too."""
         self.product += other.product
         self.total += other.total
-        self.wanted += other.wanted
         self.count += other.count
         return self
 
     @property
+    def mean(self) -> np.ndarray:
+        return self.total / self.count
+
+    @property
     def covariance(self) -> np.ndarray:
         """H: the bias takes care of the mean."""
-        mean = self.total / self.count
-        return self.product / self.count - mean[:, :, None] * mean[:, None, :]
+        return self.product / self.count - self.mean[:, :, None] * self.mean[:, None, :]
 
 
-def round_layer(weights: np.ndarray, statistics: InputStatistics, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Integers within -limit to limit, int8 [groups, outputs, inputs], and scales [groups, outputs] of `weights`."""
-    covariance = statistics.covariance
-    scales = search_scales(weights, covariance, limit)
-    return round_weights(weights, covariance, scales, limit).astype(np.int8), scales
+@dataclass(frozen=True)
+class Limits:
+    """How large quantized weights may be: `most` in magnitude, and, where `partner` names for each of [inputs] another
+    one (-1: none), PAIR_SUM for two partners of one sign together.
+    """
+
+    most: int
+    partner: np.ndarray | None = None
+
+    def bounds(self, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the greatest value of weights whose partners have the values `others`."""
+        low = np.maximum(-PAIR_SUM - np.minimum(others, 0), -self.most)
+        return low, np.minimum(PAIR_SUM - np.maximum(others, 0), self.most)
 
 
-def search_scales(weights: np.ndarray, covariance: np.ndarray, limit: int) -> np.ndarray:
+def round_layer(weights: np.ndarray, covariance: np.ndarray, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+    """Integers within `limits`, int8 [groups, outputs, inputs], and scales [groups, outputs] of `weights`."""
+    scales = search_scales(weights, covariance, limits)
+    return round_weights(weights, covariance, scales, limits).astype(np.int8), scales
+
+
+def rounding_order(covariance: np.ndarray) -> np.ndarray:
+    """For each group its inputs from the strongest to the weakest, int [groups, inputs]."""
+    return np.argsort(-np.einsum("gkk->gk", covariance), axis=1, kind="stable")
+
+
+def search_scales(weights: np.ndarray, covariance: np.ndarray, limits: Limits) -> np.ndarray:
     """For each row the scale, of those that SCALE_SHARES give, with the least error of plain rounding."""
     largest = np.abs(weights).max(axis=2)
     largest[largest == 0] = 1.0  # a row of zeros has any scale
     best = np.full(largest.shape, np.inf)
     scales = np.zeros(largest.shape)
-    for share in SCALE_SHARES:
-        tried = largest * share / limit
-        difference = weights - np.clip(np.rint(weights / tried[..., None]), -limit, limit) * tried[..., None]
+    rank = np.argsort(rounding_order(covariance), axis=1)
+    for share in SCALE_SHARES if limits.partner is None else PAIR_SHARES + SCALE_SHARES:
+        tried = largest * share / limits.most
+        rounded = np.clip(np.rint(weights / tried[..., None]), -limits.most, limits.most)
+        if limits.partner is not None:
+            second = (limits.partner >= 0) & (rank > rank[:, limits.partner])
+            rounded = np.where(
+                second[:, None, :], np.clip(rounded, *limits.bounds(rounded[..., limits.partner])), rounded
+            )
+        difference = weights - rounded * tried[..., None]
         error = ((difference @ covariance) * difference).sum(axis=2)
         better = error < best
         best[better], scales[better] = error[better], tried[better]
     return scales
 
 
-def round_weights(weights: np.ndarray, covariance: np.ndarray, scales: np.ndarray, limit: int) -> np.ndarray:
+def round_weights(weights: np.ndarray, covariance: np.ndarray, scales: np.ndarray, limits: Limits) -> np.ndarray:
     """Integers in float32, [groups, outputs, inputs], each rounded knowing what those before it left over."""
-    groups, _, inputs = weights.shape
-    strength = np.einsum("gkk->gk", covariance)
-    order = np.argsort(-strength, axis=1, kind="stable")
-    damped = covariance + np.eye(inputs) * (DAMPING * strength.mean(axis=1) + 1e-10)[:, None, None]
+    groups, outputs, inputs = weights.shape
+    order = rounding_order(covariance)
+    back = np.argsort(order, axis=1)
+    damping = DAMPING * np.einsum("gkk->gk", covariance).mean(axis=1) + 1e-10
+    damped = covariance + np.eye(inputs) * damping[:, None, None]
     sorted_covariance = damped[np.arange(groups)[:, None, None], order[:, :, None], order[:, None, :]]
     # The upper factor U of the inverse, inverse = U^T U, holds how an error is best made good by later weights.
     upper = np.linalg.cholesky(np.linalg.inv(sorted_covariance)).transpose(0, 2, 1).astype(np.float32)
     left = np.take_along_axis(weights, order[:, None, :], axis=2).astype(np.float32)
     scales = scales.astype(np.float32)
-    rounded = np.empty_like(left)
+    # One column more, of zeros: the partner of a weight without one. One that is not rounded yet is 0, too.
+    rounded = np.zeros((groups, outputs, inputs + 1), np.float32)
+    partners = partner_positions(limits, order, back)
     for start in range(0, inputs, BLOCK):
         stop = min(start + BLOCK, inputs)
         errors = np.empty_like(left[:, :, start:stop])
         for k in range(start, stop):
-            rounded[:, :, k] = np.clip(np.rint(left[:, :, k] / scales), -limit, limit)
+            others = np.take_along_axis(rounded, partners[:, None, k, None], axis=2)[:, :, 0]
+            rounded[:, :, k] = np.clip(np.rint(left[:, :, k] / scales), *limits.bounds(others))
             error = (left[:, :, k] - rounded[:, :, k] * scales) / upper[:, k, k][:, None]
             left[:, :, k + 1 : stop] -= error[:, :, None] * upper[:, None, k, k + 1 : stop]
             errors[:, :, k - start] = error
         left[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
-    back = np.argsort(order, axis=1, kind="stable")
     return np.take_along_axis(rounded, back[:, None, :], axis=2)
 
 
-def corrected_bias(weights: np.ndarray, rounded: np.ndarray, bias: np.ndarray, inputs: InputStatistics) -> np.ndarray:
+def partner_positions(limits: Limits, order: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """Where in the order of rounding the partner of each weight in that order is, int [groups, inputs]; -1 for none."""
+    if limits.partner is None:
+        return np.full_like(order, -1)
+    partner = limits.partner[order]
+    return np.where(partner < 0, -1, np.take_along_axis(back, np.maximum(partner, 0), axis=1))
+
+
+def corrected_bias(
+    weights: np.ndarray, rounded: np.ndarray, bias: np.ndarray, wanted: np.ndarray, found: np.ndarray
+) -> np.ndarray:
     """The bias, float64 [outputs], with which the mean of every output is what the float weights make of wanted inputs.
 
-    `weights` and `rounded` are [groups, outputs, inputs], both in the units of the float weights.
+    `weights` and `rounded` are [groups, outputs, inputs], both in the units of the float weights; `wanted` and `found`
+    are the means of the inputs as they should be and as they are, [groups, inputs].
     """
-    wanted = weights @ (inputs.wanted / inputs.count)[:, :, None]
-    found = rounded @ (inputs.total / inputs.count)[:, :, None]
-    return bias + (wanted - found).ravel()
+    return bias + (weights @ wanted[:, :, None] - rounded @ found[:, :, None]).ravel()

@@ -1,6 +1,6 @@
 """How close a graph comes to the float one on calibration samples, in the figures that `budget` bounds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,16 @@ class Judge:
         return list(in_order(run, indices, CHUNK))
 
     def figures(self, model: ModelProto, indices: Sequence[int]) -> dict[str, Any]:
+        """What `compare` says of the model's outputs on some samples."""
+        return self.compare(self.outputs(model, indices), indices)
+
+    def compare(self, found: Sequence[Mapping[str, np.ndarray]], indices: Sequence[int]) -> dict[str, Any]:
         """`sqnr_db` and `max_abs_error` of the worst output, None where not finite, as `validate` gives them.
 
         For classes also `agreement` and `accuracy_drop`.
         Calibration samples need no labels: the drop is the share of changed answers, which the real one cannot exceed.
         """
         wanted = [self.wanted[index] for index in indices]
-        found = self.outputs(model, indices)
         errors = {tensor.name: OutputError() for tensor in self.spec.outputs}
         for one, other in zip(wanted, found, strict=True):
             for name, error in errors.items():
@@ -56,5 +59,12 @@ class Judge:
             figures["accuracy_drop"] = 1 - figures["agreement"]
         return figures
 
-    def answer(self, outputs: dict[str, np.ndarray]) -> int:
-        return int(self.data.postprocess(without_batch_axis(outputs)).labels[0])
+    def answer(self, outputs: Mapping[str, np.ndarray]) -> int:
+        return int(self.data.postprocess(without_batch_axis(dict(outputs))).labels[0])
+
+
+def signal(figures: dict[str, Any]) -> float:
+    """The SQNR of some figures in dB: infinite without any error, and worse than any with NaN."""
+    if figures["sqnr_db"] is None:
+        return np.inf if figures["max_abs_error"] == 0 else -np.inf
+    return float(figures["sqnr_db"])

@@ -1,5 +1,6 @@
 """Layers with weights, seen as matrices: Conv, Gemm and MatMul whose weight is a constant."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,11 @@ def weighted_layers(model: ModelProto) -> list[Layer]:
     return layers
 
 
+def kernel_shape(layer: Layer, tensors: Mapping[str, TensorProto]) -> tuple[int, ...]:
+    """The spatial shape of a Conv's weight; empty for Gemm and MatMul."""
+    return tuple(tensors[layer.weight].dims)[2:]
+
+
 def is_plain(node: NodeProto) -> bool:
     """Whether the output is weight times patches plus bias, with the padding written out."""
     found = attributes(node)
@@ -90,7 +96,9 @@ def patches(layer: Layer, data: np.ndarray, limit: int, seed: int, kernel: tuple
     rank = len(kernel)
     strides, dilations = found.get("strides", [1] * rank), found.get("dilations", [1] * rank)
     pads = found.get("pads", [0] * (2 * rank))
-    padded = np.pad(data, [(0, 0), (0, 0), *((pads[i], pads[i + rank]) for i in range(rank))])
+    padded = data
+    if any(pads):
+        padded = np.pad(data, [(0, 0), (0, 0), *((pads[i], pads[i + rank]) for i in range(rank))])
     reach = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + rank)))
     every = tuple(slice(None, None, stride) for stride in strides)

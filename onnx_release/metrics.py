@@ -62,6 +62,8 @@ METRICS = (
     Metric("quantize_static", "fused_nodes", "", "higher", "quantized nodes that ONNX Runtime runs on integers"),
     Metric("quantize_static", "unfused_nodes", "", "lower", "quantized nodes that it runs in float"),
     Metric("quantize_static", "unfused", "", "neither", "their names, and why"),
+    Metric("quantize_static", "requantized_nodes", "", "lower", "float layers that ONNX Runtime quantizes by itself"),
+    Metric("quantize_static", "requantized", "", "neither", "their names"),
     Metric("quantize_static", "budget_met", "", "higher", "whether the search met the budget on calibration samples"),
     Metric("quantize_static", "budget_failure", "", "neither", "which bound it missed; empty if met"),
     Metric("quantize_static", "float_layers", "", "neither", "layers that the search keeps in float"),

@@ -7,7 +7,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QDQQuantizer, QuantType
 from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
-from onnx_release.layers import initializers
+from onnx_release.layers import attributes, initializers
 from onnx_release.precision import only_errors
 from onnx_release.targets import Target
 
@@ -18,6 +18,10 @@ OPERATORS = (
     *("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"),
 )
 TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+# What has integer kernels with a float output.
+FLOAT_OUTPUT = ("Gemm", "MatMul")
+# The operators whose float weights ONNX Runtime quantizes by itself.
+QUANTIZED_WHEN_LOADED = ("Conv", "ConvTranspose", "Gemm")
 # The suffixes of QDQQuantizer's names.
 QUANTIZED_INPUT, DEQUANTIZED = "_QuantizeLinear_Input", "_DequantizeLinear_Output"
 
@@ -26,6 +30,14 @@ Ranges = Mapping[str, tuple[float, float]]
 
 def insert_qdq(model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]) -> ModelProto:
     """A quantized copy of `model`, `float_nodes` apart: a scale for each output channel, and for each activation."""
+    quantized = run_quantizer(model, ranges, target, float_nodes)
+    free_outputs(quantized)
+    keep_float(quantized)
+    return quantized
+
+
+def run_quantizer(model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]) -> ModelProto:
+    """What onnxruntime's own quantizer makes of `model`."""
     source = ModelProto()
     source.CopyFrom(model)
     limits = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
@@ -59,6 +71,65 @@ def insert_qdq(model: ModelProto, ranges: Ranges, target: Target, float_nodes: C
     return quantizer.model.model
 
 
+def free_outputs(quantized: ModelProto) -> None:
+    """Let products that are an output of the graph give floats, in place: the kernels do so at no cost.
+
+    An answer beyond all that calibration has seen is then not cut off.
+    """
+    makers = producers(quantized)
+    taken = [name for node in quantized.graph.node for name in node.input]
+    for value in quantized.graph.output:
+        dequantize = makers[value.name]
+        quantize = makers.get(dequantize.input[0])
+        if dequantize.op_type != "DequantizeLinear" or quantize is None or value.name in taken:
+            continue
+        product = makers.get(quantize.input[0])
+        if product is not None and product.op_type in FLOAT_OUTPUT and taken.count(product.output[0]) == 1:
+            product.output[0] = value.name
+            quantized.graph.node.remove(quantize)
+            quantized.graph.node.remove(dequantize)
+
+
+def keep_float(quantized: ModelProto) -> None:
+    """Keep ONNX Runtime from quantizing layers that are in float on purpose, in place.
+
+    Since 1.21 it gives a layer between quantized ones int8 weights at one scale for all of them, when it loads the
+    model (microsoft/onnxruntime#22969): five decibels worse than float on MobileNetV2. It leaves a layer alone whose
+    input is dequantized with a scale for each channel; here all of them are equal.
+    """
+    tensors, makers = initializers(quantized), producers(quantized)
+    nodes = []
+    for node in quantized.graph.node:
+        maker = (
+            makers.get(node.input[0]) if node.op_type in QUANTIZED_WHEN_LOADED and node.input[1] in tensors else None
+        )
+        if maker is not None and maker.op_type == "DequantizeLinear" and not tensors[maker.input[1]].dims:
+            own = NodeProto()
+            own.CopyFrom(maker)
+            own.name, own.output[0] = f"{node.name}_dequantize", f"{node.name}_dequantized"
+            own.attribute.append(helper.make_attribute("axis", 1))
+            count = input_channels(node, tuple(tensors[node.input[1]].dims))
+            for position, kind in enumerate(("scale", "zero_point"), start=1):
+                value = numpy_helper.to_array(tensors[maker.input[position]])
+                own.input[position] = f"{node.name}_{kind}s"
+                quantized.graph.initializer.append(
+                    numpy_helper.from_array(np.repeat(value, count), own.input[position])
+                )
+            nodes.append(own)
+            node.input[0] = own.output[0]
+        nodes.append(node)
+    del quantized.graph.node[:]
+    quantized.graph.node.extend(nodes)
+
+
+def input_channels(node: NodeProto, weight: tuple[int, ...]) -> int:
+    """The size of axis 1 of what a layer takes, by the shape of its weight."""
+    found = attributes(node)
+    if node.op_type == "Conv":
+        return weight[1] * int(found.get("group", 1))
+    return weight[1] if found.get("transB", 0) else weight[0]  # of a Gemm or a ConvTranspose
+
+
 def clip_activations(model: ModelProto, quantized: ModelProto, ranges: Ranges) -> ModelProto:
     """`model` with every activation that `quantized` quantizes clipped to its range: what is left without rounding.
 
@@ -67,7 +138,7 @@ def clip_activations(model: ModelProto, quantized: ModelProto, ranges: Ranges) -
     """
     result = ModelProto()
     result.CopyFrom(model)
-    wanted = quantized_activations(quantized) & set(ranges)
+    wanted = quantized_values(quantized).keys() & ranges.keys()
     outputs = {value.name for value in result.graph.output}
     nodes = list(result.graph.node)
     del result.graph.node[:]
@@ -92,21 +163,18 @@ def clip_activations(model: ModelProto, quantized: ModelProto, ranges: Ranges) -
     return result
 
 
-def quantized_activations(quantized: ModelProto) -> set[str]:
-    """The activations that have a QuantizeLinear, by their names in the float model."""
+def quantized_values(quantized: ModelProto) -> dict[str, list[str]]:
+    """The activations that have a QuantizeLinear, by their names in the float model, and what it makes of each."""
     constants = initializers(quantized)
-    nodes = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
-    return {node.input[0].removesuffix(QUANTIZED_INPUT) for node in nodes if node.input[0] not in constants}
+    found: dict[str, list[str]] = {}
+    for node in quantized.graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[0] not in constants:
+            found.setdefault(node.input[0].removesuffix(QUANTIZED_INPUT), []).append(node.output[0])
+    return found
 
 
 def producers(model: ModelProto) -> dict[str, NodeProto]:
     return {name: node for node in model.graph.node for name in node.output}
-
-
-def is_quantized(node: NodeProto, makers: Mapping[str, NodeProto]) -> bool:
-    """Whether both operands of a layer in a quantized graph are dequantized."""
-    found = [makers.get(name) for name in node.input[:2]]
-    return all(maker is not None and maker.op_type == "DequantizeLinear" for maker in found)
 
 
 def with_float_layers(quantized: ModelProto, model: ModelProto, names: Collection[str]) -> ModelProto:
@@ -129,4 +197,5 @@ def with_float_layers(quantized: ModelProto, model: ModelProto, names: Collectio
                 copy.name = name if name not in known and name not in makers else f"{name}_float"
                 result.graph.initializer.append(copy)
                 node.input[index] = copy.name
+    keep_float(result)
     return result

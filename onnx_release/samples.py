@@ -93,6 +93,11 @@ class SampleFile:
         return self.file.folder(sample_key(index))
 
 
+def spread(count: int, wanted: int) -> range:
+    """At most `wanted` of `count` indices, evenly spread."""
+    return range(0, count, -(-count // wanted))
+
+
 def sample_key(index: int) -> str:
     return f"{index:06d}"
 

@@ -14,20 +14,15 @@ VNNI = ("avx512_vnni", "avx_vnni", "amx_int8")
 class Target:
     """How to quantize for one kind of machine.
 
-    `reduce_range` keeps weights within -64 to 64: AVX2 adds pairs of products in 16 bits, which 255 * 127 * 2 overflows
-    and 255 * 64 * 2 = 32640 does not. `symmetric` activations have the zero point 0, which TensorRT asks for; it also
-    wants biases in float, and a QuantizeLinear before each operator rather than behind it.
+    `reduce_range`: the CPU adds pairs of products in 16 bits, which two large weights saturate (see
+    onnx_release/saturation.py). `symmetric` activations have the zero point 0, which TensorRT asks for; it also wants
+    biases in float, and a QuantizeLinear before each operator rather than behind it.
     """
 
     name: str
     activation_type: str
     reduce_range: bool = False
     symmetric: bool = False
-
-    @property
-    def weight_limit(self) -> int:
-        """The largest magnitude of a quantized weight."""
-        return 64 if self.reduce_range else 127
 
 
 TARGETS = {

@@ -6,11 +6,12 @@ from typing import TypeVar
 
 from onnx_release.hardware import available_cores
 
+Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
-def in_order(work: Callable[[int], Found], indices: Sequence[int], chunk: int) -> Iterator[Found]:
-    """`work` of every index; `chunk` of them are under way or waiting at once, which bounds the memory."""
+def in_order(work: Callable[[Item], Found], items: Sequence[Item], chunk: int) -> Iterator[Found]:
+    """`work` of every item; `chunk` of them are under way or waiting at once, which bounds the memory."""
     with ThreadPoolExecutor(available_cores()) as pool:
-        for start in range(0, len(indices), chunk):
-            yield from pool.map(work, indices[start : start + chunk])
+        for start in range(0, len(items), chunk):
+            yield from pool.map(work, items[start : start + chunk])
