@@ -1,6 +1,7 @@
 """Static INT8 against onnxruntime's own recipes on the same photographs, and what more minutes of search buy.
 
     python -m benchmarks.quantization           # the recipes and the pipeline's int8_static, about five minutes
+    python -m benchmarks.quantization --nncf PYTHON   # and NNCF's: see benchmarks/nncf_recipes.py
     python -m benchmarks.quantization --curve   # the search at several budget.minutes, about eight more
 
 writes benchmarks/quantization.json and benchmarks/quantization_curve.json. Every model is calibrated on the calibration
@@ -12,6 +13,7 @@ model. Latency is at batch 1, each model in a process of its own, as a ratio to 
 import argparse
 import json
 import logging
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from onnx_release.judge import Judge
 from onnx_release.model_data import load_data
 from onnx_release.params import Params, load_params
 from onnx_release.paths import CALIBRATED, CALIBRATION, EVALUATION, HARDWARE, RANGES, RAW, variant_model
-from onnx_release.qdq import insert_qdq
+from onnx_release.qdq import run_quantizer
 from onnx_release.samples import SampleFile
 from onnx_release.search import search
 from onnx_release.spec import load_spec
@@ -40,7 +42,7 @@ from onnx_release.targets import TARGETS, Target, choose_target
 
 RESULT = Path("benchmarks/quantization.json")
 CURVE = Path("benchmarks/quantization_curve.json")
-MINUTES = (0.5, 1, 2, 4)
+MINUTES = (0.25, 0.5, 1, 2, 4)
 MINMAX_SAMPLES = 64  # onnxruntime's MinMax holds every activation of all of them
 
 
@@ -54,16 +56,18 @@ def main(arguments: argparse.Namespace) -> None:
         path = CURVE
     else:
         with tempfile.TemporaryDirectory() as folder:
-            result = {"models": compare(params, judge, hardware, Path(folder))}
+            result = {"models": compare(params, judge, hardware, Path(folder), arguments.nncf)}
         path = RESULT
     result = {"model": params.model, "machine": machine_name(hardware), **result}
     write_json(path, result)
     print(json.dumps(result, indent=2))
 
 
-def compare(params: Params, judge: Judge, hardware: dict[str, Any], folder: Path) -> dict[str, Any]:
+def compare(params: Params, judge: Judge, hardware: dict[str, Any], folder: Path, nncf: str | None) -> dict[str, Any]:
     """Figures of every model by name; `latency` is the median ratio to float32."""
     models = {"fp32": variant_model("fp32"), "int8_static": variant_model("int8_static"), **recipes(folder)}
+    if nncf:
+        models |= nncf_recipes(nncf, folder)
     raw, threads = RAW / params.model, hardware["cores"]
     entries = [Contender(name, "onnx", str(path), raw, threads) for name, path in models.items()]
     batches = real_batches(judge.samples, 1, [tensor.name for tensor in judge.spec.inputs])
@@ -116,9 +120,15 @@ def recipes(folder: Path) -> dict[str, Path]:
     return made
 
 
+def nncf_recipes(python: str, folder: Path) -> dict[str, Path]:
+    command = [python, "benchmarks/nncf_recipes.py", str(variant_model("fp32")), str(CALIBRATION), str(folder)]
+    subprocess.run(command, check=True)
+    return {f"NNCF, {name} bias correction": folder / f"{name}.onnx" for name in ("fast", "full")}
+
+
 def save_quantized(source: Path, limits: dict[str, tuple[float, float]], target: Target, folder: Path) -> Path:
     folder.mkdir()
-    return save_model(insert_qdq(onnx.load(source), limits, target, []), folder)
+    return save_model(run_quantizer(onnx.load(source), limits, target, []), folder)
 
 
 def curve(params: Params, judge: Judge, hardware: dict[str, Any]) -> list[dict[str, Any]]:
@@ -130,11 +140,13 @@ def curve(params: Params, judge: Judge, hardware: dict[str, Any]) -> list[dict[s
     for minutes in MINUTES:
         budget = params.budget.model_copy(update={"minutes": minutes})
         with threadpool_limits(limits=1):
-            best = search(model, ranges, target, judge_by_calibration, budget).best
+            result = search(model, ranges, target, judge_by_calibration, budget)
+        best = result.best
         rows.append(
             {
                 **{"target": target.name, "minutes": minutes, "float_layers": len(best.float_layers)},
                 **{"budget_met": not best.failures, "calibration_sqnr_db": best.figures["sqnr_db"]},
+                "fitted_graphs": result.fitted,
                 **evaluation_figures(judge, best.model),
             }
         )
@@ -143,5 +155,6 @@ def curve(params: Params, judge: Judge, hardware: dict[str, Any]) -> list[dict[s
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nncf", metavar="PYTHON", help="the Python of an environment that has NNCF")
     parser.add_argument("--curve", action="store_true", help="measure what more minutes buy")
     run_tool(main, parser)

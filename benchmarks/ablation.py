@@ -1,0 +1,229 @@
+"""What each step of the static quantization is worth, and what was tried and left out.
+
+    python -m benchmarks.ablation
+
+writes benchmarks/ablation.json, from which docs/quantization.md has its tables: SQNR in dB against the float32 model,
+by row and target. Everything is fitted to crops of four of the calibration photographs and judged on crops of the other
+three, so that no evaluation photograph decides what the pipeline does. The targets' arithmetic is the same on any x86
+CPU with VNNI. Needs `make repro` to have run on mobilenet_v2. Takes about twelve minutes on 2 cores, half of them in
+AdaRound.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import onnx
+import torch
+from onnx import ModelProto
+from threadpoolctl import threadpool_limits
+
+from onnx_release import equalize, qdq, refine, rounding
+from onnx_release.calibrate import find_ranges
+from onnx_release.files import write_json
+from onnx_release.gptq import Limits, search_scales
+from onnx_release.judge import Judge
+from onnx_release.layers import weighted_layers
+from onnx_release.model_data import load_data
+from onnx_release.params import Budget, load_params
+from onnx_release.paths import RAW, variant_model
+from onnx_release.qdq import Ranges, insert_qdq, run_quantizer, with_float_layers
+from onnx_release.refine import refine_ranges
+from onnx_release.rounding import fit_weights
+from onnx_release.samples import SampleFile, spread, write_samples
+from onnx_release.saturation import HALVED
+from onnx_release.search import FEW_SAMPLES, scaled, search
+from onnx_release.spec import load_spec
+from onnx_release.targets import TARGETS, Target
+from onnx_release.work import Work, multiply_adds
+
+RESULT = Path("benchmarks/ablation.json")
+MODEL = "mobilenet_v2"
+FITTED = ("astronaut", "china", "coffee", "rocket")
+SAMPLES = 92
+CHUNK = 16
+
+# What a trial does to the library while it lasts: an object, its attribute, and another value.
+Change = tuple[Any, str, Any]
+VNNI, AVX2 = TARGETS["vnni"], TARGETS["avx2"]
+
+
+class Bench:
+    """Samples to fit to, and judges on these and on the others."""
+
+    def __init__(self, folder: Path) -> None:
+        spec, data, source = load_spec(MODEL), load_data(MODEL), variant_model("fp32")
+        judges = []
+        for name, chosen in (("fit", True), ("judge", False)):
+            every = data.samples(RAW / MODEL, "calibration")
+            samples = (sample for sample in every if (sample.group in FITTED) == chosen)
+            write_samples(folder / f"{name}.npz", samples, SAMPLES, spec)
+            judges.append(Judge(source, spec, data, SampleFile(folder / f"{name}.npz")))
+        self.own, self.others = judges
+        self.samples, self.source = self.own.samples, onnx.load(source)
+
+    def sqnr_db(self, model: ModelProto) -> float:
+        return float(self.others.figures(model, range(SAMPLES))["sqnr_db"])
+
+    def calibrated(self, equalized: bool = True, **settings: Any) -> tuple[ModelProto, Ranges]:
+        model = equalize.equalize_on(self.source, self.samples, CHUNK)[0] if equalized else self.source
+        return model, find_ranges(model, self.samples, load_params().calibrate.model_copy(update=settings))[0]
+
+    def fitted(self, model: ModelProto, ranges: Ranges, target: Target) -> ModelProto:
+        quantized = insert_qdq(model, ranges, target, [])
+        fit_weights(model, quantized, ranges, target, self.samples, range(SAMPLES))
+        return quantized
+
+    def swept(self, model: ModelProto, ranges: Ranges, target: Target) -> ModelProto:
+        """Fitted, ranges refined once, and fitted again."""
+        work = Work(float("inf"), multiply_adds(model, self.samples))
+        first = self.fitted(model, ranges, target)
+        factors = refine_ranges(first, self.own, spread(SAMPLES, FEW_SAMPLES), work)
+        return self.fitted(model, scaled(ranges, factors), target)
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, threadpool_limits(limits=1):
+        bench = Bench(Path(folder))
+        result = {
+            "steps": {name: step(bench) for name, step in STEPS.items()},
+            "left_out": {name: trial(bench) for name, trial in LEFT_OUT.items()},
+            "methods": {name: method(bench, **settings) for name, settings in METHODS.items()},
+            "float_layers": float_layers(bench),
+        }
+    write_json(RESULT, result)
+    print(json.dumps(result, indent=2))
+
+
+def rounded_by_onnxruntime(bench: Bench) -> dict[str, float]:
+    model, ranges = bench.calibrated(equalized=False)
+    return {target.name: bench.sqnr_db(run_quantizer(model, ranges, target, [])) for target in (VNNI, AVX2)}
+
+
+def changed(
+    bench: Bench,
+    changes: Sequence[Change] = (),
+    equalized: bool = True,
+    sweep: bool = False,
+    targets: Sequence[Target] = (VNNI, AVX2),
+) -> dict[str, float]:
+    """The pipeline's fit, and one sweep of its ranges if asked for, with some of the library changed."""
+    with ExitStack() as stack:
+        for place, name, value in changes:
+            stack.enter_context(patch.object(place, name, value))
+        model, ranges = bench.calibrated(equalized)
+        make = bench.swept if sweep else bench.fitted
+        return {target.name: bench.sqnr_db(make(model, ranges, target)) for target in targets}
+
+
+def searched(bench: Bench) -> dict[str, float]:
+    """The whole search at the default minutes."""
+    model, ranges = bench.calibrated()
+    budget = Budget(agreement=None, accuracy_drop=None, sqnr_db=0.0, minutes=load_params().budget.minutes)
+    return {
+        target.name: bench.sqnr_db(search(model, ranges, target, bench.own, budget).best.model)
+        for target in (VNNI, AVX2)
+    }
+
+
+def method(bench: Bench, **settings: Any) -> dict[str, float]:
+    """A calibration method, fitted with its ranges as they are and after a sweep, for VNNI."""
+    model, ranges = bench.calibrated(**settings)
+    return {
+        "as calibrated": bench.sqnr_db(bench.fitted(model, ranges, VNNI)),
+        "refined": bench.sqnr_db(bench.swept(model, ranges, VNNI)),
+    }
+
+
+def float_layers(bench: Bench) -> dict[str, float]:
+    """Activations of 8 bits and all weights in float: as ONNX Runtime loads such a graph by itself, and as kept."""
+    model, ranges = bench.calibrated(equalized=False)
+    quantized, names = insert_qdq(model, ranges, VNNI, []), [layer.name for layer in weighted_layers(model)]
+    with patch.object(qdq, "keep_float", lambda _: None):
+        alone = bench.sqnr_db(with_float_layers(quantized, model, names))
+    return {"quantized when loaded": alone, "kept in float": bench.sqnr_db(with_float_layers(quantized, model, names))}
+
+
+def nearest(weights: np.ndarray, _: np.ndarray, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+    """Every weight by itself, halved where pairs are bounded."""
+    most = limits.most if limits.partner is None else HALVED
+    scales = np.abs(weights).max(axis=2) / most
+    scales[scales == 0] = 1.0
+    return np.rint(weights / scales[..., None]).astype(np.int8), scales
+
+
+def adaround(weights: np.ndarray, covariance: np.ndarray, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+    """Up or down by gradient descent on the same error as GPTQ's.
+
+    Source: Nagel et al., Up or Down?, 2020, arXiv 2004.10568: its stretched sigmoid, and its regularizer, whose
+    exponent falls from 20 to 2 after the first fifth; 1,000 steps of Adam at 0.01, a tenth of the paper's.
+    """
+    steps, warm_up = 1000, 200
+    scales = search_scales(weights, covariance, limits)
+    unit = torch.tensor(scales[..., None], dtype=torch.float32)
+    real = (torch.tensor(weights, dtype=torch.float32) / unit).clamp(-limits.most, limits.most)
+    product = torch.tensor(covariance, dtype=torch.float32)
+
+    def error(found: torch.Tensor) -> torch.Tensor:
+        difference = (real - found) * unit
+        return ((difference @ product) * difference).sum()
+
+    whole, below = float(error(real.round())) + 1e-20, real.floor()
+    share = ((real - below + 0.1) / 1.2).clamp(1e-4, 1 - 1e-4)
+    variable = torch.log(share / (1 - share)).requires_grad_()
+    optimizer = torch.optim.Adam([variable], lr=0.01)
+    for step in range(steps):
+        up = (torch.sigmoid(variable) * 1.2 - 0.1).clamp(0, 1)
+        loss = error(below + up) / whole
+        if step > warm_up:
+            exponent = 20 - 18 * (step - warm_up) / (steps - warm_up)
+            loss = loss + (1 - (2 * up - 1).abs() ** exponent).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    integers = (below + (torch.sigmoid(variable) >= 0.5)).clamp(-limits.most, limits.most)
+    return integers.numpy().astype(np.int8), scales
+
+
+NEAREST: Change = (rounding, "round_layer", nearest)
+LINEAR_ONLY: Change = (equalize, "bounded_groups", lambda _: [])
+
+STEPS: dict[str, Callable[[Bench], dict[str, float]]] = {
+    "onnxruntime's rounding": rounded_by_onnxruntime,
+    "bias correction": partial(changed, changes=[NEAREST], equalized=False),
+    "GPTQ with searched scales": partial(changed, equalized=False),
+    "linear values equalized": partial(changed, changes=[LINEAR_ONLY]),
+    "values behind ReLU6 equalized": changed,
+    "ranges refined once": partial(changed, sweep=True),
+    "the whole search": searched,
+}
+LEFT_OUT: dict[str, Callable[[Bench], dict[str, float]]] = {
+    "AdaRound in place of GPTQ": partial(changed, changes=[(rounding, "round_layer", adaround)], targets=(VNNI,)),
+    "every weight halved in place of bounded pairs": partial(
+        changed, changes=[(rounding, "weight_limits", lambda *_: Limits(HALVED))], targets=(AVX2,)
+    ),
+    "equalized with strength 0.25": partial(changed, changes=[(equalize, "STRENGTH", 0.25)]),
+    "equalized with strength 1": partial(changed, changes=[(equalize, "STRENGTH", 1.0)]),
+    "no headroom behind ReLU6": partial(changed, changes=[(equalize, "HEADROOM", 1.0)]),
+    "answers in 8 bits": partial(changed, changes=[(qdq, "free_outputs", lambda _: None)]),
+    "ranges refined without halving": partial(changed, changes=[(refine, "FACTORS", (0.8, 1.25))], sweep=True),
+    "ranges refined in steps of 0.7": partial(changed, changes=[(refine, "FACTORS", (0.7, 1.4))], sweep=True),
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "minmax": {"method": "minmax"},
+    "percentile 99.9": {"percentile": 99.9},
+    "percentile 99.99": {"percentile": 99.99},
+    "percentile 99.999": {"percentile": 99.999},
+    "mse": {"method": "mse"},
+    "entropy": {"method": "entropy"},
+}
+
+
+if __name__ == "__main__":
+    main()
