@@ -14,7 +14,7 @@ from onnx_release.activations import cut, float_values, session_of
 from onnx_release.equalize import equalize_on
 from onnx_release.errors import DataError
 from onnx_release.files import replacing_folder, write_json
-from onnx_release.graph import check_file, load_model, save_model
+from onnx_release.graph import load_model, save_checked
 from onnx_release.histograms import Observed, observe_values
 from onnx_release.params import Calibrate
 from onnx_release.paths import RANGES
@@ -44,7 +44,7 @@ def calibrate(source: Path, spec: Spec, samples: SampleFile, params: Calibrate, 
     equalized, values = equalize_on(model, samples, params.chunk)
     ranges, metrics = find_ranges(equalized, samples, params)
     with replacing_folder(folder) as partial:
-        check_file(save_model(equalized, partial))
+        save_checked(equalized, partial)
         write_json(partial / RANGES.name, {"method": params.method, "samples": len(samples), "ranges": ranges})
     return {"method": params.method, "samples": len(samples), "equalized_values": values, **metrics}
 

@@ -17,7 +17,7 @@ from onnxconverter_common.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to
 from onnx_release.activations import constant_values, cut, float_values, session_of, value_types
 from onnx_release.errors import DataError
 from onnx_release.files import replacing_folder
-from onnx_release.graph import check_file, load_model, model_size_mb, save_model
+from onnx_release.graph import load_model, model_size_mb, save_checked
 from onnx_release.layers import set_array
 from onnx_release.params import Fp16
 from onnx_release.precision import check_not_float16, check_not_quantized
@@ -50,8 +50,7 @@ def convert_to_fp16(source: Path, samples: SampleFile, params: Fp16, folder: Pat
             break
         overflowing |= more
     with replacing_folder(folder) as partial:
-        path = save_model(converted, partial)
-        check_file(path)
+        path = save_checked(converted, partial)
         size = model_size_mb(path)
     return {"size_mb": size, **metrics(model, converted, overflowing, params)}
 

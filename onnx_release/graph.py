@@ -28,6 +28,13 @@ def save_model(model: ModelProto, folder: Path, threshold: int = EXTERNAL_DATA_T
     return path
 
 
+def save_checked(model: ModelProto, folder: Path) -> Path:
+    """`save_model`, then `check_file`."""
+    path = save_model(model, folder)
+    check_file(path)
+    return path
+
+
 def load_model(path: Path, weights: bool = True) -> ModelProto:
     """The model, without `weights` only what stands in the file itself. Raises GraphError if missing or damaged."""
     try:

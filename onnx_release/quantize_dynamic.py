@@ -8,7 +8,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from onnx_release.errors import ParameterError
 from onnx_release.files import replacing_folder
-from onnx_release.graph import check_file, load_model, model_size_mb, save_model
+from onnx_release.graph import load_model, model_size_mb, save_checked
 from onnx_release.params import QuantizeDynamic
 from onnx_release.precision import check_not_quantized, only_errors
 
@@ -51,8 +51,7 @@ def quantize_dynamically(source: Path, params: QuantizeDynamic, reduce_range: bo
         )
         quantized = load_model(unchecked)
     with replacing_folder(folder) as partial:
-        path = save_model(quantized, partial)
-        check_file(path)
+        path = save_checked(quantized, partial)
         size = model_size_mb(path)
     touched = sum(node.op_type in INTEGER.values() for node in quantized.graph.node)
     return {

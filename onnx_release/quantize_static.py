@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 from onnx_release.budget import check_budget
 from onnx_release.files import read_json, replacing_folder
 from onnx_release.fusion import fusion_metrics
-from onnx_release.graph import check_file, load_model, model_size_mb, save_model
+from onnx_release.graph import load_model, model_size_mb, save_checked
 from onnx_release.judge import Judge
 from onnx_release.params import Budget
 from onnx_release.precision import check_not_quantized
@@ -39,8 +39,7 @@ def quantize_statically(
         result = search(model, limits, target, judge, budget)
     best = result.best
     with replacing_folder(folder) as partial:
-        path = save_model(best.model, partial)
-        check_file(path)
+        path = save_checked(best.model, partial)
         fused = fusion_metrics(path)
         size = model_size_mb(path)
     if best.failures:

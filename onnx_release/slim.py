@@ -9,7 +9,7 @@ import onnxslim
 from onnx_release.array_files import ArrayFile
 from onnx_release.errors import GraphError
 from onnx_release.files import replacing_folder
-from onnx_release.graph import check_file, load_model, model_size_mb, save_model
+from onnx_release.graph import load_model, model_size_mb, save_checked
 from onnx_release.numerics import tolerance_needed
 from onnx_release.params import Slim
 from onnx_release.session import open_session, run_session
@@ -33,8 +33,7 @@ def slim_model(source: Path, cases: Path, params: Slim, folder: Path) -> None:
     if model is None:
         raise GraphError(f"onnxslim gave no model for {source}. {SKIP_HINT}")
     with replacing_folder(folder) as partial:
-        path = save_model(model, partial)
-        check_file(path)
+        path = save_checked(model, partial)
         check_same_answers(source, path, ArrayFile(cases), params)
 
 
