@@ -56,7 +56,7 @@ METRICS = (
     Metric("quantize_static", "target", "", "neither", "kind of machine that it is made for"),
     Metric("quantize_static", "weight_type", "", "neither", "type of a quantized weight"),
     Metric("quantize_static", "activation_type", "", "neither", "type of a quantized activation"),
-    Metric("quantize_static", "reduce_range", "", "neither", "whether weights have 7 bits, as AVX2 needs"),
+    Metric("quantize_static", "reduce_range", "", "neither", "whether weights are kept from saturating AVX2"),
     Metric("quantize_static", "quantized_nodes", "", "higher", "nodes that take 8-bit data"),
     Metric("quantize_static", "float_nodes", "", "lower", "nodes that take none"),
     Metric("quantize_static", "fused_nodes", "", "higher", "quantized nodes that ONNX Runtime runs on integers"),

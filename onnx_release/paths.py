@@ -11,6 +11,7 @@ EVALUATION = Path("data/prepared/evaluation.npz")
 
 ARTIFACTS = Path("artifacts")
 HARDWARE = ARTIFACTS / "hardware.json"
+TARGET = ARTIFACTS / "target.json"
 REFERENCE = ARTIFACTS / "reference"
 REFERENCE_SAMPLES = REFERENCE / "evaluation.npz"
 REFERENCE_CASES = REFERENCE / "cases.npz"

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnx_release.errors import ParameterError
+from onnx_release.files import read_json
+from onnx_release.paths import TARGET
 
 X86 = ("x86_64", "AMD64", "i386", "i686")
 ARM = ("aarch64", "arm64", "ARM64")
@@ -55,6 +57,11 @@ def choose_target(name: str, hardware: dict[str, Any]) -> Target:
             f"Its numbers would be of another kernel. Run the pipeline there, or choose {' or '.join(possible)}"
         )
     return TARGETS[name]
+
+
+def load_target() -> Target:
+    """What the hardware stage has chosen. Raises DataError if it has not run."""
+    return TARGETS[read_json(TARGET)["target"]]
 
 
 NEEDS = {

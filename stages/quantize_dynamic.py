@@ -1,16 +1,15 @@
 """Quantize the weights of MatMul and Gemm; their activations are quantized when the model runs."""
 
 from onnx_release.command import run_stage
-from onnx_release.files import read_json, write_json
+from onnx_release.files import write_json
 from onnx_release.params import load_params
-from onnx_release.paths import HARDWARE, METRICS, variant_model
+from onnx_release.paths import METRICS, variant_model
 from onnx_release.quantize_dynamic import quantize_dynamically
-from onnx_release.targets import choose_target
+from onnx_release.targets import load_target
 
 
 def main() -> None:
-    params = load_params()
-    target = choose_target(params.quantize_static.target, read_json(HARDWARE))
+    params, target = load_params(), load_target()
     folder = variant_model("int8_dynamic").parent
     metrics = quantize_dynamically(variant_model("fp32"), params.quantize_dynamic, target.reduce_range, folder)
     write_json(METRICS / "quantize_dynamic.json", metrics)

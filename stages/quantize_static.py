@@ -1,20 +1,19 @@
 """Quantize weights and activations for the CPU at hand, as far as the budget allows."""
 
 from onnx_release.command import run_stage
-from onnx_release.files import read_json, write_json
+from onnx_release.files import write_json
 from onnx_release.judge import Judge
 from onnx_release.model_data import load_data
 from onnx_release.params import load_params
-from onnx_release.paths import CALIBRATED, CALIBRATION, HARDWARE, METRICS, RANGES, variant_model
+from onnx_release.paths import CALIBRATED, CALIBRATION, METRICS, RANGES, variant_model
 from onnx_release.quantize_static import quantize_statically
 from onnx_release.samples import SampleFile
 from onnx_release.spec import load_spec
-from onnx_release.targets import choose_target
+from onnx_release.targets import load_target
 
 
 def main() -> None:
-    params = load_params()
-    target = choose_target(params.quantize_static.target, read_json(HARDWARE))
+    params, target = load_params(), load_target()
     spec, data = load_spec(params.model), load_data(params.model)
     judge = Judge(variant_model("fp32"), spec, data, SampleFile(CALIBRATION))
     folder = variant_model("int8_static").parent
