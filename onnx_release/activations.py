@@ -89,7 +89,7 @@ def step_by_step(
 ) -> Iterator[list[np.ndarray]]:
     """The value of each of `names`, in this order, for every feed.
 
-    Each is computed when it is asked for, from those before it, so that no node runs twice on a feed; what has been
+    Each is computed when it is asked for, from those before it, so that what leads to one runs once; what has been
     done to the weights of `model` by then counts. A value is forgotten once no later one needs it.
     """
     given = {value.name for value in model.graph.input}

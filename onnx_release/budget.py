@@ -25,12 +25,9 @@ def over_budget(metrics: dict[str, Any], budget: Budget, margin_db: float = 0.0)
     failures = []
     if metrics["sqnr_db"] is None and metrics["max_abs_error"] is None:
         failures.append("an output holds NaN or infinity")
-    elif (
-        budget.sqnr_db is not None
-        and (math.inf if metrics["sqnr_db"] is None else metrics["sqnr_db"]) < budget.sqnr_db + margin_db
-    ):
+    elif budget.sqnr_db is not None and signal(metrics) < budget.sqnr_db + margin_db:
         margin = f" and the margin {margin_db:g}" if margin_db else ""
-        failures.append(f"the SQNR is {metrics['sqnr_db']:.3g} dB, budget.sqnr_db is {budget.sqnr_db:g}{margin}")
+        failures.append(f"the SQNR is {signal(metrics):.3g} dB, budget.sqnr_db is {budget.sqnr_db:g}{margin}")
     if budget.agreement is not None and metrics.get("agreement", 1.0) < budget.agreement:
         failures.append(
             f"{metrics['agreement']:.3g} of the samples keep PyTorch's answer, budget.agreement is {budget.agreement:g}"
@@ -40,3 +37,10 @@ def over_budget(metrics: dict[str, Any], budget: Budget, margin_db: float = 0.0)
             f"the accuracy drops by {metrics['accuracy_drop']:.3g}, budget.accuracy_drop is {budget.accuracy_drop:g}"
         )
     return failures
+
+
+def signal(metrics: dict[str, Any]) -> float:
+    """The SQNR in dB: infinite without any error, and worse than any with NaN or where zeros should be."""
+    if metrics["sqnr_db"] is None:
+        return math.inf if metrics["max_abs_error"] == 0 else -math.inf
+    return float(metrics["sqnr_db"])

@@ -1,4 +1,4 @@
-"""Bring the channels of a value closer in size, without changing what the network computes.
+"""Bring the channels of a value closer in size, without changing what the network answers.
 
 A value that flows from weights to weights through nothing but Add is linear: its channels can be scaled in the layers
 that make it and scaled back in those that take it. 8 bits for a whole tensor then serve its small channels too. Behind
@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from onnx_release.activations import constant_values, cut, session_of
 from onnx_release.errors import GraphError
-from onnx_release.layers import Layer, as_matrix, from_matrix, initializers, set_array, weighted_layers
+from onnx_release.layers import Layer, as_matrix, clip_bounds, from_matrix, initializers, set_array, weighted_layers
 from onnx_release.numerics import OutputError
 from onnx_release.samples import SampleFile, with_batch_axis
 from onnx_release.session import run_session
 from onnx_release.workers import in_order
 
-# Half of the difference goes to the weights that take the value, which 8 bits must hold as well: measured best.
+# Half of the difference goes to the weights that take the value, which 8 bits must hold as well: a quarter and all of
+# it are no better (benchmarks/ablation.json).
 STRENGTH = 0.5
 LARGEST_SCALE = 100.0
 # How far other samples may go beyond what these have shown of a channel behind a bound.
@@ -163,10 +164,8 @@ def upper_bound(node: NodeProto, tensors: Mapping[str, TensorProto]) -> float | 
     """Where a node that leaves what is above 0 as it is cuts it off; None for a node that does anything else."""
     if node.op_type == "Relu":
         return np.inf
-    if node.op_type != "Clip" or len(node.input) != 3 or not all(name in tensors for name in node.input[1:]):
-        return None
-    low, high = (float(numpy_helper.to_array(tensors[name])) for name in node.input[1:])
-    return high if low == 0 < high else None
+    bounds = clip_bounds(node, tensors) if node.op_type == "Clip" else None
+    return bounds[1] if bounds is not None and bounds[0] == 0 < bounds[1] else None
 
 
 def linear_groups(model: ModelProto) -> list[Group]:

@@ -23,39 +23,35 @@ BLOCK = 64
 
 @dataclass
 class InputStatistics:
-    """Sums over the inputs of a layer, float64: `product` [groups, inputs, inputs] of x x^T, `total` [groups, inputs]
-    of x; `count` is the number of positions.
+    """Of the inputs of a layer, float64: their `mean` [groups, inputs], and `product` [groups, inputs, inputs], the sum
+    of (x - mean) (x - mean)^T over `count` positions.
     """
 
+    mean: np.ndarray
     product: np.ndarray
-    total: np.ndarray
-    count: int = 0
+    count: int
 
     @classmethod
-    def empty(cls, groups: int, inputs: int) -> "InputStatistics":
-        return cls(np.zeros((groups, inputs, inputs)), np.zeros((groups, inputs)))
-
-    def add(self, inputs: np.ndarray) -> None:
-        """Count float32 [groups, inputs, positions]."""
-        self.product += inputs @ inputs.transpose(0, 2, 1)
-        self.total += inputs.sum(axis=2, dtype=np.float64)
-        self.count += inputs.shape[2]
+    def of(cls, inputs: np.ndarray) -> "InputStatistics":
+        """Of float32 [groups, inputs, positions]."""
+        mean = inputs.mean(axis=2, dtype=np.float64)
+        # Without the mean, float32 is enough: what hardly varies would be lost in the rounding of its square.
+        centered = (inputs - mean[:, :, None]).astype(np.float32)
+        return cls(mean, (centered @ centered.transpose(0, 2, 1)).astype(np.float64), inputs.shape[2])
 
     def merge(self, other: "InputStatistics") -> "InputStatistics":
-        """Count what the other has counted, too."""
+        """Count what the other has counted, too. Source: Chan, Golub and LeVeque, Updating Formulae, 1979."""
+        step, count = other.mean - self.mean, self.count + other.count
         self.product += other.product
-        self.total += other.total
-        self.count += other.count
+        self.product += step[:, :, None] * step[:, None, :] * (self.count * other.count / count)
+        self.mean = self.mean + step * (other.count / count)
+        self.count = count
         return self
-
-    @property
-    def mean(self) -> np.ndarray:
-        return self.total / self.count
 
     @property
     def covariance(self) -> np.ndarray:
         """H: the bias takes care of the mean."""
-        return self.product / self.count - self.mean[:, :, None] * self.mean[:, None, :]
+        return self.product / self.count
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ def rounding_order(covariance: np.ndarray) -> np.ndarray:
 
 
 def search_scales(weights: np.ndarray, covariance: np.ndarray, limits: Limits) -> np.ndarray:
-    """For each row the scale, of those that SCALE_SHARES give, with the least error of plain rounding."""
+    """For each row the scale, of those that the shares above give, with the least error of plain rounding."""
     largest = np.abs(weights).max(axis=2)
     largest[largest == 0] = 1.0  # a row of zeros has any scale
     best = np.full(largest.shape, np.inf)

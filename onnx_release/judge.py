@@ -61,10 +61,3 @@ class Judge:
 
     def answer(self, outputs: Mapping[str, np.ndarray]) -> int:
         return int(self.data.postprocess(without_batch_axis(dict(outputs))).labels[0])
-
-
-def signal(figures: dict[str, Any]) -> float:
-    """The SQNR of some figures in dB: infinite without any error, and worse than any with NaN."""
-    if figures["sqnr_db"] is None:
-        return np.inf if figures["max_abs_error"] == 0 else -np.inf
-    return float(figures["sqnr_db"])

@@ -54,6 +54,17 @@ def weighted_layers(model: ModelProto) -> list[Layer]:
     return layers
 
 
+def clip_bounds(node: NodeProto, tensors: Mapping[str, TensorProto]) -> tuple[float, float] | None:
+    """Between what a Clip keeps its values, infinite where it sets no bound; None where a bound is computed."""
+    bounds = {1: -np.inf, 2: np.inf}
+    for position, name in enumerate(node.input[1:], start=1):
+        if name and name not in tensors:
+            return None
+        if name:
+            bounds[position] = float(numpy_helper.to_array(tensors[name]))
+    return bounds[1], bounds[2]
+
+
 def kernel_shape(layer: Layer, tensors: Mapping[str, TensorProto]) -> tuple[int, ...]:
     """The spatial shape of a Conv's weight; empty for Gemm and MatMul."""
     return tuple(tensors[layer.weight].dims)[2:]

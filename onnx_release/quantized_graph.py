@@ -10,11 +10,10 @@ from onnx_release.qdq import producers
 class QuantizedGraph:
     """A graph with QuantizeLinear and DequantizeLinear nodes, whose layers are called as in the float model.
 
-    What is written goes into `model` itself.
+    What is written goes into the model itself. A quantized bias keeps its value when the scale of its weight changes.
     """
 
     def __init__(self, model: ModelProto) -> None:
-        self.model = model
         self.nodes: dict[str, NodeProto] = {node.name: node for node in model.graph.node}
         self.makers, self.tensors = producers(model), initializers(model)
 
@@ -50,37 +49,49 @@ class QuantizedGraph:
 
     def set_weight(self, layer: Layer, integers: np.ndarray, scales: np.ndarray) -> None:
         """Give a quantized layer int8 [groups, outputs, inputs] at `scales` [groups, outputs]."""
+        bias = self.bias(layer.name) if self.has_quantized_bias(layer.name) else None
         scale = self.tensors[self.weight_scale(layer.name)]
         set_array(scale, scales.astype(np.float32).reshape(tuple(scale.dims)))
         tensor = self.tensors[self.weight_tensor(layer.name)]
         floats = tensor.data_type == TensorProto.FLOAT
         values = (integers * scales[:, :, None]).astype(np.float32) if floats else integers
         set_array(tensor, from_matrix(layer, values, tuple(tensor.dims)))
+        if bias is not None:
+            self.set_bias(layer.name, bias)
 
     def copy_weight(self, other: "QuantizedGraph", name: str) -> None:
         """Give a layer the quantized weight that it has in another graph of the same model and target."""
+        bias = self.bias(name) if self.has_quantized_bias(name) else None
         for place in (QuantizedGraph.weight_tensor, QuantizedGraph.weight_scale):
             set_array(self.tensors[place(self, name)], other.array(place(other, name)))
+        if bias is not None:
+            self.set_bias(name, bias)
+
+    def has_quantized_bias(self, name: str) -> bool:
+        """Whether a layer has a constant bias of integers; one that is computed has none, quantized or not."""
+        node = self.nodes[name]
+        maker = self.makers.get(node.input[2]) if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 else None
+        return maker is not None and maker.op_type == "DequantizeLinear" and maker.input[0] in self.tensors
+
+    def bias_tensors(self, name: str) -> list[str]:
+        """The initializers of a quantized bias: its integers and their scale."""
+        return list(self.makers[self.nodes[name].input[2]].input[:2])
 
     def bias(self, name: str) -> np.ndarray:
-        """The bias of a layer, in floats."""
-        taken = self.nodes[name].input[2]
-        maker = self.makers.get(taken)
-        if maker is None:
-            return self.array(taken)
-        return self.array(maker.input[0]) * self.array(maker.input[1]).astype(np.float64)
+        """The constant bias of a layer, in floats."""
+        if not self.has_quantized_bias(name):
+            return self.array(self.nodes[name].input[2])
+        integers, scales = (self.array(tensor) for tensor in self.bias_tensors(name))
+        return integers * scales.astype(np.float64)
 
     def set_bias(self, name: str, bias: np.ndarray) -> None:
         """A float bias is written as it is, a quantized one as int32 at the scale of the products it is added to."""
-        taken = self.nodes[name].input[2]
-        maker = self.makers.get(taken)
-        if maker is None:
-            set_array(self.tensors[taken], bias.astype(np.float32))
+        if not self.has_quantized_bias(name):
+            set_array(self.tensors[self.nodes[name].input[2]], bias.astype(np.float32))
             return
         input_scale = self.array(self.makers[self.nodes[name].input[0]].input[1])
         scales = (input_scale.reshape(()) * self.array(self.weight_scale(name)).ravel()).astype(np.float32)
         bounds = np.iinfo(np.int32)
-        set_array(
-            self.tensors[maker.input[0]], np.clip(np.rint(bias / scales), bounds.min, bounds.max).astype(np.int32)
-        )
-        set_array(self.tensors[maker.input[1]], scales)
+        integers = np.clip(np.rint(bias / scales), bounds.min, bounds.max).astype(np.int32)
+        for tensor, array in zip(self.bias_tensors(name), (integers, scales), strict=True):
+            set_array(self.tensors[tensor], array)

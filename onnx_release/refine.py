@@ -4,7 +4,7 @@ A calibration method sees one tensor at a time and takes every value for equally
 can do without only its answers tell.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,30 +12,40 @@ from onnx import ModelProto, helper
 from tqdm import tqdm
 
 from onnx_release.activations import cut, descendants, run_on, session_of
-from onnx_release.judge import Judge, signal
-from onnx_release.layers import set_array
-from onnx_release.qdq import quantized_values
+from onnx_release.budget import signal
+from onnx_release.judge import Judge
+from onnx_release.layers import clip_bounds, initializers, set_array
+from onnx_release.qdq import Ranges, quantized_values
 from onnx_release.quantized_graph import QuantizedGraph
 from onnx_release.samples import with_batch_axis
 from onnx_release.work import Work
 from onnx_release.workers import in_order
 
-# Half of a range tells outliers that do not matter from those that do; smaller steps stop short of it.
-FACTORS = (0.5, 0.8, 1.25)
+# Half of a range tells outliers that do not matter from those that do; smaller steps alone stop short of it.
+COARSE = (0.5, 0.8, 1.25)
+FINE = (0.9, 1.1)
 # Less than this, in dB, is no reason to move.
 LEAST_GAIN = 0.02
 CHUNK = 16
 
 
 def refine_ranges(
-    quantized: ModelProto, judge: Judge, indices: Sequence[int], work: Work, reserve: float = 0.0
+    quantized: ModelProto,
+    widest: Mapping[str, float],
+    steps: Sequence[float],
+    judge: Judge,
+    indices: Sequence[int],
+    work: Work,
 ) -> dict[str, float]:
     """What to multiply the ranges of which activations by, for better answers on some samples.
 
-    Goes once through the graph, from its end, as long as there is more work left than `reserve`. A trial computes only
-    what depends on its range: all quantized values of every sample are kept, in 8 bits.
+    `widest` has the activations to try and the largest factor for each, which is made of `steps`. Goes once through the
+    graph, from its end, as long as there is work left. A trial computes only what depends on its range: all quantized
+    values of every sample are kept, in 8 bits.
     """
     activations = quantized_values(quantized)
+    if not activations:
+        return {}
     outputs = [value.name for value in quantized.graph.output]
     feeds = [with_batch_axis(judge.samples.inputs(index)) for index in indices]
     session = session_of(cut(quantized, [name for names in activations.values() for name in names]))
@@ -43,24 +53,45 @@ def refine_ranges(
     work.run(len(indices))
     types = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in known[0].items()}
     best = signal(judge.figures(quantized, indices))
-    factors: dict[str, float] = {}
+    factors = {name: 1.0 for name in one_per_scale(quantized) if name in widest}
     stale: set[str] = set()
-    for name in tqdm(reversed(activations), "ranges", len(activations), unit="range"):
-        for factor in FACTORS:
-            while work.left > reserve:
-                trial, changed = with_scaled_range(quantized, name, factor)
+    for name in tqdm(reversed(factors), "ranges", len(factors), unit="range"):
+        for step in steps:
+            while work.left > 0 and factors[name] * step <= widest[name]:
+                trial, changed = with_scaled_range(quantized, name, step)
                 affected = descendants(trial, changed)
                 usable = {key: kind for key, kind in types.items() if key not in affected | stale}
                 session = session_of(cut(trial, outputs, usable))
                 answers = list(in_order(partial(run_on, session), known, CHUNK))
                 work.run(len(indices), {node.name for node in trial.graph.node if affected & set(node.output)})
                 found = signal(judge.compare(answers, indices))
-                if found < best + LEAST_GAIN:
+                if not found - best >= LEAST_GAIN:  # nor is one from infinity to infinity
                     break
                 best, quantized = found, trial
                 stale |= affected
-                factors[name] = factors.get(name, 1.0) * factor
+                factors[name] *= step
     return {name: factor for name, factor in factors.items() if factor != 1.0}
+
+
+def one_per_scale(quantized: ModelProto) -> list[str]:
+    """The activations with a range of their own: what a MaxPool or a Flatten gives has the scale of what it takes."""
+    integers = {name: values[0] for name, values in quantized_values(quantized).items()}
+    graph = QuantizedGraph(quantized)
+    first: dict[str, str] = {}
+    for name, value in integers.items():
+        first.setdefault(graph.makers[value].input[1], name)
+    return list(first.values())
+
+
+def widest_factors(model: ModelProto, ranges: Ranges) -> dict[str, float]:
+    """How far each range may be widened: what a Clip gives up to its bounds, which only the range still has."""
+    tensors, factors = initializers(model), dict.fromkeys(ranges, np.inf)
+    for node in model.graph.node:
+        bounds = clip_bounds(node, tensors) if node.op_type == "Clip" else None
+        if bounds is not None and node.output[0] in ranges:
+            pairs = zip(bounds, ranges[node.output[0]], strict=True)
+            factors[node.output[0]] = min((bound / end for bound, end in pairs if end), default=np.inf)
+    return factors
 
 
 def with_scaled_range(quantized: ModelProto, name: str, factor: float) -> tuple[ModelProto, set[str]]:
@@ -73,16 +104,14 @@ def with_scaled_range(quantized: ModelProto, name: str, factor: float) -> tuple[
     graph = QuantizedGraph(result)
     integers = set(quantized_values(result)[name])
     scales = {node.input[1] for node in result.graph.node if integers & {node.input[0], node.output[0]}}
-    changed = set(scales)
+    # A quantized bias has the scale of the products, so it moves with that of the input.
+    biases = {
+        layer: graph.bias(layer)
+        for layer, node in graph.nodes.items()
+        if graph.has_quantized_bias(layer) and graph.makers[node.input[0]].input[1] in scales
+    }
     for scale in scales:
         set_array(graph.tensors[scale], graph.array(scale) * np.float32(factor))
-    for node in result.graph.node:
-        data = graph.makers.get(node.input[0]) if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 else None
-        bias = graph.makers.get(node.input[2]) if data is not None else None
-        if data is not None and bias is not None and data.op_type == "DequantizeLinear" and data.input[1] in scales:
-            # A quantized bias has the scale of the products, so it moves with that of the input.
-            steps, unit = bias.input[:2]
-            set_array(graph.tensors[steps], np.rint(graph.array(steps) / factor).astype(np.int32))
-            set_array(graph.tensors[unit], graph.array(unit) * np.float32(factor))
-            changed |= {steps, unit}
-    return result, changed
+    for layer, bias in biases.items():
+        graph.set_bias(layer, bias)
+    return result, scales.union(*(graph.bias_tensors(layer) for layer in biases))

@@ -40,6 +40,8 @@ def fit_weights(
     Memory holds, in 8 bits and for every sample used, the values that layers fitted hand to those to come.
     """
     layers, tensors, graph = weighted_layers(model), initializers(model), QuantizedGraph(quantized)
+    if not layers:
+        return
     wanted = wanted_means(clip_activations(model, quantized, ranges), layers, samples, used)
     names = [graph.input_value(layer.name) for layer in layers]
     feeds = [with_batch_axis(samples.inputs(index)) for index in used]
@@ -93,9 +95,7 @@ def input_statistics(
             patches(layer, graph.as_floats(layer.name, data[position]), POSITIONS, used[position], kernel)
             for position in positions
         ]
-        statistics = InputStatistics.empty(*found[0].shape[:2])
-        statistics.add(np.concatenate(found, axis=2))
-        return statistics
+        return InputStatistics.of(np.concatenate(found, axis=2))
 
     return reduce(InputStatistics.merge, in_order(block_statistics, range(-(-len(used) // BLOCK)), CHUNK))
 

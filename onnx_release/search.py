@@ -1,11 +1,12 @@
 """Find the ranges and the float layers with which a quantized graph keeps within `budget`, with the least float work.
 
 1. Quantize everything and fit the weights (see onnx_release/rounding.py).
-2. Refine the ranges by the answers (see onnx_release/refine.py) and fit again, as long as that gains.
+2. Refine the ranges by the answers (see onnx_release/refine.py) and fit again, as long as that gains: before anything
+   else where the budget is not met, and in the end with what work is left.
 3. Where that is not within the budget: the sensitivity of each layer, which is what the answers gain when it alone is
    in float; the layers that gain most, those that gain most for their multiply-adds, and the first of the network, 1,
    2, 3, 5, 8 ... of them, each set estimated with the weights at hand; those that seem to do fitted anew, least float
-   work first, until one does.
+   work first, and once one does, those with still less float work.
 
 `budget.minutes` is an amount of work, not of time: the same parameters give the same bytes on a fast and a slow day.
 """
@@ -18,11 +19,11 @@ from typing import Any
 from onnx import ModelProto
 from tqdm import tqdm
 
-from onnx_release.budget import over_budget
-from onnx_release.judge import Judge, signal
+from onnx_release.budget import over_budget, signal
+from onnx_release.judge import Judge
 from onnx_release.params import Budget
 from onnx_release.qdq import Ranges, insert_qdq, with_float_layers
-from onnx_release.refine import refine_ranges
+from onnx_release.refine import COARSE, FINE, refine_ranges, widest_factors
 from onnx_release.rounding import copy_fit, fit_weights
 from onnx_release.samples import spread
 from onnx_release.targets import Target
@@ -35,8 +36,12 @@ MARGIN_DB = 2.0
 FIT_SAMPLES = 160
 # What only compares two figures on the same samples does with few.
 FEW_SAMPLES = 32
-# A sweep that gains less, in dB, is the last one on so few samples.
-LEAST_GAIN = 0.1
+# On how many samples, and in which steps, the ranges of what is found are refined, one after the other.
+STAGES = ((FEW_SAMPLES, COARSE), (64, FINE), (128, FINE), (FIT_SAMPLES, FINE))
+# A sweep of all ranges that gains less, in dB, is the last one of its stage.
+LEAST_SWEEP_GAIN = 0.1
+# The share of the work that is kept for layers in float, while the budget is not met.
+RESERVE = 1 / 3
 SIZES = (1, 2, 3, 5, 8, 13)
 
 
@@ -87,8 +92,8 @@ def search(model: ModelProto, ranges: Ranges, target: Target, judge: Judge, budg
         say(trial)
         return trial
 
-    def refined(trial: Trial, indices: Sequence[int], reserve: float = 0.0) -> Trial:
-        factors = refine_ranges(trial.model, judge, indices, work, reserve)
+    def refined(trial: Trial, steps: Sequence[float], indices: Sequence[int]) -> Trial:
+        factors = refine_ranges(trial.model, widest_factors(model, trial.ranges), steps, judge, indices, work)
         return fitted(scaled(trial.ranges, factors), trial.float_layers) if factors else trial
 
     def estimated(float_layers: frozenset[str]) -> Trial:
@@ -101,21 +106,24 @@ def search(model: ModelProto, ranges: Ranges, target: Target, judge: Judge, budg
         return signal(judge.figures(quantized, few))
 
     best = fitted(ranges, frozenset())
-    if work.left > 0:
-        best = better(best, refined(best, few, reserve=work.left / 2 if best.failures else 0.0))
+    gains, work.held = True, work.left * RESERVE
+    while best.failures and gains and work.left > 0:
+        trial = refined(best, COARSE, few)
+        best, gains = better(best, trial), is_gain(best, trial)
+    work.held = 0.0
     if best.failures:
-        gains = sensitivities(best.model, model, macs, score, work)
-        for chosen in candidates(gains, macs, estimated, work):
-            trial = fitted(best.ranges, chosen)
-            best = better(best, trial)
-            if not trial.failures or work.left <= 0:
+        alone = sensitivities(best.model, model, macs, score, work)
+        for candidate in candidates(alone, macs, estimated, work):
+            if not best.failures and candidate.price >= best.price:
+                continue
+            best = better(best, fitted(best.ranges, candidate.float_layers))
+            if work.left <= 0:
                 break
-    wanted = FEW_SAMPLES
-    while work.left > 0 and wanted < 2 * len(judge.samples):
-        trial = refined(best, spread(len(judge.samples), wanted))
-        if signal(trial.figures) < signal(best.figures) + LEAST_GAIN:
-            wanted *= 2  # what these samples can tell is told
-        best = better(best, trial)
+    for count, steps in dict.fromkeys((min(count, len(judge.samples)), steps) for count, steps in STAGES):
+        gains = True
+        while gains and work.left > 0:
+            trial = refined(best, steps, spread(len(judge.samples), count))
+            best, gains = better(best, trial), is_gain(best, trial)
     return Result(best, fits, sum(best.ranges[name] != limits for name, limits in ranges.items()))
 
 
@@ -146,8 +154,8 @@ def candidates(
     macs: Mapping[str, float],
     estimated: Callable[[frozenset[str]], Trial],
     work: Work,
-) -> list[frozenset[str]]:
-    """Sets of float layers: those that seem to meet the budget by float work, then the others by SQNR.
+) -> list[Trial]:
+    """Estimates of sets of float layers: those that seem to meet the budget by float work, then the others by SQNR.
 
     Among them are the first layers of the network: neighbours gain more together than apart, since nothing between
     them is quantized.
@@ -155,13 +163,18 @@ def candidates(
     by_gain = sorted(gains, key=lambda name: -gains[name])
     by_price = sorted(gains, key=lambda name: -gains[name] / max(macs[name], 1))
     orders = by_gain, by_price, list(macs)
-    sets = dict.fromkeys(frozenset(order[:size]) for size in SIZES for order in orders)
+    sets = dict.fromkeys(frozenset(order[:size]) for size in SIZES for order in orders if gains)
     estimates: list[Trial] = []
     for chosen in tqdm(sets, "candidates", unit="set"):
         if estimates and work.left <= 0:
             break
         estimates.append(estimated(chosen))
-    return [trial.float_layers for trial in sorted(estimates, key=rank, reverse=True)]
+    return sorted(estimates, key=rank, reverse=True)
+
+
+def is_gain(before: Trial, after: Trial) -> bool:
+    """Whether a sweep was worth it; one from or to infinity is not."""
+    return signal(after.figures) - signal(before.figures) >= LEAST_SWEEP_GAIN
 
 
 def better(one: Trial, other: Trial) -> Trial:

@@ -21,25 +21,33 @@ FITTING = 20
 
 
 class Work:
-    """`minutes` of work on a model with `macs` multiply-adds in each layer, and how much of it is left."""
+    """`minutes` of work on a model with `macs` multiply-adds in each layer, how much of it is left, and `held` back."""
 
     def __init__(self, minutes: float, macs: Mapping[str, float]) -> None:
         self.macs = macs
-        self.left = minutes * 60 * MACS_PER_SECOND
+        self.total = minutes * 60 * MACS_PER_SECOND
+        self.held = 0.0
+
+    @property
+    def left(self) -> float:
+        """What may be done now, in multiply-adds; below zero once the last piece of work took more."""
+        return self.total - self.held
 
     def run(self, samples: int, layers: Container[str] | None = None) -> None:
         """Count a session that is opened and runs `samples`, through the layers named or through all."""
         macs = sum(macs for name, macs in self.macs.items() if layers is None or name in layers)
-        self.left -= (macs + OVERHEAD) * (samples + OPENING)
+        self.total -= (macs + OVERHEAD) * (samples + OPENING)
 
     def fit(self, samples: int) -> None:
         """Count one fit of all weights to `samples`."""
-        self.left -= (sum(self.macs.values()) + OVERHEAD) * samples * FITTING
+        self.total -= (sum(self.macs.values()) + OVERHEAD) * samples * FITTING
 
 
 def multiply_adds(model: ModelProto, samples: SampleFile) -> dict[str, float]:
     """Of each layer with weights, by name, for the first sample."""
     layers = weighted_layers(model)
+    if not layers:
+        return {}
     tensors = initializers(model)
     names = [layer.node.output[0] for layer in layers]
     outputs = run_session(session_of(cut(model, names)), with_batch_axis(samples.inputs(0)))

@@ -7,8 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 from onnx import helper
 
+from onnx_release.calibrate import calibrate
+from onnx_release.files import read_json
+from onnx_release.judge import Judge
+from onnx_release.params import Calibrate
+from onnx_release.qdq import Ranges
 from onnx_release.samples import SampleFile
 from onnx_release.spec import Spec
 from onnx_release.types import softmax_prediction
@@ -82,3 +88,16 @@ SPEC = Spec.model_validate(
         "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", CLASSES]}],
     }
 )
+# Without counts, which such a small network can do without.
+CALIBRATE = Calibrate(method="minmax", percentile=99.99, bins=2048, chunk=8)
+
+# The calibrated network, its ranges, samples, and a judge.
+Case = tuple[onnx.ModelProto, Ranges, SampleFile, Judge]
+
+
+def calibrated(save_graph: Callable[..., Path], tmp_path: Path) -> Case:
+    """Leaves the folder that `calibrate` writes in `tmp_path`/calibration."""
+    source, samples, folder = save_network(save_graph), save_inputs(tmp_path), tmp_path / "calibration"
+    calibrate(source, SPEC, samples, CALIBRATE, folder)
+    ranges = read_json(folder / "ranges.json")["ranges"]
+    return onnx.load(folder / "model.onnx"), ranges, samples, Judge(source, SPEC, Data(), samples)

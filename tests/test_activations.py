@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from onnx_release import activations
 from onnx_release.activations import constant_values, cut, descendants, float_values, run_on, session_of, step_by_step
 from onnx_release.layers import initializers, set_array
 
@@ -76,3 +77,15 @@ def test_a_step_sees_the_weights_of_its_time(diamond):
         set_array(tensors["w"], np.full(1, 1000, np.float32))  # too late for a, which is not computed again
         set_array(tensors["v"], np.full(1, 1, np.float32))
     assert found == {"a": [2, 4, 6], "y": [5, 10, 15]}
+
+
+def test_what_no_later_step_needs_is_forgotten(diamond, monkeypatch):
+    held = []
+
+    def watched(session, known):
+        held.append(set(known))
+        return run_on(session, known)
+
+    monkeypatch.setattr(activations, "run_on", watched)
+    list(step_by_step(diamond, "aby", FEEDS[:1], 1))
+    assert held == [{"x"}, {"x", "a"}, {"a", "b"}]

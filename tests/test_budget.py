@@ -49,6 +49,11 @@ def test_nan_is_beyond_any_budget_and_perfection_within():
     assert over_budget(perfect, budget(sqnr_db=100)) == []
 
 
+def test_an_answer_where_zeros_should_be_is_beyond_any_bound():
+    zeros = FIGURES | {"sqnr_db": None, "max_abs_error": 0.1}
+    assert over_budget(zeros, budget(sqnr_db=1)) == ["the SQNR is -inf dB, budget.sqnr_db is 1"]
+
+
 def test_a_task_without_classes_needs_a_bound_that_it_has():
     tensor = SPEC.model_copy(update={"task": "tensor"})
     check_budget(budget(agreement=0.9), SPEC)

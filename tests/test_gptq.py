@@ -14,9 +14,7 @@ def output_error(difference, covariance):
 
 def statistics_of(inputs):
     """Of float [groups, inputs, positions]."""
-    statistics = InputStatistics.empty(*inputs.shape[:2])
-    statistics.add(inputs.astype(np.float32))
-    return statistics
+    return InputStatistics.of(inputs.astype(np.float32))
 
 
 @pytest.fixture
@@ -37,6 +35,15 @@ def test_statistics_of_two_halves_are_those_of_the_whole(case):
     _, statistics, inputs = case
     one, other = (statistics_of(part) for part in np.split(inputs, 2, axis=2))
     np.testing.assert_allclose(one.merge(other).covariance, statistics.covariance, rtol=1e-3)
+
+
+@pytest.mark.parametrize("inputs", [np.full((2, 30, 200), 0.1), np.random.default_rng(0).normal(size=(2, 30, 1)) + 5])
+def test_inputs_that_do_not_vary_round_every_weight_by_itself(inputs):
+    """Of a sum of squares less the square of a sum, float32 would leave noise of either sign."""
+    weights, covariance = np.random.default_rng(1).normal(size=(2, 4, 30)), statistics_of(inputs).covariance
+    integers, scales = round_layer(weights, covariance, Limits(127))
+    assert np.abs(covariance).max() < 1e-12
+    np.testing.assert_array_equal(integers, np.clip(np.rint(weights / scales[..., None]), -127, 127))
 
 
 def test_rounding_knows_what_the_inputs_are(case):

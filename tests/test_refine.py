@@ -3,19 +3,21 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
-from onnx_release import refine
+from onnx_release import refine as refine_module
+from onnx_release.budget import signal
 from onnx_release.calibrate import find_ranges
-from onnx_release.judge import Judge, signal
+from onnx_release.judge import Judge
 from onnx_release.layers import initializers
 from onnx_release.params import Calibrate
 from onnx_release.qdq import insert_qdq, quantized_values
 from onnx_release.quantized_graph import QuantizedGraph
-from onnx_release.refine import refine_ranges, with_scaled_range
+from onnx_release.refine import COARSE, one_per_scale, refine_ranges, widest_factors, with_scaled_range
+from onnx_release.search import scaled
 from onnx_release.targets import TARGETS
 from onnx_release.work import Work, multiply_adds
-from tests.residual import SPEC, Data, save_inputs, save_network
+from tests.residual import CLASSES, SHAPE, SPEC, Data, save_inputs, save_network
 
 PARAMS = Calibrate(method="minmax", percentile=99.99, bins=2048, chunk=8)
 
@@ -31,6 +33,11 @@ def case(save_graph, tmp_path):
 
 def work_on(model, judge, minutes=1.0):
     return Work(minutes, multiply_adds(model, judge.samples))
+
+
+def refine(model, quantized, ranges, judge, samples=24):
+    work = work_on(model, judge)
+    return refine_ranges(quantized, widest_factors(model, ranges), COARSE, judge, range(samples), work)
 
 
 def test_a_wider_range_keeps_zero_points_and_biases(case):
@@ -61,22 +68,19 @@ def test_a_range_that_is_far_too_wide_is_mended(case):
     model, ranges, judge = case
     wrong = ranges | {"x": (20 * ranges["x"][0], 20 * ranges["x"][1])}
     quantized = insert_qdq(model, wrong, TARGETS["vnni"], [])
-    factors = refine_ranges(quantized, judge, range(len(judge.samples)), work_on(model, judge))
+    factors = refine(model, quantized, wrong, judge)
     assert factors["x"] < 0.3
-    mended = insert_qdq(model, {**wrong, **scaled(wrong, factors)}, TARGETS["vnni"], [])
+    mended = insert_qdq(model, scaled(wrong, factors), TARGETS["vnni"], [])
     before, after = (signal(judge.figures(graph, range(24))) for graph in (quantized, mended))
     assert after > before + 5
-
-
-def scaled(ranges, factors):
-    return {name: (ranges[name][0] * factor, ranges[name][1] * factor) for name, factor in factors.items()}
 
 
 def test_without_work_nothing_is_tried(case):
     model, ranges, judge = case
     quantized = insert_qdq(model, ranges, TARGETS["vnni"], [])
     work = work_on(model, judge)
-    assert refine_ranges(quantized, judge, range(4), work, reserve=work.left) == {}
+    work.held = work.left
+    assert refine_ranges(quantized, widest_factors(model, ranges), COARSE, judge, range(4), work) == {}
 
 
 @pytest.mark.parametrize("float_nodes", [[], ["inner"]])
@@ -97,9 +101,9 @@ def test_what_a_trial_computes_is_what_the_whole_graph_gives(case, monkeypatch, 
             return super().compare(found, indices)
 
     judge.__class__ = Listening
-    monkeypatch.setattr(refine, "with_scaled_range", remembering)
-    refine_ranges(quantized, judge, range(4), work_on(model, judge))
-    assert len(graphs) > 3 * len(quantized_values(quantized))
+    monkeypatch.setattr(refine_module, "with_scaled_range", remembering)
+    refine(model, quantized, ranges, judge, 4)
+    assert len(graphs) >= 2 * len(quantized_values(quantized))
     for graph, found in zip(graphs, answers[1:], strict=True):  # the first are those of the graph as it came
         for one, other in zip(judge.outputs(graph, range(4)), found, strict=True):
             np.testing.assert_array_equal(one["y"], other["y"])
@@ -115,8 +119,68 @@ def test_a_trial_costs_what_depends_on_its_range(case):
             paid.append(layers)
             super().run(samples, layers)
 
-    refine_ranges(quantized, judge, range(4), Watched(1.0, multiply_adds(model, judge.samples)))
+    work = Watched(1.0, multiply_adds(model, judge.samples))
+    refine_ranges(quantized, widest_factors(model, ranges), COARSE, judge, range(4), work)
     layers = {"first", "depthwise", "project", "inner", "expand", "classify"}
     assert paid[0] is None  # the whole graph, once, for the values that are kept
     assert paid[1] & layers == {"classify"}
     assert paid[-1] & layers == layers
+
+
+def pooled(save_graph):
+    """Conv, ReLU, MaxPool, Flatten, Gemm, of whose last three values two have the scale of the first."""
+    random = np.random.default_rng(0)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("MaxPool", ["r"], ["p"], name="pool", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Flatten", ["p"], ["f"], name="flatten"),
+        helper.make_node("Gemm", ["f", "v"], ["y"], name="gemm"),
+    ]
+    weights = {"w": random.normal(size=(4, 3, 3, 3)), "v": random.normal(size=(36, CLASSES)) / 6}
+    weights = {name: array.astype(np.float32) for name, array in weights.items()}
+    return save_graph(nodes, [("x", ["batch", *SHAPE])], [("y", ["batch", CLASSES])], weights)
+
+
+def test_values_that_share_a_scale_are_one_range(save_graph, tmp_path):
+    source = pooled(save_graph)
+    judge, model = Judge(source, SPEC, Data(), save_inputs(tmp_path)), onnx.load(source)
+    right = find_ranges(model, judge.samples, PARAMS)[0]
+    wrong = right | {name: (0.0, 20 * right[name][1]) for name in "rpf"}
+    quantized = insert_qdq(model, wrong, TARGETS["vnni"], [])
+    assert one_per_scale(quantized) == ["x", "r"]
+    factors = refine(model, quantized, wrong, judge)
+    mended = insert_qdq(model, scaled(wrong, factors), TARGETS["vnni"], [])
+    ours, best = (
+        signal(judge.figures(graph, range(24))) for graph in (mended, insert_qdq(model, right, TARGETS["vnni"], []))
+    )
+    assert factors["r"] < 0.1 and ours > best - 3
+
+
+def test_a_range_is_not_widened_past_the_bound_of_its_clip(case):
+    model, ranges, judge = case
+    some = {"x": (-1.0, 1.0), "r1": (0.0, 5.0), "r2": (0.0, 6.0)}
+    assert widest_factors(model, some) == {"x": np.inf, "r1": 6 / 5, "r2": 1.0}
+    narrow = ranges | {"r1": (0.0, 0.25 * ranges["r1"][1]), "r2": (0.0, 0.25 * ranges["r2"][1])}
+    found = scaled(narrow, refine(model, insert_qdq(model, narrow, TARGETS["vnni"], []), narrow, judge))
+    assert narrow["r1"][1] < found["r1"][1] <= 6 and narrow["r2"][1] < found["r2"][1] <= 6
+
+
+@pytest.mark.parametrize("operator", ["Identity", "Softmax"])
+def test_a_bias_that_is_computed_does_not_move_with_a_range(save_graph, operator):
+    nodes = [
+        helper.make_node(operator, ["s"], ["b"], name="computed"),
+        helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="gemm"),
+        helper.make_node("Relu", ["y"], ["z"], name="relu"),
+    ]
+    inputs = [("x", ["n", 3]), ("s", ["n", 3])]
+    model = onnx.load(save_graph(nodes, inputs, [("z", ["n", 3])], {"w": np.eye(3, dtype=np.float32)}))
+    quantized = insert_qdq(model, dict.fromkeys("xsbyz", (0.0, 1.0)), TARGETS["vnni"], [])
+    wider, _ = with_scaled_range(quantized, "x", 2.0)
+    assert QuantizedGraph(wider).array("x_scale") == 2 * QuantizedGraph(quantized).array("x_scale")
+
+
+def test_answers_without_any_error_are_no_gain(case, monkeypatch):
+    model, ranges, judge = case
+    monkeypatch.setattr(judge, "compare", lambda *_: {"sqnr_db": None, "max_abs_error": 0.0})
+    assert refine(model, insert_qdq(model, ranges, TARGETS["vnni"], []), ranges, judge, 2) == {}

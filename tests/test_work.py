@@ -2,6 +2,7 @@
 
 import onnx
 import pytest
+from onnx import helper
 
 from onnx_release.work import FITTING, MACS_PER_SECOND, OPENING, OVERHEAD, Work, multiply_adds
 from tests.residual import save_inputs, save_network
@@ -22,11 +23,23 @@ def test_the_multiply_adds_of_each_layer_are_outputs_times_weights_of_each(save_
     }
 
 
+def test_a_network_without_weights_has_no_multiply_adds(save_graph, tmp_path):
+    source = save_graph([helper.make_node("Relu", ["x"], ["y"])], [("x", ["n", 3, 8, 8])], [("y", ["n", 3, 8, 8])])
+    assert multiply_adds(onnx.load(source), save_inputs(tmp_path, 1)) == {}
+
+
 def test_minutes_become_multiply_adds_and_runs_use_them_up():
     work = Work(2.0, MACS)
     assert work.left == 120 * MACS_PER_SECOND
     work.run(7)
     assert work.left == pytest.approx(120 * MACS_PER_SECOND - (8e6 + OVERHEAD) * (7 + OPENING))
+
+
+def test_what_is_held_back_is_not_left():
+    work = Work(2.0, MACS)
+    work.held = 50 * MACS_PER_SECOND
+    work.run(7)
+    assert work.left == pytest.approx(70 * MACS_PER_SECOND - (8e6 + OVERHEAD) * (7 + OPENING))
 
 
 def test_a_part_of_the_graph_costs_its_own_layers():
