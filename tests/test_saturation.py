@@ -1,12 +1,6 @@
-"""Which weights share 16 bits in an AVX2 kernel, held against ONNX Runtime's kernels themselves.
+"""Which weights share 16 bits in an AVX2 kernel, held against ONNX Runtime's kernels themselves."""
 
-valgrind's CPU has AVX2 and no VNNI, on any x86-64 host: inside it, ONNX Runtime picks the kernels that saturate.
-"""
-
-import platform
-import shutil
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +12,7 @@ from onnx_release.gptq import Limits
 from onnx_release.layers import as_matrix, from_matrix, patches, weighted_layers
 from onnx_release.saturation import neighbours, weight_limits
 from onnx_release.targets import TARGETS
+from tests.avx2 import AVAILABLE, outputs_on_avx2
 
 AVX2 = TARGETS["avx2"]
 NODES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
@@ -45,17 +40,6 @@ NODES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
 # Kernels that add in 32 bits.
 SAFE = {"depthwise", "depthwise 5x5 with strides", "depthwise 7x7", "one channel"}
 STEP = 2.0**13  # a power of two: what the kernels do with their sums is exact
-
-RUN = """
-import sys, numpy, onnxruntime
-options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = 1
-inputs, outputs = numpy.load(sys.argv[1] + "/inputs.npz"), {}
-for name in inputs.files:
-    session = onnxruntime.InferenceSession(f"{sys.argv[1]}/{name}.onnx", options, providers=["CPUExecutionProvider"])
-    (outputs[name],) = session.run(None, {"x": inputs[name]})
-numpy.savez(sys.argv[1] + "/outputs.npz", **outputs)
-"""
 
 
 @pytest.mark.parametrize(
@@ -148,26 +132,24 @@ def channels_of(kind):
 @pytest.fixture(scope="module")
 def wrong(tmp_path_factory):
     """For every kind of layer, the shares of outputs that AVX2 gets wrong, within the limits and with all of int8."""
-    if platform.machine() not in ("x86_64", "AMD64") or not shutil.which("valgrind"):
+    if not AVAILABLE:
         pytest.skip("needs valgrind, on x86-64")
     folder, random = tmp_path_factory.mktemp("saturation"), np.random.default_rng(0)
-    inputs, expected = {}, {}
-    for index, kind in enumerate(NODES):
-        for name, limits in (("within", limits_of(kind)), ("all", Limits(127))):
-            key = f"{name}{index}"
-            inputs[key], expected[key] = write_case(folder / f"{key}.onnx", kind, limits, random)
-    np.savez(folder / "inputs.npz", **inputs)
-    command = ["valgrind", "-q", "--tool=none", sys.executable, "-c", RUN, str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    found = np.load(folder / "outputs.npz")
-
-    def share(kind, key):
+    cases: list[tuple[Path, dict[str, np.ndarray]]] = []
+    expected, kinds = [], []
+    for kind in NODES:
+        for limits in (limits_of(kind), Limits(127)):
+            path = folder / f"{len(cases)}.onnx"
+            data, wanted = write_case(path, kind, limits, random)
+            cases.append((path, {"x": data}))
+            expected.append(wanted)
+            kinds.append(kind)
+    shares = []
+    for kind, wanted, found in zip(kinds, expected, outputs_on_avx2(cases), strict=True):
         axis = 1 if NODES[kind][0] == "Conv" else -1
-        outputs = np.moveaxis(found[key], axis, 0).reshape(len(expected[key]), -1)
-        return float((outputs != expected[key]).mean())
-
-    return {kind: (share(kind, f"within{i}"), share(kind, f"all{i}")) for i, kind in enumerate(NODES)}
+        outputs = np.moveaxis(found["y"], axis, 0).reshape(len(wanted), -1)
+        shares.append(float((outputs != wanted).mean()))
+    return dict(zip(NODES, zip(shares[::2], shares[1::2], strict=True), strict=True))
 
 
 @pytest.mark.parametrize("kind", NODES)

@@ -1,0 +1,66 @@
+"""INT8 on the kernels of a CPU without VNNI, whatever this one has.
+
+    python -m benchmarks.avx2
+
+searches for int8_static with the target avx2 and runs it on the evaluation samples in an emulated CPU that has AVX2 and
+nothing newer, so that ONNX Runtime picks the kernels that saturate. Beside it: the same for the target vnni, and
+onnxruntime's own recipes. Writes benchmarks/avx2.json: agreement and SQNR against the float32 model, on those kernels.
+Says nothing about speed. Needs valgrind, x86-64, and `make repro` to have run. Takes about ten minutes on 2
+cores.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnx
+from threadpoolctl import threadpool_limits
+
+from benchmarks.quantization import recipes
+from onnx_release.files import read_json, write_json
+from onnx_release.graph import save_model
+from onnx_release.judge import Judge
+from onnx_release.model_data import load_data
+from onnx_release.params import load_params
+from onnx_release.paths import CALIBRATED, CALIBRATION, EVALUATION, RANGES, variant_model
+from onnx_release.samples import SampleFile, with_batch_axis
+from onnx_release.search import search
+from onnx_release.spec import load_spec
+from onnx_release.targets import TARGETS
+from tests.avx2 import AVAILABLE, outputs_on_avx2
+
+RESULT = Path("benchmarks/avx2.json")
+
+
+def main() -> None:
+    if not AVAILABLE:
+        sys.exit("this needs valgrind, on x86-64: apt install valgrind")
+    params = load_params()
+    spec, data = load_spec(params.model), load_data(params.model)
+    by_calibration, judge = (
+        Judge(variant_model("fp32"), spec, data, SampleFile(path)) for path in (CALIBRATION, EVALUATION)
+    )
+    calibrated, ranges = onnx.load(CALIBRATED / "model.onnx"), read_json(RANGES)["ranges"]
+    with tempfile.TemporaryDirectory() as folder, threadpool_limits(limits=1):
+        # S8S8 runs mostly in float, which would take hours in there.
+        models = {name: path for name, path in recipes(Path(folder)).items() if "U8S8" in name}
+        for name in ("avx2", "vnni"):
+            best = search(calibrated, ranges, TARGETS[name], by_calibration, params.budget).best
+            (Path(folder) / f"searched for {name}").mkdir()
+            models[f"int8_static for {name}"] = save_model(best.model, Path(folder) / f"searched for {name}")
+        result = {"model": params.model, "models": {name: figures(judge, path) for name, path in models.items()}}
+    write_json(RESULT, result)
+    print(json.dumps(result, indent=2))
+
+
+def figures(judge: Judge, path: Path) -> dict[str, Any]:
+    indices = range(len(judge.samples))
+    feeds = [with_batch_axis(judge.samples.inputs(index)) for index in indices]
+    found = judge.compare(outputs_on_avx2([(path, feed) for feed in feeds]), indices)
+    return {"agreement": found["agreement"], "sqnr_db": found["sqnr_db"]}
+
+
+if __name__ == "__main__":
+    main()
