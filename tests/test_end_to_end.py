@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import resource
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -67,16 +68,46 @@ def test_a_comment_in_the_readme_reruns_nothing(clone):
 
 def test_another_opset_reruns_what_depends_on_it_and_no_more(clone):
     before = (clone / "params.yaml").read_bytes()
-    set_param(clone, "export.opset", "20")
+    set_param(clone, "export.opset", "19")
     try:
         result = run(clone, "tools.repro")
         assert result.returncode == 0, result.stdout + result.stderr
         assert not {"fetch", "prepare", "reference"} & set(stages_run(result.stdout))
         assert {"export", "slim", "validate@fp32"} <= set(stages_run(result.stdout))
-        assert json.loads((clone / "metrics/export.json").read_text())["opset"] == 20
+        assert json.loads((clone / "metrics/export.json").read_text())["opset"] == 19
     finally:
         (clone / "params.yaml").write_bytes(before)
         run(clone, "tools.repro")  # everything comes back from DVC's run cache
+
+
+def test_a_queue_sweeps_a_grid_and_each_experiment_runs_only_what_it_must(clone):
+    """The README's sweep, its worker in the foreground. The third experiment is the workspace as it is.
+
+    No other test asks for opset 20: DVC's run cache would know it.
+    """
+    author = {f"GIT_{who}_{what}": "test" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    grid = ["-S", "calibrate.method=minmax,percentile", "-S", "export.opset=18,20"]
+    queued = run(clone, "dvc", "exp", "run", "--queue", *grid, env=author)
+    names = re.findall(r"Queued experiment '([\w-]+)'", queued.stdout)
+    assert len(names) == 4, queued.stdout + queued.stderr
+    done = run(clone, "dvc", "exp", "run", "--run-all", "--jobs", "1", env=author)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ran = [set(stages_run(run(clone, "dvc", "queue", "logs", name).stdout)) for name in names]
+    everything = set(locked(clone))
+    calibrated = {"hardware", "calibrate", "quantize_static", "validate@int8_static", "explain@int8_static", *TIMED}
+    assert ran == [calibrated, everything - {"fetch", "prepare", "reference"}, {"hardware"}, calibrated]
+    shown = json.loads(run(clone, "dvc", "exp", "show", "--json").stdout)
+    found = [
+        {
+            "method": experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]["calibrate"]["method"],
+            "opset": experiment["revs"][0]["data"]["metrics"]["metrics/export.json"]["data"]["opset"],
+        }
+        for commit in shown
+        for experiment in commit["experiments"] or []
+    ]
+    assert sorted(found, key=str) == [
+        {"method": method, "opset": opset} for method in ("minmax", "percentile") for opset in (18, 20)
+    ]
 
 
 def test_dvc_shows_every_metric_and_what_changed(clone):
