@@ -9,7 +9,7 @@ endif
 # DVC runs the stages as `python -m ...`: that python must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint readme clean help
+.PHONY: repro test lint docs clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/ *##/:/'
@@ -26,8 +26,8 @@ lint: .venv/linters      ## ruff and mypy
 	ruff check .
 	mypy
 
-readme: .venv/installed  ## bring the generated parts of README.md up to date
-	python -m tools.readme
+docs: .venv/installed    ## bring the generated parts of README.md and docs/ up to date
+	python -m tools.docs
 
 clean:           ## remove the environment
 	rm -rf .venv

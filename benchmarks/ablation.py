@@ -34,7 +34,7 @@ from onnx_release.model_data import load_data
 from onnx_release.params import Budget, load_params
 from onnx_release.paths import RAW, variant_model
 from onnx_release.qdq import Ranges, insert_qdq, run_quantizer, with_float_layers
-from onnx_release.refine import refine_ranges
+from onnx_release.refine import refine_ranges, widest_factors
 from onnx_release.rounding import fit_weights
 from onnx_release.samples import SampleFile, spread, write_samples
 from onnx_release.saturation import HALVED
@@ -84,7 +84,9 @@ class Bench:
         """Fitted, ranges refined once, and fitted again."""
         work = Work(float("inf"), multiply_adds(model, self.samples))
         first = self.fitted(model, ranges, target)
-        factors = refine_ranges(first, self.own, spread(SAMPLES, FEW_SAMPLES), work)
+        factors = refine_ranges(
+            first, widest_factors(model, ranges), refine.COARSE, self.own, spread(SAMPLES, FEW_SAMPLES), work
+        )
         return self.fitted(model, scaled(ranges, factors), target)
 
 
@@ -92,9 +94,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(limits=1):
         bench = Bench(Path(folder))
         result = {
-            "steps": {name: step(bench) for name, step in STEPS.items()},
-            "left_out": {name: trial(bench) for name, trial in LEFT_OUT.items()},
-            "methods": {name: method(bench, **settings) for name, settings in METHODS.items()},
+            "steps": [{"name": name, **step(bench)} for name, step in STEPS.items()],
+            "left_out": [{"name": name, **trial(bench)} for name, trial in LEFT_OUT.items()],
+            "methods": [{"name": name, **method(bench, **settings)} for name, settings in METHODS.items()],
             "float_layers": float_layers(bench),
         }
     write_json(RESULT, result)
@@ -196,7 +198,9 @@ LINEAR_ONLY: Change = (equalize, "bounded_groups", lambda _: [])
 
 STEPS: dict[str, Callable[[Bench], dict[str, float]]] = {
     "onnxruntime's rounding": rounded_by_onnxruntime,
-    "bias correction": partial(changed, changes=[NEAREST], equalized=False),
+    "answers in float, biases corrected; avx2: depthwise weights in full": partial(
+        changed, changes=[NEAREST], equalized=False
+    ),
     "GPTQ with searched scales": partial(changed, equalized=False),
     "linear values equalized": partial(changed, changes=[LINEAR_ONLY]),
     "values behind ReLU6 equalized": changed,
@@ -204,6 +208,7 @@ STEPS: dict[str, Callable[[Bench], dict[str, float]]] = {
     "the whole search": searched,
 }
 LEFT_OUT: dict[str, Callable[[Bench], dict[str, float]]] = {
+    "other positions drawn, which is chance": partial(changed, changes=[(rounding, "POSITIONS", 127)]),
     "AdaRound in place of GPTQ": partial(changed, changes=[(rounding, "round_layer", adaround)], targets=(VNNI,)),
     "every weight halved in place of bounded pairs": partial(
         changed, changes=[(rounding, "weight_limits", lambda *_: Limits(HALVED))], targets=(AVX2,)
@@ -212,8 +217,8 @@ LEFT_OUT: dict[str, Callable[[Bench], dict[str, float]]] = {
     "equalized with strength 1": partial(changed, changes=[(equalize, "STRENGTH", 1.0)]),
     "no headroom behind ReLU6": partial(changed, changes=[(equalize, "HEADROOM", 1.0)]),
     "answers in 8 bits": partial(changed, changes=[(qdq, "free_outputs", lambda _: None)]),
-    "ranges refined without halving": partial(changed, changes=[(refine, "FACTORS", (0.8, 1.25))], sweep=True),
-    "ranges refined in steps of 0.7": partial(changed, changes=[(refine, "FACTORS", (0.7, 1.4))], sweep=True),
+    "ranges refined without halving": partial(changed, changes=[(refine, "COARSE", (0.8, 1.25))], sweep=True),
+    "ranges refined in steps of 0.7": partial(changed, changes=[(refine, "COARSE", (0.7, 1.4))], sweep=True),
 }
 METHODS: dict[str, dict[str, Any]] = {
     "minmax": {"method": "minmax"},

@@ -5,7 +5,7 @@
 clones the repository twice, runs the default model in both with this environment's packages, and writes
 benchmarks/pipeline.json: seconds for a fresh clone and for a run with nothing to do, the stages whose entries in
 dvc.lock differ between the clones, and the stages that run after another opset and after a change to the README. The
-report shows it. Takes about four minutes on 2 cores.
+report shows it. Takes about ten minutes on 2 cores.
 """
 
 import json

@@ -35,10 +35,10 @@ from onnx_release.model_data import load_data
 from onnx_release.params import Params, load_params
 from onnx_release.paths import CALIBRATED, CALIBRATION, EVALUATION, HARDWARE, RANGES, RAW, variant_model
 from onnx_release.qdq import run_quantizer
-from onnx_release.samples import SampleFile
+from onnx_release.samples import SampleFile, spread
 from onnx_release.search import search
 from onnx_release.spec import load_spec
-from onnx_release.targets import TARGETS, Target, choose_target
+from onnx_release.targets import TARGETS, Target, load_target
 
 RESULT = Path("benchmarks/quantization.json")
 CURVE = Path("benchmarks/quantization_curve.json")
@@ -52,7 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
     hardware = read_json(HARDWARE)
     judge = Judge(variant_model("fp32"), load_spec(params.model), load_data(params.model), SampleFile(EVALUATION))
     if arguments.curve:
-        result: dict[str, Any] = {"minutes": curve(params, judge, hardware)}
+        result: dict[str, Any] = {"minutes": curve(params, judge)}
         path = CURVE
     else:
         with tempfile.TemporaryDirectory() as folder:
@@ -93,7 +93,6 @@ def ratio(one: Measurement, other: Measurement) -> float:
 def recipes(folder: Path) -> dict[str, Path]:
     """Models that onnxruntime's quantizer makes of the float32 model without more ado."""
     source, samples = variant_model("fp32"), SampleFile(CALIBRATION)
-    step = -(-len(samples) // MINMAX_SAMPLES)
     kinds = {
         "onnxruntime S8S8 MinMax, its defaults": {},
         "onnxruntime U8S8 per-channel MinMax": {"activation_type": QuantType.QUInt8, "per_channel": True},
@@ -104,7 +103,7 @@ def recipes(folder: Path) -> dict[str, Path]:
     made = {}
     for index, (name, options) in enumerate(kinds.items()):
         path = folder / f"{index}.onnx"
-        reader = Reader(samples, range(0, len(samples), step))
+        reader = Reader(samples, spread(len(samples), MINMAX_SAMPLES))
         quantize_static(
             *(str(source), str(path), reader),
             quant_format=QuantFormat.QDQ,
@@ -131,12 +130,12 @@ def save_quantized(source: Path, limits: dict[str, tuple[float, float]], target:
     return save_model(run_quantizer(onnx.load(source), limits, target, []), folder)
 
 
-def curve(params: Params, judge: Judge, hardware: dict[str, Any]) -> list[dict[str, Any]]:
+def curve(params: Params, judge: Judge) -> list[dict[str, Any]]:
     """What the search finds by minutes of work, within the bounds of params.yaml."""
     judge_by_calibration = Judge(variant_model("fp32"), judge.spec, judge.data, SampleFile(CALIBRATION))
     model, ranges = onnx.load(CALIBRATED / "model.onnx"), read_json(RANGES)["ranges"]
     rows = []
-    target = choose_target(params.quantize_static.target, hardware)
+    target = load_target()
     for minutes in MINUTES:
         budget = params.budget.model_copy(update={"minutes": minutes})
         with threadpool_limits(limits=1):

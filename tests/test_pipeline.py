@@ -8,11 +8,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from onnx_release.params import Params
-from onnx_release.variants import REDUCED, SHIPPABLE, VARIANTS
+from onnx_release.paths import HARDWARE, TARGET, variant_model
+from onnx_release.variants import REDUCED, REFERENCES, SHIPPABLE, VARIANTS
 from tests.imports import ROOT, imported_files, third_party
-from tools.readme import pipeline_picture, source_files, updated
+from tools.docs import PAGES, updated
 
-STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+DECLARED = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+STAGES = {name: stage.get("do", stage) for name, stage in DECLARED.items()}
 WITH_TORCH = {"reference", "export", "benchmark"}
 
 
@@ -60,9 +62,18 @@ def test_metrics_stay_in_git(stage):
             assert all(options == {"cache": False} for options in entry.values())
 
 
+def test_another_machine_reruns_what_is_timed_and_another_target_what_is_made_for_it():
+    readers = {
+        path: {name for name, stage in STAGES.items() if path.as_posix() in stage["deps"]}
+        for path in (HARDWARE, TARGET)
+    }
+    assert readers == {HARDWARE: {"benchmark", "report"}, TARGET: {"quantize_dynamic", "quantize_static"}}
+
+
 def test_every_variant_is_validated_timed_and_reported():
     assert tuple(STAGES["validate"]["matrix"]["variant"]) == VARIANTS
-    assert tuple(STAGES["explain"]["matrix"]["variant"]) == REDUCED
+    references = {variant: variant_model(REFERENCES[variant]).parent.name for variant in REDUCED}
+    assert DECLARED["explain"]["foreach"] == references
     assert set(SHIPPABLE) < set(VARIANTS)
     for variant in VARIANTS:
         assert f"artifacts/{variant}" in STAGES["benchmark"]["deps"]
@@ -84,7 +95,7 @@ def in_git(path: str) -> str:
     return subprocess.run(["git", "show", f":{path}"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def test_the_results_and_the_picture_in_the_readme_are_those_in_git():
-    metrics = {name: json.loads(in_git(name)) for name in source_files()}
-    readme = in_git("README.md")
-    assert updated(readme, metrics, pipeline_picture()) == readme, "run `make readme`"
+@pytest.mark.parametrize("page", PAGES)
+def test_the_generated_parts_of_a_page_are_made_of_what_is_in_git(page):
+    text = in_git(page)
+    assert updated(page, text, lambda name: json.loads(in_git(name))) == text, "run `make docs`"

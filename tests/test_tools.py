@@ -1,4 +1,4 @@
-"""What a person runs: inspect, gate, repro and readme."""
+"""What a person runs: inspect, gate, repro and docs."""
 
 import json
 
@@ -11,7 +11,7 @@ from onnx_release.variants import VARIANTS
 from tests.clone import run
 from tests.imports import ROOT
 from tools import repro
-from tools.readme import replace_part
+from tools.docs import replace_part, table
 
 
 @pytest.fixture
@@ -78,7 +78,11 @@ def test_metrics_that_a_failed_run_took_away_come_back_and_newer_ones_stay(tmp_p
     assert (tmp_path / "metrics/newer.json").read_text() == "newer"
 
 
-def test_the_readme_keeps_all_but_its_generated_parts():
+def test_a_table_is_markdown():
+    assert table(["", "a"], [["b", "1"], ["c", ""]]) == "| | a |\n| --- | --- |\n| b | 1 |\n| c | |"
+
+
+def test_a_page_keeps_all_but_its_generated_parts():
     readme = "a\n<!-- begin results: made -->\nold\n<!-- end results -->\nb\n"
     expected = "a\n<!-- begin results: made -->\nnew \\1\n<!-- end results -->\nb\n"
     assert replace_part(readme, "results", "new \\1") == expected
