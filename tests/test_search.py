@@ -13,7 +13,6 @@ from onnx_release.params import Budget
 from onnx_release.qdq import insert_qdq
 from onnx_release.refine import COARSE, FINE
 from onnx_release.search import MARGIN_DB, Trial, better, is_gain, search, sensitivities
-from onnx_release.spec import Spec
 from onnx_release.targets import TARGETS
 from onnx_release.work import Work, multiply_adds
 from tests.residual import Data, calibrated, save_inputs
@@ -22,15 +21,6 @@ from tests.samples import save_samples
 VNNI = TARGETS["vnni"]
 BUDGET = Budget(agreement=0.5, accuracy_drop=None, sqnr_db=None, minutes=0.001)
 UNREACHABLE = Budget(agreement=None, accuracy_drop=None, sqnr_db=200, minutes=1)
-TENSORS = Spec.model_validate(
-    {
-        "task": "tensor",
-        "sources": [],
-        "dimensions": {"n": {"min": 1, "max": 4, "example": 2}},
-        "inputs": [{"name": "x", "dtype": "float32", "shape": ["n", 2]}],
-        "outputs": [{"name": "y", "dtype": "float32", "shape": ["n", 2]}],
-    }
-)
 
 
 @pytest.fixture
@@ -154,11 +144,11 @@ def test_without_work_one_graph_is_fitted(case):
     assert result.fitted == 1 and result.best.failures
 
 
-def test_a_network_without_weights_stays_as_it_is(save_graph, tmp_path):
+def test_a_network_without_weights_stays_as_it_is(save_graph, make_spec, tmp_path):
     node = helper.make_node("Relu", ["x"], ["y"], name="relu")
     source = save_graph([node], [("x", ["n", 2])], [("y", ["n", 2])])
     samples = save_samples(tmp_path / "whole.npz", [np.array([0, 255], np.float32), np.array([17, 3], np.float32)])
-    judge = Judge(source, TENSORS, Data(), samples)
+    judge = Judge(source, make_spec({"x": ["n", 2]}, {"y": ["n", 2]}, n=(1, 4, 2)), Data(), samples)
     result = search(onnx.load(source), {"x": (0.0, 255.0), "y": (0.0, 255.0)}, VNNI, judge, UNREACHABLE)
     assert signal(result.best.figures) == np.inf and result.fitted == 1 and not result.best.failures
 
