@@ -5,8 +5,7 @@
 searches for int8_static with the target avx2 and runs it on the evaluation samples in an emulated CPU that has AVX2 and
 nothing newer, so that ONNX Runtime picks the kernels that saturate. Beside it: the same for the target vnni, and
 onnxruntime's own recipes. Writes benchmarks/avx2.json: agreement and SQNR against the float32 model, on those kernels.
-Says nothing about speed. Needs valgrind, x86-64, and `make repro` to have run. Takes about ten minutes on 2
-cores.
+Says nothing about speed. Needs valgrind, x86-64, and `make repro` to have run. Takes about five minutes on 2 cores.
 """
 
 import json
@@ -44,7 +43,7 @@ def main() -> None:
     )
     calibrated, ranges = onnx.load(CALIBRATED / "model.onnx"), read_json(RANGES)["ranges"]
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(limits=1):
-        # S8S8 runs mostly in float, which would take hours in there.
+        # S8S8 runs mostly in float, which is slowest in there.
         models = {name: path for name, path in recipes(Path(folder)).items() if "U8S8" in name}
         for name in ("avx2", "vnni"):
             best = search(calibrated, ranges, TARGETS[name], by_calibration, params.budget).best

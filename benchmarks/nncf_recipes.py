@@ -6,7 +6,7 @@ It runs in an environment of its own, since NNCF wants other versions than the p
     python -m benchmarks.quantization --nncf .venv-nncf/bin/python
 
 Arguments: the model, the calibration samples, a folder to write fast.onnx and full.onnx to, which differ in the bias
-correction. Both see every calibration sample; the preset keeps activations asymmetric, NNCF's better one here.
+correction. Both see every calibration sample; the preset quantizes activations asymmetrically, as int8_static does.
 """
 
 import sys

@@ -29,10 +29,9 @@ from onnx_release.samples import spread
 from onnx_release.targets import Target
 from onnx_release.work import Work, multiply_adds
 
-# Calibration samples, which everything here is fitted to, flatter by up to so much against others
-# (docs/quantization.md).
+# Calibration samples, which everything here is fitted to, flatter: docs/quantization.md shows by how much.
 MARGIN_DB = 2.0
-# More samples than this make weights no better.
+# A fit costs as much as it has samples.
 FIT_SAMPLES = 160
 # What only compares two figures on the same samples does with few.
 FEW_SAMPLES = 32

@@ -1,6 +1,6 @@
 """Run models on the kernels that ONNX Runtime has for CPUs with AVX2 and no VNNI, whatever the CPU at hand has.
 
-valgrind emulates such a CPU on any x86-64 host, about fifty times slower.
+valgrind emulates such a CPU, slowly, on any x86-64 host.
 """
 
 import json
