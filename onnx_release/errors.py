@@ -6,10 +6,12 @@ ReleaseError
 ├── SourceError        a file that could not be fetched, or is not the one that was declared
 ├── CheckpointError    weights that do not load into the network
 ├── DataError          a sample or a photograph
+├── InputError         a request that contradicts the spec
 ├── NetworkError       what the PyTorch network does: training mode, NaN, other shapes than declared
 ├── ExportError        a network that does not convert as asked
 ├── GraphError         an ONNX file that is invalid, does not load, or gives other answers
-├── BenchmarkError     a contender that could not be measured
+├── ProviderError      an execution provider that was asked for and does not run the model
+├── BenchmarkError     nothing that could be measured, or no baseline to compare with
 └── StorageError       a result that could not be written
 
 Each message says what is wrong, where, and what to do. `onnx_release.command` prints it without a traceback.
@@ -40,6 +42,10 @@ class DataError(ReleaseError):
     pass
 
 
+class InputError(ReleaseError):
+    pass
+
+
 class NetworkError(ReleaseError):
     pass
 
@@ -49,6 +55,10 @@ class ExportError(ReleaseError):
 
 
 class GraphError(ReleaseError):
+    pass
+
+
+class ProviderError(ReleaseError):
     pass
 
 

@@ -4,13 +4,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 from onnx import ModelProto, NodeProto
 
 from onnx_release.graph import load_model
 from onnx_release.layers import initializers
+from onnx_release.params import Runtime
 from onnx_release.qdq import QUANTIZED_WHEN_LOADED, producers
-from onnx_release.session import session_options
+from onnx_release.session import save_optimized
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 
@@ -19,9 +19,7 @@ def optimized_graph(path: Path) -> ModelProto:
     """What ONNX Runtime runs in place of the model: all optimizations, on this CPU."""
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "optimized.onnx"
-        options = session_options(threads=1)
-        options.optimized_model_filepath = str(written)
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        save_optimized(path, written, Runtime(provider="cpu", intra_threads=1))
         return load_model(written)
 
 

@@ -1,7 +1,7 @@
 """What a timing depends on. The same bytes on the same machine, so that only another machine reruns the benchmark."""
 
+import functools
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
@@ -9,6 +9,7 @@ from typing import Any
 
 import cpuinfo
 import psutil
+from loky import cpu_count
 
 # What decides which kernels ONNX Runtime and torch pick.
 INSTRUCTION_SETS = (
@@ -20,6 +21,20 @@ PACKAGES = ("torch", "onnxruntime-gpu", "onnxruntime", "numpy")
 
 def describe_hardware() -> dict[str, Any]:
     """CPU, instruction sets, cores, memory in GiB, GPUs, system and the versions of what is timed."""
+    return {
+        **describe_cpu(),
+        "cores": available_cores(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "gpus": gpus(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := installed(name))},
+    }
+
+
+@functools.cache
+def describe_cpu() -> dict[str, Any]:
+    """The CPU's name, generation, architecture and the instruction sets that decide on kernels."""
     cpu = cpuinfo.get_cpu_info()
     flags = set(cpu.get("flags", []))
     return {
@@ -28,13 +43,12 @@ def describe_hardware() -> dict[str, Any]:
         "cpu_family_model_stepping": [cpu.get(key) for key in ("family", "model", "stepping")],
         "architecture": platform.machine(),
         "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
-        "cores": available_cores(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30),
-        "gpus": gpus(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := installed(name))},
     }
+
+
+def cpu_kind() -> dict[str, Any]:
+    """What a graph that was optimised here is tied to: the CPU, and the version of ONNX Runtime."""
+    return {**describe_cpu(), "onnxruntime": installed("onnxruntime-gpu") or installed("onnxruntime")}
 
 
 def machine_name(hardware: dict[str, Any]) -> str:
@@ -45,12 +59,11 @@ def machine_name(hardware: dict[str, Any]) -> str:
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The cores that this process may use: by its affinity, and by the CPU quota of its container, rounded up."""
+    return int(cpu_count())
 
 
+@functools.cache
 def gpus() -> list[str]:
     """NVIDIA GPUs with memory and driver, as nvidia-smi names them; none where it is not there or fails."""
     if not shutil.which("nvidia-smi"):

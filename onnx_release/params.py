@@ -13,6 +13,7 @@ Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Tolerance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 # 13 is the first opset whose QuantizeLinear works per channel. The upper ends are torch 2.13's
 # ONNX_MAX_OPSET and ONNX_TORCHSCRIPT_EXPORTER_MAX_OPSET.
@@ -60,7 +61,7 @@ class Budget(Strict):
     agreement: Share | None
     accuracy_drop: Share | None
     sqnr_db: Finite | None
-    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    minutes: Positive
 
     @model_validator(mode="after")
     def something_bound(self) -> "Budget":
@@ -104,17 +105,80 @@ class Validate(Strict):
     seed: Seed
 
 
-class Benchmark(Strict):
-    """`threads` null means every core; another `replicate` makes a run that the run cache does not know."""
+class Cuda(Strict):
+    """Options of ONNX Runtime's CUDA provider; `gpu_mem_limit` in bytes, null for no limit.
 
-    batch: Count
-    threads: Count | None
+    `use_tf32` is on in ONNX Runtime, and off here: with it, float32 is not as close to PyTorch as float32 can be.
+    """
+
+    device_id: Annotated[int, Field(ge=0)] = 0
+    arena_extend_strategy: Literal["kNextPowerOfTwo", "kSameAsRequested"] = "kNextPowerOfTwo"
+    gpu_mem_limit: Count | None = None
+    cudnn_conv_algo_search: Literal["EXHAUSTIVE", "HEURISTIC", "DEFAULT"] = "EXHAUSTIVE"
+    use_tf32: bool = False
+
+
+class TensorRt(Strict):
+    """Options of the TensorRT provider: `workspace` in bytes, and a folder to keep built engines in, or null.
+
+    `int8` is for a model that is quantized (microsoft/onnxruntime#13381).
+    """
+
+    device_id: Annotated[int, Field(ge=0)] = 0
+    workspace: Count = 2**30
+    fp16: bool = False
+    int8: bool = False
+    engine_cache: str | None = None
+
+
+class Runtime(Strict):
+    """How ONNX Runtime runs a model, in validation, in the benchmark and in production.
+
+    `intra_threads` null is every core that the process may use, a container's quota counted. `inter_threads` is read
+    in the parallel execution mode alone. The defaults are ONNX Runtime's.
+    """
+
+    provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    cuda: Cuda = Cuda()
+    tensorrt: TensorRt = TensorRt()
+    graph_optimization: Literal["disabled", "basic", "extended", "all"] = "all"
+    execution_mode: Literal["sequential", "parallel"] = "sequential"
+    intra_threads: Count | None = None
+    inter_threads: Count | None = None
+    spinning: bool = True
+    arena: bool = True
+    memory_pattern: bool = True
+    denormals_as_zero: bool = False
+
+
+class Benchmark(Strict):
+    """What is timed and for how long; `threads` null means every core.
+
+    Every pair of a batch size and a thread count is measured, the first of each for the figures that everything else
+    reads. Another `replicate` makes a run that the run cache does not know.
+    """
+
+    batches: Annotated[list[Count], Field(min_length=1)]
+    threads: Annotated[list[Count | None], Field(min_length=1)]
     starts: Count
     rounds: Annotated[int, Field(ge=5)]
-    turn_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    settle_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    turn_seconds: Positive
+    settle_seconds: Tolerance
+    timeout_seconds: Positive
     seed: Seed
     replicate: int
+
+
+class Tune(Strict):
+    """`seconds` bounds the search for better runtime settings; null leaves them as they are."""
+
+    seconds: Positive | None
+
+
+class Profile(Strict):
+    """How many calls to profile."""
+
+    calls: Count
 
 
 class Params(Strict):
@@ -129,7 +193,10 @@ class Params(Strict):
     calibrate: Calibrate
     quantize_static: QuantizeStatic
     validate_: Validate = Field(alias="validate")
+    runtime: Runtime
     benchmark: Benchmark
+    tune: Tune
+    profile: Profile
 
     @field_validator("model")
     @classmethod

@@ -12,16 +12,22 @@ EVALUATION = Path("data/prepared/evaluation.npz")
 ARTIFACTS = Path("artifacts")
 HARDWARE = ARTIFACTS / "hardware.json"
 TARGET = ARTIFACTS / "target.json"
+PROVIDER = ARTIFACTS / "provider.json"
+CHOICE = ARTIFACTS / "choice.json"
 REFERENCE = ARTIFACTS / "reference"
 REFERENCE_SAMPLES = REFERENCE / "evaluation.npz"
 REFERENCE_CASES = REFERENCE / "cases.npz"
 CALIBRATED = ARTIFACTS / "calibration"
 RANGES = CALIBRATED / "ranges.json"
 SOURCES = ARTIFACTS / "export/sources.json"
+TUNED = ARTIFACTS / "tuned/runtime.json"
+OPTIMIZED = ARTIFACTS / "optimized"
+TRACE = ARTIFACTS / "profile/trace.json"
 REPORT = ARTIFACTS / "report"
 
-# Made by hand, with `python -m benchmarks.pipeline`, and in git.
+# Made by hand, with `python -m benchmarks.NAME`, and in git.
 PIPELINE_BENCHMARK = Path("benchmarks/pipeline.json")
+REPEAT_BENCHMARK = Path("benchmarks/repeat.json")
 
 METRICS = Path("metrics")
 PLOTS = METRICS / "plots"

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,10 @@ from onnx_release.array_files import ArrayFile
 from onnx_release.budget import check_budget, over_budget
 from onnx_release.model_data import ModelData
 from onnx_release.numerics import OutputError, finite_or_none, tolerance_needed
+from onnx_release.onnx_model import OnnxModel
 from onnx_release.params import Budget, Validate
 from onnx_release.paths import REFERENCE_CASES, REFERENCE_SAMPLES
 from onnx_release.samples import NO_LABEL, SampleFile, sample_key, with_batch_axis, without_batch_axis
-from onnx_release.session import open_session, run_session
 from onnx_release.spec import Spec
 from onnx_release.statistics import grouped_interval
 
@@ -53,30 +52,30 @@ class Comparison:
 
 
 def validate(
-    model: Path, spec: Spec, data: ModelData, samples: SampleFile, params: Validate, budget: Budget | None = None
+    model: OnnxModel, data: ModelData, samples: SampleFile, params: Validate, budget: Budget | None = None
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The metrics of the variant in `model`, and a row for each evaluation sample.
+    """The metrics of the variant that `model` runs, and a row for each evaluation sample.
 
     A float32 variant passes when each output's largest error against PyTorch in float64 is within
     `torch_rounding_multiple` times PyTorch's own float32 error, or every element within atol + rtol * |reference|.
     One of fewer bits has a `budget` and passes when it keeps within that. Raises ParameterError for a budget that
     bounds nothing which this task has.
     """
+    spec = model.spec
     if budget is not None:
         check_budget(budget, spec)
-    session = open_session(model, threads=1)  # the same metrics on any number of cores
     comparisons = {tensor.name: Comparison() for tensor in spec.outputs}
     cases = ArrayFile(REFERENCE_CASES)
     case_names = [folder.removesuffix("/inputs") for folder in cases.names if folder.endswith("/inputs")]
     for name in case_names:
-        outputs = run_session(session, cases.folder(f"{name}/inputs"))
+        outputs = model.run(cases.folder(f"{name}/inputs"))
         compare(comparisons, name, cases, name, outputs, params.rtol)
 
     answers = ArrayFile(REFERENCE_SAMPLES)
     rows = []
     for index in range(len(samples)):
         key = sample_key(index)
-        outputs = run_session(session, with_batch_axis(samples.inputs(index)))
+        outputs = model.run(with_batch_axis(samples.inputs(index)))
         group = str(samples.groups[index])
         compare(comparisons, sample_case(index, group), answers, key, outputs, params.rtol)
         row = {"sample": index, "group": group, **sample_error(spec, answers, key, outputs)}
@@ -85,7 +84,7 @@ def validate(
         rows.append(row)
 
     metrics = summary(comparisons, spec, params)
-    metrics["cases"] = len(case_names) + len(samples)
+    metrics |= {"cases": len(case_names) + len(samples), "provider": model.provider, "provider_note": model.note}
     if spec.task == "classification":
         metrics |= classification_metrics(rows, params)
     if budget is not None:

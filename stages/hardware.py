@@ -1,18 +1,26 @@
-"""Write what timings depend on, and what INT8 is made for: another machine reruns what that changes, and no more."""
+"""Write what timings depend on, what INT8 is made for, and what runs models: only what one of them changes reruns."""
+
+import sys
 
 from onnx_release.command import run_stage
 from onnx_release.files import write_json
 from onnx_release.hardware import describe_hardware
 from onnx_release.params import load_params
-from onnx_release.paths import HARDWARE, TARGET
+from onnx_release.paths import HARDWARE, PROVIDER, TARGET
+from onnx_release.runtime import find_provider
 from onnx_release.targets import choose_target
 
 
 def main() -> None:
+    params = load_params()
     hardware = describe_hardware()
-    target = choose_target(load_params().quantize_static.target, hardware)
+    target = choose_target(params.quantize_static.target, hardware)
+    provider = find_provider(params.runtime)
     write_json(HARDWARE, hardware)
     write_json(TARGET, {"target": target.name})
+    write_json(PROVIDER, provider)
+    if provider["note"]:
+        print(provider["note"], file=sys.stderr)
 
 
 if __name__ == "__main__":

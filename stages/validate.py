@@ -8,8 +8,10 @@ import pandas as pd
 from onnx_release.command import run_tool
 from onnx_release.files import replacing, write_json
 from onnx_release.model_data import load_data
+from onnx_release.onnx_model import OnnxModel
 from onnx_release.params import load_params
 from onnx_release.paths import EVALUATION, METRICS, PLOTS, variant_model
+from onnx_release.runtime import load_runtime
 from onnx_release.samples import SampleFile
 from onnx_release.spec import load_spec
 from onnx_release.validate import validate
@@ -19,9 +21,10 @@ from onnx_release.variants import REDUCED, VARIANTS
 def main(arguments: argparse.Namespace) -> None:
     variant = arguments.variant
     params = load_params()
+    # One thread, so that the metrics are the same on any number of cores.
+    runtime = load_runtime(params.runtime).model_copy(update={"intra_threads": 1})
     metrics, rows = validate(
-        variant_model(variant),
-        load_spec(params.model),
+        OnnxModel(variant_model(variant), load_spec(params.model), runtime),
         load_data(params.model),
         SampleFile(EVALUATION),
         params.validate_,

@@ -34,9 +34,9 @@ def test_gpus_are_what_nvidia_smi_lists_unless_it_fails(monkeypatch, code, found
     monkeypatch.setattr(shutil, "which", lambda _: "nvidia-smi")
     result = subprocess.CompletedProcess([], code, stdout="A100, 40960 MiB, 550.1\n", stderr="")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: result)
-    assert gpus() == found
+    assert gpus.__wrapped__() == found  # what the cache has is of this machine
 
 
 def test_without_nvidia_smi_there_are_none(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert gpus() == []
+    assert gpus.__wrapped__() == []

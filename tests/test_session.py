@@ -1,11 +1,18 @@
 """ONNX Runtime behind one error that says what went in."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from onnx import helper
+from onnxruntime import ExecutionMode, GraphOptimizationLevel
 
-from onnx_release.errors import GraphError
-from onnx_release.session import open_session, run_session
+from onnx_release.errors import GraphError, ProviderError
+from onnx_release.hardware import gpus
+from onnx_release.params import Runtime
+from onnx_release.session import create_session, open_session, open_with, run_session, session_options
+from tests.imports import ROOT
 
 
 def negating(save_graph):
@@ -53,3 +60,88 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_the_threads_are_those_asked_for(save_graph):
     assert open_session(negating(save_graph), 1).get_session_options().intra_op_num_threads == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "seen"),
+    [
+        ({"intra_threads": 61}, ("intra_op_num_threads", 61)),
+        ({"inter_threads": 61}, ("inter_op_num_threads", 61)),
+        ({"execution_mode": "parallel"}, ("execution_mode", ExecutionMode.ORT_PARALLEL)),
+        ({"graph_optimization": "basic"}, ("graph_optimization_level", GraphOptimizationLevel.ORT_ENABLE_BASIC)),
+        ({"arena": False}, ("enable_cpu_mem_arena", False)),
+        ({"memory_pattern": False}, ("enable_mem_pattern", False)),
+    ],
+    ids=str,
+)
+def test_a_setting_reaches_onnx_runtime(changed, seen):
+    name, value = seen
+    assert getattr(session_options(Runtime(**changed)), name) == value
+    assert getattr(session_options(Runtime()), name) != value
+
+
+@pytest.mark.parametrize(
+    ("changed", "key", "values"),
+    [
+        ({"spinning": False}, "session.intra_op.allow_spinning", ("1", "0")),
+        ({"spinning": False}, "session.inter_op.allow_spinning", ("1", "0")),
+        ({"denormals_as_zero": True}, "session.set_denormal_as_zero", ("0", "1")),
+    ],
+)
+def test_a_setting_by_key_reaches_onnx_runtime(changed, key, values):
+    options = session_options(Runtime()), session_options(Runtime(**changed))
+    assert tuple(option.get_session_config_entry(key) for option in options) == values
+
+
+def test_without_a_number_every_core_that_the_process_may_use_gets_a_thread(monkeypatch):
+    monkeypatch.setattr("onnx_release.session.available_cores", lambda: 5)
+    assert session_options(Runtime()).intra_op_num_threads == 5
+
+
+def test_auto_takes_the_cpu_where_there_is_no_gpu(save_graph, monkeypatch):
+    monkeypatch.setattr("onnx_release.session.gpus", lambda: [])
+    opened = open_with(negating(save_graph), Runtime())
+    assert (opened.provider, opened.note) == ("CPUExecutionProvider", "")
+
+
+def test_auto_says_why_a_gpu_that_is_there_is_not_used(save_graph, monkeypatch):
+    monkeypatch.setattr("onnx_release.session.gpus", lambda: ["H100"])
+    monkeypatch.setattr("onnx_release.session.check_provider", lacking)
+    opened = open_with(negating(save_graph), Runtime())
+    assert (opened.provider, opened.note) == ("CPUExecutionProvider", "the GPU is not used: libcudnn.so.9 is missing")
+
+
+def lacking(provider):
+    raise ProviderError("libcudnn.so.9 is missing")
+
+
+def test_a_named_provider_that_leaves_nodes_to_another_is_an_error_and_auto_notes_it(save_graph, monkeypatch):
+    # No other provider runs here: the CPU's session stands for CUDA's, and its nodes are "elsewhere".
+    def cpu(model, options, providers):
+        return create_session(model, options, ["CPUExecutionProvider"])
+
+    monkeypatch.setattr("onnx_release.session.gpus", lambda: ["H100"])
+    monkeypatch.setattr("onnx_release.session.check_provider", lambda provider: None)
+    monkeypatch.setattr("onnx_release.session.create_session", cpu)
+    monkeypatch.setattr("onnxruntime.InferenceSession.get_providers", lambda _: ["CUDAExecutionProvider"])
+    note = open_with(negating(save_graph), Runtime()).note
+    assert note.startswith("CUDAExecutionProvider does not run ")
+    assert "(Neg)" in note and "(Add)" in note
+    with pytest.raises(ProviderError, match=r"CUDAExecutionProvider does not run .*\(Neg\).*change these operators"):
+        open_with(negating(save_graph), Runtime(provider="cuda"))
+
+
+def test_a_provider_that_onnx_runtime_drops_is_an_error(save_graph, monkeypatch):
+    monkeypatch.setattr("onnx_release.session.check_provider", lambda provider: None)
+    with pytest.raises(ProviderError, match=r"CUDAExecutionProvider does not start here.*\['CPUExecutionProvider'\]"):
+        open_with(negating(save_graph), Runtime(provider="cuda"))
+
+
+def test_nothing_is_printed_about_cuda_without_a_gpu(save_graph):
+    code = (
+        "from pathlib import Path; from onnx_release.session import *; from onnx_release.params import Runtime; "
+        f"open_with(Path({str(negating(save_graph))!r}), Runtime())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    if not gpus():
+        assert result.stdout + result.stderr == ""

@@ -13,7 +13,8 @@ from onnx_release.array_files import ArrayFile, writing_arrays
 from onnx_release.errors import NetworkError
 from onnx_release.export import export_network
 from onnx_release.files import sha256
-from onnx_release.params import Export, Validate
+from onnx_release.onnx_model import OnnxModel
+from onnx_release.params import Export, Runtime, Validate
 from onnx_release.paths import EVALUATION, REFERENCE_CASES, REFERENCE_SAMPLES
 from onnx_release.reference import write_reference
 from onnx_release.samples import SampleFile, write_samples
@@ -65,8 +66,12 @@ def model(tmp_path, monkeypatch):
     return Path("artifacts/export/model.onnx")
 
 
+def opened(model, spec=SPEC):
+    return OnnxModel(model, spec, Runtime(provider="cpu", intra_threads=1))
+
+
 def check(model, **changes):
-    return validate(model, SPEC, Data(), SampleFile(EVALUATION), PARAMS.model_copy(update=changes))
+    return validate(opened(model), Data(), SampleFile(EVALUATION), PARAMS.model_copy(update=changes))
 
 
 def change_weight(model, change):
@@ -161,7 +166,7 @@ def test_nan_fails_and_is_null_in_the_metrics(model):
 
 def test_a_task_without_classes_has_no_agreement(model):
     spec = SPEC.model_copy(update={"task": "tensor"})
-    metrics, rows = validate(model, spec, Data(), SampleFile(EVALUATION), PARAMS)
+    metrics, rows = validate(opened(model, spec), Data(), SampleFile(EVALUATION), PARAMS)
     assert metrics["passed"] is True
     assert not {"agreement", "accuracy"} & set(metrics)
     assert set(rows[0]) == {"sample", "group", "max_abs_error"}

@@ -1,0 +1,97 @@
+"""The one way in which validation, benchmark, profile and server run a model: checked requests, and no torch."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from onnx_release.errors import GraphError, InputError
+from onnx_release.hardware import cpu_kind
+from onnx_release.params import Runtime
+from onnx_release.providers import CPU, TENSORRT
+from onnx_release.session import open_with, run_bound, run_session
+from onnx_release.spec import Spec, check_array
+
+# The key in an ONNX file's metadata that names the CPU which its graph was optimised for (see optimize.py).
+CPU_KEY = "onnx_release.cpu"
+
+
+class OnnxModel:
+    """A model of `spec`, ready to run; any number of threads may call `run` at once.
+
+    `provider` is ONNX Runtime's name of what runs it, and `note` what `auto` had to do without. With `profile`, ONNX
+    Runtime writes its trace to a file whose path starts with it.
+    Raises GraphError if ONNX Runtime does not load it, if its inputs or outputs are not those of the spec, or if it was
+    optimised for another CPU, and ProviderError if `runtime` asks for a provider that does not run all of it.
+    """
+
+    def __init__(self, path: Path, spec: Spec, runtime: Runtime, profile: Path | None = None) -> None:
+        self.spec = spec
+        opened = open_with(path, runtime, profile)
+        self.session, self.provider, self.note = opened.session, opened.provider, opened.note
+        self.device_id = (runtime.tensorrt if self.provider == TENSORRT else runtime.cuda).device_id
+        check_names(self.session, spec, path)
+        check_cpu(self.session, path)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name, in the dtypes and shapes of the spec, batch axis included.
+
+        Raises InputError if `inputs` contradicts the spec, and GraphError if ONNX Runtime fails on it.
+        """
+        check_request(self.spec, inputs)
+        if self.provider == CPU:
+            return run_session(self.session, inputs)
+        return run_bound(self.session, inputs, "cuda", self.device_id)
+
+
+def check_request(spec: Spec, inputs: Mapping[str, np.ndarray]) -> None:
+    """Raises InputError naming what in `inputs` is missing, unknown, or of another dtype or shape than declared."""
+    names = [tensor.name for tensor in spec.inputs]
+    unknown = sorted(set(inputs) - set(names))
+    missing = [name for name in names if name not in inputs]
+    if unknown or missing:
+        parts = [f"{', '.join(missing)} missing"] if missing else []
+        parts += [f"{', '.join(unknown)} unknown"] if unknown else []
+        raise InputError(f"the model takes {', '.join(names)}: {' and '.join(parts)}")
+    sizes: dict[str, int] = {}
+    for tensor in spec.inputs:
+        array = inputs[tensor.name]
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{tensor.name} is a {type(array).__name__}, not a numpy array")
+        problem = check_array(tensor, str(array.dtype), array.shape, sizes)
+        if problem:
+            raise InputError(problem)
+    for name, size in sizes.items():
+        bounds = spec.dimensions[name]
+        if not bounds.min <= size <= bounds.max:
+            raise InputError(f"{name} is {size}, where {bounds.min} to {bounds.max} is declared")
+
+
+def check_names(session: onnxruntime.InferenceSession, spec: Spec, path: Path) -> None:
+    """Raises GraphError if the file's inputs or outputs are called otherwise than the spec's."""
+    for kind, found, declared in (
+        ("inputs", session.get_inputs(), spec.inputs),
+        ("outputs", session.get_outputs(), spec.outputs),
+    ):
+        if {value.name for value in found} != {tensor.name for tensor in declared}:
+            raise GraphError(
+                f"{path} has the {kind} {', '.join(value.name for value in found)}, "
+                f"where the spec declares {', '.join(tensor.name for tensor in declared)}"
+            )
+
+
+def check_cpu(session: onnxruntime.InferenceSession, path: Path) -> None:
+    """Raises GraphError for a graph that was optimised for another CPU or another version of ONNX Runtime."""
+    marked = session.get_modelmeta().custom_metadata_map.get(CPU_KEY)
+    if marked is None:
+        return
+    made_for, here = json.loads(marked), cpu_kind()
+    different = [key for key in here if made_for.get(key) != here[key]]
+    if different:
+        parts = [f"{key} {made_for.get(key)} there and {here[key]} here" for key in different]
+        raise GraphError(
+            f"{path} was optimised for another machine ({'; '.join(parts)}): run the model that it was made of, "
+            "or the stage optimize here"
+        )
