@@ -23,7 +23,6 @@ from onnxruntime.quantization.calibrate import CalibrationDataReader, HistogramC
 
 from onnx_release.activations import cut, session_of
 from onnx_release.calibrate import Range, find_ranges, observe, values_to_observe
-from onnx_release.contenders import peak_memory_bytes
 from onnx_release.files import read_json, write_json
 from onnx_release.hardware import machine_name
 from onnx_release.histograms import observe_values
@@ -32,6 +31,7 @@ from onnx_release.params import Calibrate, Params, load_params
 from onnx_release.paths import CALIBRATED, CALIBRATION, HARDWARE, RAW
 from onnx_release.samples import SampleFile, with_batch_axis, write_samples
 from onnx_release.spec import load_spec
+from onnx_release.turns import peak_memory_bytes
 from onnx_release.workers import in_order
 
 RESULT = Path("benchmarks/calibration.json")

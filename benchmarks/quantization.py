@@ -24,7 +24,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, 
 from threadpoolctl import threadpool_limits
 
 from benchmarks.calibration import Reader, onnxruntime_ranges
-from onnx_release.benchmark import Measurement, measure, real_batches
+from onnx_release.benchmark import Measurement, measure
 from onnx_release.command import run_tool
 from onnx_release.contenders import Contender
 from onnx_release.files import read_json, write_json
@@ -32,10 +32,10 @@ from onnx_release.graph import save_model
 from onnx_release.hardware import machine_name
 from onnx_release.judge import Judge
 from onnx_release.model_data import load_data
-from onnx_release.params import Params, load_params
+from onnx_release.params import Params, Runtime, load_params
 from onnx_release.paths import CALIBRATED, CALIBRATION, EVALUATION, HARDWARE, RANGES, RAW, variant_model
 from onnx_release.qdq import run_quantizer
-from onnx_release.samples import SampleFile, spread
+from onnx_release.samples import SampleFile, real_batches, spread
 from onnx_release.search import search
 from onnx_release.spec import load_spec
 from onnx_release.targets import TARGETS, Target, load_target
@@ -68,10 +68,10 @@ def compare(params: Params, judge: Judge, hardware: dict[str, Any], folder: Path
     models = {"fp32": variant_model("fp32"), "int8_static": variant_model("int8_static"), **recipes(folder)}
     if nncf:
         models |= nncf_recipes(nncf, folder)
-    raw, threads = RAW / params.model, hardware["cores"]
-    entries = [Contender(name, "onnx", str(path), raw, threads) for name, path in models.items()]
+    raw, runtime = RAW / params.model, Runtime(provider="cpu", intra_threads=hardware["cores"])
+    entries = [Contender(name, "onnx", str(path), raw, judge.spec, runtime) for name, path in models.items()]
     batches = real_batches(judge.samples, 1, [tensor.name for tensor in judge.spec.inputs])
-    measurements = measure(entries, batches, params.benchmark)
+    measurements = measure(entries, batches, params.benchmark).measurements
     return {
         name: {**evaluation_figures(judge, onnx.load(path)), "latency": ratio(measurements[name], measurements["fp32"])}
         for name, path in models.items()

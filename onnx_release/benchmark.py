@@ -6,151 +6,223 @@ interval resamples starts of the processes and, within them, rounds.
 
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from onnx_release.contenders import Arrays, Contender, Loaded, Worker
+from onnx_release.contenders import Arrays, Contender
+from onnx_release.errors import BenchmarkError, ParameterError
 from onnx_release.params import Benchmark
-from onnx_release.paths import RAW, variant_model
-from onnx_release.samples import SampleFile
-from onnx_release.statistics import ratio_interval
-from onnx_release.variants import BASE, VARIANTS
+from onnx_release.spec import Spec
+from onnx_release.statistics import speedup_interval
+from onnx_release.turns import Loaded, Worker, worker_environment
+from onnx_release.variants import BASE, COMPILED
 
 # The fewest samples at which a percentile has ten values beyond it.
 P95_SAMPLES, P99_SAMPLES = 200, 1000
-MAX_BATCHES = 32
+# Latencies of a turn that are plotted.
 PLOTTED = 20
-RESAMPLES = 2000
-CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
+@dataclass
 class Measurement:
-    """What one contender did: latencies in seconds, one list a round; bytes for the peak memory."""
+    """What one contender did: latencies in seconds, one list a round; bytes for the peak memory.
 
-    loaded: Loaded
-    rounds: list[list[float]]
-    peak_memory: int
+    `failure` says why it could not be measured, and then nothing else counts.
+    """
 
+    loaded: list[Loaded] = field(default_factory=list)
+    rounds: list[list[float]] = field(default_factory=list)
+    peak_memory: int = 0
+    failure: str = ""
 
-def contenders(model: str, threads: int) -> list[Contender]:
-    """PyTorch as it is, then every variant."""
-    raw = RAW / model
-    return [
-        Contender(BASE, "torch_eager", model, raw, threads),
-        *(Contender(variant, "onnx", str(variant_model(variant)), raw, threads) for variant in VARIANTS),
-    ]
-
-
-def real_batches(samples: SampleFile, batch: int, input_names: list[str]) -> list[Arrays]:
-    """Batches of evaluation samples, inputs in the order of the spec; the first shape decides, others are left out."""
-    items = [samples.inputs(index) for index in range(min(len(samples), batch * MAX_BATCHES))]
-    shapes = {name: items[0][name].shape for name in input_names}
-    alike = [item for item in items if all(item[name].shape == shapes[name] for name in input_names)]
-    alike = (alike * batch)[: max(len(alike) // batch, 1) * batch]
-    starts = range(0, len(alike), batch)
-    return [{name: np.stack([item[name] for item in alike[i : i + batch]]) for name in input_names} for i in starts]
+    def measured_seconds(self) -> float:
+        """Seconds that went into what is reported: calls, loading, first runs."""
+        loading = sum(start.load_seconds + start.first_run_seconds for start in self.loaded)
+        return loading + sum(sum(turn) for turn in self.rounds)
 
 
-def measure(entries: list[Contender], batches: list[Arrays], params: Benchmark) -> dict[str, Measurement]:
+@dataclass
+class Run:
+    """Every contender's measurement by its name, and how long the whole of it took.
+
+    Rounds in which other work took cores from a contender were repeated, as many as were to be measured in all; those
+    that counted nevertheless are `disturbed`.
+    """
+
+    measurements: dict[str, Measurement]
+    wall_seconds: float = 0.0
+    repeated: int = 0
+    disturbed: int = 0
+
+    def overhead(self) -> float:
+        """The share of the time that went into anything else: starting processes, warming up, gaps."""
+        return 1 - sum(item.measured_seconds() for item in self.measurements.values()) / self.wall_seconds
+
+
+def check_settings(params: Benchmark, spec: Spec, cores: int) -> None:
+    """Raises ParameterError for a batch size outside the declared range, or for more threads than cores."""
+    axis = spec.inputs[0].shape[0]
+    low, high = (axis, axis) if isinstance(axis, int) else (spec.dimensions[axis].min, spec.dimensions[axis].max)
+    for batch in params.batches:
+        if not low <= batch <= high:
+            raise ParameterError(
+                f"benchmark.batches has {batch}, where the spec declares {axis} from {low} to {high}: "
+                "choose one within, or widen the dimension in spec.yaml"
+            )
+    for threads in params.threads:
+        if threads is not None and threads > cores:
+            raise ParameterError(
+                f"benchmark.threads has {threads}, but this process may use {cores} cores (a container's CPU quota is "
+                "what counts): threads without a core of their own only wait for each other"
+            )
+
+
+def measure(entries: list[Contender], batches: list[Arrays], params: Benchmark) -> Run:
     """Start all contenders `params.starts` times, with `params.rounds` rounds each time.
 
-    One process of PyTorch can be half as fast again as the next one of the same code, for as long as it lives, by where
-    its memory and threads came to lie: rounds within one process would not show it. Raises BenchmarkError if a
-    contender fails.
+    A process may be faster or slower than the next one of the same code for as long as it lives, which rounds within
+    it would not show. A contender that fails is left out from there on, and its measurement says why. Raises
+    BenchmarkError if all of them fail, or if there are none.
     """
+    if not entries:
+        raise BenchmarkError("there is nothing to time: run the stages that make the variants, with `dvc repro`")
+    begin = time.perf_counter()
     random = np.random.default_rng(params.seed)
-    starts = [measure_start(entries, batches, params, random) for _ in range(params.starts)]
-    return {contender.name: merged([start[contender.name] for start in starts]) for contender in entries}
-
-
-def merged(starts: list[Measurement]) -> Measurement:
-    """All rounds one after the other, the median of the loading times, the largest memory."""
-    loaded = Loaded(
-        float(np.median([start.loaded.load_seconds for start in starts])),
-        float(np.median([start.loaded.first_run_seconds for start in starts])),
-    )
-    rounds = [turn for start in starts for turn in start.rounds]
-    return Measurement(loaded, rounds, max(start.peak_memory for start in starts))
+    run = Run({entry.name: Measurement() for entry in entries})
+    with worker_environment():
+        for _ in range(params.starts):
+            left = [entry for entry in entries if not run.measurements[entry.name].failure]
+            measure_start(left, batches, params, random, run)
+    if all(item.failure for item in run.measurements.values()):
+        reasons = "\n".join(f"  {name}: {item.failure}" for name, item in run.measurements.items())
+        raise BenchmarkError(f"no contender could be measured:\n{reasons}")
+    run.wall_seconds = time.perf_counter() - begin
+    return run
 
 
 def measure_start(
-    entries: list[Contender], batches: list[Arrays], params: Benchmark, random: np.random.Generator
-) -> dict[str, Measurement]:
-    """Start every contender, run a round to warm up and `params.rounds` that count, and end them all."""
+    entries: list[Contender], batches: list[Arrays], params: Benchmark, random: np.random.Generator, run: Run
+) -> None:
+    """Start every contender, warm it up, take `params.rounds` rounds, and end them all; `run` gets what was seen."""
+    found = run.measurements
     with ExitStack() as stack:
-        workers, loaded = {}, {}
-        for contender in entries:  # one after the other: loading is timed as well
-            worker = stack.enter_context(Worker(contender, batches))
-            workers[contender.name] = worker
-            loaded[contender.name] = worker.answer()
-        rounds: dict[str, list[list[float]]] = {name: [] for name in workers}
-        for number in range(params.rounds + 1):
+        workers = {entry.name: stack.enter_context(Worker(entry, batches, params.timeout_seconds)) for entry in entries}
+
+        def ask(name: str, *request: Any) -> Any:
+            """The answer, or None from a contender that has failed, now or before."""
+            if found[name].failure:
+                return None
+            try:
+                return workers[name].ask(*request) if request else workers[name].answer()
+            except BenchmarkError as error:
+                found[name].failure = str(error)
+                workers[name].stop()
+                return None
+
+        for name in workers:
+            ask(name)  # its imports are done
+        for name in workers:  # one after the other: this is timed as well
+            loaded = ask(name, "load")
+            if loaded:
+                found[name].loaded.append(loaded)
+        for name in workers:
+            ask(name, "warm_up")
+        rounds = repeats = 0
+        while rounds < params.rounds:
+            turns = {}
             for name in random.permutation(list(workers)):
                 time.sleep(params.settle_seconds)
-                latencies = workers[name].ask(("turn", params.turn_seconds))
-                if number > 0:
-                    rounds[name].append(latencies)
-        memory = {name: worker.ask(("memory",)) for name, worker in workers.items()}
-    return {name: Measurement(loaded[name], rounds[name], memory[name]) for name in workers}
+                turns[name] = ask(name, "turn", params.turn_seconds)
+            disturbed = any(turn and turn.disturbed for turn in turns.values())
+            if disturbed and repeats < params.rounds:
+                repeats += 1
+                continue
+            rounds += 1
+            run.disturbed += disturbed
+            for name, turn in turns.items():
+                if turn:
+                    found[name].rounds.append(turn.latencies)
+        run.repeated += repeats
+        for name in workers:
+            found[name].peak_memory = max(found[name].peak_memory, ask(name, "memory") or 0)
 
 
-def metrics(measurements: dict[str, Measurement], params: Benchmark, threads: int, machine: str) -> dict[str, Any]:
-    """metrics/benchmark.json: figures by contender, and how they were made."""
-    base = [float(np.median(turn)) for turn in measurements[BASE].rounds]
+def metrics(run: Run, batch: int, params: Benchmark) -> dict[str, dict[str, Any]]:
+    """The figures of every contender at one batch size and thread count, as metrics/benchmark.json has them.
+
+    Speed-ups are over BASE and over COMPILED, and None where one of the two could not be measured.
+    """
     return {
-        "batch": params.batch,
-        "threads": threads,
-        "starts": params.starts,
-        "rounds": params.starts * params.rounds,
-        "machine": machine,
-        **{name: contender_metrics(item, base, params) for name, item in measurements.items()},
+        name: contender_metrics(item, batch)
+        | speedups("speedup_vs_eager", "speedup", run.measurements.get(BASE), item, params)
+        | speedups("speedup_vs_compile", "speedup_vs_compile", run.measurements.get(COMPILED), item, params)
+        for name, item in run.measurements.items()
     }
 
 
-def contender_metrics(item: Measurement, base: list[float], params: Benchmark) -> dict[str, Any]:
-    latencies = np.concatenate(item.rounds) * 1e3
-    own = [float(np.median(turn)) for turn in item.rounds]
-    speedup, low, high = ratio_interval(base, own, params.starts, RESAMPLES, CONFIDENCE, params.seed)
+def contender_metrics(item: Measurement, batch: int) -> dict[str, Any]:
+    """One contender's own figures; every one of a contender that failed is None."""
+    ok = not item.failure
+    latencies = np.concatenate(item.rounds) * 1e3 if ok else None
     return {
-        "latency_ms": {
-            "median": float(np.median(latencies)),
-            "mean": float(latencies.mean()),
-            "std": float(latencies.std()),
-            "min": float(latencies.min()),
-            "max": float(latencies.max()),
-            "p95": percentile(latencies, 95, P95_SAMPLES),
-            "p99": percentile(latencies, 99, P99_SAMPLES),
-        },
-        "samples": len(latencies),
-        "throughput_per_s": params.batch * 1e3 / float(latencies.mean()),
-        "speedup_vs_eager": speedup,
-        "speedup_low": low,
-        "speedup_high": high,
-        "load_ms": item.loaded.load_seconds * 1e3,
-        "first_run_ms": item.loaded.first_run_seconds * 1e3,
-        "peak_memory_mb": item.peak_memory / 1e6,
+        "failure": item.failure,
+        "latency_ms": latency_figures(latencies),
+        "samples": 0 if latencies is None else len(latencies),
+        "throughput_per_s": None if latencies is None else batch * 1e3 / float(latencies.mean()),
+        "load_ms": float(np.median([start.load_seconds for start in item.loaded])) * 1e3 if ok else None,
+        "first_run_ms": item.loaded[0].first_run_seconds * 1e3 if ok else None,
+        "peak_memory_mb": item.peak_memory / 1e6 if ok else None,
     }
 
 
-def percentile(latencies: np.ndarray, percent: float, needed: int) -> float | None:
-    """None where there are too few samples for it."""
-    return float(np.percentile(latencies, percent)) if len(latencies) >= needed else None
+def speedups(
+    name: str, ends: str, base: Measurement | None, item: Measurement, params: Benchmark
+) -> dict[str, float | None]:
+    """The speed-up of `item` over `base` under `name`, and the interval under `ends`_low and `ends`_high."""
+    keys = (name, f"{ends}_low", f"{ends}_high")
+    theirs, own = round_medians(base), round_medians(item)
+    if theirs is None or own is None:
+        return dict.fromkeys(keys)
+    return dict(zip(keys, speedup_interval(theirs, own, params.starts, params.seed), strict=True))
 
 
-def latency_rows(measurements: dict[str, Measurement]) -> list[dict[str, Any]]:
+def round_medians(item: Measurement | None) -> list[float] | None:
+    return None if item is None or item.failure else [float(np.median(turn)) for turn in item.rounds]
+
+
+def latency_figures(latencies: np.ndarray | None) -> dict[str, float | None]:
+    """Figures of latencies in ms; percentiles are None where there are too few samples for them."""
+    if latencies is None:
+        return dict.fromkeys(("median", "mean", "std", "min", "max", "p95", "p99"))
+    return {
+        "median": float(np.median(latencies)),
+        "mean": float(latencies.mean()),
+        "std": float(latencies.std()),
+        "min": float(latencies.min()),
+        "max": float(latencies.max()),
+        "p95": float(np.percentile(latencies, 95)) if len(latencies) >= P95_SAMPLES else None,
+        "p99": float(np.percentile(latencies, 99)) if len(latencies) >= P99_SAMPLES else None,
+    }
+
+
+def setting_name(batch: int, threads: int) -> str:
+    return f"batch_{batch}_threads_{threads}"
+
+
+def latency_rows(run: Run) -> list[dict[str, Any]]:
     """Latencies for metrics/plots/latency.csv, which is in git: of each turn about PLOTTED, evenly spaced in time."""
     return [
         {"variant": name, "round": number, "latency_ms": f"{latency * 1e3:.4f}"}
-        for name, item in measurements.items()
+        for name, item in run.measurements.items()
+        if not item.failure
         for number, turn in enumerate(item.rounds)
         for latency in spread(turn)
     ]
 
 
 def spread(turn: list[float]) -> list[float]:
-    """About PLOTTED of the latencies; from the middle of each step, since a turn's first calls are its slowest."""
+    """About PLOTTED of the latencies; from the middle of each step."""
     step = max(len(turn) // PLOTTED, 1)
     return turn[step // 2 :: step]

@@ -1,138 +1,136 @@
-"""The processes that the benchmark times: one contender each, so that no idle thread pool of another spins beside it.
+"""What the benchmark times: PyTorch in several forms, ONNX files on ONNX Runtime, and the same files on OpenVINO.
 
-A worker is asked over a pipe and answers with plain numbers. Only a torch contender imports torch.
+Each kind is prepared in two steps, so that imports are no part of the time to load: `prepare` imports the framework
+and returns a function that loads the contender and returns what to call. Only a torch contender imports torch.
 """
 
-import sys
-import time
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import psutil
 
-from onnx_release.errors import BenchmarkError
+from onnx_release.params import Runtime
+from onnx_release.spec import Spec
+from onnx_release.variants import ON_OPENVINO, variant_files
 
 Arrays = dict[str, np.ndarray]
-Call = Callable[[Arrays], Any]
+# A batch in, the outputs as arrays out.
+Call = Callable[[Arrays], list[np.ndarray]]
+Kind = Literal["torch_eager", "torch_channels_last", "torch_compile", "torch_autocast", "onnx", "openvino"]
+
+# What PyTorch offers by itself, the base of every speed-up first.
+TORCH: tuple[Kind, ...] = ("torch_eager", "torch_channels_last", "torch_compile")
 
 
 @dataclass(frozen=True)
 class Contender:
-    """What to time. `kind` is "torch_eager", where `target` is the model's folder, or "onnx", where it is a file."""
+    """What to time. `target` is the model's folder for PyTorch, and otherwise a file.
+
+    All run on `runtime.intra_threads` threads; PyTorch on `device`, "cpu" or "cuda".
+    """
 
     name: str
-    kind: str
+    kind: Kind
     target: str
     raw: Path
-    threads: int
+    spec: Spec
+    runtime: Runtime
+    device: str = "cpu"
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """How the contender started: seconds to load it and to its first answer."""
+def all_contenders(model: str, raw: Path, spec: Spec, runtime: Runtime, device: str) -> list[Contender]:
+    """PyTorch in its forms, every variant of the pipeline, and OpenVINO where it is installed.
 
-    load_seconds: float
-    first_run_seconds: float
-
-
-class Worker:
-    """A contender in a process of its own, idle unless it is asked. Use it in a `with` block."""
-
-    def __init__(self, contender: Contender, batches: list[Arrays]) -> None:
-        self.contender = contender
-        context = get_context("spawn")
-        self.pipe, child = context.Pipe()
-        self.process = context.Process(target=serve, args=(contender, batches, child), daemon=True)
-        self.process.start()
-        child.close()
-
-    def __enter__(self) -> "Worker":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.join()
-
-    def ask(self, request: tuple[Any, ...]) -> Any:
-        self.pipe.send(request)
-        return self.answer()
-
-    def answer(self) -> Any:
-        """The worker's next answer. Raises BenchmarkError with what went wrong in it, or if it has died."""
-        try:
-            value = self.pipe.recv()
-        except (EOFError, ConnectionResetError) as cause:
-            self.process.join()
-            raise BenchmarkError(f"{self.contender.name} died with exit code {self.process.exitcode}") from cause
-        if isinstance(value, Exception):
-            raise BenchmarkError(f"{self.contender.name} cannot be measured: {value}") from value
-        return value
-
-
-def serve(contender: Contender, batches: list[Arrays], pipe: Connection) -> None:
-    """The worker's side: load the contender, then take turns until the process is killed.
-
-    Requests are ("turn", seconds), answered by the list of latencies in seconds, and ("memory",), answered by the
-    peak resident memory in bytes.
+    Raises BenchmarkError if there is no variant at all.
     """
-    try:
-        start = time.perf_counter()
-        call = load_onnx(contender) if contender.kind == "onnx" else load_torch(contender)
-        loaded = time.perf_counter()
-        call(batches[0])
-        pipe.send(Loaded(loaded - start, time.perf_counter() - loaded))
-        position = 0
-        while True:
-            request = pipe.recv()
-            if request[0] == "memory":
-                pipe.send(peak_memory_bytes())
-                continue
-            call(batches[position % len(batches)])  # untimed: the caches still hold another contender's weights
-            latencies: list[float] = []
-            end = time.perf_counter() + request[1]
-            while not latencies or time.perf_counter() < end:
-                batch = batches[position % len(batches)]
-                position += 1
-                before = time.perf_counter()
-                call(batch)
-                latencies.append(time.perf_counter() - before)
-            pipe.send(latencies)
-    except Exception as error:  # all of it goes to the parent, which names the contender
-        pipe.send(error if type(error).__module__ == "builtins" else RuntimeError(f"{type(error).__name__}: {error}"))
+    return torch_contenders(model, raw, spec, runtime, device) + onnx_contenders(variant_files(), raw, spec, runtime)
 
 
-def load_onnx(contender: Contender) -> Call:
-    from onnx_release.session import open_session, run_session
+def torch_contenders(
+    model: str, raw: Path, spec: Spec, runtime: Runtime, device: str, kinds: tuple[Kind, ...] = TORCH
+) -> list[Contender]:
+    return [Contender(kind, kind, model, raw, spec, runtime, device) for kind in kinds]
 
-    session = open_session(Path(contender.target), contender.threads)
-    return lambda batch: run_session(session, batch)
+
+def onnx_contenders(files: dict[str, Path], raw: Path, spec: Spec, runtime: Runtime) -> list[Contender]:
+    """Each file by its variant's name; those of ON_OPENVINO on OpenVINO as well, where it is installed."""
+    entries = [Contender(name, "onnx", str(path), raw, spec, runtime) for name, path in files.items()]
+    if importlib.util.find_spec("openvino"):
+        entries += [
+            Contender(f"openvino_{name}", "openvino", str(files[name]), raw, spec, runtime)
+            for name in ON_OPENVINO
+            if name in files
+        ]
+    return entries
 
 
-def load_torch(contender: Contender) -> Call:
+def prepare(contender: Contender) -> Callable[[], Call]:
+    """Import the contender's framework and return what loads it."""
+    if contender.kind == "onnx":
+        return prepare_onnx(contender)
+    if contender.kind == "openvino":
+        return prepare_openvino(contender)
+    return prepare_torch(contender)
+
+
+def prepare_onnx(contender: Contender) -> Callable[[], Call]:
+    from onnx_release.onnx_model import OnnxModel
+
+    def load() -> Call:
+        model = OnnxModel(Path(contender.target), contender.spec, contender.runtime)
+        return lambda batch: list(model.run(batch).values())
+
+    return load
+
+
+def prepare_openvino(contender: Contender) -> Callable[[], Call]:
+    import openvino
+
+    def load() -> Call:
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": contender.runtime.intra_threads,
+            "INFERENCE_PRECISION_HINT": "f32",  # or it computes float32 files in bfloat16 where the CPU has it
+        }
+        model = openvino.Core().compile_model(contender.target, "CPU", settings)
+        return lambda batch: list(model(batch).values())
+
+    return load
+
+
+def prepare_torch(contender: Contender) -> Callable[[], Call]:
+    """PyTorch in inference mode, copies to its device and back included; channels_last converts each batch."""
     import torch
 
     from onnx_release.network import load_network
 
-    torch.set_num_threads(contender.threads)
-    network = load_network(contender.target, contender.raw)
+    assert contender.runtime.intra_threads is not None
+    torch.set_num_threads(contender.runtime.intra_threads)
+    device = torch.device(contender.device)
+    images = torch.channels_last if contender.kind == "torch_channels_last" else torch.contiguous_format
 
-    def call(batch: Arrays) -> Any:
-        with torch.inference_mode():
-            return network(*(torch.from_numpy(array) for array in batch.values()))
+    def tensor_of(array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array).to(device)
+        return tensor.contiguous(memory_format=images) if tensor.ndim == 4 else tensor
 
-    return call
+    def load() -> Call:
+        network: Any = load_network(contender.target, contender.raw).to(device)
+        if contender.kind == "torch_channels_last":
+            network = network.to(memory_format=torch.channels_last)
+        if contender.kind == "torch_compile":
+            network = torch.compile(network)
+        autocast = torch.autocast(contender.device, torch.float16, enabled=contender.kind == "torch_autocast")
 
+        def call(batch: Arrays) -> list[np.ndarray]:
+            with torch.inference_mode(), autocast:
+                result = network(*(tensor_of(array) for array in batch.values()))
+            values = [result] if isinstance(result, torch.Tensor) else result
+            values = list(values.values()) if isinstance(values, dict) else list(values)
+            return [value.cpu().numpy() for value in values]  # on a GPU the copy waits for the work
 
-def peak_memory_bytes() -> int:
-    """The most resident memory that this process has had."""
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
+        return call
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return load

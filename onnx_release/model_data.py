@@ -13,7 +13,11 @@ from onnx_release.types import Prediction, Sample
 
 
 class ModelData(Protocol):
-    """What models/NAME/data.py defines."""
+    """What models/NAME/data.py defines.
+
+    Where clients send raw items, it also has encoded(raw), which yields some of them as bytes, and decode(bytes), which
+    gives what preprocess() takes.
+    """
 
     def samples(self, raw: Path, split: str) -> Iterator[Sample]:
         """The samples of "calibration" or "evaluation", one after the other."""

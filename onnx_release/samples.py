@@ -16,6 +16,8 @@ from onnx_release.spec import Spec, check_array
 from onnx_release.types import Sample
 
 NO_LABEL = -1
+# Samples that a timed model goes round, if its batch is not larger.
+MAX_SAMPLES = 32
 
 
 def write_splits(data: ModelData, raw: Path, spec: Spec, params: Prepare) -> None:
@@ -121,3 +123,13 @@ def sample_metrics() -> dict[str, int]:
         metrics[f"{path.stem}_groups"] = len(set(samples.groups))
     metrics["evaluation_labelled"] = int((samples.labels != NO_LABEL).sum())
     return metrics
+
+
+def real_batches(samples: SampleFile, batch: int, input_names: list[str]) -> list[dict[str, np.ndarray]]:
+    """Batches of evaluation samples, inputs in the order of the spec; the first shape decides, others are left out."""
+    items = [samples.inputs(index) for index in range(min(len(samples), max(batch, MAX_SAMPLES)))]
+    shapes = {name: items[0][name].shape for name in input_names}
+    alike = [item for item in items if all(item[name].shape == shapes[name] for name in input_names)]
+    alike = (alike * batch)[: max(len(alike) // batch, 1) * batch]
+    starts = range(0, len(alike), batch)
+    return [{name: np.stack([item[name] for item in alike[i : i + batch]]) for name in input_names} for i in starts]

@@ -1,27 +1,62 @@
-"""Time PyTorch and every variant on real samples, in interleaved rounds."""
+"""Time PyTorch and every variant on real samples, in interleaved rounds, and what comes before the network."""
+
+import itertools
 
 import pandas as pd
 
-from onnx_release.benchmark import contenders, latency_rows, measure, metrics, real_batches
+from onnx_release.benchmark import check_settings, latency_rows, measure, metrics, setting_name
 from onnx_release.command import run_stage
+from onnx_release.contenders import all_contenders
 from onnx_release.files import read_json, replacing, write_json
 from onnx_release.hardware import machine_name
+from onnx_release.model_data import load_data
 from onnx_release.params import load_params
-from onnx_release.paths import EVALUATION, HARDWARE, METRICS, PLOTS
-from onnx_release.samples import SampleFile
+from onnx_release.paths import EVALUATION, HARDWARE, METRICS, PLOTS, PROVIDER, RAW
+from onnx_release.preparation import time_preparation
+from onnx_release.providers import CPU
+from onnx_release.runtime import load_runtime
+from onnx_release.samples import SampleFile, real_batches
 from onnx_release.spec import load_spec
 
 
 def main() -> None:
     params = load_params()
     spec = load_spec(params.model)
-    hardware = read_json(HARDWARE)
-    threads = params.benchmark.threads or hardware["cores"]
-    batches = real_batches(SampleFile(EVALUATION), params.benchmark.batch, [tensor.name for tensor in spec.inputs])
-    measurements = measure(contenders(params.model, threads), batches, params.benchmark)
+    hardware, provider = read_json(HARDWARE), read_json(PROVIDER)
+    check_settings(params.benchmark, spec, hardware["cores"])
+    raw, samples = RAW / params.model, SampleFile(EVALUATION)
+    device = "cpu" if provider["provider"] == CPU else "cuda"
+    runs = {}
+    for batch, count in itertools.product(params.benchmark.batches, params.benchmark.threads):
+        threads = count or params.runtime.intra_threads or hardware["cores"]
+        runtime = load_runtime(params.runtime).model_copy(update={"intra_threads": threads})
+        entries = all_contenders(params.model, raw, spec, runtime, device)
+        batches = real_batches(samples, batch, [tensor.name for tensor in spec.inputs])
+        runs[batch, threads] = measure(entries, batches, params.benchmark)
+    (batch, threads), main_run = next(iter(runs.items()))
     with replacing(PLOTS / "latency.csv") as partial:
-        pd.DataFrame(latency_rows(measurements)).to_csv(partial, index=False, lineterminator="\n")
-    write_json(METRICS / "benchmark.json", metrics(measurements, params.benchmark, threads, machine_name(hardware)))
+        pd.DataFrame(latency_rows(main_run)).to_csv(partial, index=False, lineterminator="\n")
+    found = {key: metrics(run, key[0], params.benchmark) for key, run in runs.items()}
+    write_json(
+        METRICS / "benchmark.json",
+        {
+            "machine": machine_name(hardware),
+            "provider": provider["provider"],
+            "provider_note": provider["note"],
+            "copies": "none" if device == "cpu" else "included",
+            "batch": batch,
+            "threads": threads,
+            "starts": params.benchmark.starts,
+            "rounds": params.benchmark.starts * params.benchmark.rounds,
+            "repeated_rounds": main_run.repeated,
+            "disturbed_rounds": main_run.disturbed,
+            "wall_s": sum(run.wall_seconds for run in runs.values()),
+            "overhead": main_run.overhead(),
+            "preparation": time_preparation(load_data(params.model), raw),
+            **found.pop((batch, threads)),
+            "settings": {setting_name(*key): figures for key, figures in found.items()},
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""The harness: who is measured how often, and what is made of it. No test looks at a real timing."""
+"""The harness: who is measured how often, what is made of it, and what becomes of who fails.
 
-import subprocess
-import sys
+No timing is looked at, but by the one test that asks whether the harness sees differences where there are none.
+"""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,86 +11,139 @@ from onnx import helper
 
 from onnx_release.benchmark import (
     Measurement,
+    Run,
+    check_settings,
     contender_metrics,
-    contenders,
     latency_rows,
     measure,
-    merged,
     metrics,
-    real_batches,
+    speedups,
 )
-from onnx_release.contenders import Contender, Loaded
-from onnx_release.errors import BenchmarkError
-from onnx_release.params import Benchmark
-from onnx_release.samples import SampleFile, write_samples
-from onnx_release.spec import Spec
-from onnx_release.types import Sample
-from onnx_release.variants import BASE, VARIANTS
-from tests.imports import ROOT
+from onnx_release.contenders import Contender, all_contenders, onnx_contenders
+from onnx_release.errors import BenchmarkError, ParameterError
+from onnx_release.params import Benchmark, Runtime
+from onnx_release.turns import Loaded, Worker
+from onnx_release.variants import VARIANTS, variant_files
 
-PARAMS = Benchmark(batch=2, threads=1, starts=1, rounds=5, turn_seconds=0.001, settle_seconds=0.0, seed=0, replicate=0)
+PARAMS = Benchmark(
+    batches=[2], threads=[1], starts=1, rounds=5, turn_seconds=0.001, settle_seconds=0, timeout_seconds=60, seed=0,
+    replicate=0,
+)  # fmt: skip
+RUNTIME = Runtime(provider="cpu", intra_threads=1)
 BATCHES = [{"x": np.ones((2, 3), np.float32)}, {"x": np.zeros((2, 3), np.float32)}]
 
 
-def onnx_contender(save_graph, tmp_path, name):
-    nodes = [helper.make_node("Relu", ["x"], ["y"])]
-    path = save_graph(nodes, [("x", ["batch", 3])], [("y", ["batch", 3])], name=f"{name}.onnx")
-    return Contender(name, "onnx", str(path), tmp_path, threads=1)
+@pytest.fixture
+def contender(save_graph, make_spec, tmp_path):
+    """A contender of this name whose model is one node from x [batch, 3] to y [batch, 3]."""
+    spec = make_spec({"x": ["batch", 3]}, {"y": ["batch", 3]}, batch=(1, 8, 2))
+
+    def make(name, operator="Relu", inputs=("x",)):
+        nodes = [helper.make_node(operator, list(inputs), ["y"])]
+        path = save_graph(nodes, [("x", ["batch", 3])], [("y", ["batch", 3])], name=f"{name}.onnx")
+        return Contender(name, "onnx", str(path), tmp_path, spec, RUNTIME)
+
+    return make
 
 
-def test_every_contender_has_a_turn_in_each_round(save_graph, tmp_path):
-    entries = [onnx_contender(save_graph, tmp_path, name) for name in ("a", "b")]
-    results = measure(entries, BATCHES, PARAMS)
-    assert list(results) == ["a", "b"]
-    for result in results.values():
-        assert len(result.rounds) == PARAMS.rounds
-        assert all(latency > 0 for turn in result.rounds for latency in turn)
-        assert all(turn for turn in result.rounds)
-        assert result.loaded.load_seconds > 0
-        assert result.peak_memory > 10e6  # a Python process with numpy is more
+def test_every_contender_has_a_turn_in_each_round_of_each_start(contender):
+    run = measure([contender("a"), contender("b")], BATCHES, PARAMS.model_copy(update={"starts": 2}))
+    assert list(run.measurements) == ["a", "b"]
+    for item in run.measurements.values():
+        assert item.failure == ""
+        assert len(item.rounds) == 10
+        assert all(turn and min(turn) > 0 for turn in item.rounds)
+        assert len(item.loaded) == 2
+        assert item.peak_memory > 10e6  # a Python process with numpy is more
+    assert 0 < run.overhead() < 1
+    assert run.wall_seconds > sum(item.measured_seconds() for item in run.measurements.values())
 
 
-def test_every_start_is_a_process_of_its_own_with_all_its_rounds(save_graph, tmp_path):
-    entries = [onnx_contender(save_graph, tmp_path, "a")]
-    twice = measure(entries, BATCHES, PARAMS.model_copy(update={"starts": 2}))
-    assert len(twice["a"].rounds) == 2 * PARAMS.rounds
+def test_what_fails_has_a_row_that_says_so_and_the_others_are_measured(contender, tmp_path):
+    gone = contender("gone")
+    (tmp_path / "gone.onnx").unlink()
+    entries = [gone, contender("a"), contender("nan", "Div", ("x", "x"))]  # 0 / 0 in the second batch
+    run = measure(entries, BATCHES, PARAMS.model_copy(update={"starts": 2}))
+    figures = metrics(run, 2, PARAMS)
+    assert "gone.onnx" in figures["gone"]["failure"]
+    assert figures["nan"]["failure"] == "ValueError: the outputs hold NaN"
+    for name in ("gone", "nan"):
+        numbers = {key: value for key, value in figures[name].items() if key not in ("failure", "latency_ms")}
+        assert set(numbers.values()) == {None, 0}  # no samples
+        assert set(figures[name]["latency_ms"].values()) == {None}
+    assert figures["a"]["failure"] == ""
+    assert len(run.measurements["a"].rounds) == 10
+    assert {row["variant"] for row in latency_rows(run)} == {"a"}
 
 
-def test_starts_are_put_together():
-    parts = [Measurement(Loaded(load, load / 10), [[load]], int(load)) for load in (1.0, 2.0, 9.0)]
-    assert merged(parts) == Measurement(Loaded(2.0, 0.2), [[1.0], [2.0], [9.0]], 9)
+def test_a_failure_leaves_the_same_keys(contender):
+    run = Run({"torch_eager": done([[0.1]]), "a": done([[0.1]]), "b": Measurement(failure="it hangs")}, 1.0)
+    figures = metrics(run, 1, PARAMS)
+    assert figures["a"].keys() == figures["b"].keys()
+    assert figures["a"]["latency_ms"].keys() == figures["b"]["latency_ms"].keys()
 
 
-def test_a_contender_that_cannot_be_loaded_is_named(tmp_path):
-    missing = Contender("fp32", "onnx", str(tmp_path / "gone.onnx"), tmp_path, threads=1)
-    with pytest.raises(BenchmarkError, match=r"fp32 cannot be measured: .*gone\.onnx"):
-        measure([missing], BATCHES, PARAMS)
+def test_an_error_if_all_fail(contender, tmp_path):
+    entry = contender("gone")
+    (tmp_path / "gone.onnx").unlink()
+    with pytest.raises(BenchmarkError, match=r"no contender could be measured:\n  gone: GraphError: .*gone\.onnx"):
+        measure([entry], BATCHES, PARAMS)
 
 
-def test_a_contender_that_fails_on_the_input_is_named(save_graph, tmp_path):
-    wrong = [{"x": np.ones((2, 4), np.float32)}]
-    with pytest.raises(BenchmarkError, match=r"a cannot be measured: .*x \[2, 4\]"):
-        measure([onnx_contender(save_graph, tmp_path, "a")], wrong, PARAMS)
+def test_an_error_if_there_are_none():
+    with pytest.raises(BenchmarkError, match="there is nothing to time"):
+        measure([], BATCHES, PARAMS)
 
 
-def test_a_contender_that_dies_is_named(save_graph, tmp_path):
-    # An array whose unpickling in the worker ends the process, as a crash in native code would.
-    class Deadly:
-        def __reduce__(self):
-            return sys.exit, (7,)
+def test_no_variant_at_all_is_an_error_and_a_missing_one_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BenchmarkError, match="no variant at all: run `dvc repro`"):
+        variant_files()
+    (tmp_path / "artifacts/fp32").mkdir(parents=True)
+    (tmp_path / "artifacts/fp32/model.onnx").touch()
+    assert list(variant_files()) == ["fp32"]
 
-    with pytest.raises(BenchmarkError, match="a died with exit code"):
-        measure([onnx_contender(save_graph, tmp_path, "a")], [{"x": Deadly()}], PARAMS)  # type: ignore[dict-item]
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"batches": [1, 9]}, "benchmark.batches has 9, where the spec declares batch from 1 to 8"),
+        ({"threads": [1, 3]}, "benchmark.threads has 3, but this process may use 2 cores"),
+    ],
+    ids=["a batch", "threads"],
+)
+def test_what_cannot_be_timed_is_refused(contender, changed, says):
+    spec = contender("a").spec
+    check_settings(PARAMS.model_copy(update={"batches": [1, 8], "threads": [None, 2]}), spec, cores=2)
+    with pytest.raises(ParameterError, match=says):
+        check_settings(PARAMS.model_copy(update=changed), spec, cores=2)
 
 
-def test_an_onnx_worker_imports_no_torch():
-    code = "import sys, onnx_release.contenders, onnx_release.session; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+@pytest.mark.parametrize(
+    ("quiet_after", "repeated", "counted"),
+    [(0, 0, 0), (3, 3, 0), (100, 5, 5)],  # never disturbed; three rounds; always, where as many are repeated as count
+)
+def test_disturbed_rounds_are_taken_again_up_to_a_limit(contender, monkeypatch, quiet_after, repeated, counted):
+    asked = Worker.ask
+    turns = iter(range(1000))
+
+    def ask(worker, *request):
+        answer = asked(worker, *request)
+        return replace(answer, disturbed=next(turns) < quiet_after) if request[0] == "turn" else answer
+
+    monkeypatch.setattr(Worker, "ask", ask)
+    run = measure([contender("a")], BATCHES, PARAMS)
+    assert (run.repeated, run.disturbed) == (repeated, counted)
+    assert len(run.measurements["a"].rounds) == 5
+
+
+def done(rounds, load=0.5, first=0.01, memory=250_000_000):
+    return Measurement([Loaded(load, first)], rounds, memory)
 
 
 def test_figures_by_hand():
-    item = Measurement(Loaded(0.5, 0.01), [[0.001, 0.003], [0.002, 0.002], [0.004, 0.006]], 250_000_000)
-    figures = contender_metrics(item, base=[0.004, 0.006, 0.015], params=PARAMS)
+    item = done([[0.001, 0.003], [0.002, 0.002], [0.004, 0.006]])
+    figures = contender_metrics(item, batch=2)
     assert figures["latency_ms"]["median"] == pytest.approx(2.5)
     assert figures["latency_ms"]["mean"] == pytest.approx(3.0)
     assert figures["latency_ms"]["std"] == pytest.approx(np.sqrt((4 + 0 + 1 + 1 + 1 + 9) / 6))
@@ -98,76 +153,92 @@ def test_figures_by_hand():
     assert figures["latency_ms"]["p99"] is None
     assert figures["samples"] == 6
     assert figures["throughput_per_s"] == pytest.approx(2 / 0.003)  # two items a call
-    # Rounds give 4 / 2, 6 / 2 and 15 / 5.
-    assert figures["speedup_vs_eager"] == pytest.approx(3.0)
-    assert figures["speedup_low"] == pytest.approx(2.0)
-    assert figures["speedup_high"] == pytest.approx(3.0)
     assert figures["load_ms"] == pytest.approx(500)
     assert figures["first_run_ms"] == pytest.approx(10)
     assert figures["peak_memory_mb"] == pytest.approx(250)
 
 
+def test_loading_is_the_median_over_starts_and_the_first_run_that_of_the_first():
+    loaded = [Loaded(0.2, 20.0), Loaded(0.1, 1.0), Loaded(0.9, 1.0)]
+    figures = contender_metrics(Measurement(loaded, [[1.0]], 1), batch=1)
+    assert (figures["load_ms"], figures["first_run_ms"]) == (pytest.approx(200), pytest.approx(20_000))
+
+
+def test_a_speed_up_is_paired_by_rounds():
+    # Rounds give 4 / 2, 6 / 2 and 15 / 5, by their medians.
+    base, own = done([[0.004], [0.006], [0.015]]), done([[0.001, 0.003], [0.002, 0.002], [0.004, 0.006]])
+    found = speedups("s", "s", base, own, PARAMS)
+    assert found["s"] == pytest.approx(3.0)
+    assert found["s_low"] < 3.0 < found["s_high"]  # type: ignore[operator]
+    assert set(speedups("s", "s", Measurement(failure="x"), own, PARAMS).values()) == {None}
+    assert set(speedups("s", "s", None, own, PARAMS).values()) == {None}
+
+
+def test_speed_ups_are_over_eager_and_over_compile():
+    run = Run({"torch_eager": done([[0.008]] * 5), "torch_compile": done([[0.004]] * 5), "a": done([[0.001]] * 5)}, 1.0)
+    figures = metrics(run, 1, PARAMS)
+    assert [figures["a"][f"speedup{end}"] for end in ("_vs_eager", "_low", "_high")] == pytest.approx([8, 8, 8])
+    ends = ("", "_low", "_high")
+    assert [figures["a"][f"speedup_vs_compile{end}"] for end in ends] == pytest.approx([4, 4, 4])
+    assert figures["torch_eager"]["speedup_vs_compile"] == pytest.approx(0.5)
+
+
 def test_a_high_percentile_needs_enough_samples():
     turn = (np.arange(1000) / 1e3).tolist()
-    figures = contender_metrics(Measurement(Loaded(1, 1), [turn], 1), [1.0], PARAMS)["latency_ms"]
+    figures = contender_metrics(done([turn]), 1)["latency_ms"]
     assert figures["p95"] == pytest.approx(949.05)
     assert figures["p99"] == pytest.approx(989.01)
-    fewer = contender_metrics(Measurement(Loaded(1, 1), [turn[:999]], 1), [1.0], PARAMS)["latency_ms"]
+    fewer = contender_metrics(done([turn[:999]]), 1)["latency_ms"]
     assert fewer["p95"] is not None
     assert fewer["p99"] is None
+    assert contender_metrics(done([turn[:199]]), 1)["latency_ms"]["p95"] is None
 
 
-def test_metrics_say_how_they_were_made():
-    item = Measurement(Loaded(1, 1), [[0.001]] * 5, 1)
-    found = metrics({BASE: item, "fp32": item}, PARAMS, threads=2, machine="a machine")
-    assert (found["batch"], found["threads"], found["starts"], found["rounds"]) == (2, 2, 1, 5)
-    assert found["machine"] == "a machine"
-    assert found["fp32"]["speedup_vs_eager"] == 1.0
+def test_the_overhead_is_what_is_not_measured():
+    run = Run({"a": done([[1.0, 2.0], [1.0]], load=0.5, first=0.5)}, wall_seconds=10.0)
+    assert run.overhead() == pytest.approx(0.5)
 
 
-def test_pytorch_and_every_variant_compete():
-    names = [entry.name for entry in contenders("net", threads=2)]
-    assert names == ["torch_eager", *VARIANTS]
+def test_pytorch_and_every_variant_compete(tmp_path, contender, monkeypatch):
+    spec = contender("a").spec
+    monkeypatch.setattr("onnx_release.contenders.variant_files", lambda: {name: tmp_path / name for name in VARIANTS})
+    entries = all_contenders("net", tmp_path, spec, RUNTIME, "cpu")
+    assert [entry.name for entry in entries[:8]] == ["torch_eager", "torch_channels_last", "torch_compile", *VARIANTS]
 
 
-def spec():
-    return Spec.model_validate(
-        {
-            "task": "tensor",
-            "sources": [],
-            "dimensions": {"batch": {"min": 1, "max": 8, "example": 2}, "width": {"min": 1, "max": 4, "example": 2}},
-            "inputs": [{"name": name, "dtype": "int64", "shape": ["batch", "width"]} for name in ("ids", "mask")],
-            "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch"]}],
-        }
-    )
-
-
-def samples(tmp_path, widths):
-    items = [
-        Sample({name: np.full(width, index, np.int64) for name in ("mask", "ids")})
-        for index, width in enumerate(widths)
+def test_openvino_competes_where_it_is_installed(tmp_path, contender, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "openvino" or None)
+    files = {name: tmp_path / name for name in ("fp32", "fp16")}
+    entries = onnx_contenders(files, tmp_path, contender("a").spec, RUNTIME)
+    assert [(entry.name, entry.kind) for entry in entries] == [
+        ("fp32", "onnx"),
+        ("fp16", "onnx"),
+        ("openvino_fp32", "openvino"),
     ]
-    write_samples(tmp_path / "a.npz", items, 100, spec())
-    return SampleFile(tmp_path / "a.npz")
-
-
-@pytest.mark.parametrize(
-    ("widths", "batch", "found"),
-    [
-        ([2, 2, 2], 1, [[0], [1], [2]]),
-        ([2, 2, 2, 2, 2], 2, [[0, 1], [2, 3]]),  # what does not fill a batch is left out
-        ([2, 3, 2, 2], 1, [[0], [2], [3]]),  # as is another shape than the first one's
-        ([2, 2], 4, [[0, 1, 0, 1]]),  # too few are repeated
-    ],
-)
-def test_batches_are_real_samples(tmp_path, widths, batch, found):
-    batches = real_batches(samples(tmp_path, widths), batch, ["ids", "mask"])
-    assert [entry["ids"][:, 0].tolist() for entry in batches] == found
-    assert all(list(entry) == ["ids", "mask"] for entry in batches)  # in the order of the spec
 
 
 def test_plotted_latencies_are_spread_over_the_turn():
     turn = [index / 1e3 for index in range(100)]
-    rows = latency_rows({"fp32": Measurement(Loaded(1, 1), [turn, [0.5]], 1)})
+    rows = latency_rows(Run({"fp32": done([turn, [0.5]])}, 1.0))
     assert [row["latency_ms"] for row in rows] == [*(f"{value:.4f}" for value in range(2, 100, 5)), "500.0000"]
     assert rows[-1] == {"variant": "fp32", "round": 1, "latency_ms": "500.0000"}
+
+
+def test_one_model_under_two_names_is_no_difference(save_graph, make_spec, tmp_path):
+    """Twenty runs of the harness: at least eighteen of them must see no difference, as 95 % intervals promise."""
+    weights = {"w": np.random.default_rng(0).standard_normal((16, 3, 3, 3), np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["h"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["h"], ["y"]),
+    ]
+    path = save_graph(nodes, [("x", ["batch", 3, 96, 96])], [("y", ["batch", 16, 1, 1])], weights)
+    spec = make_spec({"x": ["batch", 3, 96, 96]}, {"y": ["batch", 16, 1, 1]}, batch=(1, 4, 2))
+    batches = [{"x": np.random.default_rng(1).standard_normal((1, 3, 96, 96), np.float32)}]
+    pair = [Contender(name, "onnx", str(path), tmp_path, spec, RUNTIME) for name in ("a", "b")]
+    same = 0
+    for seed in range(20):
+        params = PARAMS.model_copy(update={"starts": 3, "turn_seconds": 0.02, "settle_seconds": 0.002, "seed": seed})
+        run = measure(pair, batches, params)
+        found = speedups("s", "s", run.measurements["a"], run.measurements["b"], params)
+        same += found["s_low"] <= 1 <= found["s_high"]  # type: ignore[operator]
+    assert same >= 18

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from onnx_release.images import read_image
+from onnx_release.images import decode_image, read_image
 from onnx_release.types import Prediction, Sample, softmax_prediction
 
 SIZE = 224
@@ -34,7 +34,7 @@ def samples(raw: Path, split: str) -> Iterator[Sample]:
 
     Crops go through the photographs in turn, so that any number of first samples holds all of them about equally.
     """
-    paths = sorted(raw.glob("imagenet_*.jpg")) if split == "evaluation" else [raw / name for name in CALIBRATION]
+    paths = evaluation_paths(raw) if split == "evaluation" else [raw / name for name in CALIBRATION]
     images = [read_image(path) for path in paths]
     if split == "evaluation":
         for path, image in zip(paths, images, strict=True):
@@ -43,6 +43,17 @@ def samples(raw: Path, split: str) -> Iterator[Sample]:
         for index, (path, image) in enumerate(zip(paths, images, strict=True)):
             random = np.random.default_rng([SEED, index, crop])
             yield Sample({"input": random_crop(image, random)}, group=path.stem)
+
+
+def encoded(raw: Path) -> Iterator[bytes]:
+    """The evaluation photographs as a client sends them."""
+    for path in evaluation_paths(raw):
+        yield path.read_bytes()
+
+
+def decode(content: bytes) -> np.ndarray:
+    """What a client has sent as `preprocess` takes it: a uint8 RGB image [height, width, 3]."""
+    return decode_image(content)
 
 
 def preprocess(item: np.ndarray) -> dict[str, np.ndarray]:
@@ -57,6 +68,10 @@ def preprocess(item: np.ndarray) -> dict[str, np.ndarray]:
 def postprocess(outputs: dict[str, np.ndarray]) -> Prediction:
     """The five likeliest ImageNet classes."""
     return softmax_prediction(outputs["logits"], top=5)
+
+
+def evaluation_paths(raw: Path) -> list[Path]:
+    return sorted(raw.glob("imagenet_*.jpg"))
 
 
 def random_crop(item: np.ndarray, random: np.random.Generator) -> np.ndarray:
