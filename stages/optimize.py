@@ -1,0 +1,27 @@
+"""Save the chosen variant as ONNX Runtime runs it on this CPU, and measure the load time that this saves."""
+
+from onnx_release.command import run_stage
+from onnx_release.files import read_json, replacing_folder, write_json
+from onnx_release.optimize import compare_files, optimize, ready_made
+from onnx_release.params import load_params
+from onnx_release.paths import CHOICE, EVALUATION, METRICS, OPTIMIZED, TUNED, variant_model
+from onnx_release.runtime import load_tuned
+from onnx_release.samples import SampleFile, real_batches
+from onnx_release.spec import load_spec
+
+
+def main() -> None:
+    params = load_params()
+    spec = load_spec(params.model)
+    variant = read_json(CHOICE)["variant"]
+    runtime = load_tuned().model_copy(update={"provider": "cpu"})
+    batches = real_batches(SampleFile(EVALUATION), params.benchmark.batches[0], [tensor.name for tensor in spec.inputs])
+    with replacing_folder(OPTIMIZED) as partial:
+        path = optimize(variant_model(variant), partial, runtime)
+        metrics = compare_files(variant_model(variant), path, spec, runtime, batches)
+        write_json(partial / TUNED.name, ready_made(runtime).model_dump())
+    write_json(METRICS / "optimize.json", {"variant": variant, **metrics})
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,30 @@
+"""Look for runtime settings that make the chosen variant faster here, and write those that do."""
+
+from onnx_release.command import run_stage
+from onnx_release.contenders import Contender
+from onnx_release.files import read_json, replacing_folder, write_json
+from onnx_release.params import load_params
+from onnx_release.paths import CHOICE, EVALUATION, HARDWARE, METRICS, RAW, TUNED, variant_model
+from onnx_release.runtime import load_runtime
+from onnx_release.samples import SampleFile, real_batches
+from onnx_release.spec import load_spec
+from onnx_release.tune import tune, tune_metrics
+
+
+def main() -> None:
+    params = load_params()
+    spec = load_spec(params.model)
+    variant = read_json(CHOICE)["variant"]
+    batches = real_batches(SampleFile(EVALUATION), params.benchmark.batches[0], [tensor.name for tensor in spec.inputs])
+    entry = Contender(
+        variant, "onnx", str(variant_model(variant)), RAW / params.model, spec, load_runtime(params.runtime)
+    )
+    cores = read_json(HARDWARE)["cores"]
+    runtime, trials, untried = tune(entry, batches, params.benchmark, params.tune.seconds or 0.0, cores)
+    with replacing_folder(TUNED.parent) as partial:
+        write_json(partial / TUNED.name, runtime.model_dump())
+    write_json(METRICS / "tune.json", tune_metrics(variant, trials, untried))
+
+
+if __name__ == "__main__":
+    run_stage(main)
