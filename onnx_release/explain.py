@@ -14,6 +14,7 @@ import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_release.activations import cut, float_values, session_of
+from onnx_release.export_sources import source_of
 from onnx_release.files import read_json
 from onnx_release.graph import load_model
 from onnx_release.layers import as_matrix, initializers, weighted_layers
@@ -155,10 +156,6 @@ def version(model: ModelProto, name: str) -> str:
 def share(error: OutputError) -> float | None:
     """Power of the error by that of the signal; None if it is not finite."""
     return finite_or_none(error.noise / error.signal) if error.signal else None
-
-
-def source_of(entry: Mapping[str, Any]) -> str:
-    return f"{entry['file']}:{entry['line']}" if "file" in entry else ""
 
 
 def weight_spreads(model: ModelProto) -> dict[str, float]:

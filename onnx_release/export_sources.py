@@ -1,6 +1,7 @@
 """Which PyTorch module and which line of whose source a node of the exported graph comes from."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ def describe_source(module: str, module_class: str, source: tuple[str, int] | No
     """For messages: the module, its class, and the line that used it."""
     where = f"{source[0]}:{source[1]}" if source else "an unknown line"
     return f"{module or 'the network itself'} ({module_class}), {where}"
+
+
+def source_of(entry: Mapping[str, Any]) -> str:
+    """FILE:LINE of an entry of sources.json; empty where the exporter knew none."""
+    return f"{entry['file']}:{entry['line']}" if entry.get("file") else ""
 
 
 def source_entry(module: str, module_class: str, operator: str, source: tuple[str, int] | None) -> dict[str, Any]:

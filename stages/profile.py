@@ -1,0 +1,37 @@
+"""Profile the chosen variant on real samples: time by operator and by node, and a trace for chrome://tracing."""
+
+import pandas as pd
+
+from onnx_release.command import run_stage
+from onnx_release.files import read_json, replacing, write_json
+from onnx_release.graph import load_model
+from onnx_release.params import load_params
+from onnx_release.paths import CHOICE, EVALUATION, METRICS, PLOTS, SOURCES, TRACE, variant_model
+from onnx_release.profiling import known_sources, metrics, node_rows, profile_model
+from onnx_release.runtime import load_tuned
+from onnx_release.samples import SampleFile, real_batches
+from onnx_release.spec import load_spec
+
+
+def main() -> None:
+    params = load_params()
+    spec = load_spec(params.model)
+    variant = read_json(CHOICE)["variant"]
+    names = [tensor.name for tensor in spec.inputs]
+    timing = profile_model(
+        variant_model(variant),
+        spec,
+        load_tuned(),
+        real_batches(SampleFile(EVALUATION), params.benchmark.batches[0], names),
+        params.profile.calls,
+        TRACE,
+    )
+    known = known_sources(load_model(variant_model("export"), weights=False), read_json(SOURCES))
+    with replacing(PLOTS / "profile.csv") as partial:
+        rows = node_rows(timing, known)
+        pd.DataFrame(rows).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
+    write_json(METRICS / "profile.json", metrics(timing, variant))
+
+
+if __name__ == "__main__":
+    run_stage(main)
