@@ -9,10 +9,10 @@ endif
 # DVC runs the stages as `python -m ...`: that python must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint docs clean help
+.PHONY: repro test lint docs gpu-check clean help
 
 help:            ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/ *##/:/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
 
 repro: .venv/installed   ## run every stage whose inputs changed, then the gate
 	python -m tools.repro
@@ -28,6 +28,9 @@ lint: .venv/linters      ## ruff and mypy
 
 docs: .venv/installed    ## bring the generated parts of README.md and docs/ up to date
 	python -m tools.docs
+
+gpu-check: .venv/installed   ## validate and time the variants on an NVIDIA GPU, against PyTorch on it
+	python -m tools.gpu_check
 
 clean:           ## remove the environment
 	rm -rf .venv

@@ -7,11 +7,12 @@ from onnx import helper
 
 from onnx_release.files import write_json
 from onnx_release.paths import METRICS
+from onnx_release.text import table
 from onnx_release.variants import VARIANTS
 from tests.clone import run
 from tests.imports import ROOT
 from tools import repro
-from tools.docs import replace_part, table
+from tools.docs import replace_part
 
 
 @pytest.fixture

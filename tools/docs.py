@@ -4,14 +4,17 @@ import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from onnx_release.command import run_tool
+from onnx_release.errors import DataError
 from onnx_release.files import read_json, write_text
-from onnx_release.report import number, percent
+from onnx_release.report import compiled_figures, contender_names, speedup_figures
+from onnx_release.text import number, percent, speedup_cell, table
 from onnx_release.variants import BASE, VARIANTS
+from tools.gpu_check import GPU_CHECK, NOT_MEASURED, describe
 
 # Gives the content of a JSON file by its path.
 Read = Callable[[str], Any]
@@ -41,27 +44,24 @@ def replace_part(text: str, name: str, content: str) -> str:
     return pattern.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)
 
 
-def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Markdown."""
-    lines = [list(header), *(list(row) for row in rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join("|" + "|".join(f" {cell} " if cell else " " for cell in line) + "|" for line in lines)
-
-
 def results(read: Read) -> str:
     """PyTorch eager and every variant, and under the table how it was measured."""
     benchmark, prepare = read("metrics/benchmark.json"), read("metrics/prepare.json")
     validations = {variant: read(f"metrics/validate/{variant}.json") for variant in VARIANTS}
     pipeline = read("benchmarks/pipeline.json")
     accuracy = validations[VARIANTS[0]].get("accuracy_torch")
-    rows = [["PyTorch eager", "", percent(accuracy), "", *timing_cells(benchmark[BASE])]]
+    torch = [name for name in contender_names(benchmark) if name.startswith("torch_")]
+    rows = [[name, "", percent(accuracy) if name == BASE else "", "", *timing_cells(benchmark[name])] for name in torch]
     for variant, row in validations.items():
         interval = f" [{percent(row['agreement_low'])}, {percent(row['agreement_high'])}]" if "agreement" in row else ""
         same = percent(row.get("agreement")) + interval
         rows.append(
             [variant, same, percent(row.get("accuracy")), number(row["sqnr_db"]), *timing_cells(benchmark[variant])]
         )
-    header = ["", "same answer as PyTorch", "accuracy", "SQNR, dB", "latency, ms", "speed-up", "peak memory, MB"]
+    header = [
+        *("", "same answer as PyTorch", "accuracy", "SQNR, dB", "latency, ms"),
+        *("times as fast as eager", "as torch.compile", "peak memory, MB"),
+    ]
     return (
         f"{table(header, rows)}\n\n"
         f"{prepare['evaluation_samples']} samples from {prepare['evaluation_groups']} photographs, "
@@ -73,10 +73,13 @@ def results(read: Read) -> str:
     )
 
 
-def timing_cells(timing: Mapping[str, Any]) -> list[str]:
-    interval = f" [{number(timing['speedup_low'])}, {number(timing['speedup_high'])}]"
-    speedup = number(timing["speedup_vs_eager"]) + (interval if timing["speedup_low"] < timing["speedup_high"] else "")
-    return [number(timing["latency_ms"]["median"]), speedup, number(timing["peak_memory_mb"])]
+def timing_cells(timing: dict[str, Any]) -> list[str]:
+    return [
+        number(timing["latency_ms"]["median"]),
+        speedup_cell(*speedup_figures(timing)),
+        speedup_cell(*compiled_figures(timing)),
+        number(timing["peak_memory_mb"]),
+    ]
 
 
 def pipeline_picture(_: Read) -> str:
@@ -152,6 +155,48 @@ def float_layers(read: Read) -> str:
     )
 
 
+def repeat(read: Read) -> str:
+    """Every speed-up of two runs, and how far they are apart."""
+    found = read("benchmarks/repeat.json")
+    rows = [
+        [
+            name,
+            *(f"{latency:.2f}" for latency in item["latency_ms"]),
+            *(f"{speedup:.2f}" for speedup in item["speedups"]),
+            f"[{item['interval'][0]:.2f}, {item['interval'][1]:.2f}]",
+            f"{item['change']:.1%}",
+        ]
+        for name, item in found["contenders"].items()
+    ]
+    header = [
+        "",
+        "ms, first",
+        "ms, second",
+        "times as fast as eager, first",
+        "second",
+        "the first's interval",
+        "change",
+    ]
+    times = " and ".join(number(seconds) for seconds in found["wall_s"])
+    shares = " and ".join(f"{share:.0%}" for share in found["overhead"])
+    openvino = f" with OpenVINO {found['openvino']} on the same files, in float32," if found["openvino"] else ""
+    return (
+        f"{table(header, rows)}\n\nThe whole benchmark of {found['model']} twice,{openvino} on an {found['machine']} "
+        f"(`python -m benchmarks.repeat`): {times} s, of which {shares} went into starting processes, warming up, gaps "
+        f"and repeated rounds. The largest change of a speed-up is {found['largest_change']:.1%}."
+    )
+
+
+def gpu(read: Read) -> str:
+    """The table of `make gpu-check`, or that no GPU has been measured."""
+    try:
+        return describe(read(GPU_CHECK.as_posix()))
+    except (DataError, subprocess.CalledProcessError) as error:  # of `read_json`, and of git where that is what reads
+        if isinstance(error.__cause__, ValueError):
+            raise  # it is there, and damaged
+        return NOT_MEASURED
+
+
 PAGES: dict[str, dict[str, Callable[[Read], str]]] = {
     "README.md": {"results": results, "pipeline": pipeline_picture},
     "docs/quantization.md": {
@@ -164,6 +209,8 @@ PAGES: dict[str, dict[str, Callable[[Read], str]]] = {
         "left out": ablation("left_out", ["", "vnni", "avx2"], ["vnni", "avx2"]),
         "methods": ablation("methods", ["", "as calibrated", "refined once"], ["as calibrated", "refined"]),
     },
+    "docs/benchmark.md": {"repeat": repeat},
+    "docs/gpu.md": {"gpu": gpu},
 }
 
 

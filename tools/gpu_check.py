@@ -1,0 +1,294 @@
+"""Validate and time FP32, FP16 and INT8 on an NVIDIA GPU, against PyTorch on the same GPU.
+
+    python -m tools.gpu_check
+
+runs them on CUDA, and on TensorRT where it is installed, and times them in one run with PyTorch eager, compiled and
+with float16 autocast. Writes benchmarks/gpu.json, which `make docs` puts into docs/gpu.md, and prints the same table.
+Needs a GPU, the CUDA build of torch, and `make repro` to have run.
+"""
+
+import argparse
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from onnx_release.benchmark import check_settings, measure, metrics
+from onnx_release.command import run_tool
+from onnx_release.contenders import Contender, Kind, torch_contenders
+from onnx_release.errors import DataError, GraphError, ProviderError
+from onnx_release.files import write_json
+from onnx_release.hardware import available_cores, gpus, installed
+from onnx_release.model_data import load_data
+from onnx_release.onnx_model import OnnxModel
+from onnx_release.params import Params, Runtime, load_params
+from onnx_release.paths import EVALUATION, RAW, variant_model
+from onnx_release.providers import CUDA, PROVIDERS, TENSORRT, check_provider, missing_library
+from onnx_release.report import compiled_figures, speedup_figures
+from onnx_release.runtime import find_provider
+from onnx_release.samples import SampleFile, real_batches
+from onnx_release.spec import Spec, load_spec
+from onnx_release.text import number, percent, speedup_cell, table
+from onnx_release.validate import validate
+from onnx_release.variants import REDUCED
+
+GPU_CHECK = Path("benchmarks/gpu.json")
+# int8_dynamic is for CPUs.
+CHECKED = ("fp32", "fp16", "int8_static")
+PYTORCH: tuple[Kind, ...] = ("torch_eager", "torch_compile", "torch_autocast")
+# Characters of a cell, at most: what ONNX Runtime says may fill a page.
+CELL = 300
+NOT_MEASURED = (
+    "**No GPU has been measured with this pipeline.** The CUDA path has been written against the documentation and its "
+    "error paths have been run; the rest has not."
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a contender holds against PyTorch; `passed` is None for PyTorch itself.
+
+    `runs` is False if it failed before it gave an answer, so that it cannot be timed either. `note` names the nodes
+    that run on another provider.
+    """
+
+    contender: str
+    provider: str
+    passed: bool | None
+    failure: str = ""
+    runs: bool = True
+    sqnr_db: float | None = None
+    agreement: float | None = None
+    note: str = ""
+
+
+def main(_: argparse.Namespace) -> None:
+    result = check(load_params())
+    write_json(GPU_CHECK, result)
+    print(describe(result))
+
+
+def check(params: Params) -> dict[str, Any]:
+    """What benchmarks/gpu.json holds.
+
+    Raises ProviderError where there is no GPU, torch does not see it, or CUDA's provider does not load; GraphError if
+    it loads and does not run; DataError for a variant that is missing.
+    """
+    if not gpus():
+        raise ProviderError("nvidia-smi is not there or lists no NVIDIA GPU: run this on a machine that has one")
+    versions = torch_versions()
+    check_provider(CUDA)
+    apart(find_provider, Runtime(provider="cuda"))  # cuDNN is not loaded before a convolution runs
+    check_files()
+    no_tensorrt = missing_library(TENSORRT)
+    return {
+        "model": params.model,
+        "gpu": describe_gpu(gpus(), torch_gpu()),
+        "versions": {**versions, "onnxruntime-gpu": installed("onnxruntime-gpu")},
+        "batch": params.benchmark.batches[0],
+        "no_tensorrt": no_tensorrt or "",
+        "rows": check_all(params, ["cuda"] if no_tensorrt else ["cuda", "tensorrt"], "cuda"),
+    }
+
+
+def torch_versions() -> dict[str, str]:
+    """The versions of torch and of its CUDA. Raises ProviderError if it was built without, or sees no GPU."""
+    import torch  # after the GPU is known: it takes seconds
+
+    version, cuda = str(torch.__version__), torch.version.cuda
+    if cuda is None:
+        raise ProviderError(
+            f"torch {version} is the CPU build: install the same version's build for CUDA 13 into .venv "
+            "(https://pytorch.org/get-started/locally)"
+        )
+    if not torch.cuda.is_available():
+        raise ProviderError(
+            f"torch {version} sees no GPU, where nvidia-smi lists {'; '.join(gpus())}: "
+            f"the driver may be too old for CUDA {cuda}, or CUDA_VISIBLE_DEVICES hides it"
+        )
+    return {"torch": version, "cuda": cuda}
+
+
+def torch_gpu() -> str:
+    """The name of the GPU that "cuda" means to torch."""
+    import torch
+
+    return torch.cuda.get_device_name(0)
+
+
+def describe_gpu(lines: Sequence[str], name: str) -> dict[str, str]:
+    """Name, memory and driver from the line of nvidia-smi for the GPU `name`; the first line if none has that name."""
+    parts = [line.rsplit(", ", 2) for line in lines]
+    return dict(zip(("name", "memory", "driver"), next((p for p in parts if p[0] == name), parts[0]), strict=True))
+
+
+def check_files() -> None:
+    """Raises DataError for a variant that is not there."""
+    missing = [str(variant_model(variant)) for variant in CHECKED if not variant_model(variant).is_file()]
+    if missing:
+        raise DataError(f"{', '.join(missing)} not there: run `make repro` first")
+
+
+def check_all(params: Params, providers: Sequence[str], device: str) -> list[dict[str, Any]]:
+    """A row for PyTorch in each form and for each variant on each provider, named as in params.yaml.
+
+    Uses the first batch size and the first thread count of the benchmark. Raises ParameterError as `check_settings`
+    does, and BenchmarkError if nothing at all can be timed.
+    """
+    spec = load_spec(params.model)
+    check_settings(params.benchmark, spec, available_cores())
+    verdicts = [judge(variant, provider, params) for provider in providers for variant in CHECKED]
+    batch = params.benchmark.batches[0]
+    batches = real_batches(SampleFile(EVALUATION), batch, [tensor.name for tensor in spec.inputs])
+    run = measure(contenders(verdicts, params, spec, device), batches, params.benchmark)
+    return rows(verdicts, metrics(run, batch, params.benchmark))
+
+
+def judge(variant: str, provider: str, params: Params) -> Verdict:
+    """What `validated` finds; what goes wrong there becomes the verdict, so that the others are still measured."""
+    try:
+        verdict: Verdict = apart(validated, variant, provider, params)
+    except (GraphError, ProviderError) as error:
+        return Verdict(variant, provider, passed=False, failure=str(error), runs=False)
+    return verdict
+
+
+def validated(variant: str, provider: str, params: Params) -> Verdict:
+    """Hold a variant on a provider against PyTorch, as the stage `validate` does.
+
+    Raises ProviderError if the provider does not run it, or if TensorRT leaves nodes to another one, and GraphError if
+    the model does not load or run.
+    """
+    # With auto, CUDA may leave nodes to the CPU and says which; it may also leave all of them.
+    runtime = runtime_on("auto" if provider == "cuda" else provider, variant, params)
+    model = OnnxModel(variant_model(variant), load_spec(params.model), runtime)
+    if model.provider != PROVIDERS[provider]:
+        raise ProviderError(model.note)
+    found, _ = validate(
+        model,
+        load_data(params.model),
+        SampleFile(EVALUATION),
+        params.validate_,
+        params.budget if variant in REDUCED else None,
+    )
+    return Verdict(
+        variant,
+        provider,
+        passed=found["passed"],
+        failure=found["failure"],
+        sqnr_db=found["sqnr_db"],
+        agreement=found.get("agreement"),
+        note=model.note,
+    )
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What `function` gives in a process of its own, which takes its GPU memory and its crashes with it.
+
+    Raises what it raises, and GraphError if the process crashes.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as cause:
+            raise GraphError("the process that ran it crashed") from cause
+
+
+def runtime_on(provider: str, variant: str, params: Params) -> Runtime:
+    """The runtime settings of params.yaml on this provider, and on the first GPU, which is the one that torch takes.
+
+    TensorRT computes in float16 and in 8 bits where it is told to: for the variants that are made of them alone.
+    """
+    runtime = params.runtime
+    return runtime.model_copy(
+        update={
+            "provider": provider,
+            "intra_threads": params.benchmark.threads[0] or runtime.intra_threads or available_cores(),
+            "cuda": runtime.cuda.model_copy(update={"device_id": 0}),
+            "tensorrt": runtime.tensorrt.model_copy(
+                update={"device_id": 0, "fp16": variant == "fp16", "int8": variant == "int8_static"}
+            ),
+        }
+    )
+
+
+def contenders(verdicts: Iterable[Verdict], params: Params, spec: Spec, device: str) -> list[Contender]:
+    """What is timed: PyTorch in its forms, and every variant that runs.
+
+    One that leaves no node to the CPU is timed on `cuda`, where any that is left is an error, and not on `auto`.
+    """
+    raw = RAW / params.model
+    entries = torch_contenders(params.model, raw, spec, runtime_on("cpu", "", params), device, PYTORCH)
+    for verdict in verdicts:
+        if verdict.runs:
+            runtime = runtime_on("auto" if verdict.note else verdict.provider, verdict.contender, params)
+            target = str(variant_model(verdict.contender))
+            entries.append(Contender(entry_name(verdict), "onnx", target, raw, spec, runtime))
+    return entries
+
+
+def entry_name(verdict: Verdict) -> str:
+    return f"{verdict.contender} on {verdict.provider}"
+
+
+def rows(verdicts: Iterable[Verdict], figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Verdicts with what `metrics` says of each contender; `timing` is None for one that does not run."""
+    torch_rows = [{**asdict(Verdict(kind, "PyTorch", passed=None)), "timing": figures[kind]} for kind in PYTORCH]
+    return torch_rows + [{**asdict(item), "timing": figures.get(entry_name(item))} for item in verdicts]
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """The table of benchmarks/gpu.json in Markdown, and under it how it was measured."""
+    gpu, versions = result["gpu"], result["versions"]
+    header = [
+        *("contender", "provider", "validated", "SQNR, dB", "agreement", "latency, ms", "p95, ms"),
+        *("speed-up over eager", "over torch.compile", "note"),
+    ]
+    tensorrt = f" TensorRT is not installed: {result['no_tensorrt']}." if result["no_tensorrt"] else ""
+    return (
+        f"{table(header, (cells(row) for row in result['rows']))}\n\n"
+        f"{result['model']} at batch {result['batch']} on {gpu['name']}, {gpu['memory']}, driver {gpu['driver']}; "
+        f"torch {versions['torch']} with CUDA {versions['cuda']}, onnxruntime-gpu {versions['onnxruntime-gpu']}. "
+        "The time of both sides includes the copies from the host's memory to the GPU's and back. Latencies are "
+        f"medians, brackets 95 % intervals; one that holds 1 is no difference.{tensorrt}"
+    )
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """One line of the table; a dash is what could not be measured."""
+    timing = row["timing"]
+    notes = [row["note"], f"not timed: {timing['failure']}" if timing and timing["failure"] else ""]
+    return [
+        row["contender"],
+        row["provider"],
+        one_line(verdict_cell(row)),
+        number(row["sqnr_db"]),
+        percent(row["agreement"]),
+        *(timing_cells(timing) if timing else ["–"] * 4),
+        one_line("; ".join(note for note in notes if note)),
+    ]
+
+
+def verdict_cell(row: Mapping[str, Any]) -> str:
+    if row["passed"] is None:
+        return ""
+    return "passed" if row["passed"] else f"failed: {row['failure']}"
+
+
+def timing_cells(timing: dict[str, Any]) -> list[str]:
+    latency = timing["latency_ms"]
+    speedups = [speedup_cell(*speedup_figures(timing)), speedup_cell(*compiled_figures(timing))]
+    return [number(latency["median"]), number(latency["p95"]), *speedups]
+
+
+def one_line(text: str) -> str:
+    """What fits into a cell; benchmarks/gpu.json has all of it."""
+    return textwrap.shorten(text, CELL, placeholder=" …").replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    run_tool(main, argparse.ArgumentParser(description=__doc__))
