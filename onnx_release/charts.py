@@ -59,6 +59,30 @@ def error_chart(layers: list[tuple[str, float]]) -> str:
     return finish(figure, axes)
 
 
+def share_chart(parts: list[tuple[str, float]]) -> str:
+    """A bar for each part of a whole: its share, in per cent."""
+    figure, axes = new_chart(max(len(parts), 1) * 0.6)
+    positions = np.arange(len(parts)) + 1
+    axes.barh(positions, [share * 100 for _, share in parts], height=0.6, color=ACCENT)
+    axes.set_yticks(positions, [name for name, _ in parts])
+    axes.set_xlabel("share of a call, %")
+    return finish(figure, axes)
+
+
+def tradeoff_chart(points: list[tuple[str, float, float | None]]) -> str:
+    """A point for each variant: signal to error in dB over latency in ms; one without a finite dB is left out."""
+    figure, axes = new_chart(5)
+    known = [(name, latency, sqnr) for name, latency, sqnr in points if sqnr is not None]
+    axes.scatter([latency for _, latency, _ in known], [sqnr for _, _, sqnr in known], color=ACCENT)
+    for number, (name, latency, sqnr) in enumerate(known):  # above and below in turn: neighbours may coincide
+        offset = (6, 4 if number % 2 else -12)
+        axes.annotate(name, (latency, sqnr), xytext=offset, textcoords="offset points", color=INK)
+    axes.set_ylim(1.1 * max((sqnr for *_, sqnr in known), default=1), 0)  # upside down: finish() turns it round
+    axes.set_xlabel("median latency, ms")
+    axes.set_ylabel("SQNR against PyTorch in float64, dB", color=INK)
+    return finish(figure, axes)
+
+
 def new_chart(rows: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7.2, 0.9 + 0.5 * rows), layout="constrained")
     return figure, figure.subplots()

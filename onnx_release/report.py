@@ -7,16 +7,18 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from onnx_release.charts import error_chart, latency_chart, speedup_chart
+from onnx_release.charts import error_chart, latency_chart, share_chart, speedup_chart, tradeoff_chart
+from onnx_release.choice import choose
 from onnx_release.files import read_json
 from onnx_release.graph import describe, model_size_mb
 from onnx_release.metrics import METRICS
 from onnx_release.params import Budget, Params
 from onnx_release.paths import HARDWARE, PIPELINE_BENCHMARK, PLOTS, variant_model
 from onnx_release.paths import METRICS as METRICS_FOLDER
-from onnx_release.variants import BASE, SHIPPABLE, VARIANTS
+from onnx_release.text import number, percent
+from onnx_release.variants import BASE, COMPILED, VARIANTS
 
-# Layers in the chart of what adds error.
+# Layers in the chart of what adds error, and nodes in that of what takes time.
 LISTED = 15
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -30,14 +32,17 @@ class Results:
     passed: bool
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
-    base: dict[str, Any]
     benchmark: dict[str, Any]
     prepare: dict[str, Any]
     slim: dict[str, Any]
     fp16: dict[str, Any]
     quantize_dynamic: dict[str, Any]
     quantize_static: dict[str, Any]
+    tune: dict[str, Any]
+    optimize: dict[str, Any]
+    profile: dict[str, Any]
     layers: list[dict[str, Any]]
+    nodes: list[dict[str, Any]]
     operators: list[tuple[str, list[int]]]
     hardware: dict[str, Any]
     params: Params
@@ -57,7 +62,7 @@ def collect(params: Params) -> Results:
         }
         for variant in VARIANTS
     ]
-    summary = summarise(rows)
+    summary = summarise(rows, benchmark)
     csv = pd.read_csv(PLOTS / "latency.csv")
     return Results(
         model=params.model,
@@ -65,13 +70,16 @@ def collect(params: Params) -> Results:
         passed=all(row["passed"] for row in rows),
         summary=summary,
         rows=rows,
-        base=benchmark[BASE],
         benchmark=benchmark,
         prepare=read_json(METRICS_FOLDER / "prepare.json"),
         slim=read_json(METRICS_FOLDER / "slim.json"),
         fp16=read_json(METRICS_FOLDER / "fp16.json"),
         quantize_dynamic=read_json(METRICS_FOLDER / "quantize_dynamic.json"),
         quantize_static=read_json(METRICS_FOLDER / "quantize_static.json"),
+        tune=read_json(METRICS_FOLDER / "tune.json"),
+        optimize=read_json(METRICS_FOLDER / "optimize.json"),
+        profile=read_json(METRICS_FOLDER / "profile.json"),
+        nodes=records(pd.read_csv(PLOTS / "profile.csv", keep_default_na=False).head(LISTED)),
         layers=worst_layers(
             pd.read_csv(PLOTS / "explain/int8_static.csv", keep_default_na=False, na_values={"added": ""})
         ),
@@ -83,19 +91,21 @@ def collect(params: Params) -> Results:
     )
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The fastest shippable variant that passed, in a few figures; all of them None if none did."""
-    passed = [row for row in rows if row["passed"] and row["name"] in SHIPPABLE]
-    best = max(passed, key=lambda row: row["timing"]["speedup_vs_eager"], default=None)
+def summarise(rows: list[dict[str, Any]], benchmark: dict[str, Any]) -> dict[str, Any]:
+    """The chosen variant in a few figures; all of them None if none passed."""
+    keys = ("variant", "accuracy_drop", "agreement", "speedup_vs_eager", "speedup_vs_compile", "size_mb", "compression")
+    best = choose({row["name"]: row for row in rows}, benchmark)
     if best is None:
-        return dict.fromkeys(("variant", "accuracy_drop", "agreement", "speedup_vs_eager", "size_mb", "compression"))
+        return dict.fromkeys(keys)
+    row = next(row for row in rows if row["name"] == best)
     return {
-        "variant": best["name"],
-        "accuracy_drop": best.get("accuracy_drop"),
-        "agreement": best.get("agreement"),
-        "speedup_vs_eager": best["timing"]["speedup_vs_eager"],
-        "size_mb": best["size_mb"],
-        "compression": rows[0]["size_mb"] / best["size_mb"],
+        "variant": best,
+        "accuracy_drop": row.get("accuracy_drop"),
+        "agreement": row.get("agreement"),
+        "speedup_vs_eager": row["timing"]["speedup_vs_eager"],
+        "speedup_vs_compile": row["timing"]["speedup_vs_compile"],
+        "size_mb": row["size_mb"],
+        "compression": rows[0]["size_mb"] / row["size_mb"],
     }
 
 
@@ -103,20 +113,62 @@ def describe_verdict(rows: list[dict[str, Any]], summary: dict[str, Any]) -> str
     """One sentence that stands on its own."""
     failed = ", ".join(row["name"] for row in rows if not row["passed"])
     if summary["variant"] is None:
-        return f"Nothing to release: {failed} failed."
+        return f"Nothing to release: {failed or 'no variant'} failed."
     row = next(row for row in rows if row["name"] == summary["variant"])
-    parts = [f"{describe_speedup(row['timing'])} PyTorch eager", f"{row['size_mb']:.1f} MB"]
+    parts = [*describe_speedups(row["timing"]), f"{row['size_mb']:.1f} MB"]
     if "agreement" in row:
         parts.insert(0, f"the same answer as PyTorch on {percent(row['agreement'])} of the samples")
     end = f" But {failed} failed." if failed else ""
     return f"Release {row['name']}: {', '.join(parts)}.{end}"
 
 
-def describe_speedup(timing: dict[str, Any]) -> str:
-    """How many times as fast; an interval that holds 1 is no difference."""
-    if timing["speedup_low"] <= 1 <= timing["speedup_high"]:
-        return "as fast (no difference) as"
-    return f"{timing['speedup_vs_eager']:.2f} times as fast as"
+def describe_speedups(timing: dict[str, Any]) -> list[str]:
+    """How many times as fast as PyTorch in its two forms, where they could be timed."""
+    return [
+        describe_speedup(*figures, name)
+        for figures, name in (
+            (speedup_figures(timing), "PyTorch eager"),
+            (compiled_figures(timing), "torch.compile"),
+        )
+        if figures[0] is not None
+    ]
+
+
+def describe_speedup(speedup: float, low: float, high: float, name: str) -> str:
+    """An interval that holds 1 is no difference."""
+    if low <= 1 <= high:
+        return f"as fast (no difference) as {name}"
+    return f"{speedup:.2f} times as fast as {name}"
+
+
+def speedup_figures(timing: dict[str, Any]) -> tuple[Any, Any, Any]:
+    return timing["speedup_vs_eager"], timing["speedup_low"], timing["speedup_high"]
+
+
+def compiled_figures(timing: dict[str, Any]) -> tuple[Any, Any, Any]:
+    return timing["speedup_vs_compile"], timing["speedup_vs_compile_low"], timing["speedup_vs_compile_high"]
+
+
+def contender_names(benchmark: dict[str, Any]) -> list[str]:
+    """Everything that was timed: PyTorch in its forms, eager first, then the variants, then what is beside them."""
+    names = [name for name, value in benchmark.items() if isinstance(value, dict) and "latency_ms" in value]
+    torch = sorted((name for name in names if name.startswith("torch_")), key=lambda name: (name != BASE, name))
+    return [*torch, *VARIANTS, *(name for name in names if name not in torch and name not in VARIANTS)]
+
+
+def tradeoff_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """metrics/plots/tradeoff.csv: what each variant keeps of PyTorch's answers, against its latency."""
+    return [
+        {
+            "variant": row["name"],
+            "latency_ms": row["timing"]["latency_ms"]["median"],
+            "sqnr_db": row["sqnr_db"],
+            "agreement": row.get("agreement"),
+            "accuracy": row.get("accuracy"),
+        }
+        for row in rows
+        if not row["timing"]["failure"]
+    ]
 
 
 def describe_budget(budget: Budget) -> str:
@@ -132,7 +184,11 @@ def describe_budget(budget: Budget) -> str:
 def worst_layers(steps: pd.DataFrame) -> list[dict[str, Any]]:
     """The steps that add the most error, as `onnx_release.explain` gives them; those that are not finite first."""
     order = steps["added"].sort_values(ascending=False, na_position="first").index[:LISTED]
-    return [{str(key): value for key, value in row.items()} for row in steps.loc[order].to_dict("records")]
+    return records(steps.loc[order])
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def operator_changes() -> list[tuple[str, list[int]]]:
@@ -144,37 +200,50 @@ def operator_changes() -> list[tuple[str, list[int]]]:
 
 def render_html(results: Results) -> str:
     """The page; it needs no network and no other file."""
+    timings = {name: results.benchmark[name] for name in contender_names(results.benchmark)}
+    sizes = {row["name"]: row["size_mb"] for row in results.rows}
+    timed = {name: speedup_figures(item) for name, item in timings.items() if item["speedup_vs_eager"] is not None}
     return (
         environment(autoescape=True)
         .get_template("report.html")
         .render(
             results=results,
             glossary=METRICS,
-            contenders=[
-                (BASE, results.base, None),
-                *((row["name"], row["timing"], row["size_mb"]) for row in results.rows),
+            contenders=[(name, timing, sizes.get(name)) for name, timing in timings.items()],
+            settings=[
+                (setting, name, figures[name])
+                for setting, figures in results.benchmark["settings"].items()
+                for name in contender_names(figures)
+                if name in figures
             ],
+            compiled=COMPILED,
             variants=VARIANTS,
             budget=describe_budget(results.params.budget),
             latency_chart=latency_chart(results.latencies),
-            error_chart=error_chart([(f"{row['node']} {row['module']}", row["added"]) for row in results.layers]),
-            speedup_chart=speedup_chart(
-                {
-                    name: speedup_figures(results.benchmark[name])
-                    for name in (BASE, *(row["name"] for row in results.rows))
-                },
+            tradeoff_chart=tradeoff_chart(
+                [(row["variant"], row["latency_ms"], row["sqnr_db"]) for row in tradeoff_rows(results.rows)]
             ),
+            error_chart=error_chart([(f"{row['node']} {row['module']}", row["added"]) for row in results.layers]),
+            operator_chart=share_chart(profile_shares(results.profile)),
+            speedup_chart=speedup_chart(timed),
         )
     )
 
 
-def speedup_figures(timing: dict[str, Any]) -> tuple[float, float, float]:
-    return timing["speedup_vs_eager"], timing["speedup_low"], timing["speedup_high"]
+def profile_shares(profile: dict[str, Any]) -> list[tuple[str, float]]:
+    """Each operator's share of a call, the largest first, and last what was in no node."""
+    operators = {name: item["ms"] / profile["model_ms"] for name, item in profile["operators"].items()}
+    ordered = sorted(operators.items(), key=lambda item: -item[1])
+    return [*ordered, ("outside of nodes", profile["outside_ms"] / profile["model_ms"])]
 
 
 def render_markdown(results: Results) -> str:
     """The short form for a pull request."""
-    return environment(autoescape=False).get_template("report.md").render(results=results)
+    return (
+        environment(autoescape=False)
+        .get_template("report.md")
+        .render(results=results, base=results.benchmark[BASE], compiled=results.benchmark[COMPILED])
+    )
 
 
 def environment(autoescape: bool) -> Environment:
@@ -188,16 +257,3 @@ def environment(autoescape: bool) -> Environment:
     )
     made.filters |= {"number": number, "percent": percent}
     return made
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number in `digits` significant digits; a dash for None."""
-    if value is None:
-        return "–"
-    return f"{value:,.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
-
-
-def percent(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value * 100:.1f} %"

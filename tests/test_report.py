@@ -11,29 +11,41 @@ from onnx_release.report import (
     Results,
     describe_budget,
     describe_verdict,
-    number,
-    percent,
+    profile_shares,
     render_html,
     render_markdown,
     summarise,
+    tradeoff_rows,
     worst_layers,
 )
+from onnx_release.text import number, percent
+from onnx_release.variants import SHIPPABLE, VARIANTS
 from tests.imports import ROOT
 
 
 def timing(speedup, low, high):
     latency = {"median": 2.0, "mean": 2.1, "std": 0.1, "min": 1.9, "max": 3.0, "p95": 2.5, "p99": None}
     return {
+        "failure": "",
         "latency_ms": latency,
         "samples": 300,
         "throughput_per_s": 476.2,
         "speedup_vs_eager": speedup,
         "speedup_low": low,
         "speedup_high": high,
+        "speedup_vs_compile": speedup and speedup / 2,
+        "speedup_vs_compile_low": low and low / 2,
+        "speedup_vs_compile_high": high and high / 2,
         "load_ms": 50.0,
         "first_run_ms": 4.0,
         "peak_memory_mb": 170.0,
     }
+
+
+def broken(reason):
+    """The row of a contender that could not be measured."""
+    figures = dict.fromkeys(timing(1.0, 1.0, 1.0))
+    return {**figures, "failure": reason, "latency_ms": dict.fromkeys(timing(1.0, 1.0, 1.0)["latency_ms"])}
 
 
 def row(name, passed=True, speedup=(3.0, 2.8, 3.2), size=14.0, **more):
@@ -67,24 +79,36 @@ def make(monkeypatch):
     """Results with these rows."""
     monkeypatch.chdir(ROOT)
 
-    def results(*rows, model="net", **static):
-        summary = summarise(list(rows))
-        base = timing(1.0, 1.0, 1.0)
+    def results(*rows, model="net", benchmark=None, tune=None, **static):
+        benchmark = {
+            "batch": 1,
+            "threads": 2,
+            "starts": 3,
+            "rounds": 15,
+            "provider": "CPUExecutionProvider",
+            "provider_note": "",
+            "copies": "none",
+            "repeated_rounds": 2,
+            "disturbed_rounds": 0,
+            "wall_s": 80.0,
+            "overhead": 0.25,
+            "preparation": {"decode_ms": 2.96, "preprocess_ms": 1.51, "raw_items": 20},
+            "settings": {},
+            "torch_eager": timing(1.0, 1.0, 1.0),
+            "torch_compile": timing(2.0, 1.9, 2.1),
+            **{name: timing(0.5, 0.4, 0.6) for name in VARIANTS},  # beside the rows that a test is about
+            **{item["name"]: item["timing"] for item in rows},
+            **(benchmark or {}),
+        }
+        everything = [*rows, *(row(name, passed=False) for name in SHIPPABLE if name not in [r["name"] for r in rows])]
+        summary = summarise(everything, benchmark)
         return Results(
             model=model,
             verdict=describe_verdict(list(rows), summary),
             passed=all(item["passed"] for item in rows),
             summary=summary,
             rows=list(rows),
-            base=base,
-            benchmark={
-                "batch": 1,
-                "threads": 2,
-                "starts": 3,
-                "rounds": 15,
-                "torch_eager": base,
-                **{item["name"]: item["timing"] for item in rows},
-            },
+            benchmark=benchmark,
             prepare={"evaluation_samples": 200, "evaluation_groups": 20, "evaluation_labelled": 20},
             slim={"nodes_before": 120, "nodes_after": 99},
             operators=[("Conv", [52, 52, 52, 52, 2]), ("Identity", [3, 0, 0, 0, 0])],
@@ -95,6 +119,28 @@ def make(monkeypatch):
                 **{"quantized_nodes": 60, "fused_nodes": 59, "unfused": "node_mean (ReduceMean): no kernel"},
                 **{"float_layers": "node_first", "budget_met": True, "budget_failure": "", **static},
             },
+            tune=tune or {"variant": "fp32", "kept": "", "untried": "", "trials": {}},
+            optimize={
+                **{"variant": "fp32", "onnxruntime": "1.31.1", "nodes_before": 298, "nodes": 69},
+                **{"load_ms_before": 14.9, "load_ms": 5.8, "speedup_low": 2.4, "speedup_high": 2.6},
+            },
+            profile={
+                **{"variant": "fp32", "calls": 100, "model_ms": 2.0, "outside_ms": 0.5},
+                "operators": {
+                    "Conv": {"nodes": 2, "ms": 1.0, "share": 0.67},
+                    "Add": {"nodes": 1, "ms": 0.5, "share": 0.33},
+                },
+            },
+            nodes=[
+                {
+                    "node": "slow_conv",
+                    "operator": "Conv",
+                    "share": 0.4,
+                    "ms": 0.6,
+                    "module": "stem.0",
+                    "source": "net.py:7",
+                }
+            ],
             layers=[{"node": "node_worst", "module": "features.3", "added": 0.02}],
             hardware={"cpu": "a CPU", "gpus": [], "cores": 2, "packages": {"numpy": "2"}},
             params=load_params(),
@@ -121,12 +167,13 @@ def test_the_fastest_variant_that_passed_and_may_ship_is_chosen(make):
         "accuracy_drop": 0.05,
         "agreement": 0.99,
         "speedup_vs_eager": 3.0,
+        "speedup_vs_compile": 1.5,
         "size_mb": 14.0,
         "compression": 2.0,
     }
     assert results.verdict == (
         "Release fp32: the same answer as PyTorch on 99.0 % of the samples, "
-        "3.00 times as fast as PyTorch eager, 14.0 MB."
+        "3.00 times as fast as PyTorch eager, 1.50 times as fast as torch.compile, 14.0 MB."
     )
 
 
@@ -144,7 +191,7 @@ def test_an_interval_that_holds_1_is_no_difference(make):
     assert "as fast (no difference) as PyTorch eager" in results.verdict
     assert "no difference: 0.97 to 1.05" in render_html(results)
     assert "1.02 [0.97, 1.05] no difference" in render_markdown(results)
-    assert "no difference" not in render_html(make(row("export"), row("fp32")))
+    assert "no difference:" not in render_html(make(row("export"), row("fp32")))
 
 
 def test_a_task_without_classes_has_no_agreement(make):
@@ -162,7 +209,7 @@ def test_the_page_needs_no_network(make):
 
 def test_the_charts_take_their_colours_from_the_page(make):
     page = render_html(make(row("export"), row("fp32")))
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 5
     assert "var(--accent)" in page
     assert "#010203" not in page and "#040506" not in page
 
@@ -207,3 +254,91 @@ def test_the_budget_in_words():
     assert describe_budget(budget) == (
         "at least 90% of the samples keep PyTorch's answer, the SQNR is at least 19.5 dB"
     )
+
+
+def test_a_contender_that_failed_has_a_row_that_says_so(make):
+    results = make(row("export"), row("fp32"), benchmark={"torch_compile": broken("it crashed with signal 11")})
+    page = render_html(results)
+    assert "could not be measured: it crashed with signal 11" in page
+    assert "| torch.compile | | | | | | – | it crashed with signal 11 |" in render_markdown(results)
+
+
+def test_without_a_baseline_there_are_latencies_and_no_speed_ups(make):
+    rows = [row(name, speedup=(None, None, None)) for name in ("export", "fp32")]
+    results = make(*rows, benchmark={"torch_eager": broken("it ran out of memory")})
+    assert results.summary["variant"] == "fp32"
+    assert results.verdict == "Release fp32: 14.0 MB."
+    assert "it ran out of memory" in render_html(results)
+
+
+def test_a_variant_that_could_not_be_timed_is_not_released(make):
+    results = make(row("export"), {**row("fp32"), "timing": broken("the outputs hold NaN")}, row("fp16"))
+    assert results.summary["variant"] == "fp16"
+
+
+def test_what_is_beside_the_variants_has_its_row(make):
+    page = render_html(make(row("export"), row("fp32"), benchmark={"openvino_fp32": timing(3.1, 3.0, 3.2)}))
+    assert "<td>openvino_fp32</td>" in page
+
+
+def test_other_batch_sizes_and_thread_counts_have_their_table(make):
+    others = {"batch_8_threads_1": {"torch_eager": timing(1.0, 1.0, 1.0), "fp32": timing(2.5, 2.4, 2.6)}}
+    page = render_html(make(row("export"), row("fp32"), benchmark={"settings": others}))
+    assert "<td>batch 8 threads 1</td><td>fp32</td>" in page
+    assert "2.4 to 2.6" in page
+
+
+def test_what_comes_before_the_network_is_on_the_page_where_it_was_timed(make):
+    assert "decoding an item takes 2.96 ms and preprocessing it 1.51 ms" in render_html(
+        make(row("export"), row("fp32"))
+    )
+    nothing = {"preparation": {"decode_ms": None, "preprocess_ms": None, "raw_items": 0}}
+    assert "decoding an item" not in render_html(make(row("export"), row("fp32"), benchmark=nothing))
+
+
+def test_a_gpu_that_is_not_used_and_copies_are_on_the_page(make):
+    said = {"provider_note": "the GPU is not used: libcudnn.so.9 is missing", "copies": "included"}
+    page = render_html(make(row("export"), row("fp32"), benchmark=said))
+    assert "the GPU is not used: libcudnn.so.9 is missing" in page
+    assert "copies to the GPU and back included on both sides" in page
+
+
+@pytest.mark.parametrize(
+    ("kept", "says"), [("arena_false", "Kept: <b>arena_false</b>"), ("", "None is faster beyond its interval")]
+)
+def test_tried_settings_are_on_the_page(make, kept, says):
+    trial = {"speedup": 1.1, "speedup_low": 1.05, "speedup_high": 1.15, "kept": bool(kept), "failure": ""}
+    failed = {**dict.fromkeys(trial), "kept": False, "failure": "it crashed"}
+    trials = {"arena_false": trial, "execution_mode_parallel": failed}
+    tune = {"variant": "fp32", "kept": kept, "untried": "memory_pattern_false", "trials": trials}
+    page = render_html(make(row("export"), row("fp32"), tune=tune))
+    assert says in page
+    assert "No time was left for memory_pattern_false" in page
+    assert "did not run: it crashed" in page
+
+
+def test_where_the_time_goes_is_on_the_page(make):
+    page = render_html(make(row("export"), row("fp32")))
+    assert "<td>slow_conv</td><td>Conv</td><td>40.0 %</td>" in page
+    assert "<td>stem.0</td><td>net.py:7</td>" in page
+    assert "69 nodes for 298, and loaded in 5.8 ms for 14.9" in page
+
+
+def test_the_shares_of_a_call_sum_to_one():
+    operators = {"Add": {"ms": 0.5}, "Conv": {"ms": 1.0}}
+    shares = profile_shares({"model_ms": 2.0, "outside_ms": 0.5, "operators": operators})
+    assert shares == [("Conv", 0.5), ("Add", 0.25), ("outside of nodes", 0.25)]
+
+
+def test_the_tradeoff_leaves_out_what_was_not_timed():
+    rows = [row("fp32", **CLASSES), {**row("fp16"), "timing": broken("it hangs")}]
+    assert tradeoff_rows(rows) == [
+        {"variant": "fp32", "latency_ms": 2.0, "sqnr_db": 120.0, "agreement": 0.99, "accuracy": 0.9}
+    ]
+
+
+@pytest.mark.parametrize(("disturbed", "says"), [(0, False), (3, True)])
+def test_a_disturbed_benchmark_says_so(make, disturbed, says):
+    page = render_html(make(row("export"), row("fp32"), benchmark={"disturbed_rounds": disturbed}))
+    assert "made 2 rounds be taken again" in page
+    assert ("3 of those that count were disturbed all the same" in page) is says
