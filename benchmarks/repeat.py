@@ -1,0 +1,64 @@
+"""Whether the benchmark can be trusted: the whole of it twice, and how far the speed-ups moved.
+
+    python -m benchmarks.repeat
+
+times PyTorch and every variant of the model in params.yaml as the stage does, two times over, and writes
+benchmarks/repeat.json: for each contender both speed-ups over torch eager, its largest change by its first, whether the
+second lies in the first's interval; and for each run its seconds and the share that did not go into what is reported.
+Where openvino is installed (`pip install openvino==2026.4.1`), it runs the same files. Takes about three minutes on 2
+cores.
+"""
+
+import json
+from typing import Any
+
+from onnx_release.benchmark import measure, metrics
+from onnx_release.contenders import all_contenders
+from onnx_release.files import read_json, write_json
+from onnx_release.hardware import installed, machine_name
+from onnx_release.params import load_params
+from onnx_release.paths import EVALUATION, HARDWARE, RAW, REPEAT_BENCHMARK
+from onnx_release.samples import SampleFile, real_batches
+from onnx_release.spec import load_spec
+
+
+def main() -> None:
+    params, hardware = load_params(), read_json(HARDWARE)
+    spec = load_spec(params.model)
+    batch, threads = params.benchmark.batches[0], params.benchmark.threads[0] or hardware["cores"]
+    runtime = params.runtime.model_copy(update={"provider": "cpu", "intra_threads": threads})
+    batches = real_batches(SampleFile(EVALUATION), batch, [tensor.name for tensor in spec.inputs])
+    entries = all_contenders(params.model, RAW / params.model, spec, runtime, "cpu")
+    runs = [
+        measure(entries, batches, params.benchmark.model_copy(update={"seed": params.benchmark.seed + number}))
+        for number in range(2)
+    ]
+    first, second = (metrics(run, batch, params.benchmark) for run in runs)
+    contenders = {name: change(figures, second[name]) for name, figures in first.items()}
+    result = {
+        "model": params.model,
+        "machine": machine_name(hardware),
+        "openvino": installed("openvino"),
+        "wall_s": [run.wall_seconds for run in runs],
+        "overhead": [run.overhead() for run in runs],
+        "largest_change": max(item["change"] for item in contenders.values()),
+        "contenders": contenders,
+    }
+    write_json(REPEAT_BENCHMARK, result)
+    print(json.dumps(result, indent=2))
+
+
+def change(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Both speed-ups of one contender, and how far apart they are by the first."""
+    before, after = first["speedup_vs_eager"], second["speedup_vs_eager"]
+    return {
+        "latency_ms": [first["latency_ms"]["median"], second["latency_ms"]["median"]],
+        "speedups": [before, after],
+        "interval": [first["speedup_low"], first["speedup_high"]],
+        "change": abs(after / before - 1),
+        "within": first["speedup_low"] <= after <= first["speedup_high"],
+    }
+
+
+if __name__ == "__main__":
+    main()
