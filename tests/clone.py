@@ -15,7 +15,13 @@ from ruamel.yaml import YAML
 from tests.imports import ROOT
 
 # Enough to run the harness, and no more: no test reads a timing.
-QUICK = {"model": "digits_cnn", "benchmark.starts": "1", "benchmark.turn_seconds": "0.02"}
+QUICK = {
+    "model": "digits_cnn",
+    "benchmark.starts": "1",
+    "benchmark.turn_seconds": "0.02",
+    "tune.seconds": "3",
+    "profile.calls": "10",
+}
 
 
 def make_clone(folder: Path, params: Mapping[str, str] | None = None) -> Path:

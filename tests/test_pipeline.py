@@ -8,14 +8,15 @@ import pytest
 from ruamel.yaml import YAML
 
 from onnx_release.params import Params
-from onnx_release.paths import HARDWARE, TARGET, variant_model
+from onnx_release.paths import HARDWARE, PROVIDER, TARGET, variant_model
 from onnx_release.variants import REDUCED, REFERENCES, SHIPPABLE, VARIANTS
 from tests.imports import ROOT, imported_files, third_party
 from tools.docs import PAGES, updated
 
 DECLARED = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = {name: stage.get("do", stage) for name, stage in DECLARED.items()}
-WITH_TORCH = {"reference", "export", "benchmark"}
+# tune uses the harness, whose workers import torch for PyTorch alone.
+WITH_TORCH = {"reference", "export", "benchmark", "tune"}
 
 
 def script(stage: str) -> str:
@@ -62,12 +63,16 @@ def test_metrics_stay_in_git(stage):
             assert all(options == {"cache": False} for options in entry.values())
 
 
-def test_another_machine_reruns_what_is_timed_and_another_target_what_is_made_for_it():
+def test_another_machine_reruns_what_is_timed_and_another_target_or_provider_what_it_decides():
     readers = {
         path: {name for name, stage in STAGES.items() if path.as_posix() in stage["deps"]}
-        for path in (HARDWARE, TARGET)
+        for path in (HARDWARE, TARGET, PROVIDER)
     }
-    assert readers == {HARDWARE: {"benchmark", "report"}, TARGET: {"quantize_dynamic", "quantize_static"}}
+    assert readers == {
+        HARDWARE: {"benchmark", "tune", "optimize", "profile", "report"},
+        TARGET: {"quantize_dynamic", "quantize_static"},
+        PROVIDER: {"validate", "benchmark", "tune"},
+    }
 
 
 def test_every_variant_is_validated_timed_and_reported():
