@@ -15,7 +15,7 @@ from onnx_release.contenders import Arrays, Contender
 from onnx_release.errors import BenchmarkError, ParameterError
 from onnx_release.params import Benchmark
 from onnx_release.spec import Spec
-from onnx_release.statistics import speedup_interval
+from onnx_release.speedup import speedup_interval
 from onnx_release.turns import Loaded, Worker, worker_environment
 from onnx_release.variants import BASE, COMPILED
 

@@ -17,7 +17,7 @@ from onnx_release.params import Runtime
 from onnx_release.providers import CPU
 from onnx_release.session import create_session, save_optimized, session_options
 from onnx_release.spec import Spec
-from onnx_release.statistics import speedup_interval
+from onnx_release.speedup import speedup_interval
 
 # Times that each of the two files is loaded, in turn.
 LOADS = 15

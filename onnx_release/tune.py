@@ -9,7 +9,7 @@ from onnx_release.benchmark import measure, round_medians
 from onnx_release.contenders import Arrays, Contender
 from onnx_release.errors import BenchmarkError
 from onnx_release.params import Benchmark, Runtime
-from onnx_release.statistics import speedup_interval
+from onnx_release.speedup import speedup_interval
 
 NOW, TRIED = "as it is", "changed"
 

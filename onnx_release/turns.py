@@ -82,7 +82,7 @@ class Worker:
     """The parent's side of a contender's process, which is idle unless it is asked. Use it in a `with` block."""
 
     def __init__(self, contender: Contender, batches: list[Arrays], timeout: float) -> None:
-        self.timeout = timeout
+        self.name, self.timeout = contender.name, timeout
         context = get_context("spawn")
         self.pipe, child = context.Pipe()
         self.process = context.Process(target=serve, args=(contender, batches, child), daemon=True)

@@ -3,6 +3,8 @@
 No timing is looked at, but by the one test that asks whether the harness sees differences where there are none.
 """
 
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +26,7 @@ from onnx_release.errors import BenchmarkError, ParameterError
 from onnx_release.params import Benchmark, Runtime
 from onnx_release.turns import Loaded, Worker
 from onnx_release.variants import VARIANTS, variant_files
+from tests.bad_graphs import endless_for_zeros, insatiable
 
 PARAMS = Benchmark(
     batches=[2], threads=[1], starts=1, rounds=5, turn_seconds=0.001, settle_seconds=0, timeout_seconds=60, seed=0,
@@ -35,12 +38,12 @@ BATCHES = [{"x": np.ones((2, 3), np.float32)}, {"x": np.zeros((2, 3), np.float32
 
 @pytest.fixture
 def contender(save_graph, make_spec, tmp_path):
-    """A contender of this name whose model is one node from x [batch, 3] to y [batch, 3]."""
+    """A contender of this name whose model has these nodes from x [batch, 3] to y [batch, 3]."""
     spec = make_spec({"x": ["batch", 3]}, {"y": ["batch", 3]}, batch=(1, 8, 2))
 
-    def make(name, operator="Relu", inputs=("x",)):
-        nodes = [helper.make_node(operator, list(inputs), ["y"])]
-        path = save_graph(nodes, [("x", ["batch", 3])], [("y", ["batch", 3])], name=f"{name}.onnx")
+    def make(name, *nodes):
+        nodes = nodes or (helper.make_node("Relu", ["x"], ["y"]),)
+        path = save_graph(list(nodes), [("x", ["batch", 3])], [("y", ["batch", 3])], name=f"{name}.onnx")
         return Contender(name, "onnx", str(path), tmp_path, spec, RUNTIME)
 
     return make
@@ -62,7 +65,11 @@ def test_every_contender_has_a_turn_in_each_round_of_each_start(contender):
 def test_what_fails_has_a_row_that_says_so_and_the_others_are_measured(contender, tmp_path):
     gone = contender("gone")
     (tmp_path / "gone.onnx").unlink()
-    entries = [gone, contender("a"), contender("nan", "Div", ("x", "x"))]  # 0 / 0 in the second batch
+    entries = [
+        gone,
+        contender("a"),
+        contender("nan", helper.make_node("Div", ["x", "x"], ["y"])),
+    ]  # 0 / 0 in the second batch
     run = measure(entries, BATCHES, PARAMS.model_copy(update={"starts": 2}))
     figures = metrics(run, 2, PARAMS)
     assert "gone.onnx" in figures["gone"]["failure"]
@@ -74,6 +81,27 @@ def test_what_fails_has_a_row_that_says_so_and_the_others_are_measured(contender
     assert figures["a"]["failure"] == ""
     assert len(run.measurements["a"].rounds) == 10
     assert {row["variant"] for row in latency_rows(run)} == {"a"}
+
+
+def test_a_crash_a_hang_and_a_lack_of_memory_have_a_row_and_the_others_are_measured(contender, monkeypatch):
+    asked = Worker.ask
+
+    def ask(worker, *request):
+        if worker.name == "crashes" and request[0] == "turn":
+            os.kill(worker.process.pid, signal.SIGSEGV)
+        if worker.name == "hangs":
+            worker.timeout = 0.5
+        return asked(worker, *request)
+
+    monkeypatch.setattr(Worker, "ask", ask)
+    entries = [contender("crashes"), contender("hangs", *endless_for_zeros()), contender("a")]
+    entries.append(contender("hungry", *insatiable()))
+    figures = metrics(measure(entries, BATCHES, PARAMS), 2, PARAMS)
+    assert figures["crashes"]["failure"] == "it crashed with signal 11"
+    assert figures["hangs"]["failure"].startswith("it gave no answer within 0.5 s")
+    assert "alloc" in figures["hungry"]["failure"].lower()
+    assert figures["a"]["failure"] == ""
+    assert figures["a"]["latency_ms"]["median"] > 0
 
 
 def test_a_failure_leaves_the_same_keys(contender):

@@ -1,12 +1,15 @@
 """The same machine is the same bytes, and only what timings depend on is in them."""
 
 import json
+import os
 import shutil
 import subprocess
 
 import pytest
 
-from onnx_release.hardware import describe_hardware, gpus, machine_name
+from onnx_release.hardware import available_cores, describe_hardware, gpus, machine_name
+from onnx_release.params import Runtime
+from onnx_release.session import session_options
 
 
 def test_two_looks_at_one_machine_are_the_same():
@@ -22,6 +25,36 @@ def test_it_says_what_timings_depend_on_and_not_whose_machine_it_is():
         *("cpu", "cpu_family_model_stepping", "architecture", "instruction_sets", "cores", "memory_gib", "gpus"),
         *("system", "python", "packages"),
     }
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "250000 100000"}, 3),  # a part of a core is one more thread
+        ({"cpu.max": "max 100000"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ({}, 8),
+    ],
+    ids=["half", "two and a half", "no limit", "two, cgroup v1", "no limit, cgroup v1", "no container"],
+)
+def test_the_cpu_quota_of_a_container_is_what_counts_as_cores(tmp_path, monkeypatch, files, cores):
+    """On a machine of eight cores whose control group has these files."""
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    exists, opened = os.path.exists, open
+
+    def here(path):
+        return str(path).replace("/sys/fs/cgroup", str(tmp_path))
+
+    monkeypatch.setattr("os.path.exists", lambda path: exists(here(path)))
+    monkeypatch.setattr("builtins.open", lambda path, *rest, **options: opened(here(path), *rest, **options))
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert available_cores() == cores
+    assert session_options(Runtime()).intra_op_num_threads == cores
 
 
 def test_a_machine_in_one_line():

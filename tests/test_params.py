@@ -26,7 +26,7 @@ def test_the_repository_s_own_file_loads(load):
     params = load()
     assert params.model == "mobilenet_v2"
     assert params.export.opset == 18
-    assert params.benchmark.threads is None
+    assert params.benchmark.threads == [None]
 
 
 def test_a_number_in_scientific_notation_is_a_number_with_and_without_a_point(load):
@@ -50,7 +50,16 @@ def test_an_integer_will_do_for_a_tolerance(load):
         ("confidence: 0.95", "", r"validate\.confidence: missing"),
         ("atol: 1.0e-4", "atol: .nan", r"slim\.atol: .*finite"),
         ("atol: 1.0e-4", "atol: -1.0", r"slim\.atol: .*not -1\.0"),
-        ("threads: null", "threads: two", r"benchmark\.threads: .*not 'two'"),
+        ("threads: null", "threads: two", r"runtime\.intra_threads: .*not 'two'"),
+        ("threads: [null]", "threads: [two]", r"benchmark\.threads\.0: .*not 'two'"),
+        ("threads: [null]", "threads: []", r"benchmark\.threads: .*at least 1 item"),
+        ("batches: [1]", "batches: [0]", r"benchmark\.batches\.0: .*greater than or equal to 1, not 0"),
+        ("provider: auto", "provider: gpu", r"runtime\.provider: .*'tensorrt', not 'gpu'"),
+        ("provider: auto", "providers: auto", r"runtime\.providers: no such key; did you mean provider\?"),
+        ("gpu_mem_limit: null", "gpu_mem_limit: 2GB", r"runtime\.cuda\.gpu_mem_limit: .*not '2GB'"),
+        ("arena_extend_strategy: kNext", "arena_extend_strategy: next", r"runtime\.cuda\.arena_extend_strategy: "),
+        ("execution_mode: sequential", "execution_mode: serial", r"runtime\.execution_mode: .*not 'serial'"),
+        ("  seconds: 60", "  seconds: 0", r"tune\.seconds: .*greater than 0, not 0"),
         *(
             ("model: mobilenet_v2", f"model: '{name}'", r"model: a model is named by its folder below models/")
             for name in ("../secret", "models/mobilenet_v2", "/etc", "..", "mobilenet-v2", "")

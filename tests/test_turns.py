@@ -9,13 +9,14 @@ from dataclasses import replace
 import numpy as np
 import psutil
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 
 from onnx_release import turns
 from onnx_release.contenders import Contender
 from onnx_release.errors import BenchmarkError
 from onnx_release.params import Runtime
 from onnx_release.turns import WARM_UP_SECONDS, Turns, Worker, describe_death, warm_up, worker_environment
+from tests.bad_graphs import endless_for_zeros, insatiable
 from tests.imports import ROOT
 
 BATCHES = [{"x": np.ones((2, 3), np.float32)}, {"x": np.zeros((2, 3), np.float32)}]
@@ -79,39 +80,8 @@ def test_nan_in_a_later_answer_is_a_failure(contender):
 
 
 def test_a_model_that_wants_more_memory_than_there_is_says_so(contender):
-    # 3 * 2**45 bytes of float32, or a size that the allocator refuses by itself.
-    shape = helper.make_node("Constant", [], ["s"], value=helper.make_tensor("", TensorProto.INT64, [3], [2**43, 2, 3]))
-    expand = helper.make_node("Expand", ["x", "s"], ["large"])
-    smallest = helper.make_node("ReduceMin", ["large", "first"], ["y"], keepdims=0)
-    first = helper.make_node("Constant", [], ["first"], value=helper.make_tensor("", TensorProto.INT64, [1], [0]))
     with pytest.raises(BenchmarkError, match=r"(?i)alloc"):
-        asked(contender(shape, expand, first, smallest), ("load",))
-
-
-def endless_for_zeros():
-    """A loop that ends at once for ones and never for zeros."""
-    body = helper.make_graph(
-        [
-            helper.make_node("Identity", ["go"], ["go_on"]),
-            helper.make_node("Identity", ["state"], ["next"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("step", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("state", TensorProto.FLOAT, None),
-        ],
-        [
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, None),
-        ],
-    )
-    return (
-        helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
-        helper.make_node("Constant", [], ["half"], value_float=0.5),
-        helper.make_node("Less", ["largest", "half"], ["small"]),
-        helper.make_node("Loop", ["", "small", "x"], ["y"], body=body),
-    )
+        asked(contender(*insatiable()), ("load",))
 
 
 def test_a_model_that_hangs_is_given_up(contender):

@@ -1,0 +1,56 @@
+"""The interval of a speed-up: by hand where it is known, by what it must do elsewhere."""
+
+import math
+
+import numpy as np
+import pytest
+
+from onnx_release.speedup import speedup_interval
+
+
+def test_a_speed_up_is_the_median_of_the_pairs():
+    assert speedup_interval([2, 4, 6, 8, 30], [1, 2, 3, 4, 5], 1, 0)[0] == pytest.approx(2)
+    assert speedup_interval([2.0] * 5, [4.0] * 5, 1, 0) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_pairing_removes_what_both_have_in_common():
+    speed = np.random.default_rng(0).uniform(1, 10, 15)
+    assert speedup_interval((3 * speed).tolist(), speed.tolist(), 3, 0) == pytest.approx((3, 3, 3))
+
+
+def test_one_slow_round_does_not_move_the_median():
+    assert speedup_interval([4.0] * 14 + [400.0], [2.0] * 15, 1, 0)[0] == pytest.approx(2)
+
+
+def test_the_interval_of_two_starts_by_hand():
+    # The logarithms are 0 and 1: Student's interval of two values is their mean and t(1) = 12.7062 times half of their
+    # distance. Resampling leaves a few per cent of chance in the width.
+    middle, low, high = speedup_interval([1.0, math.e], [1.0, 1.0], 2, 0)
+    assert math.log(middle) == pytest.approx(0.5)
+    assert math.log(low) == pytest.approx(0.5 - 12.7062 / 2, rel=0.05)
+    assert math.log(high) == pytest.approx(0.5 + 12.7062 / 2, rel=0.05)
+
+
+def test_a_single_pair_has_no_interval():
+    assert speedup_interval([4.0], [2.0], 1, 0) == pytest.approx((2, 0, math.inf))
+
+
+def test_a_process_that_differs_from_the_next_widens_the_interval():
+    alike = [4.0, 4.1, 3.9, 4.0, 4.05]
+    narrow = speedup_interval(alike * 3, [1.0] * 15, 3, 0)
+    wide = speedup_interval([*alike * 2, *(1.5 * value for value in alike)], [1.0] * 15, 3, 0)
+    assert narrow[2] / narrow[1] < 1.2
+    assert wide[2] / wide[1] > 2
+
+
+@pytest.mark.parametrize(("between", "within"), [(0.05, 0.02), (0.0, 0.02)])
+def test_two_equal_contenders_differ_as_seldom_as_promised(between, within):
+    """Three starts of five rounds, where a process keeps its own speed: 95 % of the intervals should hold 1."""
+    random = np.random.default_rng(4)
+    hits = 0
+    for trial in range(200):
+        starts = np.repeat(random.normal(0, between, (2, 3)), 5, axis=1)
+        base, own = np.exp(starts + random.normal(0, within, (2, 15)))
+        _, low, high = speedup_interval(base.tolist(), own.tolist(), 3, trial)
+        hits += low <= 1 <= high
+    assert hits >= 184  # 190 expected, with a standard deviation of 3
