@@ -13,7 +13,7 @@ import numpy as np
 
 from onnx_release.contenders import Arrays, Contender
 from onnx_release.errors import BenchmarkError, ParameterError
-from onnx_release.params import Benchmark
+from onnx_release.params import Benchmark, Params
 from onnx_release.spec import Spec
 from onnx_release.speedup import speedup_interval
 from onnx_release.turns import Loaded, Worker, worker_environment
@@ -61,20 +61,21 @@ class Run:
         return 1 - sum(item.measured_seconds() for item in self.measurements.values()) / self.wall_seconds
 
 
-def check_settings(params: Benchmark, spec: Spec, cores: int) -> None:
+def check_settings(params: Params, spec: Spec, cores: int) -> None:
     """Raises ParameterError for a batch size outside the declared range, or for more threads than cores."""
     axis = spec.inputs[0].shape[0]
     low, high = (axis, axis) if isinstance(axis, int) else (spec.dimensions[axis].min, spec.dimensions[axis].max)
-    for batch in params.batches:
+    for batch in params.benchmark.batches:
         if not low <= batch <= high:
             raise ParameterError(
                 f"benchmark.batches has {batch}, where the spec declares {axis} from {low} to {high}: "
                 "choose one within, or widen the dimension in spec.yaml"
             )
-    for threads in params.threads:
+    counts = [("benchmark.threads", count) for count in params.benchmark.threads]
+    for key, threads in [*counts, ("runtime.intra_threads", params.runtime.intra_threads)]:
         if threads is not None and threads > cores:
             raise ParameterError(
-                f"benchmark.threads has {threads}, but this process may use {cores} cores (a container's CPU quota is "
+                f"{key} has {threads}, but this process may use {cores} cores (a container's CPU quota is "
                 "what counts): threads without a core of their own only wait for each other"
             )
 
@@ -168,6 +169,8 @@ def contender_metrics(item: Measurement, batch: int) -> dict[str, Any]:
     latencies = np.concatenate(item.rounds) * 1e3 if ok else None
     return {
         "failure": item.failure,
+        "provider": item.loaded[0].provider if ok else None,
+        "provider_note": item.loaded[0].note if ok else None,
         "latency_ms": latency_figures(latencies),
         "samples": 0 if latencies is None else len(latencies),
         "throughput_per_s": None if latencies is None else batch * 1e3 / float(latencies.mean()),

@@ -39,7 +39,7 @@ def latency_chart(latencies: dict[str, np.ndarray]) -> str:
 def speedup_chart(speedups: dict[str, tuple[float, float, float]]) -> str:
     """A point with its interval for each contender: (speed-up, low, high) against torch eager, marked at 1."""
     figure, axes = new_chart(len(speedups))
-    values, lows, highs = np.array(list(speedups.values())).T
+    values, lows, highs = np.array(list(speedups.values())).reshape(-1, 3).T  # none, if eager failed
     positions = np.arange(len(speedups)) + 1
     axes.errorbar(values, positions, xerr=[values - lows, highs - values], fmt="o", color=ACCENT, capsize=5)
     axes.axvline(1, color=INK, linewidth=1, linestyle=":")

@@ -1,7 +1,7 @@
 """What the benchmark times: PyTorch in several forms, ONNX files on ONNX Runtime, and the same files on OpenVINO.
 
 Each kind is prepared in two steps, so that imports are no part of the time to load: `prepare` imports the framework
-and returns a function that loads the contender and returns what to call. Only a torch contender imports torch.
+and returns a function that loads the contender. Only a torch contender imports torch.
 """
 
 import importlib.util
@@ -20,6 +20,16 @@ Arrays = dict[str, np.ndarray]
 # A batch in, the outputs as arrays out.
 Call = Callable[[Arrays], list[np.ndarray]]
 Kind = Literal["torch_eager", "torch_channels_last", "torch_compile", "torch_autocast", "onnx", "openvino"]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A loaded contender: what to call, what runs it, and what `auto` had to do without, as OnnxModel notes it."""
+
+    call: Call
+    provider: str
+    note: str = ""
+
 
 # What PyTorch offers by itself, the base of every speed-up first.
 TORCH: tuple[Kind, ...] = ("torch_eager", "torch_channels_last", "torch_compile")
@@ -67,7 +77,7 @@ def onnx_contenders(files: dict[str, Path], raw: Path, spec: Spec, runtime: Runt
     return entries
 
 
-def prepare(contender: Contender) -> Callable[[], Call]:
+def prepare(contender: Contender) -> Callable[[], Ready]:
     """Import the contender's framework and return what loads it."""
     if contender.kind == "onnx":
         return prepare_onnx(contender)
@@ -76,32 +86,32 @@ def prepare(contender: Contender) -> Callable[[], Call]:
     return prepare_torch(contender)
 
 
-def prepare_onnx(contender: Contender) -> Callable[[], Call]:
+def prepare_onnx(contender: Contender) -> Callable[[], Ready]:
     from onnx_release.onnx_model import OnnxModel
 
-    def load() -> Call:
+    def load() -> Ready:
         model = OnnxModel(Path(contender.target), contender.spec, contender.runtime)
-        return lambda batch: list(model.run(batch).values())
+        return Ready(lambda batch: list(model.run(batch).values()), model.provider, model.note)
 
     return load
 
 
-def prepare_openvino(contender: Contender) -> Callable[[], Call]:
+def prepare_openvino(contender: Contender) -> Callable[[], Ready]:
     import openvino
 
-    def load() -> Call:
+    def load() -> Ready:
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": contender.runtime.intra_threads,
             "INFERENCE_PRECISION_HINT": "f32",  # or it computes float32 files in bfloat16 where the CPU has it
         }
         model = openvino.Core().compile_model(contender.target, "CPU", settings)
-        return lambda batch: list(model(batch).values())
+        return Ready(lambda batch: list(model(batch).values()), "OpenVINO on the CPU")
 
     return load
 
 
-def prepare_torch(contender: Contender) -> Callable[[], Call]:
+def prepare_torch(contender: Contender) -> Callable[[], Ready]:
     """PyTorch in inference mode, copies to its device and back included; channels_last converts each batch."""
     import torch
 
@@ -116,7 +126,7 @@ def prepare_torch(contender: Contender) -> Callable[[], Call]:
         tensor = torch.from_numpy(array).to(device)
         return tensor.contiguous(memory_format=images) if tensor.ndim == 4 else tensor
 
-    def load() -> Call:
+    def load() -> Ready:
         network: Any = load_network(contender.target, contender.raw).to(device)
         if contender.kind == "torch_channels_last":
             network = network.to(memory_format=torch.channels_last)
@@ -131,6 +141,6 @@ def prepare_torch(contender: Contender) -> Callable[[], Call]:
             values = list(values.values()) if isinstance(values, dict) else list(values)
             return [value.cpu().numpy() for value in values]  # on a GPU the copy waits for the work
 
-        return call
+        return Ready(call, f"PyTorch on {contender.device}")
 
     return load

@@ -40,10 +40,15 @@ KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": s
 
 @dataclass(frozen=True)
 class Loaded:
-    """How the contender started: seconds from the file to ready, imports left out, and to its first answer after."""
+    """How the contender started: seconds from the file to ready, imports left out, and to its first answer after.
+
+    `provider` and `note` as contenders.Ready has them.
+    """
 
     load_seconds: float
     first_run_seconds: float
+    provider: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,14 +154,14 @@ def serve(contender: Contender, batches: list[Arrays], pipe: Connection) -> None
         if pipe.recv() != ("load",):
             return
         start = time.perf_counter()
-        call = load()
+        ready = load()
         loaded = time.perf_counter()
-        outputs = call(batches[0])
+        outputs = ready.call(batches[0])
         answered = time.perf_counter()
         refuse_nan(outputs)
-        pipe.send(Loaded(loaded - start, answered - loaded))
+        pipe.send(Loaded(loaded - start, answered - loaded, ready.provider, ready.note))
         threads = contender.runtime.intra_threads or available_cores()
-        turns = Turns(call, batches, threads)
+        turns = Turns(ready.call, batches, threads)
         while True:
             request = pipe.recv()
             if request[0] == "memory":

@@ -23,7 +23,7 @@ def main() -> None:
     params = load_params()
     spec = load_spec(params.model)
     hardware, provider = read_json(HARDWARE), read_json(PROVIDER)
-    check_settings(params.benchmark, spec, hardware["cores"])
+    check_settings(params, spec, hardware["cores"])
     raw, samples = RAW / params.model, SampleFile(EVALUATION)
     device = "cpu" if provider["provider"] == CPU else "cuda"
     runs = {}

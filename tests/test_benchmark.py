@@ -23,10 +23,11 @@ from onnx_release.benchmark import (
 )
 from onnx_release.contenders import Contender, all_contenders, onnx_contenders
 from onnx_release.errors import BenchmarkError, ParameterError
-from onnx_release.params import Benchmark, Runtime
+from onnx_release.params import Benchmark, Runtime, load_params
 from onnx_release.turns import Loaded, Worker
 from onnx_release.variants import VARIANTS, variant_files
 from tests.bad_graphs import endless_for_zeros, insatiable
+from tests.imports import ROOT
 
 PARAMS = Benchmark(
     batches=[2], threads=[1], starts=1, rounds=5, turn_seconds=0.001, settle_seconds=0, timeout_seconds=60, seed=0,
@@ -79,6 +80,7 @@ def test_what_fails_has_a_row_that_says_so_and_the_others_are_measured(contender
         assert set(numbers.values()) == {None, 0}  # no samples
         assert set(figures[name]["latency_ms"].values()) == {None}
     assert figures["a"]["failure"] == ""
+    assert (figures["a"]["provider"], figures["a"]["provider_note"]) == ("CPUExecutionProvider", "")
     assert len(run.measurements["a"].rounds) == 10
     assert {row["variant"] for row in latency_rows(run)} == {"a"}
 
@@ -133,18 +135,21 @@ def test_no_variant_at_all_is_an_error_and_a_missing_one_is_left_out(tmp_path, m
 
 
 @pytest.mark.parametrize(
-    ("changed", "says"),
+    ("section", "changed", "says"),
     [
-        ({"batches": [1, 9]}, "benchmark.batches has 9, where the spec declares batch from 1 to 8"),
-        ({"threads": [1, 3]}, "benchmark.threads has 3, but this process may use 2 cores"),
+        ("benchmark", {"batches": [1, 9]}, "benchmark.batches has 9, where the spec declares batch from 1 to 8"),
+        ("benchmark", {"threads": [1, 3]}, "benchmark.threads has 3, but this process may use 2 cores"),
+        ("runtime", {"intra_threads": 3}, "runtime.intra_threads has 3, but this process may use 2 cores"),
     ],
-    ids=["a batch", "threads"],
+    ids=["a batch", "threads", "threads of the runtime"],
 )
-def test_what_cannot_be_timed_is_refused(contender, changed, says):
-    spec = contender("a").spec
-    check_settings(PARAMS.model_copy(update={"batches": [1, 8], "threads": [None, 2]}), spec, cores=2)
+def test_what_cannot_be_timed_is_refused(contender, monkeypatch, section, changed, says):
+    monkeypatch.chdir(ROOT)
+    spec, params = contender("a").spec, load_params()
+    check_settings(params, spec, cores=2)
     with pytest.raises(ParameterError, match=says):
-        check_settings(PARAMS.model_copy(update=changed), spec, cores=2)
+        bad = getattr(params, section).model_copy(update=changed)
+        check_settings(params.model_copy(update={section: bad}), spec, cores=2)
 
 
 @pytest.mark.parametrize(

@@ -287,6 +287,8 @@ def test_all_of_it_on_the_cpu(prepared):
 def figures(latency=None, eager=(None, None, None), compiled=(None, None, None), failure=""):
     return {
         "failure": failure,
+        "provider": None if failure else "CUDAExecutionProvider",
+        "provider_note": None if failure else "",
         "latency_ms": {"median": latency, "p95": latency and 2 * latency},
         **dict(zip(("speedup_vs_eager", "speedup_low", "speedup_high"), eager, strict=True)),
         **dict(zip(("speedup_vs_compile", "speedup_vs_compile_low", "speedup_vs_compile_high"), compiled, strict=True)),
@@ -333,6 +335,12 @@ def test_the_table_by_hand():
         "| fp32 | tensorrt | failed: no engine | – | – | – | – | – | – | |",
     ]
     assert len(cells(result()["rows"][0])) == lines[0].count("|") - 1
+
+
+def test_what_was_timed_elsewhere_than_it_was_validated_says_so():
+    fallen = {"provider": "CPUExecutionProvider", "provider_note": "the GPU is not used: out of memory"}
+    row = {**result()["rows"][3], "timing": {**figures(9.0), **fallen}}
+    assert cells(row)[-1] == "timed on CPUExecutionProvider: the GPU is not used: out of memory"
 
 
 def test_what_is_under_the_table():

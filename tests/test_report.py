@@ -27,6 +27,8 @@ def timing(speedup, low, high):
     latency = {"median": 2.0, "mean": 2.1, "std": 0.1, "min": 1.9, "max": 3.0, "p95": 2.5, "p99": None}
     return {
         "failure": "",
+        "provider": "CPUExecutionProvider",
+        "provider_note": "",
         "latency_ms": latency,
         "samples": 300,
         "throughput_per_s": 476.2,
@@ -301,6 +303,8 @@ def test_a_gpu_that_is_not_used_and_copies_are_on_the_page(make):
     page = render_html(make(row("export"), row("fp32"), benchmark=said))
     assert "the GPU is not used: libcudnn.so.9 is missing" in page
     assert "copies to the GPU and back included on both sides" in page
+    left = {**timing(3.0, 2.8, 3.2), "provider_note": "CUDAExecutionProvider does not run n0 (Neg)"}
+    assert "does not run n0 (Neg)" in render_html(make(row("export"), {**row("fp32"), "timing": left}))
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def check_all(params: Params, providers: Sequence[str], device: str) -> list[dic
     does, and BenchmarkError if nothing at all can be timed.
     """
     spec = load_spec(params.model)
-    check_settings(params.benchmark, spec, available_cores())
+    check_settings(params, spec, available_cores())
     verdicts = [judge(variant, provider, params) for provider in providers for variant in CHECKED]
     batch = params.benchmark.batches[0]
     batches = real_batches(SampleFile(EVALUATION), batch, [tensor.name for tensor in spec.inputs])
@@ -261,7 +261,11 @@ def describe(result: Mapping[str, Any]) -> str:
 def cells(row: Mapping[str, Any]) -> list[str]:
     """One line of the table; a dash is what could not be measured."""
     timing = row["timing"]
-    notes = [row["note"], f"not timed: {timing['failure']}" if timing and timing["failure"] else ""]
+    notes = [row["note"]]
+    if timing and timing["failure"]:
+        notes.append(f"not timed: {timing['failure']}")
+    elif timing and timing["provider_note"] != row["note"]:  # as where the GPU's memory was full
+        notes.append(f"timed on {timing['provider']}: {timing['provider_note']}")
     return [
         row["contender"],
         row["provider"],
