@@ -70,7 +70,7 @@ def compare(params: Params, judge: Judge, hardware: dict[str, Any], folder: Path
         models |= nncf_recipes(nncf, folder)
     raw, runtime = RAW / params.model, Runtime(provider="cpu", intra_threads=hardware["cores"])
     entries = [Contender(name, "onnx", str(path), raw, judge.spec, runtime) for name, path in models.items()]
-    batches = real_batches(judge.samples, 1, [tensor.name for tensor in judge.spec.inputs])
+    batches = real_batches(judge.samples, 1, judge.spec)
     measurements = measure(entries, batches, params.benchmark).measurements
     return {
         name: {**evaluation_figures(judge, onnx.load(path)), "latency": ratio(measurements[name], measurements["fp32"])}

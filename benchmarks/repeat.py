@@ -12,7 +12,7 @@ cores.
 import json
 from typing import Any
 
-from onnx_release.benchmark import measure, metrics
+from onnx_release.benchmark import measure, metrics, overhead, settings
 from onnx_release.contenders import all_contenders
 from onnx_release.files import read_json, write_json
 from onnx_release.hardware import installed, machine_name
@@ -25,9 +25,9 @@ from onnx_release.spec import load_spec
 def main() -> None:
     params, hardware = load_params(), read_json(HARDWARE)
     spec = load_spec(params.model)
-    batch, threads = params.benchmark.batches[0], params.benchmark.threads[0] or hardware["cores"]
+    batch, threads = settings(params, hardware["cores"])[0]
     runtime = params.runtime.model_copy(update={"provider": "cpu", "intra_threads": threads})
-    batches = real_batches(SampleFile(EVALUATION), batch, [tensor.name for tensor in spec.inputs])
+    batches = real_batches(SampleFile(EVALUATION), batch, spec)
     entries = all_contenders(params.model, RAW / params.model, spec, runtime, "cpu")
     runs = [
         measure(entries, batches, params.benchmark.model_copy(update={"seed": params.benchmark.seed + number}))
@@ -40,7 +40,7 @@ def main() -> None:
         "machine": machine_name(hardware),
         "openvino": installed("openvino"),
         "wall_s": [run.wall_seconds for run in runs],
-        "overhead": [run.overhead() for run in runs],
+        "overhead": [overhead([run]) for run in runs],
         "largest_change": max(item["change"] for item in contenders.values()),
         "contenders": contenders,
     }

@@ -4,7 +4,9 @@ Interleaving is what makes the ratios hold on a machine whose speed drifts: each
 interval resamples starts of the processes and, within them, rounds.
 """
 
+import itertools
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 from onnx_release.contenders import Arrays, Contender
 from onnx_release.errors import BenchmarkError, ParameterError
 from onnx_release.params import Benchmark, Params
+from onnx_release.samples import spread
 from onnx_release.spec import Spec
 from onnx_release.speedup import speedup_interval
 from onnx_release.turns import Loaded, Worker, worker_environment
@@ -56,9 +59,19 @@ class Run:
     repeated: int = 0
     disturbed: int = 0
 
-    def overhead(self) -> float:
-        """The share of the time that went into anything else: starting processes, warming up, gaps."""
-        return 1 - sum(item.measured_seconds() for item in self.measurements.values()) / self.wall_seconds
+    def measured_seconds(self) -> float:
+        return sum(item.measured_seconds() for item in self.measurements.values())
+
+
+def overhead(runs: Sequence[Run]) -> float:
+    """The share of the time that went into nothing that is reported: processes, warming up, gaps, repeated rounds."""
+    return 1 - sum(run.measured_seconds() for run in runs) / sum(run.wall_seconds for run in runs)
+
+
+def settings(params: Params, cores: int) -> list[tuple[int, int]]:
+    """Every pair of a batch size and a thread count to measure, once each; the first is what everything else reads."""
+    threads = [count or params.runtime.intra_threads or cores for count in params.benchmark.threads]
+    return list(dict.fromkeys(itertools.product(params.benchmark.batches, threads)))
 
 
 def check_settings(params: Params, spec: Spec, cores: int) -> None:
@@ -150,6 +163,24 @@ def measure_start(
             found[name].peak_memory = max(found[name].peak_memory, ask(name, "memory") or 0)
 
 
+def benchmark_metrics(runs: dict[tuple[int, int], Run], params: Benchmark) -> dict[str, Any]:
+    """What metrics/benchmark.json has of the runs, by batch size and threads; the first one's contenders on top."""
+    figures = {key: metrics(run, key[0], params) for key, run in runs.items()}
+    batch, threads = next(iter(runs))
+    return {
+        "batch": batch,
+        "threads": threads,
+        "starts": params.starts,
+        "rounds": params.starts * params.rounds,
+        "repeated_rounds": sum(run.repeated for run in runs.values()),
+        "disturbed_rounds": sum(run.disturbed for run in runs.values()),
+        "wall_s": sum(run.wall_seconds for run in runs.values()),
+        "overhead": overhead(list(runs.values())),
+        **figures.pop((batch, threads)),
+        "settings": {f"batch_{key[0]}_threads_{key[1]}": found for key, found in figures.items()},
+    }
+
+
 def metrics(run: Run, batch: int, params: Benchmark) -> dict[str, dict[str, Any]]:
     """The figures of every contender at one batch size and thread count, as metrics/benchmark.json has them.
 
@@ -210,22 +241,12 @@ def latency_figures(latencies: np.ndarray | None) -> dict[str, float | None]:
     }
 
 
-def setting_name(batch: int, threads: int) -> str:
-    return f"batch_{batch}_threads_{threads}"
-
-
 def latency_rows(run: Run) -> list[dict[str, Any]]:
-    """Latencies for metrics/plots/latency.csv, which is in git: of each turn about PLOTTED, evenly spaced in time."""
+    """Latencies for metrics/plots/latency.csv, which is in git: of each turn at most PLOTTED, evenly spaced."""
     return [
         {"variant": name, "round": number, "latency_ms": f"{latency * 1e3:.4f}"}
         for name, item in run.measurements.items()
         if not item.failure
         for number, turn in enumerate(item.rounds)
-        for latency in spread(turn)
+        for latency in (turn[index] for index in spread(len(turn), PLOTTED))
     ]
-
-
-def spread(turn: list[float]) -> list[float]:
-    """About PLOTTED of the latencies; from the middle of each step."""
-    step = max(len(turn) // PLOTTED, 1)
-    return turn[step // 2 :: step]

@@ -44,28 +44,18 @@ def speedup_chart(speedups: dict[str, tuple[float, float, float]]) -> str:
     axes.errorbar(values, positions, xerr=[values - lows, highs - values], fmt="o", color=ACCENT, capsize=5)
     axes.axvline(1, color=INK, linewidth=1, linestyle=":")
     axes.set_yticks(positions, list(speedups))
-    axes.set_ylim(0.5, len(speedups) + 0.5)
+    axes.set_ylim(0.5, max(len(speedups), 1) + 0.5)
     axes.set_xlabel("times as fast as torch eager, with the 95 % interval")
     return finish(figure, axes)
 
 
-def error_chart(layers: list[tuple[str, float]]) -> str:
-    """A bar for each layer: the power of the error that it adds, in per cent of its output's; NaN has no bar."""
-    figure, axes = new_chart(max(len(layers), 1) * 0.6)
-    positions = np.arange(len(layers)) + 1
-    axes.barh(positions, [added * 100 for _, added in layers], height=0.6, color=ACCENT)
-    axes.set_yticks(positions, [name for name, _ in layers])
-    axes.set_xlabel("error that the layer adds, % of its output's power")
-    return finish(figure, axes)
-
-
-def share_chart(parts: list[tuple[str, float]]) -> str:
-    """A bar for each part of a whole: its share, in per cent."""
+def share_chart(parts: list[tuple[str, float]], label: str) -> str:
+    """A bar for each part: its share, in per cent; NaN has no bar."""
     figure, axes = new_chart(max(len(parts), 1) * 0.6)
     positions = np.arange(len(parts)) + 1
     axes.barh(positions, [share * 100 for _, share in parts], height=0.6, color=ACCENT)
     axes.set_yticks(positions, [name for name, _ in parts])
-    axes.set_xlabel("share of a call, %")
+    axes.set_xlabel(label)
     return finish(figure, axes)
 
 

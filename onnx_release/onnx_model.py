@@ -10,7 +10,7 @@ import onnxruntime
 from onnx_release.errors import GraphError, InputError
 from onnx_release.hardware import cpu_kind
 from onnx_release.params import Runtime
-from onnx_release.providers import CPU, TENSORRT
+from onnx_release.providers import CPU, device_id
 from onnx_release.session import open_with, run_bound, run_session
 from onnx_release.spec import Spec, check_array
 
@@ -31,7 +31,7 @@ class OnnxModel:
         self.spec = spec
         opened = open_with(path, runtime, profile)
         self.session, self.provider, self.note = opened.session, opened.provider, opened.note
-        self.device_id = (runtime.tensorrt if self.provider == TENSORRT else runtime.cuda).device_id
+        self.device_id = device_id(self.provider, runtime)
         check_names(self.session, spec, path)
         check_cpu(self.session, path)
 

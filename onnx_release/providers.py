@@ -36,6 +36,11 @@ def provider_options(provider: str, runtime: Runtime) -> dict[str, str]:
     return options
 
 
+def device_id(provider: str, runtime: Runtime) -> int:
+    """The number of the GPU that the provider runs on."""
+    return (runtime.tensorrt if provider == TENSORRT else runtime.cuda).device_id
+
+
 def check_provider(provider: str) -> None:
     """Load the CUDA libraries that pip has brought, and the provider's own. Raises ProviderError if one is missing."""
     available = onnxruntime.get_available_providers()

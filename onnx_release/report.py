@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from onnx_release.charts import error_chart, latency_chart, share_chart, speedup_chart, tradeoff_chart
+from onnx_release.charts import latency_chart, share_chart, speedup_chart, tradeoff_chart
 from onnx_release.choice import choose
 from onnx_release.files import read_json
 from onnx_release.graph import describe, model_size_mb
@@ -113,7 +113,7 @@ def describe_verdict(rows: list[dict[str, Any]], summary: dict[str, Any]) -> str
     """One sentence that stands on its own."""
     failed = ", ".join(row["name"] for row in rows if not row["passed"])
     if summary["variant"] is None:
-        return f"Nothing to release: {failed or 'no variant'} failed."
+        return f"Nothing to release: {failed} failed." if failed else "Nothing to release: no variant could be timed."
     row = next(row for row in rows if row["name"] == summary["variant"])
     parts = [*describe_speedups(row["timing"]), f"{row['size_mb']:.1f} MB"]
     if "agreement" in row:
@@ -223,8 +223,11 @@ def render_html(results: Results) -> str:
             tradeoff_chart=tradeoff_chart(
                 [(row["variant"], row["latency_ms"], row["sqnr_db"]) for row in tradeoff_rows(results.rows)]
             ),
-            error_chart=error_chart([(f"{row['node']} {row['module']}", row["added"]) for row in results.layers]),
-            operator_chart=share_chart(profile_shares(results.profile)),
+            error_chart=share_chart(
+                [(f"{row['node']} {row['module']}", row["added"]) for row in results.layers],
+                "error that the layer adds, % of its output's power",
+            ),
+            operator_chart=share_chart(profile_shares(results.profile), "share of a call, %"),
             speedup_chart=speedup_chart(timed),
         )
     )

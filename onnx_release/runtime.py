@@ -8,23 +8,30 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from onnx_release.errors import GraphError
 from onnx_release.files import read_json
 from onnx_release.params import Runtime
 from onnx_release.paths import PROVIDER, TUNED
-from onnx_release.providers import CPU
+from onnx_release.providers import CPU, device_id
 from onnx_release.session import open_with, run_bound
 
 
 def find_provider(runtime: Runtime) -> dict[str, Any]:
     """artifacts/provider.json: the provider that `runtime` comes to here, and what `auto` had to do without.
 
-    Another provider than the CPU has to run a small graph. Raises ProviderError if one that was asked for by name
-    does not, and GraphError if it fails on the graph.
+    Another provider than the CPU has to run a small graph, since some libraries load with the first run alone. Raises
+    ProviderError or GraphError if one that was asked for by name does not.
     """
     with tempfile.TemporaryDirectory() as folder:
         opened = open_with(small_graph(Path(folder) / "model.onnx"), runtime)
         if opened.provider != CPU:
-            run_bound(opened.session, {"x": np.ones((1, 3, 8, 8), np.float32)}, "cuda", runtime.cuda.device_id)
+            try:
+                inputs = {"x": np.ones((1, 3, 8, 8), np.float32)}
+                run_bound(opened.session, inputs, "cuda", device_id(opened.provider, runtime))
+            except GraphError as error:
+                if runtime.provider != "auto":
+                    raise
+                return {"provider": CPU, "note": f"the GPU is not used: {error}"}
     return {"provider": opened.provider, "note": opened.note}
 
 

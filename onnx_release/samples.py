@@ -125,8 +125,9 @@ def sample_metrics() -> dict[str, int]:
     return metrics
 
 
-def real_batches(samples: SampleFile, batch: int, input_names: list[str]) -> list[dict[str, np.ndarray]]:
+def real_batches(samples: SampleFile, batch: int, spec: Spec) -> list[dict[str, np.ndarray]]:
     """Batches of evaluation samples, inputs in the order of the spec; the first shape decides, others are left out."""
+    input_names = [tensor.name for tensor in spec.inputs]
     items = [samples.inputs(index) for index in range(min(len(samples), max(batch, MAX_SAMPLES)))]
     shapes = {name: items[0][name].shape for name in input_names}
     alike = [item for item in items if all(item[name].shape == shapes[name] for name in input_names)]

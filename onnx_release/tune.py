@@ -44,13 +44,15 @@ def changes(runtime: Runtime, cores: int) -> Iterator[tuple[str, Any]]:
 
 
 def tune(
-    entry: Contender, batches: list[Arrays], params: Benchmark, seconds: float, cores: int
+    entry: Contender, batches: list[Arrays], params: Benchmark, seconds: float | None, cores: int
 ) -> tuple[Runtime, list[Trial], list[str]]:
     """The settings to release `entry` with, every trial, and the names of those that `seconds` left no time for.
 
     A setting is kept only if the whole interval of its speed-up is above 1. Raises BenchmarkError if the model cannot
-    be measured as it is.
+    be measured as it is. None for `seconds` tries nothing.
     """
+    if seconds is None:
+        return entry.runtime, [], []
     runtime, trials, untried = entry.runtime, [], []
     begin, longest = time.perf_counter(), 0.0
     for key, value in changes(runtime, cores):

@@ -33,9 +33,10 @@ WARM_UP_SECONDS = 10.0
 # What a process that is told to end has before it is killed.
 END_SECONDS = 5.0
 # glibc hands freed memory back to the kernel and takes it again in the next call, more or less of it by where the
-# heap came to lie: PyTorch's MobileNetV2 then ran at 9 or at 14 ms a call, with none or 4,000 page faults, for the
-# whole life of a process. So that a start does not decide, every contender keeps its memory. Read by glibc alone.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+# heap came to lie, and PyTorch is slower or faster for the whole life of a process (benchmarks/page_faults.py). So that
+# a start does not decide, every contender keeps its memory. Read by glibc alone, which documents 32 MiB as the largest
+# threshold for mmap.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Turn:
 def worker_environment() -> Iterator[None]:
     """What the processes started within inherit: see KEEP_MEMORY; and torch.compile's cache starts out empty."""
     before = dict(os.environ)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ |= {**KEEP_MEMORY, "TORCHINDUCTOR_CACHE_DIR": folder}
         try:
             yield
@@ -93,23 +94,31 @@ class Worker:
         self.process = context.Process(target=serve, args=(contender, batches, child), daemon=True)
         with without_script():
             self.process.start()
+        self.watched = psutil.Process(self.process.pid)  # knows it from a later process of the same number
         child.close()
 
     def __enter__(self) -> "Worker":
         return self
 
     def __exit__(self, *_: object) -> None:
+        started = self.children()  # while it can be asked for them
         with suppress(OSError):
             self.pipe.send(("end",))
         self.process.join(END_SECONDS)  # torch.compile has semaphores to give back
-        self.stop()
+        self.stop(started)
 
-    def stop(self) -> None:
+    def children(self) -> list[psutil.Process]:
+        """The processes that it has started, directly or not; none if it has ended."""
+        try:
+            return list(self.watched.children(recursive=True))
+        except psutil.NoSuchProcess:
+            return []
+
+    def stop(self, started: list[psutil.Process] | None = None) -> None:
         """Kill the process, and those that it has started."""
-        with suppress(psutil.NoSuchProcess):  # here and below: it has ended by itself
-            for child in psutil.Process(self.process.pid).children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    child.kill()
+        for child in started if started is not None else self.children():
+            with suppress(psutil.NoSuchProcess):  # it has ended by itself
+                child.kill()
         self.process.kill()
         self.process.join()
 

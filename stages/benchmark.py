@@ -1,10 +1,8 @@
 """Time PyTorch and every variant on real samples, in interleaved rounds, and what comes before the network."""
 
-import itertools
-
 import pandas as pd
 
-from onnx_release.benchmark import check_settings, latency_rows, measure, metrics, setting_name
+from onnx_release.benchmark import benchmark_metrics, check_settings, latency_rows, measure, settings
 from onnx_release.command import run_stage
 from onnx_release.contenders import all_contenders
 from onnx_release.files import read_json, replacing, write_json
@@ -27,16 +25,12 @@ def main() -> None:
     raw, samples = RAW / params.model, SampleFile(EVALUATION)
     device = "cpu" if provider["provider"] == CPU else "cuda"
     runs = {}
-    for batch, count in itertools.product(params.benchmark.batches, params.benchmark.threads):
-        threads = count or params.runtime.intra_threads or hardware["cores"]
+    for batch, threads in settings(params, hardware["cores"]):
         runtime = load_runtime(params.runtime).model_copy(update={"intra_threads": threads})
         entries = all_contenders(params.model, raw, spec, runtime, device)
-        batches = real_batches(samples, batch, [tensor.name for tensor in spec.inputs])
-        runs[batch, threads] = measure(entries, batches, params.benchmark)
-    (batch, threads), main_run = next(iter(runs.items()))
+        runs[batch, threads] = measure(entries, real_batches(samples, batch, spec), params.benchmark)
     with replacing(PLOTS / "latency.csv") as partial:
-        pd.DataFrame(latency_rows(main_run)).to_csv(partial, index=False, lineterminator="\n")
-    found = {key: metrics(run, key[0], params.benchmark) for key, run in runs.items()}
+        pd.DataFrame(latency_rows(next(iter(runs.values())))).to_csv(partial, index=False, lineterminator="\n")
     write_json(
         METRICS / "benchmark.json",
         {
@@ -44,17 +38,8 @@ def main() -> None:
             "provider": provider["provider"],
             "provider_note": provider["note"],
             "copies": "none" if device == "cpu" else "included",
-            "batch": batch,
-            "threads": threads,
-            "starts": params.benchmark.starts,
-            "rounds": params.benchmark.starts * params.benchmark.rounds,
-            "repeated_rounds": main_run.repeated,
-            "disturbed_rounds": main_run.disturbed,
-            "wall_s": sum(run.wall_seconds for run in runs.values()),
-            "overhead": main_run.overhead(),
             "preparation": time_preparation(load_data(params.model), raw),
-            **found.pop((batch, threads)),
-            "settings": {setting_name(*key): figures for key, figures in found.items()},
+            **benchmark_metrics(runs, params.benchmark),
         },
     )
 

@@ -15,7 +15,7 @@ def main() -> None:
     spec = load_spec(params.model)
     variant = read_json(CHOICE)["variant"]
     runtime = load_tuned().model_copy(update={"provider": "cpu"})
-    batches = real_batches(SampleFile(EVALUATION), params.benchmark.batches[0], [tensor.name for tensor in spec.inputs])
+    batches = real_batches(SampleFile(EVALUATION), params.benchmark.batches[0], spec)
     with replacing_folder(OPTIMIZED) as partial:
         path = optimize(variant_model(variant), partial, runtime)
         metrics = compare_files(variant_model(variant), path, spec, runtime, batches)

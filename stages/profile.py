@@ -17,12 +17,11 @@ def main() -> None:
     params = load_params()
     spec = load_spec(params.model)
     variant = read_json(CHOICE)["variant"]
-    names = [tensor.name for tensor in spec.inputs]
     timing = profile_model(
         variant_model(variant),
         spec,
         load_tuned(),
-        real_batches(SampleFile(EVALUATION), params.benchmark.batches[0], names),
+        real_batches(SampleFile(EVALUATION), params.benchmark.batches[0], spec),
         params.profile.calls,
         TRACE,
     )

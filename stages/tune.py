@@ -15,12 +15,12 @@ def main() -> None:
     params = load_params()
     spec = load_spec(params.model)
     variant = read_json(CHOICE)["variant"]
-    batches = real_batches(SampleFile(EVALUATION), params.benchmark.batches[0], [tensor.name for tensor in spec.inputs])
+    batches = real_batches(SampleFile(EVALUATION), params.benchmark.batches[0], spec)
     entry = Contender(
         variant, "onnx", str(variant_model(variant)), RAW / params.model, spec, load_runtime(params.runtime)
     )
     cores = read_json(HARDWARE)["cores"]
-    runtime, trials, untried = tune(entry, batches, params.benchmark, params.tune.seconds or 0.0, cores)
+    runtime, trials, untried = tune(entry, batches, params.benchmark, params.tune.seconds, cores)
     with replacing_folder(TUNED.parent) as partial:
         write_json(partial / TUNED.name, runtime.model_dump())
     write_json(METRICS / "tune.json", tune_metrics(variant, trials, untried))

@@ -14,11 +14,14 @@ from onnx import helper
 from onnx_release.benchmark import (
     Measurement,
     Run,
+    benchmark_metrics,
     check_settings,
     contender_metrics,
     latency_rows,
     measure,
     metrics,
+    overhead,
+    settings,
     speedups,
 )
 from onnx_release.contenders import Contender, all_contenders, onnx_contenders
@@ -59,8 +62,8 @@ def test_every_contender_has_a_turn_in_each_round_of_each_start(contender):
         assert all(turn and min(turn) > 0 for turn in item.rounds)
         assert len(item.loaded) == 2
         assert item.peak_memory > 10e6  # a Python process with numpy is more
-    assert 0 < run.overhead() < 1
-    assert run.wall_seconds > sum(item.measured_seconds() for item in run.measurements.values())
+    assert 0 < overhead([run]) < 1
+    assert run.wall_seconds > run.measured_seconds()
 
 
 def test_what_fails_has_a_row_that_says_so_and_the_others_are_measured(contender, tmp_path):
@@ -229,7 +232,40 @@ def test_a_high_percentile_needs_enough_samples():
 
 def test_the_overhead_is_what_is_not_measured():
     run = Run({"a": done([[1.0, 2.0], [1.0]], load=0.5, first=0.5)}, wall_seconds=10.0)
-    assert run.overhead() == pytest.approx(0.5)
+    assert overhead([run]) == pytest.approx(0.5)
+    assert overhead([run, Run({"a": done([[14.0]], load=0.5, first=0.5)}, 30.0)]) == pytest.approx(0.5)
+
+
+def test_every_pair_of_a_batch_and_a_thread_count_is_measured_once(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    params = load_params()
+
+    def found(threads, intra=None):
+        return settings(
+            params.model_copy(
+                update={
+                    "benchmark": params.benchmark.model_copy(update={"batches": [8, 1, 8], "threads": threads}),
+                    "runtime": params.runtime.model_copy(update={"intra_threads": intra}),
+                }
+            ),
+            cores=4,
+        )
+
+    assert found([None, 1, 4]) == [(8, 4), (8, 1), (1, 4), (1, 1)]
+    assert found([None], intra=2) == [(8, 2), (1, 2)]
+
+
+def test_the_first_setting_is_on_top_and_the_others_under_their_names():
+    one = Run({"torch_eager": done([[0.1]] * 5), "a": done([[0.05]] * 5)}, 10.0, repeated=1, disturbed=2)
+    two = Run({"torch_eager": done([[0.8]] * 5), "a": Measurement(failure="it hangs")}, 20.0, repeated=3, disturbed=4)
+    found = benchmark_metrics({(1, 2): one, (8, 1): two}, PARAMS)
+    assert (found["batch"], found["threads"], found["starts"], found["rounds"]) == (1, 2, 1, 5)
+    assert (found["wall_s"], found["repeated_rounds"], found["disturbed_rounds"]) == (30.0, 4, 6)
+    assert found["a"]["speedup_vs_eager"] == pytest.approx(2)
+    assert list(found["settings"]) == ["batch_8_threads_1"]
+    other = found["settings"]["batch_8_threads_1"]
+    assert other["torch_eager"]["throughput_per_s"] == pytest.approx(10)
+    assert other["a"]["failure"] == "it hangs"
 
 
 def test_pytorch_and_every_variant_compete(tmp_path, contender, monkeypatch):
@@ -253,7 +289,7 @@ def test_openvino_competes_where_it_is_installed(tmp_path, contender, monkeypatc
 def test_plotted_latencies_are_spread_over_the_turn():
     turn = [index / 1e3 for index in range(100)]
     rows = latency_rows(Run({"fp32": done([turn, [0.5]])}, 1.0))
-    assert [row["latency_ms"] for row in rows] == [*(f"{value:.4f}" for value in range(2, 100, 5)), "500.0000"]
+    assert [row["latency_ms"] for row in rows] == [*(f"{value:.4f}" for value in range(0, 100, 5)), "500.0000"]
     assert rows[-1] == {"variant": "fp32", "round": 1, "latency_ms": "500.0000"}
 
 

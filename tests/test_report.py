@@ -267,7 +267,9 @@ def test_a_contender_that_failed_has_a_row_that_says_so(make):
 
 def test_without_a_baseline_there_are_latencies_and_no_speed_ups(make):
     rows = [row(name, speedup=(None, None, None)) for name in ("export", "fp32")]
-    results = make(*rows, benchmark={"torch_eager": broken("it ran out of memory")})
+    none = timing(None, None, None)
+    others = {name: none for name in ("torch_compile", *SHIPPABLE) if name != "fp32"}
+    results = make(*rows, benchmark={**others, "torch_eager": broken("it ran out of memory")})
     assert results.summary["variant"] == "fp32"
     assert results.verdict == "Release fp32: 14.0 MB."
     assert "it ran out of memory" in render_html(results)
@@ -284,10 +286,11 @@ def test_what_is_beside_the_variants_has_its_row(make):
 
 
 def test_other_batch_sizes_and_thread_counts_have_their_table(make):
-    others = {"batch_8_threads_1": {"torch_eager": timing(1.0, 1.0, 1.0), "fp32": timing(2.5, 2.4, 2.6)}}
+    others = {"batch_8_threads_1": {"torch_eager": broken("it hangs"), "fp32": timing(2.5, 2.4, 2.6)}}
     page = render_html(make(row("export"), row("fp32"), benchmark={"settings": others}))
     assert "<td>batch 8 threads 1</td><td>fp32</td>" in page
     assert "2.4 to 2.6" in page
+    assert '<td>torch_eager</td><td class="bad" colspan="3">could not be measured: it hangs</td>' in page
 
 
 def test_what_comes_before_the_network_is_on_the_page_where_it_was_timed(make):
@@ -346,3 +349,8 @@ def test_a_disturbed_benchmark_says_so(make, disturbed, says):
     page = render_html(make(row("export"), row("fp32"), benchmark={"disturbed_rounds": disturbed}))
     assert "made 2 rounds be taken again" in page
     assert ("3 of those that count were disturbed all the same" in page) is says
+
+
+def test_where_all_passed_and_none_was_timed_the_verdict_says_so(make):
+    rows = [{**row(name), "timing": broken("it hangs")} for name in ("export", *SHIPPABLE)]
+    assert make(*rows).verdict == "Nothing to release: no variant could be timed."

@@ -1,13 +1,16 @@
 """The provider is found once, and where it is the CPU, nobody looks for another."""
 
+import dataclasses
+
 import pytest
 
 from onnx_release import runtime
-from onnx_release.errors import DataError, ProviderError
+from onnx_release.errors import DataError, GraphError, ProviderError
 from onnx_release.files import write_json
 from onnx_release.params import Runtime
 from onnx_release.paths import PROVIDER, TUNED
 from onnx_release.runtime import find_provider, load_runtime, load_tuned
+from onnx_release.session import open_with
 
 
 def test_without_a_gpu_it_is_the_cpu(monkeypatch, capfd):
@@ -31,6 +34,27 @@ def test_the_small_graph_is_run_on_a_gpu(monkeypatch):
     monkeypatch.setattr(runtime, "run_bound", lambda session, inputs, *device: ran.append((list(inputs), device)))
     find_provider(Runtime(provider="cpu"))
     assert ran == [(["x"], ("cuda", 0))]
+
+
+def test_a_gpu_that_loads_and_does_not_run_is_a_note_for_auto_and_an_error_by_name(monkeypatch):
+    def failing(*_):
+        raise GraphError("cuDNN does not load")
+
+    # No other provider runs here: the CPU's session stands for that of a GPU.
+    on_gpu = pretending(open_with, "CUDAExecutionProvider")
+    monkeypatch.setattr(runtime, "open_with", on_gpu)
+    monkeypatch.setattr(runtime, "run_bound", failing)
+    assert find_provider(Runtime()) == {
+        "provider": "CPUExecutionProvider",
+        "note": "the GPU is not used: cuDNN does not load",
+    }
+    with pytest.raises(GraphError, match="cuDNN does not load"):
+        find_provider(Runtime(provider="cuda"))
+
+
+def pretending(opener, provider):
+    """`opener`, on the CPU whatever is asked for, and saying that it was `provider`."""
+    return lambda path, _: dataclasses.replace(opener(path, Runtime(provider="cpu")), provider=provider)
 
 
 @pytest.mark.parametrize(

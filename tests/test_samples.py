@@ -9,6 +9,7 @@ from onnx_release.params import Prepare
 from onnx_release.paths import CALIBRATION, EVALUATION
 from onnx_release.samples import (
     SampleFile,
+    real_batches,
     sample_metrics,
     with_batch_axis,
     without_batch_axis,
@@ -163,3 +164,22 @@ def test_a_batch_of_one_has_one_axis_more():
     item = {"x": np.arange(3)}
     assert with_batch_axis(item)["x"].shape == (1, 3)
     assert without_batch_axis(with_batch_axis(item))["x"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("widths", "batch", "found"),
+    [
+        ([2, 2, 2], 1, [[0], [1], [2]]),
+        ([2, 2, 2, 2, 2], 2, [[0, 1], [2, 3]]),  # what does not fill a batch is left out
+        ([2, 3, 2, 2], 1, [[0], [2], [3]]),  # as is another shape than the first one's
+        ([2, 2], 4, [[0, 1, 0, 1]]),  # too few are repeated
+        ([2] * 70, 1, [[index] for index in range(32)]),  # 32 samples are enough
+        ([2] * 70, 40, [list(range(40))]),  # or one batch
+    ],
+)
+def test_batches_are_real_samples(tmp_path, widths, batch, found):
+    items = [sample(width, x=np.full(width, index, np.float32)) for index, width in enumerate(widths)]
+    write_samples(tmp_path / "a.npz", items, 100, SPEC)
+    batches = real_batches(SampleFile(tmp_path / "a.npz"), batch, SPEC)
+    assert [entry["x"][:, 0].tolist() for entry in batches] == found
+    assert all(list(entry) == ["x", "mask"] for entry in batches)  # in the order of the spec

@@ -110,6 +110,12 @@ def test_no_time_leaves_everything_as_it_is_and_says_what_was_not_tried(entry, m
     assert untried == [f"{key}_{value}".lower() for key, value in changes(entry.runtime, 2)]
 
 
+def test_without_a_time_nothing_is_tried_and_nothing_is_said_to_be_missing(entry, measured):
+    seen = measured(lambda runtime: 1.0)
+    assert tune(entry, [], PARAMS, seconds=None, cores=2) == (entry.runtime, [], [])
+    assert seen == []
+
+
 def test_a_trial_that_would_not_end_in_time_is_not_begun(entry, measured, monkeypatch):
     clock = iter(range(0, 1000, 10))  # every look at the clock is ten seconds after the one before
     monkeypatch.setattr("onnx_release.tune.time.perf_counter", lambda: next(clock))

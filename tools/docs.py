@@ -4,7 +4,7 @@ import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,27 @@ def repeat(read: Read) -> str:
     )
 
 
+def page_faults(read: Read) -> str:
+    """Every start of PyTorch with memory given back and with memory kept."""
+    found = read("benchmarks/page_faults.json")
+    rows = [
+        [name, *(" to ".join(number(entry[key]) for entry in (low, high)) for key in ("ms", "faults", "kernel_ms"))]
+        for name, low, high in (
+            (name, extremes(found[kept], min), extremes(found[kept], max))
+            for name, kept in (("memory as glibc handles it", "as_it_is"), ("memory kept", "kept"))
+        )
+    ]
+    header = ["", "ms a call", "page faults a call", "of it in the kernel, ms"]
+    return (
+        f"{table(header, rows)}\n\n{len(found['kept'])} starts of each, {found['model']} in PyTorch eager on an "
+        f"{found['machine']} (`python -m benchmarks.page_faults`)."
+    )
+
+
+def extremes(entries: list[dict[str, float]], pick: Callable[[Iterable[float]], float]) -> dict[str, float]:
+    return {key: pick(entry[key] for entry in entries) for key in entries[0]}
+
+
 def gpu(read: Read) -> str:
     """The table of `make gpu-check`, or that no GPU has been measured."""
     try:
@@ -209,7 +230,7 @@ PAGES: dict[str, dict[str, Callable[[Read], str]]] = {
         "left out": ablation("left_out", ["", "vnni", "avx2"], ["vnni", "avx2"]),
         "methods": ablation("methods", ["", "as calibrated", "refined once"], ["as calibrated", "refined"]),
     },
-    "docs/benchmark.md": {"repeat": repeat},
+    "docs/benchmark.md": {"page faults": page_faults, "repeat": repeat},
     "docs/gpu.md": {"gpu": gpu},
 }
 

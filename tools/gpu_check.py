@@ -17,7 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from onnx_release.benchmark import check_settings, measure, metrics
+from onnx_release.benchmark import check_settings, measure, metrics, settings
 from onnx_release.command import run_tool
 from onnx_release.contenders import Contender, Kind, torch_contenders
 from onnx_release.errors import DataError, GraphError, ProviderError
@@ -143,7 +143,7 @@ def check_all(params: Params, providers: Sequence[str], device: str) -> list[dic
     check_settings(params, spec, available_cores())
     verdicts = [judge(variant, provider, params) for provider in providers for variant in CHECKED]
     batch = params.benchmark.batches[0]
-    batches = real_batches(SampleFile(EVALUATION), batch, [tensor.name for tensor in spec.inputs])
+    batches = real_batches(SampleFile(EVALUATION), batch, spec)
     run = measure(contenders(verdicts, params, spec, device), batches, params.benchmark)
     return rows(verdicts, metrics(run, batch, params.benchmark))
 
@@ -207,7 +207,7 @@ def runtime_on(provider: str, variant: str, params: Params) -> Runtime:
     return runtime.model_copy(
         update={
             "provider": provider,
-            "intra_threads": params.benchmark.threads[0] or runtime.intra_threads or available_cores(),
+            "intra_threads": settings(params, available_cores())[0][1],
             "cuda": runtime.cuda.model_copy(update={"device_id": 0}),
             "tensorrt": runtime.tensorrt.model_copy(
                 update={"device_id": 0, "fp16": variant == "fp16", "int8": variant == "int8_static"}

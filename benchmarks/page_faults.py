@@ -1,0 +1,80 @@
+"""Why every contender's process keeps the memory that it frees: PyTorch's speed and page faults, with and without.
+
+    python -m benchmarks.page_faults
+
+starts PyTorch eager on the model in params.yaml in STARTS fresh processes as glibc is, and in as many with the settings
+of onnx_release.turns.KEEP_MEMORY, one after the other, and writes benchmarks/page_faults.json: for each start the
+milliseconds, the page faults and the milliseconds in the kernel of a call, over CALLS calls. Linux alone. Takes under a
+minute on 2 cores.
+"""
+
+import json
+import os
+import resource
+import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+from onnx_release.contenders import prepare, torch_contenders
+from onnx_release.files import read_json, write_json
+from onnx_release.hardware import machine_name
+from onnx_release.params import Runtime, load_params
+from onnx_release.paths import EVALUATION, HARDWARE, PAGE_FAULTS_BENCHMARK, RAW
+from onnx_release.samples import SampleFile, real_batches
+from onnx_release.spec import load_spec
+from onnx_release.turns import KEEP_MEMORY
+
+STARTS, WARM_UP, CALLS = 6, 20, 100
+
+
+def main() -> None:
+    hardware = read_json(HARDWARE)
+    result = {
+        "model": load_params().model,
+        "machine": machine_name(hardware),
+        "as_it_is": starts({}, hardware["cores"]),
+        "kept": starts(KEEP_MEMORY, hardware["cores"]),
+    }
+    write_json(PAGE_FAULTS_BENCHMARK, result)
+    print(json.dumps(result, indent=2))
+
+
+def starts(environment: Mapping[str, str], threads: int) -> list[dict[str, float]]:
+    """One entry for each start, the fastest first."""
+    os.environ.update(environment)  # which glibc reads when a process starts
+    try:
+        return sorted((start(threads) for _ in range(STARTS)), key=lambda found: found["ms"])
+    finally:
+        for name in environment:
+            del os.environ[name]
+
+
+def start(threads: int) -> dict[str, float]:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(figures, threads).result()
+
+
+def figures(threads: int) -> dict[str, float]:
+    """Milliseconds, page faults and milliseconds in the kernel of a call, in this process."""
+    model = load_params().model
+    spec = load_spec(model)
+    runtime = Runtime(provider="cpu", intra_threads=threads)
+    (entry,) = torch_contenders(model, RAW / model, spec, runtime, "cpu", ("torch_eager",))
+    batch = real_batches(SampleFile(EVALUATION), 1, spec)[0]
+    call = prepare(entry)().call
+    for _ in range(WARM_UP):
+        call(batch)
+    before, clock = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    for _ in range(CALLS):
+        call(batch)
+    seconds, after = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "ms": seconds * 1e3 / CALLS,
+        "faults": (after.ru_minflt - before.ru_minflt) / CALLS,
+        "kernel_ms": (after.ru_stime - before.ru_stime) * 1e3 / CALLS,
+    }
+
+
+if __name__ == "__main__":
+    main()
