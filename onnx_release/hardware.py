@@ -5,6 +5,7 @@ import importlib.metadata
 import platform
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import cpuinfo
@@ -16,7 +17,10 @@ INSTRUCTION_SETS = (
     *("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"),
     *("avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve"),
 )
-PACKAGES = ("torch", "onnxruntime-gpu", "onnxruntime", "numpy")
+PACKAGES = ("torch", "onnxruntime-gpu", "onnxruntime", "openvino", "numpy")
+# Where Linux describes the CPU, and what it calls an x86 CPU's generation by py-cpuinfo's names.
+PROC = Path("/proc/cpuinfo")
+GENERATION = {"family": "cpu family", "model": "model", "stepping": "stepping"}
 
 
 def describe_hardware() -> dict[str, Any]:
@@ -35,7 +39,7 @@ def describe_hardware() -> dict[str, Any]:
 @functools.cache
 def describe_cpu() -> dict[str, Any]:
     """The CPU's name, generation, architecture and the instruction sets that decide on kernels."""
-    cpu = cpuinfo.get_cpu_info()
+    cpu = linux_cpu() or cpuinfo.get_cpu_info()
     flags = set(cpu.get("flags", []))
     return {
         "cpu": cpu.get("brand_raw", platform.processor()),
@@ -44,6 +48,24 @@ def describe_cpu() -> dict[str, Any]:
         "architecture": platform.machine(),
         "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
     }
+
+
+def linux_cpu() -> dict[str, Any] | None:
+    """What Linux says of an x86 CPU, under py-cpuinfo's names; None elsewhere.
+
+    py-cpuinfo takes a second, which every process that loads an optimised graph would wait for.
+    """
+    if not PROC.is_file():
+        return None
+    # The first processor's lines, up to an empty one.
+    first = PROC.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+    lines = dict(line.split(":", 1) for line in first.splitlines() if ":" in line)
+    found = {key.strip(): value.strip() for key, value in lines.items()}
+    generation = {key: found.get(name, "") for key, name in GENERATION.items()}
+    if "flags" not in found or "model name" not in found or not all(map(str.isdigit, generation.values())):
+        return None
+    numbers = {key: int(value) for key, value in generation.items()}
+    return {"brand_raw": found["model name"], "flags": found["flags"].split(), **numbers}
 
 
 def cpu_kind() -> dict[str, Any]:

@@ -143,7 +143,7 @@ METRICS = (
     Metric("tune", "trials.*.failure", "", "neither", "why the model did not run with it; empty if it did"),
     Metric("optimize", "variant", "", "neither", "the chosen variant"),
     Metric("optimize", "load_ms_before", "ms", "neither", "time to load the variant, imports left out"),
-    Metric("optimize", "load_ms", "ms", "lower", "as ONNX Runtime has optimised it, without the CPU check"),
+    Metric("optimize", "load_ms", "ms", "lower", "as ONNX Runtime has optimised it, the CPU checked"),
     Metric("optimize", "speedup", "", "higher", "as many times as fast loaded"),
     Metric("optimize", "speedup_low", "", "higher", "lower end of its interval, over loads"),
     Metric("optimize", "speedup_high", "", "higher", "upper end of it"),

@@ -1,7 +1,7 @@
 """The one way in which validation, benchmark, profile and server run a model: checked requests, and no torch."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from onnx_release.providers import CPU, device_id
 from onnx_release.session import open_with, run_bound, run_session
 from onnx_release.spec import Spec, check_array
 
+# ONNX Runtime's names of what the spec calls otherwise.
+ORT_NAMES = {"float32": "float"}
 # The key in an ONNX file's metadata that names the CPU which its graph was optimised for (see optimize.py).
 CPU_KEY = "onnx_release.cpu"
 
@@ -32,7 +34,7 @@ class OnnxModel:
         opened = open_with(path, runtime, profile)
         self.session, self.provider, self.note = opened.session, opened.provider, opened.note
         self.device_id = device_id(self.provider, runtime)
-        check_names(self.session, spec, path)
+        check_interface(self.session, spec, path)
         check_cpu(self.session, path)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -69,17 +71,38 @@ def check_request(spec: Spec, inputs: Mapping[str, np.ndarray]) -> None:
             raise InputError(f"{name} is {size}, where {bounds.min} to {bounds.max} is declared")
 
 
-def check_names(session: onnxruntime.InferenceSession, spec: Spec, path: Path) -> None:
-    """Raises GraphError if the file's inputs or outputs are called otherwise than the spec's."""
+def check_interface(session: onnxruntime.InferenceSession, spec: Spec, path: Path) -> None:
+    """Raises GraphError if the file's inputs or outputs have other names, dtypes or shapes than the spec's."""
     for kind, found, declared in (
         ("inputs", session.get_inputs(), spec.inputs),
         ("outputs", session.get_outputs(), spec.outputs),
     ):
-        if {value.name for value in found} != {tensor.name for tensor in declared}:
+        values = {value.name: value for value in found}
+        if set(values) != {tensor.name for tensor in declared}:
             raise GraphError(
-                f"{path} has the {kind} {', '.join(value.name for value in found)}, "
+                f"{path} has the {kind} {', '.join(values)}, "
                 f"where the spec declares {', '.join(tensor.name for tensor in declared)}"
             )
+        for tensor in declared:
+            value = values[tensor.name]
+            if value.type != f"tensor({ORT_NAMES.get(tensor.dtype, tensor.dtype)})":
+                raise GraphError(f"{tensor.name} of {path} is a {value.type}, where the spec declares {tensor.dtype}")
+            if not may_have(value.shape, tensor.shape):
+                raise GraphError(
+                    f"{tensor.name} of {path} has the shape {value.shape}, where the spec declares {tensor.shape}"
+                )
+
+
+def may_have(found: Sequence[int | str | None], declared: Sequence[int | str]) -> bool:
+    """Whether a value of the shape that a file gives may have every shape that the spec declares.
+
+    A file may leave a size open, and ONNX Runtime gives an empty shape where the file has none.
+    """
+    if not found:
+        return True
+    if len(found) != len(declared):
+        return False
+    return all(not isinstance(size, int) or size == axis for size, axis in zip(found, declared, strict=True))
 
 
 def check_cpu(session: onnxruntime.InferenceSession, path: Path) -> None:

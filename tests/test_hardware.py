@@ -5,9 +5,19 @@ import os
 import shutil
 import subprocess
 
+import cpuinfo
 import pytest
 
-from onnx_release.hardware import available_cores, describe_hardware, gpus, machine_name
+from onnx_release.hardware import (
+    GENERATION,
+    INSTRUCTION_SETS,
+    available_cores,
+    describe_cpu,
+    describe_hardware,
+    gpus,
+    linux_cpu,
+    machine_name,
+)
 from onnx_release.params import Runtime
 from onnx_release.session import session_options
 
@@ -73,3 +83,33 @@ def test_gpus_are_what_nvidia_smi_lists_unless_it_fails(monkeypatch, code, found
 def test_without_nvidia_smi_there_are_none(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert gpus.__wrapped__() == []
+
+
+def test_linux_is_asked_for_the_cpu_and_says_what_py_cpuinfo_says():
+    found = linux_cpu()
+    if found is None:
+        pytest.skip("not Linux on x86")
+    known = cpuinfo.get_cpu_info()
+    assert {key: found[key] for key in ("brand_raw", *GENERATION)} == {
+        key: known[key] for key in ("brand_raw", *GENERATION)
+    }
+    assert set(INSTRUCTION_SETS) & set(found["flags"]) == set(INSTRUCTION_SETS) & set(known["flags"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "processor\t: 0\nFeatures\t: fp asimd\n\nprocessor\t: 1\n",
+        "model name\t: Xeon\ncpu family\t: 6\nmodel\t\t: 85\nstepping\t: unknown\nflags\t\t: avx2\n",
+    ],
+    ids=["arm64", "unknown stepping"],
+)
+def test_what_linux_does_not_say_is_left_to_py_cpuinfo(monkeypatch, tmp_path, text):
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr("onnx_release.hardware.PROC", tmp_path / "cpuinfo")
+    assert linux_cpu() is None
+    known = {"brand_raw": "A CPU", "flags": ["avx2", "mmx"], "family": 6, "model": 85}
+    monkeypatch.setattr(cpuinfo, "get_cpu_info", lambda: known)
+    found = describe_cpu.__wrapped__()
+    assert (found["cpu"], found["instruction_sets"]) == ("A CPU", ["avx2"])
+    assert found["cpu_family_model_stepping"] == [6, 85, None]

@@ -128,6 +128,29 @@ def test_a_file_with_other_names_than_the_spec_is_refused(save_graph):
         OnnxModel(path, SPEC, RUNTIME)
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "says"),
+    [
+        ((TensorProto.DOUBLE, ["n", "m"]), (TensorProto.DOUBLE, ["n", "m"]), r"x of .* is a tensor\(double\), where"),
+        ((TensorProto.FLOAT, ["n", "m"]), (TensorProto.INT64, ["n", "m"]), r"y of .* is a tensor\(int64\), where"),
+        ((TensorProto.FLOAT, [1, "m"]), (TensorProto.FLOAT, ["n", "m"]), r"x of .* has the shape \[1, 'm'\], where"),
+        ((TensorProto.FLOAT, ["n"]), (TensorProto.FLOAT, ["n"]), r"x of .* has the shape \['n'\], where"),
+        ((TensorProto.FLOAT, ["n", "m"]), (TensorProto.FLOAT, None), ""),
+        ((TensorProto.FLOAT, ["n", "m"]), (TensorProto.FLOAT, ["n", "m"]), ""),
+    ],
+    ids=["float64", "int64 out", "fixed batch", "rank", "no shape", "other symbols"],
+)
+def test_a_file_with_other_dtypes_or_shapes_than_the_spec_is_refused(save_graph, x, y, says):
+    nodes = [helper.make_node("Cast", ["x"], ["y"], to=y[0])]
+    path = save_graph(nodes, [("x", *x)], [("y", *y)])
+    spec = SPEC.model_copy(update={"inputs": SPEC.inputs[:1]})
+    if not says:
+        assert OnnxModel(path, spec, RUNTIME).run({"x": inputs()["x"]})["y"].tolist() == [[0.5] * 3] * 2
+        return
+    with pytest.raises(GraphError, match=says):
+        OnnxModel(path, spec, RUNTIME)
+
+
 def test_a_provider_that_is_not_there_is_an_error_that_names_what_is_missing(path):
     with pytest.raises(ProviderError, match=r"asks for CUDAExecutionProvider, which does not (load: .*\.so|have)"):
         OnnxModel(path, SPEC, Runtime(provider="cuda"))
