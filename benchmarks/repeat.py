@@ -4,7 +4,7 @@
 
 times PyTorch and every variant of the model in params.yaml as the stage does, two times over, and writes
 benchmarks/repeat.json: for each contender both speed-ups over torch eager, its largest change by its first, whether the
-second lies in the first's interval; and for each run its seconds and the share that did not go into what is reported.
+second lies in the first's interval; and for each run where its time went, as metrics/benchmark.json has it.
 Where openvino is installed (`pip install openvino==2026.4.1`), it runs the same files. Takes about three minutes on 2
 cores.
 """
@@ -12,7 +12,7 @@ cores.
 import json
 from typing import Any
 
-from onnx_release.benchmark import measure, metrics, overhead, settings
+from onnx_release.benchmark import measure, metrics, settings, time_spent
 from onnx_release.contenders import all_contenders
 from onnx_release.files import read_json, write_json
 from onnx_release.hardware import installed, machine_name
@@ -39,9 +39,8 @@ def main() -> None:
         "model": params.model,
         "machine": machine_name(hardware),
         "openvino": installed("openvino"),
-        "wall_s": [run.wall_seconds for run in runs],
-        "overhead": [overhead([run]) for run in runs],
-        "largest_change": max(item["change"] for item in contenders.values()),
+        "runs": [time_spent([run]) for run in runs],
+        "largest_change": max(item["change"] for item in contenders.values() if item["change"] is not None),
         "contenders": contenders,
     }
     write_json(REPEAT_BENCHMARK, result)
@@ -49,14 +48,14 @@ def main() -> None:
 
 
 def change(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Both speed-ups of one contender, and how far apart they are by the first."""
+    """Both speed-ups of one contender, and how far apart they are by the first; None where one run lacks it."""
     before, after = first["speedup_vs_eager"], second["speedup_vs_eager"]
     return {
         "latency_ms": [first["latency_ms"]["median"], second["latency_ms"]["median"]],
         "speedups": [before, after],
         "interval": [first["speedup_low"], first["speedup_high"]],
-        "change": abs(after / before - 1),
-        "within": first["speedup_low"] <= after <= first["speedup_high"],
+        "change": abs(after / before - 1) if before and after else None,
+        "within": first["speedup_low"] <= after <= first["speedup_high"] if before and after else None,
     }
 
 

@@ -19,11 +19,14 @@ from onnx_release.params import Benchmark, Params
 from onnx_release.samples import spread
 from onnx_release.spec import Spec
 from onnx_release.speedup import speedup_interval
+from onnx_release.text import no_difference
 from onnx_release.turns import Loaded, Worker, worker_environment
 from onnx_release.variants import BASE, COMPILED
 
 # The fewest samples at which a percentile has ten values beyond it.
 P95_SAMPLES, P99_SAMPLES = 200, 1000
+# Rounds that may be taken again after a start, by those that count: on a busy machine more would only take longer.
+REPEATED = 0.5
 # Latencies of a turn that are plotted.
 PLOTTED = 20
 
@@ -40,17 +43,20 @@ class Measurement:
     peak_memory: int = 0
     failure: str = ""
 
-    def measured_seconds(self) -> float:
-        """Seconds that went into what is reported: calls, loading, first runs."""
-        loading = sum(start.load_seconds + start.first_run_seconds for start in self.loaded)
-        return loading + sum(sum(turn) for turn in self.rounds)
+    def loading_seconds(self) -> float:
+        """Seconds that went into what is reported of loading: every time, and the first run of the first."""
+        return sum(start.load_seconds for start in self.loaded) + sum(x.first_run_seconds for x in self.loaded[:1])
+
+    def calling_seconds(self) -> float:
+        """Seconds of the calls that are reported."""
+        return sum(sum(turn) for turn in self.rounds)
 
 
 @dataclass
 class Run:
     """Every contender's measurement by its name, and how long the whole of it took.
 
-    Rounds in which other work took cores from a contender were repeated, as many as were to be measured in all; those
+    Rounds in which other work took cores from a contender were repeated, up to REPEATED of those to be measured; those
     that counted nevertheless are `disturbed`.
     """
 
@@ -59,13 +65,17 @@ class Run:
     repeated: int = 0
     disturbed: int = 0
 
-    def measured_seconds(self) -> float:
-        return sum(item.measured_seconds() for item in self.measurements.values())
 
+def time_spent(runs: Sequence[Run]) -> dict[str, float]:
+    """How long it took, what of it went into reported calls and into reported loading, and the share of the rest.
 
-def overhead(runs: Sequence[Run]) -> float:
-    """The share of the time that went into nothing that is reported: processes, warming up, gaps, repeated rounds."""
-    return 1 - sum(run.measured_seconds() for run in runs) / sum(run.wall_seconds for run in runs)
+    The rest is starting processes with their imports, first runs after the first, warming up, gaps, repeated rounds.
+    """
+    items = [item for run in runs for item in run.measurements.values()]
+    wall = sum(run.wall_seconds for run in runs)
+    calling = sum(item.calling_seconds() for item in items)
+    loading = sum(item.loading_seconds() for item in items)
+    return {"wall_s": wall, "calling_s": calling, "loading_s": loading, "overhead": 1 - (calling + loading) / wall}
 
 
 def settings(params: Params, cores: int) -> list[tuple[int, int]]:
@@ -93,19 +103,20 @@ def check_settings(params: Params, spec: Spec, cores: int) -> None:
             )
 
 
-def measure(entries: list[Contender], batches: list[Arrays], params: Benchmark) -> Run:
+def measure(entries: list[Contender], batches: list[Arrays], params: Benchmark, keep_memory: bool = True) -> Run:
     """Start all contenders `params.starts` times, with `params.rounds` rounds each time.
 
     A process may be faster or slower than the next one of the same code for as long as it lives, which rounds within
-    it would not show. A contender that fails is left out from there on, and its measurement says why. Raises
-    BenchmarkError if all of them fail, or if there are none.
+    it would not show. Without `keep_memory`, memory is handled as in production, and not as turns.KEEP_MEMORY says;
+    PyTorch then differs more from start to start. A contender that fails is left out from there on, and its measurement
+    says why. Raises BenchmarkError if all of them fail, or if there are none.
     """
     if not entries:
         raise BenchmarkError("there is nothing to time: run the stages that make the variants, with `dvc repro`")
     begin = time.perf_counter()
     random = np.random.default_rng(params.seed)
     run = Run({entry.name: Measurement() for entry in entries})
-    with worker_environment():
+    with worker_environment(keep_memory):
         for _ in range(params.starts):
             left = [entry for entry in entries if not run.measurements[entry.name].failure]
             measure_start(left, batches, params, random, run)
@@ -150,7 +161,7 @@ def measure_start(
                 time.sleep(params.settle_seconds)
                 turns[name] = ask(name, "turn", params.turn_seconds)
             disturbed = any(turn and turn.disturbed for turn in turns.values())
-            if disturbed and repeats < params.rounds:
+            if disturbed and repeats < params.rounds * REPEATED:
                 repeats += 1
                 continue
             rounds += 1
@@ -174,8 +185,7 @@ def benchmark_metrics(runs: dict[tuple[int, int], Run], params: Benchmark) -> di
         "rounds": params.starts * params.rounds,
         "repeated_rounds": sum(run.repeated for run in runs.values()),
         "disturbed_rounds": sum(run.disturbed for run in runs.values()),
-        "wall_s": sum(run.wall_seconds for run in runs.values()),
-        "overhead": overhead(list(runs.values())),
+        **time_spent(list(runs.values())),
         **figures.pop((batch, threads)),
         "settings": {f"batch_{key[0]}_threads_{key[1]}": found for key, found in figures.items()},
     }
@@ -186,8 +196,10 @@ def metrics(run: Run, batch: int, params: Benchmark) -> dict[str, dict[str, Any]
 
     Speed-ups are over BASE and over COMPILED, and None where one of the two could not be measured.
     """
+    alike = no_differences(run, params)
     return {
         name: contender_metrics(item, batch)
+        | {"no_difference_from": ", ".join(alike[name])}
         | speedups("speedup_vs_eager", "speedup", run.measurements.get(BASE), item, params)
         | speedups("speedup_vs_compile", "speedup_vs_compile", run.measurements.get(COMPILED), item, params)
         for name, item in run.measurements.items()
@@ -209,6 +221,18 @@ def contender_metrics(item: Measurement, batch: int) -> dict[str, Any]:
         "first_run_ms": item.loaded[0].first_run_seconds * 1e3 if ok else None,
         "peak_memory_mb": item.peak_memory / 1e6 if ok else None,
     }
+
+
+def no_differences(run: Run, params: Benchmark) -> dict[str, list[str]]:
+    """For every contender the others whose speed-up over it has an interval that holds 1."""
+    alike: dict[str, list[str]] = {name: [] for name in run.measurements}
+    for one, other in itertools.combinations(run.measurements, 2):
+        found = speedups("s", "s", run.measurements[one], run.measurements[other], params)
+        low, high = found["s_low"], found["s_high"]
+        if low is not None and high is not None and no_difference(low, high):
+            alike[one].append(other)
+            alike[other].append(one)
+    return alike
 
 
 def speedups(

@@ -4,6 +4,7 @@ Each kind is prepared in two steps, so that imports are no part of the time to l
 and returns a function that loads the contender. Only a torch contender imports torch.
 """
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from onnx_release.model_data import load_module
 from onnx_release.params import Runtime
 from onnx_release.spec import Spec
 from onnx_release.variants import ON_OPENVINO, variant_files
@@ -39,7 +41,7 @@ TORCH: tuple[Kind, ...] = ("torch_eager", "torch_channels_last", "torch_compile"
 class Contender:
     """What to time. `target` is the model's folder for PyTorch, and otherwise a file.
 
-    All run on `runtime.intra_threads` threads; PyTorch on `device`, "cpu" or "cuda".
+    All run on `runtime.intra_threads` threads; PyTorch on `device`, "cpu" or "cuda:0" with the number of a GPU.
     """
 
     name: str
@@ -88,6 +90,9 @@ def prepare(contender: Contender) -> Callable[[], Ready]:
 
 def prepare_onnx(contender: Contender) -> Callable[[], Ready]:
     from onnx_release.onnx_model import OnnxModel
+    from onnx_release.session import find_libraries
+
+    find_libraries(contender.runtime)
 
     def load() -> Ready:
         model = OnnxModel(Path(contender.target), contender.spec, contender.runtime)
@@ -117,6 +122,9 @@ def prepare_torch(contender: Contender) -> Callable[[], Ready]:
 
     from onnx_release.network import load_network
 
+    load_module(contender.target, "network", ("build",))
+    if contender.kind == "torch_compile":
+        importlib.import_module("torch._dynamo")  # or torch.compile would import it
     assert contender.runtime.intra_threads is not None
     torch.set_num_threads(contender.runtime.intra_threads)
     device = torch.device(contender.device)
@@ -132,7 +140,7 @@ def prepare_torch(contender: Contender) -> Callable[[], Ready]:
             network = network.to(memory_format=torch.channels_last)
         if contender.kind == "torch_compile":
             network = torch.compile(network)
-        autocast = torch.autocast(contender.device, torch.float16, enabled=contender.kind == "torch_autocast")
+        autocast = torch.autocast(device.type, torch.float16, enabled=contender.kind == "torch_autocast")
 
         def call(batch: Arrays) -> list[np.ndarray]:
             with torch.inference_mode(), autocast:

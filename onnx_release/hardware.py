@@ -81,7 +81,10 @@ def machine_name(hardware: dict[str, Any]) -> str:
 
 
 def available_cores() -> int:
-    """The cores that this process may use: by its affinity, and by the CPU quota of its container, rounded up."""
+    """The cores that this process may use: by its affinity, and by the CPU quota of its container, rounded up.
+
+    LOKY_MAX_CPU_COUNT in the environment lowers it.
+    """
     return int(cpu_count())
 
 

@@ -14,13 +14,16 @@ REPEATS = 3
 
 
 def time_preparation(data: ModelData, raw: Path) -> dict[str, Any]:
-    """Median milliseconds, on one thread, of decode() and of preprocess() for an item of encoded().
+    """Median milliseconds of decode() and of preprocess() for an item of encoded().
 
     A model whose data.py does not define encoded() and decode() has no raw items: both figures are None.
     """
+    none = {"decode_ms": None, "preprocess_ms": None, "raw_items": 0}
     if not hasattr(data, "encoded") or not hasattr(data, "decode"):
-        return {"decode_ms": None, "preprocess_ms": None, "raw_items": 0}
+        return none
     contents = list(data.encoded(raw))
+    if not contents:
+        return none
     items = [data.decode(content) for content in contents]
     return {
         "decode_ms": median_ms(data.decode, contents),

@@ -15,7 +15,7 @@ from onnx_release.metrics import METRICS
 from onnx_release.params import Budget, Params
 from onnx_release.paths import HARDWARE, PIPELINE_BENCHMARK, PLOTS, variant_model
 from onnx_release.paths import METRICS as METRICS_FOLDER
-from onnx_release.text import number, percent
+from onnx_release.text import no_difference, number, percent, speedup_cell
 from onnx_release.variants import BASE, COMPILED, VARIANTS
 
 # Layers in the chart of what adds error, and nodes in that of what takes time.
@@ -135,8 +135,7 @@ def describe_speedups(timing: dict[str, Any]) -> list[str]:
 
 
 def describe_speedup(speedup: float, low: float, high: float, name: str) -> str:
-    """An interval that holds 1 is no difference."""
-    if low <= 1 <= high:
+    if no_difference(low, high):
         return f"as fast (no difference) as {name}"
     return f"{speedup:.2f} times as fast as {name}"
 
@@ -259,4 +258,5 @@ def environment(autoescape: bool) -> Environment:
         keep_trailing_newline=True,
     )
     made.filters |= {"number": number, "percent": percent}
+    made.globals |= {"no_difference": no_difference, "speedup_cell": speedup_cell}
     return made

@@ -1,6 +1,7 @@
 """Open and run an ONNX model with ONNX Runtime, with settings of its own or, inside the pipeline, on the CPU."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,16 @@ def open_with(model: Path, runtime: Runtime, profile: Path | None = None) -> Ope
         return open_on(model, runtime, CUDA, profile)
     except (ProviderError, GraphError) as error:
         return replace(open_on(model, runtime, CPU, profile), note=f"the GPU is not used: {error}")
+
+
+def find_libraries(runtime: Runtime) -> None:
+    """Look for GPUs and load the provider's libraries, so that the first session does not wait for them.
+
+    What is missing is no error before a session is opened.
+    """
+    if runtime.provider != "cpu" and (runtime.provider != "auto" or gpus()):
+        with suppress(ProviderError):
+            check_provider(PROVIDERS.get(runtime.provider, CUDA))
 
 
 def open_on(model: Path, runtime: Runtime, provider: str, profile: Path | None = None) -> Opened:

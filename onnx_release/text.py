@@ -16,6 +16,11 @@ def percent(value: float | None) -> str:
     return f"{value * 100:.1f} %"
 
 
+def no_difference(low: float, high: float) -> bool:
+    """Whether the interval of a speed-up leaves open which of the two is faster."""
+    return low <= 1 <= high
+
+
 def speedup_cell(speedup: float | None, low: float | None, high: float | None) -> str:
     """The speed-up with its interval; the base of it has none."""
     if speedup is None or low is None or high is None:
@@ -23,7 +28,7 @@ def speedup_cell(speedup: float | None, low: float | None, high: float | None) -
     if low == high:
         return number(speedup)
     interval = f"[{number(low)}, {number(high)}]"
-    return f"no difference {interval}" if low <= 1 <= high else f"{number(speedup)} {interval}"
+    return f"no difference {interval}" if no_difference(low, high) else f"{number(speedup)} {interval}"
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

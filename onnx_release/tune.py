@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count, takewhile
 from typing import Any
 
 from onnx_release.benchmark import measure, round_medians
@@ -26,55 +27,72 @@ class Trial:
     kept: bool
     failure: str = ""
 
-    @property
-    def name(self) -> str:
-        return f"{self.key}_{self.value}".lower()
+
+@dataclass(frozen=True)
+class Tuned:
+    """The settings to release with, every trial, and the names of the changes that there was no time for.
+
+    `failure` says why the model could not be measured as it is, in which case the settings are as they were.
+    """
+
+    runtime: Runtime
+    trials: list[Trial]
+    untried: list[str]
+    failure: str = ""
 
 
 def changes(runtime: Runtime, cores: int) -> Iterator[tuple[str, Any]]:
-    """The settings to try: powers of two below the cores, and the other value of every switch."""
-    threads = 1
-    while threads < cores:
-        if threads != runtime.intra_threads:
+    """The settings to try: powers of two below the cores, all of them, and the other value of every switch."""
+    powers = takewhile(lambda threads: threads < cores, (2**exponent for exponent in count()))
+    for threads in (*powers, cores):
+        if threads != (runtime.intra_threads or cores):
             yield "intra_threads", threads
-        threads *= 2
     for key in ("spinning", "arena", "memory_pattern"):
         yield key, not getattr(runtime, key)
     yield "execution_mode", "parallel" if runtime.execution_mode == "sequential" else "sequential"
 
 
-def tune(
-    entry: Contender, batches: list[Arrays], params: Benchmark, seconds: float | None, cores: int
-) -> tuple[Runtime, list[Trial], list[str]]:
-    """The settings to release `entry` with, every trial, and the names of those that `seconds` left no time for.
+def tune(entry: Contender, batches: list[Arrays], params: Benchmark, seconds: float | None, cores: int) -> Tuned:
+    """Try the changes one by one, for at most `seconds`; None tries nothing.
 
-    A setting is kept only if the whole interval of its speed-up is above 1. Raises BenchmarkError if the model cannot
-    be measured as it is. None for `seconds` tries nothing.
+    A setting is kept only if the whole interval of its speed-up is above 1.
     """
     if seconds is None:
-        return entry.runtime, [], []
-    runtime, trials, untried = entry.runtime, [], []
+        return Tuned(entry.runtime, [], [])
+    runtime = entry.runtime
+    trials: list[Trial] = []
+    untried: list[str] = []
     begin, longest = time.perf_counter(), 0.0
     for key, value in changes(runtime, cores):
         start = time.perf_counter()
-        if start - begin + longest > seconds:
-            untried.append(Trial(key, value, None, None, None, False).name)
+        left = seconds - (start - begin)
+        if left <= longest:
+            untried.append(trial_name(key, value))
             continue
-        trial = compare(entry, runtime, (key, value), batches, params)
+        limited = params.model_copy(update={"timeout_seconds": min(params.timeout_seconds, left)})
+        try:
+            trial = compare(entry, runtime, (key, value), batches, limited)
+        except BenchmarkError as error:
+            return Tuned(entry.runtime, [replace(trial, kept=False) for trial in trials], untried, str(error))
         trials.append(trial)
         if trial.kept:
             runtime = runtime.model_copy(update={key: value})
         longest = max(longest, time.perf_counter() - start)
-    return runtime, trials, untried
+    return Tuned(runtime, trials, untried)
 
 
 def compare(
     entry: Contender, runtime: Runtime, change: tuple[str, Any], batches: list[Arrays], params: Benchmark
 ) -> Trial:
-    """The model as `runtime` says against the same with one setting changed, in one run of the harness."""
+    """The model as `runtime` says against the same with one setting changed, in one run of the harness.
+
+    Memory is handled as it is where the release runs, since that is what the arena is for. Raises BenchmarkError if
+    the model cannot be measured as `runtime` says.
+    """
     key, value = change
     pair = {NOW: runtime, TRIED: runtime.model_copy(update={key: value})}
-    found = measure([replace(entry, name=name, runtime=item) for name, item in pair.items()], batches, params)
+    entries = [replace(entry, name=name, runtime=item) for name, item in pair.items()]
+    found = measure(entries, batches, params, keep_memory=False)
     now, tried = (round_medians(found.measurements[name]) for name in pair)
     if now is None:
         raise BenchmarkError(f"{entry.name} cannot be measured: {found.measurements[NOW].failure}")
@@ -84,20 +102,25 @@ def compare(
     return Trial(key, value, speedup, low, high, kept=low > 1)
 
 
-def tune_metrics(variant: str, trials: list[Trial], untried: list[str]) -> dict[str, Any]:
+def tune_metrics(variant: str, tuned: Tuned) -> dict[str, Any]:
     """metrics/tune.json."""
     return {
         "variant": variant,
-        "kept": ", ".join(trial.name for trial in trials if trial.kept),
-        "untried": ", ".join(untried),
+        "failure": tuned.failure,
+        "kept": ", ".join(trial_name(trial.key, trial.value) for trial in tuned.trials if trial.kept),
+        "untried": ", ".join(tuned.untried),
         "trials": {
-            trial.name: {
+            trial_name(trial.key, trial.value): {
                 "speedup": trial.speedup,
                 "speedup_low": trial.low,
                 "speedup_high": trial.high,
                 "kept": trial.kept,
                 "failure": trial.failure,
             }
-            for trial in trials
+            for trial in tuned.trials
         },
     }
+
+
+def trial_name(key: str, value: Any) -> str:
+    return f"{key}_{value}".lower()

@@ -61,11 +61,11 @@ class Turn:
 
 
 @contextmanager
-def worker_environment() -> Iterator[None]:
+def worker_environment(keep_memory: bool) -> Iterator[None]:
     """What the processes started within inherit: see KEEP_MEMORY; and torch.compile's cache starts out empty."""
     before = dict(os.environ)
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.environ |= {**KEEP_MEMORY, "TORCHINDUCTOR_CACHE_DIR": folder}
+        os.environ |= {**(KEEP_MEMORY if keep_memory else {}), "TORCHINDUCTOR_CACHE_DIR": folder}
         try:
             yield
         finally:
@@ -135,7 +135,7 @@ class Worker:
                 raise BenchmarkError(f"it gave no answer within {self.timeout:g} s (benchmark.timeout_seconds)")
             value = self.pipe.recv()
         except (EOFError, OSError) as cause:
-            self.process.join()
+            self.process.join(END_SECONDS)
             raise BenchmarkError(describe_death(self.process.exitcode)) from cause
         if isinstance(value, Exception):
             raise BenchmarkError(str(value)) from value
@@ -145,7 +145,9 @@ class Worker:
 def describe_death(exit_code: int | None) -> str:
     if exit_code == -9:
         return "it was killed (signal 9), which is what Linux does when memory runs out"
-    if exit_code is not None and exit_code < 0:
+    if exit_code is None:
+        return "it has closed its pipe and goes on"
+    if exit_code < 0:
         return f"it crashed with signal {-exit_code}"
     return f"it ended with exit code {exit_code}"
 
@@ -182,7 +184,8 @@ def serve(contender: Contender, batches: list[Arrays], pipe: Connection) -> None
             else:
                 return
     except Exception as error:  # all of it goes to the parent, which puts it into the contender's row
-        pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
+        with suppress(OSError):  # unless that has ended first
+            pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 class Turns:

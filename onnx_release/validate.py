@@ -16,6 +16,7 @@ from onnx_release.paths import REFERENCE_CASES, REFERENCE_SAMPLES
 from onnx_release.samples import NO_LABEL, SampleFile, sample_key, with_batch_axis, without_batch_axis
 from onnx_release.spec import Spec
 from onnx_release.statistics import grouped_interval
+from onnx_release.variants import REDUCED
 
 Arrays = dict[str, np.ndarray]
 
@@ -155,6 +156,11 @@ def summary(comparisons: dict[str, Comparison], spec: Spec, params: Validate) ->
             for name, item in comparisons.items()
         },
     }
+
+
+def budget_of(variant: str, budget: Budget) -> Budget | None:
+    """The budget that the variant must keep within; None for one in float32, whose bound is PyTorch's own rounding."""
+    return budget if variant in REDUCED else None
 
 
 def describe_failure(name: str, item: Comparison, params: Validate) -> str:

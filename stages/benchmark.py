@@ -11,7 +11,7 @@ from onnx_release.model_data import load_data
 from onnx_release.params import load_params
 from onnx_release.paths import EVALUATION, HARDWARE, METRICS, PLOTS, PROVIDER, RAW
 from onnx_release.preparation import time_preparation
-from onnx_release.providers import CPU
+from onnx_release.providers import CPU, device_id
 from onnx_release.runtime import load_runtime
 from onnx_release.samples import SampleFile, real_batches
 from onnx_release.spec import load_spec
@@ -23,7 +23,8 @@ def main() -> None:
     hardware, provider = read_json(HARDWARE), read_json(PROVIDER)
     check_settings(params, spec, hardware["cores"])
     raw, samples = RAW / params.model, SampleFile(EVALUATION)
-    device = "cpu" if provider["provider"] == CPU else "cuda"
+    on_gpu = provider["provider"] != CPU
+    device = f"cuda:{device_id(provider['provider'], params.runtime)}" if on_gpu else "cpu"
     runs = {}
     for batch, threads in settings(params, hardware["cores"]):
         runtime = load_runtime(params.runtime).model_copy(update={"intra_threads": threads})
@@ -37,7 +38,7 @@ def main() -> None:
             "machine": machine_name(hardware),
             "provider": provider["provider"],
             "provider_note": provider["note"],
-            "copies": "none" if device == "cpu" else "included",
+            "copies": "included" if on_gpu else "none",
             "preparation": time_preparation(load_data(params.model), raw),
             **benchmark_metrics(runs, params.benchmark),
         },

@@ -20,10 +20,10 @@ def main() -> None:
         variant, "onnx", str(variant_model(variant)), RAW / params.model, spec, load_runtime(params.runtime)
     )
     cores = read_json(HARDWARE)["cores"]
-    runtime, trials, untried = tune(entry, batches, params.benchmark, params.tune.seconds, cores)
+    tuned = tune(entry, batches, params.benchmark, params.tune.seconds, cores)
     with replacing_folder(TUNED.parent) as partial:
-        write_json(partial / TUNED.name, runtime.model_dump())
-    write_json(METRICS / "tune.json", tune_metrics(variant, trials, untried))
+        write_json(partial / TUNED.name, tuned.runtime.model_dump())
+    write_json(METRICS / "tune.json", tune_metrics(variant, tuned))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from onnx_release.paths import EVALUATION, METRICS, PLOTS, variant_model
 from onnx_release.runtime import load_runtime
 from onnx_release.samples import SampleFile
 from onnx_release.spec import load_spec
-from onnx_release.validate import validate
-from onnx_release.variants import REDUCED, VARIANTS
+from onnx_release.validate import budget_of, validate
+from onnx_release.variants import VARIANTS
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
         load_data(params.model),
         SampleFile(EVALUATION),
         params.validate_,
-        params.budget if variant in REDUCED else None,
+        budget_of(variant, params.budget),
     )
     with replacing(PLOTS / "validate" / f"{variant}.csv") as partial:
         pd.DataFrame(rows).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")

@@ -30,10 +30,11 @@ def endless_for_zeros() -> list[NodeProto]:
 
 
 def insatiable() -> list[NodeProto]:
-    """A value of 2**46 * 3 elements, which no machine has the memory for."""
-    shape = helper.make_tensor("", TensorProto.INT64, [3], [2**45, 2, 3])
+    """A value of 2**45 times x, which no machine has the memory for."""
     return [
-        helper.make_node("Constant", [], ["shape"], value=shape),
+        helper.make_node("Constant", [], ["many"], value=helper.make_tensor("", TensorProto.INT64, [1], [2**45])),
+        helper.make_node("Shape", ["x"], ["size"]),
+        helper.make_node("Concat", ["many", "size"], ["shape"], axis=0),
         helper.make_node("Expand", ["x", "shape"], ["large"]),
         helper.make_node("Constant", [], ["first"], value=helper.make_tensor("", TensorProto.INT64, [1], [0])),
         helper.make_node("ReduceMin", ["large", "first"], ["y"], keepdims=0),

@@ -20,9 +20,9 @@ from onnx_release.benchmark import (
     latency_rows,
     measure,
     metrics,
-    overhead,
     settings,
     speedups,
+    time_spent,
 )
 from onnx_release.contenders import Contender, all_contenders, onnx_contenders
 from onnx_release.errors import BenchmarkError, ParameterError
@@ -62,8 +62,9 @@ def test_every_contender_has_a_turn_in_each_round_of_each_start(contender):
         assert all(turn and min(turn) > 0 for turn in item.rounds)
         assert len(item.loaded) == 2
         assert item.peak_memory > 10e6  # a Python process with numpy is more
-    assert 0 < overhead([run]) < 1
-    assert run.wall_seconds > run.measured_seconds()
+    spent = time_spent([run])
+    assert 0 < spent["overhead"] < 1
+    assert spent["wall_s"] > spent["calling_s"] + spent["loading_s"] > spent["calling_s"] > 0
 
 
 def test_what_fails_has_a_row_that_says_so_and_the_others_are_measured(contender, tmp_path):
@@ -79,8 +80,8 @@ def test_what_fails_has_a_row_that_says_so_and_the_others_are_measured(contender
     assert "gone.onnx" in figures["gone"]["failure"]
     assert figures["nan"]["failure"] == "ValueError: the outputs hold NaN"
     for name in ("gone", "nan"):
-        numbers = {key: value for key, value in figures[name].items() if key not in ("failure", "latency_ms")}
-        assert set(numbers.values()) == {None, 0}  # no samples
+        texts = ("failure", "no_difference_from", "latency_ms")
+        assert {value for key, value in figures[name].items() if key not in texts} == {None, 0}  # no samples
         assert set(figures[name]["latency_ms"].values()) == {None}
     assert figures["a"]["failure"] == ""
     assert (figures["a"]["provider"], figures["a"]["provider_note"]) == ("CPUExecutionProvider", "")
@@ -157,7 +158,7 @@ def test_what_cannot_be_timed_is_refused(contender, monkeypatch, section, change
 
 @pytest.mark.parametrize(
     ("quiet_after", "repeated", "counted"),
-    [(0, 0, 0), (3, 3, 0), (100, 5, 5)],  # never disturbed; three rounds; always, where as many are repeated as count
+    [(0, 0, 0), (2, 2, 0), (100, 3, 5)],  # never disturbed; two rounds; always, where half as many are repeated
 )
 def test_disturbed_rounds_are_taken_again_up_to_a_limit(contender, monkeypatch, quiet_after, repeated, counted):
     asked = Worker.ask
@@ -219,6 +220,21 @@ def test_speed_ups_are_over_eager_and_over_compile():
     assert figures["torch_eager"]["speedup_vs_compile"] == pytest.approx(0.5)
 
 
+def test_contenders_whose_interval_holds_1_are_named():
+    ratios = [1.0, 1.1, 0.9, 1.05, 0.95]
+    run = Run(
+        {
+            "torch_eager": done([[0.008 * ratio] for ratio in ratios]),
+            "a": done([[0.001]] * 5),
+            "b": done([[0.001 * ratio] for ratio in ratios]),
+            "c": Measurement(failure="it hangs"),
+        },
+        1.0,
+    )
+    found = {name: item["no_difference_from"] for name, item in metrics(run, 1, PARAMS).items()}
+    assert found == {"torch_eager": "", "a": "b", "b": "a", "c": ""}
+
+
 def test_a_high_percentile_needs_enough_samples():
     turn = (np.arange(1000) / 1e3).tolist()
     figures = contender_metrics(done([turn]), 1)["latency_ms"]
@@ -230,10 +246,12 @@ def test_a_high_percentile_needs_enough_samples():
     assert contender_metrics(done([turn[:199]]), 1)["latency_ms"]["p95"] is None
 
 
-def test_the_overhead_is_what_is_not_measured():
-    run = Run({"a": done([[1.0, 2.0], [1.0]], load=0.5, first=0.5)}, wall_seconds=10.0)
-    assert overhead([run]) == pytest.approx(0.5)
-    assert overhead([run, Run({"a": done([[14.0]], load=0.5, first=0.5)}, 30.0)]) == pytest.approx(0.5)
+def test_the_overhead_is_the_time_of_what_is_not_reported():
+    loaded = [Loaded(0.25, 0.5), Loaded(0.25, 9.0)]  # the second first run is no result
+    one = Run({"a": Measurement(loaded, [[1.0, 2.0], [1.0]], 1)}, wall_seconds=20.0)
+    assert time_spent([one]) == pytest.approx({"wall_s": 20, "calling_s": 4, "loading_s": 1, "overhead": 0.75})
+    two = Run({"a": done([[14.0]], load=0.5, first=0.5)}, 20.0)
+    assert time_spent([one, two]) == pytest.approx({"wall_s": 40, "calling_s": 18, "loading_s": 2, "overhead": 0.5})
 
 
 def test_every_pair_of_a_batch_and_a_thread_count_is_measured_once(monkeypatch):

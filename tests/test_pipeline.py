@@ -47,8 +47,16 @@ def test_params_are_the_sections_that_the_script_reads(stage):
         text += (ROOT / "onnx_release/report.py").read_text()
         text += "".join(path.read_text() for path in (ROOT / "onnx_release/templates").iterdir())
     sections = {(field.alias or name) for name, field in Params.model_fields.items()}
-    read = {name.rstrip("_") for name in re.findall(r"(?:params|load_params\(\))\.(\w+)", text)}
-    assert set(STAGES[stage].get("params", [])) == read & sections
+    read = re.findall(r"(?:params|load_params\(\))\.(\w+)(?:\.(\w+))?", text)
+    keys: dict[str, set[str]] = {section.rstrip("_"): set() for section, _ in read}
+    for section, key in read:
+        keys[section.rstrip("_")].add(key)
+    declared = STAGES[stage].get("params", [])
+    assert {name.split(".")[0] for name in declared} == keys.keys() & sections
+    # A single value of a section is enough where nothing else of it is read.
+    for name in declared:
+        section, _, key = name.partition(".")
+        assert not key or keys[section] == {key}
 
 
 @pytest.mark.parametrize("stage", STAGES)

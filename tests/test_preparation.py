@@ -14,6 +14,10 @@ def test_without_raw_items_there_is_nothing_to_time(tmp_path):
     assert time_preparation(digits, tmp_path) == {"decode_ms": None, "preprocess_ms": None, "raw_items": 0}
 
 
+def test_a_folder_without_items_has_nothing_to_time(tmp_path):
+    assert time_preparation(photographs, tmp_path)["decode_ms"] is None
+
+
 def test_every_item_is_decoded_and_preprocessed():
     seen = []
 

@@ -38,6 +38,7 @@ def timing(speedup, low, high):
         "speedup_vs_compile": speedup and speedup / 2,
         "speedup_vs_compile_low": low and low / 2,
         "speedup_vs_compile_high": high and high / 2,
+        "no_difference_from": "",
         "load_ms": 50.0,
         "first_run_ms": 4.0,
         "peak_memory_mb": 170.0,
@@ -121,7 +122,7 @@ def make(monkeypatch):
                 **{"quantized_nodes": 60, "fused_nodes": 59, "unfused": "node_mean (ReduceMean): no kernel"},
                 **{"float_layers": "node_first", "budget_met": True, "budget_failure": "", **static},
             },
-            tune=tune or {"variant": "fp32", "kept": "", "untried": "", "trials": {}},
+            tune=tune or {"variant": "fp32", "failure": "", "kept": "", "untried": "", "trials": {}},
             optimize={
                 **{"variant": "fp32", "onnxruntime": "1.31.1", "nodes_before": 298, "nodes": 69},
                 **{"load_ms_before": 14.9, "load_ms": 5.8, "speedup_low": 2.4, "speedup_high": 2.6},
@@ -192,7 +193,9 @@ def test_an_interval_that_holds_1_is_no_difference(make):
     results = make(row("export"), row("fp32", speedup=(1.02, 0.97, 1.05)))
     assert "as fast (no difference) as PyTorch eager" in results.verdict
     assert "no difference: 0.97 to 1.05" in render_html(results)
-    assert "1.02 [0.97, 1.05] no difference" in render_markdown(results)
+    assert "<b>no difference</b>in speed from PyTorch eager" in render_html(results)
+    assert "no difference [0.97, 1.05]" in render_markdown(results)
+    assert "<b>3×</b>as fast as PyTorch eager" in render_html(make(row("export"), row("fp32")))
     assert "no difference:" not in render_html(make(row("export"), row("fp32")))
 
 
@@ -317,11 +320,21 @@ def test_tried_settings_are_on_the_page(make, kept, says):
     trial = {"speedup": 1.1, "speedup_low": 1.05, "speedup_high": 1.15, "kept": bool(kept), "failure": ""}
     failed = {**dict.fromkeys(trial), "kept": False, "failure": "it crashed"}
     trials = {"arena_false": trial, "execution_mode_parallel": failed}
-    tune = {"variant": "fp32", "kept": kept, "untried": "memory_pattern_false", "trials": trials}
+    tune = {"variant": "fp32", "failure": "", "kept": kept, "untried": "memory_pattern_false", "trials": trials}
     page = render_html(make(row("export"), row("fp32"), tune=tune))
     assert says in page
     assert "No time was left for memory_pattern_false" in page
     assert "did not run: it crashed" in page
+    failed_tune = {**tune, "failure": "fp32 cannot be measured"}
+    assert "left as they are: fp32 cannot be measured" in render_html(
+        make(row("export"), row("fp32"), tune=failed_tune)
+    )
+
+
+def test_variants_that_no_difference_sets_apart_are_named_on_the_page(make):
+    alike = {**timing(3.0, 2.8, 3.2), "no_difference_from": "export, fp16"}
+    page = render_html(make(row("export"), {**row("fp32"), "timing": alike}))
+    assert "no difference from export, fp16" in page
 
 
 def test_where_the_time_goes_is_on_the_page(make):

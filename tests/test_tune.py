@@ -8,9 +8,8 @@ import pytest
 from onnx_release import tune as module
 from onnx_release.benchmark import Measurement, Run
 from onnx_release.contenders import Contender
-from onnx_release.errors import BenchmarkError
 from onnx_release.params import Benchmark, Runtime
-from onnx_release.tune import NOW, TRIED, changes, tune, tune_metrics
+from onnx_release.tune import NOW, TRIED, Tuned, changes, tune, tune_metrics
 
 PARAMS = Benchmark(
     batches=[1], threads=[None], starts=3, rounds=5, turn_seconds=0.01, settle_seconds=0, timeout_seconds=60, seed=0,
@@ -31,7 +30,8 @@ def measured(monkeypatch):
     def put(speed):
         seen = []
 
-        def measure(entries, batches, params):
+        def measure(entries, batches, params, keep_memory):
+            assert not keep_memory  # as the release runs
             assert [entry.name for entry in entries] == [NOW, TRIED]
             seen.append(tuple(entry.runtime for entry in entries))
             found = {}
@@ -64,6 +64,7 @@ def test_powers_of_two_of_the_cores_and_every_switch_are_tried():
 def test_a_setting_is_tried_the_other_way_round_than_it_is():
     runtime = Runtime(intra_threads=1, spinning=False, arena=False, memory_pattern=False, execution_mode="parallel")
     assert list(changes(runtime, cores=2)) == [
+        ("intra_threads", 2),
         ("spinning", True),
         ("arena", True),
         ("memory_pattern", True),
@@ -71,48 +72,82 @@ def test_a_setting_is_tried_the_other_way_round_than_it_is():
     ]
 
 
+def test_a_number_of_threads_is_held_against_all_cores_and_other_powers_of_two():
+    found = list(changes(Runtime(intra_threads=4), cores=6))
+    assert [value for key, value in found if key == "intra_threads"] == [1, 2, 6]
+
+
 def test_what_is_faster_is_kept_and_the_next_is_tried_on_top_of_it(entry, measured):
     seen = measured(lambda runtime: (1.0 if runtime.arena else 0.5) * (1.0 if runtime.spinning else 1.2))
-    runtime, trials, untried = tune(entry, [], PARAMS, seconds=1e9, cores=2)
-    assert runtime == Runtime(provider="cpu", arena=False)
-    assert [trial.name for trial in trials if trial.kept] == ["arena_false"]
-    assert untried == []
+    tuned = tune(entry, [], PARAMS, seconds=1e9, cores=2)
+    assert tuned.runtime == Runtime(provider="cpu", arena=False)
+    assert [(trial.key, trial.value) for trial in tuned.trials if trial.kept] == [("arena", False)]
+    assert tuned.untried == []
     now, tried = seen[3]  # after intra_threads, spinning and arena
-    assert now == runtime
-    assert tried == runtime.model_copy(update={"memory_pattern": False})
+    assert now == tuned.runtime
+    assert tried == tuned.runtime.model_copy(update={"memory_pattern": False})
 
 
 def test_no_difference_is_not_kept(entry, measured):
     measured(lambda runtime: 1.0)
-    runtime, trials, _ = tune(entry, [], PARAMS, seconds=1e9, cores=2)
-    assert runtime == entry.runtime
-    assert not any(trial.kept for trial in trials)
-    assert [(trial.speedup, trial.low, trial.high) for trial in trials] == [(1.0, 1.0, 1.0)] * 5
+    tuned = tune(entry, [], PARAMS, seconds=1e9, cores=2)
+    assert tuned.runtime == entry.runtime
+    assert not any(trial.kept for trial in tuned.trials)
+    assert [(trial.speedup, trial.low, trial.high) for trial in tuned.trials] == [(1.0, 1.0, 1.0)] * 5
 
 
 def test_a_setting_that_does_not_run_is_not_kept_and_says_why(entry, measured):
     measured(lambda runtime: "it crashed" if runtime.execution_mode == "parallel" else 1.0)
-    runtime, trials, _ = tune(entry, [], PARAMS, seconds=1e9, cores=2)
-    assert runtime.execution_mode == "sequential"
-    assert (trials[-1].name, trials[-1].failure) == ("execution_mode_parallel", "it crashed")
+    tuned = tune(entry, [], PARAMS, seconds=1e9, cores=2)
+    assert tuned.runtime.execution_mode == "sequential"
+    assert (tuned.trials[-1].key, tuned.trials[-1].failure) == ("execution_mode", "it crashed")
 
 
-def test_a_model_that_does_not_run_as_it_is_is_an_error(entry, measured):
+def test_a_model_that_cannot_be_measured_as_it_is_stays_so_and_it_says_why(entry, measured):
     measured(lambda runtime: 1.0 if runtime.intra_threads else "it hangs")
-    with pytest.raises(BenchmarkError, match="fp32 cannot be measured: it hangs"):
-        tune(entry, [], PARAMS, seconds=1e9, cores=2)
+    tuned = tune(entry, [], PARAMS, seconds=1e9, cores=2)
+    assert tuned == Tuned(entry.runtime, [], [], "fp32 cannot be measured: it hangs")
+    assert tune_metrics("fp32", tuned)["failure"] == tuned.failure
+
+
+def test_what_was_kept_on_the_way_is_given_up_if_it_cannot_be_measured_again(entry, measured):
+    speeds = iter([1.0, 1.0, 1.0, 1.0, 1.0, 0.5])  # of two a trial: the third is kept
+
+    measured(lambda runtime: next(speeds, "it hangs"))
+    tuned = tune(entry, [], PARAMS, seconds=1e9, cores=2)
+    assert tuned.runtime == entry.runtime
+    assert tuned.failure == "fp32 cannot be measured: it hangs"
+    assert len(tuned.trials) == 3 and not any(trial.kept for trial in tuned.trials)
+
+
+def test_a_trial_that_hangs_does_not_outlast_the_time(entry, monkeypatch):
+    limits = []
+
+    def measure(entries, batches, params, keep_memory):
+        limits.append(params.timeout_seconds)
+        return Run({entry.name: Measurement(rounds=[[1.0]] * 15) for entry in entries}, 1.0)
+
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("onnx_release.tune.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr(module, "measure", measure)
+    tune(entry, [], PARAMS, seconds=65, cores=2)
+    assert limits == [55, 35, 15]  # of 60, which params has, and what is left of 65
 
 
 def test_no_time_leaves_everything_as_it_is_and_says_what_was_not_tried(entry, measured):
     seen = measured(lambda runtime: 1.0)
-    runtime, trials, untried = tune(entry, [], PARAMS, seconds=0, cores=2)
-    assert (runtime, trials, seen) == (entry.runtime, [], [])
-    assert untried == [f"{key}_{value}".lower() for key, value in changes(entry.runtime, 2)]
+    tuned = tune(entry, [], PARAMS, seconds=0, cores=2)
+    assert tuned == Tuned(
+        entry.runtime,
+        [],
+        ["intra_threads_1", "spinning_false", "arena_false", "memory_pattern_false", "execution_mode_parallel"],
+    )
+    assert seen == []
 
 
 def test_without_a_time_nothing_is_tried_and_nothing_is_said_to_be_missing(entry, measured):
     seen = measured(lambda runtime: 1.0)
-    assert tune(entry, [], PARAMS, seconds=None, cores=2) == (entry.runtime, [], [])
+    assert tune(entry, [], PARAMS, seconds=None, cores=2) == Tuned(entry.runtime, [], [])
     assert seen == []
 
 
@@ -120,10 +155,10 @@ def test_a_trial_that_would_not_end_in_time_is_not_begun(entry, measured, monkey
     clock = iter(range(0, 1000, 10))  # every look at the clock is ten seconds after the one before
     monkeypatch.setattr("onnx_release.tune.time.perf_counter", lambda: next(clock))
     measured(lambda runtime: 1.0)
-    _, trials, untried = tune(entry, [], PARAMS, seconds=45, cores=2)
+    tuned = tune(entry, [], PARAMS, seconds=45, cores=2)
     # Looks: begin 0; 10 to 20; 30 to 40; then 50 + 10 is too late.
-    assert [trial.name for trial in trials] == ["intra_threads_1", "spinning_false"]
-    assert len(untried) == 3
+    assert [(trial.key, trial.value) for trial in tuned.trials] == [("intra_threads", 1), ("spinning", False)]
+    assert len(tuned.untried) == 3
 
 
 def test_the_real_harness_compares_two_settings(save_graph, entry, tmp_path):
@@ -145,8 +180,7 @@ def test_the_real_harness_compares_two_settings(save_graph, entry, tmp_path):
 
 def test_the_metrics_name_what_was_kept(entry, measured):
     measured(lambda runtime: 1.0 if runtime.arena else 0.5)
-    _, trials, untried = tune(entry, [], PARAMS, seconds=1e9, cores=2)
-    found = tune_metrics("fp32", trials, untried)
+    found = tune_metrics("fp32", tune(entry, [], PARAMS, seconds=1e9, cores=2))
     assert (found["variant"], found["kept"], found["untried"]) == ("fp32", "arena_false", "")
     assert found["trials"]["arena_false"] == {
         "speedup": pytest.approx(2),

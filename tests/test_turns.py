@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -97,30 +98,55 @@ def test_a_model_that_hangs_is_given_up(contender):
         assert not worker.process.is_alive()
 
 
-@pytest.mark.parametrize(("signal", "says"), [(9, "killed .signal 9.*memory runs out"), (11, "crashed with signal 11")])
-def test_a_process_that_dies_is_described(contender, signal, says):
+@pytest.mark.parametrize(("number", "says"), [(9, "killed .signal 9.*memory runs out"), (11, "crashed with signal 11")])
+def test_a_process_that_dies_is_described(contender, number, says):
     with Worker(contender(), BATCHES, 60.0) as worker:
         worker.answer()
-        os.kill(worker.process.pid or 0, signal)
+        os.kill(worker.process.pid or 0, number)
         with pytest.raises(BenchmarkError, match=says):
             worker.ask("load")
 
 
 def test_an_exit_is_described():
     assert describe_death(7) == "it ended with exit code 7"
+    assert describe_death(None) == "it has closed its pipe and goes on"
 
 
-def test_nothing_is_left_of_a_worker(contender):
-    with Worker(contender(), BATCHES, 60.0) as worker:
+def deaf(contender, batches, pipe):
+    """In place of `serve`: a process that goes on without its pipe."""
+    pipe.close()
+    signal.pause()
+
+
+def test_a_process_that_has_closed_its_pipe_is_not_waited_for(contender, monkeypatch):
+    monkeypatch.setattr(turns, "serve", deaf)
+    monkeypatch.setattr(turns, "END_SECONDS", 0.1)
+    with Worker(contender(), BATCHES, 60.0) as worker, pytest.raises(BenchmarkError, match="closed its pipe"):
         worker.answer()
-        processes = [psutil.Process(worker.process.pid), *psutil.Process(worker.process.pid).children(recursive=True)]
+
+
+def starting_another(contender, batches, pipe):
+    """In place of `serve`: a process that starts one of its own, and says which."""
+    child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    pipe.send(child.pid)
+    pipe.recv()
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["at the end", "when it is stopped"])
+def test_nothing_is_left_of_a_worker_and_of_what_it_has_started(contender, monkeypatch, ends):
+    monkeypatch.setattr(turns, "serve", starting_another)
+    with Worker(contender(), BATCHES, 60.0) as worker:
+        processes = [psutil.Process(worker.process.pid), psutil.Process(worker.answer())]
+        if not ends:
+            worker.stop()
+    psutil.wait_procs(processes, timeout=60)
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
 
 def test_a_worker_keeps_the_memory_that_it_frees(contender, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "the user's")
     before = dict(os.environ)
-    with worker_environment(), Worker(contender(), BATCHES, 60.0) as worker:
+    with worker_environment(keep_memory=True), Worker(contender(), BATCHES, 60.0) as worker:
         worker.answer()
         environment = psutil.Process(worker.process.pid).environ()
     assert environment["MALLOC_TRIM_THRESHOLD_"] == "4294967296"

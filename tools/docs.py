@@ -161,10 +161,10 @@ def repeat(read: Read) -> str:
     rows = [
         [
             name,
-            *(f"{latency:.2f}" for latency in item["latency_ms"]),
-            *(f"{speedup:.2f}" for speedup in item["speedups"]),
-            f"[{item['interval'][0]:.2f}, {item['interval'][1]:.2f}]",
-            f"{item['change']:.1%}",
+            *(number(latency) for latency in item["latency_ms"]),
+            *(number(speedup) for speedup in item["speedups"]),
+            f"[{number(item['interval'][0])}, {number(item['interval'][1])}]",
+            percent(item["change"]),
         ]
         for name, item in found["contenders"].items()
     ]
@@ -177,13 +177,17 @@ def repeat(read: Read) -> str:
         "the first's interval",
         "change",
     ]
-    times = " and ".join(number(seconds) for seconds in found["wall_s"])
-    shares = " and ".join(f"{share:.0%}" for share in found["overhead"])
+    times = "; ".join(
+        f"{number(run['wall_s'])} s, of which {percent(run['calling_s'] / run['wall_s'])} were calls, "
+        f"{percent(run['loading_s'] / run['wall_s'])} loading and torch.compile's compilation, and "
+        f"{percent(run['overhead'])} the harness's own"
+        for run in found["runs"]
+    )
     openvino = f" with OpenVINO {found['openvino']} on the same files, in float32," if found["openvino"] else ""
     return (
         f"{table(header, rows)}\n\nThe whole benchmark of {found['model']} twice,{openvino} on an {found['machine']} "
-        f"(`python -m benchmarks.repeat`): {times} s, of which {shares} went into starting processes, warming up, gaps "
-        f"and repeated rounds. The largest change of a speed-up is {found['largest_change']:.1%}."
+        f"(`python -m benchmarks.repeat`). The largest change of a speed-up is {percent(found['largest_change'])}. "
+        f"The runs took {times}."
     )
 
 

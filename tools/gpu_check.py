@@ -33,8 +33,7 @@ from onnx_release.runtime import find_provider
 from onnx_release.samples import SampleFile, real_batches
 from onnx_release.spec import Spec, load_spec
 from onnx_release.text import number, percent, speedup_cell, table
-from onnx_release.validate import validate
-from onnx_release.variants import REDUCED
+from onnx_release.validate import budget_of, validate
 
 GPU_CHECK = Path("benchmarks/gpu.json")
 # int8_dynamic is for CPUs.
@@ -173,7 +172,7 @@ def validated(variant: str, provider: str, params: Params) -> Verdict:
         load_data(params.model),
         SampleFile(EVALUATION),
         params.validate_,
-        params.budget if variant in REDUCED else None,
+        budget_of(variant, params.budget),
     )
     return Verdict(
         variant,
