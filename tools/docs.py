@@ -183,11 +183,12 @@ def repeat(read: Read) -> str:
         f"{percent(run['overhead'])} the harness's own"
         for run in found["runs"]
     )
+    eager = found["contenders"][BASE]["latency_ms"]
     openvino = f" with OpenVINO {found['openvino']} on the same files, in float32," if found["openvino"] else ""
     return (
         f"{table(header, rows)}\n\nThe whole benchmark of {found['model']} twice,{openvino} on an {found['machine']} "
-        f"(`python -m benchmarks.repeat`). The largest change of a speed-up is {percent(found['largest_change'])}. "
-        f"The runs took {times}."
+        f"(`python -m benchmarks.repeat`). The largest change of a speed-up is {percent(found['largest_change'])}, while "
+        f"{BASE} itself took {number(eager[1] / eager[0])} times as long as in the first. The runs took {times}."
     )
 
 
