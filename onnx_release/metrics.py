@@ -135,7 +135,9 @@ METRICS = (
     Metric("benchmark", "*.no_difference_from", "", "neither", "contenders that may be as fast: the interval holds 1"),
     Metric("benchmark", "*.load_ms", "ms", "lower", "from the file to ready, imports left out; median over starts"),
     Metric("benchmark", "*.first_run_ms", "ms", "lower", "the first call of the first start, compilation included"),
-    Metric("benchmark", "*.peak_memory_mb", "MB", "lower", "most resident memory of the process, which keeps what it frees"),
+    Metric(
+        "benchmark", "*.peak_memory_mb", "MB", "lower", "most resident memory of a process that keeps what it frees"
+    ),
     Metric("tune", "variant", "", "neither", "the chosen variant"),
     Metric("tune", "failure", "", "neither", "why settings could not be tried; empty if they could, or were not to be"),
     Metric("tune", "kept", "", "neither", "settings that made it faster, and are released with it"),

@@ -187,8 +187,8 @@ def repeat(read: Read) -> str:
     openvino = f" with OpenVINO {found['openvino']} on the same files, in float32," if found["openvino"] else ""
     return (
         f"{table(header, rows)}\n\nThe whole benchmark of {found['model']} twice,{openvino} on an {found['machine']} "
-        f"(`python -m benchmarks.repeat`). The largest change of a speed-up is {percent(found['largest_change'])}, while "
-        f"{BASE} itself took {number(eager[1] / eager[0])} times as long as in the first. The runs took {times}."
+        f"(`python -m benchmarks.repeat`). The largest change of a speed-up is {percent(found['largest_change'])}, "
+        f"while {BASE} itself took {number(eager[1] / eager[0])} times as long as in the first. The runs took {times}."
     )
 
 
