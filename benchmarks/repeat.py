@@ -35,12 +35,13 @@ def main() -> None:
     ]
     first, second = (metrics(run, batch, params.benchmark) for run in runs)
     contenders = {name: change(figures, second[name]) for name, figures in first.items()}
+    changes = [item["change"] for item in contenders.values() if item["change"] is not None]
     result = {
         "model": params.model,
         "machine": machine_name(hardware),
         "openvino": installed("openvino"),
         "runs": [time_spent([run]) for run in runs],
-        "largest_change": max(item["change"] for item in contenders.values() if item["change"] is not None),
+        "largest_change": max(changes, default=None),
         "contenders": contenders,
     }
     write_json(REPEAT_BENCHMARK, result)

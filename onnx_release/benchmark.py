@@ -18,8 +18,7 @@ from onnx_release.errors import BenchmarkError, ParameterError
 from onnx_release.params import Benchmark, Params
 from onnx_release.samples import spread
 from onnx_release.spec import Spec
-from onnx_release.speedup import speedup_interval
-from onnx_release.text import no_difference
+from onnx_release.speedup import no_difference, speedup_interval
 from onnx_release.turns import Loaded, Worker, worker_environment
 from onnx_release.variants import BASE, COMPILED
 
@@ -69,9 +68,10 @@ class Run:
 def time_spent(runs: Sequence[Run]) -> dict[str, float]:
     """How long it took, what of it went into reported calls and into reported loading, and the share of the rest.
 
-    The rest is starting processes with their imports, first runs after the first, warming up, gaps, repeated rounds.
+    The rest is starting processes with their imports, first runs after the first, warming up, gaps, the first call of
+    every turn, repeated rounds, and all of what failed.
     """
-    items = [item for run in runs for item in run.measurements.values()]
+    items = [item for run in runs for item in run.measurements.values() if not item.failure]
     wall = sum(run.wall_seconds for run in runs)
     calling = sum(item.calling_seconds() for item in items)
     loading = sum(item.loading_seconds() for item in items)
@@ -161,7 +161,7 @@ def measure_start(
                 time.sleep(params.settle_seconds)
                 turns[name] = ask(name, "turn", params.turn_seconds)
             disturbed = any(turn and turn.disturbed for turn in turns.values())
-            if disturbed and repeats < params.rounds * REPEATED:
+            if disturbed and repeats < int(params.rounds * REPEATED):
                 repeats += 1
                 continue
             rounds += 1

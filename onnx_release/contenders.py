@@ -41,7 +41,7 @@ TORCH: tuple[Kind, ...] = ("torch_eager", "torch_channels_last", "torch_compile"
 class Contender:
     """What to time. `target` is the model's folder for PyTorch, and otherwise a file.
 
-    All run on `runtime.intra_threads` threads; PyTorch on `device`, "cpu" or "cuda:0" with the number of a GPU.
+    All run on `runtime.intra_threads` threads; PyTorch on `device`, by torch's name for it.
     """
 
     name: str

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import psutil
 
 # Cores that others may take beyond those that the contender leaves idle. Linux counts hundredths of a second, so less
-# than this does not show in a turn of a quarter of one, and nothing in a turn shorter than SECONDS.
+# than this does not show in a turn of a few tenths, and nothing in a turn shorter than SECONDS.
 ALLOWED = 0.2
 SECONDS = 0.1
 

@@ -15,7 +15,8 @@ from onnx_release.metrics import METRICS
 from onnx_release.params import Budget, Params
 from onnx_release.paths import HARDWARE, PIPELINE_BENCHMARK, PLOTS, variant_model
 from onnx_release.paths import METRICS as METRICS_FOLDER
-from onnx_release.text import no_difference, number, percent, speedup_cell
+from onnx_release.speedup import no_difference
+from onnx_release.text import number, percent, speedup_cell
 from onnx_release.variants import BASE, COMPILED, VARIANTS
 
 # Layers in the chart of what adds error, and nodes in that of what takes time.

@@ -32,3 +32,8 @@ def speedup_interval(base: Sequence[float], own: Sequence[float], starts: int, s
     error = float(medians.std()) * math.sqrt(units / (units - 1))
     margin = float(stdtrit(units - 1, (1 + CONFIDENCE) / 2)) * error
     return math.exp(estimate), math.exp(estimate - margin), math.exp(estimate + margin)
+
+
+def no_difference(low: float, high: float) -> bool:
+    """Whether the interval of a speed-up leaves open which of the two is faster."""
+    return low <= 1 <= high

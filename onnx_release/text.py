@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from onnx_release.speedup import no_difference
+
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number in `digits` significant digits; a dash for None."""
@@ -14,11 +16,6 @@ def percent(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value * 100:.1f} %"
-
-
-def no_difference(low: float, high: float) -> bool:
-    """Whether the interval of a speed-up leaves open which of the two is faster."""
-    return low <= 1 <= high
 
 
 def speedup_cell(speedup: float | None, low: float | None, high: float | None) -> str:

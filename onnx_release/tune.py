@@ -53,9 +53,10 @@ def changes(runtime: Runtime, cores: int) -> Iterator[tuple[str, Any]]:
 
 
 def tune(entry: Contender, batches: list[Arrays], params: Benchmark, seconds: float | None, cores: int) -> Tuned:
-    """Try the changes one by one, for at most `seconds`; None tries nothing.
+    """Try the changes one by one; None for `seconds` tries nothing.
 
-    A setting is kept only if the whole interval of its speed-up is above 1.
+    No trial is begun that would end after `seconds` if it took as long as the longest before it. A setting is kept only
+    if the whole interval of its speed-up is above 1.
     """
     if seconds is None:
         return Tuned(entry.runtime, [], [])
@@ -65,13 +66,11 @@ def tune(entry: Contender, batches: list[Arrays], params: Benchmark, seconds: fl
     begin, longest = time.perf_counter(), 0.0
     for key, value in changes(runtime, cores):
         start = time.perf_counter()
-        left = seconds - (start - begin)
-        if left <= longest:
+        if start - begin + longest > seconds:
             untried.append(trial_name(key, value))
             continue
-        limited = params.model_copy(update={"timeout_seconds": min(params.timeout_seconds, left)})
         try:
-            trial = compare(entry, runtime, (key, value), batches, limited)
+            trial = compare(entry, runtime, (key, value), batches, params)
         except BenchmarkError as error:
             return Tuned(entry.runtime, [replace(trial, kept=False) for trial in trials], untried, str(error))
         trials.append(trial)
@@ -92,7 +91,10 @@ def compare(
     key, value = change
     pair = {NOW: runtime, TRIED: runtime.model_copy(update={key: value})}
     entries = [replace(entry, name=name, runtime=item) for name, item in pair.items()]
-    found = measure(entries, batches, params, keep_memory=False)
+    try:
+        found = measure(entries, batches, params, keep_memory=False)
+    except BenchmarkError as error:
+        raise BenchmarkError(f"{entry.name} cannot be measured: {error}") from error
     now, tried = (round_medians(found.measurements[name]) for name in pair)
     if now is None:
         raise BenchmarkError(f"{entry.name} cannot be measured: {found.measurements[NOW].failure}")

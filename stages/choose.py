@@ -1,4 +1,4 @@
-"""Choose the variant to release. Only the choice is written: new timings that choose the same rerun nothing."""
+"""Choose the variant to release. Its name alone is written: new timings that choose the same rerun nothing."""
 
 from onnx_release.choice import FALLBACK, choose
 from onnx_release.command import run_stage
@@ -10,7 +10,7 @@ from onnx_release.variants import SHIPPABLE
 def main() -> None:
     validations = {variant: read_json(METRICS / "validate" / f"{variant}.json") for variant in SHIPPABLE}
     variant = choose(validations, read_json(METRICS / "benchmark.json"))
-    write_json(CHOICE, {"variant": variant or FALLBACK, "releasable": variant is not None})
+    write_json(CHOICE, {"variant": variant or FALLBACK})
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ No timing is looked at, but by the one test that asks whether the harness sees d
 
 import os
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -65,6 +66,20 @@ def test_every_contender_has_a_turn_in_each_round_of_each_start(contender):
     spent = time_spent([run])
     assert 0 < spent["overhead"] < 1
     assert spent["wall_s"] > spent["calling_s"] + spent["loading_s"] > spent["calling_s"] > 0
+
+
+@pytest.mark.parametrize("keep_memory", [True, False])
+def test_memory_is_kept_unless_it_is_to_be_as_in_production(contender, monkeypatch, keep_memory):
+    seen = []
+
+    @contextmanager
+    def environment(keep):
+        seen.append(keep)
+        yield
+
+    monkeypatch.setattr("onnx_release.benchmark.worker_environment", environment)
+    measure([contender("a")], BATCHES, PARAMS, **({} if keep_memory else {"keep_memory": False}))
+    assert seen == [keep_memory]
 
 
 def test_what_fails_has_a_row_that_says_so_and_the_others_are_measured(contender, tmp_path):
@@ -158,7 +173,7 @@ def test_what_cannot_be_timed_is_refused(contender, monkeypatch, section, change
 
 @pytest.mark.parametrize(
     ("quiet_after", "repeated", "counted"),
-    [(0, 0, 0), (2, 2, 0), (100, 3, 5)],  # never disturbed; two rounds; always, where half as many are repeated
+    [(0, 0, 0), (1, 1, 0), (100, 2, 5)],  # never disturbed; one round; always, where half as many are repeated
 )
 def test_disturbed_rounds_are_taken_again_up_to_a_limit(contender, monkeypatch, quiet_after, repeated, counted):
     asked = Worker.ask
@@ -250,7 +265,8 @@ def test_the_overhead_is_the_time_of_what_is_not_reported():
     loaded = [Loaded(0.25, 0.5), Loaded(0.25, 9.0)]  # the second first run is no result
     one = Run({"a": Measurement(loaded, [[1.0, 2.0], [1.0]], 1)}, wall_seconds=20.0)
     assert time_spent([one]) == pytest.approx({"wall_s": 20, "calling_s": 4, "loading_s": 1, "overhead": 0.75})
-    two = Run({"a": done([[14.0]], load=0.5, first=0.5)}, 20.0)
+    failed = Measurement([Loaded(0.5, 0.5)], [[3.0]], failure="it hangs")
+    two = Run({"a": done([[14.0]], load=0.5, first=0.5), "b": failed}, 20.0)
     assert time_spent([one, two]) == pytest.approx({"wall_s": 40, "calling_s": 18, "loading_s": 2, "overhead": 0.5})
 
 

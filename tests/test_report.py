@@ -314,10 +314,11 @@ def test_a_gpu_that_is_not_used_and_copies_are_on_the_page(make):
 
 
 @pytest.mark.parametrize(
-    ("kept", "says"), [("arena_false", "Kept: <b>arena_false</b>"), ("", "None is faster beyond its interval")]
+    ("kept", "low", "says"),
+    [("arena_false", 1.05, "Kept: <b>arena_false</b>"), ("", 0.95, "None is faster beyond its interval")],
 )
-def test_tried_settings_are_on_the_page(make, kept, says):
-    trial = {"speedup": 1.1, "speedup_low": 1.05, "speedup_high": 1.15, "kept": bool(kept), "failure": ""}
+def test_tried_settings_are_on_the_page(make, kept, low, says):
+    trial = {"speedup": 1.1, "speedup_low": low, "speedup_high": 1.15, "kept": bool(kept), "failure": ""}
     failed = {**dict.fromkeys(trial), "kept": False, "failure": "it crashed"}
     trials = {"arena_false": trial, "execution_mode_parallel": failed}
     tune = {"variant": "fp32", "failure": "", "kept": kept, "untried": "memory_pattern_false", "trials": trials}
@@ -325,10 +326,13 @@ def test_tried_settings_are_on_the_page(make, kept, says):
     assert says in page
     assert "No time was left for memory_pattern_false" in page
     assert "did not run: it crashed" in page
-    failed_tune = {**tune, "failure": "fp32 cannot be measured"}
-    assert "left as they are: fp32 cannot be measured" in render_html(
-        make(row("export"), row("fp32"), tune=failed_tune)
-    )
+
+
+def test_why_settings_could_not_be_tried_is_on_the_page(make):
+    tune = {"variant": "fp32", "failure": "fp32 cannot be measured", "kept": "", "untried": "", "trials": {}}
+    page = render_html(make(row("export"), row("fp32"), tune=tune))
+    assert "left as they are: fp32 cannot be measured" in page
+    assert "No runtime setting was tried" not in page and "None is faster" not in page
 
 
 def test_variants_that_no_difference_sets_apart_are_named_on_the_page(make):

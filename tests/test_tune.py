@@ -120,18 +120,12 @@ def test_what_was_kept_on_the_way_is_given_up_if_it_cannot_be_measured_again(ent
     assert len(tuned.trials) == 3 and not any(trial.kept for trial in tuned.trials)
 
 
-def test_a_trial_that_hangs_does_not_outlast_the_time(entry, monkeypatch):
-    limits = []
-
-    def measure(entries, batches, params, keep_memory):
-        limits.append(params.timeout_seconds)
-        return Run({entry.name: Measurement(rounds=[[1.0]] * 15) for entry in entries}, 1.0)
-
-    clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr("onnx_release.tune.time.perf_counter", lambda: next(clock))
-    monkeypatch.setattr(module, "measure", measure)
-    tune(entry, [], PARAMS, seconds=65, cores=2)
-    assert limits == [55, 35, 15]  # of 60, which params has, and what is left of 65
+def test_why_neither_setting_runs_is_said_of_the_model(entry, make_spec):
+    gone = replace(entry, target="gone.onnx")
+    params = PARAMS.model_copy(update={"starts": 1, "turn_seconds": 0.001})
+    tuned = tune(gone, [], params, seconds=1e9, cores=1)
+    assert tuned.runtime == entry.runtime
+    assert tuned.failure.startswith("fp32 cannot be measured: ") and "gone.onnx" in tuned.failure
 
 
 def test_no_time_leaves_everything_as_it_is_and_says_what_was_not_tried(entry, measured):

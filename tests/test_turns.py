@@ -16,7 +16,7 @@ from onnx_release import turns
 from onnx_release.contenders import Contender
 from onnx_release.errors import BenchmarkError
 from onnx_release.params import Runtime
-from onnx_release.turns import WARM_UP_SECONDS, Turns, Worker, describe_death, warm_up, worker_environment
+from onnx_release.turns import KEEP_MEMORY, WARM_UP_SECONDS, Turns, Worker, describe_death, warm_up, worker_environment
 from tests.bad_graphs import endless_for_zeros, insatiable
 from tests.imports import ROOT
 
@@ -143,14 +143,18 @@ def test_nothing_is_left_of_a_worker_and_of_what_it_has_started(contender, monke
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
 
-def test_a_worker_keeps_the_memory_that_it_frees(contender, monkeypatch):
+@pytest.mark.parametrize("keep_memory", [True, False])
+def test_a_worker_keeps_the_memory_that_it_frees_if_it_is_to(contender, monkeypatch, keep_memory):
+    for key in KEEP_MEMORY:
+        monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "the user's")
     before = dict(os.environ)
-    with worker_environment(keep_memory=True), Worker(contender(), BATCHES, 60.0) as worker:
+    with worker_environment(keep_memory), Worker(contender(), BATCHES, 60.0) as worker:
         worker.answer()
         environment = psutil.Process(worker.process.pid).environ()
-    assert environment["MALLOC_TRIM_THRESHOLD_"] == "4294967296"
-    assert environment["MALLOC_MMAP_THRESHOLD_"] == "33554432"
+    kept = {key: environment[key] for key in KEEP_MEMORY if key in environment}
+    expected = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
+    assert kept == (expected if keep_memory else {})
     assert environment["TORCHINDUCTOR_CACHE_DIR"] != "the user's"
     assert os.environ == before
 

@@ -188,7 +188,7 @@ def repeat(read: Read) -> str:
     return (
         f"{table(header, rows)}\n\nThe whole benchmark of {found['model']} twice,{openvino} on an {found['machine']} "
         f"(`python -m benchmarks.repeat`). The largest change of a speed-up is {percent(found['largest_change'])}, "
-        f"while {BASE} itself took {number(eager[1] / eager[0])} times as long as in the first. The runs took {times}."
+        f"while {BASE} itself took {number(eager[0])} and {number(eager[1])} ms. The runs took {times}."
     )
 
 
