@@ -24,8 +24,6 @@ from onnx_release.variants import BASE, COMPILED
 
 # The fewest samples at which a percentile has ten values beyond it.
 P95_SAMPLES, P99_SAMPLES = 200, 1000
-# Rounds that may be taken again after a start, by those that count: on a busy machine more would only take longer.
-REPEATED = 0.5
 # Latencies of a turn that are plotted.
 PLOTTED = 20
 
@@ -55,7 +53,7 @@ class Measurement:
 class Run:
     """Every contender's measurement by its name, and how long the whole of it took.
 
-    Rounds in which other work took cores from a contender were repeated, up to REPEATED of those to be measured; those
+    Rounds in which other work took cores from a contender were repeated, half as many as count at most; those
     that counted nevertheless are `disturbed`.
     """
 
@@ -161,7 +159,7 @@ def measure_start(
                 time.sleep(params.settle_seconds)
                 turns[name] = ask(name, "turn", params.turn_seconds)
             disturbed = any(turn and turn.disturbed for turn in turns.values())
-            if disturbed and repeats < int(params.rounds * REPEATED):
+            if disturbed and repeats < params.rounds // 2:  # on a busy machine more would only take longer
                 repeats += 1
                 continue
             rounds += 1
@@ -227,9 +225,8 @@ def no_differences(run: Run, params: Benchmark) -> dict[str, list[str]]:
     """For every contender the others whose speed-up over it has an interval that holds 1."""
     alike: dict[str, list[str]] = {name: [] for name in run.measurements}
     for one, other in itertools.combinations(run.measurements, 2):
-        found = speedups("s", "s", run.measurements[one], run.measurements[other], params)
-        low, high = found["s_low"], found["s_high"]
-        if low is not None and high is not None and no_difference(low, high):
+        found = paired_speedup(run.measurements[one], run.measurements[other], params)
+        if found is not None and no_difference(*found[1:]):
             alike[one].append(other)
             alike[other].append(one)
     return alike
@@ -240,10 +237,16 @@ def speedups(
 ) -> dict[str, float | None]:
     """The speed-up of `item` over `base` under `name`, and the interval under `ends`_low and `ends`_high."""
     keys = (name, f"{ends}_low", f"{ends}_high")
+    found = paired_speedup(base, item, params)
+    return dict.fromkeys(keys) if found is None else dict(zip(keys, found, strict=True))
+
+
+def paired_speedup(base: Measurement | None, item: Measurement, params: Benchmark) -> tuple[float, float, float] | None:
+    """`speedup_interval` of `item` over `base`, round by round; None if one of them could not be measured."""
     theirs, own = round_medians(base), round_medians(item)
     if theirs is None or own is None:
-        return dict.fromkeys(keys)
-    return dict(zip(keys, speedup_interval(theirs, own, params.starts, params.seed), strict=True))
+        return None
+    return speedup_interval(theirs, own, params.starts, params.seed)
 
 
 def round_medians(item: Measurement | None) -> list[float] | None:

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from itertools import count, takewhile
 from typing import Any
 
-from onnx_release.benchmark import measure, round_medians
+from onnx_release.benchmark import measure, paired_speedup
 from onnx_release.contenders import Arrays, Contender
 from onnx_release.errors import BenchmarkError
 from onnx_release.params import Benchmark, Runtime
-from onnx_release.speedup import speedup_interval
 
 NOW, TRIED = "as it is", "changed"
 
@@ -95,13 +94,11 @@ def compare(
         found = measure(entries, batches, params, keep_memory=False)
     except BenchmarkError as error:
         raise BenchmarkError(f"{entry.name} cannot be measured: {error}") from error
-    now, tried = (round_medians(found.measurements[name]) for name in pair)
-    if now is None:
-        raise BenchmarkError(f"{entry.name} cannot be measured: {found.measurements[NOW].failure}")
-    if tried is None:
-        return Trial(key, value, None, None, None, False, found.measurements[TRIED].failure)
-    speedup, low, high = speedup_interval(now, tried, params.starts, params.seed)
-    return Trial(key, value, speedup, low, high, kept=low > 1)
+    now, tried = (found.measurements[name] for name in pair)
+    if now.failure:
+        raise BenchmarkError(f"{entry.name} cannot be measured: {now.failure}")
+    speedup, low, high = paired_speedup(now, tried, params) or (None, None, None)
+    return Trial(key, value, speedup, low, high, low is not None and low > 1, tried.failure)
 
 
 def tune_metrics(variant: str, tuned: Tuned) -> dict[str, Any]:
