@@ -14,8 +14,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
 
-repro: .venv/installed   ## run every stage whose inputs changed, then the gate
-	python -m tools.repro
+repro: .venv/installed   ## run every stage whose inputs changed, then the gate; MODEL=NAME for another model
+	python -m tools.repro $(if $(MODEL),--model $(MODEL))
 	python -m tools.gate
 
 test: .venv/installed    ## the tests

@@ -31,7 +31,7 @@ from onnx_release.gptq import Limits, search_scales
 from onnx_release.judge import Judge
 from onnx_release.layers import weighted_layers
 from onnx_release.model_data import load_data
-from onnx_release.params import Budget, load_params
+from onnx_release.params import load_params
 from onnx_release.paths import RAW, variant_model
 from onnx_release.qdq import Ranges, insert_qdq, run_quantizer, with_float_layers
 from onnx_release.refine import refine_ranges, widest_factors
@@ -39,7 +39,7 @@ from onnx_release.rounding import fit_weights
 from onnx_release.samples import SampleFile, spread, write_samples
 from onnx_release.saturation import HALVED
 from onnx_release.search import FEW_SAMPLES, scaled, search
-from onnx_release.spec import load_spec
+from onnx_release.spec import Budget, load_spec
 from onnx_release.targets import TARGETS, Target
 from onnx_release.work import Work, multiply_adds
 
@@ -127,9 +127,9 @@ def changed(
 def searched(bench: Bench) -> dict[str, float]:
     """The whole search at the default minutes."""
     model, ranges = bench.calibrated()
-    budget = Budget(agreement=None, accuracy_drop=None, sqnr_db=0.0, minutes=load_params().budget.minutes)
+    budget, minutes = Budget(sqnr_db=0.0), load_params().quantize_static.minutes
     return {
-        target.name: bench.sqnr_db(search(model, ranges, target, bench.own, budget).best.model)
+        target.name: bench.sqnr_db(search(model, ranges, target, bench.own, budget, minutes).best.model)
         for target in (VNNI, AVX2)
     }
 

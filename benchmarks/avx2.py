@@ -41,12 +41,14 @@ def main() -> None:
     by_calibration, judge = (
         Judge(variant_model("fp32"), spec, data, SampleFile(path)) for path in (CALIBRATION, EVALUATION)
     )
+    assert spec.budget is not None  # mobilenet_v2 has one
+    minutes = params.quantize_static.minutes
     calibrated, ranges = onnx.load(CALIBRATED / "model.onnx"), read_json(RANGES)["ranges"]
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(limits=1):
         # S8S8 runs mostly in float, which is slowest in there.
         models = {name: path for name, path in recipes(Path(folder)).items() if "U8S8" in name}
         for name in ("avx2", "vnni"):
-            best = search(calibrated, ranges, TARGETS[name], by_calibration, params.budget).best
+            best = search(calibrated, ranges, TARGETS[name], by_calibration, spec.budget, minutes).best
             (Path(folder) / f"searched for {name}").mkdir()
             models[f"int8_static for {name}"] = save_model(best.model, Path(folder) / f"searched for {name}")
         result = {"model": params.model, "models": {name: figures(judge, path) for name, path in models.items()}}

@@ -2,7 +2,7 @@
 
     python -m benchmarks.quantization           # the recipes and the pipeline's int8_static, about five minutes
     python -m benchmarks.quantization --nncf PYTHON   # and NNCF's: see benchmarks/nncf_recipes.py
-    python -m benchmarks.quantization --curve   # the search at several budget.minutes, about eight more
+    python -m benchmarks.quantization --curve   # the search at several quantize_static.minutes, about eight more
 
 writes benchmarks/quantization.json and benchmarks/quantization_curve.json. Every model is calibrated on the calibration
 samples and judged on the evaluation samples, whose photographs are others: agreement and SQNR against the float32 ONNX
@@ -131,15 +131,15 @@ def save_quantized(source: Path, limits: dict[str, tuple[float, float]], target:
 
 
 def curve(params: Params, judge: Judge) -> list[dict[str, Any]]:
-    """What the search finds by minutes of work, within the bounds of params.yaml."""
+    """What the search finds by minutes of work, within the budget of the model."""
     judge_by_calibration = Judge(variant_model("fp32"), judge.spec, judge.data, SampleFile(CALIBRATION))
     model, ranges = onnx.load(CALIBRATED / "model.onnx"), read_json(RANGES)["ranges"]
     rows = []
-    target = load_target()
+    target, budget = load_target(), judge.spec.budget
+    assert budget is not None  # mobilenet_v2 has one
     for minutes in MINUTES:
-        budget = params.budget.model_copy(update={"minutes": minutes})
         with threadpool_limits(limits=1):
-            result = search(model, ranges, target, judge_by_calibration, budget)
+            result = search(model, ranges, target, judge_by_calibration, budget, minutes)
         best = result.best
         rows.append(
             {

@@ -1,20 +1,9 @@
-"""What a variant of fewer bits may lose, and whether it keeps within that."""
+"""Whether a variant of fewer bits keeps within what its model's spec lets it lose."""
 
 import math
 from typing import Any
 
-from onnx_release.errors import ParameterError
-from onnx_release.params import Budget
-from onnx_release.spec import Spec
-
-
-def check_budget(budget: Budget, spec: Spec) -> None:
-    """Raise ParameterError unless some bound of the budget is of a figure that the task has."""
-    if spec.task != "classification" and budget.sqnr_db is None:
-        raise ParameterError(
-            f"budget: agreement and accuracy are of classes, which the task {spec.task} does not have. "
-            "Set budget.sqnr_db in params.yaml, for example to 20"
-        )
+from onnx_release.spec import Budget
 
 
 def over_budget(metrics: dict[str, Any], budget: Budget, margin_db: float = 0.0) -> list[str]:
@@ -36,6 +25,9 @@ def over_budget(metrics: dict[str, Any], budget: Budget, margin_db: float = 0.0)
         failures.append(
             f"the accuracy drops by {metrics['accuracy_drop']:.3g}, budget.accuracy_drop is {budget.accuracy_drop:g}"
         )
+    if budget.cosine is not None and not (metrics["cosine"] or 0.0) >= budget.cosine:
+        cosine = "no number" if metrics["cosine"] is None else f"{metrics['cosine']:.4g}"
+        failures.append(f"the mean cosine with PyTorch is {cosine}, budget.cosine is {budget.cosine:g}")
     return failures
 
 

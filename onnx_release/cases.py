@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
-from onnx_release.samples import SampleFile
-from onnx_release.spec import Dimension, Spec, concrete_shape
+from onnx_release.samples import SampleFile, fitted
+from onnx_release.spec import Dimension, Spec, concrete_shape, example_sizes
 
 Sizes = dict[str, int]
 
@@ -16,7 +16,7 @@ def shape_cases(spec: Spec) -> list[Sizes]:
     names = list(spec.dimensions)
     corners = itertools.product(*((bounds.min, bounds.max) for bounds in spec.dimensions.values()))
     cases = [dict(zip(names, corner, strict=True)) for corner in corners]
-    cases.append({name: bounds.example for name, bounds in spec.dimensions.items()})
+    cases.append(example_sizes(spec))
     cases.append({name: odd_size(bounds) for name, bounds in spec.dimensions.items()})
     return [case for index, case in enumerate(cases) if case not in cases[:index]]
 
@@ -42,9 +42,3 @@ def case_inputs(spec: Spec, sizes: Sizes, samples: SampleFile, seed: int) -> dic
     chosen = np.random.default_rng(seed).choice(len(samples), batch, replace=batch > len(samples))
     items = [samples.inputs(int(index)) for index in chosen]
     return {name: np.stack([fitted(item[name], shape[1:]) for item in items]) for name, shape in shapes.items()}
-
-
-def fitted(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """`array` repeated or cut along each axis to `shape`."""
-    repeats = [math.ceil(wanted / size) for wanted, size in zip(shape, array.shape, strict=True)]
-    return np.tile(array, repeats)[tuple(slice(size) for size in shape)]

@@ -14,10 +14,13 @@ def choose(validations: Mapping[str, dict[str, Any]], benchmark: Mapping[str, An
     """The fastest by its median of the variants that may ship, passed and could be timed; None if there is none.
 
     Where no difference sets others apart from it, the one with the highest SQNR of them all: noise does not cost
-    accuracy. `validations` holds metrics/validate/VARIANT.json by variant, `benchmark` is metrics/benchmark.json.
+    accuracy. `validations` holds metrics/validate/VARIANT.json by variant that was made, `benchmark` is
+    metrics/benchmark.json.
     """
     latencies = {
-        variant: benchmark[variant]["latency_ms"]["median"] for variant in SHIPPABLE if validations[variant]["passed"]
+        variant: benchmark[variant]["latency_ms"]["median"]
+        for variant in SHIPPABLE
+        if variant in validations and validations[variant]["passed"]
     }
     timed = {variant: latency for variant, latency in latencies.items() if latency is not None}
     if not timed:

@@ -8,12 +8,14 @@ import numpy as np
 from onnx import ModelProto
 
 from onnx_release.activations import session_of
+from onnx_release.answers import compare_answers
 from onnx_release.graph import load_model
 from onnx_release.model_data import ModelData
 from onnx_release.numerics import OutputError, finite_or_none
-from onnx_release.samples import SampleFile, with_batch_axis, without_batch_axis
+from onnx_release.samples import NO_LABEL, SampleFile, with_batch_axis, without_batch_axis
 from onnx_release.session import run_session
 from onnx_release.spec import Spec
+from onnx_release.types import Answer
 from onnx_release.workers import in_order
 
 CHUNK = 16
@@ -39,9 +41,9 @@ class Judge:
         return self.compare(self.outputs(model, indices), indices)
 
     def compare(self, found: Sequence[Mapping[str, np.ndarray]], indices: Sequence[int]) -> dict[str, Any]:
-        """`sqnr_db` and `max_abs_error` of the worst output, None where not finite, as `validate` gives them.
+        """`sqnr_db`, `max_abs_error` and `cosine` of the worst output, None where not finite, as `validate` gives them.
 
-        For classes also `agreement` and `accuracy_drop`.
+        Where the task has answers, also `agreement` and `accuracy_drop`.
         Calibration samples need no labels: the drop is the share of changed answers, which the real one cannot exceed.
         """
         wanted = [self.wanted[index] for index in indices]
@@ -52,12 +54,14 @@ class Judge:
         figures: dict[str, Any] = {
             "sqnr_db": finite_or_none(float(np.min([error.sqnr_db for error in errors.values()]))),
             "max_abs_error": finite_or_none(float(np.max([error.max_abs for error in errors.values()]))),
+            "cosine": finite_or_none(float(np.min([error.mean_cosine for error in errors.values()]))),
         }
-        if self.spec.task == "classification":
-            same = [self.answer(one) == self.answer(other) for one, other in zip(wanted, found, strict=True)]
-            figures["agreement"] = float(np.mean(same))
+        if self.spec.task != "tensor":
+            answers = [self.answer(outputs) for outputs in wanted], [self.answer(outputs) for outputs in found]
+            rows = compare_answers(self.spec, *answers, [NO_LABEL] * len(wanted))
+            figures["agreement"] = float(np.mean([row["agrees"] for row in rows]))
             figures["accuracy_drop"] = 1 - figures["agreement"]
         return figures
 
-    def answer(self, outputs: Mapping[str, np.ndarray]) -> int:
-        return int(self.data.postprocess(without_batch_axis(dict(outputs))).labels[0])
+    def answer(self, outputs: Mapping[str, np.ndarray]) -> Answer:
+        return self.data.postprocess(without_batch_axis(dict(outputs)))

@@ -10,8 +10,6 @@ from onnx_release.yaml_files import Strict, read_yaml
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Tolerance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -55,21 +53,6 @@ class Slim(Strict):
     rtol: Tolerance
 
 
-class Budget(Strict):
-    """What a variant with fewer bits may lose against PyTorch; null is no bound. `minutes` bounds the search's work."""
-
-    agreement: Share | None
-    accuracy_drop: Share | None
-    sqnr_db: Finite | None
-    minutes: Positive
-
-    @model_validator(mode="after")
-    def something_bound(self) -> "Budget":
-        if self.agreement is None and self.accuracy_drop is None and self.sqnr_db is None:
-            raise ValueError("bounds nothing: give agreement, accuracy_drop or sqnr_db")
-        return self
-
-
 class Fp16(Strict):
     """Operators that stay in float32, and the largest magnitude that a float16 weight may keep."""
 
@@ -91,15 +74,18 @@ class Calibrate(Strict):
 
 
 class QuantizeStatic(Strict):
+    """What machine it is for, and how much the search for the fastest graph within the model's budget may work.
+
+    `minutes` is of work on two cores, not of time, so that a slow day gives the same bytes.
+    """
+
     target: Literal["auto", "avx2", "vnni", "arm64", "tensorrt"]
+    minutes: Positive
 
 
 class Validate(Strict):
-    """When a float32 variant passes, and how the intervals are made."""
+    """How the intervals are made."""
 
-    torch_rounding_multiple: Tolerance
-    atol: Tolerance
-    rtol: Tolerance
     resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     seed: Seed
@@ -187,7 +173,6 @@ class Params(Strict):
     reference: Reference
     export: Export
     slim: Slim
-    budget: Budget
     fp16: Fp16
     quantize_dynamic: QuantizeDynamic
     calibrate: Calibrate

@@ -1,4 +1,4 @@
-"""Static INT8: quantize a calibrated model for a target, as far as `budget` allows, and count what runs on integers."""
+"""Static INT8: quantize a calibrated model for a target, as the budget allows, and count what runs on integers."""
 
 import sys
 from pathlib import Path
@@ -6,12 +6,10 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from onnx_release.budget import check_budget
 from onnx_release.files import read_json, replacing_folder
 from onnx_release.fusion import fusion_metrics
 from onnx_release.graph import load_model, model_size_mb, save_checked
 from onnx_release.judge import Judge
-from onnx_release.params import Budget
 from onnx_release.precision import check_not_quantized
 from onnx_release.search import search
 from onnx_release.targets import Target
@@ -21,22 +19,23 @@ CALIBRATION_FIGURES = ("sqnr_db", "agreement")
 
 
 def quantize_statically(
-    source: Path, ranges: Path, target: Target, judge: Judge, budget: Budget, folder: Path
+    source: Path, ranges: Path, target: Target, judge: Judge, minutes: float, folder: Path
 ) -> dict[str, Any]:
     """Write the best quantized form of `source` to `folder` and give metrics/quantize_static.json.
 
     `source` is the equalized float model and `ranges` the file of its activations' ranges, both made by calibration.
-    A budget that was not met is in the metrics, where the gate finds it. Nothing is written until the search is over:
-    an interrupted one starts anew. Raises GraphError if `source` is quantized already, ParameterError for a budget
-    that bounds nothing which the task has.
+    The budget is that of the judge's spec. One that was not met is in the metrics, where the gate finds it. Nothing is
+    written until the search is over: an interrupted one starts anew. Raises GraphError if `source` is quantized
+    already.
     """
-    check_budget(budget, judge.spec)
+    budget = judge.spec.budget
+    assert budget is not None  # a spec that makes variants has one
     model = load_model(source)
     check_not_quantized(model, source)
     limits = {name: (low, high) for name, (low, high) in read_json(ranges)["ranges"].items()}
     # Sums of products come out the same on any number of cores.
     with threadpool_limits(limits=1):
-        result = search(model, limits, target, judge, budget)
+        result = search(model, limits, target, judge, budget, minutes)
     best = result.best
     with replacing_folder(folder) as partial:
         path = save_checked(best.model, partial)

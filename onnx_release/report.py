@@ -12,15 +12,29 @@ from onnx_release.choice import choose
 from onnx_release.files import read_json
 from onnx_release.graph import describe, model_size_mb
 from onnx_release.metrics import METRICS
-from onnx_release.params import Budget, Params
+from onnx_release.params import Params
 from onnx_release.paths import HARDWARE, PIPELINE_BENCHMARK, PLOTS, variant_model
 from onnx_release.paths import METRICS as METRICS_FOLDER
+from onnx_release.spec import Budget, Spec, load_spec
 from onnx_release.speedup import no_difference
 from onnx_release.text import number, percent, speedup_cell
-from onnx_release.variants import BASE, COMPILED, VARIANTS
+from onnx_release.variants import BASE, COMPILED, REDUCED, VARIANTS, made_variants
 
 # Layers in the chart of what adds error, and nodes in that of what takes time.
 LISTED = 15
+# What agreeing with PyTorch means, by task, and what else validation says of the answers.
+AGREEMENT = {
+    "classification": "same answer as PyTorch",
+    "detection": "boxes matched with PyTorch's",
+    "embedding": "same nearest neighbour as in PyTorch",
+    "tensor": "same answer as PyTorch",
+}
+AGREEMENT_SENTENCES = {
+    "classification": "the same answer as PyTorch on {} of the samples",
+    "detection": "{} of the boxes matched with PyTorch's",
+    "embedding": "the same nearest neighbour as in PyTorch for {} of the samples",
+}
+ANSWER_DETAILS = ("case_agreement", "box_iou", "score_error", "embedding_cosine", "rank_correlation")
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -29,6 +43,7 @@ class Results:
     """Everything that the pages show. `summary` is metrics/summary.json; `rows` has one entry a variant."""
 
     model: str
+    spec: Spec
     verdict: str
     passed: bool
     summary: dict[str, Any]
@@ -53,6 +68,8 @@ class Results:
 
 def collect(params: Params) -> Results:
     """Read what the stages before have written."""
+    spec = load_spec(params.model)
+    made = made_variants(spec)
     benchmark = read_json(METRICS_FOLDER / "benchmark.json")
     rows = [
         {
@@ -61,13 +78,14 @@ def collect(params: Params) -> Results:
             **read_json(METRICS_FOLDER / "validate" / f"{variant}.json"),
             "timing": benchmark[variant],
         }
-        for variant in VARIANTS
+        for variant in made
     ]
     summary = summarise(rows, benchmark)
     csv = pd.read_csv(PLOTS / "latency.csv")
     return Results(
         model=params.model,
-        verdict=describe_verdict(rows, summary),
+        spec=spec,
+        verdict=describe_verdict(rows, summary, spec.task),
         passed=all(row["passed"] for row in rows),
         summary=summary,
         rows=rows,
@@ -83,8 +101,10 @@ def collect(params: Params) -> Results:
         nodes=records(pd.read_csv(PLOTS / "profile.csv", keep_default_na=False).head(LISTED)),
         layers=worst_layers(
             pd.read_csv(PLOTS / "explain/int8_static.csv", keep_default_na=False, na_values={"added": ""})
-        ),
-        operators=operator_changes(),
+        )
+        if "int8_static" in made
+        else [],
+        operators=operator_changes(made),
         hardware=read_json(HARDWARE),
         params=params,
         pipeline=read_json(PIPELINE_BENCHMARK),
@@ -110,15 +130,15 @@ def summarise(rows: list[dict[str, Any]], benchmark: dict[str, Any]) -> dict[str
     }
 
 
-def describe_verdict(rows: list[dict[str, Any]], summary: dict[str, Any]) -> str:
+def describe_verdict(rows: list[dict[str, Any]], summary: dict[str, Any], task: str) -> str:
     """One sentence that stands on its own."""
     failed = ", ".join(row["name"] for row in rows if not row["passed"])
     if summary["variant"] is None:
         return f"Nothing to release: {failed} failed." if failed else "Nothing to release: no variant could be timed."
     row = next(row for row in rows if row["name"] == summary["variant"])
-    parts = [*describe_speedups(row["timing"]), f"{row['size_mb']:.1f} MB"]
+    parts = [*describe_speedups(row["timing"]), f"{number(row['size_mb'])} MB"]
     if "agreement" in row:
-        parts.insert(0, f"the same answer as PyTorch on {percent(row['agreement'])} of the samples")
+        parts.insert(0, AGREEMENT_SENTENCES[task].format(percent(row["agreement"])))
     end = f" But {failed} failed." if failed else ""
     return f"Release {row['name']}: {', '.join(parts)}.{end}"
 
@@ -153,7 +173,8 @@ def contender_names(benchmark: dict[str, Any]) -> list[str]:
     """Everything that was timed: PyTorch in its forms, eager first, then the variants, then what is beside them."""
     names = [name for name, value in benchmark.items() if isinstance(value, dict) and "latency_ms" in value]
     torch = sorted((name for name in names if name.startswith("torch_")), key=lambda name: (name != BASE, name))
-    return [*torch, *VARIANTS, *(name for name in names if name not in torch and name not in VARIANTS)]
+    made = [name for name in VARIANTS if name in names]
+    return [*torch, *made, *(name for name in names if name not in torch and name not in VARIANTS)]
 
 
 def tradeoff_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -171,12 +192,15 @@ def tradeoff_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def describe_budget(budget: Budget) -> str:
-    """The bounds in words."""
+def describe_budget(budget: Budget | None) -> str:
+    """The bounds in words; empty without any, where no variant has fewer bits."""
+    if budget is None:
+        return ""
     bounds = {
         "at least {:.0%} of the samples keep PyTorch's answer": budget.agreement,
         "at most {:.1%} of accuracy is lost": budget.accuracy_drop,
         "the SQNR is at least {:g} dB": budget.sqnr_db,
+        "the mean cosine is at least {:g}": budget.cosine,
     }
     return ", ".join(text.format(value) for text, value in bounds.items() if value is not None)
 
@@ -191,9 +215,9 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
-def operator_changes() -> list[tuple[str, list[int]]]:
+def operator_changes(variants: list[str]) -> list[tuple[str, list[int]]]:
     """Each operator with its count in the graph of every variant."""
-    graphs = [describe(variant_model(variant))["operators"] for variant in VARIANTS]
+    graphs = [describe(variant_model(variant))["operators"] for variant in variants]
     names = sorted({name for graph in graphs for name in graph}, key=lambda name: (-graphs[0].get(name, 0), name))
     return [(name, [graph.get(name, 0) for graph in graphs]) for name in names]
 
@@ -217,8 +241,11 @@ def render_html(results: Results) -> str:
                 if name in figures
             ],
             compiled=COMPILED,
-            variants=VARIANTS,
-            budget=describe_budget(results.params.budget),
+            left_out=", ".join(variant for variant in REDUCED if variant not in results.spec.variants),
+            agreement_name=AGREEMENT[results.spec.task],
+            answer_details=[name for name in ANSWER_DETAILS if name in results.rows[0]],
+            variants=[row["name"] for row in results.rows],
+            budget=describe_budget(results.spec.budget),
             latency_chart=latency_chart(results.latencies),
             tradeoff_chart=tradeoff_chart(
                 [(row["variant"], row["latency_ms"], row["sqnr_db"]) for row in tradeoff_rows(results.rows)]
@@ -245,7 +272,12 @@ def render_markdown(results: Results) -> str:
     return (
         environment(autoescape=False)
         .get_template("report.md")
-        .render(results=results, base=results.benchmark[BASE], compiled=results.benchmark[COMPILED])
+        .render(
+            results=results,
+            agreement_name=AGREEMENT[results.spec.task],
+            base=results.benchmark[BASE],
+            compiled=results.benchmark[COMPILED],
+        )
     )
 
 

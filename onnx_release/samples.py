@@ -1,6 +1,7 @@
 """The prepared samples of a split: checked against the spec, written one at a time, read one at a time."""
 
 import itertools
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from onnx_release.files import replacing
 from onnx_release.model_data import ModelData
 from onnx_release.params import Prepare
 from onnx_release.paths import CALIBRATION, EVALUATION
-from onnx_release.spec import Spec, check_array
+from onnx_release.spec import Spec, check_array, concrete_shape, example_sizes
 from onnx_release.types import Sample
 
 NO_LABEL = -1
+# The tasks whose answers are right or wrong.
+LABELLED = ("classification", "detection")
 # Samples that a timed model goes round, if its batch is not larger.
 MAX_SAMPLES = 32
 
@@ -32,7 +35,7 @@ def write_samples(path: Path, samples: Iterable[Sample], limit: int, spec: Spec)
     """Write the first `limit` samples as the keys INDEX/INPUT, `labels` (int64, -1 for none) and `groups`.
 
     A sample without a group is one of its own, named by the split and its index. Raises DataError for a sample that
-    contradicts the spec, holds NaN or infinity, or has a negative label, and where there is none at all.
+    contradicts the spec, holds NaN or infinity, or has a label that the task does not, and where there is none at all.
     """
     split = path.stem.removesuffix(".npz")
     labels, groups = [], []
@@ -65,8 +68,21 @@ def check_sample(sample: Sample, where: str, spec: Spec) -> None:
         bounds = spec.dimensions[name]
         if not bounds.min <= size <= bounds.max:
             raise DataError(f"{where}: {name} is {size}, declared as {bounds.min} to {bounds.max}")
-    if sample.label is not None and sample.label < 0:
-        raise DataError(f"{where}: the label is {sample.label}; classes start at 0, and None means no label")
+    if sample.label is not None:
+        check_label(sample.label, where, spec)
+
+
+def check_label(label: int, where: str, spec: Spec) -> None:
+    """Raise DataError for a label that the task does not have."""
+    if spec.task not in LABELLED:
+        raise DataError(f"{where}: the label is {label}, but the task {spec.task} has no right answers; leave it out")
+    classes = 2 if spec.task == "detection" else spec.outputs[0].shape[1]
+    if label < 0 or (isinstance(classes, int) and label >= classes):
+        meaning = (
+            "something to find or nothing" if spec.task == "detection" else f"the classes of {spec.outputs[0].name}"
+        )
+        last = f"0 to {classes - 1}" if isinstance(classes, int) else "0 and up"
+        raise DataError(f"{where}: the label is {label}; {meaning} is {last}, and None means no label")
 
 
 def check_splits(calibration: "SampleFile", evaluation: "SampleFile") -> None:
@@ -126,11 +142,18 @@ def sample_metrics() -> dict[str, int]:
 
 
 def real_batches(samples: SampleFile, batch: int, spec: Spec) -> list[dict[str, np.ndarray]]:
-    """Batches of evaluation samples, inputs in the order of the spec; the first shape decides, others are left out."""
-    input_names = [tensor.name for tensor in spec.inputs]
+    """Batches of evaluation samples, inputs in the order of the spec, each repeated or cut to the example sizes."""
+    sizes = example_sizes(spec)
+    shapes = {tensor.name: concrete_shape(tensor, sizes)[1:] for tensor in spec.inputs}
     items = [samples.inputs(index) for index in range(min(len(samples), max(batch, MAX_SAMPLES)))]
-    shapes = {name: items[0][name].shape for name in input_names}
-    alike = [item for item in items if all(item[name].shape == shapes[name] for name in input_names)]
-    alike = (alike * batch)[: max(len(alike) // batch, 1) * batch]
-    starts = range(0, len(alike), batch)
-    return [{name: np.stack([item[name] for item in alike[i : i + batch]]) for name in input_names} for i in starts]
+    items = (items * batch)[: max(len(items) // batch, 1) * batch]
+    return [
+        {name: np.stack([fitted(item[name], shape) for item in items[i : i + batch]]) for name, shape in shapes.items()}
+        for i in range(0, len(items), batch)
+    ]
+
+
+def fitted(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`array` repeated or cut along each axis to `shape`."""
+    repeats = [math.ceil(wanted / size) for wanted, size in zip(shape, array.shape, strict=True)]
+    return np.tile(array, repeats)[tuple(slice(size) for size in shape)]

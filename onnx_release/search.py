@@ -8,7 +8,7 @@
    2, 3, 5, 8 ... of them, each set estimated with the weights at hand; those that seem to do fitted anew, least float
    work first, and once one does, those with still less float work.
 
-`budget.minutes` is an amount of work, not of time: the same parameters give the same bytes on a fast and a slow day.
+`minutes` is an amount of work, not of time: the same parameters give the same bytes on a fast and a slow day.
 """
 
 import sys
@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from onnx_release.budget import over_budget, signal
 from onnx_release.judge import Judge
-from onnx_release.params import Budget
 from onnx_release.qdq import Ranges, insert_qdq, with_float_layers
 from onnx_release.refine import COARSE, FINE, refine_ranges, widest_factors
 from onnx_release.rounding import copy_fit, fit_weights
 from onnx_release.samples import spread
+from onnx_release.spec import Budget
 from onnx_release.targets import Target
 from onnx_release.work import Work, multiply_adds
 
@@ -68,10 +68,10 @@ class Result:
     refined_ranges: int
 
 
-def search(model: ModelProto, ranges: Ranges, target: Target, judge: Judge, budget: Budget) -> Result:
+def search(model: ModelProto, ranges: Ranges, target: Target, judge: Judge, budget: Budget, minutes: float) -> Result:
     """The graph with the least float work that meets the budget, or else the one with the best SQNR."""
     macs = multiply_adds(model, judge.samples)
-    work = Work(budget.minutes, macs)
+    work = Work(minutes, macs)
     used, few = spread(len(judge.samples), FIT_SAMPLES), spread(len(judge.samples), FEW_SAMPLES)
     fits = 0
 

@@ -9,6 +9,10 @@ from onnx_release.errors import SpecError
 from onnx_release.paths import MODELS
 from onnx_release.yaml_files import Strict, read_yaml
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
 Axis = Annotated[int, Field(ge=1)] | str
 Dtype = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
 
@@ -67,41 +71,139 @@ class Tensor(Strict):
     shape: Annotated[list[Axis], Field(min_length=1)]
 
 
-class Spec(Strict):
-    task: Literal["classification", "tensor"]
-    sources: list[Source]
-    dimensions: dict[str, Dimension]
-    inputs: Annotated[list[Tensor], Field(min_length=1)]
-    outputs: Annotated[list[Tensor], Field(min_length=1)]
+class Tolerance(Strict):
+    """How far a float32 variant may be from PyTorch in float64: within either bound.
+
+    `torch_rounding_multiple` is of PyTorch's own float32 rounding error; the other is atol + rtol * |reference|.
+    """
+
+    torch_rounding_multiple: Bound = 4
+    atol: Bound = 1e-5
+    rtol: Bound = 1e-4
+
+
+class Budget(Strict):
+    """What a variant of fewer bits may lose against PyTorch; without a figure there is no bound.
+
+    `agreement`: the least share of the samples that keep PyTorch's answer (onnx_release/answers.py says what that is
+    for each task). `accuracy_drop`: the most accuracy lost, where labels exist. `sqnr_db`: the least signal to error,
+    over all outputs. `cosine`: the least mean cosine of the outputs.
+    """
+
+    agreement: Share | None = None
+    accuracy_drop: Share | None = None
+    sqnr_db: Finite | None = None
+    cosine: Share | None = None
 
     @model_validator(mode="after")
-    def consistent(self) -> "Spec":
-        files = [source.name for source in self.sources]
-        for name in files:
-            if files.count(name) > 1:
-                raise ValueError(f"two sources are called {name}")
-        names = [tensor.name for tensor in (*self.inputs, *self.outputs)]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two inputs or outputs are called {name}")
+    def something_bound(self) -> "Budget":
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("bounds nothing: give agreement, accuracy_drop, sqnr_db or cosine")
+        return self
+
+
+class Images(Strict):
+    """Photographs in CLASS/*.jpg (or .jpeg, .png) below the source `folder`, in place of a data.py.
+
+    The shorter side is resized to `resize`, the middle `crop` by `crop` pixels are taken, scaled to 0..1, and
+    normalised by `mean` and `std`, three of each for RGB and one for grey. `classes` are the names of the folders in
+    the order of the network's outputs; without it, they are sorted by name. `evaluation` is the share of the
+    photographs that is evaluated on; the others calibrate. `seed` draws which.
+    """
+
+    folder: str
+    resize: Count
+    crop: Count
+    mean: Annotated[list[Finite], Field(min_length=1, max_length=3)]
+    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=3)]
+    classes: list[str] | None = None
+    evaluation: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def fits(self) -> "Images":
+        if len(self.mean) != len(self.std) or len(self.mean) == 2:
+            raise ValueError("mean and std have three values each for RGB, or one each for grey")
+        if self.crop > self.resize:
+            raise ValueError(f"a crop of {self.crop} pixels does not fit into {self.resize}")
+        return self
+
+
+class Spec(Strict):
+    """What models/NAME/spec.yaml declares.
+
+    `variants` are those of fewer bits that make sense for the model: the pipeline makes no others. `derived` names the
+    sizes of outputs that follow from the inputs, such as the rows of a detector's map. `images` stands in for data.py,
+    and `transformers`, the name of a class of that package, for network.py.
+    """
+
+    task: Literal["classification", "detection", "embedding", "tensor"]
+    sources: list[Source]
+    images: Images | None = None
+    transformers: str | None = None
+    dimensions: dict[str, Dimension]
+    derived: list[str] = Field(default_factory=list)
+    inputs: Annotated[list[Tensor], Field(min_length=1)]
+    outputs: Annotated[list[Tensor], Field(min_length=1)]
+    variants: list[Literal["fp16", "int8_dynamic", "int8_static"]]
+    budget: Budget | None = None
+    tolerance: Tolerance = Tolerance()
+
+    @model_validator(mode="after")
+    def names_are_unique(self) -> "Spec":
+        for kind, names in (
+            ("sources", [source.name for source in self.sources]),
+            ("inputs or outputs", [tensor.name for tensor in (*self.inputs, *self.outputs)]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"two {kind} are called {name}")
+        return self
+
+    @model_validator(mode="after")
+    def dimensions_are_declared(self) -> "Spec":
         used = set()
         for tensor in (*self.inputs, *self.outputs):
             for axis in tensor.shape:
-                if isinstance(axis, str) and axis not in self.dimensions:
+                if isinstance(axis, str) and axis not in (*self.dimensions, *self.derived):
                     raise ValueError(f"{tensor.name} uses the dimension {axis}, which is not under dimensions")
                 used.add(axis)
-        for name in self.dimensions:
+        for name in (*self.dimensions, *self.derived):
             if name not in used:
                 raise ValueError(f"no input or output uses the dimension {name}")
+        given = {axis for tensor in self.inputs for axis in tensor.shape}
+        for name in self.derived:
+            if name in given or name in self.dimensions:
+                raise ValueError(f"the derived size {name} is one of the inputs: declare it under dimensions alone")
+        return self
+
+    @model_validator(mode="after")
+    def batch_comes_first(self) -> "Spec":
         batch = self.inputs[0].shape[0]
         if any(tensor.shape[0] != batch for tensor in self.inputs):
             raise ValueError("the first axis of every input is the batch, and the same for all of them")
         smallest = self.dimensions[batch].min if isinstance(batch, str) else batch
         if smallest != 1:
             raise ValueError("the batch, the first axis of the inputs, must allow 1")
+        return self
+
+    @model_validator(mode="after")
+    def fits_the_task(self) -> "Spec":
         if self.task == "classification" and len(self.outputs[0].shape) != 2:
             raise ValueError("a classification's first output has the shape [batch, classes]")
+        if self.variants and self.budget is None:
+            raise ValueError("variants lose something: say in budget how much they may, or write `variants: []`")
+        if self.budget is not None:
+            check_budget(self.budget, self.task)
         return self
+
+
+def check_budget(budget: Budget, task: str) -> None:
+    """Raise ValueError for a bound on a figure that the task does not have."""
+    if budget.agreement is not None and task == "tensor":
+        raise ValueError("budget.agreement: the task tensor has no answers to agree on; give sqnr_db or cosine")
+    if budget.accuracy_drop is not None and task in ("tensor", "embedding"):
+        raise ValueError(f"budget.accuracy_drop: the task {task} has no right answers; give sqnr_db or cosine")
 
 
 def load_spec(model: str) -> Spec:
@@ -110,6 +212,10 @@ def load_spec(model: str) -> Spec:
         known = ", ".join(sorted(path.parent.name for path in MODELS.glob("*/spec.yaml"))) or "none"
         raise SpecError(f"there is no model called {model}: models/ has {known}")
     return read_yaml(MODELS / model / "spec.yaml", Spec, SpecError)
+
+
+def example_sizes(spec: Spec) -> dict[str, int]:
+    return {name: bounds.example for name, bounds in spec.dimensions.items()}
 
 
 def concrete_shape(tensor: Tensor, sizes: dict[str, int]) -> tuple[int, ...]:

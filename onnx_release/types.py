@@ -11,8 +11,9 @@ class Sample:
     """One item, without its batch axis.
 
     `inputs` maps each input's name to an array of the declared dtype and shape. `label` is the right class where
-    it is known. `group` is the photograph, patient or document that the item came from; None means that it stands
-    alone. Statistics resample groups, and no group may be in both splits.
+    it is known; for a detector, 1 where there is something to find and 0 where there is nothing. `group` is the
+    photograph, patient or document that the item came from; None means that it stands alone. Statistics resample
+    groups, and no group may be in both splits.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -26,6 +27,30 @@ class Prediction:
 
     labels: np.ndarray
     scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Objects in one item, the surest first.
+
+    `boxes` float32 [n, 4] as x1, y1, x2, y2 in pixels of the network's input, `scores` float32 [n] in 0..1, `labels`
+    int64 [n].
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """One item as a point whose neighbours are what is like it: `vector` float32 [d]. Its length means nothing."""
+
+    vector: np.ndarray
+
+
+# What postprocess() gives, by the task of the spec.
+Answer = Prediction | Detections | Embedding
 
 
 def softmax_prediction(logits: np.ndarray, top: int) -> Prediction:

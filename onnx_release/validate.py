@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from onnx_release.answers import compare_answers, details
 from onnx_release.array_files import ArrayFile
-from onnx_release.budget import check_budget, over_budget
+from onnx_release.budget import over_budget
 from onnx_release.model_data import ModelData
 from onnx_release.numerics import OutputError, finite_or_none, tolerance_needed
 from onnx_release.onnx_model import OnnxModel
-from onnx_release.params import Budget, Validate
+from onnx_release.params import Validate
 from onnx_release.paths import REFERENCE_CASES, REFERENCE_SAMPLES
 from onnx_release.samples import NO_LABEL, SampleFile, sample_key, with_batch_axis, without_batch_axis
-from onnx_release.spec import Spec
+from onnx_release.spec import Budget, Spec, Tolerance
 from onnx_release.statistics import grouped_interval
+from onnx_release.types import Answer
 from onnx_release.variants import REDUCED
 
 Arrays = dict[str, np.ndarray]
@@ -27,7 +29,7 @@ class Comparison:
 
     variant: OutputError = field(default_factory=OutputError)  # against PyTorch in float64
     torch: OutputError = field(default_factory=OutputError)  # PyTorch in float32, against itself in float64
-    tolerance: float = 0.0  # the atol that would pass, at the rtol of params.yaml
+    tolerance: float = 0.0  # the atol that would pass, at the rtol of the spec
     worst_case: str = ""
     worst_error: float = 0.0
 
@@ -47,9 +49,9 @@ class Comparison:
             return self.variant.max_abs / self.torch.max_abs
         return math.inf if self.variant.max_abs else 0.0
 
-    def passes(self, params: Validate) -> bool:
-        within_rounding = self.torch_rounding_multiple <= params.torch_rounding_multiple
-        return within_rounding or self.tolerance <= params.atol  # both are False for NaN
+    def passes(self, allowed: Tolerance) -> bool:
+        within_rounding = self.torch_rounding_multiple <= allowed.torch_rounding_multiple
+        return within_rounding or self.tolerance <= allowed.atol  # both are False for NaN
 
 
 def validate(
@@ -57,37 +59,44 @@ def validate(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The metrics of the variant that `model` runs, and a row for each evaluation sample.
 
-    A float32 variant passes when each output's largest error against PyTorch in float64 is within
-    `torch_rounding_multiple` times PyTorch's own float32 error, or every element within atol + rtol * |reference|.
-    One of fewer bits has a `budget` and passes when it keeps within that. Raises ParameterError for a budget that
-    bounds nothing which this task has.
+    A float32 variant passes when each output's largest error against PyTorch in float64 is within the tolerance of
+    the spec: `torch_rounding_multiple` times PyTorch's own float32 error, or every element within
+    atol + rtol * |reference|. One of fewer bits has a `budget` and passes when it keeps within that.
     """
     spec = model.spec
-    if budget is not None:
-        check_budget(budget, spec)
+    rtol = spec.tolerance.rtol
     comparisons = {tensor.name: Comparison() for tensor in spec.outputs}
     cases = ArrayFile(REFERENCE_CASES)
+    case_agreement: list[float] = []
     case_names = [folder.removesuffix("/inputs") for folder in cases.names if folder.endswith("/inputs")]
     for name in case_names:
         outputs = model.run(cases.folder(f"{name}/inputs"))
-        compare(comparisons, name, cases, name, outputs, params.rtol)
+        compare(comparisons, name, cases, name, outputs, rtol)
+        if spec.task == "detection":
+            case_agreement.append(case_boxes(spec, data, cases.folder(f"{name}/float32"), outputs))
 
-    answers = ArrayFile(REFERENCE_SAMPLES)
-    rows = []
+    reference = ArrayFile(REFERENCE_SAMPLES)
+    rows: list[dict[str, Any]] = []
+    wanted: list[Answer] = []
+    found: list[Answer] = []
     for index in range(len(samples)):
         key = sample_key(index)
         outputs = model.run(with_batch_axis(samples.inputs(index)))
         group = str(samples.groups[index])
-        compare(comparisons, sample_case(index, group), answers, key, outputs, params.rtol)
-        row = {"sample": index, "group": group, **sample_error(spec, answers, key, outputs)}
-        if spec.task == "classification":
-            row |= classify(data, int(samples.labels[index]), answers.folder(f"{key}/float32"), outputs)
-        rows.append(row)
+        compare(comparisons, sample_case(index, group), reference, key, outputs, rtol)
+        rows.append({"sample": index, "group": group, **sample_error(spec, reference, key, outputs)})
+        if spec.task != "tensor":
+            wanted.append(data.postprocess(without_batch_axis(reference.folder(f"{key}/float32"))))
+            found.append(data.postprocess(without_batch_axis(outputs)))
 
-    metrics = summary(comparisons, spec, params)
+    metrics = summary(comparisons, spec)
     metrics |= {"cases": len(case_names) + len(samples), "provider": model.provider, "provider_note": model.note}
-    if spec.task == "classification":
-        metrics |= classification_metrics(rows, params)
+    if spec.task != "tensor":
+        answers = compare_answers(spec, wanted, found, [int(label) for label in samples.labels])
+        rows = [row | answer for row, answer in zip(rows, answers, strict=True)]
+        metrics |= answer_metrics(rows, params)
+    if case_agreement:
+        metrics["case_agreement"] = min(case_agreement)
     if budget is not None:
         failures = over_budget(metrics, budget)
         metrics |= {"passed": not failures, "failure": "; ".join(failures)}
@@ -115,23 +124,20 @@ def sample_error(spec: Spec, reference: ArrayFile, key: str, outputs: Arrays) ->
     return {"max_abs_error": float(np.max(errors))}
 
 
-def classify(data: ModelData, label: int, torch_outputs: Arrays, outputs: Arrays) -> dict[str, Any]:
-    """The likeliest class of both sides, and whether each is right; None without a label."""
-    torch_class = int(data.postprocess(without_batch_axis(torch_outputs)).labels[0])
-    variant_class = int(data.postprocess(without_batch_axis(outputs)).labels[0])
-    known = label != NO_LABEL
-    return {
-        "torch_class": torch_class,
-        "variant_class": variant_class,
-        "agrees": int(torch_class == variant_class),
-        "torch_right": int(torch_class == label) if known else None,
-        "variant_right": int(variant_class == label) if known else None,
-    }
+def case_boxes(spec: Spec, data: ModelData, torch_outputs: Arrays, outputs: Arrays) -> float:
+    """The mean agreement of the boxes in the items of a shape case."""
+    batch = len(outputs[spec.outputs[0].name])
+    wanted, found = (
+        [data.postprocess({name: array[item] for name, array in side.items()}) for item in range(batch)]
+        for side in (torch_outputs, outputs)
+    )
+    return float(np.mean([row["agrees"] for row in compare_answers(spec, wanted, found, [NO_LABEL] * batch)]))
 
 
-def summary(comparisons: dict[str, Comparison], spec: Spec, params: Validate) -> dict[str, Any]:
+def summary(comparisons: dict[str, Comparison], spec: Spec) -> dict[str, Any]:
     """What holds for every task: the verdict, and the errors by output and of the worst output."""
-    failures = [describe_failure(name, item, params) for name, item in comparisons.items() if not item.passes(params)]
+    allowed = spec.tolerance
+    failures = [describe_failure(name, item, allowed) for name, item in comparisons.items() if not item.passes(allowed)]
     worst = max(comparisons.values(), key=lambda item: (math.isnan(item.variant.max_abs), item.variant.max_abs))
     # numpy's maximum keeps NaN, which Python's loses.
     multiple = float(np.max([item.torch_rounding_multiple for item in comparisons.values()]))
@@ -158,27 +164,27 @@ def summary(comparisons: dict[str, Comparison], spec: Spec, params: Validate) ->
     }
 
 
-def budget_of(variant: str, budget: Budget) -> Budget | None:
-    """The budget that the variant must keep within; None for one in float32, whose bound is PyTorch's own rounding."""
-    return budget if variant in REDUCED else None
+def budget_of(variant: str, spec: Spec) -> Budget | None:
+    """The budget that the variant must keep within; None for one in float32, which has a tolerance."""
+    return spec.budget if variant in REDUCED else None
 
 
-def describe_failure(name: str, item: Comparison, params: Validate) -> str:
+def describe_failure(name: str, item: Comparison, allowed: Tolerance) -> str:
     """Which output, which case, how far off, and what would have passed."""
     if not math.isfinite(item.variant.max_abs):
         return f"{name} holds NaN or infinity in the case {item.worst_case}"
     return (
         f"{name} is off by {item.worst_error:.3g} in the case {item.worst_case}: "
         f"{item.torch_rounding_multiple:.3g} times PyTorch's own rounding, where at most "
-        f"{params.torch_rounding_multiple:g} is allowed. It would pass with "
-        f"validate.torch_rounding_multiple {item.torch_rounding_multiple:.3g}, or with validate.atol "
-        f"{item.tolerance:.3g} at rtol {params.rtol:g}"
+        f"{allowed.torch_rounding_multiple:g} is allowed. It would pass with "
+        f"tolerance.torch_rounding_multiple {item.torch_rounding_multiple:.3g} in spec.yaml, or with tolerance.atol "
+        f"{item.tolerance:.3g} at rtol {allowed.rtol:g}"
     )
 
 
-def classification_metrics(rows: list[dict[str, Any]], params: Validate) -> dict[str, Any]:
-    """Agreement with PyTorch on all samples, and accuracy on those with labels."""
-    metrics = share("agreement", [(row["agrees"], row["group"]) for row in rows], params)
+def answer_metrics(rows: list[dict[str, Any]], params: Validate) -> dict[str, Any]:
+    """Agreement with PyTorch on all samples, accuracy on those with labels, and what the task adds to that."""
+    metrics = share("agreement", [(row["agrees"], row["group"]) for row in rows], params) | details(rows)
     labelled = [row for row in rows if row["variant_right"] is not None]
     if labelled:
         metrics |= share("accuracy", [(row["variant_right"], row["group"]) for row in labelled], params)
@@ -188,8 +194,8 @@ def classification_metrics(rows: list[dict[str, Any]], params: Validate) -> dict
     return metrics
 
 
-def share(name: str, values: list[tuple[int, str]], params: Validate) -> dict[str, float]:
-    """The mean of 0/1 values, with the interval of `grouped_interval`."""
+def share(name: str, values: list[tuple[float, str]], params: Validate) -> dict[str, float]:
+    """The mean of values in 0..1, with the interval of `grouped_interval`."""
     numbers, groups = [value for value, _ in values], [group for _, group in values]
     low, high = grouped_interval(numbers, groups, params.resamples, params.confidence, params.seed)
     return {name: float(np.mean(numbers)), f"{name}_low": low, f"{name}_high": high}

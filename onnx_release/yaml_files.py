@@ -55,6 +55,8 @@ def keys_at(model: Any, location: tuple[int | str, ...]) -> list[str]:
     for part in location:
         if hasattr(model, "model_fields"):
             model = {field.alias or name: field.annotation for name, field in model.model_fields.items()}[part]
+            if type(None) in get_args(model):  # Model | None
+                model = get_args(model)[0]
         else:  # list[Model] or dict[str, Model]
             model = get_args(model)[-1]
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -3,12 +3,15 @@
 from onnx_release.choice import FALLBACK, choose
 from onnx_release.command import run_stage
 from onnx_release.files import read_json, write_json
+from onnx_release.params import load_params
 from onnx_release.paths import CHOICE, METRICS
-from onnx_release.variants import SHIPPABLE
+from onnx_release.spec import load_spec
+from onnx_release.variants import SHIPPABLE, made_variants
 
 
 def main() -> None:
-    validations = {variant: read_json(METRICS / "validate" / f"{variant}.json") for variant in SHIPPABLE}
+    made = made_variants(load_spec(load_params().model))
+    validations = {name: read_json(METRICS / "validate" / f"{name}.json") for name in SHIPPABLE if name in made}
     variant = choose(validations, read_json(METRICS / "benchmark.json"))
     write_json(CHOICE, {"variant": variant or FALLBACK})
 

@@ -7,13 +7,19 @@ import pandas as pd
 from onnx_release.command import run_tool
 from onnx_release.explain import explain_variant
 from onnx_release.files import replacing
+from onnx_release.params import load_params
 from onnx_release.paths import PLOTS
-from onnx_release.variants import REDUCED
+from onnx_release.spec import load_spec
+from onnx_release.variants import REDUCED, leave_out
 
 
 def main(arguments: argparse.Namespace) -> None:
+    plot = PLOTS / "explain" / f"{arguments.variant}.csv"
+    if arguments.variant not in load_spec(load_params().model).variants:
+        leave_out(None, plot)
+        return
     rows = explain_variant(arguments.variant)
-    with replacing(PLOTS / "explain" / f"{arguments.variant}.csv") as partial:
+    with replacing(plot) as partial:
         pd.DataFrame(rows).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
 
 

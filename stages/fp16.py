@@ -6,12 +6,17 @@ from onnx_release.fp16 import convert_to_fp16
 from onnx_release.params import load_params
 from onnx_release.paths import CALIBRATION, METRICS, variant_model
 from onnx_release.samples import SampleFile
+from onnx_release.spec import load_spec
+from onnx_release.variants import leave_out
 
 
 def main() -> None:
-    samples = SampleFile(CALIBRATION)
-    folder = variant_model("fp16").parent
-    write_json(METRICS / "fp16.json", convert_to_fp16(variant_model("fp32"), samples, load_params().fp16, folder))
+    params = load_params()
+    folder, metrics = variant_model("fp16").parent, METRICS / "fp16.json"
+    if "fp16" not in load_spec(params.model).variants:
+        leave_out(metrics, folder)
+        return
+    write_json(metrics, convert_to_fp16(variant_model("fp32"), SampleFile(CALIBRATION), params.fp16, folder))
 
 
 if __name__ == "__main__":

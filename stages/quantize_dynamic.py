@@ -5,14 +5,19 @@ from onnx_release.files import write_json
 from onnx_release.params import load_params
 from onnx_release.paths import METRICS, variant_model
 from onnx_release.quantize_dynamic import quantize_dynamically
+from onnx_release.spec import load_spec
 from onnx_release.targets import load_target
+from onnx_release.variants import leave_out
 
 
 def main() -> None:
     params, target = load_params(), load_target()
-    folder = variant_model("int8_dynamic").parent
-    metrics = quantize_dynamically(variant_model("fp32"), params.quantize_dynamic, target.reduce_range, folder)
-    write_json(METRICS / "quantize_dynamic.json", metrics)
+    folder, metrics = variant_model("int8_dynamic").parent, METRICS / "quantize_dynamic.json"
+    if "int8_dynamic" not in load_spec(params.model).variants:
+        leave_out(metrics, folder)
+        return
+    found = quantize_dynamically(variant_model("fp32"), params.quantize_dynamic, target.reduce_range, folder)
+    write_json(metrics, found)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,19 @@ from onnx_release.quantize_static import quantize_statically
 from onnx_release.samples import SampleFile
 from onnx_release.spec import load_spec
 from onnx_release.targets import load_target
+from onnx_release.variants import leave_out
 
 
 def main() -> None:
     params, target = load_params(), load_target()
     spec, data = load_spec(params.model), load_data(params.model)
+    folder, metrics = variant_model("int8_static").parent, METRICS / "quantize_static.json"
+    if "int8_static" not in spec.variants:
+        leave_out(metrics, folder)
+        return
     judge = Judge(variant_model("fp32"), spec, data, SampleFile(CALIBRATION))
-    folder = variant_model("int8_static").parent
-    metrics = quantize_statically(CALIBRATED / "model.onnx", RANGES, target, judge, params.budget, folder)
-    write_json(METRICS / "quantize_static.json", metrics)
+    minutes = params.quantize_static.minutes
+    write_json(metrics, quantize_statically(CALIBRATED / "model.onnx", RANGES, target, judge, minutes, folder))
 
 
 if __name__ == "__main__":

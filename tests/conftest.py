@@ -63,6 +63,7 @@ def make_spec() -> Callable[..., Spec]:
             {
                 "task": task,
                 "sources": [],
+                "variants": [],
                 "dimensions": {
                     name: {"min": low, "max": high, "example": example}
                     for name, (low, high, example) in dimensions.items()

@@ -83,6 +83,7 @@ SPEC = Spec.model_validate(
     {
         "task": "classification",
         "sources": [],
+        "variants": [],
         "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}},
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", *SHAPE]}],
         "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", CLASSES]}],

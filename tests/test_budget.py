@@ -2,21 +2,15 @@
 
 import pytest
 
-from onnx_release.budget import check_budget, over_budget
-from onnx_release.errors import ParameterError
-from onnx_release.params import Budget
-from tests.residual import SPEC
+from onnx_release.budget import over_budget
+from onnx_release.spec import Budget, check_budget
 
-FIGURES = {"sqnr_db": 20.0, "max_abs_error": 0.1, "agreement": 0.9, "accuracy_drop": 0.02}
+FIGURES = {"sqnr_db": 20.0, "max_abs_error": 0.1, "agreement": 0.9, "accuracy_drop": 0.02, "cosine": 0.99}
 
 
-def budget(**bounds):
-    return Budget(**{"agreement": None, "accuracy_drop": None, "sqnr_db": None, "minutes": 1, **bounds})
-
-
-@pytest.mark.parametrize("bounds", [{"agreement": 0.9}, {"accuracy_drop": 0.02}, {"sqnr_db": 20}])
+@pytest.mark.parametrize("bounds", [{"agreement": 0.9}, {"accuracy_drop": 0.02}, {"sqnr_db": 20}, {"cosine": 0.99}])
 def test_a_figure_at_its_bound_is_within(bounds):
-    assert over_budget(FIGURES, budget(**bounds)) == []
+    assert over_budget(FIGURES, Budget(**bounds)) == []
 
 
 @pytest.mark.parametrize(
@@ -25,38 +19,52 @@ def test_a_figure_at_its_bound_is_within(bounds):
         ({"agreement": 0.91}, "0.9 of the samples keep PyTorch's answer, budget.agreement is 0.91"),
         ({"accuracy_drop": 0.01}, "the accuracy drops by 0.02, budget.accuracy_drop is 0.01"),
         ({"sqnr_db": 21}, "the SQNR is 20 dB, budget.sqnr_db is 21"),
+        ({"cosine": 0.991}, "the mean cosine with PyTorch is 0.99, budget.cosine is 0.991"),
     ],
 )
 def test_a_figure_beyond_its_bound_is_said(bounds, message):
-    assert over_budget(FIGURES, budget(**bounds)) == [message]
+    assert over_budget(FIGURES, Budget(**bounds)) == [message]
 
 
 def test_a_margin_is_asked_for_on_top_and_named():
-    assert over_budget(FIGURES, budget(sqnr_db=19), margin_db=1) == []
-    assert over_budget(FIGURES, budget(sqnr_db=19.5), margin_db=1) == [
+    assert over_budget(FIGURES, Budget(sqnr_db=19), margin_db=1) == []
+    assert over_budget(FIGURES, Budget(sqnr_db=19.5), margin_db=1) == [
         "the SQNR is 20 dB, budget.sqnr_db is 19.5 and the margin 1"
     ]
 
 
 def test_every_bound_that_is_missed_is_said():
-    assert len(over_budget(FIGURES, budget(agreement=1, accuracy_drop=0, sqnr_db=30))) == 3
+    assert len(over_budget(FIGURES, Budget(agreement=1, accuracy_drop=0, sqnr_db=30))) == 3
 
 
 def test_nan_is_beyond_any_budget_and_perfection_within():
     nothing_finite = FIGURES | {"sqnr_db": None, "max_abs_error": None}
-    assert over_budget(nothing_finite, budget(agreement=0.1)) == ["an output holds NaN or infinity"]
+    assert over_budget(nothing_finite, Budget(agreement=0.1)) == ["an output holds NaN or infinity"]
     perfect = FIGURES | {"sqnr_db": None, "max_abs_error": 0.0}
-    assert over_budget(perfect, budget(sqnr_db=100)) == []
+    assert over_budget(perfect, Budget(sqnr_db=100)) == []
 
 
 def test_an_answer_where_zeros_should_be_is_beyond_any_bound():
     zeros = FIGURES | {"sqnr_db": None, "max_abs_error": 0.1}
-    assert over_budget(zeros, budget(sqnr_db=1)) == ["the SQNR is -inf dB, budget.sqnr_db is 1"]
+    assert over_budget(zeros, Budget(sqnr_db=1)) == ["the SQNR is -inf dB, budget.sqnr_db is 1"]
 
 
-def test_a_task_without_classes_needs_a_bound_that_it_has():
-    tensor = SPEC.model_copy(update={"task": "tensor"})
-    check_budget(budget(agreement=0.9), SPEC)
-    check_budget(budget(sqnr_db=20), tensor)
-    with pytest.raises(ParameterError, match=r"task tensor does not have. Set budget\.sqnr_db"):
-        check_budget(budget(agreement=0.9), tensor)
+def test_no_number_is_beyond_a_cosine():
+    assert over_budget(FIGURES | {"cosine": None}, Budget(cosine=0.5)) == [
+        "the mean cosine with PyTorch is no number, budget.cosine is 0.5"
+    ]
+
+
+def test_a_task_has_the_bounds_that_it_can_have():
+    check_budget(Budget(agreement=0.9, accuracy_drop=0.1), "detection")
+    check_budget(Budget(agreement=0.9, cosine=0.99), "embedding")
+    check_budget(Budget(sqnr_db=20), "tensor")
+    with pytest.raises(ValueError, match=r"budget\.agreement: the task tensor has no answers"):
+        check_budget(Budget(agreement=0.9), "tensor")
+    with pytest.raises(ValueError, match=r"budget\.accuracy_drop: the task embedding has no right answers"):
+        check_budget(Budget(accuracy_drop=0.1), "embedding")
+
+
+def test_a_budget_that_bounds_nothing_is_refused():
+    with pytest.raises(ValueError, match="bounds nothing"):
+        Budget()

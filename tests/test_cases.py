@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from onnx_release.cases import case_inputs, case_name, fitted, odd_size, shape_cases
-from onnx_release.samples import SampleFile, write_samples
+from onnx_release.cases import case_inputs, case_name, odd_size, shape_cases
+from onnx_release.samples import SampleFile, fitted, write_samples
 from onnx_release.spec import Dimension, Spec
 from onnx_release.types import Sample
 
@@ -14,6 +14,7 @@ def spec(**dimensions):
         {
             "task": "tensor",
             "sources": [],
+            "variants": [],
             "dimensions": {n: {"min": a, "max": b, "example": c} for n, (a, b, c) in dimensions.items()},
             "inputs": [{"name": "x", "dtype": "int64", "shape": [*dimensions, 2] if dimensions else [1, 2]}],
             "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch" if dimensions else 1]}],
@@ -93,6 +94,7 @@ def test_all_inputs_of_a_row_come_from_one_sample_and_fit_by_their_own_axes(tmp_
         {
             "task": "tensor",
             "sources": [],
+            "variants": [],
             "dimensions": {name: {"min": 1, "max": 9, "example": 2} for name in ("batch", "length", "width")},
             "inputs": [
                 {"name": "ids", "dtype": "int64", "shape": ["batch", "length"]},

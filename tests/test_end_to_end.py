@@ -14,7 +14,7 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 
-from tests.clone import QUICK, edited, make_clone, outputs, run, set_param, stages_run
+from tests.clone import QUICK, edited, make_clone, outputs, run, stages_run
 
 # What may differ between two runs on one machine: what was timed, and what reads it.
 TIMED = {"benchmark", "choose", "tune", "optimize", "profile", "report"}
@@ -112,10 +112,9 @@ def test_dvc_shows_every_metric_and_what_changed(clone):
 
 
 def test_a_failed_variant_is_written_down_and_refused_by_the_gate(clone):
-    before = (clone / "params.yaml").read_bytes()
+    before = (clone / SPEC).read_bytes()
     saved = {path: path.read_bytes() for path in (clone / "metrics").rglob("*") if path.is_file()}
-    for key, value in (("torch_rounding_multiple", "0.0"), ("atol", "0.0"), ("rtol", "0.0")):
-        set_param(clone, f"validate.{key}", value)
+    (clone / SPEC).write_bytes(before + b"tolerance: {torch_rounding_multiple: 0.0, atol: 0.0, rtol: 0.0}\n")
     try:
         assert run(clone, "stages.validate", "fp32").returncode == 0
         gate = run(clone, "tools.gate")
@@ -123,7 +122,7 @@ def test_a_failed_variant_is_written_down_and_refused_by_the_gate(clone):
         assert "fp32: FAILED: logits is off by" in gate.stdout
         assert "It would pass with" in gate.stdout
     finally:
-        (clone / "params.yaml").write_bytes(before)
+        (clone / SPEC).write_bytes(before)
         for path, content in saved.items():
             path.write_bytes(content)
 
@@ -256,6 +255,12 @@ BAD_INPUT = {
     ),
     "a group in both splits": BadInput(
         "prepare", DATA, replaced(DATA, "label=int(label))", "label=int(label), group='Ada')"), ["in both splits: Ada"]
+    ),
+    "a label out of range": BadInput(
+        "prepare",
+        DATA,
+        replaced(DATA, "label=int(label))", "label=int(label) + 1)"),
+        ["the label is 10", "the classes of logits", "0 to 9"],
     ),
     "no samples": BadInput(
         "prepare",

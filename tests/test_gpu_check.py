@@ -26,7 +26,7 @@ from onnx_release.providers import CUDA
 from onnx_release.reference import write_reference
 from onnx_release.runtime import find_provider
 from onnx_release.samples import SampleFile, write_samples
-from onnx_release.spec import load_spec
+from onnx_release.spec import Budget, load_spec
 from tests.clone import QUICK, run, set_param
 from tests.imports import ROOT, imported_files, third_party
 from tools import gpu_check
@@ -144,10 +144,10 @@ def test_a_missing_variant_says_what_to_run(tmp_path, monkeypatch):
         (tmp_path / "artifacts" / variant).mkdir(parents=True)
         (tmp_path / "artifacts" / variant / "model.onnx").touch()
     with pytest.raises(DataError, match=r"^artifacts/fp16/model\.onnx not there: run `make repro` first$"):
-        check_files()
+        check_files(CHECKED)
     (tmp_path / "artifacts/fp16").mkdir()
     (tmp_path / "artifacts/fp16/model.onnx").touch()
-    check_files()
+    check_files(CHECKED)
 
 
 @pytest.mark.parametrize(("missing", "providers"), [(None, ["cuda", "tensorrt"]), ("libnvinfer.so.10: gone", ["cuda"])])
@@ -158,15 +158,15 @@ def test_tensorrt_is_measured_where_it_loads(params, monkeypatch, missing, provi
     monkeypatch.setattr(gpu_check, "torch_gpu", lambda: "NVIDIA H100")
     monkeypatch.setattr(gpu_check, "check_provider", calls.append)
     monkeypatch.setattr(gpu_check, "apart", lambda function, runtime: calls.append((function, runtime.provider)))
-    monkeypatch.setattr(gpu_check, "check_files", lambda: calls.append("files"))
+    monkeypatch.setattr(gpu_check, "check_files", calls.append)
     monkeypatch.setattr(gpu_check, "missing_library", lambda _: missing)
-    monkeypatch.setattr(gpu_check, "check_all", lambda _, *where: [where])
+    monkeypatch.setattr(gpu_check, "check_all", lambda *where: [where[1:]])
     found = check(params)
-    assert found["rows"] == [(providers, "cuda")]
+    assert found["rows"] == [(list(CHECKED), providers, "cuda")]
     assert found["no_tensorrt"] == (missing or "")
     assert found["gpu"]["driver"] == "580.65.06"
     assert (found["versions"]["torch"], found["batch"]) == ("2.13.0+cu130", params.benchmark.batches[0])
-    assert calls == [CUDA, (find_provider, "cuda"), "files"]
+    assert calls == [CUDA, (find_provider, "cuda"), list(CHECKED)]
 
 
 def test_the_gpu_is_the_one_that_torch_takes():
@@ -221,10 +221,11 @@ def test_a_variant_is_held_against_pytorch(inside):
     assert found.sqnr_db is not None and found.sqnr_db > 80
 
 
-def test_only_fewer_bits_have_a_budget(inside):
-    strict = inside.model_copy(update={"budget": inside.budget.model_copy(update={"sqnr_db": 1000.0})})
-    assert validated("fp32", "cpu", strict).passed
-    found = validated("fp16", "cpu", strict)
+def test_only_fewer_bits_have_a_budget(inside, monkeypatch):
+    strict = load_spec("digits_cnn").model_copy(update={"budget": Budget(sqnr_db=1000.0)})
+    monkeypatch.setattr(gpu_check, "load_spec", lambda _: strict)
+    assert validated("fp32", "cpu", inside).passed
+    found = validated("fp16", "cpu", inside)
     assert not found.passed and "budget.sqnr_db is 1000" in found.failure
     assert found.runs
 
@@ -265,8 +266,8 @@ def test_what_goes_wrong_becomes_the_verdict(inside, monkeypatch):
 
 def test_all_of_it_on_the_cpu(prepared):
     code = (
-        "import json, sys; from tools.gpu_check import check_all; from onnx_release.params import load_params; "
-        "print(json.dumps(check_all(load_params(), ['cpu'], 'cpu')))"
+        "import json; from tools.gpu_check import CHECKED, check_all; from onnx_release.params import load_params; "
+        "print(json.dumps(check_all(load_params(), CHECKED, ['cpu'], 'cpu')))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     printed = subprocess.check_output([sys.executable, "-c", code], cwd=prepared, env=environment, text=True)

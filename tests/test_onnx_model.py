@@ -23,6 +23,7 @@ SPEC = Spec.model_validate(
     {
         "task": "tensor",
         "sources": [],
+        "variants": [],
         "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}, "width": {"min": 2, "max": 8, "example": 3}},
         "inputs": [
             {"name": "x", "dtype": "float32", "shape": ["batch", "width"]},

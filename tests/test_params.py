@@ -33,8 +33,8 @@ def test_a_number_in_scientific_notation_is_a_number_with_and_without_a_point(lo
     assert load("atol: 1.0e-4", "atol: 2e-4").slim.atol == 2e-4
 
 
-def test_an_integer_will_do_for_a_tolerance(load):
-    assert load("torch_rounding_multiple: 4", "torch_rounding_multiple: 5").validate_.torch_rounding_multiple == 5
+def test_an_integer_will_do_for_a_number(load):
+    assert load("minutes: 2 ", "minutes: 3 ").quantize_static.minutes == 3
 
 
 @pytest.mark.parametrize(

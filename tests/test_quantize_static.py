@@ -10,12 +10,11 @@ from onnx_release import qdq
 from onnx_release import search as search_module
 from onnx_release.activations import session_of
 from onnx_release.budget import over_budget, signal
-from onnx_release.errors import GraphError, ParameterError
+from onnx_release.errors import GraphError
 from onnx_release.fusion import fusion_metrics
 from onnx_release.gptq import PAIR_SUM
 from onnx_release.judge import Judge
 from onnx_release.layers import as_matrix, initializers, kernel_shape, weighted_layers
-from onnx_release.params import Budget
 from onnx_release.qdq import (
     clip_activations,
     insert_qdq,
@@ -27,10 +26,11 @@ from onnx_release.quantized_graph import QuantizedGraph
 from onnx_release.rounding import copy_fit, fit_weights
 from onnx_release.saturation import weight_limits
 from onnx_release.search import MARGIN_DB
+from onnx_release.spec import Budget
 from onnx_release.targets import TARGETS
 from tests.residual import SHAPE, SPEC, Data, calibrated, save_inputs
 
-BUDGET = Budget(agreement=0.5, accuracy_drop=None, sqnr_db=None, minutes=0.001)
+BUDGET = Budget(agreement=0.5)
 
 
 @pytest.fixture
@@ -46,10 +46,11 @@ def sqnr(judge, model):
     return judge.figures(model, every(judge.samples))["sqnr_db"]
 
 
-def write(case, tmp_path, budget=BUDGET, target="vnni"):
+def write(case, tmp_path, budget=BUDGET, minutes=0.001, target="vnni"):
+    case[3].spec = SPEC.model_copy(update={"budget": budget})
     folder = tmp_path / "int8"
     source, ranges = tmp_path / "calibration/model.onnx", tmp_path / "calibration/ranges.json"
-    return quantize_statically(source, ranges, TARGETS[target], case[3], budget, folder), folder / "model.onnx"
+    return quantize_statically(source, ranges, TARGETS[target], case[3], minutes, folder), folder / "model.onnx"
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -276,15 +277,13 @@ def test_a_budget_that_the_first_graph_meets_keeps_nothing_in_float(case, tmp_pa
 def test_a_tighter_budget_keeps_layers_in_float_and_is_met(case, tmp_path):
     everything, _ = write(case, tmp_path)
     bound = everything["calibration_sqnr_db"] + 0.5 - MARGIN_DB
-    budget = Budget(agreement=None, accuracy_drop=None, sqnr_db=bound, minutes=1)
-    metrics, _ = write(case, tmp_path, budget)
+    metrics, _ = write(case, tmp_path, Budget(sqnr_db=bound), minutes=1)
     assert metrics["budget_met"] and metrics["calibration_sqnr_db"] >= bound + MARGIN_DB
     assert 0 < len(metrics["float_layers"].split(", ")) < 6
 
 
 def test_a_budget_that_nothing_can_meet_gives_the_best_and_says_so(case, tmp_path):
-    budget = Budget(agreement=None, accuracy_drop=None, sqnr_db=200, minutes=0.01)
-    metrics, path = write(case, tmp_path, budget)
+    metrics, path = write(case, tmp_path, Budget(sqnr_db=200), minutes=0.01)
     assert (
         not metrics["budget_met"] and f"budget.sqnr_db is 200 and the margin {MARGIN_DB:g}" in metrics["budget_failure"]
     )
@@ -292,9 +291,8 @@ def test_a_budget_that_nothing_can_meet_gives_the_best_and_says_so(case, tmp_pat
 
 
 def test_the_same_search_gives_the_same_bytes(case, tmp_path):
-    budget = Budget(agreement=None, accuracy_drop=None, sqnr_db=200, minutes=0.002)
-    first = write(case, tmp_path, budget)[1].read_bytes()
-    assert write(case, tmp_path, budget)[1].read_bytes() == first
+    first, second = (write(case, tmp_path, Budget(sqnr_db=200), minutes=0.002)[1].read_bytes() for _ in range(2))
+    assert first == second
 
 
 def test_an_interrupted_search_leaves_what_stood_there(case, tmp_path, monkeypatch):
@@ -306,7 +304,7 @@ def test_an_interrupted_search_leaves_what_stood_there(case, tmp_path, monkeypat
 
     monkeypatch.setattr(search_module, "refine_ranges", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        write(case, tmp_path, BUDGET.model_copy(update={"minutes": 1.0}))
+        write(case, tmp_path, minutes=1.0)
     assert path.read_bytes() == before
     assert not list(tmp_path.glob("*.partial"))
 
@@ -314,15 +312,7 @@ def test_an_interrupted_search_leaves_what_stood_there(case, tmp_path, monkeypat
 def test_a_quantized_model_is_refused(case, tmp_path):
     _, path = write(case, tmp_path)
     with pytest.raises(GraphError, match="already quantized"):
-        quantize_statically(
-            path, tmp_path / "calibration/ranges.json", TARGETS["vnni"], case[3], BUDGET, tmp_path / "no"
-        )
-
-
-def test_a_budget_of_classes_for_a_task_without_is_an_error(case, tmp_path):
-    case[3].spec = SPEC.model_copy(update={"task": "tensor"})
-    with pytest.raises(ParameterError, match=r"Set budget\.sqnr_db"):
-        write(case, tmp_path)
+        quantize_statically(path, tmp_path / "calibration/ranges.json", TARGETS["vnni"], case[3], 1.0, tmp_path / "no")
 
 
 def test_what_runs_on_integers_is_counted_and_the_rest_has_a_reason(case, tmp_path):

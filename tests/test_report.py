@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from onnx_release.params import Budget, load_params
+from onnx_release.params import load_params
 from onnx_release.report import (
     Results,
     describe_budget,
@@ -18,6 +18,7 @@ from onnx_release.report import (
     tradeoff_rows,
     worst_layers,
 )
+from onnx_release.spec import Budget, load_spec
 from onnx_release.text import number, percent
 from onnx_release.variants import SHIPPABLE, VARIANTS
 from tests.imports import ROOT
@@ -107,7 +108,8 @@ def make(monkeypatch):
         summary = summarise(everything, benchmark)
         return Results(
             model=model,
-            verdict=describe_verdict(list(rows), summary),
+            spec=load_spec("digits_cnn"),
+            verdict=describe_verdict(list(rows), summary, "classification"),
             passed=all(item["passed"] for item in rows),
             summary=summary,
             rows=list(rows),
@@ -176,7 +178,7 @@ def test_the_fastest_variant_that_passed_and_may_ship_is_chosen(make):
     }
     assert results.verdict == (
         "Release fp32: the same answer as PyTorch on 99.0 % of the samples, "
-        "3.00 times as fast as PyTorch eager, 1.50 times as fast as torch.compile, 14.0 MB."
+        "3.00 times as fast as PyTorch eager, 1.50 times as fast as torch.compile, 14 MB."
     )
 
 
@@ -255,7 +257,7 @@ def test_the_worst_layers_come_first_and_those_that_are_not_finite_before_them()
 
 
 def test_the_budget_in_words():
-    budget = Budget(agreement=0.9, accuracy_drop=None, sqnr_db=19.5, minutes=1)
+    budget = Budget(agreement=0.9, sqnr_db=19.5)
     assert describe_budget(budget) == (
         "at least 90% of the samples keep PyTorch's answer, the SQNR is at least 19.5 dB"
     )
@@ -274,7 +276,7 @@ def test_without_a_baseline_there_are_latencies_and_no_speed_ups(make):
     others = {name: none for name in ("torch_compile", *SHIPPABLE) if name != "fp32"}
     results = make(*rows, benchmark={**others, "torch_eager": broken("it ran out of memory")})
     assert results.summary["variant"] == "fp32"
-    assert results.verdict == "Release fp32: 14.0 MB."
+    assert results.verdict == "Release fp32: 14 MB."
     assert "it ran out of memory" in render_html(results)
 
 

@@ -21,14 +21,15 @@ from onnx_release.types import Sample
 
 SPEC = Spec.model_validate(
     {
-        "task": "tensor",
+        "task": "classification",
         "sources": [],
+        "variants": [],
         "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}, "width": {"min": 2, "max": 4, "example": 3}},
         "inputs": [
             {"name": "x", "dtype": "float32", "shape": ["batch", "width"]},
             {"name": "mask", "dtype": "int64", "shape": ["batch", "width"]},
         ],
-        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch"]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 3]}],
     }
 )
 
@@ -150,6 +151,20 @@ def test_a_group_beyond_the_samples_taken_does_not_count(tmp_path, monkeypatch):
         write_splits(data, tmp_path, SPEC, Prepare(calibration=2, evaluation=1))
 
 
+@pytest.mark.parametrize(
+    ("task", "label", "message"),
+    [
+        ("classification", 3, r"sample 0, group None: the label is 3; the classes of y is 0 to 2"),
+        ("detection", 2, "the label is 2; something to find or nothing is 0 to 1"),
+        ("embedding", 0, "the label is 0, but the task embedding has no right answers; leave it out"),
+        ("tensor", 0, "the label is 0, but the task tensor has no right answers; leave it out"),
+    ],
+)
+def test_a_label_that_the_task_does_not_have_is_named(tmp_path, task, label, message):
+    with pytest.raises(DataError, match=message):
+        write_samples(tmp_path / "a.npz", [sample(label=label)], 1, SPEC.model_copy(update={"task": task}))
+
+
 def test_a_label_of_zero_is_a_label(tmp_path):
     write_samples(tmp_path / "a.npz", [sample(label=0)], 1, SPEC)
     assert SampleFile(tmp_path / "a.npz").labels.tolist() == [0]
@@ -171,7 +186,7 @@ def test_a_batch_of_one_has_one_axis_more():
     [
         ([2, 2, 2], 1, [[0], [1], [2]]),
         ([2, 2, 2, 2, 2], 2, [[0, 1], [2, 3]]),  # what does not fill a batch is left out
-        ([2, 3, 2, 2], 1, [[0], [2], [3]]),  # as is another shape than the first one's
+        ([3, 4, 2, 3], 1, [[0], [1], [2], [3]]),  # each in the size of the example
         ([2, 2], 4, [[0, 1, 0, 1]]),  # too few are repeated
         ([2] * 70, 1, [[index] for index in range(32)]),  # 32 samples are enough
         ([2] * 70, 40, [list(range(40))]),  # or one batch
@@ -182,4 +197,11 @@ def test_batches_are_real_samples(tmp_path, widths, batch, found):
     write_samples(tmp_path / "a.npz", items, 100, SPEC)
     batches = real_batches(SampleFile(tmp_path / "a.npz"), batch, SPEC)
     assert [entry["x"][:, 0].tolist() for entry in batches] == found
+    assert all(entry["x"].shape[1] == 3 for entry in batches)
+
+
+def test_a_sample_is_repeated_or_cut_to_the_sizes_of_the_example(tmp_path):
+    write_samples(tmp_path / "a.npz", [sample(2), sample(4)], 2, SPEC)
+    batches = real_batches(SampleFile(tmp_path / "a.npz"), 1, SPEC)
+    assert [entry["x"][0].tolist() for entry in batches] == [[0, 1, 0], [0, 1, 2]]
     assert all(list(entry) == ["x", "mask"] for entry in batches)  # in the order of the spec

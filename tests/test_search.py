@@ -9,18 +9,20 @@ from onnx_release import search as search_module
 from onnx_release.budget import signal
 from onnx_release.judge import Judge
 from onnx_release.layers import initializers, weighted_layers
-from onnx_release.params import Budget
 from onnx_release.qdq import insert_qdq
 from onnx_release.refine import COARSE, FINE
 from onnx_release.search import MARGIN_DB, Trial, better, is_gain, search, sensitivities
+from onnx_release.spec import Budget
 from onnx_release.targets import TARGETS
 from onnx_release.work import Work, multiply_adds
 from tests.residual import Data, calibrated, save_inputs
 from tests.samples import save_samples
 
 VNNI = TARGETS["vnni"]
-BUDGET = Budget(agreement=0.5, accuracy_drop=None, sqnr_db=None, minutes=0.001)
-UNREACHABLE = Budget(agreement=None, accuracy_drop=None, sqnr_db=200, minutes=1)
+BUDGET = Budget(agreement=0.5)
+UNREACHABLE = Budget(sqnr_db=200)
+# Of work, enough for one fit.
+ONE_FIT = 0.001
 
 
 @pytest.fixture
@@ -58,24 +60,23 @@ def test_the_sensitivity_finds_the_layer_that_was_spoilt(case):
 def test_after_a_set_that_meets_the_budget_the_search_tries_cheaper_ones(case, monkeypatch):
     model, ranges, samples, judge = case
     macs = multiply_adds(model, samples)
-    everything = search(model, ranges, VNNI, judge, BUDGET).best
+    everything = search(model, ranges, VNNI, judge, BUDGET, ONE_FIT).best
     bound = everything.figures["sqnr_db"] + 0.5 - MARGIN_DB
-    budget = Budget(agreement=None, accuracy_drop=None, sqnr_db=bound, minutes=1)
-    cheap = search(model, ranges, VNNI, judge, budget).best
+    budget = Budget(sqnr_db=bound)
+    cheap = search(model, ranges, VNNI, judge, budget, 1).best
     assert 0 < len(cheap.float_layers) < len(macs)
     estimates = [
         Trial(model, ranges, frozenset(layers), sum(macs[name] for name in layers), {}, [])
         for layers in (macs, cheap.float_layers)
     ]
     monkeypatch.setattr(search_module, "candidates", lambda *_: estimates)
-    assert search(model, ranges, VNNI, judge, budget).best.float_layers == cheap.float_layers
+    assert search(model, ranges, VNNI, judge, budget, 1).best.float_layers == cheap.float_layers
 
 
 def test_more_minutes_buy_at_least_as_much(case):
     model, ranges, _, judge = case
-    bounds = {"agreement": None, "accuracy_drop": None, "sqnr_db": 200.0}
     found = [
-        search(model, ranges, TARGETS["avx2"], judge, Budget(minutes=minutes, **bounds)).best.figures["sqnr_db"]
+        search(model, ranges, TARGETS["avx2"], judge, UNREACHABLE, minutes).best.figures["sqnr_db"]
         for minutes in (1e-6, 0.05)
     ]
     assert found[1] > found[0] + 1
@@ -101,13 +102,13 @@ def calls(monkeypatch):
 
 def test_ranges_are_refined_before_any_layer_is_kept_in_float(case, calls):
     model, ranges, _, judge = case
-    search(model, ranges, VNNI, judge, UNREACHABLE)
+    search(model, ranges, VNNI, judge, UNREACHABLE, 1)
     assert calls == [(24, COARSE), "sensitivities", (24, COARSE), (24, FINE)]
 
 
 def test_a_budget_that_is_met_needs_no_sensitivities(case, calls):
     model, ranges, _, judge = case
-    search(model, ranges, VNNI, judge, BUDGET.model_copy(update={"minutes": 1.0}))
+    search(model, ranges, VNNI, judge, BUDGET, 1.0)
     assert calls == [(24, COARSE), (24, FINE)]
 
 
@@ -115,7 +116,7 @@ def test_what_few_samples_can_tell_is_asked_of_more(case, calls, tmp_path):
     model, ranges, _, judge = case
     judge.samples = save_inputs(tmp_path, 100)
     judge.wanted = judge.outputs(model, range(100))
-    search(model, ranges, VNNI, judge, BUDGET.model_copy(update={"minutes": 1.0}))
+    search(model, ranges, VNNI, judge, BUDGET, 1.0)
     assert calls == [(25, COARSE), (50, FINE), (100, FINE)]
 
 
@@ -134,13 +135,13 @@ def test_a_third_of_the_work_is_left_to_layers_in_float(case, monkeypatch):
 
     monkeypatch.setattr(search_module, "refine_ranges", use_up)
     monkeypatch.setattr(search_module, "sensitivities", ask)
-    search(model, ranges, VNNI, judge, UNREACHABLE)
+    search(model, ranges, VNNI, judge, UNREACHABLE, 1)
     assert shares[0] == pytest.approx(1 / 3) and left[0] > 0
 
 
 def test_without_work_one_graph_is_fitted(case):
     model, ranges, _, judge = case
-    result = search(model, ranges, VNNI, judge, UNREACHABLE.model_copy(update={"minutes": 1e-9}))
+    result = search(model, ranges, VNNI, judge, UNREACHABLE, 1e-9)
     assert result.fitted == 1 and result.best.failures
 
 
@@ -149,7 +150,7 @@ def test_a_network_without_weights_stays_as_it_is(save_graph, make_spec, tmp_pat
     source = save_graph([node], [("x", ["n", 2])], [("y", ["n", 2])])
     samples = save_samples(tmp_path / "whole.npz", [np.array([0, 255], np.float32), np.array([17, 3], np.float32)])
     judge = Judge(source, make_spec({"x": ["n", 2]}, {"y": ["n", 2]}, n=(1, 4, 2)), Data(), samples)
-    result = search(onnx.load(source), {"x": (0.0, 255.0), "y": (0.0, 255.0)}, VNNI, judge, UNREACHABLE)
+    result = search(onnx.load(source), {"x": (0.0, 255.0), "y": (0.0, 255.0)}, VNNI, judge, UNREACHABLE, 1)
     assert signal(result.best.figures) == np.inf and result.fitted == 1 and not result.best.failures
 
 

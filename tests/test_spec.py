@@ -3,7 +3,7 @@
 import pytest
 
 from onnx_release.errors import SpecError
-from onnx_release.spec import Tensor, check_array, concrete_shape, load_spec
+from onnx_release.spec import Images, Spec, Tensor, check_array, concrete_shape, load_spec
 from tests.imports import ROOT
 
 GOOD = (ROOT / "models/digits_cnn/spec.yaml").read_text()
@@ -35,6 +35,12 @@ def test_every_model_s_spec_loads(path, monkeypatch):
         ("[batch, 10]", "[batch, classes]", "logits uses the dimension classes, which is not under dimensions"),
         ("inputs:", "  width: {min: 1, max: 8, example: 2}\ninputs:", "no input or output uses the dimension width"),
         ("name: logits", "name: image", "two inputs or outputs are called image"),
+        ("inputs:", "derived: [rows]\ninputs:", "no input or output uses the dimension rows"),
+        ("inputs:", "derived: [batch]\ninputs:", "the derived size batch is one of the inputs"),
+        ("[fp16, int8_dynamic, int8_static]", "[int4]", r"variants\.0: .*not 'int4'"),
+        ("budget:", "tolerance: {atol: -1.0}\nbudget:", r"tolerance\.atol: .*not -1"),
+        ("agreement: 0.86", "agreement: 86", r"budget\.agreement: .*not 86"),
+        ("agreement: 0.86", "minutes: 2", r"budget\.minutes: no such key"),
         ("example: 2", "example: 1", r"dimensions\.batch\.example: .*greater than or equal to 2, not 1"),
         ("example: 2", "example: 65", "example 65 is not between min 1 and max 64"),
         ("min: 1", "min: 2", "must allow 1"),
@@ -136,3 +142,41 @@ def test_a_dimension_that_stands_twice_has_one_size():
 def test_a_name_that_cannot_be_kept_is_refused(load, old, new, message):
     with pytest.raises(SpecError, match=message):
         load(old, new)
+
+
+def test_variants_without_a_budget_are_refused(load):
+    budget = GOOD[GOOD.index("budget:") :]
+    with pytest.raises(SpecError, match="say in budget how much they may, or write `variants: "):
+        load(budget, "")
+
+
+def test_derived_sizes_of_outputs_are_free_but_the_same_everywhere(make_spec):
+    spec = Spec.model_validate(
+        {
+            **make_spec({"x": ["batch", "width"]}, {"y": ["batch"]}, batch=(1, 4, 2), width=(2, 9, 4)).model_dump(),
+            "derived": ["columns"],
+            "outputs": [{"name": n, "dtype": "float32", "shape": ["batch", "columns"]} for n in ("y", "z")],
+        }
+    )
+    sizes = {"batch": 2, "width": 9}
+    assert check_array(spec.outputs[0], "float32", (2, 4), sizes) is None
+    assert check_array(spec.outputs[1], "float32", (2, 5), sizes) == (
+        "z has the shape [2, 5] where ['batch', 'columns'] is declared (columns is 4)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({"crop": 300}, "a crop of 300 pixels does not fit into 256"),
+        ({"mean": [0.5]}, "three values each for RGB, or one each for grey"),
+        ({"mean": [0.5, 0.5], "std": [1.0, 1.0]}, "three values each for RGB, or one each for grey"),
+        ({"evaluation": 1.0}, "less than 1"),
+        ({"std": [0.2, 0.0, 0.2]}, "greater than 0"),
+    ],
+)
+def test_images_that_cannot_be_are_refused(images, message):
+    good = {"folder": "photographs", "resize": 256, "crop": 224, "mean": [0.5] * 3, "std": [0.2] * 3}
+    assert Images.model_validate(good).evaluation == 0.5
+    with pytest.raises(ValueError, match=message):
+        Images.model_validate(good | images)

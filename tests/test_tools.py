@@ -1,15 +1,17 @@
 """What a person runs: inspect, gate, repro and docs."""
 
 import json
+import shutil
 
 import pytest
 from onnx import helper
 
+from onnx_release.errors import SpecError
 from onnx_release.files import write_json
 from onnx_release.paths import METRICS
 from onnx_release.text import table
 from onnx_release.variants import VARIANTS
-from tests.clone import run
+from tests.clone import run, set_param
 from tests.imports import ROOT
 from tools import repro
 from tools.docs import replace_part
@@ -49,6 +51,40 @@ def test_inspect_names_a_file_that_it_cannot_read(tmp_path, content):
     assert "Traceback" not in result.stderr
 
 
+def model_folder(folder, old="", new=""):
+    """`folder` with params.yaml for digits_cnn, and its spec with one text replaced."""
+    (folder / "models/digits_cnn").mkdir(parents=True)
+    spec = (ROOT / "models/digits_cnn/spec.yaml").read_text()
+    assert old in spec
+    (folder / "models/digits_cnn/spec.yaml").write_text(spec.replace(old, new))
+    shutil.copy(ROOT / "params.yaml", folder)
+    set_param(folder, "model", "digits_cnn")
+    return folder
+
+
+def test_the_gate_does_not_ask_for_what_the_spec_leaves_out(tmp_path):
+    for variant in VARIANTS:
+        content = {"passed": True, "failure": ""} if variant in ("export", "fp32", "fp16") else {"left_out": True}
+        write_json(tmp_path / f"metrics/validate/{variant}.json", content)
+    write_json(tmp_path / "metrics/quantize_static.json", {"left_out": True})
+    folder = model_folder(tmp_path, "[fp16, int8_dynamic, int8_static]", "[fp16]")
+    result = run(folder, "tools.gate", env={"PYTHONPATH": str(ROOT)})
+    assert (result.returncode, result.stdout) == (0, "export: passed\nfp32: passed\nfp16: passed\n")
+    result = run(folder, "tools.explain", "int8_static", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 1
+    assert "int8_static is left out by the model's spec.yaml: add it to `variants`" in result.stderr
+
+
+def test_another_model_is_named_in_params_yaml_and_nothing_else_changes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(model_folder(tmp_path))
+    (tmp_path / "params.yaml").write_text("# one\nmodel: mobilenet_v2   # two\nother: null\n")
+    repro.set_model("digits_cnn")
+    assert (tmp_path / "params.yaml").read_text() == "# one\nmodel: digits_cnn   # two\nother: null\n"
+    assert "git restore params.yaml" in capsys.readouterr().err
+    with pytest.raises(SpecError, match="no model called digits_rnn"):
+        repro.set_model("digits_rnn")
+
+
 @pytest.mark.parametrize(("failure", "code"), [("", 0), ("logits is off by 3", 1)])
 @pytest.mark.parametrize("missed", ["", "the SQNR is 12 dB"])
 def test_the_gate_lists_what_failed(tmp_path, failure, code, missed):
@@ -56,14 +92,14 @@ def test_the_gate_lists_what_failed(tmp_path, failure, code, missed):
         bad = failure if variant == "fp32" else ""
         write_json(tmp_path / f"metrics/validate/{variant}.json", {"passed": not bad, "failure": bad})
     write_json(tmp_path / "metrics/quantize_static.json", {"budget_met": not missed, "budget_failure": missed})
-    result = run(tmp_path, "tools.gate", env={"PYTHONPATH": str(ROOT)})
+    result = run(model_folder(tmp_path), "tools.gate", env={"PYTHONPATH": str(ROOT)})
     assert result.returncode == max(code, int(bool(missed)))
     assert "export: passed" in result.stdout
     assert failure in result.stdout and missed in result.stdout
 
 
 def test_the_gate_says_what_to_run_where_nothing_was_validated(tmp_path):
-    result = run(tmp_path, "tools.gate", env={"PYTHONPATH": str(ROOT)})
+    result = run(model_folder(tmp_path), "tools.gate", env={"PYTHONPATH": str(ROOT)})
     assert result.returncode == 1
     assert "metrics/validate/export.json is not there: run `dvc repro`" in result.stderr
     assert "Traceback" not in result.stderr

@@ -26,12 +26,14 @@ SPEC = Spec.model_validate(
     {
         "task": "classification",
         "sources": [],
+        "variants": [],
         "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}},
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 2]}],
         "outputs": [{"name": "logits", "dtype": "float32", "shape": ["batch", 2]}],
+        "tolerance": {"torch_rounding_multiple": 4, "atol": 0.0, "rtol": 0.0},
     }
 )
-PARAMS = Validate(torch_rounding_multiple=4, atol=0.0, rtol=0.0, resamples=200, confidence=0.95, seed=0)
+PARAMS = Validate(resamples=200, confidence=0.95, seed=0)
 # The second sample has a third in it, which float32 cannot hold: PyTorch rounds there.
 ITEMS = [([1.0, 0.0], 0, "a"), ([1 / 3, 0.7], 1, "b"), ([0.0, 1.0], 0, "b"), ([3.0, 1.0], None, "c")]
 
@@ -71,7 +73,8 @@ def opened(model, spec=SPEC):
 
 
 def check(model, **changes):
-    return validate(opened(model), Data(), SampleFile(EVALUATION), PARAMS.model_copy(update=changes))
+    spec = SPEC.model_copy(update={"tolerance": SPEC.tolerance.model_copy(update=changes)})
+    return validate(opened(model, spec), Data(), SampleFile(EVALUATION), PARAMS)
 
 
 def change_weight(model, change):
@@ -130,7 +133,7 @@ def test_a_wrong_weight_fails_and_the_message_says_what_would_pass(model):
     assert "logits is off by 0.6 in the case " in metrics["failure"]
     assert rows[3]["max_abs_error"] == pytest.approx(0.6, abs=1e-6)
     needed = metrics["outputs"]["logits"]["tolerance_needed"]
-    assert f"validate.atol {needed:.3g} at rtol 0" in metrics["failure"]
+    assert f"tolerance.atol {needed:.3g} at rtol 0" in metrics["failure"]
     assert check(changed, atol=needed)[0]["passed"] is True
     assert check(changed, atol=needed * 0.999)[0]["passed"] is False
     multiple = metrics["error_vs_torch_rounding"]
@@ -211,7 +214,7 @@ def test_nan_in_one_output_is_not_hidden_by_another(names):
     one = np.ones(2)
     comparisons["good"].add("case", one, one, one + 0.5, 0.0)
     comparisons["bad"].add("case", one, one, one * np.nan, 0.0)
-    metrics = summary(comparisons, SPEC, PARAMS)
+    metrics = summary(comparisons, SPEC)
     for name in ("max_abs_error", "max_rel_error", "error_vs_torch_rounding", "sqnr_db", "cosine"):
         assert metrics[name] is None, name
 

@@ -6,10 +6,13 @@ from typing import Any
 
 from onnx_release.command import run_tool
 from onnx_release.explain import explain_variant, first_beyond
-from onnx_release.variants import REFERENCES
+from onnx_release.params import load_params
+from onnx_release.spec import load_spec
+from onnx_release.variants import REFERENCES, check_made
 
 
 def main(arguments: argparse.Namespace) -> None:
+    check_made(arguments.variant, load_spec(load_params().model))
     rows = explain_variant(arguments.variant)
     print(ranking(rows, arguments.top))
     print()

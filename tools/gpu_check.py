@@ -34,6 +34,7 @@ from onnx_release.samples import SampleFile, real_batches
 from onnx_release.spec import Spec, load_spec
 from onnx_release.text import number, percent, speedup_cell, table
 from onnx_release.validate import budget_of, validate
+from onnx_release.variants import made_variants
 
 GPU_CHECK = Path("benchmarks/gpu.json")
 # int8_dynamic is for CPUs.
@@ -82,7 +83,8 @@ def check(params: Params) -> dict[str, Any]:
     versions = torch_versions()
     check_provider(CUDA)
     apart(find_provider, Runtime(provider="cuda"))  # cuDNN is not loaded before a convolution runs
-    check_files()
+    variants = [variant for variant in CHECKED if variant in made_variants(load_spec(params.model))]
+    check_files(variants)
     no_tensorrt = missing_library(TENSORRT)
     return {
         "model": params.model,
@@ -90,7 +92,7 @@ def check(params: Params) -> dict[str, Any]:
         "versions": {**versions, "onnxruntime-gpu": installed("onnxruntime-gpu")},
         "batch": params.benchmark.batches[0],
         "no_tensorrt": no_tensorrt or "",
-        "rows": check_all(params, ["cuda"] if no_tensorrt else ["cuda", "tensorrt"], "cuda"),
+        "rows": check_all(params, variants, ["cuda"] if no_tensorrt else ["cuda", "tensorrt"], "cuda"),
     }
 
 
@@ -125,14 +127,14 @@ def describe_gpu(lines: Sequence[str], name: str) -> dict[str, str]:
     return dict(zip(("name", "memory", "driver"), next((p for p in parts if p[0] == name), parts[0]), strict=True))
 
 
-def check_files() -> None:
+def check_files(variants: Sequence[str]) -> None:
     """Raises DataError for a variant that is not there."""
-    missing = [str(variant_model(variant)) for variant in CHECKED if not variant_model(variant).is_file()]
+    missing = [str(variant_model(variant)) for variant in variants if not variant_model(variant).is_file()]
     if missing:
         raise DataError(f"{', '.join(missing)} not there: run `make repro` first")
 
 
-def check_all(params: Params, providers: Sequence[str], device: str) -> list[dict[str, Any]]:
+def check_all(params: Params, variants: Sequence[str], providers: Sequence[str], device: str) -> list[dict[str, Any]]:
     """A row for PyTorch in each form and for each variant on each provider, named as in params.yaml.
 
     Uses the first batch size and the first thread count of the benchmark. Raises ParameterError as `check_settings`
@@ -140,7 +142,7 @@ def check_all(params: Params, providers: Sequence[str], device: str) -> list[dic
     """
     spec = load_spec(params.model)
     check_settings(params, spec, available_cores())
-    verdicts = [judge(variant, provider, params) for provider in providers for variant in CHECKED]
+    verdicts = [judge(variant, provider, params) for provider in providers for variant in variants]
     batch = params.benchmark.batches[0]
     batches = real_batches(SampleFile(EVALUATION), batch, spec)
     run = measure(contenders(verdicts, params, spec, device), batches, params.benchmark)
@@ -164,7 +166,8 @@ def validated(variant: str, provider: str, params: Params) -> Verdict:
     """
     # With auto, CUDA may leave nodes to the CPU and says which; it may also leave all of them.
     runtime = runtime_on("auto" if provider == "cuda" else provider, variant, params)
-    model = OnnxModel(variant_model(variant), load_spec(params.model), runtime)
+    spec = load_spec(params.model)
+    model = OnnxModel(variant_model(variant), spec, runtime)
     if model.provider != PROVIDERS[provider]:
         raise ProviderError(model.note)
     found, _ = validate(
@@ -172,7 +175,7 @@ def validated(variant: str, provider: str, params: Params) -> Verdict:
         load_data(params.model),
         SampleFile(EVALUATION),
         params.validate_,
-        budget_of(variant, params.budget),
+        budget_of(variant, spec),
     )
     return Verdict(
         variant,

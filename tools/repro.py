@@ -5,6 +5,7 @@ its cache comes back from there; the metrics, which are in git and not in the ca
 """
 
 import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +13,17 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from onnx_release.command import run_tool
-from onnx_release.files import replacing
-from onnx_release.paths import METRICS
+from onnx_release.files import replacing, write_text
+from onnx_release.paths import METRICS, PARAMS
+from onnx_release.spec import load_spec
 
 DVC = [sys.executable, "-m", "dvc"]
 LOCK = Path("dvc.lock")
 
 
-def main(_: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
+    if arguments.model:
+        set_model(arguments.model)
     outputs = [path for path in locked_outputs() if path.exists()]
     metrics = {path: path.read_bytes() for path in METRICS.rglob("*") if path.is_file()}
     succeeded = False
@@ -29,6 +33,18 @@ def main(_: argparse.Namespace) -> None:
         if not succeeded:
             restore(outputs, metrics)
     sys.exit(0 if succeeded else 1)
+
+
+def set_model(model: str) -> None:
+    """Write the model's name to params.yaml. Raises SpecError for a model that there is not."""
+    load_spec(model)
+    before = PARAMS.read_text(encoding="utf-8")
+    after = re.sub(r"^model: *\S+", f"model: {model}", before, count=1, flags=re.MULTILINE)
+    if after != before:
+        write_text(PARAMS, after)
+        print(
+            f"params.yaml: model is {model} now; `git restore params.yaml dvc.lock metrics` goes back", file=sys.stderr
+        )
 
 
 def locked_outputs() -> list[Path]:
@@ -53,4 +69,6 @@ def restore(outputs: list[Path], metrics: dict[Path, bytes]) -> None:
 
 
 if __name__ == "__main__":
-    run_tool(main, argparse.ArgumentParser(description=__doc__))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", help="a folder below models/, which params.yaml then names")
+    run_tool(main, parser)
