@@ -1,20 +1,67 @@
 """Load weights without running what a file may hold, and without leaving one behind."""
 
+import json
 import pickle
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from onnx_release.errors import CheckpointError
 
+INDEX = ".safetensors.index.json"
+
 
 def load_checkpoint(network: torch.nn.Module, path: Path) -> None:
-    """Load the state dict in `path` into `network`, strictly and on the CPU.
+    """Load the weights in `path` into `network`, strictly and on the CPU.
 
-    Raises CheckpointError if the file is missing, truncated, holds more than tensors (a pickle could run code and
-    is never run), or if its names or shapes are not those of the network.
+    A file that ends in .safetensors is read as one, one that ends in .safetensors.index.json as the index of a
+    checkpoint in several files, which lie beside it, and any other as a state dict that torch.save has written.
+
+    Raises CheckpointError if a file is missing, truncated, holds more than tensors (a pickle could run code and
+    is never run), or if its names or shapes are not those of the network, which is then left as it was.
     """
+    state: Any
+    if path.name.endswith(INDEX):
+        state = read_shards(path)
+    elif path.suffix == ".safetensors":
+        state = read_safetensors(path)
+    else:
+        state = read_pickle(path)
+    expected = network.state_dict()
+    # Weights that two layers share are in a .safetensors file under one of their names.
+    loaded = {place(tensor) for name, tensor in expected.items() if name in state}
+    problems = [
+        f"missing: {name}" for name, tensor in expected.items() if name not in state and place(tensor) not in loaded
+    ]
+    problems += [f"not in the network: {name}" for name in state if name not in expected]
+    for name, tensor in expected.items():
+        value = state.get(name, tensor)
+        if not isinstance(value, torch.Tensor):
+            problems.append(f"{name} is a {type(value).__name__}, not a tensor")
+        elif value.shape != tensor.shape:
+            problems.append(f"{name} has the shape {list(value.shape)}, the network's {list(tensor.shape)}")
+    if problems:
+        raise CheckpointError(f"{path} does not fit the network in network.py:{listed(problems)}")
+    network.load_state_dict(state, strict=False)  # strict it has been above
+
+
+def place(tensor: torch.Tensor) -> tuple[int, torch.Size]:
+    """What two tensors have in common that are the same memory."""
+    return tensor.data_ptr(), tensor.shape
+
+
+def listed(problems: list[str]) -> str:
+    """The first ten, each on a line of its own."""
+    more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
+    return "".join(f"\n  {problem}" for problem in problems[:10] + more)
+
+
+def read_pickle(path: Path) -> dict[str, Any]:
+    """The state dict of a file by torch.save; what its values are is not checked. Raises CheckpointError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an unusual pickle protocol; the error says enough
@@ -33,16 +80,53 @@ def load_checkpoint(network: torch.nn.Module, path: Path) -> None:
         raise CheckpointError(f"{path} is truncated or no checkpoint: fetch it again. torch says: {cause}") from cause
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict")
-    expected = network.state_dict()
-    problems = [f"missing: {name}" for name in expected if name not in state]
-    problems += [f"not in the network: {name}" for name in state if name not in expected]
-    for name, tensor in expected.items():
-        value = state.get(name, tensor)
-        if not isinstance(value, torch.Tensor):
-            problems.append(f"{name} is a {type(value).__name__}, not a tensor")
-        elif value.shape != tensor.shape:
-            problems.append(f"{name} has the shape {list(value.shape)}, the network's {list(tensor.shape)}")
+    return state
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file by name, mapped from it and so not held in memory twice. Raises CheckpointError."""
+    try:
+        return load_file(path)
+    except FileNotFoundError as cause:
+        raise CheckpointError(f"{path} is not there: declare it under sources in the model's spec.yaml") from cause
+    except (OSError, SafetensorError) as cause:
+        raise CheckpointError(
+            f"{path} is truncated or no checkpoint: fetch it again. safetensors says: {cause}"
+        ) from cause
+
+
+def read_shards(index: Path) -> dict[str, torch.Tensor]:
+    """The tensors of all files that an index of Hugging Face names, which lie beside it.
+
+    Raises CheckpointError if the index or a file is missing or damaged, and if a file does not hold exactly what the
+    index says of it.
+    """
+    state: dict[str, torch.Tensor] = {}
+    problems = []
+    for name, names in read_index(index).items():
+        shard = read_safetensors(index.parent / name)
+        problems += [f"missing in {name}: {tensor}" for tensor in sorted(names - set(shard))]
+        problems += [f"in {name} and not in the index: {tensor}" for tensor in sorted(set(shard) - names)]
+        state |= shard
     if problems:
-        shown = "\n  ".join(problems[:10]) + (f"\n  and {len(problems) - 10} more" if len(problems) > 10 else "")
-        raise CheckpointError(f"{path} does not fit the network in network.py:\n  {shown}")
-    network.load_state_dict(state)
+        raise CheckpointError(f"{index} and its files do not belong together:{listed(problems)}")
+    return state
+
+
+def read_index(path: Path) -> dict[str, set[str]]:
+    """The names of the tensors in each file, by the file's name. Raises CheckpointError."""
+    try:
+        places = json.loads(path.read_bytes())["weight_map"].items()
+        files: dict[str, set[str]] = {}
+        for tensor, name in places:
+            if Path(name).name != name:
+                raise ValueError(f"{name!r} is not a plain file name")
+            files.setdefault(name, set()).add(tensor)
+    except FileNotFoundError as cause:
+        raise CheckpointError(f"{path} is not there: declare it under sources in the model's spec.yaml") from cause
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
+        raise CheckpointError(
+            f"{path} is damaged or no index of a checkpoint: fetch it again. It must map each tensor to its file under "
+            f"weight_map ({cause!r})"
+        ) from cause
+    return files

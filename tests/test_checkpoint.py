@@ -1,10 +1,12 @@
 """Weights load strictly, and nothing in a file is ever run."""
 
+import json
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from onnx_release.checkpoint import load_checkpoint
 from onnx_release.errors import CheckpointError
@@ -124,3 +126,124 @@ def test_a_file_of_the_older_format_cut_anywhere_is_no_checkpoint(network, tmp_p
     for length in range(0, len(whole), 3):
         (tmp_path / "w.pth").write_bytes(whole[:length])
         expect(network, tmp_path / "w.pth", "w.pth is truncated or no checkpoint|w.pth is not a plain file of weights")
+
+
+def save_shards(folder, **shards):
+    """A checkpoint in several files as Hugging Face writes it; gives the path of its index."""
+    weight_map: dict[str, str] = {}
+    for name, tensors in shards.items():
+        save_file(tensors, folder / f"{name}.safetensors")
+        weight_map |= dict.fromkeys(tensors, f"{name}.safetensors")
+    return save_index(folder, weight_map)
+
+
+def save_index(folder, weight_map):
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps({"metadata": {"total_size": 36}, "weight_map": weight_map}))
+    return path
+
+
+def test_a_safetensors_file_loads(network, tmp_path):
+    save_file({"weight": torch.full((3, 2), 2.0), "bias": torch.zeros(3)}, tmp_path / "w.safetensors")
+    load_checkpoint(network, tmp_path / "w.safetensors")
+    assert network(torch.ones(1, 2)).tolist() == [[4.0, 4.0, 4.0]]
+
+
+def test_what_has_been_loaded_does_not_change_with_the_file(network, tmp_path):
+    save_file({"weight": torch.full((3, 2), 2.0), "bias": torch.zeros(3)}, tmp_path / "w.safetensors")
+    load_checkpoint(network, tmp_path / "w.safetensors")
+    with (tmp_path / "w.safetensors").open("r+b") as file:
+        file.write(bytes((tmp_path / "w.safetensors").stat().st_size))
+    assert network(torch.ones(1, 2)).tolist() == [[4.0, 4.0, 4.0]]
+
+
+def test_a_safetensors_file_is_loaded_as_strictly(network, tmp_path):
+    save_file({"weight": torch.zeros(2, 3), "scale": torch.zeros(3)}, tmp_path / "w.safetensors")
+    expect(
+        network,
+        tmp_path / "w.safetensors",
+        r"w\.safetensors does not fit the network in network\.py:\n  missing: bias\n  not in the network: scale\n"
+        r"  weight has the shape \[2, 3\], the network's \[3, 2\]\Z",
+    )
+
+
+def test_a_safetensors_file_cut_anywhere_is_no_checkpoint(network, tmp_path):
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    whole = (tmp_path / "w.safetensors").read_bytes()
+    for length in range(0, len(whole), 7):
+        (tmp_path / "w.safetensors").write_bytes(whole[:length])
+        expect(network, tmp_path / "w.safetensors", r"w\.safetensors is truncated or no checkpoint: fetch it again")
+
+
+@pytest.mark.parametrize("name", ["gone.safetensors", "gone.safetensors.index.json"])
+def test_a_missing_safetensors_file_is_named(network, tmp_path, name):
+    expect(network, tmp_path / name, f"{name} is not there: declare it under sources")
+
+
+def test_a_pickle_called_safetensors_is_not_run(network, tmp_path):
+    torch.save({"weight": RunsCode(tmp_path / "ran")}, tmp_path / "w.safetensors")
+    expect(network, tmp_path / "w.safetensors", r"w\.safetensors is truncated or no checkpoint")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_two_layers_share_are_in_the_file_once(tmp_path):
+    embedding, linear = torch.nn.Embedding(4, 3), torch.nn.Linear(3, 4, bias=False)
+    linear.weight = embedding.weight
+    network = torch.nn.Sequential(embedding, linear)
+    save_file({"0.weight": torch.full((4, 3), 2.0)}, tmp_path / "w.safetensors")
+    load_checkpoint(network, tmp_path / "w.safetensors")
+    assert linear.weight.tolist() == [[2.0] * 3] * 4
+    save_file({}, tmp_path / "w.safetensors")
+    expect(network, tmp_path / "w.safetensors", r"missing: 0\.weight\n  missing: 1\.weight")
+
+
+def test_a_checkpoint_in_several_files_loads(network, tmp_path):
+    index = save_shards(tmp_path, a={"weight": torch.full((3, 2), 2.0)}, b={"bias": torch.ones(3)})
+    load_checkpoint(network, index)
+    assert network(torch.ones(1, 2)).tolist() == [[5.0, 5.0, 5.0]]
+
+
+def test_one_file_of_several_is_not_taken_for_the_whole(network, tmp_path):
+    save_shards(tmp_path, a={"weight": torch.zeros(3, 2)}, b={"bias": torch.zeros(3)})
+    expect(network, tmp_path / "a.safetensors", "missing: bias")
+
+
+def test_a_missing_file_of_several_is_named(network, tmp_path):
+    index = save_shards(tmp_path, a={"weight": torch.zeros(3, 2)}, b={"bias": torch.zeros(3)})
+    (tmp_path / "b.safetensors").unlink()
+    expect(network, index, r"b\.safetensors is not there: declare it under sources")
+
+
+def test_a_truncated_file_of_several_is_named(network, tmp_path):
+    index = save_shards(tmp_path, a={"weight": torch.zeros(3, 2)}, b={"bias": torch.zeros(3)})
+    (tmp_path / "b.safetensors").write_bytes((tmp_path / "b.safetensors").read_bytes()[:-1])
+    expect(network, index, r"b\.safetensors is truncated or no checkpoint: fetch it again")
+
+
+def test_files_that_hold_other_tensors_than_the_index_says_are_refused(network, tmp_path):
+    save_shards(tmp_path, a={"weight": torch.zeros(3, 2), "bias": torch.ones(3)}, b={"bias": torch.zeros(3)})
+    index = save_index(tmp_path, {"weight": "b.safetensors", "bias": "b.safetensors"})
+    expect(network, index, r"do not belong together:\n  missing in b\.safetensors: weight\Z")
+    # Two files with the same tensor: which of them counts must not depend on their order.
+    index = save_index(tmp_path, {"weight": "a.safetensors", "bias": "b.safetensors"})
+    expect(network, index, r"do not belong together:\n  in a\.safetensors and not in the index: bias\Z")
+
+
+def test_several_files_are_loaded_as_strictly(network, tmp_path):
+    index = save_shards(tmp_path, a={"weight": torch.zeros(2, 3)}, b={"scale": torch.zeros(3)})
+    expect(network, index, r"missing: bias\n  not in the network: scale\n  weight has the shape \[2, 3\]")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"weight_map": 1}', '{"weight_map": {"weight": 1}}', '{"weight_map": ["weight"]}']
+)
+def test_what_is_no_index_is_refused(network, tmp_path, content):
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    expect(network, tmp_path / "model.safetensors.index.json", "index.json is damaged or no index of a checkpoint")
+
+
+def test_an_index_does_not_lead_out_of_its_folder(network, tmp_path):
+    (tmp_path / "inside").mkdir()
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    index = save_index(tmp_path / "inside", dict.fromkeys(("weight", "bias"), "../w.safetensors"))
+    expect(network, index, r"'\.\./w\.safetensors' is not a plain file name")

@@ -1,0 +1,102 @@
+"""Passages of 54 tales of the brothers Grimm in English: half of the tales to evaluate on, half to calibrate with."""
+
+import csv
+import itertools
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from onnx_release.types import Embedding, Sample
+
+TALES = "grimm-tales.tab"
+TOKENIZER = "tokenizer.json"
+# preprocess() gets no folder: it reads the tokenizer where the pipeline has fetched it, below the repository's root.
+RAW = Path("data/raw/minilm")
+
+# What the published model cuts at (max_seq_length), [CLS] and [SEP] included.
+MAX_TOKENS = 256
+# Sentences of a passage, in turn: from a question to a paragraph.
+LENGTHS = (1, 2, 4, 8)
+# White space behind a stop and a closing quote, before an upper-case letter and an opening quote.
+SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][’”'\"]))(?<!Mr\.)(?<!Mrs\.)\s+(?=[‘“'\"]*[A-Z])")
+
+
+def samples(raw: Path, split: str) -> Iterator[Sample]:
+    """The first passage of each tale, then the second, and so on: the first samples hold all tales about equally."""
+    tokenizer = load_tokenizer(raw / TOKENIZER)
+    for title, passage in split_passages(raw, split):
+        yield Sample(encode(tokenizer, passage), group=title)
+
+
+def encoded(raw: Path) -> Iterator[bytes]:
+    """Passages as a client sends them."""
+    for _, passage in itertools.islice(split_passages(raw, "evaluation"), 100):
+        yield passage.encode()
+
+
+def decode(content: bytes) -> str:
+    """What a client has sent, in UTF-8, as text. Raises UnicodeDecodeError, a ValueError, for other bytes."""
+    return content.decode()
+
+
+def preprocess(item: str) -> dict[str, np.ndarray]:
+    """A text as its tokens, at most 256: like the published model, this cuts off what follows, and does not pad."""
+    return encode(load_tokenizer(RAW / TOKENIZER), item)
+
+
+def postprocess(outputs: dict[str, np.ndarray]) -> Embedding:
+    """The embedding, of length 1: the product of two of them is their cosine."""
+    return Embedding(outputs["embedding"])
+
+
+@cache
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer in a file that would pad every text to 128 tokens and cut it there."""
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(MAX_TOKENS)
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, text: str) -> dict[str, np.ndarray]:
+    """The three inputs, each int64 [sequence]."""
+    encoding = tokenizer.encode(text)
+    return {
+        "input_ids": np.array(encoding.ids, np.int64),
+        "attention_mask": np.array(encoding.attention_mask, np.int64),
+        "token_type_ids": np.array(encoding.type_ids, np.int64),
+    }
+
+
+def split_passages(raw: Path, split: str) -> Iterator[tuple[str, str]]:
+    """Title and passage, one of every tale of the split in turn, none twice. The file is sorted by title."""
+    tales = read_tales(raw / TALES)
+    chosen = tales[::2] if split == "evaluation" else tales[1::2]
+    rounds = itertools.zip_longest(*(passages(text) for _, text in chosen))
+    seen = set()
+    for texts in rounds:
+        for (title, _), text in zip(chosen, texts, strict=True):
+            if text is not None and text not in seen:
+                seen.add(text)
+                yield title, text
+
+
+def read_tales(path: Path) -> list[tuple[str, str]]:
+    """Title and text of each tale in a table of Orange, whose second and third line hold types, not tales."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return [(row["Title"], row["Content"]) for row in rows[2:]]
+
+
+def passages(text: str) -> Iterator[str]:
+    """All sentences of a tale in order, in runs of 1, 2, 4 and 8."""
+    sentences = iter(SENTENCE_END.split(text.strip()))
+    for length in itertools.cycle(LENGTHS):
+        run = " ".join(itertools.islice(sentences, length))
+        if not run:
+            return
+        yield " ".join(run.split())

@@ -1,0 +1,53 @@
+"""all-MiniLM-L6-v2: an English sentence or short paragraph as 384 numbers, close to those of what means the same.
+
+The encoder is that of the package transformers. After it come, as the published model's modules.json lists them, the
+mean over the tokens and the scaling to length 1.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel
+
+from onnx_release.checkpoint import load_checkpoint
+
+CONFIG = "config.json"
+CHECKPOINT = "model.safetensors"
+# Added to what attention gives to padding. Softmax makes exactly 0 of it in float64 too, and it is within float16.
+MASKED = -1e4
+
+
+class SentenceEmbedder(nn.Module):
+    """Token ids, attention mask and token types, each int64 [batch, sequence], to embeddings [batch, 384].
+
+    The attention mask is 1 for tokens and 0 for padding, which does not change the embedding.
+    """
+
+    def __init__(self, bert: BertModel) -> None:
+        super().__init__()
+        self.bert = bert
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
+    ) -> torch.Tensor:
+        kept = attention_mask.to(self.bert.dtype)
+        # transformers takes a mask of four axes as it is; of one with two it would make a graph of 18 nodes more.
+        masked = (1 - kept)[:, None, None, :] * MASKED
+        states = self.bert(input_ids, attention_mask=masked, token_type_ids=token_type_ids).last_hidden_state
+        kept = kept[:, :, None]
+        mean = (states * kept).sum(1) / kept.sum(1)
+        return nn.functional.normalize(mean, dim=1)
+
+
+def build(raw: Path) -> SentenceEmbedder:
+    """The network with the checkpoint in `raw` loaded, in eval mode."""
+    config = BertConfig.from_json_file(raw / CONFIG)
+    # "sdpa" is no faster in PyTorch at 64 tokens, and its graph has a quarter more nodes.
+    config._attn_implementation = "eager"
+    bert = BertModel(config)
+    # The checkpoint, of an older transformers, holds the numbers 0 to 511 too, which are no weights here.
+    bert.embeddings.register_buffer("position_ids", bert.embeddings.position_ids, persistent=True)
+    load_checkpoint(bert, raw / CHECKPOINT)
+    bert.pooler = None  # in the checkpoint, and not in the embedding
+    return SentenceEmbedder(bert).eval()
