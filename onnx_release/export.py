@@ -4,6 +4,7 @@ The file that torch writes is taken only if its opset is the one asked for, ever
 and nothing in it depends on the folder or the machine that it was made in.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from onnx_release.export_torchscript import export_torchscript
 from onnx_release.files import replacing_folder, write_json
 from onnx_release.graph import axes, check_file, default_opset, load_model, model_size_mb, parameter_count, save_model
 from onnx_release.network import refuse_training
+from onnx_release.opsets import newer_operators
 from onnx_release.params import Export
 from onnx_release.session import open_session, run_session
-from onnx_release.spec import Spec, Tensor, concrete_shape
+from onnx_release.spec import Spec, Tensor, check_array, concrete_shape, example_sizes
 
 SOURCES = "sources.json"
 
@@ -32,20 +34,16 @@ def export_network(network: torch.nn.Module, spec: Spec, params: Export, folder:
     """
     refuse_training(network)
     exporter = {"dynamo": export_dynamo, "torchscript": export_torchscript}[params.exporter]
-    model, sources = exporter(network, spec, example_inputs(spec, example_sizes(spec)), params.opset)
-    # "2.13.0+cpu" on one machine is "2.13.0+cu130" on another.
-    model.producer_version = model.producer_version.partition("+")[0]
-    check_opset(model, params)
-    check_axes(model, spec)
     with replacing_folder(folder) as partial:
+        model, sources = exporter(network, spec, example_inputs(spec, example_sizes(spec)), params.opset, partial)
+        # "2.13.0+cpu" on one machine is "2.13.0+cu130" on another.
+        model.producer_version = model.producer_version.partition("+")[0]
+        check_opset(model, params, sources)
+        check_axes(model, spec)
         path = save_model(model, partial)
         write_json(partial / SOURCES, sources)
         check_file(path)
         check_sizes(path, spec)
-
-
-def example_sizes(spec: Spec) -> Sizes:
-    return {name: bounds.example for name, bounds in spec.dimensions.items()}
 
 
 def example_inputs(spec: Spec, sizes: Sizes) -> tuple[torch.Tensor, ...]:
@@ -62,14 +60,18 @@ def example_inputs(spec: Spec, sizes: Sizes) -> tuple[torch.Tensor, ...]:
     return tuple(examples)
 
 
-def check_opset(model: ModelProto, params: Export) -> None:
-    """Raise ExportError if the file's own opset is not the one asked for."""
+def check_opset(model: ModelProto, params: Export, sources: Mapping[str, Any]) -> None:
+    """Raise ExportError, naming the operators and lines to blame, if the file's opset is not the one asked for."""
     found = default_opset(model)
     if found != params.opset:
         raise ExportError(
             f"asked for opset {params.opset}, the {params.exporter} exporter delivered {found}: it builds 18 and could "
             f"not convert down. Set export.opset to {found}, or try "
             f"export.exporter={'torchscript' if params.exporter == 'dynamo' else 'dynamo'}"
+            + "".join(
+                f"\n  {problem}: {line or 'an unknown line'}"
+                for problem, line, _ in newer_operators(model, params.opset, sources)
+            )
         )
 
 
@@ -131,13 +133,11 @@ def check_sizes(path: Path, spec: Spec) -> None:
             outputs = run_session(session, inputs)
         except GraphError as cause:
             raise ExportError(f"the dimension {name} is symbolic only in name: {cause}") from cause
+        bound = dict(sizes)  # which the derived sizes are added to
         for tensor in spec.outputs:
-            shape = outputs[tensor.name].shape
-            if shape != concrete_shape(tensor, sizes):
-                raise ExportError(
-                    f"the dimension {name} is symbolic only in name: at {name}={sizes[name]} the output {tensor.name} "
-                    f"has the shape {list(shape)}, declared as {tensor.shape}"
-                )
+            problem = check_array(tensor, str(outputs[tensor.name].dtype), outputs[tensor.name].shape, bound)
+            if problem:
+                raise ExportError(f"the dimension {name} is symbolic only in name: at {name}={sizes[name]} {problem}")
 
 
 def export_metrics(path: Path, params: Export) -> dict[str, Any]:

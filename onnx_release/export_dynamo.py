@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 from typing import Any
 
 import onnx_ir
@@ -22,6 +23,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, NameFixPass
 
 from onnx_release.errors import ExportError
 from onnx_release.export_sources import describe_source, source_entry, source_line
+from onnx_release.graph import to_proto
 from onnx_release.spec import Spec, symbolic_axes
 
 # As in "You marked L['x'].size()[0] as dynamic but your code specialized it to be a constant (2)".
@@ -29,9 +31,9 @@ SPECIALISED = re.compile(r"marked L\['(\w+)'\]\.size\(\)\[(\d+)\] as dynamic but
 
 
 def export_dynamo(
-    network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], opset: int
+    network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], opset: int, folder: Path
 ) -> tuple[ModelProto, dict[str, Any]]:
-    """The ONNX model and, by node name, where each node comes from. Raises ExportError."""
+    """The ONNX model, to be saved in `folder`, and, by node name, where each node comes from. Raises ExportError."""
     names = tuple(symbolic_axes(tensor) for tensor in spec.inputs)
     with quiet():
         program = capture(network, spec, examples, names)
@@ -55,7 +57,7 @@ def export_dynamo(
     sources = {node.name or "": node_source(node) for node in model.graph}
     # Stack traces hold absolute paths, so the file would differ from folder to folder.
     ClearMetadataAndDocStringPass()(model)
-    return onnx_ir.to_proto(model), sources
+    return to_proto(model, folder), sources
 
 
 @contextmanager

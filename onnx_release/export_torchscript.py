@@ -10,18 +10,19 @@ from onnx import ModelProto
 
 from onnx_release.errors import ExportError
 from onnx_release.export_sources import describe_source, source_entry, source_line
-from onnx_release.graph import load_model
+from onnx_release.graph import copy_weights, external_tensors, load_model
 from onnx_release.spec import Spec, symbolic_axes
 
 
 def export_torchscript(
-    network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], opset: int
+    network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], opset: int, folder: Path
 ) -> tuple[ModelProto, dict[str, Any]]:
-    """The ONNX model and, by node name, the module that each node comes from. Raises ExportError."""
+    """The ONNX model, to be saved in `folder`, and, by node name, the module of each node. Raises ExportError."""
     tensors = (*spec.inputs, *spec.outputs)
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    # Beside the result: over 2 GB torch writes a file for each weight, and /tmp may be memory.
+    with tempfile.TemporaryDirectory(dir=folder) as made, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the deprecation, and about traced values, which validation judges
-        path = Path(folder) / "model.onnx"
+        path = Path(made) / "model.onnx"
         try:
             torch.onnx.export(
                 network,
@@ -37,7 +38,9 @@ def export_torchscript(
             raise ExportError(describe_unsupported(network, examples, str(cause))) from cause
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as cause:
             raise ExportError(f"the TorchScript exporter fails: {cause}\nTry export.exporter=dynamo") from cause
-        model = load_model(path)
+        model = load_model(path, weights=False)
+        if external_tensors(model):
+            copy_weights(model, path.parent, folder)
     sources = {node.name: source_entry(scope_module(node.name), "", "", None) for node in model.graph.node}
     for node in model.graph.node:
         node.ClearField("doc_string")

@@ -1,12 +1,15 @@
 """Write, check and describe ONNX files."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from onnx_release.errors import GraphError
 from onnx_release.files import size_mb
@@ -16,16 +19,89 @@ MODEL = "model.onnx"
 EXTERNAL_DATA = "model.onnx.data"
 # protobuf refuses a message of 2 GiB; a margin leaves room for what is not weights.
 EXTERNAL_DATA_THRESHOLD = 2**31 - 2**26
+# Weights of up to so many bytes stay in the file itself.
+SMALL_WEIGHT = 1023
 
 
 def save_model(model: ModelProto, folder: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> Path:
-    """Write `model` to `folder`/model.onnx, its weights to a file beside it where they pass `threshold` bytes."""
+    """Write `model` to `folder`/model.onnx, its weights to a file beside it where they pass `threshold` bytes.
+
+    Weights that `to_proto` or `copy_weights` has put into the same folder stay there.
+    """
+    if weight_bytes(model) > threshold:
+        model = write_weights(onnx_ir.from_proto(model), folder)
     path = folder / MODEL
-    external = weight_bytes(model) > threshold
-    onnx.save_model(model, path, save_as_external_data=external, location=EXTERNAL_DATA, size_threshold=1024)
-    if external:
-        path.with_name(EXTERNAL_DATA).chmod(path.stat().st_mode)  # onnx makes it readable by its owner alone
+    onnx.save_model(model, path)
     return path
+
+
+def to_proto(model: onnx_ir.Model, folder: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> ModelProto:
+    """What `save_model` takes for the same `folder`. Weights past `threshold` bytes are already written there."""
+    weights = (value.const_value for value in model.graph.initializers.values())
+    if sum(weight.nbytes for weight in weights if weight is not None) > threshold:
+        return write_weights(model, folder)
+    return onnx_ir.to_proto(model)
+
+
+def write_weights(model: onnx_ir.Model, folder: Path) -> ModelProto:
+    """Write the weights to `folder`/model.onnx.data, one at a time, and give a model that finds them there.
+
+    Memory holds no second copy of them, as it would of a ModelProto with its weights.
+    """
+    onnx_ir.external_data.unload_from_model(model, folder, EXTERNAL_DATA, size_threshold_bytes=SMALL_WEIGHT)
+    return onnx_ir.to_proto(model)
+
+
+def copy_weights(model: ModelProto, source: Path, folder: Path) -> None:
+    """Copy the weights that `model` has in files of the folder `source` to `folder`, for `save_model`.
+
+    Raises GraphError if a file is missing or too short.
+    """
+    with (folder / EXTERNAL_DATA).open("wb") as file:
+        for tensor in external_tensors(model):
+            content = read_weight(tensor, source)
+            place = {"location": EXTERNAL_DATA, "offset": file.tell(), "length": len(content)}
+            file.write(content)
+            del tensor.external_data[:]
+            for key, value in place.items():
+                tensor.external_data.add(key=key, value=str(value))
+
+
+def load_weights(model: ModelProto, source: Path) -> None:
+    """Put the weights that `model` has in files of the folder `source` into the model. Errors as in `copy_weights`."""
+    for tensor in external_tensors(model):
+        tensor.raw_data = read_weight(tensor, source)
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+
+
+def read_weight(tensor: TensorProto, source: Path) -> bytes:
+    """The values of a weight in a file of `source`, which may be a hard link to DVC's cache: onnx refuses those."""
+    place = ExternalDataInfo(tensor)
+    path = source / place.location
+    try:
+        with path.open("rb") as file:
+            file.seek(place.offset or 0)
+            content = file.read(place.length)
+    except FileNotFoundError as cause:
+        raise GraphError(f"{path} is not there: it holds the weight {tensor.name}") from cause
+    if place.length is not None and len(content) < place.length:
+        raise GraphError(f"{path} is too short: it lacks {place.length - len(content)} bytes of {tensor.name}")
+    return content
+
+
+def external_tensors(model: ModelProto) -> list[TensorProto]:
+    """The weights that lie in other files, those of inner graphs included."""
+    return [tensor for graph in graphs(model.graph) for tensor in graph.initializer if uses_external_data(tensor)]
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph, and those in the attributes of its nodes, such as the branches of an If."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):  # an attribute of another kind has an empty g
+                yield from graphs(inner)
 
 
 def save_checked(model: ModelProto, folder: Path) -> Path:
@@ -38,11 +114,14 @@ def save_checked(model: ModelProto, folder: Path) -> Path:
 def load_model(path: Path, weights: bool = True) -> ModelProto:
     """The model, without `weights` only what stands in the file itself. Raises GraphError if missing or damaged."""
     try:
-        return onnx.load(path, load_external_data=weights)
+        model = onnx.load(path, load_external_data=False)
     except FileNotFoundError as cause:
-        raise GraphError(f"{cause.filename or path} is not there") from cause
+        raise GraphError(f"{path} is not there") from cause
     except Exception as cause:  # protobuf's DecodeError is not public in onnx
         raise GraphError(f"{path} is no ONNX model, or a damaged one: {cause}") from cause
+    if weights:
+        load_weights(model, path.parent)
+    return model
 
 
 def check_file(path: Path) -> None:
@@ -66,7 +145,9 @@ def produced_values(graph: onnx.GraphProto) -> list[str]:
 
 
 def weight_bytes(model: ModelProto) -> int:
-    return sum(int(np.prod(tensor.dims)) * element_bytes(tensor.data_type) for tensor in model.graph.initializer)
+    """Of the weights that the model itself holds, not of those in another file."""
+    held = [tensor for tensor in model.graph.initializer if not uses_external_data(tensor)]
+    return sum(int(np.prod(tensor.dims)) * element_bytes(tensor.data_type) for tensor in held)
 
 
 def element_bytes(data_type: int) -> int:
@@ -135,5 +216,5 @@ def model_size_mb(path: Path) -> float:
 
 
 def external_files(path: Path) -> set[str]:
-    graph = load_model(path, weights=False).graph
-    return {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
+    """The names of the files beside the model that hold its weights."""
+    return {ExternalDataInfo(tensor).location for tensor in external_tensors(load_model(path, weights=False))}

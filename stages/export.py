@@ -1,19 +1,27 @@
-"""Export the network to ONNX with the names and dynamic axes of its spec."""
+"""Export the network to ONNX with the names and dynamic axes of its spec, if the doctor finds no error in it."""
+
+import sys
 
 from onnx_release.command import run_stage
+from onnx_release.doctor import examine, refuse_errors
 from onnx_release.export import export_metrics, export_network
 from onnx_release.files import write_json
-from onnx_release.network import load_network
+from onnx_release.network import network_as_built
 from onnx_release.params import load_params
-from onnx_release.paths import METRICS, RAW, variant_model
+from onnx_release.paths import METRICS, MODELS, RAW, variant_model
 from onnx_release.spec import load_spec
 
 
 def main() -> None:
     params = load_params()
-    network = load_network(params.model, RAW / params.model)
+    spec = load_spec(params.model)
+    network = network_as_built(params.model, RAW / params.model)
+    findings = examine(network, spec, params.export, MODELS / params.model)
+    refuse_errors(findings)
+    for finding in findings:
+        print(finding, file=sys.stderr)
     path = variant_model("export")
-    export_network(network, load_spec(params.model), params.export, path.parent)
+    export_network(network, spec, params.export, path.parent)
     write_json(METRICS / "export.json", export_metrics(path, params.export))
 
 

@@ -6,9 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import ModelProto, helper
@@ -20,14 +22,13 @@ from onnx_release.export import (
     check_opset,
     check_sizes,
     example_inputs,
-    example_sizes,
     export_metrics,
     export_network,
 )
-from onnx_release.graph import check_file, describe, load_model
+from onnx_release.graph import EXTERNAL_DATA, check_file, describe, external_files, load_model, to_proto
 from onnx_release.params import Export
 from onnx_release.session import open_session, run_session
-from onnx_release.spec import Spec
+from onnx_release.spec import Spec, example_sizes
 from tests.imports import ROOT
 
 BOTH = pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
@@ -101,6 +102,7 @@ def tagger_spec() -> Spec:
         {
             "task": "tensor",
             "sources": [],
+            "variants": [],
             "dimensions": {"batch": {"min": 1, "max": 6, "example": 2}, "length": {"min": 2, "max": 9, "example": 3}},
             "inputs": [
                 {"name": "ids", "dtype": "int64", "shape": ["batch", "length"]},
@@ -240,7 +242,7 @@ def test_a_size_that_the_graph_loses_without_failing_is_found(save_graph, rows_s
     first = helper.make_node("Slice", ["flat", "zero", "two", "zero"], ["y"])
     weights = {"shape": shape, "zero": np.array([0], np.int64), "two": np.array([2], np.int64)}
     path = save_graph([flat, first], [("input", ["batch", 8])], [("y", ["batch", 8])], weights)
-    with pytest.raises(ExportError, match=r"at batch=3 the output y has the shape \[2, 8\]"):
+    with pytest.raises(ExportError, match=r"at batch=3 y has the shape \[2, 8\]"):
         check_sizes(path, rows_spec())
 
 
@@ -303,9 +305,9 @@ def test_an_output_that_the_spec_does_not_declare_is_named(rows_spec):
 
 def test_another_opset_than_asked_for_is_an_error_that_says_what_to_set():
     model = helper.make_model(helper.make_graph([], "graph", [], []), opset_imports=[helper.make_opsetid("", 18)])
-    check_opset(model, DYNAMO)
+    check_opset(model, DYNAMO, {})
     with pytest.raises(ExportError, match=r"asked for opset 15, .*delivered 18.*export\.opset to 18.*=torchscript"):
-        check_opset(model, Export(exporter="dynamo", opset=15))
+        check_opset(model, Export(exporter="dynamo", opset=15), {})
 
 
 def test_example_inputs_are_the_same_each_time_and_of_the_declared_dtypes():
@@ -345,6 +347,7 @@ from onnx_release.spec import Spec
 spec = Spec.model_validate({
     "task": "tensor",
     "sources": [],
+    "variants": [],
     "dimensions": {"batch": {"min": 1, "max": 6, "example": 2}},
     "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 8]}],
     "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 4]}],
@@ -395,3 +398,30 @@ def test_a_dimension_whose_odd_size_is_its_example_is_tried_at_another(save_grap
     path = save_graph([fixed], [("input", ["batch", 8])], [("y", ["batch", 8])], weights)
     with pytest.raises(ExportError, match=r"batch is symbolic only in name: .*fails on input \[1, 8\]"):
         check_sizes(path, spec)
+
+
+@BOTH
+def test_weights_over_2_gb_go_to_one_file_beside_the_model(exporter, tmp_path, make_spec, monkeypatch):
+    """As if 2 GB were nothing: torch's older exporter then writes a file for each weight."""
+    real = torch.onnx.export
+
+    def export(*arguments, dynamo, **options):
+        program = real(*arguments, dynamo=dynamo, **options)
+        if not dynamo:
+            path = arguments[2]
+            onnx.save_model(onnx.load(path), path, save_as_external_data=True, all_tensors_to_one_file=False)
+        return program
+
+    monkeypatch.setattr("torch.onnx.export", export)
+    monkeypatch.setattr("onnx_release.export_dynamo.to_proto", partial(to_proto, threshold=0))
+    spec = make_spec({"input": ["batch", 32]}, {"y": ["batch", 32]}, batch=(1, 6, 2))
+    network = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32)).eval()
+    export_network(network, spec, Export(exporter=exporter, opset=18), tmp_path / "out")
+    path = tmp_path / "out/model.onnx"
+    assert sorted(file.name for file in path.parent.iterdir()) == ["model.onnx", EXTERNAL_DATA, "sources.json"]
+    assert external_files(path) == {EXTERNAL_DATA}
+    assert path.with_name(EXTERNAL_DATA).stat().st_size == 2 * 32 * 32 * 4
+    inputs = np.linspace(-1, 1, 96, dtype=np.float32).reshape(3, 32)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(inputs)).numpy()
+    np.testing.assert_allclose(run_session(open_session(path), {"input": inputs})["y"], expected, atol=1e-5)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 from onnx import TensorProto, helper
 
@@ -10,6 +11,7 @@ from onnx_release.graph import (
     EXTERNAL_DATA,
     axes,
     check_file,
+    copy_weights,
     default_opset,
     describe,
     dtype_name,
@@ -18,6 +20,8 @@ from onnx_release.graph import (
     model_size_mb,
     parameter_count,
     save_model,
+    to_proto,
+    weight_bytes,
 )
 
 # 512 float32 values: 2,048 bytes, over the 1,024 from which onnx moves a tensor out.
@@ -52,6 +56,72 @@ def test_a_model_over_the_threshold_has_its_weights_beside_it(save_graph, tmp_pa
     loaded = onnx.numpy_helper.to_array(load_model(path).graph.initializer[0])
     np.testing.assert_array_equal(loaded, WEIGHT)
     assert model_size_mb(path) == pytest.approx((path.stat().st_size + 2048) / 1e6, rel=1e-12)
+
+
+def external(save_graph, folder, weight=WEIGHT):
+    """A model in `folder` whose weight lies beside it."""
+    folder.mkdir()
+    return save_model(adding(save_graph, weight), folder, threshold=0)
+
+
+def test_an_exporters_graph_has_its_weights_written_before_it_becomes_a_message(save_graph, tmp_path):
+    model = onnx_ir.from_proto(adding(save_graph))
+    (tmp_path / "out").mkdir()
+    held = to_proto(model, tmp_path / "out", threshold=2048)
+    assert weight_bytes(held) == 2048 and not list((tmp_path / "out").iterdir())
+    elsewhere = to_proto(model, tmp_path / "out", threshold=2047)
+    assert weight_bytes(elsewhere) == 0
+    path = save_model(elsewhere, tmp_path / "out")
+    assert path.with_name(EXTERNAL_DATA).read_bytes() == WEIGHT.tobytes()
+    check_file(path)
+    assert load_model(path).graph.initializer[0].raw_data == held.graph.initializer[0].raw_data
+
+
+def test_weights_are_copied_from_one_folder_to_another(save_graph, tmp_path):
+    path = external(save_graph, tmp_path / "source")
+    other = external(save_graph, tmp_path / "other", WEIGHT + 1)
+    model = load_model(path, weights=False)
+    # A second weight, from the end of a file that has more in it.
+    model.graph.initializer.add().CopyFrom(load_model(other, weights=False).graph.initializer[0])
+    model.graph.initializer[1].name = "tail"
+    model.graph.initializer[1].dims[:] = [256]
+    place = {"location": "more", "offset": "3072", "length": "1024"}
+    for entry in model.graph.initializer[1].external_data:
+        entry.value = place[entry.key]
+    (tmp_path / "source/more").write_bytes(bytes(2048) + other.with_name(EXTERNAL_DATA).read_bytes())
+    (tmp_path / "out").mkdir()
+    copy_weights(model, tmp_path / "source", tmp_path / "out")
+    copied = load_model(save_model(model, tmp_path / "out"))
+    found = [onnx.numpy_helper.to_array(tensor) for tensor in copied.graph.initializer]
+    np.testing.assert_array_equal(found[0], WEIGHT)
+    np.testing.assert_array_equal(found[1], WEIGHT[256:] + 1)
+    assert [file.name for file in sorted((tmp_path / "out").iterdir())] == ["model.onnx", EXTERNAL_DATA]
+
+
+def test_weights_of_inner_graphs_are_found(save_graph, tmp_path):
+    value = helper.make_tensor_value_info("z", TensorProto.FLOAT, [512])
+    weight = onnx.numpy_helper.from_array(WEIGHT, "inner")
+    branch = helper.make_graph([helper.make_node("Identity", ["inner"], ["z"])], "branch", [], [value], [weight])
+    node = helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
+    source = load_model(save_graph([node], [("x", TensorProto.BOOL, [])], [("y", [512])], {"a": WEIGHT}))
+    (tmp_path / "out").mkdir()
+    path = save_model(source, tmp_path / "out", threshold=0)
+    assert path.with_name(EXTERNAL_DATA).stat().st_size == 3 * 2048
+    for attribute in load_model(path).graph.node[0].attribute:
+        np.testing.assert_array_equal(onnx.numpy_helper.to_array(attribute.g.initializer[0]), WEIGHT)
+
+
+def test_weights_may_be_hard_links_as_dvc_makes_them(save_graph, tmp_path):
+    path = external(save_graph, tmp_path / "out")
+    (tmp_path / "in the cache").hardlink_to(path.with_name(EXTERNAL_DATA))
+    assert load_model(path).graph.initializer[0].raw_data == WEIGHT.tobytes()
+
+
+def test_a_file_of_weights_that_is_too_short_is_named(save_graph, tmp_path):
+    path = external(save_graph, tmp_path / "out")
+    path.with_name(EXTERNAL_DATA).write_bytes(WEIGHT.tobytes()[:-100])
+    with pytest.raises(GraphError, match=rf"{EXTERNAL_DATA} is too short: it lacks 100 bytes of weight"):
+        load_model(path)
 
 
 def test_missing_external_data_is_named(save_graph, tmp_path):

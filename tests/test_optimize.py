@@ -8,6 +8,7 @@ import pytest
 from onnx import helper
 
 from onnx_release.errors import GraphError
+from onnx_release.graph import EXTERNAL_DATA, load_model, save_model
 from onnx_release.hardware import cpu_kind
 from onnx_release.onnx_model import CPU_KEY, OnnxModel
 from onnx_release.optimize import compare_files, optimize, ready_made
@@ -45,6 +46,22 @@ def test_the_graph_is_what_onnx_runtime_runs(optimized):
     operators = [node.op_type for node in onnx.load(optimized).graph.node]
     assert not {"Relu", "Identity"} & set(operators)
     assert [path.name for path in optimized.parent.iterdir()] == ["model.onnx"]
+
+
+def test_weights_in_another_file_are_copied(save_graph, make_spec, tmp_path):
+    spec = make_spec({"x": ["batch", 32]}, {"y": ["batch", 32]}, batch=(1, 8, 2))
+    weights = {"w": np.random.default_rng(1).standard_normal((32, 32), np.float32)}
+    whole = save_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], [("x", ["batch", 32])], [("y", ["batch", 32])], weights
+    )
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    before = save_model(load_model(whole), tmp_path / "before", threshold=0)
+    after = optimize(before, tmp_path / "after", RUNTIME)
+    assert sorted(path.name for path in after.parent.iterdir()) == ["model.onnx", EXTERNAL_DATA]
+    assert after.with_name(EXTERNAL_DATA).read_bytes() == weights["w"].tobytes()
+    x = np.ones((2, 32), np.float32)
+    compare_files(before, after, spec, RUNTIME, [{"x": x}])  # raises where an answer differs
 
 
 def test_the_answers_are_the_same(model, optimized, spec):

@@ -1,16 +1,17 @@
 """Slimming: fewer nodes, the same answers, and an error where either cannot be had."""
 
 import re
+import weakref
 
 import numpy as np
 import onnxruntime
 import onnxslim
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from onnx_release.array_files import ArrayFile, writing_arrays
 from onnx_release.errors import GraphError
-from onnx_release.graph import load_model
+from onnx_release.graph import EXTERNAL_DATA, external_files, load_model, save_model
 from onnx_release.params import Slim
 from onnx_release.session import open_session, run_session
 from onnx_release.slim import check_same_answers, slim_metrics, slim_model
@@ -71,6 +72,78 @@ def test_the_same_graph_gives_the_same_bytes(redundant, cases, tmp_path):
     first, second = (tmp_path / name / "model.onnx" for name in ("first", "second"))
     assert first.read_bytes() == second.read_bytes()
     assert str(tmp_path).encode() not in first.read_bytes()
+
+
+@pytest.fixture
+def outside(save_graph, tmp_path):
+    """x @ large + 0 + small, twice the same, with both weights in another file, as of a network over 2 GB."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "large"], ["h"], name="product"),
+        helper.make_node("Add", ["h", "nothing"], ["same"], name="nothing"),
+        helper.make_node("Add", ["same", "small"], ["a"], name="first"),
+        helper.make_node("Add", ["same", "small"], ["b"], name="second"),
+        helper.make_node("Add", ["a", "b"], ["y"], name="sum"),
+    ]
+    random = np.random.default_rng(0)
+    weights = {
+        "large": random.standard_normal((3, 8192), np.float32),
+        "small": random.standard_normal(8192, np.float32),
+        "nothing": np.zeros((), np.float32),
+    }
+    path = save_graph(nodes, [("x", ["batch", 3])], [("y", ["batch", 8192])], weights, "whole.onnx")
+    (tmp_path / "before").mkdir()
+    return save_model(load_model(path), tmp_path / "before", threshold=0), weights
+
+
+def test_large_weights_in_another_file_are_kept_from_onnxslim_and_all_else_is_slimmed(
+    outside, cases, tmp_path, monkeypatch
+):
+    source, weights = outside
+    shown = []
+    slim = onnxslim.slim
+
+    def watched(model, **options):
+        shown.append([(tensor.name, len(tensor.raw_data)) for tensor in model.graph.initializer])
+        return slim(model, **options)
+
+    monkeypatch.setattr(onnxslim, "slim", watched)
+    for name in ("first", "second"):
+        slim_model(source, cases, PARAMS, tmp_path / name)
+    assert sorted(shown[0]) == [("nothing", 4), ("small", 4 * 8192)]
+    path = tmp_path / "first/model.onnx"
+    model = load_model(path)
+    assert sorted(node.op_type for node in model.graph.node) == ["Add", "Add", "MatMul"]
+    assert [value.name for value in model.graph.input] == ["x"]
+    assert external_files(path) == {EXTERNAL_DATA}
+    assert path.with_name(EXTERNAL_DATA).read_bytes() == weights["large"].tobytes()
+    expected = 2 * (X @ weights["large"] + weights["small"])
+    np.testing.assert_allclose(run_session(open_session(path), {"x": X})["y"], expected, rtol=1e-5, atol=1e-5)
+    for file in ("model.onnx", EXTERNAL_DATA):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+
+
+def test_a_large_weight_that_nothing_uses_is_dropped(outside, cases, tmp_path):
+    source, weights = outside
+    model = load_model(source)
+    model.graph.initializer.append(numpy_helper.from_array(weights["large"], "unused"))
+    (tmp_path / "more").mkdir()
+    slim_model(save_model(model, tmp_path / "more", threshold=0), cases, PARAMS, tmp_path / "out")
+    assert (tmp_path / "out" / EXTERNAL_DATA).read_bytes() == weights["large"].tobytes()
+
+
+def test_the_two_models_are_not_in_memory_together(scaled, cases, monkeypatch):
+    alive: weakref.WeakSet[onnxruntime.InferenceSession] = weakref.WeakSet()
+    most = []
+
+    def opened(path):
+        session = open_session(path)
+        alive.add(session)
+        most.append(len(alive))
+        return session
+
+    monkeypatch.setattr("onnx_release.slim.open_session", opened)
+    check_same_answers(scaled("a.onnx", 1.0), scaled("b.onnx", 1.0), ArrayFile(cases), PARAMS)
+    assert most == [1, 1]
 
 
 def test_answers_within_the_bound_pass(scaled, cases):

@@ -1,0 +1,63 @@
+"""Look for the usual mistakes of a network that is to be exported: each with its line and its mend.
+
+Exits with code 1 if an error is among them.
+"""
+
+import argparse
+import sys
+
+from onnx_release.command import run_tool
+from onnx_release.doctor import double_inputs, examine
+from onnx_release.doctor_convert import examine_conversion
+from onnx_release.doctor_findings import Finding, Patient, unexamined
+from onnx_release.doctor_lines import function_line
+from onnx_release.model_data import load_data
+from onnx_release.network import network_as_built
+from onnx_release.params import Params, load_params
+from onnx_release.paths import MODELS, RAW
+from onnx_release.spec import load_spec
+
+
+def main(arguments: argparse.Namespace) -> None:
+    params = load_params()
+    findings = diagnose(arguments.model or params.model, params)
+    for finding in findings:
+        print(finding)
+    if not findings:
+        print("nothing found")
+    if any(finding.level == "error" for finding in findings):
+        sys.exit(1)
+
+
+def diagnose(model: str, params: Params) -> list[Finding]:
+    """All findings on models/`model`, whose sources must have been fetched: network, inputs and conversion."""
+    spec, folder = load_spec(model), MODELS / model
+    patient = Patient(network_as_built(model, RAW / model), spec, params.export, folder)
+    findings = [*examine(patient.network, spec, params.export, folder), *sample_findings(patient)]
+    known = {finding.where for finding in findings if finding.level == "error"}
+    # A mistake that was found already is not told again in the exporter's words.
+    findings += [finding for finding in examine_conversion(patient) if finding.where not in known]
+    return sorted(findings, key=lambda finding: finding.level)
+
+
+def sample_findings(patient: Patient) -> list[Finding]:
+    """What is wrong with the first sample that data.py gives, where there is a data.py."""
+    path = patient.folder / "data.py"
+    if not path.is_file():
+        return []
+    try:
+        samples = load_data(patient.folder.name).samples(RAW / patient.folder.name, "evaluation")
+        inputs = next(iter(samples)).inputs
+    except Exception as cause:  # of the user's own code; the stage prepare tells of it in full
+        return [unexamined(patient, "the samples of data.py", cause)]
+    return double_inputs(inputs, function_line(path, "preprocess"))
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("model", nargs="?", help="a folder below models/; the model of params.yaml unless given")
+    return made
+
+
+if __name__ == "__main__":
+    run_tool(main, parser())
