@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from onnx_release.model_data import load_module
 from onnx_release.params import Runtime
 from onnx_release.spec import Spec
 from onnx_release.variants import ON_OPENVINO, variant_files
@@ -120,9 +119,9 @@ def prepare_torch(contender: Contender) -> Callable[[], Ready]:
     """PyTorch in inference mode, copies to its device and back included; channels_last converts each batch."""
     import torch
 
-    from onnx_release.network import load_network
+    from onnx_release.network import load_network, network_source
 
-    load_module(contender.target, "network", ("build",))
+    network_source(contender.target)
     if contender.kind == "torch_compile":
         importlib.import_module("torch._dynamo")  # or torch.compile would import it
     assert contender.runtime.intra_threads is not None
@@ -146,7 +145,6 @@ def prepare_torch(contender: Contender) -> Callable[[], Ready]:
             with torch.inference_mode(), autocast:
                 result = network(*(tensor_of(array) for array in batch.values()))
             values = [result] if isinstance(result, torch.Tensor) else result
-            values = list(values.values()) if isinstance(values, dict) else list(values)
             return [value.cpu().numpy() for value in values]  # on a GPU the copy waits for the work
 
         return Ready(call, f"PyTorch on {contender.device}")

@@ -1,5 +1,6 @@
-"""Fetch the files that a model's spec declares, each checked against its sha256."""
+"""Fetch the files and folders that a model's spec declares, each checked against its sha256."""
 
+import hashlib
 import http.client
 import shutil
 import subprocess
@@ -27,7 +28,7 @@ def fetch_sources(model: str, sources: list[Source], folder: Path) -> None:
         for source in sources:
             target = partial / source.name
             fetch_source(model, source, target, Path(downloads))
-            found = sha256(target)
+            found = tree_sha256(target) if target.is_dir() else sha256(target)
             if found != source.sha256:
                 raise SourceError(
                     f"{source.name} has the sha256 {found}, models/{model}/spec.yaml declares {source.sha256}: "
@@ -44,9 +45,54 @@ def fetch_source(model: str, source: Source, target: Path, downloads: Path) -> N
         download(origin.url, target)
     elif origin.path is not None:
         path = MODELS / model / Path(origin.path).expanduser()
-        if not path.is_file():
-            raise SourceError(f"{source.name}: there is no file {path}, as models/{model}/spec.yaml declares")
-        shutil.copyfile(path, target)
+        if path.is_dir():
+            copy_tree(path, target)
+        elif path.is_file():
+            shutil.copyfile(path, target)
+        else:
+            raise SourceError(f"{source.name}: there is no file or folder {path}, as models/{model}/spec.yaml declares")
+
+
+def copy_tree(folder: Path, target: Path) -> None:
+    """Copy what `tree_files` lists to the same places below `target`."""
+    for path in tree_files(folder):
+        copy = target / path.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def tree_sha256(folder: Path) -> str:
+    """The sha256 of a folder: of one line a file, its sha256, two spaces and its path, as `sha256sum` prints it.
+
+    Paths are below the folder, with slashes, and in the order of `tree_files`.
+    """
+    digest = hashlib.sha256()
+    for path in tree_files(folder):
+        line = f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n"
+        digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def tree_files(folder: Path) -> list[Path]:
+    """Every file below `folder`, sorted by its path there as text. What is hidden, by a leading dot, is left out.
+
+    Raises SourceError for an empty folder, which a copy of the files would lose, and for a link to a folder, which may
+    lead anywhere.
+    """
+    files, waiting = [], [folder]
+    while waiting:
+        current = waiting.pop()
+        entries = [path for path in current.iterdir() if not path.name.startswith(".")]
+        if not entries:
+            raise SourceError(f"the folder {current} is empty: put files there, or remove it")
+        for path in entries:
+            if path.is_file():
+                files.append(path)
+            elif path.is_dir() and not path.is_symlink():
+                waiting.append(path)
+            else:
+                raise SourceError(f"{path} is neither a file nor a folder of its own: put there what it links to")
+    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def download_wheel(requirement: str, downloads: Path) -> Path:

@@ -2,22 +2,82 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from onnx_release.errors import NetworkError
-from onnx_release.model_data import load_module
-from onnx_release.spec import Spec, check_array
+from onnx_release.errors import NetworkError, ReleaseError, SpecError
+from onnx_release.hugging_face import load_pretrained, pretrained_class
+from onnx_release.model_data import load_module, place_of, reason_of
+from onnx_release.paths import MODELS
+from onnx_release.spec import Spec, check_array, load_spec
 
 
 def load_network(model: str, raw: Path) -> torch.nn.Module:
-    """The network that models/`model`/network.py builds from `raw`. Raises NetworkError unless it is in eval mode."""
-    network = load_module(model, "network", ("build",)).build(raw)
-    if not isinstance(network, torch.nn.Module):
-        raise NetworkError(f"build() in models/{model}/network.py returns {type(network).__name__}, not a torch module")
+    """The network of `network_as_built`, which must be in eval mode, else NetworkError."""
+    network = network_as_built(model, raw)
     refuse_training(network)
     return network
+
+
+def network_as_built(model: str, raw: Path) -> torch.nn.Module:
+    """The network of models/`model`, its checkpoint in `raw`, in float32, in the mode that it comes in.
+
+    Outputs that it returns by name come out as a tuple in the order of the spec. Raises NetworkError if build() fails
+    or gives no network, and SpecError as `network_source` does.
+    """
+    spec, source = load_spec(model), network_source(model)
+    network = load_pretrained(source, spec, raw) if isinstance(source, str) else build_network(source, model, raw)
+    network.register_forward_hook(lambda _module, _inputs, result: in_order_of_spec(spec, result))
+    return network
+
+
+def network_source(model: str) -> Any:
+    """The imported network.py of models/`model`, or the class of transformers, itself imported, that its spec names.
+
+    Raises SpecError where there are both or neither, and where one cannot be loaded.
+    """
+    name, path = load_spec(model).transformers, MODELS / model / "network.py"
+    if name is None:
+        return load_module(model, "network", ("build",))
+    if path.is_file():
+        raise SpecError(
+            f"models/{model} has a network.py and `transformers` in spec.yaml: remove network.py if {name} is the "
+            "network, and otherwise `transformers`"
+        )
+    pretrained_class(name)
+    return name
+
+
+def build_network(module: Any, model: str, raw: Path) -> torch.nn.Module:
+    """What build() of network.py gives. Raises NetworkError if it fails, or is no torch module."""
+    try:
+        network = module.build(raw)
+    except ReleaseError:
+        raise
+    except Exception as cause:  # a model's code may fail in any way
+        raise NetworkError(
+            f"build() in models/{model}/network.py fails at {place_of(cause, model)}: {reason_of(cause)}"
+        ) from cause
+    if not isinstance(network, torch.nn.Module):
+        raise NetworkError(f"build() in models/{model}/network.py returns {type(network).__name__}, not a torch module")
+    return network
+
+
+def in_order_of_spec(spec: Spec, result: Any) -> Any:
+    """Outputs by name as a tuple in the order of the spec; any other result as it is.
+
+    Raises NetworkError where the names are not those that the spec declares.
+    """
+    if not isinstance(result, Mapping):
+        return result
+    missing = [tensor.name for tensor in spec.outputs if tensor.name not in result]
+    if missing:
+        raise NetworkError(
+            f"the network has no output {', '.join(missing)}, which spec.yaml declares; it gives {', '.join(result)}"
+        )
+    return tuple(result[tensor.name] for tensor in spec.outputs)
 
 
 def refuse_training(network: torch.nn.Module) -> None:
@@ -39,9 +99,9 @@ def run_network(
 ) -> dict[str, np.ndarray]:
     """The network's outputs by their declared names; inputs go in by position, in the spec's order.
 
-    Floating-point inputs are cast to `dtype`, which must be the network's own; floating-point outputs come back
-    in it. Raises NetworkError if the network fails, for another number of outputs than declared, and for NaN or
-    infinity.
+    Outputs are taken by name from a mapping, which may hold others too, and otherwise by position. Floating-point
+    inputs are cast to `dtype`, which must be the network's own; floating-point outputs come back in it. Raises
+    NetworkError if the network fails, for other outputs than declared, and for NaN or infinity.
     """
     tensors = [torch.from_numpy(np.ascontiguousarray(inputs[tensor.name])) for tensor in spec.inputs]
     try:
@@ -54,9 +114,8 @@ def run_network(
             f"the network fails in {kind} on {shapes}: {cause}\n"
             "It must run at every declared size, and in float64 too, so forward() makes its constants in the dtype of x"
         ) from cause
-    values = (
-        [result] if isinstance(result, torch.Tensor) else list(result.values() if isinstance(result, dict) else result)
-    )
+    result = in_order_of_spec(spec, result)
+    values = [result] if isinstance(result, torch.Tensor) else list(result)
     if len(values) != len(spec.outputs):
         raise NetworkError(f"the network returns {len(values)} outputs, spec.yaml declares {len(spec.outputs)}")
     outputs = {tensor.name: value.numpy() for tensor, value in zip(spec.outputs, values, strict=True)}

@@ -13,7 +13,7 @@ import pytest
 
 from onnx_release import fetch
 from onnx_release.errors import SourceError
-from onnx_release.fetch import fetch_sources
+from onnx_release.fetch import fetch_sources, tree_sha256
 from onnx_release.spec import Source
 
 CONTENT = b"weights"
@@ -107,7 +107,7 @@ def test_one_bad_source_out_of_two_leaves_both_as_they_were(folder):
 
 
 def test_a_missing_path_is_named(folder):
-    expect_failure(folder, [source({"path": "gone.pth"})], r"there is no file models/net/gone\.pth")
+    expect_failure(folder, [source({"path": "gone.pth"})], r"there is no file or folder models/net/gone\.pth")
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -180,9 +180,65 @@ def test_an_address_with_a_space_is_named(folder):
     expect_failure(folder, [source({"url": "http://127.0.0.1/a b"})], "cannot download http://127.0.0.1/a b")
 
 
-def test_a_path_that_is_a_folder_is_named(folder, tmp_path):
-    (tmp_path / "models/net/folder").mkdir()
-    expect_failure(folder, [source({"path": "folder"})], "there is no file models/net/folder")
+@pytest.fixture
+def flowers(folder, tmp_path):
+    """Two photographs in the folder models/net/flowers, and what is hidden beside them."""
+    for name in ("roses/a.jpg", "tulips/b.jpg", ".DS_Store", "roses/.hidden.jpg", ".git/config"):
+        path = tmp_path / "models/net/flowers" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return tmp_path / "models/net/flowers"
+
+
+def flowers_sum():
+    """By hand, from the definition."""
+    names = ["roses/a.jpg", "tulips/b.jpg"]
+    lines = [f"{hashlib.sha256(name.encode()).hexdigest()}  {name}\n" for name in names]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def test_a_folder_is_copied_as_a_tree_without_what_is_hidden(folder, flowers):
+    fetch_sources("net", [source({"path": "flowers"}, flowers_sum(), "photographs")], folder)
+    copied = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert copied == {"photographs/roses/a.jpg": b"roses/a.jpg", "photographs/tulips/b.jpg": b"tulips/b.jpg"}
+
+
+def test_the_sum_of_a_folder_is_what_sha256sum_makes_of_it(flowers):
+    command = "find * -type f ! -path '*/.*' | LC_ALL=C sort | xargs sha256sum | sha256sum"
+    printed = subprocess.run(["sh", "-c", command], cwd=flowers, capture_output=True, text=True, check=True).stdout
+    assert tree_sha256(flowers) == flowers_sum() == printed.split()[0]
+
+
+def test_the_sum_of_a_folder_depends_on_names_and_on_contents(flowers):
+    before = tree_sha256(flowers)
+    (flowers / "roses/a.jpg").rename(flowers / "tulips/a.jpg")
+    (flowers / "roses/c.jpg").write_bytes(b"c")
+    moved = tree_sha256(flowers)
+    (flowers / "roses/c.jpg").write_bytes(b"d")
+    assert len({before, moved, tree_sha256(flowers)}) == 3
+
+
+def test_a_folder_of_another_sum_is_refused(folder, flowers):
+    declared = source({"path": "flowers"}, "0" * 64, "photographs")
+    expect_failure(folder, [declared], f"photographs has the sha256 {flowers_sum()}, .* declares 0000")
+
+
+@pytest.mark.parametrize("name", ["", "roses"])
+def test_an_empty_folder_is_named(folder, flowers, name):
+    for path in (flowers / name).rglob("*"):
+        if path.is_file():
+            path.unlink()
+    expect_failure(folder, [source({"path": "flowers"})], f"the folder models/net/flowers.*{name} is empty: put files")
+
+
+def test_a_folder_that_is_not_there_is_named(folder):
+    expect_failure(folder, [source({"path": "../../flowers"})], r"no file or folder models/net/\.\./\.\./flowers")
+
+
+@pytest.mark.parametrize("target", [".", "gone"])
+def test_a_link_in_a_folder_that_leads_to_no_file_is_named(folder, flowers, target):
+    (flowers / "link").symlink_to(target)
+    expect_failure(folder, [source({"path": "flowers"})], "flowers/link is neither a file nor a folder of its own")
 
 
 def test_a_damaged_wheel_is_named(folder, tmp_path, monkeypatch):

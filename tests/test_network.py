@@ -8,9 +8,23 @@ import pytest
 import torch
 from torch import nn
 
-from onnx_release.errors import NetworkError, SpecError
+from onnx_release.errors import CheckpointError, NetworkError, SpecError
+from onnx_release.export import export_network
 from onnx_release.network import check_outputs, load_network, refuse_training, run_network
+from onnx_release.params import Export
+from onnx_release.session import open_session, run_session
+from onnx_release.spec import load_spec
 
+SPEC = """
+task: tensor
+sources: []
+variants: []
+dimensions: {batch: {min: 1, max: 4, example: 2}}
+inputs: [{name: x, dtype: float32, shape: [batch, 2]}]
+outputs:
+  - {name: first, dtype: float32, shape: [batch, 2]}
+  - {name: second, dtype: float32, shape: [batch, 2]}
+"""
 X, Y = np.array([[1, 2]], np.float32), np.array([[10, 30]], np.float32)
 
 
@@ -33,15 +47,17 @@ def two_by_two(make_spec):
 
 @pytest.fixture
 def write_model(tmp_path, monkeypatch):
-    """Write models/tiny/network.py to an empty folder that is the working directory and the place to import from."""
+    """Write models/tiny to an empty folder that is the working directory and the place to import from."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "models"]:
         monkeypatch.delitem(sys.modules, name)
 
-    def write(text: str) -> None:
+    def write(text: str | None, spec: str = SPEC) -> None:
         (tmp_path / "models/tiny").mkdir(parents=True)
-        (tmp_path / "models/tiny/network.py").write_text(text)
+        (tmp_path / "models/tiny/spec.yaml").write_text(spec)
+        if text is not None:
+            (tmp_path / "models/tiny/network.py").write_text(text)
 
     yield write
     for name in [name for name in sys.modules if name.partition(".")[0] == "models"]:
@@ -71,17 +87,26 @@ def test_inputs_go_in_by_the_position_in_the_spec(two_by_two):
     assert outputs["total"].tolist() == [[11, 32]]
 
 
-@pytest.mark.parametrize(
-    "form",
-    [lambda *values: values, lambda *values: list(values), lambda first, second: {"one": first, "two": second}],
-    ids=["a tuple", "a list", "a dict"],
-)
+@pytest.mark.parametrize("form", [lambda *values: values, lambda *values: list(values)], ids=["a tuple", "a list"])
 def test_outputs_get_the_declared_names_in_their_order(two_by_two, form):
     outputs = run_network(Subtract(form), two_by_two, {"x": X, "y": Y})
-    assert {name: array.tolist() for name, array in outputs.items()} == {
-        "difference": [[-9, -28]],
-        "total": [[11, 32]],
-    }
+    assert outputs["difference"].tolist() == [[-9, -28]]
+    assert outputs["total"].tolist() == [[11, 32]]
+
+
+def test_outputs_of_a_dict_are_taken_by_their_names_whatever_their_order(two_by_two):
+    network = Subtract(lambda difference, total: {"extra": total, "total": total, "difference": difference})
+    outputs = run_network(network, two_by_two, {"x": X, "y": Y})
+    assert outputs["difference"].tolist() == [[-9, -28]]
+    assert outputs["total"].tolist() == [[11, 32]]
+
+
+def test_a_dict_without_a_declared_output_is_refused_with_those_that_it_has(two_by_two):
+    network = Subtract(lambda difference, total: {"difference": difference, "sum": total})
+    with pytest.raises(
+        NetworkError, match=r"has no output total, which spec\.yaml declares; it gives difference, sum$"
+    ):
+        run_network(network, two_by_two, {"x": X, "y": Y})
 
 
 def test_a_single_output_may_be_a_bare_tensor(make_spec):
@@ -145,8 +170,11 @@ def test_build_gets_the_folder_with_the_sources(write_model):
     assert load_network("tiny", Path("data/raw/tiny")).raw == Path("data/raw/tiny")
 
 
-def test_a_missing_network_file_is_named(write_model):
-    with pytest.raises(SpecError, match=r"models/tiny/network\.py is not there: it must define build"):
+def test_a_missing_network_file_is_named_with_both_ways_to_give_one(write_model):
+    write_model(None)
+    with pytest.raises(
+        SpecError, match=r"network\.py is not there: write it, to define build\(\), or name .*`transformers`"
+    ):
         load_network("tiny", Path("raw"))
 
 
@@ -165,6 +193,63 @@ def test_a_build_that_returns_no_network_is_named(write_model):
 def test_a_build_that_forgets_eval_is_refused(write_model):
     write_model("import torch\n\n\ndef build(raw):\n    return torch.nn.Linear(2, 2)\n")
     with pytest.raises(NetworkError, match=r"in training mode: the network \(Linear\)"):
+        load_network("tiny", Path("raw"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import torch\n\n\ndef build(raw:\n", r"network\.py:4: SyntaxError: "),
+        (
+            "import torch\nimport no_such_package\n",
+            r"network\.py:2: ModuleNotFoundError: No module named 'no_such_pack",
+        ),
+        ("def scale(x):\n    return 1 / x\n\n\nscale(0)\n", r"network\.py:2: ZeroDivisionError: division by zero"),
+        (
+            "from models.tiny.blocks import Block\n",
+            r"models.tiny: ModuleNotFoundError|network\.py:1: ModuleNotFoundError",
+        ),
+    ],
+    ids=["a syntax error", "a missing package", "an exception", "a missing file of the model"],
+)
+def test_a_network_file_that_cannot_be_imported_is_named_with_its_line(write_model, text, says):
+    write_model(text)
+    with pytest.raises(SpecError, match=rf"models/tiny/network\.py cannot be imported: .*({says})"):
+        load_network("tiny", Path("raw"))
+
+
+def test_the_line_of_a_failure_is_the_model_s_own_and_not_that_of_the_library(write_model):
+    write_model("import torch\n\n\ndef build(raw):\n    return torch.nn.Linear(2, -1)\n")
+    with pytest.raises(NetworkError, match=r"^build\(\) in .*fails at models/tiny/network\.py:5: RuntimeError: "):
+        load_network("tiny", Path("raw"))
+
+
+def test_an_error_that_already_says_what_to_do_is_passed_on(write_model):
+    write_model(
+        "from onnx_release.errors import CheckpointError\n\n\ndef build(raw):\n    raise CheckpointError('mend it')\n"
+    )
+    with pytest.raises(CheckpointError, match=r"^mend it$"):
+        load_network("tiny", Path("raw"))
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_a_network_that_returns_a_dict_is_exported_by_its_names(write_model, tmp_path, exporter):
+    write_model(
+        "import torch\n\n\n"
+        "class Two(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return {'second': x + 2, 'first': x + 1}\n\n\n"
+        "def build(raw):\n    return Two().eval()\n"
+    )
+    network = load_network("tiny", Path("raw"))
+    export_network(network, load_spec("tiny"), Export(exporter=exporter, opset=18), tmp_path / "export")
+    outputs = run_session(open_session(tmp_path / "export/model.onnx"), {"x": X})
+    assert {name: array.tolist() for name, array in outputs.items()} == {"first": [[2, 3]], "second": [[3, 4]]}
+
+
+def test_a_network_file_and_a_class_of_transformers_are_one_too_many(write_model):
+    write_model("def build(raw):\n    return None\n", SPEC + "transformers: AutoModel\n")
+    with pytest.raises(SpecError, match=r"has a network\.py and `transformers` in spec\.yaml: remove network\.py if"):
         load_network("tiny", Path("raw"))
 
 
