@@ -6,6 +6,7 @@ import pytest
 
 from onnx_release.files import read_json
 from onnx_release.metrics import METRICS, flatten, metric
+from onnx_release.paths import MODELS_BENCHMARK
 from onnx_release.variants import VARIANTS
 from tests.imports import ROOT
 
@@ -29,7 +30,10 @@ def test_every_row_of_the_table_is_emitted():
         for file in FILES
         for key, _ in flatten(read_json(ROOT / "metrics" / file))
     }
-    assert [row for row in METRICS if row not in emitted] == []
+    # metrics/ holds those of one model, which has a task and makes its variants.
+    for found in read_json(ROOT / MODELS_BENCHMARK).values():
+        emitted |= {metric("validate/fp32", key) for key, _ in flatten(found["validate"]["fp32"])}
+    assert [row for row in METRICS if row not in emitted and row.key != "left_out"] == []
 
 
 def test_no_key_stands_twice():

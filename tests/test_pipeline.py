@@ -15,6 +15,7 @@ from tools.docs import PAGES, updated
 
 DECLARED = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = {name: stage.get("do", stage) for name, stage in DECLARED.items()}
+SPEC = "models/${model}/spec.yaml"
 # tune uses the harness, whose workers import torch for PyTorch alone.
 WITH_TORCH = {"reference", "export", "benchmark", "tune"}
 
@@ -51,12 +52,26 @@ def test_params_are_the_sections_that_the_script_reads(stage):
     keys: dict[str, set[str]] = {section.rstrip("_"): set() for section, _ in read}
     for section, key in read:
         keys[section.rstrip("_")].add(key)
-    declared = STAGES[stage].get("params", [])
+    declared = [name for name in STAGES[stage].get("params", []) if isinstance(name, str)]
     assert {name.split(".")[0] for name in declared} == keys.keys() & sections
     # A single value of a section is enough where nothing else of it is read.
     for name in declared:
         section, _, key = name.partition(".")
         assert not key or keys[section] == {key}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_spec_or_on_the_keys_of_it_that_it_reads(stage):
+    text = (ROOT / script(stage)).read_text()
+    if "load_spec(" not in text:
+        return
+    in_part = [entry[SPEC] for entry in STAGES[stage].get("params", []) if isinstance(entry, dict)]
+    as_a_whole = {"models/${model}", SPEC} & set(STAGES[stage]["deps"])
+    assert bool(in_part) != bool(as_a_whole)
+    if in_part:
+        read = set(re.findall(r"(?:spec|model\))\.(\w+)", text))
+        read |= {"variants"} if "made_variants(" in text else set()
+        assert read == set(in_part[0])
 
 
 @pytest.mark.parametrize("stage", STAGES)

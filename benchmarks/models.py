@@ -1,0 +1,56 @@
+"""The pipeline on the models beside the default one: how long it takes, and what comes of each variant.
+
+    python -m benchmarks.models [NAME ...]
+
+runs `make repro MODEL=NAME` for a detector and a sentence encoder, each in a fresh clone with this environment's
+packages and nothing in DVC's cache, and writes benchmarks/models.json, from which `make docs` makes the tables of
+docs/detection.md and docs/sequences.md. Fails if the gate does. Takes about eight minutes on 2 cores.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pipeline import timed_repro
+from onnx_release.files import read_json, write_json
+from onnx_release.hardware import machine_name
+from onnx_release.paths import HARDWARE, MODELS_BENCHMARK
+from tests.clone import make_clone
+
+MODELS = ("face_pnet", "minilm")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=MODELS, help=f"models to measure ({' '.join(MODELS)})")
+    result = read_json(MODELS_BENCHMARK) if MODELS_BENCHMARK.is_file() else {}
+    for model in parser.parse_args().models:
+        with tempfile.TemporaryDirectory() as folder:
+            clone = make_clone(Path(folder) / "clone", {"model": model})
+            (clone / "dvc.lock").unlink()  # with it, the timings of another machine may skip the benchmark
+            result[model] = measured(clone)
+        write_json(MODELS_BENCHMARK, result)
+    print(json.dumps(result, indent=2))
+
+
+def measured(clone: Path) -> dict[str, Any]:
+    seconds, _ = timed_repro(clone)
+    benchmark = read_json(clone / "metrics/benchmark.json")
+    validations = {path.stem: read_json(path) for path in sorted((clone / "metrics/validate").glob("*.json"))}
+    return {
+        "machine": machine_name(read_json(clone / HARDWARE)),
+        "seconds": seconds,
+        "prepare": read_json(clone / "metrics/prepare.json"),
+        "summary": read_json(clone / "metrics/summary.json"),
+        "validate": {name: row for name, row in validations.items() if "left_out" not in row},
+        "benchmark": {
+            **{key: benchmark[key] for key in ("batch", "threads")},
+            **{name: row for name, row in benchmark.items() if isinstance(row, dict) and "latency_ms" in row},
+        },
+    }
+
+
+if __name__ == "__main__":
+    main()
