@@ -1,0 +1,60 @@
+"""What a network of over 2 GB costs in each stage that makes, checks and times its float32 model.
+
+    python -m benchmarks.big
+
+makes such a network in a clone of the repository, runs the stages one by one with either exporter, and writes
+benchmarks/big.json: seconds, and the largest resident memory of a process as a multiple of the model's size. The
+benchmark is that of PyTorch and the float32 model. Takes about three minutes on 2 cores, and 7 GB of disk.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+from onnx_release.files import read_json, write_json
+from onnx_release.graph import model_size_mb
+from onnx_release.hardware import machine_name
+from onnx_release.paths import HARDWARE, variant_model
+from tests.big import BENCHMARK, Usage, add_big_model, measured
+from tests.clone import make_clone, set_param
+
+RESULT = Path("benchmarks/big.json")
+FIRST = ("stages.hardware", "stages.fetch")
+STAGES = ("prepare", "reference", "export", "slim", "validate export", "validate fp32")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        clone = make_clone(Path(folder) / "clone", {"benchmark.starts": "1"})
+        add_big_model(clone)
+        for module in FIRST:
+            done(measured(clone, "-m", module))
+        usages = {}
+        for exporter in ("dynamo", "torchscript"):
+            set_param(clone, "export.exporter", exporter)
+            runs = {stage: done(measured(clone, "-m", *f"stages.{stage}".split())) for stage in STAGES}
+            usages[exporter] = {**runs, "benchmark": done(measured(clone, "-c", BENCHMARK))}
+        size = model_size_mb(clone / variant_model("fp32")) * 1e6
+        result = {
+            "machine": machine_name(read_json(clone / HARDWARE)),
+            "model_mb": size / 1e6,
+            "stages": {
+                exporter: {
+                    stage: {"seconds": usage.seconds, "memory_multiple": usage.peak_memory / size}
+                    for stage, usage in runs.items()
+                }
+                for exporter, runs in usages.items()
+            },
+        }
+    write_json(RESULT, result)
+    print(json.dumps(result, indent=2))
+
+
+def done(usage: Usage) -> Usage:
+    if usage.exit_code:
+        raise SystemExit(usage.output)
+    return usage
+
+
+if __name__ == "__main__":
+    main()

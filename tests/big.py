@@ -1,0 +1,124 @@
+"""A network of over 2 GB with random weights, and how much memory a process takes that works on it."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.clone import set_param
+
+SPEC = """
+task: tensor
+sources: []
+dimensions:
+  batch: {min: 1, max: 2, example: 2}
+inputs:
+  - {name: x, dtype: float32, shape: [batch, 3, 4096]}
+outputs:
+  - {name: y, dtype: float32, shape: [batch, 3, 4096]}
+variants: []
+"""
+NETWORK = '''
+"""The feed-forward half of a transformer, 16 times over: 32 weights of 64 MiB."""
+
+import torch
+from torch import nn
+
+WIDTH, BLOCKS = 4096, 16
+
+
+class Block(nn.Module):
+    def __init__(self, values):
+        super().__init__()
+        self.norm = nn.LayerNorm(WIDTH)
+        self.first, self.second = linear(values), linear(values)
+
+    def forward(self, x):
+        return x + self.second(nn.functional.gelu(self.first(self.norm(x))))
+
+
+def linear(values):
+    """Numbers are drawn once, since that takes long; every layer has them in another order."""
+    layer = nn.Linear(WIDTH, WIDTH, device="meta").to_empty(device="cpu")
+    values.copy_(values.roll(1))
+    layer.weight.data.copy_(values)
+    layer.bias.data.copy_(values[0])
+    return layer
+
+
+def build(raw):
+    values = torch.empty(WIDTH, WIDTH).uniform_(-0.02, 0.02, generator=torch.Generator().manual_seed(0))
+    return nn.Sequential(*(Block(values) for _ in range(BLOCKS))).eval()
+'''
+DATA = """
+import numpy as np
+
+from onnx_release.types import Sample
+
+
+def samples(raw, split):
+    random = np.random.default_rng(len(split))
+    for _ in range(2):
+        yield Sample({"x": random.standard_normal((3, 4096), np.float32)})
+
+
+def preprocess(item):
+    return {"x": item}
+
+
+def postprocess(outputs):
+    raise NotImplementedError
+"""
+# PyTorch and one file, each in a process of its own, as the stage benchmark times them all.
+BENCHMARK = """
+from onnx_release.benchmark import measure
+from onnx_release.contenders import onnx_contenders, torch_contenders
+from onnx_release.params import load_params
+from onnx_release.paths import EVALUATION, RAW, variant_model
+from onnx_release.samples import SampleFile, real_batches
+from onnx_release.spec import load_spec
+
+params, spec = load_params(), load_spec("big")
+runtime = params.runtime.model_copy(update={"provider": "cpu", "intra_threads": 1})
+entries = torch_contenders("big", RAW / "big", spec, runtime, "cpu", ("torch_eager",))
+entries += onnx_contenders({"fp32": variant_model("fp32")}, RAW / "big", spec, runtime)
+run = measure(entries, real_batches(SampleFile(EVALUATION), 1, spec), params.benchmark)
+assert not any(item.failure for item in run.measurements.values()), run.measurements
+"""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How a command went: the largest resident memory of it and of any process that it started, in bytes."""
+
+    exit_code: int
+    output: str
+    seconds: float
+    peak_memory: int
+
+
+def add_big_model(clone: Path) -> None:
+    """Make models/big in the clone, and params.yaml select it."""
+    folder = clone / "models/big"
+    folder.mkdir()
+    for name, text in (("spec.yaml", SPEC), ("network.py", NETWORK), ("data.py", DATA)):
+        (folder / name).write_text(text.lstrip())
+    set_param(clone, "model", "big")
+
+
+def measured(clone: Path, *arguments: str) -> Usage:
+    """Run this environment's Python in the clone and wait for it."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    log = clone.with_name(f"{clone.name}.log")
+    start = time.perf_counter()
+    with log.open("w") as file:
+        command = [sys.executable, *arguments]
+        process = subprocess.Popen(
+            command, cwd=clone, env={**os.environ, "PATH": path}, stdout=file, stderr=subprocess.STDOUT
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Usage(process.returncode, log.read_text(), time.perf_counter() - start, usage.ru_maxrss * unit)
