@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from onnx_release.boxes import iou, match
 from onnx_release.errors import DataError
@@ -122,6 +121,8 @@ def compare_neighbours(wanted: np.ndarray, found: np.ndarray) -> list[dict[str, 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's; 0 where one side has no order, since all are alike or NaN."""
+    from scipy.stats import spearmanr  # takes a second, which only this task needs
+
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
     return float(np.nan_to_num(spearmanr(first, second).statistic))

@@ -69,14 +69,16 @@ def explain(
     """
     float_model, model = load_model(reference), load_model(variant)
     steps = make_steps(float_model, model)
-    seen = {name: version(model, name) for step in steps for name in (step.value, *step.inputs)}
+    whole = whole_inputs(float_model)  # which both sides get as they are
+    seen = {name: version(model, name) for step in steps for name in (step.value, *step.inputs) if name not in whole}
     session = session_of(cut(model, sorted(set(seen.values()))))
     wanted = session_of(cut(float_model, [step.value for step in steps]))
 
     def run(index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         feed = with_batch_axis(samples.inputs(index))
         found = run_session(session, feed)
-        return {name: found[real].astype(np.float32) for name, real in seen.items()}, run_session(wanted, feed)
+        floats = {name: found[real].astype(np.float32) for name, real in seen.items()}
+        return floats | {name: feed[name] for name in whole}, run_session(wanted, feed)
 
     added = {step.value: OutputError() for step in steps}
     total = {step.value: OutputError() for step in steps}
@@ -109,7 +111,7 @@ def make_steps(reference: ModelProto, variant: ModelProto) -> list[Step]:
     """The steps of the reference, in its order, whose values the variant has too, in float or in float16."""
     made = {name for node in variant.graph.node for name in node.output} | {value.name for value in variant.graph.input}
     values = float_values(reference)
-    shared = {name for name in values if name in made}
+    shared = {name for name in values if name in made} | set(whole_inputs(reference))
     makers = producers(reference)
     steps = []
     for value in values:
@@ -126,11 +128,17 @@ def make_steps(reference: ModelProto, variant: ModelProto) -> list[Step]:
                 elif taken in makers and makers[taken] not in nodes:
                     waiting.append(taken)
         ordered = [node for node in reference.graph.node if node in nodes]
-        if all(name in values for name in inputs):
-            steps.append(
-                Step(value, tuple(sorted(inputs)), tuple(ordered), step_session(reference, value, ordered, inputs))
-            )
+        steps.append(
+            Step(value, tuple(sorted(inputs)), tuple(ordered), step_session(reference, value, ordered, inputs))
+        )
     return steps
+
+
+def whole_inputs(model: ModelProto) -> dict[str, int]:
+    """The inputs of the graph that are not float32, such as token ids, with their element types."""
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    constants = initializers(model)
+    return {name: kind for name, kind in types.items() if kind != TensorProto.FLOAT and name not in constants}
 
 
 def step_session(
@@ -138,10 +146,11 @@ def step_session(
 ) -> onnxruntime.InferenceSession:
     """The float nodes of a step as a model of its own; symbolic shapes fit whatever the variant feeds."""
     taken = {name for node in nodes for name in node.input}
+    whole = whole_inputs(reference)
     graph = helper.make_graph(
         list(nodes),
         "step",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in sorted(inputs)],
+        [helper.make_tensor_value_info(name, whole.get(name, TensorProto.FLOAT), None) for name in sorted(inputs)],
         [helper.make_tensor_value_info(value, TensorProto.FLOAT, None)],
         [tensor for tensor in reference.graph.initializer if tensor.name in taken],
     )

@@ -3,17 +3,19 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import onnx_ir
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from onnx_release.errors import GraphError
 from onnx_release.files import size_mb
 from onnx_release.session import open_session
+
+if TYPE_CHECKING:
+    import onnx_ir  # takes a second, which only what writes an export or large weights needs
 
 MODEL = "model.onnx"
 EXTERNAL_DATA = "model.onnx.data"
@@ -29,25 +31,31 @@ def save_model(model: ModelProto, folder: Path, threshold: int = EXTERNAL_DATA_T
     Weights that `to_proto` or `copy_weights` has put into the same folder stay there.
     """
     if weight_bytes(model) > threshold:
+        import onnx_ir
+
         model = write_weights(onnx_ir.from_proto(model), folder)
     path = folder / MODEL
     onnx.save_model(model, path)
     return path
 
 
-def to_proto(model: onnx_ir.Model, folder: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> ModelProto:
+def to_proto(model: "onnx_ir.Model", folder: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> ModelProto:
     """What `save_model` takes for the same `folder`. Weights past `threshold` bytes are already written there."""
+    import onnx_ir
+
     weights = (value.const_value for value in model.graph.initializers.values())
     if sum(weight.nbytes for weight in weights if weight is not None) > threshold:
         return write_weights(model, folder)
     return onnx_ir.to_proto(model)
 
 
-def write_weights(model: onnx_ir.Model, folder: Path) -> ModelProto:
+def write_weights(model: "onnx_ir.Model", folder: Path) -> ModelProto:
     """Write the weights to `folder`/model.onnx.data, one at a time, and give a model that finds them there.
 
     Memory holds no second copy of them, as it would of a ModelProto with its weights.
     """
+    import onnx_ir
+
     onnx_ir.external_data.unload_from_model(model, folder, EXTERNAL_DATA, size_threshold_bytes=SMALL_WEIGHT)
     return onnx_ir.to_proto(model)
 

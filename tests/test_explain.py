@@ -3,13 +3,15 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
+from onnx_release.array_files import writing_arrays
 from onnx_release.explain import explain, first_beyond
 from onnx_release.fp16 import convert_to_fp16
 from onnx_release.layers import initializers
 from onnx_release.params import Fp16
 from onnx_release.qdq import insert_qdq
+from onnx_release.samples import SampleFile
 from onnx_release.targets import TARGETS
 from tests.residual import save_inputs, save_network
 from tools.explain import departure, ranking
@@ -96,3 +98,30 @@ def test_the_tables_say_it_in_words(network, tmp_path):
     assert len(lines) == 4 and lines[1].startswith("depthwise  Conv") and lines[1].endswith("network.py:7")
     assert departure(rows, 60).startswith("The first step beyond 60 dB is depthwise (Conv, block.1 at network.py:7)")
     assert departure(rows, 0) == "No step is further from the reference than 0 dB."
+
+
+def test_token_ids_and_masks_reach_the_steps_that_take_them(save_graph, tmp_path):
+    """An embedding of tokens, and a product with a table, masked: one row of the table is off by a half."""
+    table, weight = np.array([[1, 0], [0, 2], [3, 1]], np.float32), np.array([[1, 0], [0, 1]], np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["words"], name="embed"),
+        helper.make_node("Cast", ["mask"], ["kept"], name="cast", to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["words", "kept"], ["masked"], name="drop"),
+        helper.make_node("MatMul", ["masked", "weight"], ["y"], name="product"),
+    ]
+    integers = [("ids", TensorProto.INT64, ["batch", 3]), ("mask", TensorProto.INT64, ["batch", 3, 1])]
+    paths = [
+        save_graph(nodes, integers, [("y", ["batch", 3, 2])], {"table": table * scale, "weight": weight}, name)
+        for name, scale in (("float.onnx", np.float32(1)), ("off.onnx", np.float32(1.5)))
+    ]
+    with writing_arrays(tmp_path / "ids.npz") as writer:
+        writer.add_all("000000", {"ids": np.array([0, 2, 1]), "mask": np.array([[1], [1], [0]])})
+        writer.add("labels", np.array([-1]))
+        writer.add("groups", np.array(["a"]))
+    rows = {row["node"]: row for row in explain(paths[1], paths[0], SampleFile(tmp_path / "ids.npz"), range(1), {})}
+    assert set(rows) == {"embed", "cast", "drop", "product"}
+    # By hand: an error of half of the right answer has a quarter of its power; the steps after it add nothing of their own.
+    assert rows["embed"]["sqnr_db"] == pytest.approx(10 * np.log10(4), abs=1e-4)
+    assert rows["embed"]["added"] == pytest.approx(1 / 4)
+    assert rows["drop"]["added"] == rows["product"]["added"] == 0
+    assert rows["product"]["sqnr_db"] == pytest.approx(10 * np.log10(4), abs=1e-4)
