@@ -20,7 +20,7 @@ RAW = Path("data/raw/minilm")
 # What the published model cuts at (max_seq_length), [CLS] and [SEP] included.
 MAX_TOKENS = 256
 # Sentences of a passage, in turn: from a question to a paragraph.
-LENGTHS = (1, 2, 4, 8)
+LENGTHS = (1, 2, 4)
 # White space behind a stop and a closing quote, before an upper-case letter and an opening quote.
 SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][’”'\"]))(?<!Mr\.)(?<!Mrs\.)\s+(?=[‘“'\"]*[A-Z])")
 
@@ -93,7 +93,7 @@ def read_tales(path: Path) -> list[tuple[str, str]]:
 
 
 def passages(text: str) -> Iterator[str]:
-    """All sentences of a tale in order, in runs of 1, 2, 4 and 8."""
+    """All sentences of a tale in order, in runs of 1, 2 and 4."""
     sentences = iter(SENTENCE_END.split(text.strip()))
     for length in itertools.cycle(LENGTHS):
         run = " ".join(itertools.islice(sentences, length))
