@@ -120,7 +120,7 @@ def test_token_ids_and_masks_reach_the_steps_that_take_them(save_graph, tmp_path
         writer.add("groups", np.array(["a"]))
     rows = {row["node"]: row for row in explain(paths[1], paths[0], SampleFile(tmp_path / "ids.npz"), range(1), {})}
     assert set(rows) == {"embed", "cast", "drop", "product"}
-    # By hand: an error of half of the right answer has a quarter of its power; the steps after it add nothing of their own.
+    # By hand: an error of half of the right answer has a quarter of its power. The steps after it add nothing.
     assert rows["embed"]["sqnr_db"] == pytest.approx(10 * np.log10(4), abs=1e-4)
     assert rows["embed"]["added"] == pytest.approx(1 / 4)
     assert rows["drop"]["added"] == rows["product"]["added"] == 0

@@ -84,7 +84,7 @@ def other_model(model: str) -> Callable[[Read], str]:
 
     def make(read: Read) -> str:
         found = read(MODELS_BENCHMARK.as_posix())[model]
-        columns = [name for name in ("accuracy", *ANSWER_DETAILS, "cosine") if name in found["validate"]["fp32"]]
+        columns = [name for name in ("accuracy", *ANSWER_DETAILS) if name in found["validate"]["fp32"]]
         benchmark, prepare = found["benchmark"], found["prepare"]
         rows = [
             [name, "", *([""] * len(columns)), "", *timing_cells(benchmark[name])]
@@ -97,7 +97,9 @@ def other_model(model: str) -> Callable[[Read], str]:
             details = [percent(row[name]) if name == "accuracy" else number(row[name], 5) for name in columns]
             rows.append([variant, same, *details, number(row["sqnr_db"]), *timing_cells(benchmark[variant])])
         header = [
-            *("", AGREEMENT[load_spec(model).task], *(name.replace("_", " ") for name in columns), "SQNR, dB"),
+            *("", AGREEMENT[load_spec(model).task]),
+            *(name.replace("_", " ").replace("iou", "IoU") for name in columns),
+            "SQNR, dB",
             *("latency, ms", "times as fast as eager", "as torch.compile", "peak memory, MB"),
         ]
         return (
