@@ -1,5 +1,6 @@
 """docs/bring-your-own-model.md, followed to the letter: files are written, commands run, and the gate passes."""
 
+import json
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ MADE = ("metrics/", "dvc.lock", "params.yaml")
 def clone(tmp_path, digits_raw):
     """A clone whose environment is this one, with digits.pth and digits/ beside it as the page has them."""
     settings = {"quantize_static.minutes": "0.05", "prepare.calibration": "20", "prepare.evaluation": "40"}
+    settings["tune.seconds"] = "0.1"  # one trial: the first is always taken
     folder = make_clone(tmp_path / "clone", QUICK | settings)
     subprocess.run(
         ["git", "-c", "user.name=t", "-c", "user.email=t", "commit", "-qam", "quick"], cwd=folder, check=True
@@ -86,6 +88,7 @@ def test_the_page_leads_to_a_release_and_touches_nothing_outside_of_the_model_s_
             assert changed(clone) == {"models/digits/spec.yaml", "models/digits/network.py"}
         printed = follow(kind, text, clone)
     assert "int8_static: passed" in printed and "FAILED" not in printed  # the gate, which ended with code 0
+    assert json.loads((clone / "metrics/tune.json").read_text())["trials"]
     assert (clone / "artifacts/report/index.html").is_file()
     others = {path for path in changed(clone) if not path.startswith("models/digits/")}
     assert all(path.startswith(MADE) for path in others), others

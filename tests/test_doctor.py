@@ -17,6 +17,7 @@ from onnx_release.doctor_findings import Finding, Patient
 from onnx_release.doctor_lines import build_line, spec_line
 from onnx_release.errors import ExportError
 from onnx_release.export import export_network
+from onnx_release.files import sha256
 from onnx_release.graph import load_model
 from onnx_release.network import network_as_built
 from onnx_release.opsets import newer_operators
@@ -575,6 +576,20 @@ def test_the_tool_finds_nothing_in_a_healthy_model(project, monkeypatch, capsys)
     monkeypatch.setattr(sys, "argv", ["doctor", "sick_network"])
     doctor.main(doctor.parser().parse_args())
     assert capsys.readouterr().out == "nothing found\n"
+
+
+def test_sources_are_fetched_once(project):
+    """No run of the pipeline has to come first; what it has fetched is taken as it is."""
+    (project / "weights.bin").write_bytes(b"weights")
+    digest = sha256(project / "weights.bin")
+    source = f"{{name: w.bin, sha256: {digest}, from: {{path: weights.bin}}}}"
+    (project / "spec.yaml").write_text(SPEC.replace("sources: []", f"sources: [{source}]"))
+    doctor.diagnose("sick_network", load_params())
+    fetched = Path("data/raw/sick_network/w.bin")
+    assert fetched.read_bytes() == b"weights"
+    (project / "weights.bin").unlink()
+    doctor.diagnose("sick_network", load_params())
+    assert fetched.is_file()
 
 
 def test_samples_that_fail_are_a_warning_beside_the_other_findings(project):

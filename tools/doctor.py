@@ -11,6 +11,7 @@ from onnx_release.doctor import double_inputs, examine
 from onnx_release.doctor_convert import examine_conversion
 from onnx_release.doctor_findings import Finding, Patient, unexamined
 from onnx_release.doctor_lines import function_line
+from onnx_release.fetch import fetch_sources
 from onnx_release.model_data import load_data
 from onnx_release.network import network_as_built
 from onnx_release.params import Params, load_params
@@ -30,9 +31,11 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def diagnose(model: str, params: Params) -> list[Finding]:
-    """All findings on models/`model`, whose sources must have been fetched: network, inputs and conversion."""
-    spec, folder = load_spec(model), MODELS / model
-    patient = Patient(network_as_built(model, RAW / model), spec, params.export, folder)
+    """All findings on models/`model`: network, inputs and conversion. Its sources are fetched if none were before."""
+    spec, folder, raw = load_spec(model), MODELS / model, RAW / model
+    if not raw.is_dir():
+        fetch_sources(model, spec.sources, raw)
+    patient = Patient(network_as_built(model, raw), spec, params.export, folder)
     findings = [*examine(patient.network, spec, params.export, folder), *sample_findings(patient)]
     known = {finding.where for finding in findings if finding.level == "error"}
     # A mistake that was found already is not told again in the exporter's words.
