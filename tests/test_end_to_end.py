@@ -76,7 +76,7 @@ def test_a_comment_in_the_readme_reruns_nothing(clone):
 
 
 def test_a_queue_sweeps_a_grid_and_each_experiment_runs_only_what_it_must(clone):
-    """The README's sweep, its worker in the foreground. The third experiment is the workspace as it is.
+    """The README's sweep, its worker in the foreground. Two of the four run: the third is the workspace as it is.
 
     No other test asks for opset 20: DVC's run cache would know it.
     """
@@ -85,12 +85,14 @@ def test_a_queue_sweeps_a_grid_and_each_experiment_runs_only_what_it_must(clone)
     queued = run(clone, "dvc", "exp", "run", "--queue", *grid, env=author)
     names = re.findall(r"Queued experiment '([\w-]+)'", queued.stdout)
     assert len(names) == 4, queued.stdout + queued.stderr
+    removed = run(clone, "dvc", "queue", "remove", *names[2:])
+    assert removed.returncode == 0, removed.stdout + removed.stderr
     done = run(clone, "dvc", "exp", "run", "--run-all", "--jobs", "1", env=author)
     assert done.returncode == 0, done.stdout + done.stderr
-    ran = [set(stages_run(run(clone, "dvc", "queue", "logs", name).stdout)) for name in names]
+    ran = [set(stages_run(run(clone, "dvc", "queue", "logs", name).stdout)) for name in names[:2]]
     everything = set(locked(clone))
     calibrated = {"hardware", "calibrate", "quantize_static", "validate@int8_static", "explain@int8_static", *TIMED}
-    assert ran == [calibrated, everything - {"fetch", "prepare", "reference"}, {"hardware"}, calibrated]
+    assert ran == [calibrated, everything - {"fetch", "prepare", "reference"}]
     shown = json.loads(run(clone, "dvc", "exp", "show", "--json").stdout)
     found = [
         {
@@ -100,9 +102,7 @@ def test_a_queue_sweeps_a_grid_and_each_experiment_runs_only_what_it_must(clone)
         for commit in shown
         for experiment in commit["experiments"] or []
     ]
-    assert sorted(found, key=str) == [
-        {"method": method, "opset": opset} for method in ("minmax", "percentile") for opset in (18, 20)
-    ]
+    assert sorted(found, key=str) == [{"method": "minmax", "opset": opset} for opset in (18, 20)]
 
 
 def test_dvc_shows_every_metric_and_what_changed(clone):
