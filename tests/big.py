@@ -66,10 +66,6 @@ def samples(raw, split):
 
 def preprocess(item):
     return {"x": item}
-
-
-def postprocess(outputs):
-    raise NotImplementedError
 """
 # PyTorch and one file, each in a process of its own, as the stage benchmark times them all.
 BENCHMARK = """

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,12 @@ from onnx_release.doctor_findings import Finding, Patient
 from onnx_release.doctor_lines import build_line, spec_line
 from onnx_release.errors import ExportError
 from onnx_release.export import export_network
-from onnx_release.files import sha256
 from onnx_release.graph import load_model
 from onnx_release.network import network_as_built
 from onnx_release.opsets import newer_operators
-from onnx_release.params import Export, load_params
+from onnx_release.params import Export
 from onnx_release.spec import Spec, load_spec
-from stages import export as export_stage
 from tests.imports import ROOT
-from tools import doctor
 
 DYNAMO, TORCHSCRIPT = (Export(exporter=name, opset=18) for name in ("dynamo", "torchscript"))
 BOTH = pytest.mark.parametrize("params", [DYNAMO, TORCHSCRIPT], ids=["dynamo", "torchscript"])
@@ -489,125 +485,6 @@ def test_weights_are_not_copied(rows_spec, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "clone", counted)
     found(network, rows_spec)
     assert copied == [8, 8]  # the two running statistics that move
-
-
-MODEL = """
-import torch
-from torch import nn
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.idle = nn.Linear(2, 2)
-
-    def forward(self, x):
-        return x + 1
-
-
-def build(raw):
-    return Net()
-"""
-SPEC = """
-task: tensor
-sources: []
-dimensions:
-  batch: {min: 1, max: 5, example: 2}
-inputs:
-  - {name: x, dtype: float32, shape: [batch, 4]}
-outputs:
-  - {name: y, dtype: float32, shape: [batch, 4]}
-variants: []
-"""
-DATA = """
-import numpy as np
-
-from onnx_release.types import Sample
-
-
-def samples(raw, split):
-    yield Sample(preprocess(None))
-
-
-def preprocess(item):
-    return {"x": np.zeros(4)}
-
-
-def postprocess(outputs):
-    return None
-"""
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A repository of one model, in training mode and with an unused layer, in the current folder."""
-    folder = tmp_path / "models/sick_network"
-    folder.mkdir(parents=True)
-    for name, text in (("network.py", MODEL), ("spec.yaml", SPEC), ("data.py", DATA)):
-        (folder / name).write_text(text)
-    (tmp_path / "params.yaml").write_text(
-        (ROOT / "params.yaml").read_text().replace("model: mobilenet_v2", "model: sick_network")
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    # `models` is a namespace package, found anew from the path above.
-    for name in [name for name in sys.modules if name.split(".")[0] == "models"]:
-        monkeypatch.delitem(sys.modules, name)
-    return folder
-
-
-def test_the_tool_prints_every_finding_and_fails_for_an_error(project, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["doctor"])
-    with pytest.raises(SystemExit) as caught:
-        doctor.main(doctor.parser().parse_args())
-    assert caught.value.code == 1
-    printed = capsys.readouterr().out
-    assert "error: models/sick_network/network.py:16: in training mode" in printed
-    assert "error: models/sick_network/data.py:11: data.py gives the input x in float64" in printed
-    assert "warning: models/sick_network/network.py:9: forward() never uses idle.weight, idle.bias" in printed
-    assert printed.count("mend: ") == 3
-
-
-def test_the_tool_finds_nothing_in_a_healthy_model(project, monkeypatch, capsys):
-    (project / "network.py").write_text(
-        MODEL.replace("self.idle = nn.Linear(2, 2)", "").replace("Net()\n", "Net().eval()\n")
-    )
-    (project / "data.py").write_text(DATA.replace("np.zeros(4)", "np.zeros(4, np.float32)"))
-    monkeypatch.setattr(sys, "argv", ["doctor", "sick_network"])
-    doctor.main(doctor.parser().parse_args())
-    assert capsys.readouterr().out == "nothing found\n"
-
-
-def test_sources_are_fetched_once(project):
-    """No run of the pipeline has to come first; what it has fetched is taken as it is."""
-    (project / "weights.bin").write_bytes(b"weights")
-    digest = sha256(project / "weights.bin")
-    source = f"{{name: w.bin, sha256: {digest}, from: {{path: weights.bin}}}}"
-    (project / "spec.yaml").write_text(SPEC.replace("sources: []", f"sources: [{source}]"))
-    doctor.diagnose("sick_network", load_params())
-    fetched = Path("data/raw/sick_network/w.bin")
-    assert fetched.read_bytes() == b"weights"
-    (project / "weights.bin").unlink()
-    doctor.diagnose("sick_network", load_params())
-    assert fetched.is_file()
-
-
-def test_samples_that_fail_are_a_warning_beside_the_other_findings(project):
-    (project / "data.py").write_text(DATA.replace("np.zeros(4)", "1 / 0"))
-    findings = doctor.diagnose("sick_network", load_params())
-    assert [finding.level for finding in findings] == ["error", "warning", "warning"]
-    assert "data.py could not be examined: ZeroDivisionError" in findings[2].what
-
-
-def test_the_export_stage_ends_with_the_errors_and_prints_warnings(project, capsys):
-    with pytest.raises(ExportError, match=r"network\.py:16: in training mode"):
-        export_stage.main()
-    assert not Path("artifacts").exists()
-    (project / "network.py").write_text(MODEL.replace("return Net()", "return Net().eval()"))
-    del sys.modules["models.sick_network.network"]
-    export_stage.main()
-    assert "warning: models/sick_network/network.py:9: forward() never uses" in capsys.readouterr().err
-    assert Path("artifacts/export/model.onnx").is_file()
 
 
 def test_a_line_of_the_spec_is_found_or_is_the_first(tmp_path):
