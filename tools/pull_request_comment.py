@@ -52,9 +52,10 @@ def body(folder: Path, result: str, artifact: str = "") -> str:
     if artifact:
         parts.append(f"[The report with its pictures]({artifact}): unpack it and open `report/index.html`.")
     if gates:
-        parts.append(fenced(gates))
+        shown = "<details>" if result == "success" else "<details open>"
+        parts.append(f"{shown}<summary>Gates</summary>\n\n{fenced(gates)}\n\n</details>")
     if comparison:
-        parts.append(f"## Compared with the base\n\n{comparison}")
+        parts.append(comparison)
     if report:
         parts.append(without_pictures(report))
     return cut("\n\n".join(parts))
