@@ -47,7 +47,7 @@ def dvc(folder, *arguments):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Project:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A clone that has pushed to both remotes. Its metrics are in git and not in DVC's cache, as the pipeline's are."""
     folder = tmp_path_factory.mktemp("remotes")
     made = Project(folder / "clone", folder / "project.git")

@@ -60,7 +60,7 @@ def small_repository(folder: Path) -> None:
 
 
 def review(folder: Path, base: str, out: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [folder / ".ci/review", base, out]
+    command = [str(folder / ".ci/review"), base, str(out)]
     return subprocess.run(
         command, cwd=out.parent, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
