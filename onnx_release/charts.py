@@ -1,22 +1,38 @@
 """Charts as SVG text that takes its colours from the page around it, so that dark mode holds for them too."""
 
 import io
+from collections.abc import Mapping, Sequence
+from xml.sax.saxutils import quoteattr
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import PercentFormatter
+
+from onnx_release.tradeoff import Point, Quality, front
 
 matplotlib.use("svg")
 # "none" keeps text as text; the salt makes the ids, and so the bytes, the same each time.
 matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "onnx-release", "font.size": 11})
 
 # matplotlib knows no CSS variables: it draws in these colours, which are replaced afterwards.
-INK, ACCENT = "#010203", "#040506"
-CSS_COLOURS = {INK: "var(--ink)", ACCENT: "var(--accent)"}
+INK, ACCENT, SOFT, PAGE = "#010203", "#040506", "#070809", "#0a0b0c"
+CSS_COLOURS = {INK: "var(--ink)", ACCENT: "var(--accent)", SOFT: "var(--soft)", PAGE: "var(--page)"}
+# The colours themselves, for the page and for charts that stand alone.
+LIGHT = "--page: #fff; --panel: #f4f5f7; --ink: #1c2330; --soft: #5b6472; --line: #d9dde3; --accent: #2563a8;"
+DARK = "--page: #14171c; --panel: #1f242c; --ink: #e6e9ee; --soft: #a3acba; --line: #363d48; --accent: #74b0f4;"
+# Names stay readable where they cross a line.
+TEXT = "svg text { paint-order: stroke; stroke: var(--page); stroke-width: 3px; }"
+
+# In inches: narrow enough for a phone's width to show the text at a readable size.
+WIDTH = 5.4
+# Where a name may stand beside its point, in points of 1/72 inch; the first that is free is taken.
+BESIDE = ((7, 4), (7, -4), (-7, 4), (-7, -4), (7, 17), (7, -17), (-7, 17), (-7, -17))
 
 
-def latency_chart(latencies: dict[str, np.ndarray]) -> str:
+def latency_chart(latencies: Mapping[str, np.ndarray]) -> str:
     """A box for each contender: median, quartiles, and whiskers at the 5th and 95th percentile, in ms."""
     figure, axes = new_chart(len(latencies))
     colour = {"color": ACCENT, "linewidth": 1.5}
@@ -32,11 +48,12 @@ def latency_chart(latencies: dict[str, np.ndarray]) -> str:
         capprops=colour,
         medianprops={"color": INK, "linewidth": 2.5},
     )
-    axes.set_xlabel("latency of one call, ms (box: quartiles, whiskers: 5th to 95th percentile)")
-    return finish(figure, axes)
+    axes.invert_yaxis()
+    axes.set_xlabel("latency of one call, ms\n(box: quartiles, whiskers: 5th to 95th percentile)")
+    return finish(figure, axes, "Latency of one call of each contender")
 
 
-def speedup_chart(speedups: dict[str, tuple[float, float, float]]) -> str:
+def speedup_chart(speedups: Mapping[str, tuple[float, float, float]]) -> str:
     """A point with its interval for each contender: (speed-up, low, high) against torch eager, marked at 1."""
     figure, axes = new_chart(len(speedups))
     values, lows, highs = np.array(list(speedups.values())).reshape(-1, 3).T  # none, if eager failed
@@ -44,46 +61,127 @@ def speedup_chart(speedups: dict[str, tuple[float, float, float]]) -> str:
     axes.errorbar(values, positions, xerr=[values - lows, highs - values], fmt="o", color=ACCENT, capsize=5)
     axes.axvline(1, color=INK, linewidth=1, linestyle=":")
     axes.set_yticks(positions, list(speedups))
-    axes.set_ylim(0.5, max(len(speedups), 1) + 0.5)
-    axes.set_xlabel("times as fast as torch eager, with the 95 % interval")
-    return finish(figure, axes)
+    axes.set_ylim(max(len(speedups), 1) + 0.5, 0.5)
+    axes.set_xlabel("times as fast as torch eager\n(bar: 95 % interval)")
+    return finish(figure, axes, "Speed-up over PyTorch eager of each contender")
 
 
-def share_chart(parts: list[tuple[str, float]], label: str) -> str:
+def share_chart(parts: Sequence[tuple[str, float]], label: str) -> str:
     """A bar for each part: its share, in per cent; NaN has no bar."""
     figure, axes = new_chart(max(len(parts), 1) * 0.6)
     positions = np.arange(len(parts)) + 1
     axes.barh(positions, [share * 100 for _, share in parts], height=0.6, color=ACCENT)
     axes.set_yticks(positions, [name for name, _ in parts])
+    axes.invert_yaxis()
     axes.set_xlabel(label)
-    return finish(figure, axes)
+    return finish(figure, axes, label)
 
 
-def tradeoff_chart(points: list[tuple[str, float, float | None]]) -> str:
-    """A point for each variant: signal to error in dB over latency in ms; one without a finite dB is left out."""
-    figure, axes = new_chart(5)
-    known = [(name, latency, sqnr) for name, latency, sqnr in points if sqnr is not None]
-    axes.scatter([latency for _, latency, _ in known], [sqnr for _, _, sqnr in known], color=ACCENT)
-    for number, (name, latency, sqnr) in enumerate(known):  # above and below in turn: neighbours may coincide
-        offset = (6, 4 if number % 2 else -12)
-        axes.annotate(name, (latency, sqnr), xytext=offset, textcoords="offset points", color=INK)
-    axes.set_ylim(1.1 * max((sqnr for *_, sqnr in known), default=1), 0)  # upside down: finish() turns it round
-    axes.set_xlabel("median latency, ms")
-    axes.set_ylabel("SQNR against PyTorch in float64, dB", color=INK)
-    return finish(figure, axes)
+def layer_chart(variants: Mapping[str, Sequence[float]]) -> str:
+    """A line for each variant: the SQNR in dB after each step of its graph, NaN where there is no error yet."""
+    figure, axes = new_chart(7)
+    styles = ((ACCENT, "-"), (INK, "--"), (SOFT, "-."))
+    for (name, signals), (colour, line) in zip(variants.items(), styles, strict=False):
+        through = 100 * (np.arange(len(signals)) + 1) / max(len(signals), 1)
+        axes.plot(through, signals, color=colour, linestyle=line, marker=".", markersize=3, label=name)
+    axes.set_xlabel("how far through the network, %")
+    axes.set_ylabel("SQNR against the float model, dB")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper right", frameon=False, labelcolor=INK)
+    return finish(figure, axes, "Error after each layer, by variant")
+
+
+def tradeoff_chart(points: Sequence[Point], quality: Quality, lines: Mapping[str, float]) -> str:
+    """A point for each variant: what it keeps over its latency in ms, with both spreads, and the Pareto front.
+
+    Filled points are on the front, hollow ones are not. Each of `lines` is a level of the quality with its name.
+    """
+    figure, axes = new_chart(7)
+    shown = [point for point in points if np.isfinite(point.value)]
+    scale = 100 if quality.share else 1
+    for name, level in lines.items():
+        axes.axhline(level * scale, color=SOFT, linewidth=1, linestyle=":")
+        axes.annotate(
+            name, (1, level * scale), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
+            ha="right", color=SOFT, fontsize=9,
+        )  # fmt: skip
+    for point in shown:
+        axes.errorbar(
+            point.latency, point.value * scale,
+            xerr=[[point.latency - point.quartile_low], [point.quartile_high - point.latency]],
+            yerr=[[(point.value - point.low) * scale], [(point.high - point.value) * scale]],
+            color=SOFT, linewidth=1, capsize=3, zorder=1,
+        )  # fmt: skip
+        fill = ACCENT if point.on_front else PAGE
+        edge = ACCENT if point.releasable else SOFT
+        axes.plot(point.latency, point.value * scale, "o", markersize=7, color=edge, markerfacecolor=fill, zorder=3)
+    members = [point for point in front(points) if point in shown]
+    axes.step(
+        [point.latency for point in members], [point.value * scale for point in members],
+        where="post", color=ACCENT, linewidth=1.5, zorder=2,
+    )  # fmt: skip
+    axes.set_xlim(0, 1.15 * max((point.quartile_high for point in shown), default=1))
+    axes.margins(y=0.12)
+    if quality.share:
+        axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+        axes.set_ylim(top=min(axes.get_ylim()[1], 104))
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel("median latency of one call, ms\n(bar: quartiles)")
+    axes.set_ylabel(quality.label + (" (bar: interval)" if quality.key != "sqnr_db" else ""))
+    place_names(figure, axes, [(point.name, point.latency, point.value * scale) for point in shown])
+    return finish(figure, axes, f"{quality.label} against latency, with the Pareto front")
+
+
+def place_names(figure: Figure, axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write each name where it hides no point and no other name; points that coincide share one place."""
+    figure.draw_without_rendering()  # the layout that positions depend on
+    groups: list[tuple[list[str], tuple[float, float], np.ndarray]] = []
+    unit = figure.dpi / 72
+    for name, x, y in points:
+        spot = axes.transData.transform((x, y)) / unit
+        near = next((names for names, _, other in groups if np.abs(spot - other).max() < 6), None)
+        if near is None:
+            groups.append(([name], (x, y), spot))
+        else:
+            near.append(name)
+    left, right = axes.bbox.x0 / unit, axes.bbox.x1 / unit
+    low, high = axes.bbox.y0 / unit, axes.bbox.y1 / unit
+    taken = [(*(spot - 5), *(spot + 5)) for *_, spot in groups]
+    for names, where, spot in groups:
+        width = 6.2 * max(map(len, names))  # of a letter at 10 points, on average
+        height = 13 * len(names)
+
+        def box(
+            offset: tuple[int, int], spot: np.ndarray = spot, width: float = width, height: float = height
+        ) -> tuple[float, ...]:
+            x, y = spot + offset - (width * (offset[0] < 0), height * (offset[1] < 0))
+            return x, y, x + width, y + height
+
+        def is_free(offset: tuple[int, int]) -> bool:
+            x0, y0, x1, y1 = box(offset)
+            inside = x0 >= left and x1 <= right and y0 >= low and y1 <= high
+            return inside and not any(x0 < b[2] and b[0] < x1 and y0 < b[3] and b[1] < y1 for b in taken)
+
+        offset = next((place for place in BESIDE if is_free(place)), BESIDE[0])
+        taken.append(box(offset))
+        axes.annotate(
+            "\n".join(names), where, xytext=offset, textcoords="offset points", color=INK, fontsize=10,
+            ha="left" if offset[0] > 0 else "right", va="bottom" if offset[1] > 0 else "top",
+        )  # fmt: skip
 
 
 def new_chart(rows: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.2, 0.9 + 0.5 * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * rows), layout=ConstrainedLayoutEngine(w_pad=0.12))  # of inches
     return figure, figure.subplots()
 
 
-def finish(figure: Figure, axes: Axes) -> str:
-    """Ink for what is not data, the first entry on top, the SVG without XML header and metadata."""
-    axes.invert_yaxis()
+def finish(figure: Figure, axes: Axes, title: str) -> str:
+    """Ink for what is not data, the SVG with a title for screen readers and without XML header and metadata."""
     axes.set_xlim(left=0)
     axes.tick_params(colors=INK)
     axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(INK)
@@ -94,4 +192,12 @@ def finish(figure: Figure, axes: Axes) -> str:
     svg = buffer.getvalue()
     for drawn, wanted in CSS_COLOURS.items():
         svg = svg.replace(drawn, wanted)
-    return svg[svg.index("<svg") :]
+    return svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label={quoteattr(title)} ', 1)
+
+
+def stand_alone(svg: str) -> str:
+    """The chart as a file of its own, on a background of its own; it follows the browser's light or dark mode."""
+    style = f":root {{ {LIGHT} }} @media (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }} {TEXT}"
+    start = svg.index(">") + 1
+    page = '<rect width="100%" height="100%" style="fill: var(--page)"/>'
+    return f"{svg[:start]}\n<style>{style}</style>\n{page}{svg[start:]}"

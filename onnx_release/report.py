@@ -1,5 +1,6 @@
 """The report: one self-contained HTML page, its short form in Markdown, and metrics/summary.json."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,16 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from onnx_release.charts import latency_chart, share_chart, speedup_chart, tradeoff_chart
+from onnx_release.charts import (
+    DARK,
+    LIGHT,
+    TEXT,
+    latency_chart,
+    layer_chart,
+    share_chart,
+    speedup_chart,
+    tradeoff_chart,
+)
 from onnx_release.choice import choose
 from onnx_release.files import read_json
 from onnx_release.graph import describe, model_size_mb
@@ -17,7 +27,8 @@ from onnx_release.paths import HARDWARE, PIPELINE_BENCHMARK, PLOTS, variant_mode
 from onnx_release.paths import METRICS as METRICS_FOLDER
 from onnx_release.spec import Budget, Spec, load_spec
 from onnx_release.speedup import no_difference
-from onnx_release.text import number, percent, speedup_cell
+from onnx_release.text import number, percent, share_cell, speedup_cell
+from onnx_release.tradeoff import Quality, levels, make_points, qualities, standing
 from onnx_release.variants import BASE, COMPILED, REDUCED, VARIANTS, made_variants
 
 # Layers in the chart of what adds error, and nodes in that of what takes time.
@@ -35,6 +46,14 @@ AGREEMENT_SENTENCES = {
     "embedding": "the same nearest neighbour as in PyTorch for {} of the samples",
 }
 ANSWER_DETAILS = ("case_agreement", "box_iou", "score_error", "embedding_cosine", "rank_correlation")
+# The pictures of report.md, each with the text that stands for it.
+PICTURES = {
+    "tradeoff": "What each variant keeps of PyTorch's answers against its latency, with the Pareto front",
+    "sqnr": "SQNR of each variant against its latency, with the Pareto front",
+    "speedup": "Speed-up over PyTorch eager with 95 % intervals",
+    "latency": "Distribution of the latency of one call",
+    "layers": "SQNR after each layer of the variants of fewer bits",
+}
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -57,7 +76,9 @@ class Results:
     tune: dict[str, Any]
     optimize: dict[str, Any]
     profile: dict[str, Any]
+    explained: str
     layers: list[dict[str, Any]]
+    signals: dict[str, list[float]]
     nodes: list[dict[str, Any]]
     operators: list[tuple[str, list[int]]]
     hardware: dict[str, Any]
@@ -81,7 +102,9 @@ def collect(params: Params) -> Results:
         for variant in made
     ]
     summary = summarise(rows, benchmark)
-    csv = pd.read_csv(PLOTS / "latency.csv")
+    latencies = pd.read_csv(PLOTS / "latency.csv")
+    steps = {variant: read_steps(variant) for variant in made if variant in REDUCED}
+    explained = summary["variant"] if summary["variant"] in steps else list(steps)[-1] if steps else ""
     return Results(
         model=params.model,
         spec=spec,
@@ -99,16 +122,14 @@ def collect(params: Params) -> Results:
         optimize=read_json(METRICS_FOLDER / "optimize.json"),
         profile=read_json(METRICS_FOLDER / "profile.json"),
         nodes=records(pd.read_csv(PLOTS / "profile.csv", keep_default_na=False).head(LISTED)),
-        layers=worst_layers(
-            pd.read_csv(PLOTS / "explain/int8_static.csv", keep_default_na=False, na_values={"added": ""})
-        )
-        if "int8_static" in made
-        else [],
+        explained=explained,
+        layers=worst_layers(steps[explained]) if explained else [],
+        signals={variant: rows["sqnr_db"].tolist() for variant, rows in steps.items()},
         operators=operator_changes(made),
         hardware=read_json(HARDWARE),
         params=params,
         pipeline=read_json(PIPELINE_BENCHMARK),
-        latencies={str(name): part["latency_ms"].to_numpy() for name, part in csv.groupby("variant", sort=False)},
+        latencies={str(name): part["latency_ms"].to_numpy() for name, part in latencies.groupby("variant", sort=False)},
     )
 
 
@@ -138,7 +159,8 @@ def describe_verdict(rows: list[dict[str, Any]], summary: dict[str, Any], task: 
     row = next(row for row in rows if row["name"] == summary["variant"])
     parts = [*describe_speedups(row["timing"]), f"{number(row['size_mb'])} MB"]
     if "agreement" in row:
-        parts.insert(0, AGREEMENT_SENTENCES[task].format(percent(row["agreement"])))
+        agreement = share_cell(row["agreement"], row["agreement_low"], row["agreement_high"])
+        parts.insert(0, AGREEMENT_SENTENCES[task].format(agreement))
     end = f" But {failed} failed." if failed else ""
     return f"Release {row['name']}: {', '.join(parts)}.{end}"
 
@@ -156,9 +178,10 @@ def describe_speedups(timing: dict[str, Any]) -> list[str]:
 
 
 def describe_speedup(speedup: float, low: float, high: float, name: str) -> str:
+    interval = f"[{number(low)}, {number(high)}]"
     if no_difference(low, high):
-        return f"as fast (no difference) as {name}"
-    return f"{speedup:.2f} times as fast as {name}"
+        return f"as fast (no difference {interval}) as {name}"
+    return f"{number(speedup)} {interval} times as fast as {name}"
 
 
 def speedup_figures(timing: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -177,21 +200,6 @@ def contender_names(benchmark: dict[str, Any]) -> list[str]:
     return [*torch, *made, *(name for name in names if name not in torch and name not in VARIANTS)]
 
 
-def tradeoff_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """metrics/plots/tradeoff.csv: what each variant keeps of PyTorch's answers, against its latency."""
-    return [
-        {
-            "variant": row["name"],
-            "latency_ms": row["timing"]["latency_ms"]["median"],
-            "sqnr_db": row["sqnr_db"],
-            "agreement": row.get("agreement"),
-            "accuracy": row.get("accuracy"),
-        }
-        for row in rows
-        if not row["timing"]["failure"]
-    ]
-
-
 def describe_budget(budget: Budget | None) -> str:
     """The bounds in words; empty without any, where no variant has fewer bits."""
     if budget is None:
@@ -203,6 +211,12 @@ def describe_budget(budget: Budget | None) -> str:
         "the mean cosine is at least {:g}": budget.cosine,
     }
     return ", ".join(text.format(value) for text, value in bounds.items() if value is not None)
+
+
+def read_steps(variant: str) -> pd.DataFrame:
+    """What `onnx_release.explain` found for a variant, in the order of its graph."""
+    path = PLOTS / "explain" / f"{variant}.csv"
+    return pd.read_csv(path, keep_default_na=False, na_values={"added": "", "sqnr_db": ""})
 
 
 def worst_layers(steps: pd.DataFrame) -> list[dict[str, Any]]:
@@ -222,17 +236,72 @@ def operator_changes(variants: list[str]) -> list[tuple[str, list[int]]]:
     return [(name, [graph.get(name, 0) for graph in graphs]) for name in names]
 
 
-def render_html(results: Results) -> str:
-    """The page; it needs no network and no other file."""
+def operator_cells(counts: Sequence[int]) -> list[tuple[int, int]]:
+    """Each count with its change: of the slimmed graph from the export, of all others from the slimmed graph."""
+    return [(count, count - counts[1 if place > 1 else 0]) for place, count in enumerate(counts)]
+
+
+def make_charts(results: Results) -> dict[str, str]:
+    """Every chart of the page as SVG, by name; those of PICTURES are of report.md, too."""
+    timings = {name: results.benchmark[name] for name in contender_names(results.benchmark)}
+    timed = {name: speedup_figures(item) for name, item in timings.items() if item["speedup_vs_eager"] is not None}
+    found = {
+        name: tradeoff_chart(
+            make_points(results.rows, results.latencies, quality),
+            quality,
+            levels(results.rows, quality, results.spec.budget),
+        )
+        for name, quality in zip(("tradeoff", "sqnr"), judged_by(results), strict=False)
+    }
+    found |= {
+        "speedup": speedup_chart(timed),
+        "latency": latency_chart(results.latencies),
+        "operators": share_chart(profile_shares(results.profile), "share of a call, %"),
+    }
+    if results.explained:
+        found["layers"] = layer_chart(results.signals)
+        found["worst_layers"] = share_chart(
+            [(row["module"] or row["node"], row["added"]) for row in results.layers],
+            "error that the layer adds, % of its output's power",
+        )
+    return found
+
+
+def judged_by(results: Results) -> list[Quality]:
+    return qualities(results.rows, AGREEMENT[results.spec.task])
+
+
+def tradeoff_table(results: Results) -> tuple[list[Quality], list[dict[str, Any]]]:
+    """The qualities, and a row for each variant that was timed: where it stands among the others by each quality."""
+    judged = judged_by(results)
+    by_quality = [make_points(results.rows, results.latencies, quality) for quality in judged]
+    return judged, [
+        {
+            "name": points[0].name,
+            "latency": points[0],
+            "qualities": [
+                {"point": point, "written": quality.written(point.value), "standing": standing(point, among, quality)}
+                for point, among, quality in zip(points, by_quality, judged, strict=True)
+            ],
+        }
+        for points in zip(*by_quality, strict=True)
+    ]
+
+
+def render_html(results: Results, charts: Mapping[str, str]) -> str:
+    """The page, with the charts of `make_charts`; it needs no network and no other file."""
     timings = {name: results.benchmark[name] for name in contender_names(results.benchmark)}
     sizes = {row["name"]: row["size_mb"] for row in results.rows}
-    timed = {name: speedup_figures(item) for name, item in timings.items() if item["speedup_vs_eager"] is not None}
-    return (
+    judged, standings = tradeoff_table(results)
+    page = (
         environment(autoescape=True)
         .get_template("report.html")
         .render(
             results=results,
+            charts=charts,
+            colours={"light": LIGHT, "dark": DARK, "text": TEXT},
             glossary=METRICS,
+            chosen_row=next((row for row in results.rows if row["name"] == results.summary["variant"]), None),
             contenders=[(name, timing, sizes.get(name)) for name, timing in timings.items()],
             settings=[
                 (setting, name, figures[name])
@@ -240,24 +309,18 @@ def render_html(results: Results) -> str:
                 for name in contender_names(figures)
                 if name in figures
             ],
+            judged=judged,
+            standings=standings,
             compiled=COMPILED,
             left_out=", ".join(variant for variant in REDUCED if variant not in results.spec.variants),
             agreement_name=AGREEMENT[results.spec.task],
             answer_details=[name for name in ANSWER_DETAILS if name in results.rows[0]],
             variants=[row["name"] for row in results.rows],
+            operators=[(name, operator_cells(counts)) for name, counts in results.operators],
             budget=describe_budget(results.spec.budget),
-            latency_chart=latency_chart(results.latencies),
-            tradeoff_chart=tradeoff_chart(
-                [(row["variant"], row["latency_ms"], row["sqnr_db"]) for row in tradeoff_rows(results.rows)]
-            ),
-            error_chart=share_chart(
-                [(f"{row['node']} {row['module']}", row["added"]) for row in results.layers],
-                "error that the layer adds, % of its output's power",
-            ),
-            operator_chart=share_chart(profile_shares(results.profile), "share of a call, %"),
-            speedup_chart=speedup_chart(timed),
         )
     )
+    return page.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def profile_shares(profile: dict[str, Any]) -> list[tuple[str, float]]:
@@ -267,13 +330,14 @@ def profile_shares(profile: dict[str, Any]) -> list[tuple[str, float]]:
     return [*ordered, ("outside of nodes", profile["outside_ms"] / profile["model_ms"])]
 
 
-def render_markdown(results: Results) -> str:
-    """The short form for a pull request."""
+def render_markdown(results: Results, charts: Mapping[str, str]) -> str:
+    """The short form for a pull request; its pictures are files beside it, each in a line of its own."""
     return (
         environment(autoescape=False)
         .get_template("report.md")
         .render(
             results=results,
+            pictures=[(name, text) for name, text in PICTURES.items() if name in charts],
             agreement_name=AGREEMENT[results.spec.task],
             base=results.benchmark[BASE],
             compiled=results.benchmark[COMPILED],
@@ -291,5 +355,5 @@ def environment(autoescape: bool) -> Environment:
         keep_trailing_newline=True,
     )
     made.filters |= {"number": number, "percent": percent}
-    made.globals |= {"no_difference": no_difference, "speedup_cell": speedup_cell}
+    made.globals |= {"no_difference": no_difference, "speedup_cell": speedup_cell, "share_cell": share_cell}
     return made

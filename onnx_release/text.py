@@ -28,6 +28,13 @@ def speedup_cell(speedup: float | None, low: float | None, high: float | None) -
     return f"no difference {interval}" if no_difference(low, high) else f"{number(speedup)} {interval}"
 
 
+def share_cell(value: float | None, low: float | None, high: float | None) -> str:
+    """A share with its interval."""
+    if value is None or low is None or high is None:
+        return percent(value)
+    return f"{percent(value)} [{percent(low)}, {percent(high)}]"
+
+
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Markdown."""
     lines = [list(header), *(list(row) for row in rows)]

@@ -2,20 +2,26 @@
 
 import pandas as pd
 
+from onnx_release.charts import stand_alone
 from onnx_release.command import run_stage
 from onnx_release.files import replacing, replacing_folder, write_json, write_text
 from onnx_release.params import load_params
 from onnx_release.paths import METRICS, PLOTS, REPORT
-from onnx_release.report import collect, render_html, render_markdown, tradeoff_rows
+from onnx_release.report import PICTURES, collect, make_charts, render_html, render_markdown
+from onnx_release.tradeoff import tradeoff_rows
 
 
 def main() -> None:
     results = collect(load_params())
+    charts = make_charts(results)
     with replacing_folder(REPORT) as partial:
-        write_text(partial / "index.html", render_html(results))
-        write_text(partial / "report.md", render_markdown(results))
+        write_text(partial / "index.html", render_html(results, charts))
+        write_text(partial / "report.md", render_markdown(results, charts))
+        for name in PICTURES.keys() & charts.keys():
+            write_text(partial / f"{name}.svg", stand_alone(charts[name]))
     with replacing(PLOTS / "tradeoff.csv") as partial:
-        pd.DataFrame(tradeoff_rows(results.rows)).to_csv(partial, index=False, lineterminator="\n")
+        rows = tradeoff_rows(results.rows, results.latencies)
+        pd.DataFrame(rows).to_csv(partial, index=False, lineterminator="\n")
     write_json(METRICS / "summary.json", results.summary)
 
 

@@ -6,16 +6,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from onnx_release.charts import stand_alone
+from onnx_release.metrics import flatten
 from onnx_release.params import load_params
 from onnx_release.report import (
+    PICTURES,
     Results,
     describe_budget,
     describe_verdict,
+    make_charts,
+    operator_cells,
     profile_shares,
     render_html,
     render_markdown,
     summarise,
-    tradeoff_rows,
     worst_layers,
 )
 from onnx_release.spec import Budget, load_spec
@@ -74,8 +78,22 @@ def row(name, passed=True, speedup=(3.0, 2.8, 3.2), size=14.0, **more):
     }
 
 
+BASE_OF_COMPILED = ("speedup_vs_compile", "speedup_vs_compile_low", "speedup_vs_compile_high")
 CLASSES = {"agreement": 0.99, "agreement_low": 0.9, "agreement_high": 1.0, "accuracy": 0.9, "accuracy_low": 0.7}
 CLASSES |= {"accuracy_high": 1.0, "accuracy_torch": 0.95, "accuracy_drop": 0.05}
+
+
+# Every chart that there may be; what they look like is tested below, and in test_charts.py.
+CHARTS = dict.fromkeys((*PICTURES, "operators", "worst_layers"), "<svg></svg>")
+
+
+def html(results, charts=CHARTS):
+    """The page with plain spaces."""
+    return render_html(results, charts).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def short(results):
+    return render_markdown(results, CHARTS)
 
 
 @pytest.fixture
@@ -99,7 +117,7 @@ def make(monkeypatch):
             "preparation": {"decode_ms": 2.96, "preprocess_ms": 1.51, "raw_items": 20},
             "settings": {},
             "torch_eager": timing(1.0, 1.0, 1.0),
-            "torch_compile": timing(2.0, 1.9, 2.1),
+            "torch_compile": timing(2.0, 1.9, 2.1) | dict.fromkeys(BASE_OF_COMPILED, 1.0),
             **{name: timing(0.5, 0.4, 0.6) for name in VARIANTS},  # beside the rows that a test is about
             **{item["name"]: item["timing"] for item in rows},
             **(benchmark or {}),
@@ -127,7 +145,8 @@ def make(monkeypatch):
             tune=tune or {"variant": "fp32", "failure": "", "kept": "", "untried": "", "trials": {}},
             optimize={
                 **{"variant": "fp32", "onnxruntime": "1.31.1", "nodes_before": 298, "nodes": 69},
-                **{"load_ms_before": 14.9, "load_ms": 5.8, "speedup_low": 2.4, "speedup_high": 2.6},
+                **{"load_ms_before": 14.9, "load_ms": 5.8},
+                **{"speedup": 2.5, "speedup_low": 2.4, "speedup_high": 2.6},
             },
             profile={
                 **{"variant": "fp32", "calls": 100, "model_ms": 2.0, "outside_ms": 0.5},
@@ -146,10 +165,17 @@ def make(monkeypatch):
                     "source": "net.py:7",
                 }
             ],
-            layers=[{"node": "node_worst", "module": "features.3", "added": 0.02}],
+            explained="int8_static",
+            layers=[
+                {
+                    **{"node": "node_worst", "operators": "Conv+Clip", "added": 0.02, "sqnr_db": 17.0},
+                    **{"module": "features.3", "source": "net.py:9"},
+                }
+            ],
+            signals={"fp16": [70.0, 60.0], "int8_static": [float("nan"), 17.0]},
             hardware={"cpu": "a CPU", "gpus": [], "cores": 2, "packages": {"numpy": "2"}},
             params=load_params(),
-            latencies={name: np.array([1.0, 2.0, 3.0]) for name in ("torch_eager", "export", "fp32")},
+            latencies={name: np.array([1.0, 2.0, 3.0]) for name in ("torch_eager", *VARIANTS)},
             pipeline={
                 "model": "net",
                 "machine": "a machine",
@@ -177,8 +203,8 @@ def test_the_fastest_variant_that_passed_and_may_ship_is_chosen(make):
         "compression": 2.0,
     }
     assert results.verdict == (
-        "Release fp32: the same answer as PyTorch on 99.0 % of the samples, "
-        "3.00 times as fast as PyTorch eager, 1.50 times as fast as torch.compile, 14 MB."
+        "Release fp32: the same answer as PyTorch on 99.0 % [90.0 %, 100.0 %] of the samples, "
+        "3 [2.8, 3.2] times as fast as PyTorch eager, 1.5 [1.4, 1.6] times as fast as torch.compile, 14 MB."
     )
 
 
@@ -186,50 +212,89 @@ def test_nothing_is_released_when_all_failed(make):
     results = make(row("export"), row("fp32", passed=False))
     assert set(results.summary.values()) == {None}
     assert results.verdict == "Nothing to release: fp32 failed."
-    for page in (render_html(results), render_markdown(results)):
-        assert "logits of fp32 is off by 3" in page
-        assert "failed" in page.lower()
+    for text in (html(results), short(results)):
+        assert "logits of fp32 is off by 3" in text
+        assert "failed" in text.lower()
 
 
 def test_an_interval_that_holds_1_is_no_difference(make):
     results = make(row("export"), row("fp32", speedup=(1.02, 0.97, 1.05)))
-    assert "as fast (no difference) as PyTorch eager" in results.verdict
-    assert "no difference: 0.97 to 1.05" in render_html(results)
-    assert "<b>no difference</b>in speed from PyTorch eager" in render_html(results)
-    assert "no difference [0.97, 1.05]" in render_markdown(results)
-    assert "<b>3×</b>as fast as PyTorch eager" in render_html(make(row("export"), row("fp32")))
-    assert "no difference:" not in render_html(make(row("export"), row("fp32")))
+    assert "as fast (no difference [0.97, 1.05]) as PyTorch eager" in results.verdict
+    assert "no difference: 0.97 to 1.05" in html(results)
+    assert "<b>no difference</b>in speed from PyTorch eager" in html(results)
+    assert "no difference [0.97, 1.05]" in short(results)
+    assert "<b>3×</b>as fast as PyTorch eager" in html(make(row("export"), row("fp32")))
+    assert "no difference:" not in html(make(row("export"), row("fp32")))
 
 
 def test_a_task_without_classes_has_no_agreement(make):
     results = make(row("export"), row("fp32"))
     assert "as PyTorch on" not in results.verdict
-    assert "| fp32 | yes | – | – | 2 |" in render_markdown(results)
-    assert render_html(results)
+    assert "| fp32 | yes | – | – | 2 |" in short(results)
+    assert html(results)
 
 
-def test_the_page_needs_no_network(make):
-    page = render_html(make(row("export", **CLASSES), row("fp32", **CLASSES)))
+def test_the_page_and_its_pictures_need_no_network(make):
+    results = make(row("export", **CLASSES), row("fp32", **CLASSES))
+    charts = make_charts(results)
     namespaces = re.compile(r'xmlns(:\w+)?="[^"]*"')
-    assert not re.search(r"https?://|<script|<link|@import|url\((?!#)", namespaces.sub("", page))
+    for text in (html(results, charts), *map(stand_alone, charts.values())):
+        assert not re.search(r"https?://|<script|<link|<image|@import|url\((?!#)", namespaces.sub("", text))
+        assert not re.search(r"""(?:src|href)=["'](?!#)""", text)
 
 
-def test_the_charts_take_their_colours_from_the_page(make):
-    page = render_html(make(row("export"), row("fp32")))
-    assert page.count("<svg") == 5
-    assert "var(--accent)" in page
-    assert "#010203" not in page and "#040506" not in page
+def test_every_link_of_the_contents_leads_somewhere(make):
+    text = html(make(row("export"), row("fp32")))
+    links = re.findall(r'href="#([^"]+)"', text)
+    assert links
+    assert set(links) == set(re.findall(r'<(?:h2|details) id="([^"]+)"', text))
 
 
-def test_the_same_results_are_the_same_bytes(make):
-    rows = row("export", **CLASSES), row("fp32", **CLASSES)
-    assert render_html(make(*rows)) == render_html(make(*rows))
+def test_the_charts_take_their_colours_from_the_page_and_are_the_same_bytes_each_time(make):
+    results = make(row("export", **CLASSES), row("fp32", **CLASSES))
+    charts = make_charts(results)
+    text = html(results, charts)
+    assert text.count("<svg") == len(charts) == 7
+    assert "var(--accent)" in text
+    assert not re.search(r"#010203|#040506|#070809|#0a0b0c", text)
+    assert html(results, make_charts(results)) == text, "the same results are not the same bytes"
+
+
+def test_the_pictures_of_the_short_form_stand_in_lines_of_their_own(make):
+    lines = short(make(row("export", **CLASSES), row("fp32", **CLASSES))).splitlines()
+    assert [line for line in lines if "![" in line] == [f"![{text}]({name}.svg)" for name, text in PICTURES.items()]
+
+
+def interval_text(key, low, high):
+    written = percent if key.startswith(("agreement", "accuracy")) else number
+    return f"{written(low)} to {written(high)}"
+
+
+def test_every_interval_of_the_metrics_is_on_the_page(make):
+    classes = {"agreement": 0.97, "agreement_low": 0.91, "agreement_high": 0.985}
+    classes |= {"accuracy": 0.88, "accuracy_low": 0.71, "accuracy_high": 0.965, "accuracy_torch": 0.9}
+    rows = [
+        row("export", **CLASSES),
+        row("fp32", speedup=(3.04, 2.83, 3.27), **{**CLASSES, **classes, "accuracy_drop": 0.02}),
+    ]
+    trial = {"speedup": 1.31, "speedup_low": 1.22, "speedup_high": 1.44, "kept": True, "failure": ""}
+    tune = {"variant": "fp32", "failure": "", "kept": "arena_false", "untried": "", "trials": {"arena_false": trial}}
+    settings = {"batch_8_threads_1": {"fp32": timing(2.55, 2.46, 2.64)}}
+    results = make(*rows, tune=tune, benchmark={"settings": settings})
+    text = html(results)
+    measured = {"rows": {item["name"]: item for item in results.rows}, "benchmark": results.benchmark}
+    flat = dict(flatten({**measured, "tune": results.tune, "optimize": results.optimize}))
+    ends = {key.removesuffix("_low") for key in flat if key.endswith("_low")}
+    assert len(ends) > 20
+    for key in ends:
+        name, low, high = key.rsplit(".", 1)[1], flat[f"{key}_low"], flat[f"{key}_high"]
+        assert low == high or interval_text(name, low, high) in text, key
 
 
 def test_what_a_model_is_called_is_text(make):
-    page = render_html(make(row("export"), row("fp32"), model="<b>net</b>"))
-    assert "<b>net</b>" not in page
-    assert "&lt;b&gt;net" in page
+    text = html(make(row("export"), row("fp32"), model="<b>net</b>"))
+    assert "<b>net</b>" not in text
+    assert "&lt;b&gt;net" in text
 
 
 def test_numbers_are_short_and_none_is_a_dash():
@@ -238,17 +303,17 @@ def test_numbers_are_short_and_none_is_a_dash():
 
 
 def test_the_page_says_what_became_of_the_bits(make):
-    page = render_html(make(row("export", **CLASSES), row("fp32", **CLASSES)))
-    assert "node_mean stayed in float32" in page
-    assert "int8 weights of 7 bits, uint8 activations" in page
-    assert "runs 59 of its 60 quantized nodes on integers, but not node_mean (ReduceMean): no kernel" in page
-    assert "The search keeps node_first in float." in page
-    assert "node_worst features.3" in page and "did not meet the budget" not in page
+    text = html(make(row("export", **CLASSES), row("fp32", **CLASSES)))
+    assert "node_mean stayed in float32" in text
+    assert "int8 weights of 7 bits, uint8 activations" in text
+    assert "runs 59 of its 60 quantized nodes on integers, but not node_mean (ReduceMean): no kernel" in text
+    assert "The search keeps node_first in float." in text
+    assert "<td>node_worst</td>" in text and "net.py:9" in text and "did not meet the budget" not in text
 
 
 def test_a_missed_budget_is_on_the_page(make):
-    page = render_html(make(row("export"), row("fp32"), budget_met=False, budget_failure="the SQNR is 12 dB"))
-    assert "It did not meet the budget: the SQNR is 12 dB." in page
+    text = html(make(row("export"), row("fp32"), budget_met=False, budget_failure="the SQNR is 12 dB"))
+    assert "It did not meet the budget: the SQNR is 12 dB." in text
 
 
 def test_the_worst_layers_come_first_and_those_that_are_not_finite_before_them():
@@ -265,9 +330,9 @@ def test_the_budget_in_words():
 
 def test_a_contender_that_failed_has_a_row_that_says_so(make):
     results = make(row("export"), row("fp32"), benchmark={"torch_compile": broken("it crashed with signal 11")})
-    page = render_html(results)
-    assert "could not be measured: it crashed with signal 11" in page
-    assert "| torch.compile | | | | | | – | it crashed with signal 11 |" in render_markdown(results)
+    text = html(results)
+    assert "could not be measured: it crashed with signal 11" in text
+    assert "| torch.compile | | | | | | – | it crashed with signal 11 |" in short(results)
 
 
 def test_without_a_baseline_there_are_latencies_and_no_speed_ups(make):
@@ -277,7 +342,7 @@ def test_without_a_baseline_there_are_latencies_and_no_speed_ups(make):
     results = make(*rows, benchmark={**others, "torch_eager": broken("it ran out of memory")})
     assert results.summary["variant"] == "fp32"
     assert results.verdict == "Release fp32: 14 MB."
-    assert "it ran out of memory" in render_html(results)
+    assert "it ran out of memory" in html(results)
 
 
 def test_a_variant_that_could_not_be_timed_is_not_released(make):
@@ -286,33 +351,31 @@ def test_a_variant_that_could_not_be_timed_is_not_released(make):
 
 
 def test_what_is_beside_the_variants_has_its_row(make):
-    page = render_html(make(row("export"), row("fp32"), benchmark={"openvino_fp32": timing(3.1, 3.0, 3.2)}))
-    assert "<td>openvino_fp32</td>" in page
+    text = html(make(row("export"), row("fp32"), benchmark={"openvino_fp32": timing(3.1, 3.0, 3.2)}))
+    assert "<td>openvino_fp32</td>" in text
 
 
 def test_other_batch_sizes_and_thread_counts_have_their_table(make):
     others = {"batch_8_threads_1": {"torch_eager": broken("it hangs"), "fp32": timing(2.5, 2.4, 2.6)}}
-    page = render_html(make(row("export"), row("fp32"), benchmark={"settings": others}))
-    assert "<td>batch 8 threads 1</td><td>fp32</td>" in page
-    assert "2.4 to 2.6" in page
-    assert '<td>torch_eager</td><td class="bad" colspan="3">could not be measured: it hangs</td>' in page
+    text = html(make(row("export"), row("fp32"), benchmark={"settings": others}))
+    assert '<td>batch 8 threads 1</td><td class="left">fp32</td>' in text
+    assert "2.4 to 2.6" in text
+    assert '<td class="left">torch_eager</td><td class="bad words" colspan="4">could not be measured: it hangs' in text
 
 
 def test_what_comes_before_the_network_is_on_the_page_where_it_was_timed(make):
-    assert "decoding an item takes 2.96 ms and preprocessing it 1.51 ms" in render_html(
-        make(row("export"), row("fp32"))
-    )
+    assert "decoding an item takes 2.96 ms and preprocessing it 1.51 ms" in html(make(row("export"), row("fp32")))
     nothing = {"preparation": {"decode_ms": None, "preprocess_ms": None, "raw_items": 0}}
-    assert "decoding an item" not in render_html(make(row("export"), row("fp32"), benchmark=nothing))
+    assert "decoding an item" not in html(make(row("export"), row("fp32"), benchmark=nothing))
 
 
 def test_a_gpu_that_is_not_used_and_copies_are_on_the_page(make):
     said = {"provider_note": "the GPU is not used: libcudnn.so.9 is missing", "copies": "included"}
-    page = render_html(make(row("export"), row("fp32"), benchmark=said))
-    assert "the GPU is not used: libcudnn.so.9 is missing" in page
-    assert "copies to the GPU and back included on both sides" in page
+    text = html(make(row("export"), row("fp32"), benchmark=said))
+    assert "the GPU is not used: libcudnn.so.9 is missing" in text
+    assert "copies to the GPU and back included on both sides" in text
     left = {**timing(3.0, 2.8, 3.2), "provider_note": "CUDAExecutionProvider does not run n0 (Neg)"}
-    assert "does not run n0 (Neg)" in render_html(make(row("export"), {**row("fp32"), "timing": left}))
+    assert "does not run n0 (Neg)" in html(make(row("export"), {**row("fp32"), "timing": left}))
 
 
 @pytest.mark.parametrize(
@@ -324,30 +387,30 @@ def test_tried_settings_are_on_the_page(make, kept, low, says):
     failed = {**dict.fromkeys(trial), "kept": False, "failure": "it crashed"}
     trials = {"arena_false": trial, "execution_mode_parallel": failed}
     tune = {"variant": "fp32", "failure": "", "kept": kept, "untried": "memory_pattern_false", "trials": trials}
-    page = render_html(make(row("export"), row("fp32"), tune=tune))
-    assert says in page
-    assert "No time was left for memory_pattern_false" in page
-    assert "did not run: it crashed" in page
+    text = html(make(row("export"), row("fp32"), tune=tune))
+    assert says in text
+    assert "No time was left for memory_pattern_false" in text
+    assert "did not run: it crashed" in text
 
 
 def test_why_settings_could_not_be_tried_is_on_the_page(make):
     tune = {"variant": "fp32", "failure": "fp32 cannot be measured", "kept": "", "untried": "", "trials": {}}
-    page = render_html(make(row("export"), row("fp32"), tune=tune))
-    assert "left as they are: fp32 cannot be measured" in page
-    assert "No runtime setting was tried" not in page and "None is faster" not in page
+    text = html(make(row("export"), row("fp32"), tune=tune))
+    assert "left as they are: fp32 cannot be measured" in text
+    assert "No runtime setting was tried" not in text and "None is faster" not in text
 
 
 def test_variants_that_no_difference_sets_apart_are_named_on_the_page(make):
     alike = {**timing(3.0, 2.8, 3.2), "no_difference_from": "export, fp16"}
-    page = render_html(make(row("export"), {**row("fp32"), "timing": alike}))
-    assert "no difference from export, fp16" in page
+    text = html(make(row("export"), {**row("fp32"), "timing": alike}))
+    assert '<td class="words">export, fp16</td>' in text
 
 
 def test_where_the_time_goes_is_on_the_page(make):
-    page = render_html(make(row("export"), row("fp32")))
-    assert "<td>slow_conv</td><td>Conv</td><td>40.0 %</td>" in page
-    assert "<td>stem.0</td><td>net.py:7</td>" in page
-    assert "69 nodes for 298, and loaded in 5.8 ms for 14.9" in page
+    text = html(make(row("export"), row("fp32")))
+    assert '<td>slow_conv</td><td class="left">Conv</td><td>40.0 %</td>' in text
+    assert '<td class="left">stem.0</td><td class="left">net.py:7</td>' in text
+    assert "69 nodes for 298, and loaded in 5.8 ms for 14.9" in text
 
 
 def test_the_shares_of_a_call_sum_to_one():
@@ -356,18 +419,29 @@ def test_the_shares_of_a_call_sum_to_one():
     assert shares == [("Conv", 0.5), ("Add", 0.25), ("outside of nodes", 0.25)]
 
 
-def test_the_tradeoff_leaves_out_what_was_not_timed():
-    rows = [row("fp32", **CLASSES), {**row("fp16"), "timing": broken("it hangs")}]
-    assert tradeoff_rows(rows) == [
-        {"variant": "fp32", "latency_ms": 2.0, "sqnr_db": 120.0, "agreement": 0.99, "accuracy": 0.9}
-    ]
+def test_changes_of_operators_are_from_the_export_and_then_from_the_slimmed_graph():
+    assert operator_cells([10, 7, 7, 9, 7]) == [(10, 0), (7, -3), (7, 0), (9, 2), (7, 0)]
+
+
+def test_changes_of_operators_are_on_the_page(make):
+    text = html(make(row("export"), row("fp32")))
+    assert '<td>Identity</td><td>3</td><td><span class="soft">-3</span> <span class="changed">0</span></td>' in text
+
+
+def test_where_each_variant_stands_is_on_the_page(make):
+    slow = {**timing(2.0, 1.9, 2.1), "latency_ms": {**timing(1, 1, 1)["latency_ms"], "median": 4.0}}
+    fp16 = {**row("fp16", **{**CLASSES, "accuracy": 0.95, "accuracy_low": 0.8}), "timing": slow}
+    text = html(make(row("export", **CLASSES), row("fp32", **CLASSES), fp16))
+    assert "is never released" in text and "the fastest" in text
+    assert "5 points better than fp32 and 2 ms slower (the intervals overlap)" in text  # by accuracy
+    assert "beaten by fp32" in text  # by SQNR, which is the same
 
 
 @pytest.mark.parametrize(("disturbed", "says"), [(0, False), (3, True)])
 def test_a_disturbed_benchmark_says_so(make, disturbed, says):
-    page = render_html(make(row("export"), row("fp32"), benchmark={"disturbed_rounds": disturbed}))
-    assert "made 2 rounds be taken again" in page
-    assert ("3 of those that count were disturbed all the same" in page) is says
+    text = html(make(row("export"), row("fp32"), benchmark={"disturbed_rounds": disturbed}))
+    assert "made 2 rounds be taken again" in text
+    assert ("3 of those that count were disturbed all the same" in text) is says
 
 
 def test_where_all_passed_and_none_was_timed_the_verdict_says_so(make):

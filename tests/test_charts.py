@@ -1,0 +1,49 @@
+"""The charts name what they show, and their names do not cover each other."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+
+from onnx_release.charts import layer_chart, speedup_chart, stand_alone, tradeoff_chart
+from onnx_release.tradeoff import SQNR, Point
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def point(name, latency, value, on_front=False):
+    return Point(name, latency, latency * 0.9, latency * 1.1, value, value, value, True, on_front, ())
+
+
+def texts(svg):
+    """Every text with its place."""
+    found = ElementTree.fromstring(svg).iter(f"{SVG}text")
+    return {element.text: (element.get("x"), element.get("y"), element.get("transform")) for element in found}
+
+
+def test_names_of_points_that_coincide_stand_in_different_places():
+    points = [point("fp32", 6.7, 121.0), point("export", 6.8, 121.0), point("int8_static", 2.7, 22.0, on_front=True)]
+    places = texts(tradeoff_chart(points, SQNR, {"budget": 19.5}))
+    names = [places[name] for name in ("fp32", "export", "int8_static")]
+    assert len(set(names)) == 3
+    assert "budget" in places
+
+
+def test_a_point_without_error_is_left_out():
+    places = texts(tradeoff_chart([point("fp32", 2.0, np.inf, on_front=True), point("fp16", 3.0, 50.0)], SQNR, {}))
+    assert "fp16" in places and "fp32" not in places
+
+
+def test_a_line_starts_where_there_is_an_error():
+    assert {"fp16", "int8_dynamic"} <= texts(layer_chart({"fp16": [70.0, 60.0], "int8_dynamic": [np.nan, 46.0]})).keys()
+
+
+def test_a_picture_that_stands_alone_has_colours_for_light_and_dark():
+    svg = stand_alone(speedup_chart({"fp32": (3.0, 2.8, 3.2)}))
+    light, dark = svg.split("prefers-color-scheme: dark", 1)
+    used = set(re.findall(r"var\((--\w+)\)", svg))
+    assert used >= {"--ink", "--accent", "--page"}
+    for colour in used:
+        assert f"{colour}: #" in light and f"{colour}: #" in dark
+    root = ElementTree.fromstring(svg)
+    assert root.get("role") == "img" and root.get("aria-label")
