@@ -83,7 +83,7 @@ def test_torch_is_imported_only_where_the_network_runs(stage):
 def test_metrics_stay_in_git(stage):
     for kind in ("metrics", "plots"):
         for entry in STAGES[stage].get(kind, []):
-            assert all(options == {"cache": False} for options in entry.values())
+            assert all(options["cache"] is False for options in entry.values())
 
 
 def test_another_machine_reruns_what_is_timed_and_another_target_or_provider_what_it_decides():
