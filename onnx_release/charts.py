@@ -1,6 +1,7 @@
 """Charts as SVG text that takes its colours from the page around it, so that dark mode holds for them too."""
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import quoteattr
 
@@ -114,7 +115,15 @@ def tradeoff_chart(points: Sequence[Point], quality: Quality, lines: Mapping[str
         )  # fmt: skip
         fill = ACCENT if point.on_front else PAGE
         edge = ACCENT if point.releasable else SOFT
-        axes.plot(point.latency, point.value * scale, "o", markersize=7, color=edge, markerfacecolor=fill, zorder=3)
+        axes.plot(
+            point.latency,
+            point.value * scale,
+            "o",
+            markersize=7,
+            color=edge,
+            markerfacecolor=fill,
+            zorder=4 if point.on_front else 3,
+        )
     members = [point for point in front(points) if point in shown]
     axes.step(
         [point.latency for point in members], [point.value * scale for point in members],
@@ -192,6 +201,7 @@ def finish(figure: Figure, axes: Axes, title: str) -> str:
     svg = buffer.getvalue()
     for drawn, wanted in CSS_COLOURS.items():
         svg = svg.replace(drawn, wanted)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # nothing refers to them, and a page has several charts
     return svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label={quoteattr(title)} ', 1)
 
 
