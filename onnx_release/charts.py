@@ -107,23 +107,16 @@ def tradeoff_chart(points: Sequence[Point], quality: Quality, lines: Mapping[str
             ha="right", color=SOFT, fontsize=9,
         )  # fmt: skip
     for point in shown:
+        x, y = point.latency, point.value * scale
         axes.errorbar(
-            point.latency, point.value * scale,
-            xerr=[[point.latency - point.quartile_low], [point.quartile_high - point.latency]],
-            yerr=[[(point.value - point.low) * scale], [(point.high - point.value) * scale]],
+            x, y,
+            xerr=reach(x, point.quartile_low, point.quartile_high),
+            yerr=reach(y, point.low * scale, point.high * scale),
             color=SOFT, linewidth=1, capsize=3, zorder=1,
         )  # fmt: skip
         fill = ACCENT if point.on_front else PAGE
         edge = ACCENT if point.releasable else SOFT
-        axes.plot(
-            point.latency,
-            point.value * scale,
-            "o",
-            markersize=7,
-            color=edge,
-            markerfacecolor=fill,
-            zorder=4 if point.on_front else 3,
-        )
+        axes.plot(x, y, "o", markersize=7, color=edge, markerfacecolor=fill, zorder=4 if point.on_front else 3)
     members = [point for point in front(points) if point in shown]
     axes.step(
         [point.latency for point in members], [point.value * scale for point in members],
@@ -140,6 +133,11 @@ def tradeoff_chart(points: Sequence[Point], quality: Quality, lines: Mapping[str
     axes.set_ylabel(quality.label + (" (bar: interval)" if quality.key != "sqnr_db" else ""))
     place_names(figure, axes, [(point.name, point.latency, point.value * scale) for point in shown])
     return finish(figure, axes, f"{quality.label} against latency, with the Pareto front")
+
+
+def reach(value: float, low: float, high: float) -> list[list[float]]:
+    """How far a bar goes to both sides of `value`, which quartiles of a part of the calls need not enclose."""
+    return [[max(value - low, 0.0)], [max(high - value, 0.0)]]
 
 
 def place_names(figure: Figure, axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:

@@ -29,6 +29,11 @@ def test_names_of_points_that_coincide_stand_in_different_places():
     assert "budget" in places
 
 
+def test_a_median_outside_of_the_quartiles_of_the_calls_that_were_kept_is_drawn():
+    beside = Point("fp32", 2.0, 2.1, 2.5, 50.0, 50.0, 50.0, True, True, ())
+    assert "fp32" in texts(tradeoff_chart([beside], SQNR, {}))
+
+
 def test_a_point_without_error_is_left_out():
     places = texts(tradeoff_chart([point("fp32", 2.0, np.inf, on_front=True), point("fp16", 3.0, 50.0)], SQNR, {}))
     assert "fp16" in places and "fp32" not in places
