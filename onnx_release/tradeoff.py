@@ -23,11 +23,17 @@ class Quality:
     share: bool
 
     def written(self, value: float) -> str:
-        return percent(value) if self.share else f"{number(value)} dB" if math.isfinite(value) else "no error"
+        """The SQNR is infinite without any error, and minus infinity where an output is not finite."""
+        if math.isinf(value):
+            return "no error" if value > 0 else "not finite"
+        return percent(value) if self.share else f"{number(value)} dB"
 
     def difference(self, value: float) -> str:
-        """`value` of two such shares is in percentage points."""
-        return f"{number(value * 100)} points" if self.share else f"{number(value)} dB"
+        """The difference of two shares is in percentage points."""
+        if not self.share:
+            return f"{number(value)} dB"
+        points = number(value * 100)
+        return f"{points} point{'' if points == '1' else 's'}"
 
 
 SQNR = Quality("sqnr_db", "SQNR, dB", share=False)
@@ -142,20 +148,16 @@ def levels(rows: Sequence[Mapping[str, Any]], quality: Quality, budget: Budget |
 
 def tradeoff_rows(rows: Sequence[Mapping[str, Any]], latencies: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """metrics/plots/tradeoff.csv, a row for each variant that was timed: its qualities, and its latency in ms."""
+    of = {row["name"]: row for row in rows}
+    keys = [f"{key}{end}" for key in ("agreement", "accuracy") for end in ("", "_low", "_high")]
     return [
         {
             "variant": point.name,
             "latency_ms": point.latency,
             "latency_ms_low": round(point.quartile_low, 4),
             "latency_ms_high": round(point.quartile_high, 4),
-            "sqnr_db": row["sqnr_db"],
-            **{
-                f"{key}{end}": row.get(f"{key}{end}")
-                for key in ("agreement", "accuracy")
-                for end in ("", "_low", "_high")
-            },
+            "sqnr_db": of[point.name]["sqnr_db"],
+            **{key: of[point.name].get(key) for key in keys},
         }
         for point in make_points(rows, latencies, SQNR)
-        for row in rows
-        if row["name"] == point.name
     ]

@@ -1,5 +1,7 @@
 """The front of the variants that may be released, and what the report says of each, on figures worked out by hand."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -50,7 +52,7 @@ def test_the_front_is_of_what_may_be_released_the_fastest_first():
 def test_what_lies_within_the_noise_is_said():
     rows = [row("fp32", 2.1, 0.92, alike="fp16"), row("fp16", 2.0, 0.91, alike="fp32")]
     assert said(rows)["fp32"] == (
-        "1 points better than fp16 and 0.1 ms slower (the intervals overlap, no difference in speed)"
+        "1 point better than fp16 and 0.1 ms slower (the intervals overlap, no difference in speed)"
     )
 
 
@@ -61,6 +63,12 @@ def test_equal_points_are_both_on_the_front():
 def test_no_error_at_all_is_better_than_any():
     rows = [row("fp32", 3.0, sqnr=None), row("fp16", 2.0, sqnr=50.0)]
     assert said(rows, SQNR)["fp32"] == "has no error, fp16 has; 1 ms slower"
+
+
+def test_an_error_that_is_not_finite_is_not_called_none():
+    assert SQNR.written(math.inf) == "no error"
+    broken = {**row("fp16", 2.0, sqnr=None, passed=False), "max_abs_error": None}
+    assert SQNR.written(points_of([broken], SQNR)[0].value) == "not finite"
 
 
 def test_what_could_not_be_timed_has_no_point():
