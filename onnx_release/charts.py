@@ -88,7 +88,7 @@ def layer_chart(variants: Mapping[str, Sequence[float]]) -> str:
     axes.set_xlabel("how far through the network, %")
     axes.set_ylabel("SQNR against the float model, dB")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper right", frameon=False, labelcolor=INK)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, labelcolor=INK)  # above the lines
     return finish(figure, axes, "Error after each layer, by variant")
 
 
@@ -125,7 +125,7 @@ def tradeoff_chart(points: Sequence[Point], quality: Quality, lines: Mapping[str
     axes.set_xlim(0, 1.15 * max((point.quartile_high for point in shown), default=1))
     axes.margins(y=0.12)
     if quality.share:
-        axes.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter())
         axes.set_ylim(top=min(axes.get_ylim()[1], 104))
     else:
         axes.set_ylim(bottom=0)
