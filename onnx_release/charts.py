@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import PercentFormatter
 
 from onnx_release.tradeoff import Point, Quality, front
 
@@ -125,7 +124,7 @@ def tradeoff_chart(points: Sequence[Point], quality: Quality, lines: Mapping[str
     axes.set_xlim(0, 1.15 * max((point.quartile_high for point in shown), default=1))
     axes.margins(y=0.12)
     if quality.share:
-        axes.yaxis.set_major_formatter(PercentFormatter())
+        axes.yaxis.set_major_formatter("{x:g} %")
         axes.set_ylim(top=min(axes.get_ylim()[1], 104))
     else:
         axes.set_ylim(bottom=0)

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from onnx_release.charts import stand_alone
+from onnx_release.files import read_json
 from onnx_release.metrics import flatten
 from onnx_release.params import load_params
+from onnx_release.paths import METRICS, PLOTS, REPORT
 from onnx_release.report import (
     PICTURES,
     Results,
@@ -25,6 +27,7 @@ from onnx_release.report import (
 from onnx_release.spec import Budget, load_spec
 from onnx_release.text import number, percent
 from onnx_release.variants import SHIPPABLE, VARIANTS
+from stages import report as stage
 from tests.imports import ROOT
 
 
@@ -263,6 +266,19 @@ def test_the_charts_take_their_colours_from_the_page_and_are_the_same_bytes_each
 def test_the_pictures_of_the_short_form_stand_in_lines_of_their_own(make):
     lines = short(make(row("export", **CLASSES), row("fp32", **CLASSES))).splitlines()
     assert [line for line in lines if "![" in line] == [f"![{text}]({name}.svg)" for name, text in PICTURES.items()]
+
+
+def test_the_stage_writes_the_page_and_every_picture_that_the_short_form_names(make, monkeypatch, tmp_path):
+    results = make(row("export", **CLASSES), row("fp32", **CLASSES))
+    monkeypatch.setattr(stage, "load_params", lambda: results.params)
+    monkeypatch.setattr(stage, "collect", lambda _: results)
+    monkeypatch.chdir(tmp_path)
+    stage.main()
+    pictures = re.findall(r"\((\w+\.svg)\)", (REPORT / "report.md").read_text())
+    assert pictures
+    assert {path.name for path in REPORT.iterdir()} == {"index.html", "report.md", *pictures}
+    assert pd.read_csv(PLOTS / "tradeoff.csv")["variant"].tolist() == ["export", "fp32"]
+    assert read_json(METRICS / "summary.json") == results.summary
 
 
 def interval_text(key, low, high):
