@@ -21,6 +21,7 @@ from onnx_release.charts import (
 from onnx_release.choice import choose
 from onnx_release.files import read_json
 from onnx_release.graph import describe, model_size_mb
+from onnx_release.hardware import installed
 from onnx_release.metrics import METRICS
 from onnx_release.params import Params
 from onnx_release.paths import HARDWARE, PIPELINE_BENCHMARK, PLOTS, variant_model
@@ -46,6 +47,8 @@ AGREEMENT_SENTENCES = {
     "embedding": "the same nearest neighbour as in PyTorch for {} of the samples",
 }
 ANSWER_DETAILS = ("case_agreement", "box_iou", "score_error", "embedding_cosine", "rank_correlation")
+# What writes and changes graphs; what times depend on is in the hardware's own description.
+MADE_WITH = ("onnx", "onnxscript", "onnxslim", "onnxconverter-common")
 # The pictures of report.md, each with the text that stands for it.
 PICTURES = {
     "tradeoff": "What each variant keeps of PyTorch's answers against its latency, with the Pareto front",
@@ -126,7 +129,7 @@ def collect(params: Params) -> Results:
         layers=worst_layers(steps[explained]) if explained else [],
         signals={variant: rows["sqnr_db"].tolist() for variant, rows in steps.items()},
         operators=operator_changes(made),
-        hardware=read_json(HARDWARE),
+        hardware={**read_json(HARDWARE), "made_with": {name: installed(name) for name in MADE_WITH}},
         params=params,
         pipeline=read_json(PIPELINE_BENCHMARK),
         latencies={str(name): part["latency_ms"].to_numpy() for name, part in latencies.groupby("variant", sort=False)},
