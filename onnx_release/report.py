@@ -296,6 +296,7 @@ def render_html(results: Results, charts: Mapping[str, str]) -> str:
     timings = {name: results.benchmark[name] for name in contender_names(results.benchmark)}
     sizes = {row["name"]: row["size_mb"] for row in results.rows}
     judged, standings = tradeoff_table(results)
+    totals = ("all nodes", [sum(column) for column in zip(*(counts for _, counts in results.operators), strict=True)])
     page = (
         environment(autoescape=True)
         .get_template("report.html")
@@ -319,7 +320,7 @@ def render_html(results: Results, charts: Mapping[str, str]) -> str:
             agreement_name=AGREEMENT[results.spec.task],
             answer_details=[name for name in ANSWER_DETAILS if name in results.rows[0]],
             variants=[row["name"] for row in results.rows],
-            operators=[(name, operator_cells(counts)) for name, counts in results.operators],
+            operators=[(name, operator_cells(counts)) for name, counts in [*results.operators, totals]],
             budget=describe_budget(results.spec.budget),
         )
     )

@@ -442,6 +442,7 @@ def test_changes_of_operators_are_from_the_export_and_then_from_the_slimmed_grap
 def test_changes_of_operators_are_on_the_page(make):
     text = html(make(row("export"), row("fp32")))
     assert '<td>Identity</td><td>3</td><td><span class="soft">-3</span> <span class="changed">0</span></td>' in text
+    assert '<td>all nodes</td><td>55</td><td><span class="soft">-3</span> <span class="changed">52</span></td>' in text
 
 
 def test_where_each_variant_stands_is_on_the_page(make):
