@@ -121,7 +121,7 @@ def tradeoff_chart(points: Sequence[Point], quality: Quality, lines: Mapping[str
         [point.latency for point in members], [point.value * scale for point in members],
         where="post", color=ACCENT, linewidth=1.5, zorder=2,
     )  # fmt: skip
-    axes.set_xlim(0, 1.15 * max((point.quartile_high for point in shown), default=1))
+    axes.set_xlim(0, 1.3 * max((point.quartile_high for point in shown), default=1))
     axes.margins(y=0.12)
     if quality.share:
         axes.yaxis.set_major_formatter("{x:g} %")
@@ -129,7 +129,7 @@ def tradeoff_chart(points: Sequence[Point], quality: Quality, lines: Mapping[str
     else:
         axes.set_ylim(bottom=0)
     axes.set_xlabel("median latency of one call, ms\n(bar: quartiles)")
-    axes.set_ylabel(quality.label + (" (bar: interval)" if quality.key != "sqnr_db" else ""))
+    axes.set_ylabel(quality.label + ("\n(bar: interval)" if quality.share else ""), fontsize=10)
     place_names(figure, axes, [(point.name, point.latency, point.value * scale) for point in shown])
     return finish(figure, axes, f"{quality.label} against latency, with the Pareto front")
 
