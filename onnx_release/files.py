@@ -1,10 +1,11 @@
 """Files that are whole or not there at all, and whose bytes depend on nothing but their content."""
 
+import csv
 import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,21 @@ def write_json(path: Path, value: Any) -> None:
     """
     text = json.dumps(rounded(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write `rows`, one or more with the same keys, as CSV, whole or not at all.
+
+    Floats have six significant digits, None is empty.
+    """
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows({key: shown(value) for key, value in row.items()} for row in rows)
+
+
+def shown(value: Any) -> Any:
+    return f"{value:.{SIGNIFICANT_DIGITS}g}" if isinstance(value, float) else value
 
 
 def read_json(path: Path) -> Any:

@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import cpuinfo
 import psutil
 from loky import cpu_count
 
@@ -39,7 +38,11 @@ def describe_hardware() -> dict[str, Any]:
 @functools.cache
 def describe_cpu() -> dict[str, Any]:
     """The CPU's name, generation, architecture and the instruction sets that decide on kernels."""
-    cpu = linux_cpu() or cpuinfo.get_cpu_info()
+    cpu = linux_cpu()
+    if cpu is None:
+        import cpuinfo
+
+        cpu = cpuinfo.get_cpu_info()
     flags = set(cpu.get("flags", []))
     return {
         "cpu": cpu.get("brand_raw", platform.processor()),

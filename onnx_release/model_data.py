@@ -9,7 +9,6 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from onnx_release.errors import ReleaseError, SpecError
-from onnx_release.image_folder import ImageFolder
 from onnx_release.paths import MODELS
 from onnx_release.spec import load_spec
 from onnx_release.types import Answer, Sample
@@ -50,6 +49,8 @@ def load_data(model: str) -> ModelData:
                 f"models/{model} has a data.py and `images` in spec.yaml: remove data.py if the photographs are all "
                 "of the data, and otherwise `images`"
             )
+        from onnx_release.image_folder import ImageFolder  # decodes, which a data.py may do without
+
         return ImageFolder(spec)
     functions = ("samples", "preprocess") if spec.task == "tensor" else ("samples", "preprocess", "postprocess")
     return cast(ModelData, load_module(model, "data", functions))

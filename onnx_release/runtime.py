@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
 
 from onnx_release.errors import GraphError
 from onnx_release.files import read_json
@@ -52,6 +50,9 @@ def load_tuned() -> Runtime:
 
 def small_graph(path: Path) -> Path:
     """One convolution, so that cuDNN has to load as well."""
+    import onnx  # which takes time, and only the hardware stage needs
+    from onnx import TensorProto, helper
+
     shape: list[int | str] = ["batch", 3, 8, 8]
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "w"], ["y"], name="conv")],

@@ -4,17 +4,20 @@ import itertools
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnx_release.array_files import ArrayFile, writing_arrays
 from onnx_release.errors import DataError
 from onnx_release.files import replacing
-from onnx_release.model_data import ModelData
 from onnx_release.params import Prepare
 from onnx_release.paths import CALIBRATION, EVALUATION
 from onnx_release.spec import Spec, check_array, concrete_shape, example_sizes
 from onnx_release.types import Sample
+
+if TYPE_CHECKING:
+    from onnx_release.model_data import ModelData
 
 NO_LABEL = -1
 # The tasks whose answers are right or wrong.
@@ -23,7 +26,7 @@ LABELLED = ("classification", "detection")
 MAX_SAMPLES = 32
 
 
-def write_splits(data: ModelData, raw: Path, spec: Spec, params: Prepare) -> None:
+def write_splits(data: "ModelData", raw: Path, spec: Spec, params: Prepare) -> None:
     """Write CALIBRATION and EVALUATION, or neither. Raises DataError as `write_samples` and `check_splits` do."""
     with replacing(CALIBRATION) as first, replacing(EVALUATION) as second:
         write_samples(first, data.samples(raw, "calibration"), params.calibration, spec)

@@ -1,11 +1,9 @@
 """Time PyTorch and every variant on real samples, in interleaved rounds, and what comes before the network."""
 
-import pandas as pd
-
 from onnx_release.benchmark import benchmark_metrics, check_settings, latency_rows, measure, settings
 from onnx_release.command import run_stage
 from onnx_release.contenders import all_contenders
-from onnx_release.files import read_json, replacing, write_json
+from onnx_release.files import read_json, write_json, write_rows
 from onnx_release.hardware import machine_name
 from onnx_release.model_data import load_data
 from onnx_release.params import load_params
@@ -30,8 +28,7 @@ def main() -> None:
         runtime = load_runtime(params.runtime).model_copy(update={"intra_threads": threads})
         entries = all_contenders(params.model, raw, spec, runtime, device)
         runs[batch, threads] = measure(entries, real_batches(samples, batch, spec), params.benchmark)
-    with replacing(PLOTS / "latency.csv") as partial:
-        pd.DataFrame(latency_rows(next(iter(runs.values())))).to_csv(partial, index=False, lineterminator="\n")
+    write_rows(PLOTS / "latency.csv", latency_rows(next(iter(runs.values()))))
     write_json(
         METRICS / "benchmark.json",
         {

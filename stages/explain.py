@@ -2,11 +2,9 @@
 
 import argparse
 
-import pandas as pd
-
 from onnx_release.command import run_tool
 from onnx_release.explain import explain_variant
-from onnx_release.files import replacing
+from onnx_release.files import write_rows
 from onnx_release.params import load_params
 from onnx_release.paths import PLOTS
 from onnx_release.spec import load_spec
@@ -18,9 +16,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.variant not in load_spec(load_params().model).variants:
         leave_out(None, plot)
         return
-    rows = explain_variant(arguments.variant)
-    with replacing(plot) as partial:
-        pd.DataFrame(rows).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
+    write_rows(plot, explain_variant(arguments.variant))
 
 
 if __name__ == "__main__":

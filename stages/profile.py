@@ -1,9 +1,7 @@
 """Profile the chosen variant on real samples: time by operator and by node, and a trace for chrome://tracing."""
 
-import pandas as pd
-
 from onnx_release.command import run_stage
-from onnx_release.files import read_json, replacing, write_json
+from onnx_release.files import read_json, write_json, write_rows
 from onnx_release.graph import load_model
 from onnx_release.params import load_params
 from onnx_release.paths import CHOICE, EVALUATION, METRICS, PLOTS, SOURCES, TRACE, variant_model
@@ -26,9 +24,7 @@ def main() -> None:
         TRACE,
     )
     known = known_sources(load_model(variant_model("export"), weights=False), read_json(SOURCES))
-    with replacing(PLOTS / "profile.csv") as partial:
-        rows = node_rows(timing, known)
-        pd.DataFrame(rows).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
+    write_rows(PLOTS / "profile.csv", node_rows(timing, known))
     write_json(METRICS / "profile.json", metrics(timing, variant))
 
 

@@ -3,10 +3,8 @@
 import argparse
 import sys
 
-import pandas as pd
-
 from onnx_release.command import run_tool
-from onnx_release.files import replacing, write_json
+from onnx_release.files import write_json, write_rows
 from onnx_release.model_data import load_data
 from onnx_release.onnx_model import OnnxModel
 from onnx_release.params import load_params
@@ -35,8 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
         params.validate_,
         budget_of(variant, spec),
     )
-    with replacing(plot) as partial:
-        pd.DataFrame(rows).to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
+    write_rows(plot, rows)
     write_json(metrics_file, metrics)
     if not metrics["passed"]:
         print(f"{variant} fails: {metrics['failure']}", file=sys.stderr)

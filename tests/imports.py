@@ -1,6 +1,7 @@
 """Which of the repository's own modules a script imports, directly or not, read from the source without running it."""
 
 import ast
+import functools
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -25,22 +26,36 @@ def imported_files(script: str) -> set[str]:
 
 def direct_imports(path: str) -> list[str]:
     names = set()
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in import_statements(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     files = [name.replace(".", "/") + ".py" for name in names if name.split(".")[0] in PACKAGES]
     return [file for file in files if (ROOT / file).is_file()]
+
+
+@functools.cache
+def import_statements(path: str) -> list[ast.Import | ast.ImportFrom]:
+    """All of them, those inside functions too, but for what only a type checker reads."""
+    found: list[ast.Import | ast.ImportFrom] = []
+    waiting: list[ast.AST] = [ast.parse((ROOT / path).read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.append(node)
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            waiting += ast.iter_child_nodes(node)
+    return found
 
 
 def third_party(files: set[str]) -> set[str]:
     """The top-level packages from elsewhere that any of `files` imports."""
     names = set()
     for path in files:
-        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        for node in import_statements(path):
             if isinstance(node, ast.Import):
                 names |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.module:
+            elif node.module:
                 names.add(node.module.split(".")[0])
     return names - set(PACKAGES)

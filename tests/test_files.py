@@ -6,10 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from onnx_release.errors import DataError
-from onnx_release.files import read_json, replacing, replacing_folder, sha256, size_mb, write_json, write_text
+from onnx_release.files import (
+    read_json,
+    replacing,
+    replacing_folder,
+    sha256,
+    size_mb,
+    write_json,
+    write_rows,
+    write_text,
+)
 from tests.imports import ROOT
 
 
@@ -190,3 +200,9 @@ def test_a_rename_that_fails_leaves_the_earlier_folder(tmp_path, monkeypatch):
         (partial / "model.onnx").write_text("later")
     assert (folder / "model.onnx").read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_rows_are_csv_with_floats_of_six_digits_and_nothing_for_none(tmp_path):
+    rows = [{"node": "a,b", "ms": 1234.56789, "runs": 1234567}, {"node": "c", "ms": None, "runs": np.float64(2.0)}]
+    write_rows(tmp_path / "made/rows.csv", rows)
+    assert (tmp_path / "made/rows.csv").read_bytes() == b'node,ms,runs\n"a,b",1234.57,1234567\nc,,2\n'
