@@ -341,7 +341,7 @@ def test_one_model_under_two_names_is_no_difference(save_graph, make_spec, tmp_p
     pair = [Contender(name, "onnx", str(path), tmp_path, spec, RUNTIME) for name in ("a", "b")]
     same = 0
     for seed in range(20):
-        params = PARAMS.model_copy(update={"starts": 3, "turn_seconds": 0.02, "settle_seconds": 0.002, "seed": seed})
+        params = PARAMS.model_copy(update={"starts": 3, "turn_seconds": 0.01, "settle_seconds": 0.002, "seed": seed})
         run = measure(pair, batches, params)
         _, low, high = paired_speedup(run.measurements["a"], run.measurements["b"], params)  # type: ignore[misc]
         same += no_difference(low, high)

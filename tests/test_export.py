@@ -3,7 +3,6 @@
 import inspect
 import json
 import os
-import shutil
 import subprocess
 import sys
 from functools import partial
@@ -372,18 +371,16 @@ class Small(nn.Module):
 
 
 def test_the_bytes_do_not_depend_on_the_folder(tmp_path):
-    contents = []
-    for name in ("first", "second with another name"):
-        folder = tmp_path / name
+    folders = [tmp_path / "first", tmp_path / "second with another name"]
+    for folder in folders:
         folder.mkdir()
         (folder / "network.py").write_text(NETWORK)
         (folder / "make.py").write_text(EXPORT_HERE)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        subprocess.run([sys.executable, "make.py"], cwd=folder, env=environment, check=True)
-        names = [(exporter, file) for exporter in ("dynamo", "torchscript") for file in ("model.onnx", "sources.json")]
-        files = [folder / exporter / file for exporter, file in names]
-        contents.append([file.read_bytes() for file in files])
-        shutil.rmtree(folder)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    running = [subprocess.Popen([sys.executable, "make.py"], cwd=folder, env=environment) for folder in folders]
+    assert [process.wait() for process in running] == [0, 0]
+    names = [(exporter, file) for exporter in ("dynamo", "torchscript") for file in ("model.onnx", "sources.json")]
+    contents = [[(folder / exporter / file).read_bytes() for exporter, file in names] for folder in folders]
     assert contents[0] == contents[1]
     for content in contents[0]:
         for absolute in (tmp_path, ROOT, Path(sys.prefix), Path(torch.__file__).parent):
