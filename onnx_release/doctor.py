@@ -19,6 +19,7 @@ from onnx_release.doctor_lines import spec_line, weight_line
 from onnx_release.doctor_watch import Watch, call, keeping_state, network_tensors, storage
 from onnx_release.errors import ExportError
 from onnx_release.export import example_inputs
+from onnx_release.network import in_training, some
 from onnx_release.params import Export
 from onnx_release.spec import Spec, check_array, example_sizes
 
@@ -49,11 +50,7 @@ def refuse_errors(findings: list[Finding]) -> None:
 
 
 def training_mode(patient: Patient) -> list[Finding]:
-    training = [
-        f"{name or 'the network'} ({type(module).__name__})"
-        for name, module in patient.network.named_modules()
-        if module.training
-    ]
+    training = in_training(patient.network)
     if not training:
         return []
     return [
@@ -64,11 +61,6 @@ def training_mode(patient: Patient) -> list[Finding]:
             "end build() with `return network.eval()`",
         )
     ]
-
-
-def some(names: list[str]) -> str:
-    """The first three names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def fixed_batch(patient: Patient) -> list[Finding]:

@@ -82,16 +82,23 @@ def in_order_of_spec(spec: Spec, result: Any) -> Any:
 
 def refuse_training(network: torch.nn.Module) -> None:
     """Raise NetworkError if any module is in training mode, where dropout and batch norm change the answers."""
-    training = [
+    training = in_training(network)
+    if training:
+        raise NetworkError(f"in training mode: {some(training)}. End build() with `return network.eval()`")
+
+
+def in_training(network: torch.nn.Module) -> list[str]:
+    """The modules in training mode, each with its class."""
+    return [
         f"{name or 'the network'} ({type(module).__name__})"
         for name, module in network.named_modules()
         if module.training
     ]
-    if training:
-        more = f" and {len(training) - 3} more" if len(training) > 3 else ""
-        raise NetworkError(
-            f"in training mode: {', '.join(training[:3])}{more}. End build() with `return network.eval()`"
-        )
+
+
+def some(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def run_network(
