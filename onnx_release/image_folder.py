@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from onnx_release.errors import DataError, SpecError
+from onnx_release.errors import DataError
 from onnx_release.images import decode_image
-from onnx_release.spec import Images, Spec
+from onnx_release.spec import Spec
 from onnx_release.types import Prediction, Sample, softmax_prediction
 from onnx_release.workers import in_order
 
@@ -102,13 +102,11 @@ def split_class(photographs: list[Photograph], share: float, seed: list[int]) ->
 
 
 class ImageFolder:
-    """What a data.py defines, for the photographs that `spec.images` describes.
-
-    Raises SpecError where the task, the input or the sources do not go with them.
-    """
+    """What a data.py defines, for the photographs that `spec.images` describes, which must be there."""
 
     def __init__(self, spec: Spec) -> None:
-        self.images = checked_images(spec)
+        assert spec.images is not None
+        self.images = spec.images
         self.input = spec.inputs[0].name
         self.output = spec.outputs[0]
         self.splits: dict[Path, dict[str, list[Photograph]]] = {}
@@ -211,31 +209,3 @@ def resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
     if width <= height:
         return shorter, shorter * height // width
     return shorter * width // height, shorter
-
-
-def checked_images(spec: Spec) -> Images:
-    """`spec.images`. Raises SpecError for what in the spec does not go with them."""
-    images = spec.images
-    assert images is not None
-    if spec.task != "classification":
-        raise SpecError(f"spec.yaml: images: their folders are classes, but the task is {spec.task}: write a data.py")
-    if images.folder not in [source.name for source in spec.sources]:
-        raise SpecError(f"spec.yaml: images.folder: {images.folder} is not the name of one of the sources")
-    if images.classes is not None and len(set(images.classes)) < len(images.classes):
-        raise SpecError("spec.yaml: images.classes: a class is named twice")
-    classes = spec.outputs[0].shape[1]
-    if isinstance(classes, int) and len(images.classes or []) > classes:
-        raise SpecError(
-            f"spec.yaml: images.classes has {len(images.classes or [])} names, {spec.outputs[0].name} {classes} classes"
-        )
-    given = (len(images.mean), images.crop, images.crop)
-    declared = spec.inputs[0].shape
-    fits = len(declared) == 4 and all(
-        isinstance(axis, str) or axis == size for axis, size in zip(declared[1:], given, strict=True)
-    )
-    if len(spec.inputs) != 1 or spec.inputs[0].dtype != "float32" or not fits:
-        raise SpecError(
-            f"spec.yaml: images: by mean and crop they are one input, float32 [batch, {', '.join(map(str, given))}]; "
-            f"declared are {', '.join(f'{tensor.name} {tensor.dtype} {tensor.shape}' for tensor in spec.inputs)}"
-        )
-    return images

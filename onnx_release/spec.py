@@ -18,7 +18,10 @@ Dtype = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
 
 
 class Origin(Strict):
-    """Where a source comes from: a file in a wheel, a URL, or a path (a relative one starts at the model's folder)."""
+    """Where a source comes from: a file in a wheel, a URL, or the path of a file or a folder.
+
+    A relative path starts at the model's folder.
+    """
 
     wheel: str | None = None
     member: str | None = None
@@ -35,7 +38,10 @@ class Origin(Strict):
 
 
 class Source(Strict):
-    """A file that is fetched to data/raw/NAME/ under `name` and must have this sha256."""
+    """A file or a folder that is fetched to data/raw/NAME/ under `name` and must have this sha256.
+
+    That of a folder is onnx_release.fetch.tree_sha256.
+    """
 
     name: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -126,6 +132,8 @@ class Images(Strict):
             raise ValueError("mean and std have three values each for RGB, or one each for grey")
         if self.crop > self.resize:
             raise ValueError(f"a crop of {self.crop} pixels does not fit into {self.resize}")
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise ValueError("a class is named twice")
         return self
 
 
@@ -195,6 +203,8 @@ class Spec(Strict):
             raise ValueError("variants lose something: say in budget how much they may, or write `variants: []`")
         if self.budget is not None:
             check_budget(self.budget, self.task)
+        if self.images is not None:
+            check_images(self.images, self)
         return self
 
 
@@ -204,6 +214,29 @@ def check_budget(budget: Budget, task: str) -> None:
         raise ValueError("budget.agreement: the task tensor has no answers to agree on; give sqnr_db or cosine")
     if budget.accuracy_drop is not None and task in ("tensor", "embedding"):
         raise ValueError(f"budget.accuracy_drop: the task {task} has no right answers; give sqnr_db or cosine")
+
+
+def check_images(images: Images, spec: Spec) -> None:
+    """Raise ValueError for what in the spec does not go with photographs."""
+    if spec.task != "classification":
+        raise ValueError(f"images: their folders are classes, but the task is {spec.task}: write a data.py")
+    if images.folder not in [source.name for source in spec.sources]:
+        raise ValueError(f"images.folder: {images.folder} is not the name of one of the sources")
+    classes = spec.outputs[0].shape[1]
+    if isinstance(classes, int) and len(images.classes or []) > classes:
+        raise ValueError(
+            f"images.classes has {len(images.classes or [])} names, {spec.outputs[0].name} {classes} classes"
+        )
+    given = (len(images.mean), images.crop, images.crop)
+    declared = spec.inputs[0].shape
+    fits = len(declared) == 4 and all(
+        isinstance(axis, str) or axis == size for axis, size in zip(declared[1:], given, strict=True)
+    )
+    if len(spec.inputs) != 1 or spec.inputs[0].dtype != "float32" or not fits:
+        raise ValueError(
+            f"images: by mean and crop they are one input, float32 [batch, {', '.join(map(str, given))}]; "
+            f"declared are {', '.join(f'{tensor.name} {tensor.dtype} {tensor.shape}' for tensor in spec.inputs)}"
+        )
 
 
 def load_spec(model: str) -> Spec:

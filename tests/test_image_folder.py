@@ -17,9 +17,9 @@ from onnx_release.spec import Spec
 from onnx_release.yaml_files import read_yaml
 
 PHOTOGRAPHS = """
-task: classification
+task: {task}
 sources:
-  - {{name: flowers, sha256: {sum}, from: {{path: flowers}}}}
+  - {{name: {source}, sha256: {sum}, from: {{path: flowers}}}}
 images:
   folder: flowers
   resize: 6
@@ -46,8 +46,10 @@ def make(make_spec):
 
 @pytest.fixture
 def make_spec(tmp_path):
-    def make_spec(more="", mean="[0.5, 0.5, 0.5]", std="[0.5, 0.25, 0.125]", shape="[batch, 3, 4, 4]", classes=3):
-        text = PHOTOGRAPHS.format(sum="a" * 64, more=more, mean=mean, std=std, shape=shape, classes=classes)
+    def make_spec(more="", **changes):
+        values = {"source": "flowers", "sum": "a" * 64, "classes": 3, "shape": "[batch, 3, 4, 4]"}
+        values |= {"task": "classification", "mean": "[0.5, 0.5, 0.5]", "std": "[0.5, 0.25, 0.125]", "more": more}
+        text = PHOTOGRAPHS.format(**values | changes)
         (tmp_path / "spec.yaml").write_text(text)
         return read_yaml(tmp_path / "spec.yaml", Spec, SpecError)
 
@@ -255,14 +257,13 @@ def test_an_input_that_photographs_do_not_fit_is_refused(make, shape):
 
 
 def test_a_folder_that_is_no_source_is_refused(make_spec):
-    spec = make_spec()
     with pytest.raises(SpecError, match=r"images\.folder: flowers is not the name of one of the sources"):
-        ImageFolder(spec.model_copy(update={"sources": []}))
+        make_spec(source="leaves")
 
 
 def test_only_a_classification_has_classes(make_spec):
     with pytest.raises(SpecError, match="the task is embedding: write a data"):
-        ImageFolder(make_spec().model_copy(update={"task": "embedding"}))
+        make_spec(task="embedding")
 
 
 @pytest.fixture
