@@ -203,6 +203,9 @@ def test_a_rename_that_fails_leaves_the_earlier_folder(tmp_path, monkeypatch):
 
 
 def test_rows_are_csv_with_floats_of_six_digits_and_nothing_for_none(tmp_path):
-    rows = [{"node": "a,b", "ms": 1234.56789, "runs": 1234567}, {"node": "c", "ms": None, "runs": np.float64(2.0)}]
+    rows: list[dict[str, object]] = [
+        {"node": "a,b", "ms": 1234.56789, "runs": 1234567},
+        {"node": "c", "ms": None, "runs": np.float64(2.0)},
+    ]
     write_rows(tmp_path / "made/rows.csv", rows)
     assert (tmp_path / "made/rows.csv").read_bytes() == b'node,ms,runs\n"a,b",1234.57,1234567\nc,,2\n'
