@@ -55,21 +55,8 @@ def results(read: Read) -> str:
     found = {variant: read(f"metrics/validate/{variant}.json") for variant in VARIANTS}
     validations = {variant: row for variant, row in found.items() if "left_out" not in row}
     pipeline = read("benchmarks/pipeline.json")
-    accuracy = validations["export"].get("accuracy_torch")
-    torch = [name for name in contender_names(benchmark) if name.startswith("torch_")]
-    rows = [[name, "", percent(accuracy) if name == BASE else "", "", *timing_cells(benchmark[name])] for name in torch]
-    for variant, row in validations.items():
-        interval = f" [{percent(row['agreement_low'])}, {percent(row['agreement_high'])}]" if "agreement" in row else ""
-        same = percent(row.get("agreement")) + interval
-        rows.append(
-            [variant, same, percent(row.get("accuracy")), number(row["sqnr_db"]), *timing_cells(benchmark[variant])]
-        )
-    header = [
-        *("", "same answer as PyTorch", "accuracy", "SQNR, dB", "latency, ms"),
-        *("times as fast as eager", "as torch.compile", "peak memory, MB"),
-    ]
     return (
-        f"{table(header, rows)}\n\n"
+        f"{variants_table('same answer as PyTorch', ['accuracy'], validations, benchmark)}\n\n"
         f"{prepare['evaluation_samples']} samples from {prepare['evaluation_groups']} groups, "
         f"{prepare['evaluation_labelled']} labelled; batch {benchmark['batch']}, {benchmark['threads']} threads, "
         f"{benchmark['machine']}. Brackets are 95 % intervals. The pipeline takes "
@@ -86,24 +73,10 @@ def other_model(model: str) -> Callable[[Read], str]:
         found = read(MODELS_BENCHMARK.as_posix())[model]
         columns = [name for name in ("accuracy", *ANSWER_DETAILS) if name in found["validate"]["fp32"]]
         benchmark, prepare = found["benchmark"], found["prepare"]
-        rows = [
-            [name, "", *([""] * len(columns)), "", *timing_cells(benchmark[name])]
-            for name in contender_names(benchmark)
-            if name.startswith("torch_")
-        ]
-        for variant in [name for name in VARIANTS if name in found["validate"]]:
-            row = found["validate"][variant]
-            same = f"{percent(row['agreement'])} [{percent(row['agreement_low'])}, {percent(row['agreement_high'])}]"
-            details = [percent(row[name]) if name == "accuracy" else number(row[name], 5) for name in columns]
-            rows.append([variant, same, *details, number(row["sqnr_db"]), *timing_cells(benchmark[variant])])
-        header = [
-            *("", AGREEMENT[load_spec(model).task]),
-            *(name.replace("_", " ").replace("iou", "IoU") for name in columns),
-            "SQNR, dB",
-            *("latency, ms", "times as fast as eager", "as torch.compile", "peak memory, MB"),
-        ]
+        validations = {name: found["validate"][name] for name in VARIANTS if name in found["validate"]}
         return (
-            f"{table(header, rows)}\n\n{prepare['evaluation_samples']} samples of {prepare['evaluation_groups']} "
+            f"{variants_table(AGREEMENT[load_spec(model).task], columns, validations, benchmark)}\n\n"
+            f"{prepare['evaluation_samples']} samples of {prepare['evaluation_groups']} "
             f"groups, {prepare['evaluation_labelled']} labelled; batch {benchmark['batch']}, "
             f"{benchmark['threads']} threads, {found['machine']}. Brackets are 95 % intervals. "
             f"`{found['summary']['variant']}` is what is released. "
@@ -112,6 +85,28 @@ def other_model(model: str) -> Callable[[Read], str]:
         )
 
     return make
+
+
+def variants_table(
+    agreement: str, columns: list[str], validations: dict[str, dict[str, Any]], benchmark: dict[str, Any]
+) -> str:
+    """PyTorch in its forms and every variant: its agreement, `columns` of its validation, its SQNR and its timing."""
+    rows = []
+    for name in [name for name in contender_names(benchmark) if name.startswith("torch_")]:
+        known = {"accuracy": percent(validations["export"].get("accuracy_torch"))} if name == BASE else {}
+        details = [known.get(column, "") for column in columns]
+        rows.append([name, "", *details, "", *timing_cells(benchmark[name])])
+    for variant, row in validations.items():
+        interval = f" [{percent(row['agreement_low'])}, {percent(row['agreement_high'])}]" if "agreement" in row else ""
+        details = [percent(row.get(name)) if name == "accuracy" else number(row[name], 5) for name in columns]
+        same = percent(row.get("agreement")) + interval
+        rows.append([variant, same, *details, number(row["sqnr_db"]), *timing_cells(benchmark[variant])])
+    header = [
+        *("", agreement),
+        *(name.replace("_", " ").replace("iou", "IoU") for name in columns),
+        *("SQNR, dB", "latency, ms", "times as fast as eager", "as torch.compile", "peak memory, MB"),
+    ]
+    return table(header, rows)
 
 
 def padding(read: Read) -> str:
