@@ -1,22 +1,59 @@
 """Every metric that a stage writes: unit, direction and meaning. Report, gates, comparison and docs read this table."""
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 Better = Literal["lower", "higher", "neither"]
+# What moves a figure when nothing but the measuring is done again. "" is what comes out the same each time; "decision",
+# what is chosen by timings; "by-product", what comes of how the measuring went or is said by other figures, and is not
+# compared. The others are kinds of timings, for each of which onnx_release/noise.py has an allowance.
+Noise = Literal[
+    "",
+    "latency",
+    "speedup",
+    "fastest",
+    "tail",
+    "spread",
+    "load",
+    "first run",
+    "memory",
+    "preparation",
+    "profile",
+    "wall",
+    "decision",
+    "by-product",
+]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`file` is the metrics file without .json, `key` the dotted path in it; a * stands for any name."""
+    """`file` is the metrics file without .json, `key` the dotted path in it; a * stands for any name.
+
+    A figure with an `interval` has its ends beside it, under that name with _low and _high. `column` is the column of
+    metrics/plots/validate/VARIANT.csv whose mean over the samples it is; "drop" is torch_right less variant_right.
+    """
 
     file: str
     key: str
     unit: str
     better: Better
     meaning: str
+    noise: Noise = ""
+    interval: str = ""
+    column: str = ""
+
+    @property
+    def name(self) -> str:
+        """FILE.KEY, as comparison and gates call it."""
+        return f"{self.file}.{self.key}"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it is an end of another figure's interval."""
+        return self.key.endswith(("_low", "_high"))
 
 
 METRICS = (
@@ -82,23 +119,51 @@ METRICS = (
     Metric("validate/*", "sqnr_db", "dB", "higher", "signal to error against PyTorch in float64, over all cases"),
     Metric("validate/*", "cosine", "", "higher", "mean cosine with PyTorch in float64"),
     Metric(
-        "validate/*", "agreement", "", "higher", "samples with PyTorch's class or neighbour; boxes matched with its"
+        "validate/*",
+        "agreement",
+        "",
+        "higher",
+        "samples with PyTorch's class or neighbour; boxes matched with its",
+        interval="agreement",
+        column="agrees",
     ),
     Metric("validate/*", "agreement_low", "", "higher", "lower end of its interval, which resamples groups"),
     Metric("validate/*", "agreement_high", "", "higher", "upper end of it"),
-    Metric("validate/*", "accuracy", "", "higher", "labelled samples answered rightly"),
+    Metric(
+        "validate/*",
+        "accuracy",
+        "",
+        "higher",
+        "labelled samples answered rightly",
+        interval="accuracy",
+        column="variant_right",
+    ),
     Metric("validate/*", "accuracy_low", "", "higher", "lower end of its interval, which resamples groups"),
     Metric("validate/*", "accuracy_high", "", "higher", "upper end of it"),
     Metric("validate/*", "accuracy_torch", "", "higher", "the same samples, answered by PyTorch"),
-    Metric("validate/*", "accuracy_drop", "", "lower", "accuracy lost against PyTorch"),
+    Metric("validate/*", "accuracy_drop", "", "lower", "accuracy lost against PyTorch", column="drop"),
     Metric("validate/*", "labelled", "", "neither", "samples behind the accuracy"),
     Metric("validate/*", "case_agreement", "", "higher", "boxes matched with PyTorch's in the worst shape case"),
     Metric("validate/*", "boxes", "", "neither", "objects that PyTorch finds on all samples"),
     Metric("validate/*", "matched_boxes", "", "higher", "of these, how many are matched"),
-    Metric("validate/*", "box_iou", "", "higher", "mean overlap (IoU) of matched boxes"),
+    Metric("validate/*", "box_iou", "", "higher", "mean overlap (IoU) of matched boxes", column="iou"),
     Metric("validate/*", "score_error", "", "lower", "largest difference of scores of matched boxes"),
-    Metric("validate/*", "embedding_cosine", "", "higher", "mean cosine with PyTorch's embedding of the same sample"),
-    Metric("validate/*", "rank_correlation", "", "higher", "Spearman's, of a sample's neighbours by nearness"),
+    Metric(
+        "validate/*",
+        "embedding_cosine",
+        "",
+        "higher",
+        "mean cosine with PyTorch's embedding of the same sample",
+        column="cosine",
+    ),
+    Metric(
+        "validate/*",
+        "rank_correlation",
+        "",
+        "higher",
+        "Spearman's, of a sample's neighbours by nearness",
+        column="rank_correlation",
+    ),
     Metric("*", "left_out", "", "neither", "there only where the model's spec leaves the variant out"),
     Metric("validate/*", "outputs.*.max_abs_error", "", "lower", "this output's largest error"),
     Metric("validate/*", "outputs.*.max_abs_error_torch", "", "neither", "PyTorch's own in float32"),
@@ -115,70 +180,158 @@ METRICS = (
     Metric("benchmark", "threads", "", "neither", "threads for every contender"),
     Metric("benchmark", "starts", "", "neither", "times that all contenders were started anew"),
     Metric("benchmark", "rounds", "", "neither", "rounds in all, in each of which every contender has a turn"),
-    Metric("benchmark", "repeated_rounds", "", "lower", "rounds taken again, since other work used the cores"),
-    Metric("benchmark", "disturbed_rounds", "", "lower", "rounds that count although other work used the cores"),
-    Metric("benchmark", "wall_s", "s", "lower", "time that the benchmark took"),
-    Metric("benchmark", "calling_s", "s", "neither", "what of it went into the calls that are reported"),
-    Metric("benchmark", "loading_s", "s", "neither", "into loading, and into first runs of first starts"),
-    Metric("benchmark", "overhead", "", "lower", "the share of the rest: starting, warming up, gaps, repeated rounds"),
-    Metric("benchmark", "preparation.decode_ms", "ms", "lower", "median time to decode a raw item"),
-    Metric("benchmark", "preparation.preprocess_ms", "ms", "lower", "median time to preprocess it"),
+    Metric(
+        "benchmark",
+        "repeated_rounds",
+        "",
+        "lower",
+        "rounds taken again, since other work used the cores",
+        noise="by-product",
+    ),
+    Metric(
+        "benchmark",
+        "disturbed_rounds",
+        "",
+        "lower",
+        "rounds that count although other work used the cores",
+        noise="by-product",
+    ),
+    Metric("benchmark", "wall_s", "s", "lower", "time that the benchmark took", noise="wall"),
+    Metric(
+        "benchmark", "calling_s", "s", "neither", "what of it went into the calls that are reported", noise="by-product"
+    ),
+    Metric(
+        "benchmark",
+        "loading_s",
+        "s",
+        "neither",
+        "into loading, and into first runs of first starts",
+        noise="by-product",
+    ),
+    Metric(
+        "benchmark",
+        "overhead",
+        "",
+        "lower",
+        "the share of the rest: starting, warming up, gaps, repeated rounds",
+        noise="by-product",
+    ),
+    Metric(
+        "benchmark", "preparation.decode_ms", "ms", "lower", "median time to decode a raw item", noise="preparation"
+    ),
+    Metric(
+        "benchmark", "preparation.preprocess_ms", "ms", "lower", "median time to preprocess it", noise="preparation"
+    ),
     Metric("benchmark", "preparation.raw_items", "", "neither", "raw items; without any, the times are null"),
     Metric("benchmark", "*.failure", "", "neither", "why it could not be measured; empty if it was"),
     Metric("benchmark", "*.provider", "", "neither", "what ran it"),
     Metric("benchmark", "*.provider_note", "", "neither", "what provider auto had to do without; empty if nothing"),
-    Metric("benchmark", "*.latency_ms.median", "ms", "lower", "median time of a call"),
-    Metric("benchmark", "*.latency_ms.mean", "ms", "lower", "mean time of a call"),
-    Metric("benchmark", "*.latency_ms.std", "ms", "lower", "standard deviation"),
-    Metric("benchmark", "*.latency_ms.min", "ms", "lower", "fastest call"),
-    Metric("benchmark", "*.latency_ms.max", "ms", "lower", "slowest call"),
-    Metric("benchmark", "*.latency_ms.p95", "ms", "lower", "95th percentile; null under 200 samples"),
-    Metric("benchmark", "*.latency_ms.p99", "ms", "lower", "99th percentile; null under 1,000 samples"),
-    Metric("benchmark", "*.samples", "", "neither", "timed calls"),
-    Metric("benchmark", "*.throughput_per_s", "1/s", "higher", "items a second, one call after the other"),
-    Metric("benchmark", "*.speedup_vs_eager", "", "higher", "median over rounds of torch eager's time by this one's"),
+    Metric("benchmark", "*.latency_ms.median", "ms", "lower", "median time of a call", noise="latency"),
+    Metric("benchmark", "*.latency_ms.mean", "ms", "lower", "mean time of a call", noise="latency"),
+    Metric("benchmark", "*.latency_ms.std", "ms", "lower", "standard deviation", noise="spread"),
+    Metric("benchmark", "*.latency_ms.min", "ms", "lower", "fastest call", noise="fastest"),
+    Metric("benchmark", "*.latency_ms.max", "ms", "lower", "slowest call", noise="spread"),
+    Metric("benchmark", "*.latency_ms.p95", "ms", "lower", "95th percentile; null under 200 samples", noise="tail"),
+    Metric("benchmark", "*.latency_ms.p99", "ms", "lower", "99th percentile; null under 1,000 samples", noise="tail"),
+    Metric("benchmark", "*.samples", "", "neither", "timed calls", noise="by-product"),
+    Metric(
+        "benchmark", "*.throughput_per_s", "1/s", "higher", "items a second, one call after the other", noise="latency"
+    ),
+    Metric(
+        "benchmark",
+        "*.speedup_vs_eager",
+        "",
+        "higher",
+        "median over rounds of torch eager's time by this one's",
+        interval="speedup",
+        noise="speedup",
+    ),
     Metric("benchmark", "*.speedup_low", "", "higher", "lower end of its 95 % interval, over starts and rounds"),
     Metric("benchmark", "*.speedup_high", "", "higher", "upper end of it"),
-    Metric("benchmark", "*.speedup_vs_compile", "", "higher", "the same, over torch.compile"),
+    Metric(
+        "benchmark",
+        "*.speedup_vs_compile",
+        "",
+        "higher",
+        "the same, over torch.compile",
+        interval="speedup_vs_compile",
+        noise="speedup",
+    ),
     Metric("benchmark", "*.speedup_vs_compile_low", "", "higher", "lower end of its interval"),
     Metric("benchmark", "*.speedup_vs_compile_high", "", "higher", "upper end of it"),
-    Metric("benchmark", "*.no_difference_from", "", "neither", "contenders that may be as fast: the interval holds 1"),
-    Metric("benchmark", "*.load_ms", "ms", "lower", "from the file to ready, imports left out; median over starts"),
-    Metric("benchmark", "*.first_run_ms", "ms", "lower", "the first call of the first start, compilation included"),
     Metric(
-        "benchmark", "*.peak_memory_mb", "MB", "lower", "most resident memory of a process that keeps what it frees"
+        "benchmark",
+        "*.no_difference_from",
+        "",
+        "neither",
+        "contenders that may be as fast: the interval holds 1",
+        noise="by-product",
     ),
-    Metric("tune", "variant", "", "neither", "the chosen variant"),
+    Metric(
+        "benchmark",
+        "*.load_ms",
+        "ms",
+        "lower",
+        "from the file to ready, imports left out; median over starts",
+        noise="load",
+    ),
+    Metric(
+        "benchmark",
+        "*.first_run_ms",
+        "ms",
+        "lower",
+        "the first call of the first start, compilation included",
+        noise="first run",
+    ),
+    Metric(
+        "benchmark",
+        "*.peak_memory_mb",
+        "MB",
+        "lower",
+        "most resident memory of a process that keeps what it frees",
+        noise="memory",
+    ),
+    Metric("tune", "variant", "", "neither", "the chosen variant", noise="decision"),
     Metric("tune", "failure", "", "neither", "why settings could not be tried; empty if they could, or were not to be"),
-    Metric("tune", "kept", "", "neither", "settings that made it faster, and are released with it"),
-    Metric("tune", "untried", "", "neither", "settings that tune.seconds left no time for"),
-    Metric("tune", "trials.*.speedup", "", "higher", "as many times as fast with this setting as without it"),
+    Metric("tune", "kept", "", "neither", "settings that made it faster, and are released with it", noise="decision"),
+    Metric("tune", "untried", "", "neither", "settings that tune.seconds left no time for", noise="by-product"),
+    Metric(
+        "tune",
+        "trials.*.speedup",
+        "",
+        "higher",
+        "as many times as fast with this setting as without it",
+        interval="speedup",
+        noise="speedup",
+    ),
     Metric("tune", "trials.*.speedup_low", "", "higher", "lower end of its interval; above 1, the setting is kept"),
     Metric("tune", "trials.*.speedup_high", "", "higher", "upper end of it"),
-    Metric("tune", "trials.*.kept", "", "neither", "whether it is released"),
+    Metric("tune", "trials.*.kept", "", "neither", "whether it is released", noise="decision"),
     Metric("tune", "trials.*.failure", "", "neither", "why the model did not run with it; empty if it did"),
-    Metric("optimize", "variant", "", "neither", "the chosen variant"),
-    Metric("optimize", "load_ms_before", "ms", "neither", "time to load the variant, imports left out"),
-    Metric("optimize", "load_ms", "ms", "lower", "as ONNX Runtime has optimised it, the CPU checked"),
-    Metric("optimize", "speedup", "", "higher", "as many times as fast loaded"),
+    Metric("optimize", "variant", "", "neither", "the chosen variant", noise="decision"),
+    Metric("optimize", "load_ms_before", "ms", "neither", "time to load the variant, imports left out", noise="load"),
+    Metric("optimize", "load_ms", "ms", "lower", "as ONNX Runtime has optimised it, the CPU checked", noise="load"),
+    Metric("optimize", "speedup", "", "higher", "as many times as fast loaded", interval="speedup", noise="speedup"),
     Metric("optimize", "speedup_low", "", "higher", "lower end of its interval, over loads"),
     Metric("optimize", "speedup_high", "", "higher", "upper end of it"),
     Metric("optimize", "nodes_before", "", "neither", "nodes of the variant"),
     Metric("optimize", "nodes", "", "lower", "nodes of the optimised graph"),
     Metric("optimize", "size_mb", "MB", "lower", "the optimised file, with external data"),
     Metric("optimize", "onnxruntime", "", "neither", "the version that it is for, and no other"),
-    Metric("profile", "variant", "", "neither", "the chosen variant"),
+    Metric("profile", "variant", "", "neither", "the chosen variant", noise="decision"),
     Metric("profile", "calls", "", "neither", "profiled calls; all times are means over them"),
-    Metric("profile", "model_ms", "ms", "lower", "a call under the profiler, which slows it"),
-    Metric("profile", "outside_ms", "ms", "lower", "what of it no node was running in"),
+    Metric("profile", "model_ms", "ms", "lower", "a call under the profiler, which slows it", noise="profile"),
+    Metric("profile", "outside_ms", "ms", "lower", "what of it no node was running in", noise="profile"),
     Metric("profile", "operators.*.nodes", "", "neither", "nodes of this operator that ran"),
-    Metric("profile", "operators.*.ms", "ms", "lower", "their time in a call"),
-    Metric("profile", "operators.*.share", "", "neither", "their share of the time of all nodes"),
-    Metric("summary", "variant", "", "neither", "of those that passed, the most exact of the fastest"),
-    Metric("summary", "accuracy_drop", "", "lower", "its accuracy lost against PyTorch"),
-    Metric("summary", "agreement", "", "higher", "its agreement with PyTorch"),
-    Metric("summary", "speedup_vs_eager", "", "higher", "its speed-up over torch eager"),
-    Metric("summary", "speedup_vs_compile", "", "higher", "its speed-up over torch.compile"),
+    Metric("profile", "operators.*.ms", "ms", "lower", "their time in a call", noise="profile"),
+    Metric("profile", "operators.*.share", "", "neither", "their share of the time of all nodes", noise="profile"),
+    Metric(
+        "summary", "variant", "", "neither", "of those that passed, the most exact of the fastest", noise="decision"
+    ),
+    Metric("summary", "accuracy_drop", "", "lower", "its accuracy lost against PyTorch", column="drop"),
+    Metric("summary", "agreement", "", "higher", "its agreement with PyTorch", column="agrees"),
+    Metric("summary", "speedup_vs_eager", "", "higher", "its speed-up over torch eager", noise="speedup"),
+    Metric("summary", "speedup_vs_compile", "", "higher", "its speed-up over torch.compile", noise="speedup"),
     Metric("summary", "size_mb", "MB", "lower", "its size"),
     Metric("summary", "compression", "", "higher", "size of the export by its size"),
 )
@@ -190,6 +343,11 @@ def metric(file: str, key: str) -> Metric:
         if fnmatchcase(file, item.file) and fnmatchcase(key, item.key):
             return item
     raise KeyError(f"{file}: {key} is not in onnx_release/metrics.py")
+
+
+def nearest_names(name: str, count: int = 3) -> list[str]:
+    """Those names of figures, FILE.KEY as the table has them, that are most like `name`."""
+    return difflib.get_close_matches(name, [item.name for item in METRICS], n=count, cutoff=0)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,7 @@ from onnx_release.yaml_files import Strict, read_yaml
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Tolerance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -167,6 +168,33 @@ class Profile(Strict):
     calls: Count
 
 
+class Gate(Strict):
+    """A bound that `python -m tools.gate` holds on the figures named `metric`, FILE.KEY with * for any name.
+
+    `min` and `max` hold by themselves; `max_regression`, in the figure's own unit, and `max_regression_share`, of the
+    base's figure, hold against a base. onnx_release/gates.py checks the name, so that no stage depends on the table
+    of figures for it.
+    """
+
+    metric: str
+    min: Finite | None = None
+    max: Finite | None = None
+    max_regression: Tolerance | None = None
+    max_regression_share: Tolerance | None = None
+
+    @model_validator(mode="after")
+    def one_bound(self) -> "Gate":
+        bounds = ("min", "max", "max_regression", "max_regression_share")
+        if sum(getattr(self, name) is not None for name in bounds) != 1:
+            raise ValueError(f"the gate on {self.metric} needs one of {', '.join(bounds)}")
+        return self
+
+    @property
+    def relative(self) -> bool:
+        """Whether it needs a base to hold against."""
+        return self.max_regression is not None or self.max_regression_share is not None
+
+
 class Params(Strict):
     model: str
     prepare: Prepare
@@ -182,6 +210,7 @@ class Params(Strict):
     benchmark: Benchmark
     tune: Tune
     profile: Profile
+    gates: list[Gate]
 
     @field_validator("model")
     @classmethod
