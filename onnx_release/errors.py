@@ -12,6 +12,7 @@ ReleaseError
 ├── GraphError         an ONNX file that is invalid, does not load, or gives other answers
 ├── ProviderError      an execution provider that was asked for and does not run the model
 ├── BenchmarkError     nothing that could be measured, or no baseline to compare with
+├── RevisionError      a revision of git that is not here or has no metrics
 └── StorageError       a result that could not be written
 
 Each message says what is wrong, where, and what to do. `onnx_release.command` prints it without a traceback.
@@ -63,6 +64,10 @@ class ProviderError(ReleaseError):
 
 
 class BenchmarkError(ReleaseError):
+    pass
+
+
+class RevisionError(ReleaseError):
     pass
 
 

@@ -1,0 +1,145 @@
+"""What stands in the way of comparing two revisions: other models, samples, machines, settings; and what they share."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from onnx_release.metrics import Metric, flatten
+from onnx_release.revisions import Revision
+from onnx_release.variants import BASE, VARIANTS
+
+# Settings in metrics/benchmark.json without which timings do not compare, and what they are called.
+SETTINGS = {"batch": "batch size", "threads": "thread count", "provider": "provider", "copies": "copies to a GPU"}
+# Files whose figures are of the chosen variant alone.
+OF_THE_CHOICE = ("tune", "optimize", "profile")
+# What PyTorch's time comes from, in dvc.lock: while these are the same, what moves it is the machine.
+PYTORCH = ("models/{model}", "data/raw/{model}", "data/prepared/evaluation.npz", "requirements.txt")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two revisions, `base` and `head`."""
+
+    base: Revision
+    head: Revision
+
+    @cached_property
+    def values(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """The figures of both sides by file and dotted key."""
+        before, after = (
+            {file: dict(flatten(values)) for file, values in side.metrics.items()} for side in (self.base, self.head)
+        )
+        return before, after
+
+    def both(self, file: str, key: str) -> tuple[Any, Any]:
+        """A figure of both sides; None where a side lacks it."""
+        before, after = (side.get(file, {}).get(key) for side in self.values)
+        return before, after
+
+    def obstacle(self, file: str, key: str, metric: Metric) -> str:
+        """Why the two sides of a figure do not compare; empty if they do."""
+        if metric.noise == "decision":
+            return ""
+        if not is_static(file, key, metric) and self.other_samples:
+            return self.other_samples
+        if file in OF_THE_CHOICE:
+            before, after = self.both(file, "variant")
+            if before != after:
+                return f"of another variant: {before}, now {after}"
+        if metric.noise and (reason := self.other_machine or self.other_provider(file, key, metric)):
+            return reason
+        before, after = self.both(file, key)
+        if (before is None) != (after is None):
+            return "there was no value (null)" if before is None else "there is no value any more (null)"
+        return ""
+
+    @cached_property
+    def other_samples(self) -> str:
+        """Which model or samples differ; empty if neither does."""
+        if self.base.model != self.head.model:
+            return f"another model: {self.base.model}, now {self.head.model}"
+        columns = ["sample", "group"]
+        for variant in VARIANTS:
+            before, after = (side.table(f"validate/{variant}") for side in (self.base, self.head))
+            if before is None or after is None or not {*columns} <= {*before.columns} & {*after.columns}:
+                continue
+            if not before[columns].equals(after[columns]):
+                return f"other evaluation samples: {described(before)}, now {described(after)}"
+            return ""
+        return ""
+
+    @cached_property
+    def other_machine(self) -> str:
+        """Why no timings compare: another machine, or another setting of the benchmark; empty if they do."""
+        for side, benchmark in zip((self.base, self.head), self.values, strict=True):
+            if "benchmark" not in benchmark:
+                return f"{side.name} has no metrics/benchmark.json, which says where it ran"
+        for key, name in {"machine": "machine", **SETTINGS}.items():
+            before, after = self.both("benchmark", key)
+            if before != after:
+                return f"another {name}: {before}; now {after}"
+        return ""
+
+    def other_provider(self, file: str, key: str, metric: Metric) -> str:
+        """Whether a contender of the benchmark ran on another provider than before; empty if not."""
+        before, after = self.both("benchmark", f"{contender(key, metric)}.provider")
+        return f"on another provider: {before}; now {after}" if file == "benchmark" and before != after else ""
+
+    @cached_property
+    def drift(self) -> float:
+        """By how many times PyTorch eager is faster or slower where it is the same program on both sides; 1 elsewhere.
+
+        Nothing but the machine has moved it then, and the machine moves every other absolute time as well.
+        """
+        before, after = self.both("benchmark", f"{BASE}.latency_ms.median")
+        if not self.same_pytorch or not before or not after:
+            return 1.0
+        return math.exp(abs(math.log(after / before)))
+
+    @cached_property
+    def same_pytorch(self) -> bool:
+        """Whether dvc.lock has the same network, weights, samples and packages behind both benchmarks."""
+        before, after = (side.locked("benchmark") for side in (self.base, self.head))
+        paths = [path.format(model=self.base.model) for path in PYTORCH]
+        return all(path in before and before[path] == after.get(path) for path in paths)
+
+    def notes(self, noticed_drift: float) -> list[str]:
+        """Sentences to be read before the rows; the machine's drift from `noticed_drift` on."""
+        notes = [reason for reason in (self.other_samples, self.other_machine) if reason]
+        before, after = (side.locked("benchmark").get("artifacts/hardware.json") for side in (self.base, self.head))
+        if not self.other_machine and before and after and before != after:
+            notes.append(
+                "the machine has the same name, but artifacts/hardware.json differs: packages, memory, instruction sets"
+            )
+        if not self.other_machine and self.drift >= noticed_drift:
+            notes.append(
+                f"PyTorch eager, which is the same program on both sides, differs by a factor of {self.drift:.2f}: the "
+                "machine's speed has changed, and absolute times may differ by as much again before they count"
+            )
+        for side, values in zip(("base", "head"), self.values, strict=True):
+            benchmark = values.get("benchmark", {})
+            if benchmark.get("starts") == 1:
+                notes.append(f"the benchmark of the {side} has one start, so it does not know how starts differ")
+            if benchmark.get("disturbed_rounds"):
+                notes.append(
+                    f"other work took cores in {benchmark['disturbed_rounds']} of the {benchmark.get('rounds')} rounds "
+                    f"of the {side}"
+                )
+        return notes
+
+
+def is_static(file: str, key: str, metric: Metric) -> bool:
+    """Whether a figure is of a file alone: another model or other samples leave it what it is."""
+    return not (metric.noise or metric.column or file.startswith("validate/") or key.startswith("calibration_"))
+
+
+def contender(key: str, metric: Metric) -> str:
+    """What the first * of a metric's key stands for: a contender, or one of another setting."""
+    return key.removesuffix(metric.key.removeprefix("*"))
+
+
+def described(samples: pd.DataFrame) -> str:
+    return f"{len(samples)} from {samples['group'].nunique()} groups"

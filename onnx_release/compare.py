@@ -1,0 +1,298 @@
+"""Metrics of two revisions side by side, each figure with a verdict that knows its direction and its noise.
+
+Figures are judged in four ways. What comes out the same each time (sizes, nodes, SQNR) differs where it differs as
+printed. Means over samples are tested with the samples of both sides in pairs. Timings are tested by their starts and
+rounds, and given an allowance for what two runs of the same differ by (onnx_release/noise.py). What was decided by
+timings differs only where something has changed that it could rest on. All tests of a kind are adjusted together, so
+that among many figures none is called different for their number.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal, get_args
+
+import pandas as pd
+
+from onnx_release.comparable import Pair, contender
+from onnx_release.files import SIGNIFICANT_DIGITS
+from onnx_release.metrics import METRICS, Metric, metric
+from onnx_release.noise import (
+    ALLOWANCES,
+    WITHOUT_DRIFT,
+    Spread,
+    difference_p,
+    latency_spread,
+    pooled,
+    spread_of,
+    within,
+)
+from onnx_release.revisions import Revision
+from onnx_release.significance import holm, sign_flip_p
+from onnx_release.variants import VARIANTS
+
+Verdict = Literal["worse", "better", "changed", "gone", "new", "no difference", "not comparable"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+# The chance that a figure is called different although nothing is, for all tests of a kind together.
+LEVEL = 0.05
+# What the choice of a variant and of its settings rests on.
+RESTS_ON = ("benchmark", "tune", "validate/*")
+# Pairs of loads behind the speed-up in metrics/optimize.json: optimize.LOADS, which would import ONNX Runtime.
+LOADS = 15
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure on both sides, None where a side lacks it or has null; intervals as (low, high).
+
+    `reason` says why a figure is not comparable, or what its verdict rests on where that is not plain. `p` is adjusted
+    for all tests of its kind, None where nothing was tested. `allowed` is the factor that two timings may be apart.
+    """
+
+    file: str
+    key: str
+    metric: Metric
+    base: Any
+    head: Any
+    verdict: Verdict = "no difference"
+    reason: str = ""
+    base_interval: tuple[float, float] | None = None
+    head_interval: tuple[float, float] | None = None
+    p: float | None = None
+    allowed: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}.{self.key}"
+
+    @property
+    def open(self) -> bool:
+        """Whether nothing has been found yet, and the two sides are not the same anyway."""
+        return self.verdict == "no difference" and not same(self.base, self.head)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`notes` are sentences to be read before any row."""
+
+    base: str
+    head: str
+    rows: list[Row]
+    notes: list[str]
+
+    def counts(self) -> dict[Verdict, int]:
+        """How many rows have each verdict, the worst first."""
+        return {verdict: sum(row.verdict == verdict for row in self.rows) for verdict in VERDICTS}
+
+    def row(self, name: str) -> Row | None:
+        return next((row for row in self.rows if row.name == name), None)
+
+
+def compare(base: Revision, head: Revision) -> Comparison:
+    """Every figure that one of the two has, but for the ends of intervals and by-products of measuring."""
+    pair = Pair(base, head)
+    rows = [first_look(pair, *name) for name in figures(pair)]
+    rows = judge_decisions(judge_timings(judge_answers(rows, pair), pair))
+    return Comparison(base.name, head.name, rows, pair.notes(ALLOWANCES["latency"]))
+
+
+def figures(pair: Pair) -> list[tuple[str, str, Metric]]:
+    """File, key and metric of every figure to compare, in the order of the table, variants in that of the pipeline."""
+    keys = {(file, key) for side in pair.values for file, values in side.items() for key in values}
+    found = [(file, key, known_metric(file, key)) for file, key in keys if not untried(pair, file, key)]
+    files = {item.file: number for number, item in reversed(list(enumerate(METRICS)))}
+    rows = {item: number for number, item in enumerate(METRICS)}
+
+    def place(figure: tuple[str, str, Metric]) -> tuple[Any, ...]:
+        file, key, known = figure
+        variant = file.partition("/")[2]
+        pattern = "validate/*" if variant else file
+        order = VARIANTS.index(variant) if variant in VARIANTS else len(VARIANTS)
+        owner = contender(key, known) if known.key.startswith("*.") else ""
+        return files.get(pattern, len(rows)), order, file, owner, rows.get(known, len(rows)), key
+
+    return sorted((item for item in found if not item[2].is_end and item[2].noise != "by-product"), key=place)
+
+
+def known_metric(file: str, key: str) -> Metric:
+    """The row of the table; one without direction for a key that this version does not know."""
+    try:
+        return metric(file, key)
+    except KeyError:
+        return Metric(file, key, "", "neither", "not in the table of this version")
+
+
+def untried(pair: Pair, file: str, key: str) -> bool:
+    """Whether a figure is of a setting that one of the sides had no time to try."""
+    return file == "tune" and any(
+        key.startswith(f"trials.{name}.") for side in pair.both("tune", "untried") for name in (side or "").split(", ")
+    )
+
+
+def first_look(pair: Pair, file: str, key: str, known: Metric) -> Row:
+    """The row, with its verdict as far as no test is needed; what is to be tested is "no difference" until then."""
+    before, after = pair.both(file, key)
+    row = Row(file, key, known, before, after)
+    row = replace(row, base_interval=interval(pair, row, 0), head_interval=interval(pair, row, 1))
+    there = [key in side.get(file, {}) for side in pair.values]
+    if not all(there):
+        return replace(row, verdict="gone" if there[0] else "new")
+    if reason := pair.obstacle(file, key, known):
+        return replace(row, verdict="not comparable", reason=reason)
+    tested = known.noise or known.column
+    return replace(row, verdict=direction(row)) if row.open and not tested else row
+
+
+def judge_answers(rows: list[Row], pair: Pair) -> list[Row]:
+    """Judge means over samples, with the samples of both sides in pairs, by groups."""
+    pending = {row.name: row for row in rows if row.metric.column and row.verdict == "no difference"}
+    pairs = {name: paired_samples(pair, row) for name, row in pending.items()}
+    found = {
+        name: sign_flip_p((both["head"] - both["base"]).tolist(), both["group"].tolist())
+        for name, both in pairs.items()
+        if both is not None
+    }
+    # Where no sample differs there is nothing to test: such a test could never reject, and does not count among the
+    # others (Tarone, "A Modified Bonferroni Method for Discrete Data", 1990).
+    adjusted = holm({name: p for name, p in found.items() if p is not None})
+    for name, row in pending.items():
+        if name in adjusted:
+            p = adjusted[name]
+            pending[name] = replace(row, p=p, verdict=direction(row) if p < LEVEL else "no difference")
+        elif row.open and pairs[name] is None:
+            pending[name] = replace(row, verdict=direction(row), reason="not tested: the samples are not there")
+    return [pending.get(row.name, row) for row in rows]
+
+
+def paired_samples(pair: Pair, row: Row) -> pd.DataFrame | None:
+    """`base`, `head` and `group` of each sample that has a value on both sides; None if there are none."""
+    sides = [sample_values(pair, row, number) for number in range(2)]
+    if sides[0] is None or sides[1] is None:
+        return None
+    both = pd.DataFrame({"base": sides[0]["value"], "head": sides[1]["value"], "group": sides[0]["group"]}).dropna()
+    return None if both.empty else both
+
+
+def sample_values(pair: Pair, row: Row, side: int) -> pd.DataFrame | None:
+    """`value` and `group` behind a mean, by sample; None without the table or its columns."""
+    variant = pair.values[side][row.file].get("variant") if row.file == "summary" else row.file.partition("/")[2]
+    table = (pair.base, pair.head)[side].table(f"validate/{variant}")
+    wanted = ["torch_right", "variant_right"] if row.metric.column == "drop" else [row.metric.column]
+    if table is None or not {*wanted, "sample", "group"} <= {*table.columns}:
+        return None
+    table = table.set_index("sample")
+    values = table[wanted[0]] - table[wanted[1]] if len(wanted) == 2 else table[wanted[0]]
+    return pd.DataFrame({"value": values, "group": table["group"]})
+
+
+def judge_timings(rows: list[Row], pair: Pair) -> list[Row]:
+    """Judge timings: by a test where both sides have a spread, by the allowance alone elsewhere."""
+    timed = {
+        row.name: replace(row, allowed=allowance(pair, row))
+        for row in rows
+        if row.metric.noise in ALLOWANCES and row.verdict == "no difference" and is_number(row.base, row.head)
+    }
+    spreads = dict(both_spreads(pair, timed))
+    pools = {
+        known: pooled(item for name, both in spreads.items() if timed[name].metric == known for item in both)
+        for known in {timed[name].metric for name in spreads}
+    }
+    adjusted = holm(
+        {
+            name: difference_p(timed[name].head / timed[name].base, both, pools[timed[name].metric], allowed)
+            for name, both in spreads.items()
+            if (allowed := timed[name].allowed)
+        }
+    )
+    for name, row in timed.items():
+        p = adjusted.get(name)
+        alike = within(row.base, row.head, row.metric.noise, row.allowed or 1) if p is None else p >= LEVEL
+        reason = f"beyond the factor of {row.allowed:.3g} that two runs of the same may differ by" if p is None else ""
+        timed[name] = replace(row, p=p) if alike else replace(row, p=p, verdict=direction(row), reason=reason)
+    return [timed.get(row.name, row) for row in rows]
+
+
+def both_spreads(pair: Pair, rows: dict[str, Row]) -> Iterator[tuple[str, tuple[Spread, Spread]]]:
+    """The spreads of the figures that have one on both sides."""
+    for name, row in rows.items():
+        before, after = (spread(pair, row, number) for number in range(2))
+        if before is not None and after is not None and row.base > 0 and row.head > 0:
+            yield name, (before, after)
+
+
+def allowance(pair: Pair, row: Row) -> float:
+    """By how many times two timings may be apart: what two runs differ by, and what the machine itself has changed."""
+    return ALLOWANCES[row.metric.noise] * (1 if row.metric.noise in WITHOUT_DRIFT else pair.drift)
+
+
+def interval(pair: Pair, row: Row, side: int) -> tuple[float, float] | None:
+    """A figure's interval as the metrics have it, or as its rounds give it."""
+    if row.metric.interval:
+        low, high = interval_ends(pair, row.file, row.key, row.metric, side)
+        return (low, high) if is_number(low, high) and low < high else None
+    found = spread(pair, row, side)
+    return None if found is None else (found.low, found.high)
+
+
+def interval_ends(pair: Pair, file: str, key: str, known: Metric, side: int) -> tuple[Any, Any]:
+    stem = key.removesuffix(known.key.rpartition(".")[2]) + known.interval
+    values = pair.values[side].get(file, {})
+    return values.get(f"{stem}_low"), values.get(f"{stem}_high")
+
+
+def spread(pair: Pair, row: Row, side: int) -> Spread | None:
+    """How sure a timing is by its own run; None where the metrics do not tell."""
+    values = pair.values[side]
+    starts, rounds = (values.get("benchmark", {}).get(key, 0) for key in ("starts", "rounds"))
+    if row.metric.noise == "latency":
+        return rounds_spread(pair, row, side, starts)
+    if row.metric.noise != "speedup":
+        return None
+    file, key = row.file, row.key
+    if file == "summary":  # it repeats what the benchmark has of the chosen variant
+        file, key = "benchmark", f"{values['summary'].get('variant')}.{key}" if "summary" in values else ""
+    units = LOADS if file == "optimize" else starts if starts > 1 else rounds
+    return spread_of(*interval_ends(pair, file, key, known_metric(file, key), side), units)
+
+
+def rounds_spread(pair: Pair, row: Row, side: int, starts: int) -> Spread | None:
+    """The spread of a contender's median or mean, or of its throughput, which is the mean turned over."""
+    table = (pair.base, pair.head)[side].table("latency")
+    if table is None or not {"variant", "round", "latency_ms"} <= {*table.columns}:
+        return None
+    own = table[table["variant"] == contender(row.key, row.metric)]
+    found = latency_spread(own, "median" if row.key.endswith("median") else "mean", starts) if len(own) else None
+    if found is None or not row.key.endswith("throughput_per_s"):
+        return found
+    items = pair.values[side]["benchmark"].get("batch", 1) * 1e3
+    return replace(found, low=items / found.high, high=items / found.low)
+
+
+def judge_decisions(rows: list[Row]) -> list[Row]:
+    """Judge what was decided by timings: changed where something that it may rest on has, or does not compare."""
+    moved = any(
+        row.verdict != "no difference" and row.metric.noise != "decision" and row.metric.better != "neither"
+        for row in rows
+        if any(fnmatchcase(row.file, file) for file in RESTS_ON)
+    )
+    found: dict[str, Any] = {"verdict": "changed"} if moved else {"reason": "decided anew within the noise of timings"}
+    return [replace(row, **found) if row.metric.noise == "decision" and row.open else row for row in rows]
+
+
+def direction(row: Row) -> Verdict:
+    """The verdict of a figure that differs."""
+    if row.metric.better == "neither" or not is_number(row.base, row.head):
+        return "changed"
+    return "better" if (row.head > row.base) == (row.metric.better == "higher") else "worse"
+
+
+def is_number(*values: Any) -> bool:
+    """Whether all are numbers; True and False count as 1 and 0."""
+    return all(isinstance(value, int | float) for value in values)
+
+
+def same(base: Any, head: Any) -> bool:
+    """Whether two values are the same but for the last of the digits that are written."""
+    if is_number(base, head):
+        return abs(head - base) <= 10.0 ** (1 - SIGNIFICANT_DIGITS) * max(abs(base), abs(head))
+    return bool(base == head)

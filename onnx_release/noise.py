@@ -1,0 +1,104 @@
+"""How far a timed figure moves when nothing but the measuring is done again, and whether two of them are further apart.
+
+Two things are asked of a difference. It must be more than processes and rounds differ within the two runs, where the
+metrics hold more than one start or round: that is a test. And it must be more than two runs of the same are apart,
+which no run can know of itself: that is an allowance, measured by `python -m benchmarks.compare`.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtr, stdtrit
+
+from onnx_release.speedup import CONFIDENCE, speedup_interval
+
+# By how many times a figure of each kind may differ between two runs of the same, in either direction. Each is above
+# what benchmarks/compare.json saw beyond the intervals (tests/test_noise.py holds them against it).
+ALLOWANCES = {
+    "latency": 1.15,
+    "speedup": 1.15,
+    "fastest": 1.25,
+    "tail": 2.0,
+    "spread": 10.0,
+    "load": 1.75,
+    "first run": 2.5,
+    "memory": 1.1,
+    "preparation": 1.75,
+    "profile": 1.75,
+    "wall": 1.75,
+}
+# The profiler counts whole microseconds, in ms; a share of so few has no meaning either.
+PROFILE_STEP = 0.005
+# Kinds that a machine of another speed leaves as they are.
+WITHOUT_DRIFT = ("speedup", "memory")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure's interval, and what it was made of: the standard error of its logarithm and the degrees of freedom."""
+
+    low: float
+    high: float
+    error: float
+    freedom: int
+
+
+def spread_of(low: Any, high: Any, units: int) -> Spread | None:
+    """The spread behind a 95 % interval of `speedup_interval` over so many starts, or rounds of one start.
+
+    None where there is no interval, or one without a width: PyTorch by itself.
+    """
+    if low is None or high is None or not low or not math.isfinite(high) or low >= high or units < 2:
+        return None
+    margin = math.log(high / low) / 2
+    return Spread(low, high, margin / float(stdtrit(units - 1, (1 + CONFIDENCE) / 2)), units - 1)
+
+
+def latency_spread(latencies: pd.DataFrame, statistic: str, starts: int) -> Spread | None:
+    """The spread of one contender's latency: `statistic` ("median" or "mean") of each round, over starts and rounds.
+
+    `latencies` has the columns `round` and `latency_ms`. None if the rounds do not divide by the starts.
+    """
+    rounds = latencies.groupby("round", sort=True)["latency_ms"].agg(statistic).to_numpy()
+    if starts < 1 or len(rounds) < 2 or len(rounds) % starts:
+        return None
+    _, low, high = speedup_interval(rounds.tolist(), [1.0] * len(rounds), starts, seed=0)
+    return spread_of(low, high, starts if starts > 1 else len(rounds))
+
+
+def pooled(spreads: Iterable[Spread]) -> tuple[float, int]:
+    """The mean standard error of the same figure of several contenders and both runs, and its degrees of freedom.
+
+    Three starts say little of how far starts differ, and Student's t makes up for that with an interval in which
+    next to anything fits. Contenders together say more.
+    """
+    found = list(spreads)
+    freedom = sum(item.freedom for item in found)
+    squares = sum(item.freedom * item.error**2 for item in found)
+    return (math.sqrt(squares / freedom), freedom) if freedom else (0.0, 0)
+
+
+def difference_p(ratio: float, spreads: tuple[Spread, Spread], pool: tuple[float, int], allowed: float) -> float:
+    """The two-sided p-value of a ratio of two medians, were the true one within a factor of `allowed` from 1.
+
+    The larger of a side's own error and the pooled one counts, so that a contender that differs more from start to
+    start than the others is not taken for steadier than it is.
+    """
+    error = math.hypot(*(max(item.error, pool[0]) for item in spreads))
+    beyond = abs(math.log(ratio)) - math.log(allowed)
+    if beyond <= 0:
+        return 1.0
+    return 0.0 if error == 0 else 2 * float(stdtr(pool[1], -beyond / error))
+
+
+def within(base: float, head: float, noise: str, allowed: float) -> bool:
+    """Whether two figures without intervals are within a factor of `allowed` from each other."""
+    if noise == "profile" and abs(head - base) <= PROFILE_STEP:
+        return True
+    if base <= 0 or head <= 0:
+        return base == head
+    return bool(np.abs(np.log(head / base)) <= math.log(allowed))
