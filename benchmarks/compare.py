@@ -1,0 +1,141 @@
+"""Whether `python -m tools.compare` keeps its promise: no difference where there is none, and a slowdown where there is.
+
+    python -m benchmarks.compare [--replicates 20]
+
+runs the pipeline of digits_cnn in a clone and commits its metrics. Then it measures again and again with another
+`benchmark.replicate` and nothing else changed, compares each time with the first, and writes benchmarks/compare.json:
+how many figures of how many were called no difference, and which were not; by how many times at most a figure of each
+kind was apart, which is what the allowances in onnx_release/noise.py come from; and how often a variant whose
+timings were made so many times as long was found to be slower. Fewer starts and shorter turns than by default, and no
+tuning, so that 20 replicates take less than twelve minutes on 2 idle cores.
+"""
+
+import argparse
+import io
+import json
+import math
+import os
+import subprocess
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.pipeline import check
+from onnx_release.compare import Comparison, compare
+from onnx_release.files import read_json, write_json
+from onnx_release.hardware import machine_name
+from onnx_release.noise import ALLOWANCES
+from onnx_release.paths import HARDWARE, PLOTS
+from onnx_release.paths import METRICS as METRICS_FOLDER
+from onnx_release.revisions import Revision, load_pair
+from tests.clone import make_clone, run, set_param
+
+COMPARE_BENCHMARK = Path("benchmarks/compare.json")
+SETTINGS = {
+    "model": "digits_cnn",
+    "benchmark.starts": "2",
+    "benchmark.turn_seconds": "0.1",
+    "tune.seconds": "null",
+}
+# What is made slower, by how much, and the figures that should say so.
+SLOWED = "int8_static"
+SLOWDOWNS = (1.2, 1.5, 2.0)
+TOLD_BY = ("latency_ms.median", "throughput_per_s", "speedup_vs_eager")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--replicates", type=int, default=20, help="times to measure again (20)")
+    replicates = parser.parse_args().replicates
+    with tempfile.TemporaryDirectory() as folder:
+        clone = make_clone(Path(folder) / "clone", SETTINGS)
+        (clone / "dvc.lock").unlink()  # with it, the timings of another machine may skip the benchmark
+        check(run(clone, "tools.repro"))
+        commit(clone)
+        found = []
+        for number in range(1, replicates + 1):
+            set_param(clone, "benchmark.replicate", str(number))
+            check(run(clone, "tools.repro"))
+            found.append(in_folder(clone))
+            print(f"{number} of {replicates}: {dict(found[-1][0].counts())}", flush=True)
+        result = {
+            "machine": machine_name(read_json(clone / HARDWARE)),
+            "settings": SETTINGS,
+            **summary([comparison for comparison, _ in found]),
+            "slower": {
+                f"{factor:g} times": {figure: sum(slower[factor][figure] for _, slower in found) for figure in TOLD_BY}
+                for factor in SLOWDOWNS
+            },
+        }
+    write_json(COMPARE_BENCHMARK, result)
+    print(json.dumps(result, indent=2))
+
+
+def commit(clone: Path) -> None:
+    for arguments in ("add -A", "-c user.name=test -c user.email=test@example.invalid commit -q -m base"):
+        check(run_git(clone, arguments.split()))
+
+
+def run_git(clone: Path, arguments: list[str]) -> Any:
+    return subprocess.run(["git", *arguments], cwd=clone, capture_output=True, text=True, check=False)
+
+
+def in_folder(clone: Path) -> tuple[Comparison, dict[float, dict[str, bool]]]:
+    """The workspace compared with its last commit; and, for each slowdown, which figures are then called worse."""
+    before = Path.cwd()
+    os.chdir(clone)
+    try:
+        base, head = load_pair("HEAD", None)
+    finally:
+        os.chdir(before)
+    slower = {}
+    for factor in SLOWDOWNS:
+        comparison = compare(base, slowed(head, factor))
+        rows = {figure: comparison.row(f"benchmark.{SLOWED}.{figure}") for figure in TOLD_BY}
+        slower[factor] = {figure: row is not None and row.verdict == "worse" for figure, row in rows.items()}
+    return compare(base, head), slower
+
+
+def slowed(revision: Revision, factor: float) -> Revision:
+    """The revision as if every call of SLOWED had taken `factor` times as long."""
+    timings, table = (METRICS_FOLDER / "benchmark.json").as_posix(), (PLOTS / "latency.csv").as_posix()
+    benchmark = json.loads(revision.files[timings])
+    own = benchmark[SLOWED]
+    for key, value in own["latency_ms"].items():
+        own["latency_ms"][key] = None if value is None else value * factor
+    for key in own:
+        if key.startswith(("speedup", "throughput")) and own[key] is not None:
+            own[key] /= factor
+    latencies = pd.read_csv(io.BytesIO(revision.files[table]))
+    latencies.loc[latencies["variant"] == SLOWED, "latency_ms"] *= factor
+    changed = {timings: json.dumps(benchmark).encode(), table: latencies.to_csv(index=False).encode()}
+    return replace(revision, files={**revision.files, **changed})
+
+
+def summary(comparisons: list[Comparison]) -> dict[str, Any]:
+    rows = [row for comparison in comparisons for row in comparison.rows]
+    others = Counter(f"{row.name}: {row.verdict}" for row in rows if row.verdict != "no difference")
+    largest: dict[str, tuple[float, str]] = {}
+    for row in rows:
+        kind = row.metric.noise
+        if kind in ALLOWANCES and all(isinstance(value, int | float) and value > 0 for value in (row.base, row.head)):
+            factor = math.exp(abs(math.log(row.head / row.base)))
+            largest[kind] = max(largest.get(kind, (1.0, "")), (factor, row.name))
+    return {
+        "replicates": len(comparisons),
+        "without_difference": sum(
+            all(row.verdict == "no difference" for row in comparison.rows) for comparison in comparisons
+        ),
+        "figures": len(rows),
+        "figures_without_difference": sum(row.verdict == "no difference" for row in rows),
+        "others": dict(others),
+        "largest_factor": {kind: {"factor": factor, "figure": name} for kind, (factor, name) in largest.items()},
+    }
+
+
+if __name__ == "__main__":
+    main()
