@@ -1,4 +1,4 @@
-"""Whether `python -m tools.compare` keeps its promise: no difference where there is none, and a slowdown where there is.
+"""Whether `python -m tools.compare` keeps its promise: no difference where there is none, and slowdowns found.
 
     python -m benchmarks.compare [--replicates 20]
 

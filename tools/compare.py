@@ -1,0 +1,32 @@
+"""Compare the metrics of two revisions, each figure with unit, direction, interval and a verdict.
+
+BASE and HEAD are branches, tags, commits or names of experiments; HEAD left out is the workspace. What is compared with
+is the merge base of the two, as in a pull request, unless BASE is an experiment. A verdict is better, worse, no
+difference beyond the noise, not comparable, or changed where neither direction is better.
+"""
+
+import argparse
+import json
+
+from onnx_release.command import run_tool
+from onnx_release.compare import compare
+from onnx_release.comparison_pages import as_json, as_markdown, as_text
+from onnx_release.files import rounded
+from onnx_release.revisions import load_pair
+
+
+def main(arguments: argparse.Namespace) -> None:
+    comparison = compare(*load_pair(arguments.base, arguments.head))
+    if arguments.format == "json":
+        print(json.dumps(rounded(as_json(comparison)), indent=2, ensure_ascii=False))
+    else:
+        print({"table": as_text, "markdown": as_markdown}[arguments.format](comparison, arguments.all))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base", metavar="BASE", help="what to compare with")
+    parser.add_argument("head", metavar="HEAD", nargs="?", help="what is compared (the workspace)")
+    parser.add_argument("--format", choices=("table", "markdown", "json"), default="table")
+    parser.add_argument("--all", action="store_true", help="list every figure, not only those that differ")
+    run_tool(main, parser)
