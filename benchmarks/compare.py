@@ -2,12 +2,13 @@
 
     python -m benchmarks.compare [--replicates 20]
 
-runs the pipeline of digits_cnn in a clone and commits its metrics. Then it measures again and again with another
-`benchmark.replicate` and nothing else changed, compares each time with the first, and writes benchmarks/compare.json:
-how many figures of how many were called no difference, and which were not; by how many times at most a figure of each
-kind was apart, which is what the allowances in onnx_release/noise.py come from; and how often a variant whose
-timings were made so many times as long was found to be slower. Fewer starts and shorter turns than by default, and no
-tuning, so that 20 replicates take less than twelve minutes on 2 idle cores.
+runs the pipeline of digits_cnn in a clone and commits its metrics. Then it runs the stages that time something again
+and again, with another `benchmark.replicate` and nothing else changed, compares each time with the first, and writes
+benchmarks/compare.json: how many figures of how many were called no difference, and which were not; by how many times
+at most a figure of each kind was apart once the machine's own drift is taken off, which is where the allowances in
+onnx_release/noise.py come from; and how often a variant whose timings were made so many times as long was found to be
+slower. Fewer starts and shorter turns than by default, and no tuning, so that 20 replicates take less than twelve
+minutes on 2 idle cores.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from benchmarks.pipeline import check
 from onnx_release.compare import Comparison, compare
 from onnx_release.files import read_json, write_json
 from onnx_release.hardware import machine_name
-from onnx_release.noise import ALLOWANCES
+from onnx_release.noise import ALLOWANCES, beyond
 from onnx_release.paths import HARDWARE, PLOTS
 from onnx_release.paths import METRICS as METRICS_FOLDER
 from onnx_release.revisions import Revision, load_pair
@@ -41,6 +42,8 @@ SETTINGS = {
     "benchmark.turn_seconds": "0.1",
     "tune.seconds": "null",
 }
+# The stages that time something, and what follows from them.
+TIMED = ("benchmark", "choose", "tune", "optimize", "profile", "report")
 # What is made slower, by how much, and the figures that should say so.
 SLOWED = "int8_static"
 SLOWDOWNS = (1.2, 1.5, 2.0)
@@ -59,7 +62,7 @@ def main() -> None:
         found = []
         for number in range(1, replicates + 1):
             set_param(clone, "benchmark.replicate", str(number))
-            check(run(clone, "tools.repro"))
+            check(run(clone, "dvc", "repro", "--force", "--single-item", *TIMED))
             found.append(in_folder(clone))
             print(f"{number} of {replicates}: {dict(found[-1][0].counts())}", flush=True)
         result = {
@@ -122,9 +125,10 @@ def summary(comparisons: list[Comparison]) -> dict[str, Any]:
     largest: dict[str, tuple[float, str]] = {}
     for row in rows:
         kind = row.metric.noise
-        if kind in ALLOWANCES and all(isinstance(value, int | float) and value > 0 for value in (row.base, row.head)):
-            factor = math.exp(abs(math.log(row.head / row.base)))
-            largest[kind] = max(largest.get(kind, (1.0, "")), (factor, row.name))
+        if row.allowed and row.base > 0 and row.head > 0:
+            low, high = row.allowed
+            moved = (low * ALLOWANCES[kind], high / ALLOWANCES[kind])  # by the machine, as PyTorch eager tells
+            largest[kind] = max(largest.get(kind, (1.0, "")), (math.exp(beyond(row.head / row.base, moved)), row.name))
     return {
         "replicates": len(comparisons),
         "without_difference": sum(

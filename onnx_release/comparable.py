@@ -1,6 +1,5 @@
 """What stands in the way of comparing two revisions: other models, samples, machines, settings; and what they share."""
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from onnx_release.metrics import Metric, flatten
+from onnx_release.noise import Spread, latency_spread
 from onnx_release.revisions import Revision
 from onnx_release.variants import BASE, VARIANTS
 
@@ -90,14 +90,33 @@ class Pair:
 
     @cached_property
     def drift(self) -> float:
-        """By how many times PyTorch eager is faster or slower where it is the same program on both sides; 1 elsewhere.
+        """How many times as long PyTorch eager takes, where it is the same program on both sides; 1 elsewhere.
 
-        Nothing but the machine has moved it then, and the machine moves every other absolute time as well.
+        Nothing but the machine has moved it then, and the machine moves every other time as well.
         """
         before, after = self.both("benchmark", f"{BASE}.latency_ms.median")
         if not self.same_pytorch or not before or not after:
             return 1.0
-        return math.exp(abs(math.log(after / before)))
+        return float(after / before)
+
+    @cached_property
+    def latency_spreads(self) -> list[dict[tuple[str, str], Spread | None]]:
+        """For each side the spread of every contender's latency, by contender and statistic, "median" or "mean"."""
+        found: list[dict[tuple[str, str], Spread | None]] = []
+        for side, values in zip((self.base, self.head), self.values, strict=True):
+            table = side.table("latency")
+            if table is None or not {"variant", "round", "latency_ms"} <= {*table.columns}:
+                found.append({})
+                continue
+            starts = values.get("benchmark", {}).get("starts", 0)
+            found.append(
+                {
+                    (str(name), statistic): latency_spread(rows, statistic, starts)
+                    for name, rows in table.groupby("variant")
+                    for statistic in ("median", "mean")
+                }
+            )
+        return found
 
     @cached_property
     def same_pytorch(self) -> bool:
@@ -114,10 +133,10 @@ class Pair:
             notes.append(
                 "the machine has the same name, but artifacts/hardware.json differs: packages, memory, instruction sets"
             )
-        if not self.other_machine and self.drift >= noticed_drift:
+        if not self.other_machine and not 1 / noticed_drift < self.drift < noticed_drift:
             notes.append(
-                f"PyTorch eager, which is the same program on both sides, differs by a factor of {self.drift:.2f}: the "
-                "machine's speed has changed, and absolute times may differ by as much again before they count"
+                f"PyTorch eager takes {self.drift:.2f} times as long, and is the same program on both sides: the "
+                "speed of the machine has changed, and other times may change by as much before they count"
             )
         for side, values in zip(("base", "head"), self.values, strict=True):
             benchmark = values.get("benchmark", {})

@@ -19,10 +19,9 @@ from onnx_release.files import SIGNIFICANT_DIGITS
 from onnx_release.metrics import METRICS, Metric, metric
 from onnx_release.noise import (
     ALLOWANCES,
-    WITHOUT_DRIFT,
     Spread,
+    allowed_range,
     difference_p,
-    latency_spread,
     pooled,
     spread_of,
     within,
@@ -46,7 +45,8 @@ class Row:
     """One figure on both sides, None where a side lacks it or has null; intervals as (low, high).
 
     `reason` says why a figure is not comparable, or what its verdict rests on where that is not plain. `p` is adjusted
-    for all tests of its kind, None where nothing was tested. `allowed` is the factor that two timings may be apart.
+    for all tests of its kind, None where nothing was tested. `allowed` are the factors between which a timing may be of
+    the base's.
     """
 
     file: str
@@ -59,7 +59,7 @@ class Row:
     base_interval: tuple[float, float] | None = None
     head_interval: tuple[float, float] | None = None
     p: float | None = None
-    allowed: float | None = None
+    allowed: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:
@@ -99,7 +99,7 @@ def compare(base: Revision, head: Revision) -> Comparison:
 def figures(pair: Pair) -> list[tuple[str, str, Metric]]:
     """File, key and metric of every figure to compare, in the order of the table, variants in that of the pipeline."""
     keys = {(file, key) for side in pair.values for file, values in side.items() for key in values}
-    found = [(file, key, known_metric(file, key)) for file, key in keys if not untried(pair, file, key)]
+    found = [(file, key, known_metric(file, key)) for file, key in keys if not unmeasured(pair, file, key)]
     files = {item.file: number for number, item in reversed(list(enumerate(METRICS)))}
     rows = {item: number for number, item in enumerate(METRICS)}
 
@@ -122,11 +122,14 @@ def known_metric(file: str, key: str) -> Metric:
         return Metric(file, key, "", "neither", "not in the table of this version")
 
 
-def untried(pair: Pair, file: str, key: str) -> bool:
-    """Whether a figure is of a setting that one of the sides had no time to try."""
-    return file == "tune" and any(
-        key.startswith(f"trials.{name}.") for side in pair.both("tune", "untried") for name in (side or "").split(", ")
-    )
+def unmeasured(pair: Pair, file: str, key: str) -> bool:
+    """Whether one side had no time for a figure: a setting to try, or calls enough for a percentile."""
+    if known_metric(file, key).noise == "tail":
+        before, after = pair.both(file, key)
+        failed = pair.both(file, f"{contender(key, known_metric(file, key))}.failure")
+        return (before is None) != (after is None) and not any(failed)
+    names = [name for side in pair.both("tune", "untried") for name in (side or "").split(", ")]
+    return file == "tune" and any(key.startswith(f"trials.{name}.") for name in names)
 
 
 def first_look(pair: Pair, file: str, key: str, known: Metric) -> Row:
@@ -188,7 +191,7 @@ def sample_values(pair: Pair, row: Row, side: int) -> pd.DataFrame | None:
 def judge_timings(rows: list[Row], pair: Pair) -> list[Row]:
     """Judge timings: by a test where both sides have a spread, by the allowance alone elsewhere."""
     timed = {
-        row.name: replace(row, allowed=allowance(pair, row))
+        row.name: replace(row, allowed=allowed_range(row.metric.noise, row.metric.unit, pair.drift))
         for row in rows
         if row.metric.noise in ALLOWANCES and row.verdict == "no difference" and is_number(row.base, row.head)
     }
@@ -206,9 +209,12 @@ def judge_timings(rows: list[Row], pair: Pair) -> list[Row]:
     )
     for name, row in timed.items():
         p = adjusted.get(name)
-        alike = within(row.base, row.head, row.metric.noise, row.allowed or 1) if p is None else p >= LEVEL
-        reason = f"beyond the factor of {row.allowed:.3g} that two runs of the same may differ by" if p is None else ""
-        timed[name] = replace(row, p=p) if alike else replace(row, p=p, verdict=direction(row), reason=reason)
+        if p is not None:
+            timed[name] = replace(row, p=p, verdict=direction(row) if p < LEVEL else "no difference")
+        elif row.allowed and not within(row.base, row.head, row.metric.noise, row.allowed):
+            low, high = row.allowed
+            reason = f"measured once; the same may be {low:.2f} to {high:.2f} times as much when measured again"
+            timed[name] = replace(row, verdict=direction(row), reason=reason)
     return [timed.get(row.name, row) for row in rows]
 
 
@@ -218,11 +224,6 @@ def both_spreads(pair: Pair, rows: dict[str, Row]) -> Iterator[tuple[str, tuple[
         before, after = (spread(pair, row, number) for number in range(2))
         if before is not None and after is not None and row.base > 0 and row.head > 0:
             yield name, (before, after)
-
-
-def allowance(pair: Pair, row: Row) -> float:
-    """By how many times two timings may be apart: what two runs differ by, and what the machine itself has changed."""
-    return ALLOWANCES[row.metric.noise] * (1 if row.metric.noise in WITHOUT_DRIFT else pair.drift)
 
 
 def interval(pair: Pair, row: Row, side: int) -> tuple[float, float] | None:
@@ -245,7 +246,7 @@ def spread(pair: Pair, row: Row, side: int) -> Spread | None:
     values = pair.values[side]
     starts, rounds = (values.get("benchmark", {}).get(key, 0) for key in ("starts", "rounds"))
     if row.metric.noise == "latency":
-        return rounds_spread(pair, row, side, starts)
+        return rounds_spread(pair, row, side)
     if row.metric.noise != "speedup":
         return None
     file, key = row.file, row.key
@@ -255,13 +256,10 @@ def spread(pair: Pair, row: Row, side: int) -> Spread | None:
     return spread_of(*interval_ends(pair, file, key, known_metric(file, key), side), units)
 
 
-def rounds_spread(pair: Pair, row: Row, side: int, starts: int) -> Spread | None:
+def rounds_spread(pair: Pair, row: Row, side: int) -> Spread | None:
     """The spread of a contender's median or mean, or of its throughput, which is the mean turned over."""
-    table = (pair.base, pair.head)[side].table("latency")
-    if table is None or not {"variant", "round", "latency_ms"} <= {*table.columns}:
-        return None
-    own = table[table["variant"] == contender(row.key, row.metric)]
-    found = latency_spread(own, "median" if row.key.endswith("median") else "mean", starts) if len(own) else None
+    statistic = "median" if row.key.endswith("median") else "mean"
+    found = pair.latency_spreads[side].get((contender(row.key, row.metric), statistic))
     if found is None or not row.key.endswith("throughput_per_s"):
         return found
     items = pair.values[side]["benchmark"].get("batch", 1) * 1e3

@@ -37,7 +37,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
                 "verdict": row.verdict,
                 "reason": row.reason,
                 "p": row.p,
-                "allowed_factor": row.allowed,
+                "allowed_factors": row.allowed,
             }
             for row in comparison.rows
         ],

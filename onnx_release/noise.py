@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
@@ -33,8 +32,6 @@ ALLOWANCES = {
 }
 # The profiler counts whole microseconds, in ms; a share of so few has no meaning either.
 PROFILE_STEP = 0.005
-# Kinds that a machine of another speed leaves as they are.
-WITHOUT_DRIFT = ("speedup", "memory")
 
 
 @dataclass(frozen=True)
@@ -82,23 +79,41 @@ def pooled(spreads: Iterable[Spread]) -> tuple[float, int]:
     return (math.sqrt(squares / freedom), freedom) if freedom else (0.0, 0)
 
 
-def difference_p(ratio: float, spreads: tuple[Spread, Spread], pool: tuple[float, int], allowed: float) -> float:
-    """The two-sided p-value of a ratio of two medians, were the true one within a factor of `allowed` from 1.
+def allowed_range(noise: str, unit: str, drift: float) -> tuple[float, float]:
+    """The factors between which one timing may be of another: what two runs of the same differ by, and the machine.
+
+    A machine that takes `drift` times as long has moved times by something between 1 and that, rates by as much the
+    other way, and ratios and memory not at all.
+    """
+    moved = {"ms": drift, "s": drift, "1/s": 1 / drift}.get(unit, 1.0)
+    return min(1.0, moved) / ALLOWANCES[noise], max(1.0, moved) * ALLOWANCES[noise]
+
+
+def beyond(ratio: float, allowed: tuple[float, float]) -> float:
+    """How far a ratio is outside of the range, in its logarithm; 0 within it."""
+    low, high = allowed
+    return max(math.log(low / ratio), math.log(ratio / high), 0.0)
+
+
+def difference_p(
+    ratio: float, spreads: tuple[Spread, Spread], pool: tuple[float, int], allowed: tuple[float, float]
+) -> float:
+    """The two-sided p-value of a ratio of two medians, were the true one within the range that is allowed.
 
     The larger of a side's own error and the pooled one counts, so that a contender that differs more from start to
     start than the others is not taken for steadier than it is.
     """
     error = math.hypot(*(max(item.error, pool[0]) for item in spreads))
-    beyond = abs(math.log(ratio)) - math.log(allowed)
-    if beyond <= 0:
-        return 1.0
-    return 0.0 if error == 0 else 2 * float(stdtr(pool[1], -beyond / error))
+    distance = beyond(ratio, allowed)
+    if distance == 0 or error == 0:
+        return 1.0 if distance == 0 else 0.0
+    return 2 * float(stdtr(pool[1], -distance / error))
 
 
-def within(base: float, head: float, noise: str, allowed: float) -> bool:
-    """Whether two figures without intervals are within a factor of `allowed` from each other."""
+def within(base: float, head: float, noise: str, allowed: tuple[float, float]) -> bool:
+    """Whether a figure without an interval is within what is allowed from the other side's."""
     if noise == "profile" and abs(head - base) <= PROFILE_STEP:
         return True
     if base <= 0 or head <= 0:
         return base == head
-    return bool(np.abs(np.log(head / base)) <= math.log(allowed))
+    return beyond(head / base, allowed) == 0

@@ -1,0 +1,124 @@
+"""Metrics of a small release, as the pipeline writes them, for tests of what compares them."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from onnx_release.benchmark import Measurement, Run, benchmark_metrics, latency_rows
+from onnx_release.files import rounded
+from onnx_release.params import Benchmark, Validate
+from onnx_release.revisions import Revision
+from onnx_release.turns import Loaded
+from onnx_release.validate import answer_metrics
+
+CONTENDERS = {"torch_eager": 10.0, "torch_compile": 6.0, "fp32": 2.0, "int8_static": 1.0}
+STARTS, ROUNDS, CALLS = 3, 5, 20
+BENCHMARK = Benchmark(
+    batches=[1], threads=[2], starts=STARTS, rounds=ROUNDS, turn_seconds=0.1, settle_seconds=0, timeout_seconds=60,
+    seed=0, replicate=0,
+)  # fmt: skip
+VALIDATE = Validate(resamples=200, confidence=0.95, seed=0)
+SAMPLES, GROUPS = 200, 40
+LOCK = """stages:
+  benchmark:
+    deps:
+    - {path: models/digits_cnn, md5: a}
+    - {path: data/raw/digits_cnn, md5: b}
+    - {path: data/prepared/evaluation.npz, md5: c}
+    - {path: requirements.txt, md5: d}
+    - {path: artifacts/hardware.json, md5: e}
+"""
+
+
+def release(seed: int = 0, wrong: Mapping[str, int] | None = None, **options: Any) -> dict[str, bytes]:
+    """All files of a release; `wrong` says how many samples a variant gets wrong, `options` are for `timings`."""
+    return {
+        "params.yaml": b"model: digits_cnn\n",
+        "dvc.lock": LOCK.encode(),
+        "metrics/export.json": as_json({"opset": 18, "exporter": "dynamo", "nodes": 40, "size_mb": 0.25}),
+        "metrics/quantize_static.json": as_json({"size_mb": 0.08, "budget_met": True, "budget_failure": ""}),
+        "metrics/summary.json": as_json({"variant": "int8_static", "size_mb": 0.08}),
+        **timings(seed, **options),
+        **answers("fp32", (wrong or {}).get("fp32", 0)),
+        **answers("int8_static", (wrong or {}).get("int8_static", 0)),
+    }
+
+
+def revision(files: Mapping[str, bytes], name: str = "a revision") -> Revision:
+    return Revision(name, files)
+
+
+def changed(files: Mapping[str, bytes], path: str, **values: Any) -> dict[str, bytes]:
+    """The files with some values of one JSON file replaced; `...` for a value takes it away."""
+    content = json.loads(files[path]) | values
+    return {**files, path: as_json({key: value for key, value in content.items() if value is not ...})}
+
+
+def timings(seed: int, noise: float = 0.03, speed: float = 1.0, **milliseconds: float) -> dict[str, bytes]:
+    """metrics/benchmark.json and metrics/plots/latency.csv of a run of the harness.
+
+    The machine is `speed` times as fast. The run, each contender in it, each start and each round have a speed of their
+    own, with `noise` as the standard deviation of its logarithm. `milliseconds` replace those of CONTENDERS.
+    """
+    random = np.random.default_rng(seed)
+    machine = random.normal(-np.log(speed), noise)
+    run = Run({}, wall_seconds=30.0)
+    for name, latency in (CONTENDERS | milliseconds).items():
+        own = random.normal(machine, noise / 3)
+        starts = np.repeat(random.normal(own, noise, STARTS), ROUNDS)
+        calls = random.normal(random.normal(starts, noise)[:, np.newaxis], noise, (STARTS * ROUNDS, CALLS))
+        rounds = (latency / 1e3 * np.exp(calls)).tolist()
+        loads = 0.05 * np.exp(random.normal(machine, noise, STARTS))
+        loaded = [Loaded(float(seconds), 0.1, "CPUExecutionProvider") for seconds in loads]
+        run.measurements[name] = Measurement(loaded, rounds, peak_memory=200_000_000)
+    where = {"machine": "a machine", "provider": "CPUExecutionProvider", "copies": "none"}
+    return {
+        "metrics/benchmark.json": as_json(where | benchmark_metrics({(1, 2): run}, BENCHMARK)),
+        "metrics/plots/latency.csv": pd.DataFrame(latency_rows(run)).to_csv(index=False).encode(),
+    }
+
+
+def answers(variant: str, wrong: int) -> dict[str, bytes]:
+    """A variant's validation: PyTorch is right on all samples, the variant wrong on the first `wrong` of them."""
+    rows: list[dict[str, Any]] = [
+        {
+            "sample": number,
+            "group": f"photograph_{number % GROUPS}",
+            "agrees": int(number >= wrong),
+            "torch_right": 1,
+            "variant_right": int(number >= wrong),
+        }
+        for number in range(SAMPLES)
+    ]
+    metrics = {"passed": True, "failure": "", "sqnr_db": 30.0, **answer_metrics(rows, VALIDATE)}
+    return {
+        f"metrics/validate/{variant}.json": as_json(metrics),
+        f"metrics/plots/validate/{variant}.csv": pd.DataFrame(rows).to_csv(index=False).encode(),
+    }
+
+
+def as_json(content: Any) -> bytes:
+    return json.dumps(rounded(content)).encode()
+
+
+def write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=test", "-c", "user.email=test@example.invalid", "-c", "init.defaultBranch=main"]
+    return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def commit(folder: Path) -> str:
+    """Commit all that is in the folder; the commit."""
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "--allow-empty", "-m", "test")
+    return git(folder, "rev-parse", "HEAD")

@@ -1,0 +1,91 @@
+"""What is shown of a comparison, and how numbers and changes are written."""
+
+import pytest
+
+from onnx_release.compare import Row, compare
+from onnx_release.comparison_pages import LISTED, as_markdown, as_text, change, value
+from onnx_release.metrics import Metric, metric
+from tests.revisions import changed, release, revision
+
+FILES = release()
+
+
+def compared(head, base=FILES):
+    return compare(revision(base, "main (1234567)"), revision(head, "workspace, not committed"))
+
+
+def test_what_differs_is_listed_the_worst_first_and_the_rest_is_counted():
+    head = changed(
+        changed(FILES, "metrics/export.json", size_mb=0.2, opset=20), "metrics/quantize_static.json", size_mb=1
+    )
+    comparison = compared(head)
+    same = comparison.counts()["no difference"]
+    text = as_text(comparison, everything=False)
+    verdicts = [line.split()[0] for line in text.partition("verdict")[2].splitlines()[1:4]]
+    assert verdicts == ["worse", "better", "changed"]
+    assert text.splitlines()[2] == f"1 worse, 1 better, 1 changed, {same} no difference"
+    assert text.endswith(f"{same} without difference (--all lists them)")
+    assert "export.nodes" not in text
+    assert "export.nodes" in as_text(comparison, everything=True)
+
+
+def test_what_does_not_compare_is_counted_by_its_reason():
+    head = changed(FILES, "metrics/benchmark.json", machine="another")
+    text = as_markdown(compared(head), everything=False)
+    count = compared(head).counts()["not comparable"]
+    assert count > 40
+    assert f"- {count} not comparable, another machine: a machine; now another" in text
+    assert "latency_ms" not in text
+
+
+def test_a_comment_has_the_summary_first_then_the_release_then_what_differs():
+    head = changed(changed(FILES, "metrics/export.json", nodes=41), "metrics/summary.json", variant="fp32")
+    lines = as_markdown(compared(head), everything=False).splitlines()
+    assert lines[0] == "### Compared with main (1234567)"
+    assert lines[2].startswith("Head is workspace, not committed. **1 worse, ")
+    assert lines.index("| variant | int8_static | fp32 |") < lines.index(
+        "| **worse** | `export.nodes` | 40 | 41 | +1 |"
+    )
+    # The choice differs, and nothing that it rests on does: that is shown, but is no difference.
+    assert "| no difference | `summary.variant` | int8_static | fp32 | |" in lines
+
+
+def test_a_comment_stays_short():
+    base = changed(FILES, "metrics/export.json", **{f"part_{number}": 1 for number in range(LISTED + 9)})
+    head = changed(FILES, "metrics/export.json", **{f"part_{number}": 2 for number in range(LISTED + 9)})
+    text = as_markdown(compared(head, base), everything=False)
+    assert text.count("| changed |") == LISTED
+    assert "And 9 more: `python -m tools.compare` prints all of them." in text
+
+
+def row(base, head, **fields):
+    return Row("file", "key", Metric("file", "key", fields.pop("unit", ""), "lower", "", **fields), base, head)
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "fields", "shown"),
+    [
+        (2.0, 2.5, {"unit": "ms", "noise": "latency"}, "+25.0 %"),
+        (30.0, 28.5, {"unit": "dB"}, "-1.5 dB"),
+        (0.9, 0.85, {}, "-0.05"),
+        (40, 43, {}, "+3"),
+        (2.0, 1.0, {}, "-50.0 %"),
+        (0.8, 0.4, {"noise": "speedup"}, "-50.0 %"),
+        (0, 2.0, {}, "+2"),
+        (3, 3, {}, ""),
+        (True, False, {}, ""),
+        (None, 3, {}, ""),
+        ("a", "b", {}, ""),
+    ],
+)
+def test_a_change_is_a_share_of_the_base_but_for_shares_decibels_and_counts(base, head, fields, shown):
+    assert change(row(base, head, **fields)) == shown
+
+
+def test_a_value_has_its_unit_its_interval_and_the_digits_that_tell_it_from_the_other():
+    one = Row("validate/fp32", "sqnr_db", metric("validate/fp32", "sqnr_db"), 22.6512, 22.6541)
+    assert (value(one.base, None, one), value(one.head, None, one)) == ("22.651 dB", "22.654 dB")
+    assert value(22.6544, (20.0, 25.25), row(22.6544, 22.6544)) == "22.7 [20, 25.2]"
+    assert value(None, None, one) == "–"
+    assert (value(True, None, one), value(False, None, one)) == ("yes", "no")
+    assert value("a" * 60, None, one) == "a" * 47 + "…"

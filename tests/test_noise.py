@@ -1,0 +1,124 @@
+"""Spreads, what two timings may be apart, and the test of what is beyond it."""
+
+import math
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.compare import COMPARE_BENCHMARK
+from onnx_release.files import read_json
+from onnx_release.metrics import Noise
+from onnx_release.noise import (
+    ALLOWANCES,
+    Spread,
+    allowed_range,
+    difference_p,
+    latency_spread,
+    pooled,
+    spread_of,
+    within,
+)
+from tests.imports import ROOT
+
+
+def test_every_kind_of_timing_has_an_allowance():
+    assert {*ALLOWANCES} == {*get_args(Noise)} - {"", "decision", "by-product"}
+    assert all(factor > 1 for factor in ALLOWANCES.values())
+
+
+def test_the_allowances_cover_what_was_measured():
+    """But for figures with an interval, which may be further apart by as much as that says, and microseconds."""
+    measured = read_json(ROOT / COMPARE_BENCHMARK)["largest_factor"]
+    assert {kind for kind in ALLOWANCES if kind in measured} == {*measured}
+    for kind, found in measured.items():
+        if kind not in ("latency", "speedup", "profile"):
+            assert found["factor"] <= ALLOWANCES[kind], found
+
+
+def test_the_error_behind_an_interval_is_that_of_student_by_hand():
+    # Student's t of 2 degrees of freedom is 4.3027 at 97.5 %.
+    found = spread_of(math.exp(-0.43027), math.exp(0.43027), 3)
+    assert found is not None
+    assert found.error == pytest.approx(0.1, rel=1e-4)
+    assert found.freedom == 2
+
+
+@pytest.mark.parametrize(("low", "high", "units"), [(None, 1.0, 3), (1.0, 1.0, 3), (0.0, math.inf, 3), (0.5, 2.0, 1)])
+def test_what_is_no_interval_has_no_spread(low, high, units):
+    assert spread_of(low, high, units) is None
+
+
+def test_the_spread_of_latencies_grows_with_how_starts_differ():
+    def spread(between):
+        random = np.random.default_rng(0)
+        rounds = np.repeat(random.normal(0, between, 3), 5) + random.normal(0, 0.01, 15)
+        table = pd.DataFrame({"round": range(15), "latency_ms": np.exp(rounds)})
+        found = latency_spread(table, "median", 3)
+        assert found is not None and found.low < 1.5 and found.high > 0.7
+        return found.error
+
+    assert spread(0.1) > 3 * spread(0.001)
+
+
+def test_rounds_that_do_not_divide_by_the_starts_have_no_spread():
+    table = pd.DataFrame({"round": [0, 1, 2, 3], "latency_ms": [1.0, 1.1, 1.0, 1.2]})
+    assert latency_spread(table, "median", 3) is None
+    assert latency_spread(table, "median", 0) is None
+    assert latency_spread(table, "median", 2) is not None
+
+
+def test_the_pooled_error_by_hand():
+    assert pooled([Spread(0, 0, 3.0, 2), Spread(0, 0, 4.0, 2)]) == pytest.approx((math.sqrt(12.5), 4))
+    assert pooled([]) == (0.0, 0)
+
+
+STEADY = (Spread(0, 0, 0.01, 2), Spread(0, 0, 0.01, 2))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "spreads", "p"),
+    [
+        (1.0, STEADY, 1.0),
+        (1.15, STEADY, 1.0),
+        (1 / 1.15, STEADY, 1.0),
+        # The distance beyond the allowance is as long as the error: t = 1, of 4 degrees of freedom.
+        (1.15 * math.exp(0.02 * math.sqrt(2)), STEADY, 0.3739),
+    ],
+)
+def test_what_is_within_the_allowance_is_not_tested_and_beyond_it_student_decides(ratio, spreads, p):
+    assert difference_p(ratio, spreads, (0.02, 4), allowed_range("latency", "ms", 1.0)) == pytest.approx(p, abs=1e-4)
+
+
+def test_a_contender_that_differs_more_than_others_counts_with_its_own_error():
+    wild = (Spread(0, 0, 0.3, 2), Spread(0, 0, 0.3, 2))
+    allowed = allowed_range("latency", "ms", 1.0)
+    assert difference_p(2.0, STEADY, (0.02, 28), allowed) < 1e-9
+    assert difference_p(2.0, wild, (0.02, 28), allowed) > 0.1
+
+
+def test_two_equal_contenders_differ_as_seldom_as_promised_without_any_allowance():
+    random = np.random.default_rng(3)
+    hits = 0
+    for _ in range(400):
+        errors = np.sqrt(random.chisquare(2, (6, 2)) / 2) * 0.05
+        spreads = [(Spread(0, 0, one, 2), Spread(0, 0, other, 2)) for one, other in errors.tolist()]
+        pool = pooled(spread for pair in spreads for spread in pair)
+        ratio = math.exp(random.normal(0, 0.05 * math.sqrt(2)))
+        hits += difference_p(ratio, spreads[0], pool, (1.0, 1.0)) < 0.05
+    assert hits <= 28  # 20 expected at most, with a standard deviation of 4.4
+
+
+def test_a_slower_machine_allows_for_longer_times_and_lower_rates_and_no_other_ratios():
+    low, high = ALLOWANCES["latency"], 2 * ALLOWANCES["latency"]
+    assert allowed_range("latency", "ms", 2.0) == pytest.approx((1 / low, high))
+    assert allowed_range("latency", "1/s", 2.0) == pytest.approx((1 / high, low))
+    assert allowed_range("speedup", "", 2.0) == (1 / ALLOWANCES["speedup"], ALLOWANCES["speedup"])
+
+
+def test_a_figure_measured_once_is_within_the_allowance_or_not():
+    assert within(10.0, 10.0 * ALLOWANCES["load"], "load", allowed_range("load", "ms", 1.0))
+    assert not within(10.0, 10.1 * ALLOWANCES["load"], "load", allowed_range("load", "ms", 1.0))
+    assert within(0.0, 0.0, "load", (0.5, 2.0)) and not within(0.0, 1.0, "load", (0.5, 2.0))
+    assert within(0.001, 0.005, "profile", (0.9, 1.1))  # four of the microseconds that the profiler counts
