@@ -13,6 +13,7 @@ ReleaseError
 ├── ProviderError      an execution provider that was asked for and does not run the model
 ├── BenchmarkError     nothing that could be measured, or no baseline to compare with
 ├── RevisionError      a revision of git that is not here or has no metrics
+├── SweepError         a grid, or a repository in which it cannot run
 └── StorageError       a result that could not be written
 
 Each message says what is wrong, where, and what to do. `onnx_release.command` prints it without a traceback.
@@ -68,6 +69,10 @@ class BenchmarkError(ReleaseError):
 
 
 class RevisionError(ReleaseError):
+    pass
+
+
+class SweepError(ReleaseError):
     pass
 
 

@@ -1,0 +1,184 @@
+"""The experiments of a sweep, in an order in which none repeats the work of another.
+
+DVC's run cache shares a stage's work among experiments that run one after the other; two at once would both do it. So
+what several experiments share is done by one preparing experiment, which the others come after. Two stages are prepared
+together if the same experiments share them. What dvc.yaml's graph says is asked of DVC itself.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import networkx as nx
+from ruamel.yaml import YAML
+
+from onnx_release.errors import SweepError
+from onnx_release.paths import HARDWARE, PARAMS
+from onnx_release.sweep_grid import Grid, combinations, put, split_key, swept_keys
+
+PIPELINE = Path("dvc.yaml")
+# What stands between ${ and } in dvc.yaml; the items of foreach and matrix are no parameters, and harmless here.
+INTERPOLATED = re.compile(r"\$\{\s*([\w.]+)\s*\}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One `dvc exp run`.
+
+    `params` by dotted key, with FILE: before it where that is not params.yaml. `targets` are stages; none are the whole
+    pipeline. `after` are the names of the experiments whose work it takes out of the run cache. A `timed` experiment
+    must run alone on its machine.
+    """
+
+    name: str
+    params: dict[str, Any]
+    targets: tuple[str, ...]
+    after: tuple[str, ...]
+    timed: bool
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """What the plan must know of a stage.
+
+    `keys` are the swept parameters that reach it, itself or through `before`, the stages that it depends on at any
+    distance. `timed` is all that depends on artifacts/hardware.json, which says what timings depend on, at any distance.
+    `cached` is false for a stage that always runs.
+    """
+
+    keys: frozenset[str]
+    before: frozenset[str]
+    timed: bool
+    cached: bool
+
+
+def make_plan(grid: Grid, base: str, sweep: str) -> list[Experiment]:
+    """All experiments, those that prepare first, those of the grid last and in its order.
+
+    `base` is the full hash of the commit that they start from, `sweep` the name of the grid file without .yaml. To be
+    called in the repository's root. Raises SweepError for a key that no stage reads.
+    """
+    rows = combinations(grid)
+    keys = swept_keys(grid)
+    stages = stages_of_rows(rows, keys)
+    for key in keys:
+        if not any(key in stage.keys for row in stages for stage in row.values()):
+            raise SweepError(f"no stage reads {key}: take it out of the grid")
+    plan: list[Experiment] = []
+    prepared: dict[tuple[int, str], str] = {}  # the experiment that does a stage, by row and stage
+
+    def add(kind: str, row: int, wanted: Iterable[str], targets: tuple[str, ...], timed: bool = False) -> str:
+        needed = {name for stage in wanted for name in (stage, *stages[row][stage].before)}
+        after = tuple(dict.fromkeys(name for (at, stage), name in prepared.items() if at == row and stage in needed))
+        digest = hashlib.sha256(json.dumps([base, rows[row], targets], sort_keys=True).encode()).hexdigest()
+        plan.append(Experiment("-".join(filter(None, (sweep, kind, digest[:8]))), rows[row], targets, after, timed))
+        return plan[-1].name
+
+    # More rows first: what a stage depends on is shared by the same rows, or by more.
+    groups = shared_work(rows, stages, at_least=1 if grid.timing else 2)
+    for sharing in sorted(groups, key=lambda rows: (-len(rows), min(rows))):
+        row = min(sharing)
+        name = add("prepare", row, groups[sharing], last_of(groups[sharing], stages[row]))
+        prepared |= {(row, stage): name for row in sharing for stage in groups[sharing]}
+    for row, pipeline in enumerate(stages):
+        wanted = [name for name, stage in pipeline.items() if grid.timing or not stage.timed]
+        add("", row, wanted, () if grid.timing else last_of(wanted, pipeline), timed=grid.timing)
+    return plan
+
+
+def shared_work(
+    rows: list[dict[str, Any]], stages: list[dict[str, PlannedStage]], at_least: int
+) -> dict[frozenset[int], set[str]]:
+    """The stages to prepare, by the rows that share them; at least so many rows do.
+
+    Rows share a stage where the parameters that reach it have the same values. Timed stages are left to the
+    experiments of the grid, and so is what the run cache cannot bring back.
+    """
+    units: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for row, (params, pipeline) in enumerate(zip(rows, stages, strict=True)):
+        for name, stage in pipeline.items():
+            if stage.cached and not stage.timed:
+                units[name, json.dumps({key: params[key] for key in sorted(stage.keys)})].add(row)
+    groups: dict[frozenset[int], set[str]] = defaultdict(set)
+    for (name, _), sharing in units.items():
+        if len(sharing) >= at_least:
+            groups[frozenset(sharing)].add(name)
+    return groups
+
+
+def last_of(names: Iterable[str], pipeline: Mapping[str, PlannedStage]) -> tuple[str, ...]:
+    """Those that none of the others depends on, which brings the others with them."""
+    names = list(names)
+    before = {earlier for name in names for earlier in pipeline[name].before}
+    return tuple(sorted(name for name in names if name not in before))
+
+
+def stages_of_rows(rows: list[dict[str, Any]], keys: list[str]) -> list[dict[str, PlannedStage]]:
+    """The pipeline of every row, by the name of the stage. It differs where dvc.yaml has ${NAME} of a swept NAME."""
+    written = {name.split(".")[0] for name in INTERPOLATED.findall(PIPELINE.read_text(encoding="utf-8"))}
+    pipelines: dict[str, dict[str, PlannedStage]] = {}
+    result = []
+    for params in rows:
+        in_pipeline = {key: value for key, value in params.items() if key.split(".")[0] in written}
+        spelled = json.dumps(in_pipeline, sort_keys=True)
+        if spelled not in pipelines:
+            pipelines[spelled] = read_pipeline(in_pipeline, keys)
+        result.append(pipelines[spelled])
+    return result
+
+
+def read_pipeline(params: Mapping[str, Any], keys: list[str]) -> dict[str, PlannedStage]:
+    """What DVC makes of dvc.yaml with these parameters."""
+    from dvc.repo import Repo
+
+    yaml = YAML(typ="safe", pure=True)
+    content = yaml.load(PARAMS.read_text(encoding="utf-8"))
+    for key, value in params.items():
+        put(content, split_key(key)[1], value)
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(PIPELINE, folder)
+        with (Path(folder) / PARAMS).open("w", encoding="utf-8") as file:
+            yaml.dump(content, file)
+        with Repo(folder, uninitialized=True) as repo:
+            graph = repo.index.graph
+    before = {stage: nx.descendants(graph, stage) for stage in graph}  # an edge points at what the stage depends on
+    reads_hardware = {stage for stage in graph if any(dep.def_path == HARDWARE.as_posix() for dep in stage.deps)}
+    reached = {stage: {key for key in keys if key in params or reads(stage, key)} for stage in graph}
+    return {
+        stage.name: PlannedStage(
+            keys=frozenset(key for part in (stage, *before[stage]) for key in reached[part]),
+            before=frozenset(earlier.name for earlier in before[stage]),
+            timed=not reads_hardware.isdisjoint((stage, *before[stage])),
+            cached=not stage.always_changed,
+        )
+        for stage in graph
+    }
+
+
+def reads(stage: Any, key: str) -> bool:
+    """Whether the stage depends on this parameter: on it, on its section, on something in it, or on its whole file."""
+    file, names = split_key(key)
+    for dep in stage.deps:
+        path = PurePosixPath(dep.def_path)
+        sections = [name.split(".") for name in getattr(dep, "params", ())]
+        if (path == file or path in file.parents) and not sections:
+            return True
+        if path == file and any(names[: len(part)] == part[: len(names)] for part in sections):
+            return True
+    return False
+
+
+def override(params: Mapping[str, Any]) -> list[str]:
+    """What `dvc exp run` takes to set these parameters, an `-S` before each; ++ also sets a key that is not there yet."""
+    arguments = []
+    for key, value in params.items():
+        file, colon, name = key.rpartition(":")
+        arguments += ["-S", f"{file}{colon}++{name}={json.dumps(value, ensure_ascii=False)}"]
+    return arguments
