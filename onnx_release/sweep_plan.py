@@ -13,7 +13,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import networkx as nx
@@ -49,7 +49,7 @@ class PlannedStage:
     """What the plan must know of a stage.
 
     `keys` are the swept parameters that reach it, itself or through `before`, the stages that it depends on at any
-    distance. `timed` is all that depends on artifacts/hardware.json, which says what timings depend on, at any distance.
+    distance. `timed` is what depends on artifacts/hardware.json, on which timings depend, at any distance.
     `cached` is false for a stage that always runs.
     """
 
@@ -166,7 +166,7 @@ def reads(stage: Any, key: str) -> bool:
     """Whether the stage depends on this parameter: on it, on its section, on something in it, or on its whole file."""
     file, names = split_key(key)
     for dep in stage.deps:
-        path = PurePosixPath(dep.def_path)
+        path = Path(dep.def_path)
         sections = [name.split(".") for name in getattr(dep, "params", ())]
         if (path == file or path in file.parents) and not sections:
             return True
@@ -176,7 +176,7 @@ def reads(stage: Any, key: str) -> bool:
 
 
 def override(params: Mapping[str, Any]) -> list[str]:
-    """What `dvc exp run` takes to set these parameters, an `-S` before each; ++ also sets a key that is not there yet."""
+    """What `dvc exp run` takes to set these parameters, an `-S` before each; ++ sets keys that are not there, too."""
     arguments = []
     for key, value in params.items():
         file, colon, name = key.rpartition(":")
