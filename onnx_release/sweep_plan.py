@@ -33,8 +33,8 @@ class Experiment:
     """One `dvc exp run`.
 
     `params` by dotted key, with FILE: before it where that is not params.yaml. `targets` are stages; none are the whole
-    pipeline. `after` are the names of the experiments whose work it takes out of the run cache. A `timed` experiment
-    must run alone on its machine.
+    pipeline. `after` are the names of the experiments that must have ended before, whose work it finds done. A `timed`
+    experiment must run alone on its machine. One that only `prepares` is not of the grid and may be removed in the end.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Experiment:
     targets: tuple[str, ...]
     after: tuple[str, ...]
     timed: bool
+    prepares: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def make_plan(grid: Grid, base: str, sweep: str) -> list[Experiment]:
         needed = {name for stage in wanted for name in (stage, *stages[row][stage].before)}
         after = tuple(dict.fromkeys(name for (at, stage), name in prepared.items() if at == row and stage in needed))
         digest = hashlib.sha256(json.dumps([base, rows[row], targets], sort_keys=True).encode()).hexdigest()
-        plan.append(Experiment("-".join(filter(None, (sweep, kind, digest[:8]))), rows[row], targets, after, timed))
+        plan.append(
+            Experiment("-".join(filter(None, (sweep, kind, digest[:8]))), rows[row], targets, after, timed, bool(kind))
+        )
         return plan[-1].name
 
     # More rows first: what a stage depends on is shared by the same rows, or by more.

@@ -1,0 +1,249 @@
+"""Run the experiments of a plan through DVC's queue, on one machine.
+
+A worker of DVC's queue that is killed leaves a task that counts as running for ever, and workers hang
+(treeverse/dvc#10398, #10428). So the queue is never trusted with what is done: that are the experiments in refs/exps,
+and the stages in the run cache. Every sweep starts with an empty queue, and so does one whose workers are gone.
+"""
+
+import contextlib
+import io
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnx_release.errors import SweepError
+from onnx_release.files import remove, replacing
+from onnx_release.sweep_plan import Experiment, override
+from onnx_release.sweep_repository import (
+    CLONE,
+    FOLDER,
+    LOCK,
+    bring,
+    experiments,
+    git,
+    namespace,
+    open_clone,
+    processes,
+    stop_processes,
+)
+
+LOGS = FOLDER / "logs"
+POLL_SECONDS = 1.0
+# Workers that take nothing from a queue that is not empty for so long are hung; they start in a few.
+HUNG_SECONDS = 60.0
+# An experiment whose process is killed is tried again, so often in all.
+ATTEMPTS = 2
+
+
+@dataclass
+class Progress:
+    """What has come of the experiments, by name: what they ran, or why they failed."""
+
+    done: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def ended(self, name: str) -> bool:
+        return name in self.done or name in self.failed
+
+
+def run_plan(plan: list[Experiment], base: str, jobs: int, say: Callable[[str], None]) -> Progress:
+    """Run what is not done yet; `say` gets a line for every experiment that ends.
+
+    `jobs` experiments run at once, timed ones alone and after all others. What an earlier sweep left running is
+    stopped first: its stages that were running start again, and nothing that had ended does.
+    """
+    progress = Progress()
+    stop_processes()
+    open_clone(base)
+    try:
+        wanted = unfinished(plan, base, progress)
+        for timed in (False, True):
+            wave = [experiment for experiment in wanted if experiment.timed == timed]
+            run_wave(wave, base, 1 if timed else jobs, progress, say)
+            stop_processes()  # idle workers of the first wave would take from the second
+    finally:
+        stop_processes()
+    if not any(experiment.name in progress.failed for experiment in plan):
+        remove(CLONE)  # and with it the experiments that only prepared
+    return progress
+
+
+def unfinished(plan: list[Experiment], base: str, progress: Progress) -> list[Experiment]:
+    """The experiments that are to run, in the plan's order; `progress` gets those that are there."""
+    own, in_clone = experiments(base, Path()), experiments(base, CLONE)
+    wanted: set[str] = set()
+    for experiment in reversed(plan):
+        if experiment.name in own | in_clone:
+            if not experiment.prepares and experiment.name not in own:
+                bring(base, experiment.name)  # it ended after the tool that had started it
+            progress.done[experiment.name] = "there already"
+        elif not experiment.prepares or experiment.name in wanted:
+            wanted |= {experiment.name, *experiment.after}
+    return [experiment for experiment in plan if experiment.name in wanted and experiment.name not in progress.done]
+
+
+def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress, say: Callable[[str], None]) -> None:
+    """Queue each experiment once all that it comes after have ended, and wait until none is left."""
+    queue = Queue(base)
+    attempts = {experiment.name: 0 for experiment in wave}
+    waiting_since = time.monotonic()
+    in_wave = set(attempts)
+    while rest := [experiment for experiment in wave if not progress.ended(experiment.name)]:
+        queued, active = queue.names()  # before the refs: what is in neither and has no ref has failed
+        finished = experiments(base, CLONE)
+        for experiment in rest:
+            name = experiment.name
+            if name in queued | active:
+                continue
+            if name in finished:
+                if not experiment.prepares:
+                    bring(base, name)
+                progress.done[name] = queue.keep_log(name)
+                say(f"{name}: {progress.done[name]}")
+            elif name in queue.entries:
+                queue.keep_log(name)
+                progress.failed[name] = failure(LOGS / f"{name}.log")
+                say(f"{name}: FAILED: {progress.failed[name]}")
+            elif experiment.prepares and any(earlier in progress.failed for earlier in experiment.after):
+                # Those that would have used its work try by themselves, and say why they fail.
+                progress.failed[name] = "what it comes after failed"
+            elif all(progress.ended(earlier) or earlier not in in_wave for earlier in experiment.after):
+                queue.put(experiment, [earlier for earlier in reversed(experiment.after) if earlier in finished])
+                queued.add(name)
+        workers = len([process for process in processes() if "queue-worker" in command_line(process)])
+        if active or not queued:
+            waiting_since = time.monotonic()
+        stuck = time.monotonic() - waiting_since > HUNG_SECONDS
+        if (active and not workers) or stuck:
+            for name in active:
+                attempts[name] += 1
+                if attempts[name] >= ATTEMPTS:
+                    progress.failed[name] = "its worker was killed, twice"
+                    say(f"{name}: FAILED: {progress.failed[name]}")
+            queue.empty()
+            waiting_since = time.monotonic()
+        elif queued and workers < min(jobs, len(queued | active)):
+            queue.start_workers(jobs)
+        time.sleep(POLL_SECONDS)
+
+
+def command_line(process: Any) -> list[str]:
+    import psutil
+
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+class Queue:
+    """The queue of the clone; `entries` are those that this process has put into it."""
+
+    def __init__(self, base: str) -> None:
+        from dvc.repo import Repo
+
+        self.base = base
+        self.repo = Repo(CLONE.absolute())
+        self.queue = self.repo.experiments.celery_queue
+        self.entries: dict[str, Any] = {}
+        self.started: dict[str, float] = {}
+
+    def put(self, experiment: Experiment, after: list[str]) -> None:
+        """`dvc exp run --queue`, in a workspace where the work of `after` is done."""
+        git("reset", "--quiet", "--hard", self.base, cwd=CLONE)
+        git("clean", "--quiet", "--force", "-d", cwd=CLONE)
+        for name in after:
+            take_over(name, self.base)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(CLONE):
+            self.repo.experiments.run(
+                targets=list(experiment.targets) or None,
+                params=override(experiment.params)[1::2],
+                name=experiment.name,
+                queue=True,
+            )
+        self.entries |= {entry.name: entry for entry in self.queue.iter_queued() if entry.name == experiment.name}
+
+    def names(self) -> tuple[set[str], set[str]]:
+        """Those that wait, and those that run or whose worker is gone."""
+        queued = {entry.name for entry in self.queue.iter_queued()}
+        active = {entry.name for entry in self.queue.iter_active()}
+        for name in active:
+            self.started.setdefault(name, time.monotonic())
+        return queued, active
+
+    def start_workers(self, count: int) -> None:
+        """`dvc queue start`, as a program of its own: workers that this process forked would hold its lock."""
+        command = [sys.executable, "-m", "dvc", "queue", "start", "--jobs", str(count)]
+        log = FOLDER / "workers.log"  # no pipe: the workers keep what they inherit open
+        with log.open("w", encoding="utf-8") as file:
+            code = subprocess.run(command, cwd=CLONE, stdout=file, stderr=file, check=False).returncode
+        if code:
+            raise SweepError(f"`dvc queue start` failed: {log.read_text(encoding='utf-8').strip()}")
+
+    def keep_log(self, name: str) -> str:
+        """Copy the log to LOGS, and say what ran and how long it took."""
+        folder = Path(self.queue.pid_dir) / self.entries[name].stash_rev
+        log = folder / f"{folder.name}.out"
+        if not log.is_file():
+            return "nothing ran"
+        LOGS.mkdir(exist_ok=True)
+        kept = LOGS / f"{name}.log"
+        shutil.copy(log, kept)
+        seconds = time.monotonic() - self.started.get(name, time.monotonic())
+        return f"{', '.join(stages_that_ran(kept)) or 'nothing'} in {seconds:.0f} s"
+
+    def empty(self) -> None:
+        """Stop the workers and forget the queue; its experiments are to be put into it again."""
+        stop_processes()
+        remove(CLONE / ".dvc/tmp/exps")
+        self.__init__(self.base)
+
+
+def take_over(name: str, base: str) -> None:
+    """Bring into the clone's workspace what an experiment has in dvc.lock and metrics/.
+
+    DVC then finds its stages unchanged. To restore one from the run cache instead costs it most of a second, for it
+    writes dvc.lock anew after each.
+    """
+    ref = f"{namespace(base)}/{name}"
+    changed = git("diff", "--name-only", base, ref, "--", "metrics", cwd=CLONE).splitlines()
+    if changed:
+        git("checkout", "--quiet", ref, "--", *changed, cwd=CLONE)
+    before, after = (lock_entries(git("show", f"{commit}:{LOCK}", cwd=CLONE)) for commit in (base, ref))
+    own = {stage: entry for stage, entry in after.items() if before.get(stage) != entry}
+    merged = lock_entries((CLONE / LOCK).read_text(encoding="utf-8")) | own
+    (CLONE / LOCK).write_text("".join(merged.values()), encoding="utf-8")
+
+
+def lock_entries(text: str) -> dict[str, str]:
+    """The lines of dvc.lock by stage, in the order of the file; what stands before the first has an empty name."""
+    entries = {"": ""}
+    stage = ""
+    for line in text.splitlines():
+        if re.match(r"  [^ ]", line):
+            stage = line.strip().rstrip(":")
+            entries[stage] = ""
+        entries[stage] += line + "\n"
+    return entries
+
+
+def stages_that_ran(log: Path) -> list[str]:
+    """The stages that an experiment ran, by its log; those restored from the run cache are not among them."""
+    return re.findall(r"^Running stage '([^']+)'", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+
+
+def failure(log: Path) -> str:
+    """Why an experiment failed: the last error of its log, a stage's own before what DVC says about it."""
+    if not log.is_file():
+        return f"it did not start; see {CLONE}/.dvc/tmp/exps/celery"
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    for marker in ("error: ", "ERROR: ", "Error: "):
+        if found := [line for line in lines if marker in line]:
+            return f"{found[-1]} ({log})"
+    return f"{lines[-1] if lines else 'it said nothing'} ({log})"

@@ -1,0 +1,186 @@
+"""What came of a sweep: the table, the Pareto front and the winner, from the metrics that each experiment has committed."""
+
+import json
+import math
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from onnx_release.budget import signal
+from onnx_release.choice import choose
+from onnx_release.metrics import flatten, metric
+from onnx_release.pareto import pareto_front
+from onnx_release.sweep_grid import RELEASED, Grid, swept_keys
+from onnx_release.sweep_plan import Experiment
+from onnx_release.sweep_repository import namespace
+from onnx_release.text import number, table
+from onnx_release.variants import VARIANTS
+
+
+@dataclass(frozen=True)
+class Result:
+    """One experiment of the grid.
+
+    `passed` is whether `tools.gate` would: every variant within its bounds. `values` holds each objective as its value
+    and the ends of its interval, None where it has none. `released` and `machine` are None where nothing was timed.
+    `exactness` is the SQNR in dB of what the winner is chosen by.
+    """
+
+    name: str
+    params: dict[str, Any]
+    passed: bool
+    released: str | None
+    machine: str | None
+    values: tuple[tuple[float | None, float | None, float | None], ...]
+    speedup: tuple[float | None, float | None, float | None]
+    exactness: float
+    on_front: bool = False
+
+
+def load_results(grid: Grid, plan: Sequence[Experiment], base: str, done: set[str]) -> list[Result]:
+    """The results of the experiments of the grid that are done, in the plan's order."""
+    results = [
+        result_of(grid, experiment, committed_metrics(base, experiment.name))
+        for experiment in plan
+        if experiment.name in done and not experiment.prepares
+    ]
+    usual = usual_machine(results)
+    points = [
+        [
+            signed(objective, value[0]) if result.passed and result.machine == usual else None
+            for objective, value in zip(grid.objectives, result.values, strict=True)
+        ]
+        for result in results
+    ]
+    return [replace(result, on_front=front) for result, front in zip(results, pareto_front(points), strict=True)]
+
+
+def committed_metrics(base: str, name: str) -> dict[str, Any]:
+    """All of metrics/*.json in an experiment, by the path below metrics/ without .json."""
+    ref = f"{namespace(base)}/{name}"
+    listed = subprocess.run(
+        ["git", "ls-tree", "-r", "--name-only", ref, "metrics"], capture_output=True, text=True, check=True
+    ).stdout
+    paths = [path for path in listed.splitlines() if path.endswith(".json")]
+    return {
+        path.removeprefix("metrics/").removesuffix(".json"): json.loads(
+            subprocess.run(["git", "show", f"{ref}:{path}"], capture_output=True, text=True, check=True).stdout
+        )
+        for path in paths
+    }
+
+
+def result_of(grid: Grid, experiment: Experiment, metrics: dict[str, Any]) -> Result:
+    validations = {
+        variant: metrics[f"validate/{variant}"]
+        for variant in VARIANTS
+        if "left_out" not in metrics.get(f"validate/{variant}", {"left_out": True})
+    }
+    released = choose(validations, metrics["benchmark"]) if grid.timing else None
+    static = metrics["quantize_static"]
+    values = tuple(value_of(objective, metrics, released) for objective in grid.objectives)
+    exact = released or ("int8_static" if "int8_static" in validations else None)
+    return Result(
+        name=experiment.name,
+        params=experiment.params,
+        passed=all(validation["passed"] for validation in validations.values()) and static.get("budget_met", True),
+        released=released,
+        machine=metrics["benchmark"]["machine"] if grid.timing else None,
+        values=values,
+        speedup=value_of(f"benchmark:{RELEASED}.speedup_vs_eager", metrics, released),
+        exactness=signal(validations[exact]) if exact else -math.inf,
+    )
+
+
+def value_of(
+    objective: str, metrics: dict[str, Any], released: str | None
+) -> tuple[float | None, float | None, float | None]:
+    """The value of FILE:KEY and its interval, with None for what there is not."""
+    if RELEASED in objective:
+        if released is None:
+            return None, None, None
+        objective = objective.replace(RELEASED, released)
+    file, key = objective.split(":")
+    content = dict(flatten(metrics.get(file, {})))
+    low = f"{key.removesuffix('_vs_eager')}_low"
+    high = f"{key.removesuffix('_vs_eager')}_high"
+    return content.get(key), content.get(low), content.get(high)
+
+
+def signed(objective: str, value: float | None) -> float | None:
+    """The value so that higher is better."""
+    file, key = objective.split(":")
+    return -value if value is not None and metric(file, key).better == "lower" else value
+
+
+def usual_machine(results: Sequence[Result]) -> str | None:
+    """The machine of most results; None where nothing was timed. Timings of others do not compare with its."""
+    machines = Counter(result.machine for result in results)
+    return machines.most_common(1)[0][0] if machines else None
+
+
+def winner(results: Sequence[Result]) -> Result | None:
+    """What to apply; None if nothing passed.
+
+    Of those that passed the fastest, and of those that no difference sets apart from it the most exact; without
+    timings the most exact on the front. Speed-ups are over PyTorch in the same run, so that they compare among runs on
+    one machine. Two are no different if the distance of their logarithms is within both intervals' half-widths, added
+    as independent errors are.
+    """
+    front = [result for result in results if result.on_front]
+    timed = [
+        result
+        for result in results
+        if result.passed and result.speedup[0] is not None and result.machine == usual_machine(results)
+    ]
+    if not timed:
+        return max(front, key=lambda result: result.exactness, default=None)
+    fastest = max(timed, key=lambda result: result.speedup[0] or 0.0)
+    alike = [result for result in timed if no_faster(fastest.speedup, result.speedup)]
+    return max(alike, key=lambda result: (result.exactness, result is fastest))
+
+
+Interval = tuple[float | None, float | None, float | None]
+
+
+def no_faster(first: Interval, second: Interval) -> bool:
+    """Whether no difference is sure between two speed-ups of different runs; an interval without ends hides any."""
+    margins = []
+    for value, low, high in (first, second):
+        if value is None or low is None or high is None or low <= 0 or math.isinf(high):
+            return True
+        margins.append(math.log(high / low) / 2)
+    return abs(math.log(first[0] / second[0])) <= math.hypot(*margins)  # type: ignore[operator]
+
+
+def results_table(grid: Grid, results: Sequence[Result]) -> str:
+    """Markdown: swept parameters, objectives with their intervals, what is released, whether it passed, the front."""
+    keys = swept_keys(grid)
+    header = [key.rpartition(":")[2] for key in keys]
+    header += [title(objective) for objective in grid.objectives]
+    header += [*(["released"] if grid.timing else []), "passed", "front", "experiment"]
+    usual = usual_machine(results)
+    rows = []
+    for result in results:
+        row = [json.dumps(result.params[key]).strip('"') for key in keys]
+        row += [cell(value) for value in result.values]
+        if grid.timing:
+            row.append(result.released or "none")
+        row += ["yes" if result.passed else "no", "yes" if result.on_front else ""]
+        other = "" if result.machine == usual else f" (timed on {result.machine}: does not compare)"
+        rows.append([*row, result.name + other])
+    return table(header, rows)
+
+
+def title(objective: str) -> str:
+    file, key = objective.split(":")
+    unit = metric(file, key).unit
+    subject = file.partition("/")[2]
+    return " ".join(filter(None, (subject, key))) + (f", {unit}" if unit else "")
+
+
+def cell(value: Interval) -> str:
+    interval = "" if value[1] is None or value[2] is None else f" [{number(value[1])}, {number(value[2])}]"
+    return number(value[0]) + interval

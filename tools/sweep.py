@@ -1,0 +1,52 @@
+"""Run every experiment of a grid through DVC's queue, and show which one to apply.
+
+    python -m tools.sweep sweeps/digits.yaml
+
+Called again, it goes on where it was. docs/sweeps.md has the grid file, and what the table says.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from onnx_release.command import run_tool
+from onnx_release.sweep_grid import load_grid
+from onnx_release.sweep_plan import make_plan
+from onnx_release.sweep_queue import run_plan
+from onnx_release.sweep_repository import check_repository, only_sweep
+from onnx_release.sweep_results import load_results, results_table, winner
+
+
+def main(arguments: argparse.Namespace) -> None:
+    grid = load_grid(arguments.grid)
+    base = check_repository(arguments.grid)
+    with only_sweep():
+        plan = make_plan(grid, base, arguments.grid.stem)
+        wanted = [experiment.name for experiment in plan if not experiment.prepares]
+        print(f"{len(wanted)} experiments from {base[:7]}, {len(plan) - len(wanted)} that prepare what they share")
+        progress = run_plan(plan, base, arguments.jobs, lambda line: print(line, flush=True))
+    results = load_results(grid, plan, base, set(progress.done))
+    if results:
+        print("\n" + results_table(grid, results) + "\n")
+    best = winner(results)
+    if best is not None:
+        # Without timing, what is timed is HEAD's still.
+        print(f"The winner: dvc exp apply {best.name}" + ("" if grid.timing else " && make repro"))
+    elif results:
+        print("No experiment passed: see `failure` in metrics/validate/ with `dvc exp show`.")
+    failed = [name for name in wanted if name in progress.failed]
+    for name in failed:
+        print(f"{name} failed: {progress.failed[name]}", file=sys.stderr)
+    if failed:
+        print(f"error: {len(failed)} of {len(wanted)} failed; the same command tries these again", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("grid", type=Path, help="a YAML file with what to vary")
+    parser.add_argument(
+        "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="experiments at once where nothing is timed"
+    )
+    run_tool(main, parser)
