@@ -50,11 +50,14 @@ class PlannedStage:
     """What the plan must know of a stage.
 
     `keys` are the swept parameters that reach it, itself or through `before`, the stages that it depends on at any
-    distance. `timed` is what depends on artifacts/hardware.json, on which timings depend, at any distance.
+    distance. `declared` are those that do so as params. The others are in a file that is a dependency as a whole, and
+    may change nothing there: what comes behind is then the same work, which DVC only finds if the other is done.
+    `timed` is what depends on artifacts/hardware.json, on which timings depend, at any distance.
     `cached` is false for a stage that always runs.
     """
 
     keys: frozenset[str]
+    declared: frozenset[str]
     before: frozenset[str]
     timed: bool
     cached: bool
@@ -74,26 +77,37 @@ def make_plan(grid: Grid, base: str, sweep: str) -> list[Experiment]:
             raise SweepError(f"no stage reads {key}: take it out of the grid")
     plan: list[Experiment] = []
     prepared: dict[tuple[int, str], str] = {}  # the experiment that does a stage, by row and stage
+    latest: dict[tuple[str, str], str] = {}  # the last experiment that may do this very work
 
-    def add(kind: str, row: int, wanted: Iterable[str], targets: tuple[str, ...], timed: bool = False) -> str:
-        needed = {name for stage in wanted for name in (stage, *stages[row][stage].before)}
-        after = tuple(dict.fromkeys(name for (at, stage), name in prepared.items() if at == row and stage in needed))
+    def add(row: int, wanted: Iterable[str], targets: tuple[str, ...], prepares: bool) -> str:
+        pipeline = stages[row]
         digest = hashlib.sha256(json.dumps([base, rows[row], targets], sort_keys=True).encode()).hexdigest()
-        plan.append(
-            Experiment("-".join(filter(None, (sweep, kind, digest[:8]))), rows[row], targets, after, timed, bool(kind))
-        )
-        return plan[-1].name
+        name = "-".join([sweep, *(["prepare"] if prepares else []), digest[:8]])
+        needed = {part for stage in wanted for part in (stage, *pipeline[stage].before)}
+        after = [earlier for (at, stage), earlier in prepared.items() if at == row and stage in needed]
+        timed = grid.timing and not prepares  # and then alone on its machine
+        for stage in [] if timed else sorted(needed):
+            if (row, stage) not in prepared and pipeline[stage].cached:
+                work = stage, values_of(rows[row], pipeline[stage].declared)
+                after += [latest[work]] if work in latest else []
+                latest[work] = name
+        plan.append(Experiment(name, rows[row], targets, tuple(dict.fromkeys(after)), timed, prepares))
+        return name
 
     # More rows first: what a stage depends on is shared by the same rows, or by more.
     groups = shared_work(rows, stages, at_least=1 if grid.timing else 2)
     for sharing in sorted(groups, key=lambda rows: (-len(rows), min(rows))):
         row = min(sharing)
-        name = add("prepare", row, groups[sharing], last_of(groups[sharing], stages[row]))
+        name = add(row, groups[sharing], last_of(groups[sharing], stages[row]), prepares=True)
         prepared |= {(row, stage): name for row in sharing for stage in groups[sharing]}
     for row, pipeline in enumerate(stages):
         wanted = [name for name, stage in pipeline.items() if grid.timing or not stage.timed]
-        add("", row, wanted, () if grid.timing else last_of(wanted, pipeline), timed=grid.timing)
+        add(row, wanted, () if grid.timing else last_of(wanted, pipeline), prepares=False)
     return plan
+
+
+def values_of(params: Mapping[str, Any], keys: Iterable[str]) -> str:
+    return json.dumps({key: params[key] for key in sorted(keys)})
 
 
 def shared_work(
@@ -108,7 +122,7 @@ def shared_work(
     for row, (params, pipeline) in enumerate(zip(rows, stages, strict=True)):
         for name, stage in pipeline.items():
             if stage.cached and not stage.timed:
-                units[name, json.dumps({key: params[key] for key in sorted(stage.keys)})].add(row)
+                units[name, values_of(params, stage.keys)].add(row)
     groups: dict[frozenset[int], set[str]] = defaultdict(set)
     for (name, _), sharing in units.items():
         if len(sharing) >= at_least:
@@ -153,10 +167,12 @@ def read_pipeline(params: Mapping[str, Any], keys: list[str]) -> dict[str, Plann
             graph = repo.index.graph
     before = {stage: nx.descendants(graph, stage) for stage in graph}  # an edge points at what the stage depends on
     reads_hardware = {stage for stage in graph if any(dep.def_path == HARDWARE.as_posix() for dep in stage.deps)}
-    reached = {stage: {key for key in keys if key in params or reads(stage, key)} for stage in graph}
+    in_file = {stage: {key for key in keys if any(holds(dep, key) for dep in stage.deps)} for stage in graph}
+    declared = {stage: {key for key in keys if key in params or declares(stage, key)} for stage in graph}
     return {
         stage.name: PlannedStage(
-            keys=frozenset(key for part in (stage, *before[stage]) for key in reached[part]),
+            keys=frozenset(key for part in (stage, *before[stage]) for key in in_file[part] | declared[part]),
+            declared=frozenset(key for part in (stage, *before[stage]) for key in declared[part]),
             before=frozenset(earlier.name for earlier in before[stage]),
             timed=not reads_hardware.isdisjoint((stage, *before[stage])),
             cached=not stage.always_changed,
@@ -165,17 +181,17 @@ def read_pipeline(params: Mapping[str, Any], keys: list[str]) -> dict[str, Plann
     }
 
 
-def reads(stage: Any, key: str) -> bool:
-    """Whether the stage depends on this parameter: on it, on its section, on something in it, or on its whole file."""
+def holds(dep: Any, key: str) -> bool:
+    """Whether the dependency is the file of a parameter as a whole, or a folder above it."""
+    file, _ = split_key(key)
+    return not hasattr(dep, "params") and Path(dep.def_path) in (file, *file.parents)
+
+
+def declares(stage: Any, key: str) -> bool:
+    """Whether a parameter, its section, or something in it is among the stage's params."""
     file, names = split_key(key)
-    for dep in stage.deps:
-        path = Path(dep.def_path)
-        sections = [name.split(".") for name in getattr(dep, "params", ())]
-        if (path == file or path in file.parents) and not sections:
-            return True
-        if path == file and any(names[: len(part)] == part[: len(names)] for part in sections):
-            return True
-    return False
+    declared = [name.split(".") for dep in stage.params if Path(dep.def_path) == file for name in dep.params]
+    return any(names[: len(name)] == name[: len(names)] for name in declared)
 
 
 def override(params: Mapping[str, Any]) -> list[str]:

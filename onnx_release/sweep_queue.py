@@ -12,13 +12,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+from dvc.lock import LockError
+
 from onnx_release.errors import SweepError
-from onnx_release.files import remove, replacing
+from onnx_release.files import remove
 from onnx_release.sweep_plan import Experiment, override
 from onnx_release.sweep_repository import (
     CLONE,
@@ -91,55 +95,67 @@ def unfinished(plan: list[Experiment], base: str, progress: Progress) -> list[Ex
 def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress, say: Callable[[str], None]) -> None:
     """Queue each experiment once all that it comes after have ended, and wait until none is left."""
     queue = Queue(base)
-    attempts = {experiment.name: 0 for experiment in wave}
+    attempts = Counter[str]()
     waiting_since = time.monotonic()
-    in_wave = set(attempts)
     while rest := [experiment for experiment in wave if not progress.ended(experiment.name)]:
         queued, active = queue.names()  # before the refs: what is in neither and has no ref has failed
         finished = experiments(base, CLONE)
         for experiment in rest:
-            name = experiment.name
-            if name in queued | active:
-                continue
-            if name in finished:
-                if not experiment.prepares:
-                    bring(base, name)
-                progress.done[name] = queue.keep_log(name)
-                say(f"{name}: {progress.done[name]}")
-            elif name in queue.entries:
-                queue.keep_log(name)
-                progress.failed[name] = failure(LOGS / f"{name}.log")
-                say(f"{name}: FAILED: {progress.failed[name]}")
-            elif experiment.prepares and any(earlier in progress.failed for earlier in experiment.after):
-                # Those that would have used its work try by themselves, and say why they fail.
-                progress.failed[name] = "what it comes after failed"
-            elif all(progress.ended(earlier) or earlier not in in_wave for earlier in experiment.after):
-                queue.put(experiment, [earlier for earlier in reversed(experiment.after) if earlier in finished])
-                queued.add(name)
-        workers = len([process for process in processes() if "queue-worker" in command_line(process)])
+            if experiment.name in queue.entries:
+                if experiment.name not in queued | active:
+                    note_end(experiment, queue, finished, progress, say)
+            elif can_start(experiment, rest, progress):
+                after = [earlier for earlier in reversed(experiment.after) if earlier in finished]
+                with contextlib.suppress(LockError):  # a worker is taking something out; next time
+                    queue.put(experiment, after)
+                    queued.add(experiment.name)
+        workers = count_workers()
         if active or not queued:
             waiting_since = time.monotonic()
-        stuck = time.monotonic() - waiting_since > HUNG_SECONDS
-        if (active and not workers) or stuck:
+        if (active and not workers) or time.monotonic() - waiting_since > HUNG_SECONDS:
+            attempts.update(active)
             for name in active:
-                attempts[name] += 1
-                if attempts[name] >= ATTEMPTS:
-                    progress.failed[name] = "its worker was killed, twice"
+                if attempts[name] == ATTEMPTS:
+                    progress.failed[name] = "its process was killed, and again when it was tried anew"
                     say(f"{name}: FAILED: {progress.failed[name]}")
-            queue.empty()
+            queue.discard()
+            queue = Queue(base)
             waiting_since = time.monotonic()
-        elif queued and workers < min(jobs, len(queued | active)):
+        elif workers < min(jobs, len(queued | active)):
             queue.start_workers(jobs)
         time.sleep(POLL_SECONDS)
 
 
-def command_line(process: Any) -> list[str]:
-    import psutil
+def can_start(experiment: Experiment, rest: list[Experiment], progress: Progress) -> bool:
+    """Whether nothing that it comes after is still to run. One that only prepares is left out if such a one failed."""
+    if experiment.prepares and any(earlier in progress.failed for earlier in experiment.after):
+        # Those that would have found its work done do it themselves, and say why they fail.
+        progress.failed[experiment.name] = "what it comes after failed"
+        return False
+    return not any(other.name in experiment.after and not progress.ended(other.name) for other in rest)
 
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+
+def note_end(
+    experiment: Experiment, queue: "Queue", finished: set[str], progress: Progress, say: Callable[[str], None]
+) -> None:
+    """Bring the result of an experiment that has left the queue, or note why there is none."""
+    ran = queue.keep_log(experiment.name)
+    if experiment.name in finished:
+        if not experiment.prepares:
+            bring(base=queue.base, name=experiment.name)
+        progress.done[experiment.name] = ran
+        say(f"{experiment.name}: {ran}")
+    else:
+        progress.failed[experiment.name] = failure(LOGS / f"{experiment.name}.log")
+        say(f"{experiment.name}: FAILED: {progress.failed[experiment.name]}")
+
+
+def count_workers() -> int:
+    count = 0
+    for process in processes():
+        with contextlib.suppress(psutil.Error):
+            count += "queue-worker" in process.cmdline()
+    return count
 
 
 class Queue:
@@ -198,11 +214,11 @@ class Queue:
         seconds = time.monotonic() - self.started.get(name, time.monotonic())
         return f"{', '.join(stages_that_ran(kept)) or 'nothing'} in {seconds:.0f} s"
 
-    def empty(self) -> None:
-        """Stop the workers and forget the queue; its experiments are to be put into it again."""
+    def discard(self) -> None:
+        """Stop the workers and forget all that is queued, so that another queue starts empty."""
         stop_processes()
+        self.repo.close()
         remove(CLONE / ".dvc/tmp/exps")
-        self.__init__(self.base)
 
 
 def take_over(name: str, base: str) -> None:

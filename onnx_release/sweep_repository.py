@@ -14,7 +14,7 @@ import psutil
 import zc.lockfile
 
 from onnx_release.errors import SweepError
-from onnx_release.files import remove, replacing_folder
+from onnx_release.files import replacing_folder
 
 FOLDER = Path(".dvc/tmp/sweep")
 CLONE = FOLDER / "repository"

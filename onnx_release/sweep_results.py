@@ -1,4 +1,4 @@
-"""What came of a sweep: the table, the Pareto front and the winner, from the metrics that each experiment has committed."""
+"""What came of a sweep: the table, the Pareto front and the winner, by the metrics that experiments have committed."""
 
 import json
 import math
