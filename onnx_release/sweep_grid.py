@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 
 from onnx_release.errors import SweepError
+from onnx_release.metrics import metric
 from onnx_release.params import Params
 from onnx_release.paths import MODELS, PARAMS
 from onnx_release.spec import Spec
@@ -17,6 +18,8 @@ from onnx_release.yaml_files import Strict, describe, read_yaml
 
 # In an objective, the variant that the experiment would release.
 RELEASED = "released"
+# The metrics of the stages from the benchmark on.
+TIMED_METRICS = ("benchmark", "tune", "optimize", "profile", "summary")
 # Exactness against speed; where nothing is timed, against size.
 TIMED_OBJECTIVES = [f"validate/{RELEASED}:sqnr_db", f"benchmark:{RELEASED}.speedup_vs_eager"]
 UNTIMED_OBJECTIVES = ["validate/int8_static:sqnr_db", "quantize_static:size_mb"]
@@ -60,9 +63,19 @@ class Grid(Strict):
         return self
 
     @model_validator(mode="after")
-    def default_objectives(self) -> "Grid":
+    def objectives_have_a_direction(self) -> "Grid":
         if not self.objectives:
             self.objectives.extend(TIMED_OBJECTIVES if self.timing else UNTIMED_OBJECTIVES)
+        for objective in self.objectives:
+            file, _, key = objective.partition(":")
+            try:
+                better = metric(file, key).better
+            except KeyError as cause:
+                raise ValueError(f"{objective} is no metric: onnx_release/metrics.py has them, as FILE:KEY") from cause
+            if better == "neither":
+                raise ValueError(f"{objective} has no better direction: a front needs one")
+            if not self.timing and (file in TIMED_METRICS or RELEASED in objective):
+                raise ValueError(f"{objective} is timed, or is chosen by what is: this sweep has timing: false")
         return self
 
 

@@ -67,8 +67,10 @@ def make_plan(grid: Grid, base: str, sweep: str) -> list[Experiment]:
     """All experiments, those that prepare first, those of the grid last and in its order.
 
     `base` is the full hash of the commit that they start from, `sweep` the name of the grid file without .yaml. To be
-    called in the repository's root. Raises SweepError for a key that no stage reads.
+    called in the repository's root. Raises SweepError for a key that no stage reads, and a name that DVC would refuse.
     """
+    if not re.fullmatch(r"\w[\w-]*", sweep, re.ASCII):
+        raise SweepError(f"{sweep} names the experiments: name the grid file in letters, digits, _ and - alone")
     rows = combinations(grid)
     keys = swept_keys(grid)
     stages = stages_of_rows(rows, keys)
@@ -82,7 +84,7 @@ def make_plan(grid: Grid, base: str, sweep: str) -> list[Experiment]:
     def add(row: int, wanted: Iterable[str], targets: tuple[str, ...], prepares: bool) -> str:
         pipeline = stages[row]
         digest = hashlib.sha256(json.dumps([base, rows[row], targets], sort_keys=True).encode()).hexdigest()
-        name = "-".join([sweep, *(["prepare"] if prepares else []), digest[:8]])
+        name = "-".join([sweep, *(["prepare"] if prepares else []), digest[:10]])
         needed = {part for stage in wanted for part in (stage, *pipeline[stage].before)}
         after = [earlier for (at, stage), earlier in prepared.items() if at == row and stage in needed]
         timed = grid.timing and not prepares  # and then alone on its machine
