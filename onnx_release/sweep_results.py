@@ -18,14 +18,16 @@ from onnx_release.sweep_repository import namespace
 from onnx_release.text import number, table
 from onnx_release.variants import VARIANTS
 
+# A value and the ends of its interval, with None for what there is not.
+Interval = tuple[float | None, float | None, float | None]
+
 
 @dataclass(frozen=True)
 class Result:
     """One experiment of the grid.
 
-    `passed` is whether `tools.gate` would: every variant within its bounds. `values` holds each objective as its value
-    and the ends of its interval, None where it has none. `released` and `machine` are None where nothing was timed.
-    `exactness` is the SQNR in dB of what the winner is chosen by.
+    `passed` is whether every variant is within its bounds. `values` are those of the objectives. `released` and `machine`
+    are None where nothing was timed. `exactness` is the SQNR in dB of what the winner is chosen by.
     """
 
     name: str
@@ -33,24 +35,26 @@ class Result:
     passed: bool
     released: str | None
     machine: str | None
-    values: tuple[tuple[float | None, float | None, float | None], ...]
-    speedup: tuple[float | None, float | None, float | None]
+    values: tuple[Interval, ...]
+    speedup: Interval
     exactness: float
     on_front: bool = False
 
 
 def load_results(grid: Grid, plan: Sequence[Experiment], base: str, done: set[str]) -> list[Result]:
     """The results of the experiments of the grid that are done, in the plan's order."""
-    results = [
-        result_of(grid, experiment, committed_metrics(base, experiment.name))
-        for experiment in plan
-        if experiment.name in done and not experiment.prepares
-    ]
+    experiments = [experiment for experiment in plan if experiment.name in done and not experiment.prepares]
+    results = [result_of(grid, experiment, committed_metrics(base, experiment.name)) for experiment in experiments]
+    return with_front(grid, results)
+
+
+def with_front(grid: Grid, results: Sequence[Result]) -> list[Result]:
+    """The results with their place on or off the front, which is of what has passed, and was timed on one machine."""
     usual = usual_machine(results)
     points = [
         [
-            signed(objective, value[0]) if result.passed and result.machine == usual else None
-            for objective, value in zip(grid.objectives, result.values, strict=True)
+            signed(objective, value) if result.passed and result.machine == usual else None
+            for objective, (value, _, _) in zip(grid.objectives, result.values, strict=True)
         ]
         for result in results
     ]
@@ -94,10 +98,8 @@ def result_of(grid: Grid, experiment: Experiment, metrics: dict[str, Any]) -> Re
     )
 
 
-def value_of(
-    objective: str, metrics: dict[str, Any], released: str | None
-) -> tuple[float | None, float | None, float | None]:
-    """The value of FILE:KEY and its interval, with None for what there is not."""
+def value_of(objective: str, metrics: dict[str, Any], released: str | None) -> Interval:
+    """The value of FILE:KEY and its interval."""
     if RELEASED in objective:
         if released is None:
             return None, None, None
@@ -140,9 +142,6 @@ def winner(results: Sequence[Result]) -> Result | None:
     fastest = max(timed, key=lambda result: result.speedup[0] or 0.0)
     alike = [result for result in timed if no_faster(fastest.speedup, result.speedup)]
     return max(alike, key=lambda result: (result.exactness, result is fastest))
-
-
-Interval = tuple[float | None, float | None, float | None]
 
 
 def no_faster(first: Interval, second: Interval) -> bool:

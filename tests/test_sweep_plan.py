@@ -1,8 +1,8 @@
 """The plan of a sweep on the pipeline as it is: all is done, nothing twice, and nothing that is timed beside others."""
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dvc.utils.cli_parse import to_path_overrides
@@ -17,7 +17,7 @@ from tests.imports import ROOT
 
 BASE = "0123456789" * 4
 BUDGET = "models/digits_cnn/spec.yaml:budget.sqnr_db"
-SWEPT = {
+SWEPT: dict[str, list[Any]] = {
     "model": ["digits_cnn"],
     "export.opset": [18, 20],
     "calibrate.method": ["minmax", "mse"],
@@ -34,7 +34,7 @@ def planned(request: pytest.FixtureRequest) -> tuple[Grid, list[Experiment], lis
 
 
 def work_of(experiment: Experiment, stages: dict[str, PlannedStage], keys: str) -> set[tuple[str, str]]:
-    """What an experiment would run if nothing were there, each stage with the values of the parameters that reach it."""
+    """What an experiment would run if nothing were there: each stage with the values that reach it."""
     targets = experiment.targets or tuple(stages)
     needed = {part for target in targets for part in (target, *stages[target].before)}
     return {(part, values_of(experiment.params, getattr(stages[part], keys))) for part in needed if stages[part].cached}
@@ -136,7 +136,7 @@ def test_a_key_that_no_stage_reads_and_a_name_that_dvc_refuses(monkeypatch, key,
         make_plan(Grid(set={"model": "mobilenet_v2"}, grid=[{key: [20, 21]}]), BASE, sweep)
 
 
-def test_dvc_sets_what_override_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: object):
+def test_dvc_sets_what_override_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     values = {"a.b": None, "a.new": 1e-7, "c": 'it\'s "Ü" \\', "d": [1, "Gemm", None], "e": True, "f": "18"}
     (tmp_path / "params.yaml").write_text("a: {b: 1}\nc: x\nd: []\ne: false\nf: 18\n")

@@ -1,0 +1,126 @@
+"""Which experiment of a sweep is best, and what its table says."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from onnx_release.sweep_grid import Grid
+from onnx_release.sweep_plan import Experiment
+from onnx_release.sweep_results import Result, result_of, results_table, winner, with_front
+from tests.imports import ROOT
+
+PLAIN = Result("a", {"export.opset": 18}, True, "fp32", "here", (), (2.0, 1.9, 2.1), 40.0)
+
+
+@pytest.fixture
+def make_grid(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    def make(**more: Any) -> Grid:
+        return Grid.model_validate({"grid": {"export.opset": [18, 20]}, **more})
+
+    return make
+
+
+def validation(sqnr_db: float, passed: bool = True) -> dict[str, Any]:
+    return {"passed": passed, "sqnr_db": sqnr_db, "max_abs_error": 0.1}
+
+
+def timing(speedup: float, latency: float) -> dict[str, Any]:
+    interval = {"speedup_low": speedup * 0.9, "speedup_high": speedup * 1.1}
+    return {
+        "speedup_vs_eager": speedup,
+        **interval,
+        "latency_ms": {"median": latency},
+        "no_difference_from": "",
+    }
+
+
+METRICS = {
+    "validate/export": validation(120.0),
+    "validate/fp32": validation(120.0),
+    "validate/fp16": {"left_out": True},
+    "validate/int8_static": validation(20.0),
+    "quantize_static": {"budget_met": True, "size_mb": 1.5},
+    "benchmark": {"machine": "here", "fp32": timing(2.0, 5.0), "int8_static": timing(4.0, 2.5)},
+}
+EXPERIMENT = Experiment("a", {"export.opset": 18}, (), (), True)
+
+
+def test_a_timed_experiment_is_what_it_would_release(make_grid):
+    result = result_of(make_grid(), EXPERIMENT, METRICS)
+    assert result.released == "int8_static"
+    assert result.values == ((20.0, None, None), (4.0, 4.0 * 0.9, 4.0 * 1.1))
+    assert (result.passed, result.machine, result.exactness) == (True, "here", 20.0)
+
+
+def test_without_timing_nothing_timed_is_read(make_grid):
+    grid = make_grid(timing=False)
+    stale = {**METRICS, "benchmark": {"machine": "where the base was timed"}}
+    result = result_of(grid, EXPERIMENT, stale)
+    assert (result.released, result.machine, result.speedup) == (None, None, (None, None, None))
+    assert [value for value, _, _ in result.values] == [20.0, 1.5]
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        {"validate/int8_static": validation(20.0, passed=False)},
+        {"quantize_static": {"budget_met": False, "size_mb": 1.5}},
+    ],
+)
+def test_it_passes_where_the_gate_does(make_grid, worse):
+    assert not result_of(make_grid(), EXPERIMENT, METRICS | worse).passed
+
+
+def test_the_front_is_of_those_that_passed_and_of_one_machine(make_grid):
+    grid = make_grid(timing=False)
+    slim, exact, worse, failed = (
+        replace(PLAIN, name=name, values=((sqnr, None, None), (size, None, None)), passed=name != "failed")
+        for name, sqnr, size in [("slim", 20, 1), ("exact", 30, 2), ("worse", 19, 1.5), ("failed", 99, 0.1)]
+    )
+    elsewhere = replace(slim, name="elsewhere", values=((99.0, None, None), (0.1, None, None)), machine="there")
+    results = with_front(grid, [slim, exact, worse, failed, elsewhere])
+    assert [result.name for result in results if result.on_front] == ["slim", "exact"]
+
+
+def test_the_winner_is_the_most_exact_of_the_fastest():
+    fastest = replace(PLAIN, name="fastest", speedup=(4.0, 3.6, 4.4), exactness=20.0)
+    alike = replace(PLAIN, name="alike", speedup=(3.8, 3.4, 4.2), exactness=30.0)
+    slow = replace(PLAIN, name="slow", exactness=99.0)
+    failed = replace(fastest, name="failed", passed=False, speedup=(9.0, 8.9, 9.1))
+    elsewhere = replace(failed, name="elsewhere", passed=True, machine="there")
+    assert winner([slow, fastest, alike, failed, elsewhere]) == alike
+    assert winner([slow, fastest]) == fastest
+    assert winner([failed]) is None
+
+
+def test_an_interval_without_ends_sets_nothing_apart():
+    fastest = replace(PLAIN, name="fastest", speedup=(9.0, 0.0, None))
+    exact = replace(PLAIN, name="exact", exactness=41.0)
+    assert winner([fastest, exact]) == exact
+
+
+def test_without_timings_the_winner_is_the_most_exact_on_the_front():
+    none = (None, None, None)
+    results = [
+        replace(PLAIN, name=name, exactness=exactness, on_front=front, speedup=none, machine=None, released=None)
+        for name, exactness, front in [("a", 30.0, True), ("b", 20.0, True), ("c", 40.0, False)]
+    ]
+    best = winner(results)
+    assert best is not None
+    assert best.name == "a"
+
+
+def test_the_table_has_what_varies_and_says_which_timings_do_not_compare(make_grid):
+    grid = make_grid(set={"model": "digits_cnn"})
+    values = ((20.0, None, None), (4.0, 3.6, 4.4))
+    first = replace(PLAIN, values=values, on_front=True)
+    text = results_table(grid, [first, first, replace(first, name="b", machine="there", released=None, passed=False)])
+    lines = text.splitlines()
+    assert lines[0] == (
+        "| export.opset | released sqnr_db, dB | released.speedup_vs_eager | released | passed | front | experiment |"
+    )
+    assert lines[2] == "| 18 | 20 | 4 [3.6, 4.4] | fp32 | yes | yes | a |"
+    assert lines[4] == "| 18 | 20 | 4 [3.6, 4.4] | none | no | yes | b (timed on there: does not compare) |"
