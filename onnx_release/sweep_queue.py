@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -254,12 +254,34 @@ def stages_that_ran(log: Path) -> list[str]:
     return re.findall(r"^Running stage '([^']+)'", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
 
 
+# What names a failure best, best first: a stage's own message, the end of a traceback, what DVC says about it.
+ERRORS = (r"error: .+", r"[\w.]+(?:Error|Exception): .+", r"ERROR: .+")
+
+
 def failure(log: Path) -> str:
-    """Why an experiment failed: the last error of its log, a stage's own before what DVC says about it."""
+    """Why an experiment failed, in a line of its log."""
     if not log.is_file():
         return f"it did not start; see {CLONE}/.dvc/tmp/exps/celery"
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    for marker in ("error: ", "ERROR: ", "Error: "):
-        if found := [line for line in lines if marker in line]:
-            return f"{found[-1]} ({log})"
-    return f"{lines[-1] if lines else 'it said nothing'} ({log})"
+    text = log.read_text(encoding="utf-8", errors="replace")
+    found = [lines[-1] for error in ERRORS if (lines := re.findall(f"^{error}$", text, re.MULTILINE))]
+    return f"{(found or text.splitlines()[-1:] or ['it said nothing'])[0]} ({log})"
+
+
+def repeated_work(logs: Iterable[Path], runs: Path, before: set[str]) -> dict[str, int]:
+    """How often each command was run beyond once for each of its inputs, by the logs of experiments.
+
+    `runs` is the run cache, which has a folder for every command with the hashes of all that it read; `before` are the
+    names of those that it had already. Commands that it never keeps, and runs that failed, do not count.
+    """
+    ran = Counter[str]()
+    for log in logs:
+        text = log.read_text(encoding="utf-8", errors="replace")
+        commands = re.findall(r"^Running stage '[^']+':\n> (.+)$", text, re.MULTILINE)
+        ran.update(commands[:-1] if "ERROR: failed to reproduce" in text else commands)
+    kept, new = Counter[str](), Counter[str]()
+    for folder in runs.glob("*/*"):
+        entry = next(folder.iterdir()).read_text(encoding="utf-8")
+        command = entry.splitlines()[0].removeprefix("cmd: ")
+        kept[command] += 1
+        new[command] += folder.name not in before
+    return {command: count - new[command] for command, count in ran.items() if command in kept and count > new[command]}

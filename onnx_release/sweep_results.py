@@ -26,8 +26,8 @@ Interval = tuple[float | None, float | None, float | None]
 class Result:
     """One experiment of the grid.
 
-    `passed` is whether every variant is within its bounds. `values` are those of the objectives. `released` and `machine`
-    are None where nothing was timed. `exactness` is the SQNR in dB of what the winner is chosen by.
+    `passed` is whether every variant is within its bounds. `values` are those of the objectives. `released` and
+    `machine` are None where nothing was timed. `exactness` is the SQNR in dB of what the winner is chosen by.
     """
 
     name: str

@@ -136,7 +136,7 @@ def test_a_key_that_no_stage_reads_and_a_name_that_dvc_refuses(monkeypatch, key,
         make_plan(Grid(set={"model": "mobilenet_v2"}, grid=[{key: [20, 21]}]), BASE, sweep)
 
 
-def test_dvc_sets_what_override_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_dvc_sets_what_override_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     values = {"a.b": None, "a.new": 1e-7, "c": 'it\'s "Ü" \\', "d": [1, "Gemm", None], "e": True, "f": "18"}
     (tmp_path / "params.yaml").write_text("a: {b: 1}\nc: x\nd: []\ne: false\nf: 18\n")

@@ -19,33 +19,18 @@ from onnx_release.sweep_repository import (
     stop_processes,
 )
 from tests.imports import ROOT
+from tests.sweep_project import make_project
 
 GRID = Path("sweeps/grid.yaml")
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A committed DVC repository of one stage, in which the test runs; git knows nobody but through it."""
+    """A project of one stage, in which the test runs; git knows nobody but through it."""
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
-    folder = tmp_path / "project"
-    files = {
-        "params.yaml": "a: 1\n",
-        "dvc.yaml": "stages: {copy: {cmd: cp code/in.txt out.txt, deps: [code/in.txt], outs: [out.txt]}}\n",
-        "dvc.lock": "schema: '2.0'\nstages: {}\n",
-        "code/in.txt": "1\n",
-        ".gitignore": "/out.txt\n",
-        str(GRID): "grid: {a: [1]}\n",
-    }
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(content)
+    pipeline = "stages: {copy: {cmd: cp code/in.txt out.txt, deps: [code/in.txt], outs: [out.txt]}}\n"
+    folder = make_project(tmp_path / "project", {"dvc.yaml": pipeline, "code/in.txt": "1\n", str(GRID): "grid: {}\n"})
     monkeypatch.chdir(folder)
-    git("init", "--quiet")
-    Repo.init(str(folder)).close()
-    git("config", "user.name", "test")
-    git("config", "user.email", "test@example.invalid")
-    git("add", "--all")
-    git("commit", "--quiet", "--message", "test")
     return folder
 
 

@@ -1,0 +1,60 @@
+"""Sweeps of the small model: how long they take, and that none of their experiments repeats work of another.
+
+    python -m benchmarks.sweep
+
+clones the repository with nothing in DVC's cache, runs sweeps/digits.yaml, twelve experiments without timings, and
+sweeps/digits_timed.yaml, four with them, and writes benchmarks/sweep.json: seconds, how often a stage ran, how many
+entries the run cache has gained, and what was run more than once on the same inputs. Takes about eight minutes on 2
+cores.
+"""
+
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from onnx_release.files import read_json, write_json
+from onnx_release.hardware import machine_name
+from onnx_release.paths import HARDWARE
+from onnx_release.sweep_queue import LOGS, repeated_work, stages_that_ran
+from tests.clone import make_clone, run
+
+RESULT = Path("benchmarks/sweep.json")
+GRIDS = ("digits", "digits_timed")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        clone = make_clone(Path(folder) / "clone")
+        for key in ("user.name", "user.email"):
+            subprocess.run(["git", "config", key, "benchmark"], cwd=clone, check=True)
+        result = {"machine": machine_name(read_json(HARDWARE)), **{grid: measured(clone, grid) for grid in GRIDS}}
+    write_json(RESULT, result)
+    print(json.dumps(result, indent=2))
+
+
+def measured(clone: Path, grid: str) -> dict[str, Any]:
+    runs = clone / ".dvc/cache/runs"
+    before = {entry.name for entry in runs.glob("*/*")}
+    start = time.perf_counter()
+    result = run(clone, "tools.sweep", f"sweeps/{grid}.yaml")
+    seconds = time.perf_counter() - start
+    if result.returncode:
+        raise SystemExit(result.stdout + result.stderr)
+    print(result.stdout)
+    logs = sorted((clone / LOGS).glob(f"{grid}-*.log"))
+    prepare = [log for log in logs if log.name.startswith(f"{grid}-prepare-")]
+    return {
+        "seconds": seconds,
+        "experiments": len(logs) - len(prepare),
+        "preparing_experiments": len(prepare),
+        "stages_run": sum(len(stages_that_ran(log)) for log in logs),
+        "new_in_run_cache": len({entry.name for entry in runs.glob("*/*")} - before),
+        "repeated": repeated_work(logs, runs, before),
+    }
+
+
+if __name__ == "__main__":
+    main()
