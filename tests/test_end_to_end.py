@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -79,34 +80,31 @@ def test_a_second_run_does_nothing_but_look_at_the_hardware(clone):
     assert outputs(clone) == before
 
 
-def test_a_queue_sweeps_a_grid_and_each_experiment_runs_only_what_it_must(clone):
-    """The README's sweep, its worker in the foreground. Two of the four run: the third is the workspace as it is.
-
-    No other test asks for opset 20: DVC's run cache would know it.
-    """
-    author = {f"GIT_{who}_{what}": "test" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    grid = ["-S", "calibrate.method=minmax,percentile", "-S", "export.opset=18,20"]
-    queued = run(clone, "dvc", "exp", "run", "--queue", *grid, env=author)
-    names = re.findall(r"Queued experiment '([\w-]+)'", queued.stdout)
-    assert len(names) == 4, queued.stdout + queued.stderr
-    removed = run(clone, "dvc", "queue", "remove", *names[2:])
-    assert removed.returncode == 0, removed.stdout + removed.stderr
-    done = run(clone, "dvc", "exp", "run", "--run-all", "--jobs", "1", env=author)
-    assert done.returncode == 0, done.stdout + done.stderr
-    ran = [set(stages_run(run(clone, "dvc", "queue", "logs", name).stdout)) for name in names[:2]]
-    everything = set(locked(clone))
-    calibrated = {"hardware", "calibrate", "quantize_static", "validate@int8_static", "explain@int8_static", *TIMED}
-    assert ran == [calibrated, everything - {"fetch", "prepare", "reference"}]
+def test_a_sweep_runs_only_what_each_experiment_must_and_names_the_winner(clone):
+    """No other test asks for opset 20: DVC's run cache would know it."""
+    for arguments in (["config", "user.name", "test"], ["config", "user.email", "test@example.invalid"]):
+        subprocess.run(["git", *arguments], cwd=clone, check=True)
+    subprocess.run(["git", "commit", "--quiet", "--all", "--message", "as it ran"], cwd=clone, check=True)
+    (clone / "grid.yaml").write_text("timing: false\ngrid: {export.opset: [18, 20], calibrate.method: [minmax]}\n")
+    result = run(clone, "tools.sweep", "grid.yaml")
+    assert result.returncode == 0, result.stdout + result.stderr
+    logs = {path.stem: path.read_text() for path in (clone / ".dvc/tmp/sweep/logs").glob("*.log")}
+    shared, *ran = sorted((set(stages_run(log)) for log in logs.values()), key=len)
+    calibrated = {"hardware", "calibrate", "quantize_static", "validate@int8_static", "explain@int8_static"}
+    assert shared == set()
+    assert ran == [calibrated, set(locked(clone)) - {"fetch", "prepare", "reference", *TIMED}]
+    winner = re.search(r"^The winner: dvc exp apply (grid-\w+) && make repro$", result.stdout, re.MULTILINE)
+    assert winner
+    rows = [row.split(" | ") for row in result.stdout.splitlines() if row.startswith("| ") and "grid-" in row]
+    assert [row[0] for row in rows] == ["| 18", "| 20"]
     shown = json.loads(run(clone, "dvc", "exp", "show", "--json").stdout)
-    found = [
-        {
-            "method": experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]["calibrate"]["method"],
-            "opset": experiment["revs"][0]["data"]["metrics"]["metrics/export.json"]["data"]["opset"],
-        }
+    found = {
+        experiment["name"]: experiment["revs"][0]["data"]["metrics"]["metrics/export.json"]["data"]["opset"]
         for commit in shown
         for experiment in commit["experiments"] or []
-    ]
-    assert sorted(found, key=str) == [{"method": "minmax", "opset": opset} for opset in (18, 20)]
+    }
+    assert {row[-1].removesuffix(" |"): int(row[0].removeprefix("| ")) for row in rows} == found
+    assert winner[1] in found
 
 
 def test_dvc_shows_every_metric_and_what_changed(clone):

@@ -6,11 +6,11 @@ Called again, it goes on where it was. docs/sweeps.md has the grid file, and wha
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from onnx_release.command import run_tool
+from onnx_release.hardware import available_cores
 from onnx_release.sweep_grid import load_grid
 from onnx_release.sweep_plan import make_plan
 from onnx_release.sweep_queue import run_plan
@@ -47,6 +47,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", type=Path, help="a YAML file with what to vary")
     parser.add_argument(
-        "--jobs", type=int, default=len(os.sched_getaffinity(0)), help="experiments at once where nothing is timed"
+        "--jobs", type=int, default=available_cores(), help="experiments at once where nothing is timed"
     )
     run_tool(main, parser)
