@@ -1,0 +1,267 @@
+"""One experiment of a sweep on a node of a Ray cluster: clone, pull, run, push.
+
+Ray sends the functions of this module by value, since a node has the packages of requirements.txt but no copy of the
+repository before a task clones it. So nothing of onnx_release is imported here.
+"""
+
+import errno
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Threads are counted by loky (onnx_release.hardware), and by the libraries below numpy, torch and tokenizers. Ray sets
+# the second by itself, to the CPUs of a task; a timed experiment must have it as it is outside of Ray.
+OMP = "OMP_NUM_THREADS"
+ONE_THREAD = dict.fromkeys(
+    ("LOKY_MAX_CPU_COUNT", OMP, "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"
+)
+# `dvc exp run --pull` pulls what a stage that runs needs and lacks, but first every entry of the remote's run cache,
+# one request each, whether it is there or not. `pull_run_cache` has pulled those that were not.
+DVC = """
+import sys
+from dvc.cli import main
+from dvc.stage.cache import StageCache
+StageCache.pull = lambda *_, **__: []
+sys.exit(main(sys.argv[1:]))
+"""
+LAST_LINES = 15
+
+
+@dataclass(frozen=True)
+class Job:
+    """An experiment and where a node finds what it needs.
+
+    `arguments` are what `dvc exp run` takes beside the name. `base` is the full hash of the commit that it starts
+    from, `url` the git remote's, `author` a name and an address for its commit.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    timed: bool
+    url: str
+    base: str
+    author: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job. Its `state` is one of
+
+    - ran: here, and its result is on both remotes;
+    - found: an earlier attempt had pushed its result to the git remote;
+    - failed: for `reason`, which trying again does not change;
+    - skipped: since an experiment failed that it builds on;
+    - unfit: the node has other packages than the repository asks for.
+    """
+
+    name: str
+    state: str
+    node: str
+    seconds: float
+    reason: str = ""
+
+
+class JobError(Exception):
+    """Why an experiment has no result."""
+
+
+def run_job(job: Job, *earlier: Outcome) -> Outcome:
+    """Run one experiment in a clone of its own and push its result. `earlier` are those that it builds on."""
+    start = time.perf_counter()
+
+    def outcome(state: str, reason: str = "") -> Outcome:
+        return Outcome(job.name, state, socket.gethostname(), time.perf_counter() - start, reason)
+
+    unmade = [other.name for other in earlier if other.state not in {"ran", "found"}]
+    if unmade:
+        return outcome("skipped", f"it builds on {', '.join(unmade)}")
+    try:
+        with job_folder() as folder:
+            clone = make_clone(job, folder)
+            wrong = wrong_versions(clone / "requirements.txt")
+            if wrong:
+                return outcome("unfit", f"{sys.executable} has {', '.join(wrong)}")
+            if is_pushed(job, clone):
+                return outcome("found")
+            pull_run_cache(clone)
+            run_experiment(job, clone)
+            return outcome("ran" if push(job, clone) else "found")
+    except JobError as error:
+        return outcome("failed", str(error))
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        return outcome("failed", no_space(f"{error.strerror}: {error.filename}"))
+
+
+def node_folder() -> Path:
+    """What the jobs of one node share: DVC's cache, and beside it a folder for each process."""
+    folder = Path(tempfile.gettempdir()) / f"onnx-release-sweep-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def job_folder() -> Iterator[Path]:
+    """An empty folder, removed afterwards; and those of killed processes are removed first."""
+    jobs = node_folder() / "jobs"
+    jobs.mkdir(exist_ok=True)
+    for folder in jobs.iterdir():
+        if not Path("/proc", folder.name).exists() or folder.name == str(os.getpid()):
+            shutil.rmtree(folder, ignore_errors=True)
+    mine = jobs / str(os.getpid())
+    mine.mkdir()
+    try:
+        yield mine
+    finally:
+        shutil.rmtree(mine, ignore_errors=True)
+
+
+def make_clone(job: Job, folder: Path) -> Path:
+    """The repository at the base revision, with the cache that all jobs of the node share."""
+    clone = folder / "clone"
+    call("git", "clone", "--quiet", "--no-checkout", job.url, str(clone))
+    call("git", "checkout", "--quiet", "--detach", job.base, cwd=clone)
+    settings = f"[cache]\n    dir = {node_folder() / 'cache'}\n[core]\n    site_cache_dir = {folder / 'site'}\n"
+    (clone / ".dvc/config.local").write_text(settings, encoding="utf-8")
+    return clone
+
+
+def wrong_versions(requirements: Path) -> list[str]:
+    """What this Python has in other versions than the file pins, in words."""
+    from packaging.requirements import Requirement
+
+    wrong = []
+    for line in requirements.read_text(encoding="utf-8").splitlines():
+        text = line.partition("#")[0].strip()
+        if not text or text.startswith("-"):
+            continue
+        wanted = Requirement(text)
+        if wanted.marker and not wanted.marker.evaluate():
+            continue
+        try:
+            found = version(wanted.name)
+        except PackageNotFoundError:
+            wrong.append(f"no {wanted.name}")
+            continue
+        if not wanted.specifier.contains(found, prereleases=True):
+            wrong.append(f"{wanted.name} {found} and not {str(wanted.specifier).removeprefix('==')}")
+    return wrong
+
+
+def ref(job: Job) -> str:
+    """Where DVC keeps an experiment of this name in git."""
+    return f"refs/exps/{job.base[:2]}/{job.base[2:]}/{job.name}"
+
+
+def is_pushed(job: Job, clone: Path) -> bool:
+    return bool(call("git", "ls-remote", "origin", ref(job), cwd=clone))
+
+
+def pull_run_cache(clone: Path) -> None:
+    """Copy the entries of the remote's run cache that the node has not; one job at a time, they share the folder."""
+    from dvc.repo import Repo
+    from filelock import FileLock
+
+    with FileLock(node_folder() / "run-cache.lock"), chdir(clone), Repo() as repo:
+        remote = repo.cloud.get_remote_odb(hash_name="md5-dos2unix")  # by the name of what the run cache grew from
+        repo.stage_cache.transfer(remote, repo.cache.legacy, force=False)
+
+
+def run_experiment(job: Job, clone: Path) -> None:
+    """`dvc exp run` in this Python. Raises JobError with the end of its output if it fails."""
+    name, address = job.author
+    author = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in author_of(name, address)}
+    environment = {
+        **{key: value for key, value in os.environ.items() if key != OMP},
+        **({} if job.timed else ONE_THREAD),
+        **author,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "DVC_NO_ANALYTICS": "1",
+    }
+    arguments = ["exp", "run", "--pull", "--allow-missing", "--name", job.name, *job.arguments]
+    call(sys.executable, "-c", DVC, *arguments, cwd=clone, env=environment)
+
+
+def author_of(name: str, address: str) -> list[tuple[str, str]]:
+    return [("NAME", name), ("EMAIL", address)]
+
+
+def push(job: Job, clone: Path) -> bool:
+    """Push data, then the run cache, then the experiment: what git has a name of is whole.
+
+    False if another attempt has pushed the name before; its result stays. `dvc exp push` does it in the other order,
+    and leaves out the metrics that are in git: without them, no entry of the run cache restores on another node.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.fs import LocalFileSystem, generic
+    from dvc.repo import Repo
+    from scmrepo.exceptions import SCMError
+
+    before = locked_stages(call("git", "show", f"{job.base}:dvc.lock", cwd=clone))
+    now = locked_stages((clone / "dvc.lock").read_text(encoding="utf-8"))
+    changed = {name: stage for name, stage in now.items() if before.get(name) != stage}
+    with chdir(clone), Repo() as repo:
+        runs = Path(repo.stage_cache.cache_dir)
+        entries = [entry for entry in map(run_cache_entry, changed.values()) if runs.joinpath(*entry).is_file()]
+        used: list[dict[Any, set[Any]]] = [repo.stage_cache.get_used_objs([entry[1:] for entry in entries])]
+        used += [stage.get_used_objs(push=True) for stage in repo.index.stages if stage.name in changed]
+        try:
+            failed = repo.cloud.push({item for found in used for items in found.values() for item in items}).failed
+            if failed:
+                raise JobError(f"{len(failed)} files of its result did not go to the DVC remote")
+            remote = repo.cloud.get_remote_odb(hash_name="md5-dos2unix")
+            for entry in entries:
+                path = remote.fs.join(remote.path, "runs", *entry)
+                generic.copy(LocalFileSystem(), str(runs.joinpath(*entry)), remote.fs, path)
+            pushed = repo.experiments.push("origin", [job.name])
+        except (DvcException, SCMError) as error:
+            if is_pushed(job, clone):
+                return False
+            raise JobError(f"its result could not be pushed: {error}") from error
+    if not pushed.get("success") and not is_pushed(job, clone):
+        raise JobError("its result could not be pushed: the git remote refused the reference")
+    return bool(pushed.get("success"))
+
+
+def locked_stages(lock: str) -> dict[str, Any]:
+    """The stages of a dvc.lock."""
+    from ruamel.yaml import YAML
+
+    return dict(YAML(typ="safe").load(lock)["stages"]) if lock else {}
+
+
+def run_cache_entry(stage: dict[str, Any]) -> tuple[str, str, str]:
+    """Where DVC's run cache has a stage of dvc.lock: two folders and a file below runs/."""
+    import copy
+
+    from dvc.stage.cache import _get_cache_hash
+
+    key = _get_cache_hash(copy.deepcopy(stage), key=True)  # which it changes
+    return key[:2], key, _get_cache_hash(stage)
+
+
+def call(*command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """What a command prints. Raises JobError with the end of it and of its errors if it fails."""
+    result = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    if result.returncode == 0:
+        return result.stdout
+    lines = "\n".join((result.stdout + result.stderr).strip().splitlines()[-LAST_LINES:])
+    called = "dvc exp run" if DVC in command else " ".join(command[:2])
+    full = any(os.strerror(code).lower() in lines.lower() for code in NO_SPACE) or "no space left" in lines
+    raise JobError((no_space(called) if full else f"{called} failed") + f":\n{lines}")
+
+
+def no_space(where: str) -> str:
+    return f"no space left on {socket.gethostname()} ({where}): free some in {tempfile.gettempdir()}"

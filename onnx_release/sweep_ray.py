@@ -1,0 +1,222 @@
+"""Run the experiments of a plan on a Ray cluster, and bring their results into the repository.
+
+Each is a task, which clones the git remote at the base revision and pushes its result (onnx_release.sweep_node). An
+experiment that builds on others takes their outcomes as arguments, so that it starts as soon as these are done. What a
+sweep has done is on the two remotes: this process may die at any time, and the next one goes on from there.
+"""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from onnx_release import sweep_node
+from onnx_release.errors import SweepError
+from onnx_release.sweep_node import Job, Outcome
+from onnx_release.sweep_plan import Experiment, override
+from onnx_release.sweep_queue import Progress
+from onnx_release.sweep_repository import git
+
+REMOTE = "origin"
+# A task whose worker or node died is tried again, so often. One that failed by itself is not.
+RETRIES = 3
+# Without an answer from the address, and without a node that could run anything.
+CONNECT_SECONDS = 10
+WAIT_SECONDS = 60
+
+
+def run_plan(plan: Sequence[Experiment], base: str, address: str, say: Callable[[str], None]) -> Progress:
+    """Run on the cluster what is not on the git remote yet, and say a line for each experiment that ends.
+
+    At the end, the results that no other experiment builds on are pulled, without their data. Raises SweepError with
+    what is in the way of all of them.
+    """
+    ray = import_ray()
+    url = check_remotes(base)
+    there = check_names(plan, base)
+    progress = Progress()
+    progress.done |= {experiment.name: "is there already" for experiment in plan if experiment.name in there}
+    todo = wanted(plan, there)
+    if todo:
+        jobs = [make_job(experiment, base, url) for experiment in todo]
+        connect(ray, address)
+        try:
+            run_jobs(ray, jobs, {experiment.name: experiment.after for experiment in todo}, progress, say)
+        finally:
+            ray.shutdown()  # and with it what still runs
+    pull(result.name for result in results(plan) if result.name in progress.done)
+    return progress
+
+
+def pull_data(names: Iterable[str]) -> None:
+    """Pull what these experiments have made, so that `dvc exp apply` finds it."""
+    dvc("exp", "pull", REMOTE, *names)
+
+
+def results(plan: Sequence[Experiment]) -> list[Experiment]:
+    """The experiments of the grid: those that no other builds on."""
+    needed = {name for experiment in plan for name in experiment.after}
+    return [experiment for experiment in plan if experiment.name not in needed]
+
+
+def wanted(plan: Sequence[Experiment], there: Iterable[str]) -> list[Experiment]:
+    """What is to run: results that are not there, and what they build on that is not there either."""
+    there, names = set(there), {experiment.name for experiment in results(plan)}
+    todo = []
+    for experiment in reversed(plan):
+        if experiment.name in names and experiment.name not in there:
+            todo.append(experiment)
+            names |= set(experiment.after)
+    return todo[::-1]
+
+
+def import_ray() -> Any:
+    try:
+        import ray
+    except ImportError as cause:
+        raise SweepError("--ray needs Ray: run `pip install -r requirements-ray.txt`") from cause
+    return ray
+
+
+def check_remotes(base: str) -> str:
+    """The git remote's URL. Raises SweepError unless nodes can get the base revision and its data from the remotes."""
+    if REMOTE not in git("remote").splitlines():
+        raise SweepError(
+            f"there is no git remote called {REMOTE}, from which nodes clone: run `git remote add {REMOTE} URL` "
+            f"and `git push {REMOTE} HEAD`"
+        )
+    git("fetch", "--quiet", REMOTE)
+    if not git("for-each-ref", "--contains", base, f"refs/remotes/{REMOTE}"):
+        raise SweepError(f"{base[:7]} is not on {REMOTE}, from which nodes clone it: run `git push {REMOTE} HEAD`")
+    # Nodes have what is in git, and not this machine's other settings.
+    name = dvc("config", "--project", "core.remote", check=False).strip()
+    if not name:
+        raise SweepError(
+            "there is no default DVC remote in .dvc/config, through which nodes exchange data: run `dvc remote add "
+            "--default NAME URL`, commit .dvc/config and push it"
+        )
+    remote = dvc("config", "--project", f"remote.{name}.url", check=False).strip()
+    if remote.startswith(("http://", "https://")):
+        raise SweepError(f"the DVC remote {name} is {remote}, and DVC's run cache does not go through HTTP: use another")
+    status = json.loads(dvc("status", "--cloud", "--json"))
+    missing = sorted(path for path, state in status.items() if state in {"new", "missing"})
+    if missing:
+        raise SweepError(
+            f"the DVC remote {name} lacks {len(missing)} outputs of the base revision, {missing[0]} among them: run "
+            "`make repro` if they are not here, and `dvc push --run-cache`"
+        )
+    return git("remote", "get-url", REMOTE)
+
+
+def check_names(plan: Sequence[Experiment], base: str) -> set[str]:
+    """The names of this base that are on the git remote. Raises SweepError for one of the plan that is another here."""
+    folder = f"refs/exps/{base[:2]}/{base[2:]}/"
+    here = dict(line.split()[::-1] for line in git("for-each-ref", "--format=%(objectname) %(refname)", folder).splitlines())
+    there = dict(line.split()[::-1] for line in git("ls-remote", REMOTE, folder + "*").splitlines())
+    other = [experiment.name for experiment in plan if differs(here, there, folder + experiment.name)]
+    if other:
+        raise SweepError(
+            f"{', '.join(other)}: here and not on {REMOTE}, or another there, and a name is used once: "
+            f"run `dvc exp remove {' '.join(other)}`, or `dvc exp push {REMOTE}` with what is not there"
+        )
+    return {name.removeprefix(folder) for name in there}
+
+
+def differs(here: dict[str, str], there: dict[str, str], name: str) -> bool:
+    return name in here and here[name] != there.get(name)
+
+
+def make_job(experiment: Experiment, base: str, url: str) -> Job:
+    author = (git("config", "user.name"), git("config", "user.email"))
+    arguments = (*override(experiment.params), *experiment.targets)
+    return Job(experiment.name, arguments, experiment.timed, url, base, author)
+
+
+def connect(ray: Any, address: str) -> None:
+    """Raises SweepError if no cluster answers there."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and "//" not in address:
+        # Ray itself tries for ten minutes.
+        try:
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        except OSError as cause:
+            raise SweepError(
+                f"nothing answers at {address} ({cause}): --ray takes HOST:PORT as `ray start --head` prints it, or auto "
+                "on a node of the cluster"
+            ) from cause
+    ray.cloudpickle.register_pickle_by_value(sweep_node)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="error")
+    except (ConnectionError, RuntimeError, ValueError, ImportError) as cause:
+        raise SweepError(f"Ray does not connect to {address}: {cause}") from cause
+
+
+def run_jobs(
+    ray: Any, jobs: Sequence[Job], after: dict[str, tuple[str, ...]], progress: Progress, say: Callable[[str], None]
+) -> None:
+    """Submit all jobs, and note what becomes of each. Raises SweepError once a node has another environment."""
+    run = ray.remote(max_retries=RETRIES)(sweep_node.run_job)
+    whole_node = largest_node(ray) if any(job.timed for job in jobs) else 1
+    refs: dict[str, Any] = {}
+    for job in jobs:
+        earlier = [refs[name] for name in after[job.name] if name in refs]
+        refs[job.name] = run.options(num_cpus=whole_node if job.timed else 1, name=job.name).remote(job, *earlier)
+    names = {ref: name for name, ref in refs.items()}
+    while names:
+        ready, _ = ray.wait(list(names), timeout=WAIT_SECONDS)
+        if not ready and not ray.cluster_resources().get("CPU"):
+            say("waiting for a node: the cluster has none with a CPU")
+        for ref in ready:
+            name = names.pop(ref)
+            outcome = outcome_of(ray, ref, name)
+            if outcome.state == "unfit":
+                raise SweepError(
+                    f"the environment of {outcome.node} is not the repository's: {outcome.reason}. Install "
+                    "requirements.txt of the base revision on every node; what is done stays, and the sweep goes on there"
+                )
+            count = f"{len(jobs) - len(names)} of {len(jobs)}"
+            if outcome.state in {"ran", "found"}:
+                progress.done[name] = f"{outcome.state} on {outcome.node} in {outcome.seconds:.0f} s"
+                say(f"{count}: {name}: {progress.done[name]}")
+            else:
+                progress.failed[name] = f"{outcome.state} on {outcome.node}: {outcome.reason}"
+                say(f"{count}: {name}: FAILED: {progress.failed[name]}")
+
+
+def outcome_of(ray: Any, ref: Any, name: str) -> Outcome:
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayError as error:
+        return Outcome(name, "failed", "no node", 0, str(error).strip())
+
+
+def largest_node(ray: Any) -> int:
+    """The CPUs of the largest node: a task that asks for all of them has a node to itself.
+
+    Where there is none yet, a task that does nothing has the autoscaler start one.
+    """
+
+    def cpus() -> int:
+        return int(max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0))
+
+    if not cpus():
+        ray.get(ray.remote(num_cpus=1)(sweep_node.node_folder).remote())
+    return cpus()
+
+
+def pull(names: Iterable[str]) -> None:
+    """Bring experiments into the repository: what is in git, metrics among it, and no data."""
+    names = list(names)
+    if names:
+        dvc("exp", "pull", "--no-cache", REMOTE, *names)
+
+
+def dvc(*arguments: str, check: bool = True) -> str:
+    """What DVC prints. Raises SweepError if it fails."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if check and result.returncode:
+        raise SweepError(f"dvc {' '.join(arguments[:2])} failed: {result.stderr.strip()}")
+    return result.stdout
