@@ -18,7 +18,7 @@ repro: .venv/installed   ## run every stage whose inputs changed, then the gate;
 	python -m tools.repro $(if $(MODEL),--model $(MODEL))
 	python -m tools.gate
 
-test: .venv/installed    ## the tests
+test: .venv/ray          ## the tests
 	python -m pytest
 
 lint: .venv/linters      ## ruff and mypy
@@ -43,4 +43,8 @@ clean:           ## remove the environment
 
 .venv/linters: .venv/installed requirements-dev.txt
 	python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+.venv/ray: .venv/installed requirements-ray.txt
+	python -m pip install --quiet --disable-pip-version-check -r requirements-ray.txt
 	touch $@

@@ -99,7 +99,9 @@ def check_remotes(base: str) -> str:
         )
     remote = dvc("config", "--project", f"remote.{name}.url", check=False).strip()
     if remote.startswith(("http://", "https://")):
-        raise SweepError(f"the DVC remote {name} is {remote}, and DVC's run cache does not go through HTTP: use another")
+        raise SweepError(
+            f"the DVC remote {name} is {remote}, and DVC's run cache does not go through HTTP: use another"
+        )
     status = json.loads(dvc("status", "--cloud", "--json"))
     missing = sorted(path for path, state in status.items() if state in {"new", "missing"})
     if missing:
@@ -113,7 +115,9 @@ def check_remotes(base: str) -> str:
 def check_names(plan: Sequence[Experiment], base: str) -> set[str]:
     """The names of this base that are on the git remote. Raises SweepError for one of the plan that is another here."""
     folder = f"refs/exps/{base[:2]}/{base[2:]}/"
-    here = dict(line.split()[::-1] for line in git("for-each-ref", "--format=%(objectname) %(refname)", folder).splitlines())
+    here = dict(
+        line.split()[::-1] for line in git("for-each-ref", "--format=%(objectname) %(refname)", folder).splitlines()
+    )
     there = dict(line.split()[::-1] for line in git("ls-remote", REMOTE, folder + "*").splitlines())
     other = [experiment.name for experiment in plan if differs(here, there, folder + experiment.name)]
     if other:
@@ -143,8 +147,8 @@ def connect(ray: Any, address: str) -> None:
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         except OSError as cause:
             raise SweepError(
-                f"nothing answers at {address} ({cause}): --ray takes HOST:PORT as `ray start --head` prints it, or auto "
-                "on a node of the cluster"
+                f"nothing answers at {address} ({cause}): --ray takes HOST:PORT as `ray start --head` prints it, or "
+                "auto on a node of the cluster"
             ) from cause
     ray.cloudpickle.register_pickle_by_value(sweep_node)
     try:
@@ -174,7 +178,7 @@ def run_jobs(
             if outcome.state == "unfit":
                 raise SweepError(
                     f"the environment of {outcome.node} is not the repository's: {outcome.reason}. Install "
-                    "requirements.txt of the base revision on every node; what is done stays, and the sweep goes on there"
+                    "requirements.txt of the base revision on every node and sweep again: what is done is not repeated"
                 )
             count = f"{len(jobs) - len(names)} of {len(jobs)}"
             if outcome.state in {"ran", "found"}:

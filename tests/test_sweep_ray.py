@@ -95,7 +95,10 @@ def project(home):
     git(folder, "config", "user.name", "test")
     git(folder, "config", "user.email", "test@example.invalid")
     git(folder, "remote", "add", "origin", str(home / "origin.git"))
-    log = {"SWEEP_LOG": str(home / "base.log"), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    log = {
+        "SWEEP_LOG": str(home / "base.log"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
     for command in (["repro", "--quiet"], ["push", "--quiet", "--run-cache"]):
         subprocess.run([sys.executable, "-m", "dvc", *command], cwd=folder, env={**os.environ, **log}, check=True)
     git(folder, "add", "-A")
@@ -116,7 +119,7 @@ def inside(project, home, monkeypatch):
 
 @pytest.fixture(scope="module")
 def cluster(home):
-    """Two nodes of one CPU each; `doomed` is the one whose training stages never end."""
+    """A cluster of two nodes with a CPU each, and the second of them, whose training stages never end."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
@@ -129,13 +132,12 @@ def cluster(home):
         found = Cluster()
         found.add_node(num_cpus=1, include_dashboard=False, env_vars={"TMPDIR": str(home / "head")})
         environment = {"TMPDIR": str(home / "doomed"), "SWEEP_DOOMED": str(home / "doomed.fifo")}
-        found.doomed = found.add_node(num_cpus=1, env_vars=environment)
-        yield found
+        yield found, found.add_node(num_cpus=1, env_vars=environment)
         found.shutdown()
 
 
-def experiment(name, rows, rate, targets=("train",), after=()):
-    return Experiment(name, {"rows": rows, "rate": rate}, targets, after, timed=False)
+def experiment(name, rows, rate, targets=("train",), after=(), timed=False):
+    return Experiment(name, {"rows": rows, "rate": rate}, targets, after, timed)
 
 
 PREPARE = experiment("sweep-prepare-1", 5, 1, ("prepare",))
@@ -143,13 +145,13 @@ RESULTS = [experiment(f"sweep-{rate}", 5, rate, after=(PREPARE.name,)) for rate 
 FAILING = experiment("sweep-failing", 5, -1, after=(PREPARE.name,))
 
 
-def lose(cluster, fifo):
+def lose(cluster, node, fifo):
     """End every process of the doomed node at once, as when its machine is lost, as soon as a stage runs on it."""
     assert fifo.read_text() == "begun"
-    raylet = psutil.Process(cluster.doomed.all_processes["raylet"][0].process.pid)
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
     for process in [raylet, *raylet.children(recursive=True)]:
         process.kill()
-    cluster.remove_node(cluster.doomed, allow_graceful=False)
+    cluster.remove_node(node, allow_graceful=False)
 
 
 def names_on_remote(project):
@@ -158,10 +160,10 @@ def names_on_remote(project):
 
 def test_a_lost_node_loses_no_experiment_and_only_its_own_work_is_done_twice(project, inside, home, cluster, capsys):
     base = git(project, "rev-parse", "HEAD")
-    loser = threading.Thread(target=lose, args=(cluster, home / "doomed.fifo"), daemon=True)
+    loser = threading.Thread(target=lose, args=(*cluster, home / "doomed.fifo"), daemon=True)
     loser.start()
-    lines = []
-    progress = run_plan([PREPARE, *RESULTS, FAILING], base, cluster.address, lines.append)
+    lines: list[str] = []
+    progress = run_plan([PREPARE, *RESULTS, FAILING], base, cluster[0].address, lines.append)
     loser.join()
     assert set(progress.done) == {PREPARE.name, *(result.name for result in RESULTS)}
     assert set(progress.failed) == {FAILING.name}
@@ -188,11 +190,127 @@ def test_a_driver_on_another_machine_goes_on_from_the_remotes(project, inside, h
     git(other, "config", "user.name", "test")
     git(other, "config", "user.email", "test@example.invalid")
     monkeypatch.chdir(other)
-    more = experiment("sweep-9", 5, 9, after=(PREPARE.name,))
+    more = experiment("sweep-9", 5, 9, after=(PREPARE.name,), timed=True)
     before = (home / "work.log").read_text()
-    progress = run_plan([PREPARE, *RESULTS, more], git(other, "rev-parse", "HEAD"), cluster.address, print)
+    progress = run_plan([PREPARE, *RESULTS, more], git(other, "rev-parse", "HEAD"), cluster[0].address, print)
     assert not progress.failed
     assert progress.done[RESULTS[0].name] == "is there already"
-    assert (home / "work.log").read_text().removeprefix(before) == "train 5 9 1\n"
+    assert (home / "work.log").read_text().removeprefix(before) == "train 5 9 None\n"  # timed: on all threads
     sweep_ray.pull_data([more.name])
     assert "45" in [path.read_text() for path in (other / ".dvc/cache/files").rglob("*") if path.is_file()]
+
+
+def test_a_node_with_another_environment_ends_the_sweep_with_one_error(project, home, cluster, tmp_path, monkeypatch):
+    clone = tmp_path / "clone"
+    git(home, "clone", "--quiet", "--branch", "main", str(home / "origin.git"), str(clone))
+    git(clone, "config", "user.name", "test")
+    git(clone, "config", "user.email", "test@example.invalid")
+    (clone / "requirements.txt").write_text("dvc==1.0.0\n")
+    git(clone, "commit", "--quiet", "--all", "-m", "another version")
+    git(clone, "push", "--quiet", "origin", "HEAD:refs/heads/other")
+    monkeypatch.chdir(clone)
+    with pytest.raises(
+        SweepError, match=f"environment of .* not the repository's: .* dvc {dvc.__version__} and not 1.0.0"
+    ):
+        run_plan(RESULTS, git(clone, "rev-parse", "HEAD"), cluster[0].address, print)
+
+
+def test_a_result_that_is_pushed_is_taken_and_never_replaced(project, inside, home):
+    """A worker that dies after the push is tried again; of two attempts at once, the first to push counts."""
+    base = git(project, "rev-parse", "HEAD")
+    job = make_job(experiment("sweep-twice", 3, 7), base, str(home / "origin.git"))
+    assert sweep_node.run_job(job).state == "ran"
+    first = git(project, "ls-remote", "origin", sweep_node.ref(job))
+    assert sweep_node.run_job(job).state == "found"
+    with sweep_node.job_folder() as folder:
+        clone = sweep_node.make_clone(job, folder)
+        sweep_node.run_experiment(job, clone)
+        assert not sweep_node.push(job, clone)
+    assert git(project, "ls-remote", "origin", sweep_node.ref(job)) == first
+    assert list((sweep_node.node_folder() / "jobs").iterdir()) == []
+
+
+def test_what_builds_on_a_failed_experiment_is_not_tried(project, home):
+    job = make_job(experiment("sweep-late", 3, 7), "0" * 40, "no such repository")
+    outcome = sweep_node.run_job(job, Outcome("sweep-prepare-1", "failed", "node", 1.0))
+    assert (outcome.state, outcome.reason) == ("skipped", "it builds on sweep-prepare-1")
+
+
+def test_a_node_with_other_packages_is_named(tmp_path):
+    pins = ["-c constraints.txt", "", f"dvc=={dvc.__version__}  # as here", "pytest==1.0", "not-there==2"]
+    (tmp_path / "requirements.txt").write_text("\n".join([*pins, "elsewhere==1; sys_platform == 'elsewhere'"]))
+    assert wrong_versions(tmp_path / "requirements.txt") == [f"pytest {pytest.__version__} and not 1.0", "no not-there"]
+
+
+def test_no_space_on_a_node_is_the_reason(project, inside, home, monkeypatch):
+    job = make_job(experiment("sweep-full", 3, 8), git(project, "rev-parse", "HEAD"), str(home / "origin.git"))
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "clone")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    outcome = sweep_node.run_job(job)
+    assert outcome.state == "failed"
+    assert "no space left on" in outcome.reason and str(home / "here") in outcome.reason
+    with pytest.raises(JobError, match="no space left on"):
+        call(sys.executable, "-c", "raise OSError(28, 'No space left on device')")
+    with pytest.raises(JobError, match=r"(?s)-c failed:.*KeyError"):
+        call(sys.executable, "-c", "raise KeyError")
+
+
+def without_dvc_remote(clone):
+    (clone / ".dvc/config").write_text("[core]\n    analytics = false\n")
+
+
+def with_http_remote(clone):
+    (clone / ".dvc/config").write_text(SETTINGS.format(store="https://example.invalid/store"))
+
+
+def with_commit(clone):
+    git(clone, "-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "-q", "--allow-empty", "-m", "more")
+
+
+def with_other_outputs(clone):
+    lock = YAML(typ="safe").load((clone / "dvc.lock").read_text())
+    next(out for out in lock["stages"]["train"]["outs"] if out["path"] == "train.txt")["md5"] = "0" * 32
+    with (clone / "dvc.lock").open("w") as file:
+        YAML(typ="safe").dump(lock, file)
+
+
+def with_experiment(clone):
+    base = git(clone, "rev-parse", "HEAD")
+    git(clone, "update-ref", f"refs/exps/{base[:2]}/{base[2:]}/{RESULTS[0].name}", base)
+
+
+BAD_REPOSITORIES = {
+    "no git remote": (lambda clone: git(clone, "remote", "remove", "origin"), "no git remote called origin"),
+    "a base that is not pushed": (with_commit, "is not on origin.*git push origin HEAD"),
+    "no DVC remote": (without_dvc_remote, "no default DVC remote in .dvc/config.*dvc remote add --default"),
+    "a DVC remote without run cache": (with_http_remote, "does not go through HTTP"),
+    "outputs that only another machine has": (with_other_outputs, "lacks 1 outputs.*train.txt.*dvc push --run-cache"),
+    "a name that is something else here": (with_experiment, f"{RESULTS[0].name}: here and not on origin"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_REPOSITORIES)
+def test_what_is_in_the_way_is_said_before_anything_runs(project, home, tmp_path, monkeypatch, name):
+    change, message = BAD_REPOSITORIES[name]
+    clone = tmp_path / "clone"
+    git(home, "clone", "--quiet", "--branch", "main", str(home / "origin.git"), str(clone))
+    monkeypatch.chdir(clone)
+    change(clone)
+    with pytest.raises(SweepError, match=message):
+        run_plan(RESULTS[:1], git(clone, "rev-parse", "HEAD"), "127.0.0.1:9", print)
+
+
+def test_an_address_that_does_not_answer(inside):
+    import ray
+
+    with pytest.raises(SweepError, match=r"nothing answers at 127\.0\.0\.1:9 .*ray start --head"):
+        sweep_ray.connect(ray, "127.0.0.1:9")
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SweepError, match=r"pip install -r requirements-ray\.txt"):
+        sweep_ray.import_ray()
