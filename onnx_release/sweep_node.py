@@ -61,7 +61,7 @@ class Outcome:
     - ran: here, and its result is on both remotes;
     - found: an earlier attempt had pushed its result to the git remote;
     - failed: for `reason`, which trying again does not change;
-    - skipped: since an experiment failed that it builds on;
+    - skipped: what it builds on has no result;
     - unfit: the node has other packages than the repository asks for.
     """
 
@@ -83,9 +83,9 @@ def run_job(job: Job, *earlier: Outcome) -> Outcome:
     def outcome(state: str, reason: str = "") -> Outcome:
         return Outcome(job.name, state, socket.gethostname(), time.perf_counter() - start, reason)
 
-    unmade = [other.name for other in earlier if other.state not in {"ran", "found"}]
-    if unmade:
-        return outcome("skipped", f"it builds on {', '.join(unmade)}")
+    for other in earlier:
+        if other.state not in {"ran", "found"}:
+            return outcome("skipped", f"it builds on {other.name}, which {other.state}: {other.reason}")
     try:
         with job_folder() as folder:
             clone = make_clone(job, folder)

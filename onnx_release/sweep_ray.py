@@ -9,7 +9,7 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from onnx_release import sweep_node
@@ -17,7 +17,7 @@ from onnx_release.errors import SweepError
 from onnx_release.sweep_node import Job, Outcome
 from onnx_release.sweep_plan import Experiment, override
 from onnx_release.sweep_queue import Progress
-from onnx_release.sweep_repository import git
+from onnx_release.sweep_repository import git, namespace
 
 REMOTE = "origin"
 # A task whose worker or node died is tried again, so often. One that failed by itself is not.
@@ -30,15 +30,14 @@ WAIT_SECONDS = 60
 def run_plan(plan: Sequence[Experiment], base: str, address: str, say: Callable[[str], None]) -> Progress:
     """Run on the cluster what is not on the git remote yet, and say a line for each experiment that ends.
 
-    At the end, the results that no other experiment builds on are pulled, without their data. Raises SweepError with
-    what is in the way of all of them.
+    At the end, those of the grid are pulled, without their data. Raises SweepError with what is in the way of all.
     """
     ray = import_ray()
     url = check_remotes(base)
     there = check_names(plan, base)
     progress = Progress()
-    progress.done |= {experiment.name: "is there already" for experiment in plan if experiment.name in there}
-    todo = wanted(plan, there)
+    progress.done |= {experiment.name: "there already" for experiment in plan if experiment.name in there}
+    todo = unfinished(plan, there)
     if todo:
         jobs = [make_job(experiment, base, url) for experiment in todo]
         connect(ray, address)
@@ -46,27 +45,16 @@ def run_plan(plan: Sequence[Experiment], base: str, address: str, say: Callable[
             run_jobs(ray, jobs, {experiment.name: experiment.after for experiment in todo}, progress, say)
         finally:
             ray.shutdown()  # and with it what still runs
-    pull(result.name for result in results(plan) if result.name in progress.done)
+    pull([experiment.name for experiment in plan if experiment.name in progress.done and not experiment.prepares])
     return progress
 
 
-def pull_data(names: Iterable[str]) -> None:
-    """Pull what these experiments have made, so that `dvc exp apply` finds it."""
-    dvc("exp", "pull", REMOTE, *names)
-
-
-def results(plan: Sequence[Experiment]) -> list[Experiment]:
-    """The experiments of the grid: those that no other builds on."""
-    needed = {name for experiment in plan for name in experiment.after}
-    return [experiment for experiment in plan if experiment.name not in needed]
-
-
-def wanted(plan: Sequence[Experiment], there: Iterable[str]) -> list[Experiment]:
-    """What is to run: results that are not there, and what they build on that is not there either."""
-    there, names = set(there), {experiment.name for experiment in results(plan)}
+def unfinished(plan: Sequence[Experiment], there: set[str]) -> list[Experiment]:
+    """What is to run, in the plan's order: results that are not there, and what they build on that is not either."""
+    names = {experiment.name for experiment in plan if not experiment.prepares}
     todo = []
     for experiment in reversed(plan):
-        if experiment.name in names and experiment.name not in there:
+        if experiment.name in names - there:
             todo.append(experiment)
             names |= set(experiment.after)
     return todo[::-1]
@@ -114,7 +102,7 @@ def check_remotes(base: str) -> str:
 
 def check_names(plan: Sequence[Experiment], base: str) -> set[str]:
     """The names of this base that are on the git remote. Raises SweepError for one of the plan that is another here."""
-    folder = f"refs/exps/{base[:2]}/{base[2:]}/"
+    folder = f"{namespace(base)}/"
     here = dict(
         line.split()[::-1] for line in git("for-each-ref", "--format=%(objectname) %(refname)", folder).splitlines()
     )
@@ -210,11 +198,16 @@ def largest_node(ray: Any) -> int:
     return cpus()
 
 
-def pull(names: Iterable[str]) -> None:
+def pull(names: Sequence[str]) -> None:
     """Bring experiments into the repository: what is in git, metrics among it, and no data."""
-    names = list(names)
     if names:
         dvc("exp", "pull", "--no-cache", REMOTE, *names)
+
+
+def pull_data(names: Sequence[str]) -> None:
+    """Bring what these experiments have made into DVC's cache, so that `dvc exp apply` finds it."""
+    if names:
+        dvc("exp", "pull", REMOTE, *names)
 
 
 def dvc(*arguments: str, check: bool = True) -> str:

@@ -136,11 +136,11 @@ def cluster(home):
         found.shutdown()
 
 
-def experiment(name, rows, rate, targets=("train",), after=(), timed=False):
-    return Experiment(name, {"rows": rows, "rate": rate}, targets, after, timed)
+def experiment(name, rows, rate, after=(), timed=False):
+    return Experiment(name, {"rows": rows, "rate": rate}, ("train",), after, timed)
 
 
-PREPARE = experiment("sweep-prepare-1", 5, 1, ("prepare",))
+PREPARE = Experiment("sweep-prepare-1", {"rows": 5, "rate": 1}, ("prepare",), (), timed=False, prepares=True)
 RESULTS = [experiment(f"sweep-{rate}", 5, rate, after=(PREPARE.name,)) for rate in (2, 3, 4)]
 FAILING = experiment("sweep-failing", 5, -1, after=(PREPARE.name,))
 
@@ -194,7 +194,7 @@ def test_a_driver_on_another_machine_goes_on_from_the_remotes(project, inside, h
     before = (home / "work.log").read_text()
     progress = run_plan([PREPARE, *RESULTS, more], git(other, "rev-parse", "HEAD"), cluster[0].address, print)
     assert not progress.failed
-    assert progress.done[RESULTS[0].name] == "is there already"
+    assert progress.done[RESULTS[0].name] == "there already"
     assert (home / "work.log").read_text().removeprefix(before) == "train 5 9 None\n"  # timed: on all threads
     sweep_ray.pull_data([more.name])
     assert "45" in [path.read_text() for path in (other / ".dvc/cache/files").rglob("*") if path.is_file()]
@@ -232,8 +232,8 @@ def test_a_result_that_is_pushed_is_taken_and_never_replaced(project, inside, ho
 
 def test_what_builds_on_a_failed_experiment_is_not_tried(project, home):
     job = make_job(experiment("sweep-late", 3, 7), "0" * 40, "no such repository")
-    outcome = sweep_node.run_job(job, Outcome("sweep-prepare-1", "failed", "node", 1.0))
-    assert (outcome.state, outcome.reason) == ("skipped", "it builds on sweep-prepare-1")
+    outcome = sweep_node.run_job(job, Outcome("sweep-prepare-1", "failed", "node", 1.0, "why"))
+    assert (outcome.state, outcome.reason) == ("skipped", "it builds on sweep-prepare-1, which failed: why")
 
 
 def test_a_node_with_other_packages_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """Run every experiment of a grid through DVC's queue, and show which one to apply.
 
     python -m tools.sweep sweeps/digits.yaml
+    python -m tools.sweep sweeps/digits.yaml --ray HOST:PORT     # on a Ray cluster, see docs/scale-out.md
 
 Called again, it goes on where it was. docs/sweeps.md has the grid file, and what the table says.
 """
@@ -9,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from onnx_release import sweep_ray
 from onnx_release.command import run_tool
 from onnx_release.hardware import available_cores
 from onnx_release.sweep_grid import load_grid
@@ -25,12 +27,17 @@ def main(arguments: argparse.Namespace) -> None:
         plan = make_plan(grid, base, arguments.grid.stem)
         wanted = [experiment.name for experiment in plan if not experiment.prepares]
         print(f"{len(wanted)} experiments from {base[:7]}, {len(plan) - len(wanted)} that prepare what they share")
-        progress = run_plan(plan, base, arguments.jobs, lambda line: print(line, flush=True))
+        if arguments.ray:
+            progress = sweep_ray.run_plan(plan, base, arguments.ray, say)
+        else:
+            progress = run_plan(plan, base, arguments.jobs, say)
     results = load_results(grid, plan, base, set(progress.done))
     if results:
         print("\n" + results_table(grid, results) + "\n")
     best = winner(results)
     if best is not None:
+        if arguments.ray:
+            sweep_ray.pull_data([best.name, *(result.name for result in results if result.on_front)])
         # Without timing, what is timed is HEAD's still.
         print(f"The winner: dvc exp apply {best.name}" + ("" if grid.timing else " && make repro"))
     elif results:
@@ -43,10 +50,15 @@ def main(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", type=Path, help="a YAML file with what to vary")
     parser.add_argument(
         "--jobs", type=int, default=available_cores(), help="experiments at once where nothing is timed"
     )
+    parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster: HOST:PORT, or auto on one of its nodes")
     run_tool(main, parser)
