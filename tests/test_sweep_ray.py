@@ -6,6 +6,7 @@ nodes of one machine have a TMPDIR each, in which a node keeps its clones and it
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +15,8 @@ from pathlib import Path
 import dvc
 import psutil
 import pytest
+import ray
+from ray.autoscaler._private.util import prepare_config, validate_config
 from ruamel.yaml import YAML
 
 from onnx_release import sweep_node, sweep_ray
@@ -21,6 +24,7 @@ from onnx_release.errors import SweepError
 from onnx_release.sweep_node import JobError, Outcome, call, wrong_versions
 from onnx_release.sweep_plan import Experiment
 from onnx_release.sweep_ray import make_job, run_plan
+from tests.imports import ROOT
 
 WORK = """
 import json, os, signal, sys
@@ -304,8 +308,6 @@ def test_what_is_in_the_way_is_said_before_anything_runs(project, home, tmp_path
 
 
 def test_an_address_that_does_not_answer(inside):
-    import ray
-
     with pytest.raises(SweepError, match=r"nothing answers at 127\.0\.0\.1:9 .*ray start --head"):
         sweep_ray.connect(ray, "127.0.0.1:9")
 
@@ -314,3 +316,22 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SweepError, match=r"pip install -r requirements-ray\.txt"):
         sweep_ray.import_ray()
+
+
+def blocks_of_yaml(page):
+    return [
+        YAML(typ="safe").load(block) for block in re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    ]
+
+
+def test_the_clusters_of_the_page_are_valid_and_have_the_pinned_ray():
+    page = (ROOT / "docs/scale-out.md").read_text()
+    cluster, kubernetes = blocks_of_yaml(page)
+    validate_config(prepare_config(cluster))
+    assert (kubernetes["apiVersion"], kubernetes["kind"]) == ("ray.io/v1", "RayCluster")
+    pinned = re.search(r"^ray==(\S+)$", (ROOT / "requirements-ray.txt").read_text(), re.MULTILINE)
+    assert pinned and kubernetes["spec"]["rayVersion"] == pinned[1] == ray.__version__
+    assert set(re.findall(r"ray\[default\]==([\d.]+)", page)) == {pinned[1]}
+    groups = [kubernetes["spec"]["headGroupSpec"], *kubernetes["spec"]["workerGroupSpecs"]]
+    images = {container["image"] for group in groups for container in group["template"]["spec"]["containers"]}
+    assert images == {cluster["docker"]["image"]}

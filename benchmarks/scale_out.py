@@ -1,0 +1,126 @@
+"""Twelve experiments on two Ray nodes against one after the other on one.
+
+    python -m benchmarks.scale_out
+
+runs the pipeline of digits_cnn once, which is the base revision, and then twice the same sweep of twelve experiments
+without timing (GRID below), each from the same git and DVC remotes and with nodes that have nothing yet: on one node,
+one experiment after the other, and on two. A node is pinned to one core, so that two on a machine with two cores stand
+for two machines with one; they share its disk and memory. Writes benchmarks/scale_out.json: seconds of both, how many
+times as fast two are, the seconds of every experiment, and what the sweep adds to the DVC remote. Needs
+requirements-ray.txt and two cores. Takes less than ten minutes on 2 cores.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pipeline import check
+from onnx_release.files import read_json, write_json
+from onnx_release.hardware import machine_name
+from onnx_release.paths import HARDWARE
+from tests.clone import QUICK, make_clone, run
+
+RESULT = Path("benchmarks/scale_out.json")
+GRID = """
+timing: false
+grid:
+  export.opset: [18, 20]
+  calibrate.method: [minmax, percentile, mse]
+  models/digits_cnn/spec.yaml:budget.sqnr_db: [20, 24]
+"""
+ENDED = re.compile(r"^\d+ of \d+: (\S+): ran on \S+ in (\d+) s$", re.MULTILINE)
+
+
+def main() -> None:
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) < 2:
+        raise SystemExit("two cores are needed, one for each node")
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "home"
+        base_seconds = make_base(home)
+        shutil.copytree(home, Path(folder) / "pristine", symlinks=True)
+        trials = {}
+        for name, used in (("one_node", cores[:1]), ("two_nodes", cores)):
+            shutil.rmtree(home)
+            shutil.copytree(Path(folder) / "pristine", home, symlinks=True)
+            trials[name] = sweep(home, used)
+            print(name, json.dumps(trials[name]), flush=True)
+        result = {
+            "machine": machine_name(read_json(home / "project" / HARDWARE)),
+            "base_seconds": base_seconds,
+            **trials,
+            "speedup": trials["one_node"]["seconds"] / trials["two_nodes"]["seconds"],
+        }
+    write_json(RESULT, result)
+    print(json.dumps(result, indent=2))
+
+
+def make_base(home: Path) -> float:
+    """The repository, run once and pushed to a bare git repository and to a folder; seconds of the run."""
+    project = make_clone(home / "project", QUICK)
+    (project / "dvc.lock").unlink()
+    start = time.perf_counter()
+    check(run(project, "dvc", "repro"))
+    seconds = time.perf_counter() - start
+    check(run(project, "dvc", "remote", "add", "--default", "store", str(home / "store")))
+    (project / "grid.yaml").write_text(GRID, encoding="utf-8")
+    for command in (
+        ["config", "user.name", "benchmark"],
+        ["config", "user.email", "benchmark@example.invalid"],
+        ["init", "--quiet", "--bare", str(home / "origin.git")],
+        ["remote", "add", "origin", str(home / "origin.git")],
+        ["add", "--all"],
+        ["commit", "--quiet", "--message", "base"],
+        ["push", "--quiet", "origin", "HEAD"],
+    ):
+        subprocess.run(["git", *command], cwd=project, check=True)
+    check(run(project, "dvc", "push", "--run-cache"))
+    return seconds
+
+
+def sweep(home: Path, cores: list[int]) -> dict[str, Any]:
+    """Run the sweep on a fresh cluster with a node on each of the cores."""
+    from ray.cluster_utils import Cluster
+
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp"}  # a socket's path is short
+    before, allowed = stored(home / "store"), os.sched_getaffinity(0)
+    cluster: Any = Cluster()
+    try:
+        for core in cores:
+            temporary = home / f"node{core}"
+            temporary.mkdir()
+            os.sched_setaffinity(0, {core})  # which the node's processes inherit
+            cluster.add_node(num_cpus=1, include_dashboard=False, env_vars={"TMPDIR": str(temporary)})
+        os.sched_setaffinity(0, allowed)
+        start = time.perf_counter()
+        result = run(home / "project", "tools.sweep", "grid.yaml", "--ray", cluster.address)
+        seconds = time.perf_counter() - start
+    finally:
+        os.sched_setaffinity(0, allowed)
+        cluster.shutdown()
+    check(result)
+    after = stored(home / "store")
+    return {
+        "seconds": seconds,
+        "experiments": {name: int(taken) for name, taken in ENDED.findall(result.stdout)},
+        "new_files": after[0] - before[0],
+        "new_mb": after[1] - before[1],
+        "node_files": sum(stored(home / f"node{core}")[0] for core in cores),
+        "node_mb": sum(stored(home / f"node{core}")[1] for core in cores),
+    }
+
+
+def stored(folder: Path) -> tuple[int, float]:
+    """Files below a folder, and their MB (10^6 bytes)."""
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return len(sizes), sum(sizes) / 1e6
+
+
+if __name__ == "__main__":
+    main()
