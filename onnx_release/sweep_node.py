@@ -42,12 +42,14 @@ LAST_LINES = 15
 class Job:
     """An experiment and where a node finds what it needs.
 
-    `arguments` are what `dvc exp run` takes beside the name. `base` is the full hash of the commit that it starts
-    from, `url` the git remote's, `author` a name and an address for its commit.
+    `arguments` are what `dvc exp run` takes beside the name. `needs` are the experiments without whose result it would
+    only repeat what failed; others come before it because it may find their work done. `base` is the full hash of the
+    commit that it starts from, `url` the git remote's, `author` a name and an address for its commit.
     """
 
     name: str
     arguments: tuple[str, ...]
+    needs: tuple[str, ...]
     timed: bool
     url: str
     base: str
@@ -77,14 +79,14 @@ class JobError(Exception):
 
 
 def run_job(job: Job, *earlier: Outcome) -> Outcome:
-    """Run one experiment in a clone of its own and push its result. `earlier` are those that it builds on."""
+    """Run one experiment in a clone of its own and push its result, after the `earlier` ones."""
     start = time.perf_counter()
 
     def outcome(state: str, reason: str = "") -> Outcome:
         return Outcome(job.name, state, socket.gethostname(), time.perf_counter() - start, reason)
 
     for other in earlier:
-        if other.state not in {"ran", "found"}:
+        if other.name in job.needs and other.state not in {"ran", "found"}:
             return outcome("skipped", f"it builds on {other.name}, which {other.state}: {other.reason}")
     try:
         with job_folder() as folder:

@@ -39,7 +39,8 @@ def run_plan(plan: Sequence[Experiment], base: str, address: str, say: Callable[
     progress.done |= {experiment.name: "there already" for experiment in plan if experiment.name in there}
     todo = unfinished(plan, there)
     if todo:
-        jobs = [make_job(experiment, base, url) for experiment in todo]
+        preparing = {experiment.name for experiment in plan if experiment.prepares}
+        jobs = [make_job(experiment, preparing, base, url) for experiment in todo]
         connect(ray, address)
         try:
             run_jobs(ray, jobs, {experiment.name: experiment.after for experiment in todo}, progress, say)
@@ -120,10 +121,12 @@ def differs(here: dict[str, str], there: dict[str, str], name: str) -> bool:
     return name in here and here[name] != there.get(name)
 
 
-def make_job(experiment: Experiment, base: str, url: str) -> Job:
+def make_job(experiment: Experiment, preparing: set[str], base: str, url: str) -> Job:
+    """The task of an experiment. It needs what prepares for it; one that prepares needs all that it comes after."""
+    needs = tuple(name for name in experiment.after if experiment.prepares or name in preparing)
     author = (git("config", "user.name"), git("config", "user.email"))
     arguments = (*override(experiment.params), *experiment.targets)
-    return Job(experiment.name, arguments, experiment.timed, url, base, author)
+    return Job(experiment.name, arguments, needs, experiment.timed, url, base, author)
 
 
 def connect(ray: Any, address: str) -> None:

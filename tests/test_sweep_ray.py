@@ -24,6 +24,7 @@ from onnx_release.errors import SweepError
 from onnx_release.sweep_node import JobError, Outcome, call, wrong_versions
 from onnx_release.sweep_plan import Experiment
 from onnx_release.sweep_ray import make_job, run_plan
+from tests.clone import make_clone, run
 from tests.imports import ROOT
 
 WORK = """
@@ -222,7 +223,7 @@ def test_a_node_with_another_environment_ends_the_sweep_with_one_error(project, 
 def test_a_result_that_is_pushed_is_taken_and_never_replaced(project, inside, home):
     """A worker that dies after the push is tried again; of two attempts at once, the first to push counts."""
     base = git(project, "rev-parse", "HEAD")
-    job = make_job(experiment("sweep-twice", 3, 7), base, str(home / "origin.git"))
+    job = make_job(experiment("sweep-twice", 3, 7), set(), base, str(home / "origin.git"))
     assert sweep_node.run_job(job).state == "ran"
     first = git(project, "ls-remote", "origin", sweep_node.ref(job))
     assert sweep_node.run_job(job).state == "found"
@@ -235,9 +236,13 @@ def test_a_result_that_is_pushed_is_taken_and_never_replaced(project, inside, ho
 
 
 def test_what_builds_on_a_failed_experiment_is_not_tried(project, home):
-    job = make_job(experiment("sweep-late", 3, 7), "0" * 40, "no such repository")
+    late = experiment("sweep-late", 3, 7, after=("sweep-prepare-1", "sweep-2"))
+    job = make_job(late, {"sweep-prepare-1"}, "0" * 40, "no such repository")
     outcome = sweep_node.run_job(job, Outcome("sweep-prepare-1", "failed", "node", 1.0, "why"))
     assert (outcome.state, outcome.reason) == ("skipped", "it builds on sweep-prepare-1, which failed: why")
+    # One of the grid before it may have done the same work, and if not, this one does it.
+    outcome = sweep_node.run_job(job, Outcome("sweep-2", "failed", "node", 1.0, "why"))
+    assert outcome.state == "failed" and "no such repository" in outcome.reason
 
 
 def test_a_node_with_other_packages_is_named(tmp_path):
@@ -247,7 +252,7 @@ def test_a_node_with_other_packages_is_named(tmp_path):
 
 
 def test_no_space_on_a_node_is_the_reason(project, inside, home, monkeypatch):
-    job = make_job(experiment("sweep-full", 3, 8), git(project, "rev-parse", "HEAD"), str(home / "origin.git"))
+    job = make_job(experiment("sweep-full", 3, 8), set(), git(project, "rev-parse", "HEAD"), str(home / "origin.git"))
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "clone")
@@ -316,6 +321,17 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SweepError, match=r"pip install -r requirements-ray\.txt"):
         sweep_ray.import_ray()
+
+
+def test_the_tool_ends_with_one_error(tmp_path):
+    clone = make_clone(tmp_path / "clone")
+    author = {f"GIT_CONFIG_KEY_{i}": key for i, key in enumerate(("user.name", "user.email"))}
+    values = {"GIT_CONFIG_COUNT": "2", "GIT_CONFIG_VALUE_0": "test", "GIT_CONFIG_VALUE_1": "test@example.invalid"}
+    result = run(clone, "tools.sweep", "sweeps/digits.yaml", "--ray", "127.0.0.1:9", env=author | values)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: there is no git remote called origin, from which nodes clone"), (
+        result.stderr
+    )
 
 
 def blocks_of_yaml(page):

@@ -21,6 +21,11 @@ from tools.gpu_check import GPU_CHECK, NOT_MEASURED, describe
 # Gives the content of a JSON file by its path.
 Read = Callable[[str], Any]
 
+# US dollars, as docs/scale-out.md states them: a core of a node for an hour, and a GB in S3 for a month.
+CORE_HOUR = 0.085 / 2
+GB_MONTH = 0.023
+NODE_CORES = 2  # of the machine that benchmarks/pipeline.json is from
+
 # Headers of `neighbour_cells`.
 NEIGHBOUR_FIGURES = ("mean cosine", "least cosine", "same nearest neighbour")
 
@@ -305,6 +310,30 @@ def extremes(entries: list[dict[str, float]], pick: Callable[[Iterable[float]], 
     return {key: pick(entry[key] for entry in entries) for key in entries[0]}
 
 
+def sweep_cost(read: Read) -> str:
+    """The measured sweep on Ray, and what a thousand of its experiments come to at the prices above."""
+    found, pipeline = read("benchmarks/scale_out.json"), read("benchmarks/pipeline.json")
+    two = found["two_nodes"]
+    count, seconds = len(two["experiments"]), sum(two["experiments"].values())
+    hours = 1000 * seconds / count / 3600
+    gigabytes = 1000 * two["new_mb"] / count / 1000
+    whole = 1000 * pipeline["fresh_seconds"] * NODE_CORES / 3600
+    rows = [
+        ["`digits_cnn`, not timed", f"{number(hours)} core-hours", f"{number(hours * CORE_HOUR)}"],
+        ["what it adds to the DVC remote", f"{number(gigabytes)} GB", f"{number(gigabytes * GB_MONTH)} a month"],
+        [f"`{pipeline['model']}`, all of it, timed", f"{number(whole)} core-hours", f"{number(whole * CORE_HOUR)}"],
+    ]
+    return (
+        f"{table(['1,000 experiments', '', 'US dollars'], rows)}\n\nMeasured: {count} experiments of digits_cnn, those "
+        f"that prepare included, took {number(found['one_node']['seconds'])} s on a node of one core and "
+        f"{number(two['seconds'])} s on two, {number(found['speedup'])} times as fast; {number(seconds / count)} s "
+        f"each, with the clone, the pull and the push; {number(two['new_mb'] / count)} MB and "
+        f"{number(two['new_files'] / count)} files each for the DVC remote ({found['machine']}, "
+        f"`python -m benchmarks.scale_out`). The last row is an upper bound: the whole pipeline with nothing shared, "
+        f"{number(pipeline['fresh_seconds'])} s on {NODE_CORES} cores ({pipeline['machine']})."
+    )
+
+
 def gpu(read: Read) -> str:
     """The table of `make gpu-check`, or that no GPU has been measured."""
     try:
@@ -336,6 +365,7 @@ PAGES: dict[str, dict[str, Callable[[Read], str]]] = {
     },
     "docs/benchmark.md": {"page faults": page_faults, "repeat": repeat},
     "docs/gpu.md": {"gpu": gpu},
+    "docs/scale-out.md": {"cost": sweep_cost},
 }
 
 
