@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from onnx_release.metrics import Metric, flatten
-from onnx_release.noise import Spread, latency_spread
+from onnx_release.noise import Spread, round_latencies, rounds_spread
 from onnx_release.revisions import Revision
 from onnx_release.variants import BASE, VARIANTS
 
@@ -17,6 +17,10 @@ SETTINGS = {"batch": "batch size", "threads": "thread count", "provider": "provi
 OF_THE_CHOICE = ("tune", "optimize", "profile")
 # What PyTorch's time comes from, in dvc.lock: while these are the same, what moves it is the machine.
 PYTORCH = ("models/{model}", "data/raw/{model}", "data/prepared/evaluation.npz", "requirements.txt")
+
+
+# A contender, "median" or "mean", and whether it is paired with PyTorch eager round by round.
+LatencyKey = tuple[str, str, bool]
 
 
 @dataclass(frozen=True)
@@ -100,23 +104,13 @@ class Pair:
         return float(after / before)
 
     @cached_property
-    def latency_spreads(self) -> list[dict[tuple[str, str], Spread | None]]:
-        """For each side the spread of every contender's latency, by contender and statistic, "median" or "mean"."""
-        found: list[dict[tuple[str, str], Spread | None]] = []
-        for side, values in zip((self.base, self.head), self.values, strict=True):
-            table = side.table("latency")
-            if table is None or not {"variant", "round", "latency_ms"} <= {*table.columns}:
-                found.append({})
-                continue
-            starts = values.get("benchmark", {}).get("starts", 0)
-            found.append(
-                {
-                    (str(name), statistic): latency_spread(rows, statistic, starts)
-                    for name, rows in table.groupby("variant")
-                    for statistic in ("median", "mean")
-                }
-            )
-        return found
+    def latency_spreads(self) -> tuple[dict[LatencyKey, Spread | None], dict[LatencyKey, Spread | None]]:
+        """For both sides the spread of each contender's median and mean latency, and of its ratios to PyTorch eager."""
+        base, head = (
+            spreads_by_contender(side.table("latency"), values.get("benchmark", {}).get("starts", 0))
+            for side, values in zip((self.base, self.head), self.values, strict=True)
+        )
+        return base, head
 
     @cached_property
     def same_pytorch(self) -> bool:
@@ -148,6 +142,21 @@ class Pair:
                     f"of the {side}"
                 )
         return notes
+
+
+def spreads_by_contender(latencies: pd.DataFrame | None, starts: int) -> dict[LatencyKey, Spread | None]:
+    """From metrics/plots/latency.csv; empty without it or its columns."""
+    if latencies is None or not {"variant", "round", "latency_ms"} <= {*latencies.columns}:
+        return {}
+    rounds = round_latencies(latencies)
+    return {
+        (name, statistic, paired): rounds_spread(
+            own, starts, rounds.get(BASE, {}).get(statistic, []) if paired else None
+        )
+        for name, statistics in rounds.items()
+        for statistic, own in statistics.items()
+        for paired in (False, True)
+    }
 
 
 def is_static(file: str, key: str, metric: Metric) -> bool:

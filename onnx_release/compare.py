@@ -219,9 +219,16 @@ def judge_timings(rows: list[Row], pair: Pair) -> list[Row]:
 
 
 def both_spreads(pair: Pair, rows: dict[str, Row]) -> Iterator[tuple[str, tuple[Spread, Spread]]]:
-    """The spreads of the figures that have one on both sides."""
+    """The spreads to test with, of the figures that have one on both sides.
+
+    Where PyTorch eager tells what the machine has changed, a latency is tested by its ratios to it, round by round:
+    what a busy machine does to a whole round is in both.
+    """
     for name, row in rows.items():
-        before, after = (spread(pair, row, number) for number in range(2))
+        paired = row.metric.noise == "latency" and pair.same_pytorch
+        before, after = (
+            latency_spread(pair, row, side, paired) if paired else spread(pair, row, side) for side in (0, 1)
+        )
         if before is not None and after is not None and row.base > 0 and row.head > 0:
             yield name, (before, after)
 
@@ -232,7 +239,12 @@ def interval(pair: Pair, row: Row, side: int) -> tuple[float, float] | None:
         low, high = interval_ends(pair, row.file, row.key, row.metric, side)
         return (low, high) if is_number(low, high) and low < high else None
     found = spread(pair, row, side)
-    return None if found is None else (found.low, found.high)
+    if found is None:
+        return None
+    if row.key.endswith("throughput_per_s"):  # the mean turned over
+        items = pair.values[side]["benchmark"].get("batch", 1) * 1e3
+        return items / found.high, items / found.low
+    return found.low, found.high
 
 
 def interval_ends(pair: Pair, file: str, key: str, known: Metric, side: int) -> tuple[Any, Any]:
@@ -244,26 +256,21 @@ def interval_ends(pair: Pair, file: str, key: str, known: Metric, side: int) -> 
 def spread(pair: Pair, row: Row, side: int) -> Spread | None:
     """How sure a timing is by its own run; None where the metrics do not tell."""
     values = pair.values[side]
-    starts, rounds = (values.get("benchmark", {}).get(key, 0) for key in ("starts", "rounds"))
     if row.metric.noise == "latency":
-        return rounds_spread(pair, row, side)
+        return latency_spread(pair, row, side, paired=False)
     if row.metric.noise != "speedup":
         return None
     file, key = row.file, row.key
     if file == "summary":  # it repeats what the benchmark has of the chosen variant
         file, key = "benchmark", f"{values['summary'].get('variant')}.{key}" if "summary" in values else ""
+    starts, rounds = (values.get("benchmark", {}).get(name, 0) for name in ("starts", "rounds"))
     units = LOADS if file == "optimize" else starts if starts > 1 else rounds
     return spread_of(*interval_ends(pair, file, key, known_metric(file, key), side), units)
 
 
-def rounds_spread(pair: Pair, row: Row, side: int) -> Spread | None:
-    """The spread of a contender's median or mean, or of its throughput, which is the mean turned over."""
+def latency_spread(pair: Pair, row: Row, side: int, paired: bool) -> Spread | None:
     statistic = "median" if row.key.endswith("median") else "mean"
-    found = pair.latency_spreads[side].get((contender(row.key, row.metric), statistic))
-    if found is None or not row.key.endswith("throughput_per_s"):
-        return found
-    items = pair.values[side]["benchmark"].get("batch", 1) * 1e3
-    return replace(found, low=items / found.high, high=items / found.low)
+    return pair.latency_spreads[side].get((contender(row.key, row.metric), statistic, paired))
 
 
 def judge_decisions(rows: list[Row]) -> list[Row]:

@@ -15,8 +15,9 @@ from onnx_release.noise import (
     Spread,
     allowed_range,
     difference_p,
-    latency_spread,
     pooled,
+    round_latencies,
+    rounds_spread,
     spread_of,
     within,
 )
@@ -50,23 +51,42 @@ def test_what_is_no_interval_has_no_spread(low, high, units):
     assert spread_of(low, high, units) is None
 
 
+def rounds(between=0.0, within=0.01, common=0.0):
+    """Latencies of two contenders in 3 starts of 5 rounds; what starts, rounds and the machine add to the logarithm."""
+    random = np.random.default_rng(0)
+    machine = random.normal(0, common, 15)
+    own, base = (np.repeat(random.normal(0, between, 3), 5) + random.normal(machine, within) for _ in range(2))
+    return np.exp(own).tolist(), np.exp(base).tolist()
+
+
 def test_the_spread_of_latencies_grows_with_how_starts_differ():
-    def spread(between):
-        random = np.random.default_rng(0)
-        rounds = np.repeat(random.normal(0, between, 3), 5) + random.normal(0, 0.01, 15)
-        table = pd.DataFrame({"round": range(15), "latency_ms": np.exp(rounds)})
-        found = latency_spread(table, "median", 3)
-        assert found is not None and found.low < 1.5 and found.high > 0.7
-        return found.error
-
-    assert spread(0.1) > 3 * spread(0.001)
+    wide, narrow = (rounds_spread(rounds(between)[0], 3) for between in (0.1, 0.001))
+    assert wide is not None and narrow is not None
+    assert wide.error > 3 * narrow.error
+    assert wide.low < 1 < wide.high
 
 
-def test_rounds_that_do_not_divide_by_the_starts_have_no_spread():
-    table = pd.DataFrame({"round": [0, 1, 2, 3], "latency_ms": [1.0, 1.1, 1.0, 1.2]})
-    assert latency_spread(table, "median", 3) is None
-    assert latency_spread(table, "median", 0) is None
-    assert latency_spread(table, "median", 2) is not None
+def test_in_pairs_what_the_machine_does_to_a_round_is_gone():
+    own, base = rounds(common=0.5)
+    alone, paired = rounds_spread(own, 3), rounds_spread(own, 3, base)
+    assert alone is not None and paired is not None
+    assert alone.error > 5 * paired.error
+
+
+def test_rounds_that_do_not_divide_by_the_starts_or_have_no_partner_have_no_spread():
+    own = [1.0, 1.1, 1.0, 1.2]
+    assert rounds_spread(own, 2) is not None
+    assert rounds_spread(own, 3) is None and rounds_spread(own, 0) is None and rounds_spread([], 1) is None
+    assert rounds_spread(own, 2, [1.0, 1.0]) is None
+    assert rounds_spread(own, 2, own) is None  # its ratio to itself never differs
+
+
+def test_medians_and_means_of_rounds_by_hand():
+    table = pd.DataFrame(
+        {"variant": ["b", "a", "a", "a", "a"], "round": [0, 1, 0, 0, 0], "latency_ms": [9, 7, 1, 2, 6]}
+    )
+    expected = {"a": {"median": [2, 7], "mean": [3, 7]}, "b": {"median": [9], "mean": [9]}}
+    assert round_latencies(table) == expected
 
 
 def test_the_pooled_error_by_hand():
