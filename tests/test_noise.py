@@ -31,6 +31,8 @@ def test_every_kind_of_timing_has_an_allowance():
 
 def test_the_allowances_cover_what_was_measured():
     """But for figures with an interval, which may be further apart by as much as that says, and microseconds."""
+    if not (ROOT / COMPARE_BENCHMARK).is_file():
+        pytest.skip("nothing is measured yet: run `python -m benchmarks.compare`")
     measured = read_json(ROOT / COMPARE_BENCHMARK)["largest_factor"]
     assert {kind for kind in ALLOWANCES if kind in measured} == {*measured}
     for kind, found in measured.items():
