@@ -124,7 +124,7 @@ def known_metric(file: str, key: str) -> Metric:
 
 def unmeasured(pair: Pair, file: str, key: str) -> bool:
     """Whether one side had no time for a figure: a setting to try, or calls enough for a percentile."""
-    if known_metric(file, key).noise == "tail":
+    if known_metric(file, key).noise == "tail" and all(key in side.get(file, {}) for side in pair.values):
         before, after = pair.both(file, key)
         failed = pair.both(file, f"{contender(key, known_metric(file, key))}.failure")
         return (before is None) != (after is None) and not any(failed)
