@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from dvc.exceptions import DvcException
 from dvc.lock import LockError
 
 from onnx_release.errors import SweepError
@@ -40,7 +41,9 @@ from onnx_release.sweep_repository import (
 LOGS = FOLDER / "logs"
 POLL_SECONDS = 1.0
 # Workers that take nothing from a queue that is not empty for so long are hung; they start in a few.
-HUNG_SECONDS = 60.0
+HUNG_SECONDS = 120.0
+# Workers that end without having taken anything, which a full disk does to them, are started so often in all.
+STARTS = 5
 # An experiment whose process is killed is tried again, so often in all.
 ATTEMPTS = 2
 
@@ -96,7 +99,7 @@ def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress, s
     """Queue each experiment once all that it comes after have ended, and wait until none is left."""
     queue = Queue(base)
     attempts = Counter[str]()
-    waiting_since = time.monotonic()
+    waiting_since, starts = time.monotonic(), 0
     while rest := [experiment for experiment in wave if not progress.ended(experiment.name)]:
         queued, active = queue.names()  # before the refs: what is in neither and has no ref has failed
         finished = experiments(base, CLONE)
@@ -111,7 +114,7 @@ def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress, s
                     queued.add(experiment.name)
         workers = count_workers()
         if active or not queued:
-            waiting_since = time.monotonic()
+            waiting_since, starts = time.monotonic(), 0
         if (active and not workers) or time.monotonic() - waiting_since > HUNG_SECONDS:
             attempts.update(active)
             for name in active:
@@ -122,6 +125,9 @@ def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress, s
             queue = Queue(base)
             waiting_since = time.monotonic()
         elif workers < min(jobs, len(queued | active)):
+            starts += 1
+            if starts > STARTS:
+                raise SweepError(f"the workers of DVC's queue end at once: see {CLONE}/.dvc/tmp/exps/celery/*.out")
             queue.start_workers(jobs)
         time.sleep(POLL_SECONDS)
 
@@ -176,14 +182,20 @@ class Queue:
         git("clean", "--quiet", "--force", "-d", cwd=CLONE)
         for name in after:
             take_over(name, self.base)
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(CLONE):
-            self.repo.experiments.run(
-                targets=list(experiment.targets) or None,
-                params=override(experiment.params)[1::2],
-                name=experiment.name,
-                queue=True,
-            )
-        self.entries |= {entry.name: entry for entry in self.queue.iter_queued() if entry.name == experiment.name}
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(CLONE):
+                self.repo.experiments.run(
+                    targets=list(experiment.targets) or None,
+                    params=override(experiment.params)[1::2],
+                    name=experiment.name,
+                    queue=True,
+                )
+        except LockError:
+            raise
+        except DvcException as cause:
+            raise SweepError(f"{experiment.name} cannot be queued: {cause}") from cause
+        for entry in (*self.queue.iter_queued(), *self.queue.iter_active()):  # a worker may have it already
+            self.entries.setdefault(entry.name, entry)
 
     def names(self) -> tuple[set[str], set[str]]:
         """Those that wait, and those that run or whose worker is gone."""
