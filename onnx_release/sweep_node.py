@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -117,10 +118,12 @@ def node_folder() -> Path:
 @contextmanager
 def job_folder() -> Iterator[Path]:
     """An empty folder, removed afterwards; and those of killed processes are removed first."""
+    import psutil
+
     jobs = node_folder() / "jobs"
     jobs.mkdir(exist_ok=True)
     for folder in jobs.iterdir():
-        if not Path("/proc", folder.name).exists() or folder.name == str(os.getpid()):
+        if folder.name == str(os.getpid()) or not psutil.pid_exists(int(folder.name)):
             shutil.rmtree(folder, ignore_errors=True)
     mine = jobs / str(os.getpid())
     mine.mkdir()
@@ -176,28 +179,39 @@ def pull_run_cache(clone: Path) -> None:
     from dvc.repo import Repo
     from filelock import FileLock
 
-    with FileLock(node_folder() / "run-cache.lock"), chdir(clone), Repo() as repo:
+    with remote_errors(), FileLock(node_folder() / "run-cache.lock"), chdir(clone), Repo() as repo:
         remote = repo.cloud.get_remote_odb(hash_name="md5-dos2unix")  # by the name of what the run cache grew from
+        if remote.fs.protocol == "local" and not Path(remote.path).is_dir():
+            # DVC would make the folder, and what is pushed there would be lost to all others.
+            raise JobError(f"the DVC remote is {remote.path}, which is not on {socket.gethostname()}: mount it there")
         repo.stage_cache.transfer(remote, repo.cache.legacy, force=False)
+
+
+@contextmanager
+def remote_errors() -> Iterator[None]:
+    """Turn what DVC, git and the remotes' own libraries raise, which share no base class, into a JobError."""
+    try:
+        yield
+    except JobError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            raise
+        raise JobError(f"a remote cannot be used: {type(error).__name__}: {error}") from error
 
 
 def run_experiment(job: Job, clone: Path) -> None:
     """`dvc exp run` in this Python. Raises JobError with the end of its output if it fails."""
-    name, address = job.author
-    author = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in author_of(name, address)}
+    author = zip(("NAME", "EMAIL"), job.author, strict=True)
     environment = {
         **{key: value for key, value in os.environ.items() if key != OMP},
         **({} if job.timed else ONE_THREAD),
-        **author,
+        **{f"GIT_{who}_{what}": value for what, value in author for who in ("AUTHOR", "COMMITTER")},
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "DVC_NO_ANALYTICS": "1",
     }
     arguments = ["exp", "run", "--pull", "--allow-missing", "--name", job.name, *job.arguments]
     call(sys.executable, "-c", DVC, *arguments, cwd=clone, env=environment)
-
-
-def author_of(name: str, address: str) -> list[tuple[str, str]]:
-    return [("NAME", name), ("EMAIL", address)]
 
 
 def push(job: Job, clone: Path) -> bool:
@@ -206,35 +220,33 @@ def push(job: Job, clone: Path) -> bool:
     False if another attempt has pushed the name before; its result stays. `dvc exp push` does it in the other order,
     and leaves out the metrics that are in git: without them, no entry of the run cache restores on another node.
     """
-    from dvc.exceptions import DvcException
     from dvc.fs import LocalFileSystem, generic
     from dvc.repo import Repo
-    from scmrepo.exceptions import SCMError
 
     before = locked_stages(call("git", "show", f"{job.base}:dvc.lock", cwd=clone))
     now = locked_stages((clone / "dvc.lock").read_text(encoding="utf-8"))
     changed = {name: stage for name, stage in now.items() if before.get(name) != stage}
-    with chdir(clone), Repo() as repo:
+    with remote_errors(), chdir(clone), Repo() as repo:
         runs = Path(repo.stage_cache.cache_dir)
         entries = [entry for entry in map(run_cache_entry, changed.values()) if runs.joinpath(*entry).is_file()]
         used: list[dict[Any, set[Any]]] = [repo.stage_cache.get_used_objs([entry[1:] for entry in entries])]
         used += [stage.get_used_objs(push=True) for stage in repo.index.stages if stage.name in changed]
+        failed = repo.cloud.push({item for found in used for items in found.values() for item in items}).failed
+        if failed:
+            raise JobError(f"{len(failed)} files of its result did not go to the DVC remote")
+        remote = repo.cloud.get_remote_odb(hash_name="md5-dos2unix")
+        for entry in entries:
+            path = remote.fs.join(remote.path, "runs", *entry)
+            generic.copy(LocalFileSystem(), str(runs.joinpath(*entry)), remote.fs, path)
         try:
-            failed = repo.cloud.push({item for found in used for items in found.values() for item in items}).failed
-            if failed:
-                raise JobError(f"{len(failed)} files of its result did not go to the DVC remote")
-            remote = repo.cloud.get_remote_odb(hash_name="md5-dos2unix")
-            for entry in entries:
-                path = remote.fs.join(remote.path, "runs", *entry)
-                generic.copy(LocalFileSystem(), str(runs.joinpath(*entry)), remote.fs, path)
-            pushed = repo.experiments.push("origin", [job.name])
-        except (DvcException, SCMError) as error:
+            pushed = repo.experiments.push("origin", [job.name]).get("success")
+        except Exception:
             if is_pushed(job, clone):
                 return False
-            raise JobError(f"its result could not be pushed: {error}") from error
-    if not pushed.get("success") and not is_pushed(job, clone):
+            raise
+    if not pushed and not is_pushed(job, clone):
         raise JobError("its result could not be pushed: the git remote refused the reference")
-    return bool(pushed.get("success"))
+    return bool(pushed)
 
 
 def locked_stages(lock: str) -> dict[str, Any]:
@@ -246,11 +258,9 @@ def locked_stages(lock: str) -> dict[str, Any]:
 
 def run_cache_entry(stage: dict[str, Any]) -> tuple[str, str, str]:
     """Where DVC's run cache has a stage of dvc.lock: two folders and a file below runs/."""
-    import copy
-
     from dvc.stage.cache import _get_cache_hash
 
-    key = _get_cache_hash(copy.deepcopy(stage), key=True)  # which it changes
+    key = _get_cache_hash(deepcopy(stage), key=True)  # which it changes
     return key[:2], key, _get_cache_hash(stage)
 
 

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from configparser import ConfigParser
+from pathlib import Path
 from typing import Any
 
 from onnx_release import sweep_node
@@ -40,7 +42,8 @@ def run_plan(plan: Sequence[Experiment], base: str, address: str, say: Callable[
     todo = unfinished(plan, there)
     if todo:
         preparing = {experiment.name for experiment in plan if experiment.prepares}
-        jobs = [make_job(experiment, preparing, base, url) for experiment in todo]
+        author = (git("config", "user.name"), git("config", "user.email"))
+        jobs = [make_job(experiment, preparing, base, url, author) for experiment in todo]
         connect(ray, address)
         try:
             run_jobs(ray, jobs, {experiment.name: experiment.after for experiment in todo}, progress, say)
@@ -79,17 +82,24 @@ def check_remotes(base: str) -> str:
     git("fetch", "--quiet", REMOTE)
     if not git("for-each-ref", "--contains", base, f"refs/remotes/{REMOTE}"):
         raise SweepError(f"{base[:7]} is not on {REMOTE}, from which nodes clone it: run `git push {REMOTE} HEAD`")
-    # Nodes have what is in git, and not this machine's other settings.
-    name = dvc("config", "--project", "core.remote", check=False).strip()
+    # Nodes have what is in git, and not this machine's other settings. DVC itself makes relative paths absolute.
+    settings = ConfigParser(interpolation=None)
+    settings.read(".dvc/config", encoding="utf-8")
+    name = settings.get("core", "remote", fallback="")
     if not name:
         raise SweepError(
             "there is no default DVC remote in .dvc/config, through which nodes exchange data: run `dvc remote add "
             "--default NAME URL`, commit .dvc/config and push it"
         )
-    remote = dvc("config", "--project", f"remote.{name}.url", check=False).strip()
+    remote = settings.get(f"'remote \"{name}\"'", "url", fallback="")
     if remote.startswith(("http://", "https://")):
         raise SweepError(
             f"the DVC remote {name} is {remote}, and DVC's run cache does not go through HTTP: use another"
+        )
+    if "://" not in remote and not Path(remote).is_absolute():
+        raise SweepError(
+            f"the DVC remote {name} is {remote}, which is another folder from each node's clone: give an absolute path "
+            "that all nodes mount"
         )
     status = json.loads(dvc("status", "--cloud", "--json"))
     missing = sorted(path for path, state in status.items() if state in {"new", "missing"})
@@ -121,10 +131,9 @@ def differs(here: dict[str, str], there: dict[str, str], name: str) -> bool:
     return name in here and here[name] != there.get(name)
 
 
-def make_job(experiment: Experiment, preparing: set[str], base: str, url: str) -> Job:
+def make_job(experiment: Experiment, preparing: set[str], base: str, url: str, author: tuple[str, str]) -> Job:
     """The task of an experiment. It needs what prepares for it; one that prepares needs all that it comes after."""
     needs = tuple(name for name in experiment.after if experiment.prepares or name in preparing)
-    author = (git("config", "user.name"), git("config", "user.email"))
     arguments = (*override(experiment.params), *experiment.targets)
     return Job(experiment.name, arguments, needs, experiment.timed, url, base, author)
 
@@ -213,10 +222,10 @@ def pull_data(names: Sequence[str]) -> None:
         dvc("exp", "pull", REMOTE, *names)
 
 
-def dvc(*arguments: str, check: bool = True) -> str:
+def dvc(*arguments: str) -> str:
     """What DVC prints. Raises SweepError if it fails."""
     command = [sys.executable, "-m", "dvc", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if check and result.returncode:
+    if result.returncode:
         raise SweepError(f"dvc {' '.join(arguments[:2])} failed: {result.stderr.strip()}")
     return result.stdout

@@ -64,6 +64,7 @@ stages:
     outs: [report.txt]
     metrics: [report.json: {cache: false}]
 """
+AUTHOR = ("test", "test@example.invalid")
 SETTINGS = "[core]\n    analytics = false\n    remote = store\n['remote \"store\"']\n    url = {store}\n"
 
 
@@ -223,7 +224,7 @@ def test_a_node_with_another_environment_ends_the_sweep_with_one_error(project, 
 def test_a_result_that_is_pushed_is_taken_and_never_replaced(project, inside, home):
     """A worker that dies after the push is tried again; of two attempts at once, the first to push counts."""
     base = git(project, "rev-parse", "HEAD")
-    job = make_job(experiment("sweep-twice", 3, 7), set(), base, str(home / "origin.git"))
+    job = make_job(experiment("sweep-twice", 3, 7), set(), base, str(home / "origin.git"), AUTHOR)
     assert sweep_node.run_job(job).state == "ran"
     first = git(project, "ls-remote", "origin", sweep_node.ref(job))
     assert sweep_node.run_job(job).state == "found"
@@ -237,7 +238,7 @@ def test_a_result_that_is_pushed_is_taken_and_never_replaced(project, inside, ho
 
 def test_what_builds_on_a_failed_experiment_is_not_tried(project, home):
     late = experiment("sweep-late", 3, 7, after=("sweep-prepare-1", "sweep-2"))
-    job = make_job(late, {"sweep-prepare-1"}, "0" * 40, "no such repository")
+    job = make_job(late, {"sweep-prepare-1"}, "0" * 40, "no such repository", AUTHOR)
     outcome = sweep_node.run_job(job, Outcome("sweep-prepare-1", "failed", "node", 1.0, "why"))
     assert (outcome.state, outcome.reason) == ("skipped", "it builds on sweep-prepare-1, which failed: why")
     # One of the grid before it may have done the same work, and if not, this one does it.
@@ -252,7 +253,9 @@ def test_a_node_with_other_packages_is_named(tmp_path):
 
 
 def test_no_space_on_a_node_is_the_reason(project, inside, home, monkeypatch):
-    job = make_job(experiment("sweep-full", 3, 8), set(), git(project, "rev-parse", "HEAD"), str(home / "origin.git"))
+    job = make_job(
+        experiment("sweep-full", 3, 8), set(), git(project, "rev-parse", "HEAD"), str(home / "origin.git"), AUTHOR
+    )
 
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "clone")
@@ -267,12 +270,28 @@ def test_no_space_on_a_node_is_the_reason(project, inside, home, monkeypatch):
         call(sys.executable, "-c", "raise KeyError")
 
 
+def test_a_folder_that_a_node_does_not_mount_is_not_made_there(project, inside, home, tmp_path):
+    job = make_job(experiment("sweep-lost", 3, 8), set(), git(project, "rev-parse", "HEAD"), str(project), AUTHOR)
+    clone = sweep_node.make_clone(job, tmp_path)
+    (clone / ".dvc/config").write_text(SETTINGS.format(store=tmp_path / "not mounted"))
+    with pytest.raises(JobError, match=r"not mounted, which is not on .*: mount it there"):
+        sweep_node.pull_run_cache(clone)
+    assert not (tmp_path / "not mounted").exists()
+    (clone / ".dvc/config").write_text(SETTINGS.format(store="s3://bucket"))
+    with pytest.raises(JobError, match=r"a remote cannot be used: .*s3"):  # its package is not installed
+        sweep_node.pull_run_cache(clone)
+
+
 def without_dvc_remote(clone):
     (clone / ".dvc/config").write_text("[core]\n    analytics = false\n")
 
 
 def with_http_remote(clone):
     (clone / ".dvc/config").write_text(SETTINGS.format(store="https://example.invalid/store"))
+
+
+def with_relative_remote(clone):
+    (clone / ".dvc/config").write_text(SETTINGS.format(store="../store"))
 
 
 def with_commit(clone):
@@ -296,6 +315,7 @@ BAD_REPOSITORIES = {
     "a base that is not pushed": (with_commit, "is not on origin.*git push origin HEAD"),
     "no DVC remote": (without_dvc_remote, "no default DVC remote in .dvc/config.*dvc remote add --default"),
     "a DVC remote without run cache": (with_http_remote, "does not go through HTTP"),
+    "a DVC remote beside the repository": (with_relative_remote, "another folder from each node's clone"),
     "outputs that only another machine has": (with_other_outputs, "lacks 1 outputs.*train.txt.*dvc push --run-cache"),
     "a name that is something else here": (with_experiment, f"{RESULTS[0].name}: here and not on origin"),
 }
