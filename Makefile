@@ -18,8 +18,8 @@ repro: .venv/installed   ## run every stage whose inputs changed, then the gate;
 	python -m tools.repro $(if $(MODEL),--model $(MODEL))
 	python -m tools.gate
 
-test: .venv/ray          ## the tests
-	python -m pytest
+test: .venv/tests        ## the tests
+	python -m pytest --numprocesses auto --dist loadfile
 
 lint: .venv/linters      ## ruff and mypy
 	ruff format --check .
@@ -45,6 +45,6 @@ clean:           ## remove the environment
 	python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-.venv/ray: .venv/installed requirements-ray.txt
-	python -m pip install --quiet --disable-pip-version-check -r requirements-ray.txt
+.venv/tests: .venv/installed requirements-test.txt requirements-ray.txt
+	python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	touch $@

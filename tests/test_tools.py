@@ -86,6 +86,17 @@ def test_another_model_is_named_in_params_yaml_and_nothing_else_changes(tmp_path
         repro.set_model("digits_rnn")
 
 
+def test_a_misspelt_gate_ends_a_run_before_its_first_stage(tmp_path):
+    folder = model_folder(tmp_path)
+    text = (folder / "params.yaml").read_text()
+    assert "summary.compression" in text
+    (folder / "params.yaml").write_text(text.replace("summary.compression", "summary.compresion"))
+    result = run(folder, "tools.repro", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: params.yaml has a gate on summary.compresion")
+    assert "summary.compression" in result.stderr
+
+
 @pytest.mark.parametrize(("failure", "code"), [("", 0), ("logits is off by 3", 1)])
 @pytest.mark.parametrize("missed", ["", "the SQNR is 12 dB"])
 def test_the_gate_lists_what_failed(tmp_path, failure, code, missed):

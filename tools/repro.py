@@ -14,6 +14,8 @@ from ruamel.yaml import YAML
 
 from onnx_release.command import run_tool
 from onnx_release.files import replacing, write_text
+from onnx_release.gates import check_gates
+from onnx_release.params import load_params
 from onnx_release.paths import METRICS, PARAMS
 from onnx_release.spec import load_spec
 
@@ -24,6 +26,7 @@ LOCK = Path("dvc.lock")
 def main(arguments: argparse.Namespace) -> None:
     if arguments.model:
         set_model(arguments.model)
+    check_gates(load_params().gates)  # the gate comes last, and a misspelt one would show only then
     outputs = [path for path in locked_outputs() if path.exists()]
     metrics = {path: path.read_bytes() for path in METRICS.rglob("*") if path.is_file()}
     succeeded = False
