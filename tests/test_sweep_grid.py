@@ -8,6 +8,7 @@ import pytest
 from onnx_release.errors import SweepError
 from onnx_release.params import load_params
 from onnx_release.sweep_grid import Grid, combinations, load_grid, swept_keys
+from tests.clone import run
 from tests.imports import ROOT
 
 BUDGET = "models/digits_cnn/spec.yaml:budget.sqnr_db"
@@ -89,6 +90,14 @@ def test_what_cannot_run_is_refused_by_name(grid, text, says):
     with pytest.raises(SweepError) as error:
         grid(text)
     assert says in str(error.value)
+
+
+def test_the_tool_says_what_is_wrong_and_nothing_else(tmp_path):
+    (tmp_path / "grid.yaml").write_text("grid: {export.opsett: [18]}")
+    result = run(ROOT, "tools.sweep", str(tmp_path / "grid.yaml"))
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and "did you mean opset?" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_the_grids_of_the_repository_can_run(monkeypatch):

@@ -27,10 +27,13 @@ def main(arguments: argparse.Namespace) -> None:
         plan = make_plan(grid, base, arguments.grid.stem)
         wanted = [experiment.name for experiment in plan if not experiment.prepares]
         print(f"{len(wanted)} experiments from {base[:7]}, {len(plan) - len(wanted)} that prepare what they share")
-        if arguments.ray:
-            progress = sweep_ray.run_plan(plan, base, arguments.ray, say)
-        else:
-            progress = run_plan(plan, base, arguments.jobs, say)
+        try:
+            if arguments.ray:
+                progress = sweep_ray.run_plan(plan, base, arguments.ray, say)
+            else:
+                progress = run_plan(plan, base, arguments.jobs, say)
+        except KeyboardInterrupt:
+            sys.exit("stopped; the same command goes on where it was")
     results = load_results(grid, plan, base, set(progress.done))
     if results:
         print("\n" + results_table(grid, results) + "\n")
