@@ -59,8 +59,8 @@ class Progress:
         return name in self.done or name in self.failed
 
 
-def run_plan(plan: list[Experiment], base: str, jobs: int, say: Callable[[str], None]) -> Progress:
-    """Run what is not done yet; `say` gets a line for every experiment that ends.
+def run_plan(plan: list[Experiment], base: str, jobs: int, say: Callable[[str, str], None]) -> Progress:
+    """Run what is not done yet; `say` gets the name of every experiment that ends, and what came of it.
 
     `jobs` experiments run at once, timed ones alone and after all others. What an earlier sweep left running is
     stopped first: its stages that were running start again, and nothing that had ended does.
@@ -95,7 +95,7 @@ def unfinished(plan: list[Experiment], base: str, progress: Progress) -> list[Ex
     return [experiment for experiment in plan if experiment.name in wanted and experiment.name not in progress.done]
 
 
-def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress, say: Callable[[str], None]) -> None:
+def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress, say: Callable[[str, str], None]) -> None:
     """Queue each experiment once all that it comes after have ended, and wait until none is left."""
     queue = Queue(base)
     attempts = Counter[str]()
@@ -120,7 +120,7 @@ def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress, s
             for name in active:
                 if attempts[name] == ATTEMPTS:
                     progress.failed[name] = "its process was killed, and again when it was tried anew"
-                    say(f"{name}: FAILED: {progress.failed[name]}")
+                    say(name, f"FAILED: {progress.failed[name]}")
             queue.discard()
             queue = Queue(base)
             waiting_since = time.monotonic()
@@ -142,7 +142,7 @@ def can_start(experiment: Experiment, rest: list[Experiment], progress: Progress
 
 
 def note_end(
-    experiment: Experiment, queue: "Queue", finished: set[str], progress: Progress, say: Callable[[str], None]
+    experiment: Experiment, queue: "Queue", finished: set[str], progress: Progress, say: Callable[[str, str], None]
 ) -> None:
     """Bring the result of an experiment that has left the queue, or note why there is none."""
     ran = queue.keep_log(experiment.name)
@@ -150,10 +150,10 @@ def note_end(
         if not experiment.prepares:
             bring(base=queue.base, name=experiment.name)
         progress.done[experiment.name] = ran
-        say(f"{experiment.name}: {ran}")
+        say(experiment.name, ran)
     else:
         progress.failed[experiment.name] = failure(LOGS / f"{experiment.name}.log")
-        say(f"{experiment.name}: FAILED: {progress.failed[experiment.name]}")
+        say(experiment.name, f"FAILED: {progress.failed[experiment.name]}")
 
 
 def count_workers() -> int:

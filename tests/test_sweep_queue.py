@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ RUN = """
 from onnx_release.sweep_repository import only_sweep
 from tests.test_sweep_queue import *
 with only_sweep():
-    run_plan(PLAN, check_repository(Path("none")), 2, lambda line: print(line, flush=True))
+    run_plan(PLAN, check_repository(Path("none")), 2, lambda *line: print(*line, sep=": ", flush=True))
 """
 
 
@@ -56,9 +57,14 @@ def small_disk() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**23, 2**23))
 
 
-def test_a_sweep_is_killed_and_goes_on_where_it_was(tmp_path, monkeypatch):
-    project = make_project(tmp_path / "project", {"dvc.yaml": PIPELINE, "stage.py": STAGE})
-    monkeypatch.chdir(project)
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(make_project(tmp_path / "project", {"dvc.yaml": PIPELINE, "stage.py": STAGE}))
+    yield
+    stop_processes()  # after a failed test, for nobody lets go of what waits
+
+
+def test_a_sweep_is_killed_and_goes_on_where_it_was(project, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     for name in ("BEGUN", "GO"):
         monkeypatch.setenv(name, str(tmp_path / name))
@@ -88,7 +94,7 @@ def test_a_sweep_is_killed_and_goes_on_where_it_was(tmp_path, monkeypatch):
     assert git("status", "--porcelain") == "" and git("symbolic-ref", "HEAD") == head
 
     (tmp_path / "GO").touch()
-    progress = run_plan(PLAN, base, 2, lambda line: None)
+    progress = run_plan(PLAN, base, 2, lambda *_: None)
     assert progress.done.pop("prepare") == "there already"
     assert {name: ran.split(" in ")[0] for name, ran in progress.done.items()} == dict.fromkeys(
         ("wait", "big", "timed"), "second"

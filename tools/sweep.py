@@ -8,24 +8,34 @@ Called again, it goes on where it was. docs/sweeps.md has the grid file, and wha
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
 from onnx_release import sweep_ray
 from onnx_release.command import run_tool
+from onnx_release.errors import SweepError
 from onnx_release.hardware import available_cores
-from onnx_release.sweep_grid import load_grid
-from onnx_release.sweep_plan import make_plan
+from onnx_release.sweep_grid import load_grid, swept_keys
+from onnx_release.sweep_plan import Experiment, make_plan
 from onnx_release.sweep_queue import run_plan
 from onnx_release.sweep_repository import check_repository, only_sweep
 from onnx_release.sweep_results import load_results, results_table, winner
 
 
 def main(arguments: argparse.Namespace) -> None:
+    if arguments.jobs < 1:
+        raise SweepError(f"--jobs is the number of experiments at once: 1 or more, not {arguments.jobs}")
     grid = load_grid(arguments.grid)
     base = check_repository(arguments.grid)
     with only_sweep():
         plan = make_plan(grid, base, arguments.grid.stem)
         wanted = [experiment.name for experiment in plan if not experiment.prepares]
+        keys = swept_keys(grid)
+        labels = {experiment.name: label(experiment, keys) for experiment in plan}
+
+        def say(name: str, what: str) -> None:
+            print(f"{time.strftime('%H:%M:%S')} {labels.get(name, name)}: {what}", flush=True)
+
         print(f"{len(wanted)} experiments from {base[:7]}, {len(plan) - len(wanted)} that prepare what they share")
         try:
             if arguments.ray:
@@ -53,8 +63,12 @@ def main(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
+def label(experiment: Experiment, keys: list[str]) -> str:
+    """The name, and for an experiment of the grid what it has of its own."""
+    if experiment.prepares:
+        return experiment.name
+    values = [f"{key.rpartition(':')[2]}={experiment.params[key]}" for key in keys]
+    return f"{experiment.name} ({', '.join(values)})"
 
 
 if __name__ == "__main__":
