@@ -43,13 +43,14 @@ LAST_LINES = 15
 class Job:
     """An experiment and where a node finds what it needs.
 
-    `arguments` are what `dvc exp run` takes beside the name. `needs` are the experiments without whose result it would
-    only repeat what failed; others come before it because it may find their work done. `base` is the full hash of the
+    `arguments` are what `dvc exp run` takes beside the name. `after` are the experiments whose work it may find done,
+    and `needs` those of them without whose result it would only repeat what failed. `base` is the full hash of the
     commit that it starts from, `url` the git remote's, `author` a name and an address for its commit.
     """
 
     name: str
     arguments: tuple[str, ...]
+    after: tuple[str, ...]
     needs: tuple[str, ...]
     timed: bool
     url: str
@@ -98,8 +99,11 @@ def run_job(job: Job, *earlier: Outcome) -> Outcome:
             if is_pushed(job, clone):
                 return outcome("found")
             pull_run_cache(clone)
+            for name in reversed(job.after):
+                take_over(job, name, clone)
+            before = locked_stages(clone)
             run_experiment(job, clone)
-            return outcome("ran" if push(job, clone) else "found")
+            return outcome("ran" if push(job, clone, before) else "found")
     except JobError as error:
         return outcome("failed", str(error))
     except OSError as error:
@@ -165,13 +169,13 @@ def wrong_versions(requirements: Path) -> list[str]:
     return wrong
 
 
-def ref(job: Job) -> str:
+def ref(job: Job, name: str) -> str:
     """Where DVC keeps an experiment of this name in git."""
-    return f"refs/exps/{job.base[:2]}/{job.base[2:]}/{job.name}"
+    return f"refs/exps/{job.base[:2]}/{job.base[2:]}/{name}"
 
 
 def is_pushed(job: Job, clone: Path) -> bool:
-    return bool(call("git", "ls-remote", "origin", ref(job), cwd=clone))
+    return bool(call("git", "ls-remote", "origin", ref(job, job.name), cwd=clone))
 
 
 def pull_run_cache(clone: Path) -> None:
@@ -200,6 +204,27 @@ def remote_errors() -> Iterator[None]:
         raise JobError(f"a remote cannot be used: {type(error).__name__}: {error}") from error
 
 
+def take_over(job: Job, name: str, clone: Path) -> None:
+    """Bring into the workspace what another experiment has in dvc.lock, and the metrics and plots that are in git.
+
+    DVC then finds its stages unchanged, and pulls nothing of them but what another stage reads. To restore each from
+    the run cache takes it a second, and their data.
+    """
+    from dvc.utils.serialize import dump_yaml, load_yaml
+
+    if not call("git", "ls-remote", "origin", ref(job, name), cwd=clone):
+        return  # it failed
+    call("git", "fetch", "--quiet", "origin", ref(job, name), cwd=clone)
+    base, merged = locked_stages(clone, job.base), load_yaml(clone / "dvc.lock")
+    changed = {key: stage for key, stage in locked_stages(clone, "FETCH_HEAD").items() if base.get(key) != stage}
+    merged["stages"] |= changed
+    dump_yaml(clone / "dvc.lock", merged)
+    outs = [out["path"] for stage in changed.values() for out in stage.get("outs", [])]
+    in_git = call("git", "ls-tree", "-r", "--name-only", "FETCH_HEAD", "--", *outs, cwd=clone).splitlines()
+    if in_git:
+        call("git", "checkout", "--quiet", "FETCH_HEAD", "--", *in_git, cwd=clone)
+
+
 def run_experiment(job: Job, clone: Path) -> None:
     """`dvc exp run` in this Python. Raises JobError with the end of its output if it fails."""
     author = zip(("NAME", "EMAIL"), job.author, strict=True)
@@ -214,18 +239,17 @@ def run_experiment(job: Job, clone: Path) -> None:
     call(sys.executable, "-c", DVC, *arguments, cwd=clone, env=environment)
 
 
-def push(job: Job, clone: Path) -> bool:
+def push(job: Job, clone: Path, before: dict[str, Any]) -> bool:
     """Push data, then the run cache, then the experiment: what git has a name of is whole.
 
-    False if another attempt has pushed the name before; its result stays. `dvc exp push` does it in the other order,
-    and leaves out the metrics that are in git: without them, no entry of the run cache restores on another node.
+    `before` are the stages of dvc.lock as they were before it ran; what they made is on the remote. False if another
+    attempt has pushed the name before; its result stays. `dvc exp push` does it in the other order, and leaves out the
+    metrics that are in git: without them, no entry of the run cache restores on another node.
     """
     from dvc.fs import LocalFileSystem, generic
     from dvc.repo import Repo
 
-    before = locked_stages(call("git", "show", f"{job.base}:dvc.lock", cwd=clone))
-    now = locked_stages((clone / "dvc.lock").read_text(encoding="utf-8"))
-    changed = {name: stage for name, stage in now.items() if before.get(name) != stage}
+    changed = {name: stage for name, stage in locked_stages(clone).items() if before.get(name) != stage}
     with remote_errors(), chdir(clone), Repo() as repo:
         runs = Path(repo.stage_cache.cache_dir)
         entries = [entry for entry in map(run_cache_entry, changed.values()) if runs.joinpath(*entry).is_file()]
@@ -249,11 +273,13 @@ def push(job: Job, clone: Path) -> bool:
     return bool(pushed)
 
 
-def locked_stages(lock: str) -> dict[str, Any]:
-    """The stages of a dvc.lock."""
-    from ruamel.yaml import YAML
+def locked_stages(clone: Path, commit: str = "") -> dict[str, Any]:
+    """The stages of dvc.lock, in the workspace or in a commit."""
+    from dvc.utils.serialize import load_yaml, parse_yaml
 
-    return dict(YAML(typ="safe").load(lock)["stages"]) if lock else {}
+    if not commit:
+        return dict(load_yaml(clone / "dvc.lock")["stages"])
+    return dict(parse_yaml(call("git", "show", f"{commit}:dvc.lock", cwd=clone), "dvc.lock")["stages"])
 
 
 def run_cache_entry(stage: dict[str, Any]) -> tuple[str, str, str]:

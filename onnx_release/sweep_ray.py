@@ -135,7 +135,7 @@ def make_job(experiment: Experiment, preparing: set[str], base: str, url: str, a
     """The task of an experiment. It needs what prepares for it; one that prepares needs all that it comes after."""
     needs = tuple(name for name in experiment.after if experiment.prepares or name in preparing)
     arguments = (*override(experiment.params), *experiment.targets)
-    return Job(experiment.name, arguments, needs, experiment.timed, url, base, author)
+    return Job(experiment.name, arguments, experiment.after, needs, experiment.timed, url, base, author)
 
 
 def connect(ray: Any, address: str) -> None:
