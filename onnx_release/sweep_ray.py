@@ -29,7 +29,7 @@ CONNECT_SECONDS = 10
 WAIT_SECONDS = 60
 
 
-def run_plan(plan: Sequence[Experiment], base: str, address: str, say: Callable[[str], None]) -> Progress:
+def run_plan(plan: Sequence[Experiment], base: str, address: str, say: Callable[[str, str], None]) -> Progress:
     """Run on the cluster what is not on the git remote yet, and say a line for each experiment that ends.
 
     At the end, those of the grid are pulled, without their data. Raises SweepError with what is in the way of all.
@@ -158,7 +158,11 @@ def connect(ray: Any, address: str) -> None:
 
 
 def run_jobs(
-    ray: Any, jobs: Sequence[Job], after: dict[str, tuple[str, ...]], progress: Progress, say: Callable[[str], None]
+    ray: Any,
+    jobs: Sequence[Job],
+    after: dict[str, tuple[str, ...]],
+    progress: Progress,
+    say: Callable[[str, str], None],
 ) -> None:
     """Submit all jobs, and note what becomes of each. Raises SweepError once a node has another environment."""
     run = ray.remote(max_retries=RETRIES)(sweep_node.run_job)
@@ -171,7 +175,7 @@ def run_jobs(
     while names:
         ready, _ = ray.wait(list(names), timeout=WAIT_SECONDS)
         if not ready and not ray.cluster_resources().get("CPU"):
-            say("waiting for a node: the cluster has none with a CPU")
+            say("Ray", "waiting for a node: the cluster has none with a CPU")
         for ref in ready:
             name = names.pop(ref)
             outcome = outcome_of(ray, ref, name)
@@ -183,10 +187,10 @@ def run_jobs(
             count = f"{len(jobs) - len(names)} of {len(jobs)}"
             if outcome.state in {"ran", "found"}:
                 progress.done[name] = f"{outcome.state} on {outcome.node} in {outcome.seconds:.0f} s"
-                say(f"{count}: {name}: {progress.done[name]}")
+                say(name, f"{progress.done[name]}; {count}")
             else:
                 progress.failed[name] = f"{outcome.state} on {outcome.node}: {outcome.reason}"
-                say(f"{count}: {name}: FAILED: {progress.failed[name]}")
+                say(name, f"FAILED: {progress.failed[name]}; {count}")
 
 
 def outcome_of(ray: Any, ref: Any, name: str) -> Outcome:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from onnx_release.budget import signal
 from onnx_release.choice import choose
 from onnx_release.metrics import flatten, metric
 from onnx_release.pareto import pareto_front
+from onnx_release.revisions import at_commit
 from onnx_release.sweep_grid import RELEASED, Grid, swept_keys
 from onnx_release.sweep_plan import Experiment
 from onnx_release.sweep_repository import namespace
@@ -44,7 +44,10 @@ class Result:
 def load_results(grid: Grid, plan: Sequence[Experiment], base: str, done: set[str]) -> list[Result]:
     """The results of the experiments of the grid that are done, in the plan's order."""
     experiments = [experiment for experiment in plan if experiment.name in done and not experiment.prepares]
-    results = [result_of(grid, experiment, committed_metrics(base, experiment.name)) for experiment in experiments]
+    results = [
+        result_of(grid, experiment, at_commit(f"{namespace(base)}/{experiment.name}", experiment.name).metrics)
+        for experiment in experiments
+    ]
     return with_front(grid, results)
 
 
@@ -59,21 +62,6 @@ def with_front(grid: Grid, results: Sequence[Result]) -> list[Result]:
         for result in results
     ]
     return [replace(result, on_front=front) for result, front in zip(results, pareto_front(points), strict=True)]
-
-
-def committed_metrics(base: str, name: str) -> dict[str, Any]:
-    """All of metrics/*.json in an experiment, by the path below metrics/ without .json."""
-    ref = f"{namespace(base)}/{name}"
-    listed = subprocess.run(
-        ["git", "ls-tree", "-r", "--name-only", ref, "metrics"], capture_output=True, text=True, check=True
-    ).stdout
-    paths = [path for path in listed.splitlines() if path.endswith(".json")]
-    return {
-        path.removeprefix("metrics/").removesuffix(".json"): json.loads(
-            subprocess.run(["git", "show", f"{ref}:{path}"], capture_output=True, text=True, check=True).stdout
-        )
-        for path in paths
-    }
 
 
 def result_of(grid: Grid, experiment: Experiment, metrics: dict[str, Any]) -> Result:
