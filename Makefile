@@ -41,7 +41,7 @@ clean:           ## remove the environment
 	python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/linters: .venv/installed requirements-dev.txt
+.venv/linters: .venv/tests requirements-dev.txt
 	python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 

@@ -30,7 +30,7 @@ WAIT_SECONDS = 60
 
 
 def run_plan(plan: Sequence[Experiment], base: str, address: str, say: Callable[[str, str], None]) -> Progress:
-    """Run on the cluster what is not on the git remote yet, and say a line for each experiment that ends.
+    """Run on the cluster what is not on the git remote yet, and say what comes of each experiment, after its name.
 
     At the end, those of the grid are pulled, without their data. Raises SweepError with what is in the way of all.
     """
@@ -175,7 +175,7 @@ def run_jobs(
     while names:
         ready, _ = ray.wait(list(names), timeout=WAIT_SECONDS)
         if not ready and not ray.cluster_resources().get("CPU"):
-            say("Ray", "waiting for a node: the cluster has none with a CPU")
+            say("the cluster", "waiting for a node with a CPU, there is none")
         for ref in ready:
             name = names.pop(ref)
             outcome = outcome_of(ray, ref, name)
@@ -187,10 +187,10 @@ def run_jobs(
             count = f"{len(jobs) - len(names)} of {len(jobs)}"
             if outcome.state in {"ran", "found"}:
                 progress.done[name] = f"{outcome.state} on {outcome.node} in {outcome.seconds:.0f} s"
-                say(name, f"{progress.done[name]}; {count}")
+                say(name, f"{progress.done[name]}, {count}")
             else:
                 progress.failed[name] = f"{outcome.state} on {outcome.node}: {outcome.reason}"
-                say(name, f"FAILED: {progress.failed[name]}; {count}")
+                say(name, f"FAILED, {count}: {progress.failed[name]}")
 
 
 def outcome_of(ray: Any, ref: Any, name: str) -> Outcome:
