@@ -9,10 +9,12 @@ from typing import Any
 
 from onnx_release.budget import signal
 from onnx_release.choice import choose
+from onnx_release.gates import hold
 from onnx_release.metrics import flatten, metric
+from onnx_release.params import Gate, load_params
 from onnx_release.pareto import pareto_front
 from onnx_release.revisions import at_commit
-from onnx_release.sweep_grid import RELEASED, Grid, swept_keys
+from onnx_release.sweep_grid import RELEASED, TIMED_METRICS, Grid, swept_keys
 from onnx_release.sweep_plan import Experiment
 from onnx_release.sweep_repository import namespace
 from onnx_release.text import number, table
@@ -26,8 +28,9 @@ Interval = tuple[float | None, float | None, float | None]
 class Result:
     """One experiment of the grid.
 
-    `passed` is whether every variant is within its bounds. `values` are those of the objectives. `released` and
-    `machine` are None where nothing was timed. `exactness` is the SQNR in dB of what the winner is chosen by.
+    `passed` is whether every variant is within its bounds, and every gate holds that needs no base. `values` are those
+    of the objectives. `released` and `machine` are None where nothing was timed. `exactness` is the SQNR in dB of what
+    the winner is chosen by.
     """
 
     name: str
@@ -44,8 +47,9 @@ class Result:
 def load_results(grid: Grid, plan: Sequence[Experiment], base: str, done: set[str]) -> list[Result]:
     """The results of the experiments of the grid that are done, in the plan's order."""
     experiments = [experiment for experiment in plan if experiment.name in done and not experiment.prepares]
+    gates = load_params().gates
     results = [
-        result_of(grid, experiment, at_commit(f"{namespace(base)}/{experiment.name}", experiment.name).metrics)
+        result_of(grid, experiment, at_commit(f"{namespace(base)}/{experiment.name}", experiment.name).metrics, gates)
         for experiment in experiments
     ]
     return with_front(grid, results)
@@ -64,7 +68,10 @@ def with_front(grid: Grid, results: Sequence[Result]) -> list[Result]:
     return [replace(result, on_front=front) for result, front in zip(results, pareto_front(points), strict=True)]
 
 
-def result_of(grid: Grid, experiment: Experiment, metrics: dict[str, Any]) -> Result:
+def result_of(grid: Grid, experiment: Experiment, metrics: dict[str, Any], gates: Sequence[Gate]) -> Result:
+    """The result by its metrics, below which those that are timed are the base's still where the grid is not timed."""
+    if not grid.timing:
+        metrics = {file: values for file, values in metrics.items() if file not in TIMED_METRICS}
     validations = {
         variant: metrics[f"validate/{variant}"]
         for variant in VARIANTS
@@ -72,12 +79,13 @@ def result_of(grid: Grid, experiment: Experiment, metrics: dict[str, Any]) -> Re
     }
     released = choose(validations, metrics["benchmark"]) if grid.timing else None
     static = metrics["quantize_static"]
+    passed = all(validation["passed"] for validation in validations.values()) and static.get("budget_met", True)
     values = tuple(value_of(objective, metrics, released) for objective in grid.objectives)
     exact = released or ("int8_static" if "int8_static" in validations else None)
     return Result(
         name=experiment.name,
         params=experiment.params,
-        passed=all(validation["passed"] for validation in validations.values()) and static.get("budget_met", True),
+        passed=passed and not any(outcome.status == "FAILED" for outcome in hold(gates, metrics, None)),
         released=released,
         machine=metrics["benchmark"]["machine"] if grid.timing else None,
         values=values,

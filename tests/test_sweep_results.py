@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from onnx_release.params import Gate
 from onnx_release.sweep_grid import Grid
 from onnx_release.sweep_plan import Experiment
 from onnx_release.sweep_results import Result, result_of, results_table, winner, with_front
@@ -49,7 +50,7 @@ EXPERIMENT = Experiment("a", {"export.opset": 18}, (), (), True)
 
 
 def test_a_timed_experiment_is_what_it_would_release(make_grid):
-    result = result_of(make_grid(), EXPERIMENT, METRICS)
+    result = result_of(make_grid(), EXPERIMENT, METRICS, [])
     assert result.released == "int8_static"
     assert result.values == ((20.0, None, None), (4.0, 4.0 * 0.9, 4.0 * 1.1))
     assert (result.passed, result.machine, result.exactness) == (True, "here", 20.0)
@@ -58,7 +59,7 @@ def test_a_timed_experiment_is_what_it_would_release(make_grid):
 def test_without_timing_nothing_timed_is_read(make_grid):
     grid = make_grid(timing=False)
     stale = {**METRICS, "benchmark": {"machine": "where the base was timed"}}
-    result = result_of(grid, EXPERIMENT, stale)
+    result = result_of(grid, EXPERIMENT, stale, [])
     assert (result.released, result.machine, result.speedup) == (None, None, (None, None, None))
     assert [value for value, _, _ in result.values] == [20.0, 1.5]
 
@@ -71,7 +72,14 @@ def test_without_timing_nothing_timed_is_read(make_grid):
     ],
 )
 def test_it_passes_where_the_gate_does(make_grid, worse):
-    assert not result_of(make_grid(), EXPERIMENT, METRICS | worse).passed
+    assert not result_of(make_grid(), EXPERIMENT, METRICS | worse, []).passed
+
+
+def test_a_gate_of_params_yaml_holds_for_an_experiment_and_one_on_timings_only_if_it_is_timed(make_grid):
+    gates = [Gate(metric="benchmark.*.speedup_vs_eager", min=3.0)]  # fp32 has 2
+    assert not result_of(make_grid(), EXPERIMENT, METRICS, gates).passed
+    assert result_of(make_grid(timing=False), EXPERIMENT, METRICS, gates).passed
+    assert not result_of(make_grid(timing=False), EXPERIMENT, METRICS, [Gate(metric="*.size_mb", max=1.0)]).passed
 
 
 def test_the_front_is_of_those_that_passed_and_of_one_machine(make_grid):
