@@ -334,6 +334,46 @@ def sweep_cost(read: Read) -> str:
     )
 
 
+def sweeps(read: Read) -> str:
+    """How long the grids of digits_cnn take, and whether an experiment repeated what another had done."""
+    found = read("benchmarks/sweep.json")
+    rows = [
+        [
+            f"`sweeps/{grid}.yaml`",
+            *(str(item[key]) for key in ("experiments", "preparing_experiments", "stages_run", "new_in_run_cache")),
+            str(sum(item["repeated"].values())),
+            number(item["seconds"]),
+        ]
+        for grid, item in found.items()
+        if grid != "machine"
+    ]
+    header = ["", "experiments", "that prepare", "stages run", "new in the run cache", "run twice on the same", "s"]
+    return (
+        f"{table(header, rows)}\n\nOne after the other, from an empty cache, on {found['machine']}. `hardware` runs in "
+        "every experiment, and the run cache never keeps it."
+    )
+
+
+def comparison(read: Read) -> str:
+    """How often the same, measured again, was called no difference, and how often a slowdown was found."""
+    found = read("benchmarks/compare.json")
+    count = found["replicates"]
+    slower = [
+        [factor, *(f"{times} of {count}" for times in figures.values())] for factor, figures in found["slower"].items()
+    ]
+    figures = next(iter(found["slower"].values()))
+    apart = [[kind, item["figure"], f"{item['factor']:.3g}"] for kind, item in found["largest_factor"].items()]
+    others = "; ".join(f"{name} ({times} times)" for name, times in found["others"].items())
+    return (
+        f"In {found['without_difference']} of {count} repetitions no figure was called different, in all "
+        f"{found['figures_without_difference']:,} of {found['figures']:,} figures ({found['machine']})"
+        + (f"; the others: {others}" if others else "")
+        + f". A variant made slower was found by:\n\n{table(['times as slow', *figures], slower)}\n\n"
+        "How many times as much a figure was at most, the machine's own drift taken off:\n\n"
+        + table(["kind", "figure", "times"], apart)
+    )
+
+
 def gpu(read: Read) -> str:
     """The table of `make gpu-check`, or that no GPU has been measured."""
     try:
@@ -365,7 +405,9 @@ PAGES: dict[str, dict[str, Callable[[Read], str]]] = {
     },
     "docs/benchmark.md": {"page faults": page_faults, "repeat": repeat},
     "docs/gpu.md": {"gpu": gpu},
+    "docs/review.md": {"measured": comparison},
     "docs/scale-out.md": {"cost": sweep_cost},
+    "docs/sweeps.md": {"measured": sweeps},
 }
 
 
