@@ -86,7 +86,8 @@ def layer_chart(variants: Mapping[str, Sequence[float]]) -> str:
         axes.plot(through, signals, color=colour, linestyle=line, marker=".", markersize=3, label=name)
     axes.set_xlabel("how far through the network, %")
     axes.set_ylabel("SQNR against the float model, dB")
-    axes.set_ylim(bottom=0)
+    lowest = min((float(np.nanmin(signals)) for signals in variants.values() if np.isfinite(signals).any()), default=0)
+    axes.set_ylim(bottom=min(0, lowest))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, labelcolor=INK)  # above the lines
     return finish(figure, axes, "Error after each layer, by variant")
 
@@ -127,7 +128,7 @@ def tradeoff_chart(points: Sequence[Point], quality: Quality, lines: Mapping[str
         axes.yaxis.set_major_formatter("{x:g} %")
         axes.set_ylim(top=min(axes.get_ylim()[1], 104))
     else:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=min(0, *(point.value for point in shown)) if shown else 0)
     axes.set_xlabel("median latency of one call, ms\n(bar: quartiles)")
     axes.set_ylabel(quality.label + ("\n(bar: interval)" if quality.share else ""), fontsize=10)
     place_names(figure, axes, [(point.name, point.latency, point.value * scale) for point in shown])

@@ -16,7 +16,10 @@ SETTINGS = {"batch": "batch size", "threads": "thread count", "provider": "provi
 # Files whose figures are of the chosen variant alone.
 OF_THE_CHOICE = ("tune", "optimize", "profile")
 # What PyTorch's time comes from, in dvc.lock: while these are the same, what moves it is the machine.
-PYTORCH = ("models/{model}", "data/raw/{model}", "data/prepared/evaluation.npz", "requirements.txt")
+PYTORCH = (
+    *("models/{model}", "data/raw/{model}", "data/prepared/evaluation.npz", "requirements.txt"),
+    *(f"onnx_release/{name}.py" for name in ("benchmark", "checkpoint", "contenders", "network", "turns")),
+)
 
 
 # A contender, "median" or "mean", and whether it is paired with PyTorch eager round by round.
@@ -49,16 +52,17 @@ class Pair:
             return ""
         if not is_static(file, key, metric) and self.other_samples:
             return self.other_samples
-        if file in OF_THE_CHOICE:
-            before, after = self.both(file, "variant")
-            if before != after:
-                return f"of another variant: {before}, now {after}"
         if metric.noise and (reason := self.other_machine or self.other_provider(file, key, metric)):
             return reason
         before, after = self.both(file, key)
         if (before is None) != (after is None):
             return "there was no value (null)" if before is None else "there is no value any more (null)"
         return ""
+
+    def other_choice(self, file: str) -> str:
+        """Whether a file is of the chosen variant, and another was chosen; empty if not."""
+        before, after = self.both(file, "variant")
+        return f"of another variant: {before}, now {after}" if file in OF_THE_CHOICE and before != after else ""
 
     @cached_property
     def other_samples(self) -> str:
@@ -114,7 +118,7 @@ class Pair:
 
     @cached_property
     def same_pytorch(self) -> bool:
-        """Whether dvc.lock has the same network, weights, samples and packages behind both benchmarks."""
+        """Whether dvc.lock has the same network, weights, samples, packages and harness behind both benchmarks."""
         before, after = (side.locked("benchmark") for side in (self.base, self.head))
         paths = [path.format(model=self.base.model) for path in PYTORCH]
         return all(path in before and before[path] == after.get(path) for path in paths)

@@ -92,7 +92,7 @@ def compare(base: Revision, head: Revision) -> Comparison:
     """Every figure that one of the two has, but for the ends of intervals and by-products of measuring."""
     pair = Pair(base, head)
     rows = [first_look(pair, *name) for name in figures(pair)]
-    rows = judge_decisions(judge_timings(judge_answers(rows, pair), pair))
+    rows = judge_decisions(judge_timings(judge_answers(rows, pair), pair), pair)
     return Comparison(base.name, head.name, rows, pair.notes(ALLOWANCES["latency"]))
 
 
@@ -137,6 +137,8 @@ def first_look(pair: Pair, file: str, key: str, known: Metric) -> Row:
     before, after = pair.both(file, key)
     row = Row(file, key, known, before, after)
     row = replace(row, base_interval=interval(pair, row, 0), head_interval=interval(pair, row, 1))
+    if known.noise != "decision" and (reason := pair.other_choice(file)):
+        return replace(row, verdict="not comparable", reason=reason)
     there = [key in side.get(file, {}) for side in pair.values]
     if not all(there):
         return replace(row, verdict="gone" if there[0] else "new")
@@ -159,10 +161,14 @@ def judge_answers(rows: list[Row], pair: Pair) -> list[Row]:
     # others (Tarone, "A Modified Bonferroni Method for Discrete Data", 1990).
     adjusted = holm({name: p for name, p in found.items() if p is not None})
     for name, row in pending.items():
-        if name in adjusted:
+        both = pairs[name]
+        if name in adjusted and both is not None:
             p = adjusted[name]
-            pending[name] = replace(row, p=p, verdict=direction(row) if p < LEVEL else "no difference")
-        elif row.open and pairs[name] is None:
+            # Samples without a value on one side may turn the means round.
+            agree = ((both["head"] - both["base"]).sum() > 0) == (row.head > row.base)
+            verdict = direction(row) if agree else "changed"
+            pending[name] = replace(row, p=p, verdict=verdict if p < LEVEL else "no difference")
+        elif row.open and both is None:
             pending[name] = replace(row, verdict=direction(row), reason="not tested: the samples are not there")
     return [pending.get(row.name, row) for row in rows]
 
@@ -273,15 +279,33 @@ def latency_spread(pair: Pair, row: Row, side: int, paired: bool) -> Spread | No
     return pair.latency_spreads[side].get((contender(row.key, row.metric), statistic, paired))
 
 
-def judge_decisions(rows: list[Row]) -> list[Row]:
-    """Judge what was decided by timings: changed where something that it may rest on has, or does not compare."""
+def judge_decisions(rows: list[Row], pair: Pair) -> list[Row]:
+    """Judge what was decided by timings: changed where something that it may rest on has, or does not compare.
+
+    Where nothing has, noise has decided, and what the summary says of the two variants is no change either.
+    """
     moved = any(
         row.verdict != "no difference" and row.metric.noise != "decision" and row.metric.better != "neither"
         for row in rows
-        if any(fnmatchcase(row.file, file) for file in RESTS_ON)
+        if any(fnmatchcase(row.file, file) for file in RESTS_ON) and not pair.other_choice(row.file)
     )
-    found: dict[str, Any] = {"verdict": "changed"} if moved else {"reason": "decided anew within the noise of timings"}
-    return [replace(row, **found) if row.metric.noise == "decision" and row.open else row for row in rows]
+    if moved:
+        return [replace(row, verdict="changed") if decided(row) else row for row in rows]
+    anew = "decided anew within the noise of timings"
+    other = any(decided(row) for row in rows if row.name == "summary.variant")
+    return [
+        replace(row, reason=anew)
+        if decided(row)
+        else replace(row, verdict="not comparable", reason=f"of another variant, {anew}")
+        if other and row.file == "summary"
+        else row
+        for row in rows
+    ]
+
+
+def decided(row: Row) -> bool:
+    """Whether a decision is another one than before."""
+    return row.metric.noise == "decision" and row.open
 
 
 def direction(row: Row) -> Verdict:

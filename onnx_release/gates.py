@@ -88,6 +88,8 @@ def absolute(gate: Gate, name: str, value: Any) -> Outcome:
 
 def against_base(gate: Gate, row: Row) -> Outcome:
     """A gate on how much worse a figure is than the base's."""
+    if row.base is None or row.head is None:
+        return Outcome(row.name, "not held", f"{bound(gate)}: {row.reason or 'it is null'}")
     if row.verdict in ("new", "gone", "not comparable"):
         return Outcome(row.name, "not held", f"{bound(gate)}: {row.reason or row.verdict}")
     if row.verdict != "worse":

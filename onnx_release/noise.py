@@ -85,7 +85,8 @@ def pooled(spreads: Iterable[Spread]) -> tuple[float, int]:
     """The mean standard error of the same figure of several contenders and both runs, and its degrees of freedom.
 
     Three starts say little of how far starts differ, and Student's t makes up for that with an interval in which
-    next to anything fits. Contenders together say more.
+    next to anything fits. Contenders together say more, if less than the degrees of freedom count: their ratios to
+    PyTorch eager share its starts. The allowance has to cover that (benchmarks/compare.json).
     """
     found = list(spreads)
     freedom = sum(item.freedom for item in found)

@@ -57,7 +57,12 @@ class Revision:
         if path not in self.files:
             return None
         try:
-            table = pd.read_csv(io.BytesIO(self.files[path]), dtype={"group": str})
+            columns = pd.read_csv(io.BytesIO(self.files[path]), nrows=0).columns
+            # A group may be called NA or null.
+            empty = {name: [""] for name in columns if name != "group"}
+            table = pd.read_csv(
+                io.BytesIO(self.files[path]), dtype={"group": str}, keep_default_na=False, na_values=empty
+            )
         except ValueError as cause:
             raise RevisionError(f"{path} of {self.name} is not a table ({cause}): run `dvc repro` there") from cause
         return None if table.empty else table

@@ -34,6 +34,11 @@ def push_with_runs(remote: str | None = None) -> Pushed:
                     if result.failed:
                         raise StorageError(f"{len(result.failed)} files could not be pushed: run it again")
                     files += len(result.transferred)
+                # DVC logs what it could not copy of the list, and goes on.
+                odb = repo.cloud.get_remote_odb(remote, hash_name="md5-dos2unix")
+                lost = [run for run in runs if not odb.fs.exists(odb.fs.join(odb.path, "runs", run[0][:2], *run))]
+                if lost:
+                    raise StorageError(f"{len(lost)} runs could not be pushed: run it again")
     # ImportError: a remote whose package is not installed. OSError: one that is not reached, or lets nobody in.
     except (DvcException, ImportError, OSError) as cause:
         raise StorageError(f"the push did not succeed: {cause}\ndocs/remotes.md says how to set a remote up") from cause

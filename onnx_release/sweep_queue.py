@@ -39,12 +39,12 @@ from onnx_release.sweep_repository import (
 )
 
 LOGS = FOLDER / "logs"
-POLL_SECONDS = 1.0
+POLL_SECONDS, TIMED_POLL_SECONDS = 1.0, 5.0
 # Workers that take nothing from a queue that is not empty for so long are hung; they start in a few.
 HUNG_SECONDS = 120.0
 # Workers that end without having taken anything, which a full disk does to them, are started so often in all.
 STARTS = 5
-# An experiment whose process is killed is tried again, so often in all.
+# An experiment whose worker is killed is tried again, so often in all.
 ATTEMPTS = 2
 
 
@@ -107,19 +107,21 @@ def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress, s
             if experiment.name in queue.entries:
                 if experiment.name not in queued | active:
                     note_end(experiment, queue, finished, progress, say)
+            elif experiment.name in finished:  # of a queue that was discarded
+                note_end(experiment, queue, finished, progress, say)
             elif can_start(experiment, rest, progress):
                 after = [earlier for earlier in reversed(experiment.after) if earlier in finished]
                 with contextlib.suppress(LockError):  # a worker is taking something out; next time
                     queue.put(experiment, after)
                     queued.add(experiment.name)
-        workers = count_workers()
-        if active or not queued:
+        workers = count_processes("queue-worker")
+        if count_processes("exec-run") or not queued | active:  # a task whose worker is gone counts as active
             waiting_since, starts = time.monotonic(), 0
         if (active and not workers) or time.monotonic() - waiting_since > HUNG_SECONDS:
             attempts.update(active)
             for name in active:
                 if attempts[name] == ATTEMPTS:
-                    progress.failed[name] = "its process was killed, and again when it was tried anew"
+                    progress.failed[name] = "its worker was killed, and again when it was tried anew"
                     say(name, f"FAILED: {progress.failed[name]}")
             queue.discard()
             queue = Queue(base)
@@ -129,7 +131,8 @@ def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress, s
             if starts > STARTS:
                 raise SweepError(f"the workers of DVC's queue end at once: see {CLONE}/.dvc/tmp/exps/celery/*.out")
             queue.start_workers(jobs)
-        time.sleep(POLL_SECONDS)
+        # Looking costs something of what a timed experiment measures.
+        time.sleep(TIMED_POLL_SECONDS if wave[0].timed and active else POLL_SECONDS)
 
 
 def can_start(experiment: Experiment, rest: list[Experiment], progress: Progress) -> bool:
@@ -156,11 +159,12 @@ def note_end(
         say(experiment.name, f"FAILED: {progress.failed[experiment.name]}")
 
 
-def count_workers() -> int:
+def count_processes(command: str) -> int:
+    """How many of the clone's processes are this command of DVC: queue-worker, or exec-run, which is an experiment."""
     count = 0
     for process in processes():
         with contextlib.suppress(psutil.Error):
-            count += "queue-worker" in process.cmdline()
+            count += command in process.cmdline()
     return count
 
 
@@ -216,6 +220,8 @@ class Queue:
 
     def keep_log(self, name: str) -> str:
         """Copy the log to LOGS, and say what ran and how long it took."""
+        if name not in self.entries:
+            return "ran in a queue that was discarded"
         folder = Path(self.queue.pid_dir) / self.entries[name].stash_rev
         log = folder / f"{folder.name}.out"
         if not log.is_file():

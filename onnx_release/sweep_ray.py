@@ -27,6 +27,7 @@ RETRIES = 3
 # Without an answer from the address, and without a node that could run anything.
 CONNECT_SECONDS = 10
 WAIT_SECONDS = 60
+NO_NODE = ("the cluster", "waiting for a node with a CPU, there is none")
 
 
 def run_plan(plan: Sequence[Experiment], base: str, address: str, say: Callable[[str, str], None]) -> Progress:
@@ -106,7 +107,7 @@ def check_remotes(base: str) -> str:
     if missing:
         raise SweepError(
             f"the DVC remote {name} lacks {len(missing)} outputs of the base revision, {missing[0]} among them: run "
-            "`make repro` if they are not here, and `dvc push --run-cache`"
+            "`make repro` if they are not here, and `python -m tools.push`"
         )
     return git("remote", "get-url", REMOTE)
 
@@ -140,8 +141,10 @@ def make_job(experiment: Experiment, preparing: set[str], base: str, url: str, a
 
 def connect(ray: Any, address: str) -> None:
     """Raises SweepError if no cluster answers there."""
+    if "://" in address:
+        raise SweepError(f"{address}: --ray takes HOST:PORT, or auto; run this on a machine of the cluster")
     host, colon, port = address.rpartition(":")
-    if colon and port.isdigit() and "//" not in address:
+    if colon and port.isdigit():
         # Ray itself tries for ten minutes.
         try:
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
@@ -166,7 +169,7 @@ def run_jobs(
 ) -> None:
     """Submit all jobs, and note what becomes of each. Raises SweepError once a node has another environment."""
     run = ray.remote(max_retries=RETRIES)(sweep_node.run_job)
-    whole_node = largest_node(ray) if any(job.timed for job in jobs) else 1
+    whole_node = largest_node(ray, say) if any(job.timed for job in jobs) else 1
     refs: dict[str, Any] = {}
     for job in jobs:
         earlier = [refs[name] for name in after[job.name] if name in refs]
@@ -175,7 +178,7 @@ def run_jobs(
     while names:
         ready, _ = ray.wait(list(names), timeout=WAIT_SECONDS)
         if not ready and not ray.cluster_resources().get("CPU"):
-            say("the cluster", "waiting for a node with a CPU, there is none")
+            say(*NO_NODE)
         for ref in ready:
             name = names.pop(ref)
             outcome = outcome_of(ray, ref, name)
@@ -200,7 +203,7 @@ def outcome_of(ray: Any, ref: Any, name: str) -> Outcome:
         return Outcome(name, "failed", "no node", 0, str(error).strip())
 
 
-def largest_node(ray: Any) -> int:
+def largest_node(ray: Any, say: Callable[[str, str], None]) -> int:
     """The CPUs of the largest node: a task that asks for all of them has a node to itself.
 
     Where there is none yet, a task that does nothing has the autoscaler start one.
@@ -210,7 +213,9 @@ def largest_node(ray: Any) -> int:
         return int(max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0))
 
     if not cpus():
-        ray.get(ray.remote(num_cpus=1)(sweep_node.node_folder).remote())
+        asking = ray.remote(num_cpus=1)(sweep_node.node_folder).remote()
+        while not ray.wait([asking], timeout=WAIT_SECONDS)[0]:
+            say(*NO_NODE)
     return cpus()
 
 

@@ -11,10 +11,10 @@ from onnx_release.budget import signal
 from onnx_release.choice import choose
 from onnx_release.gates import hold
 from onnx_release.metrics import flatten, metric
-from onnx_release.params import Gate, load_params
+from onnx_release.params import Gate
 from onnx_release.pareto import pareto_front
 from onnx_release.revisions import at_commit
-from onnx_release.sweep_grid import RELEASED, TIMED_METRICS, Grid, swept_keys
+from onnx_release.sweep_grid import RELEASED, TIMED_METRICS, Grid
 from onnx_release.sweep_plan import Experiment
 from onnx_release.sweep_repository import namespace
 from onnx_release.text import number, table
@@ -44,10 +44,11 @@ class Result:
     on_front: bool = False
 
 
-def load_results(grid: Grid, plan: Sequence[Experiment], base: str, done: set[str]) -> list[Result]:
+def load_results(
+    grid: Grid, plan: Sequence[Experiment], base: str, done: set[str], gates: Sequence[Gate]
+) -> list[Result]:
     """The results of the experiments of the grid that are done, in the plan's order."""
     experiments = [experiment for experiment in plan if experiment.name in done and not experiment.prepares]
-    gates = load_params().gates
     results = [
         result_of(grid, experiment, at_commit(f"{namespace(base)}/{experiment.name}", experiment.name).metrics, gates)
         for experiment in experiments
@@ -150,9 +151,8 @@ def no_faster(first: Interval, second: Interval) -> bool:
     return abs(math.log(first[0] / second[0])) <= math.hypot(*margins)  # type: ignore[operator]
 
 
-def results_table(grid: Grid, results: Sequence[Result]) -> str:
-    """Markdown: swept parameters, objectives with their intervals, what is released, whether it passed, the front."""
-    keys = swept_keys(grid)
+def results_table(grid: Grid, keys: Sequence[str], results: Sequence[Result]) -> str:
+    """Markdown: the swept parameters `keys`, objectives, what is released, whether it passed, the front."""
     header = [key.rpartition(":")[2] for key in keys]
     header += [title(objective) for objective in grid.objectives]
     header += [*(["released"] if grid.timing else []), "passed", "front", "experiment"]

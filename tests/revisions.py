@@ -32,6 +32,11 @@ LOCK = """stages:
     - {path: data/prepared/evaluation.npz, md5: c}
     - {path: requirements.txt, md5: d}
     - {path: artifacts/hardware.json, md5: e}
+    - {path: onnx_release/benchmark.py, md5: f}
+    - {path: onnx_release/checkpoint.py, md5: g}
+    - {path: onnx_release/contenders.py, md5: h}
+    - {path: onnx_release/network.py, md5: i}
+    - {path: onnx_release/turns.py, md5: j}
 """
 
 

@@ -39,6 +39,12 @@ def test_a_point_without_error_is_left_out():
     assert "fp16" in places and "fp32" not in places
 
 
+def test_more_error_than_signal_is_in_the_picture():
+    lowest = {"\N{MINUS SIGN}5", "\N{MINUS SIGN}10"}
+    assert lowest & texts(tradeoff_chart([point("fp32", 2.0, 10.0), point("fp16", 3.0, -12.0)], SQNR, {})).keys()
+    assert lowest & texts(layer_chart({"fp16": [10.0, -12.0]})).keys()
+
+
 def test_a_line_starts_where_there_is_an_error():
     assert {"fp16", "int8_dynamic"} <= texts(layer_chart({"fp16": [70.0, 60.0], "int8_dynamic": [np.nan, 46.0]})).keys()
 

@@ -10,7 +10,6 @@ from onnx_release import speedup
 from onnx_release.compare import compare
 from onnx_release.files import read_json
 from onnx_release.metrics import flatten, metric
-from onnx_release.revisions import Revision
 from tests.imports import ROOT
 from tests.revisions import answers, as_json, changed, release, revision
 
@@ -237,6 +236,32 @@ def test_a_choice_is_changed_only_where_what_it_rests_on_is():
     assert (row.verdict, row.reason) == ("changed", "")
 
 
+def test_what_is_said_of_a_choice_that_noise_has_turned_does_not_compare():
+    def chosen(files, variant, size_mb, operator):
+        trial = {"speedup": 1.0, "speedup_low": 0.9, "speedup_high": 1.1, "kept": False, "failure": ""}
+        return {
+            **changed(files, "metrics/summary.json", variant=variant, size_mb=size_mb),
+            "metrics/tune.json": as_json({"variant": variant, "untried": "", "trials": {"arena_false": trial}}),
+            "metrics/profile.json": as_json({"variant": variant, "operators": {operator: {"nodes": 1, "ms": 1.0}}}),
+        }
+
+    base, head = chosen(FILES, "fp32", 0.25, "Conv"), chosen(release(1), "int8_static", 0.08, "QLinearConv")
+    assert {*different(base, head).values()} == {"not comparable"}
+    assert row_of(base, head, "summary.size_mb").reason.startswith("of another variant, decided anew")
+    assert row_of(base, head, "summary.variant").reason == "decided anew within the noise of timings"
+    head = chosen(release(1, int8_static=0.3), "int8_static", 0.08, "QLinearConv")
+    assert row_of(base, head, "summary.variant").verdict == "changed"
+    assert row_of(base, head, "summary.size_mb").verdict == "better"
+
+
+def test_a_harness_that_has_changed_tells_nothing_of_the_machine():
+    head = release(1, speed=0.5)
+    slower = compare(revision(FILES), revision(head)).notes
+    assert any("the speed of the machine has changed" in note for note in slower)
+    head["dvc.lock"] = head["dvc.lock"].replace(b"turns.py, md5: j", b"turns.py, md5: k")
+    assert not any("the speed of the machine" in note for note in compare(revision(FILES), revision(head)).notes)
+
+
 def test_a_setting_that_one_side_had_no_time_to_try_is_no_figure():
     trial = {"speedup": 1.0, "speedup_low": 0.9, "speedup_high": 1.1, "kept": False, "failure": ""}
     base = {**FILES, "metrics/tune.json": as_json({"variant": "x", "untried": "", "trials": {"arena_false": trial}})}
@@ -282,4 +307,3 @@ def test_a_variant_that_is_left_out_is_gone_and_no_error():
     found = different(FILES, head)
     assert found.pop("validate/fp32.left_out") == "new"
     assert {*found.values()} == {"gone"}
-    assert isinstance(revision(head), Revision)

@@ -81,6 +81,13 @@ def test_a_bound_against_the_base_by_hand(bound, status):
     assert held({"metric": "export.size_mb", **bound}, FILES, base=head) == {"export.size_mb": "passed"}
 
 
+def test_null_on_both_sides_is_not_held_against_the_base():
+    files = changed(FILES, "metrics/validate/fp32.json", sqnr_db=None)
+    gate = {"metric": "validate/fp32.sqnr_db", "max_regression": 1}
+    assert held(gate, files, base=files) == {"validate/fp32.sqnr_db": "not held"}
+    assert held(gate, FILES, base=FILES) == {"validate/fp32.sqnr_db": "passed"}
+
+
 def test_without_a_base_a_bound_against_it_is_not_held():
     assert held({"metric": MEDIAN, "max_regression_share": 0.1}, against=False) == {MEDIAN: "not held"}
 

@@ -147,6 +147,9 @@ def test_the_comment_has_the_gates_the_comparison_and_the_report_without_its_pic
     assert text.startswith(f"{MARKER}\n\n**Every gate holds.**\n\n[The report with its pictures](https://github.com/")
     assert "<details><summary>Gates</summary>\n\n```text\nfp32: passed\n```\n\n</details>\n\n### Compared" in text
     assert text.endswith("# digits: passed\n\n| a |\n|---|\n| 1 |")
+    with (folder / "gate.txt").open("a") as file:
+        file.write("summary.size_mb: not held, max_regression 1: another machine\n")
+    assert "**No gate fails, and 1 could not be held.**" in body(folder, "success")
 
 
 def test_only_pictures_beside_the_report_are_left_out(folder):

@@ -26,6 +26,14 @@ report = pathlib.Path("artifacts/report")
 report.mkdir(parents=True)
 (report / "report.md").write_text(f"run {number}")
 """
+# The same for a stage that does not depend on the benchmark.
+PROFILE = """
+import json, os, pathlib
+runs = pathlib.Path(os.environ["RUNS"] + "_of_profile")
+number = int(runs.read_text()) + 1 if runs.exists() else 1
+runs.write_text(str(number))
+pathlib.Path("metrics/profile.json").write_text(json.dumps({"variant": "fp32", "calls": 10, "model_ms": number}))
+"""
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -45,15 +53,23 @@ def small_repository(folder: Path) -> None:
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "metrics", folder / "metrics")
     shutil.copy(ROOT / "metrics/benchmark.json", folder / "figures.json")
+    for name in ("tune", "optimize"):
+        (folder / f"metrics/{name}.json").unlink()
     (folder / "measure.py").write_text(MEASURE)
-    stage = {
+    (folder / "profile_it.py").write_text(PROFILE)
+    benchmark = {
         "cmd": "python measure.py",
         "deps": ["measure.py", "figures.json"],
         "outs": ["artifacts/report"],
         "metrics": [{"metrics/benchmark.json": {"cache": False}}],
     }
+    profile = {
+        "cmd": "python profile_it.py",
+        "deps": ["profile_it.py"],
+        "metrics": [{"metrics/profile.json": {"cache": False}}],
+    }
     with (folder / "dvc.yaml").open("w") as file:
-        YAML().dump({"stages": {"benchmark": stage}}, file)
+        YAML().dump({"stages": {"benchmark": benchmark, "profile": profile}}, file)
     (folder / ".dvc").mkdir()
     (folder / ".dvc/config").write_text("[core]\n    analytics = false\n")
     (folder / ".dvc/.gitignore").write_text("/cache\n/tmp\n/config.local\n")
@@ -91,6 +107,8 @@ def test_base_and_branch_are_timed_here_and_a_failed_gate_loses_nothing(tmp_path
     assert "fp32: FAILED: logits is off by 3" in (out / "gate.txt").read_text()
     # The branch is the second run; the base came out of the cache, and was then measured again.
     assert (tmp_path / "runs").read_text() == "3"
+    # Both of its timings came out of the cache, and neither is left as it was.
+    assert (tmp_path / "runs_of_profile").read_text() == "3"
     assert (out / "report/report.md").read_text() == "run 2"
     base = git(folder, "rev-parse", "--short=7", "main").strip()
     comparison = (out / "comparison.md").read_text()

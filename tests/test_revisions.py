@@ -141,6 +141,14 @@ def test_no_repository_is_said_so(tmp_path, monkeypatch):
         load_pair("HEAD", None)
 
 
+def test_a_group_may_be_called_na_or_like_a_number(repository):
+    write(repository, {"metrics/plots/latency.csv": b"group,value\nNA,1\n007,\n"})
+    table = load_pair("HEAD", None)[1].table("latency")
+    assert table is not None
+    assert table["group"].tolist() == ["NA", "007"]
+    assert table["value"].isna().tolist() == [False, True]
+
+
 @pytest.mark.parametrize(
     ("path", "content", "message"),
     [

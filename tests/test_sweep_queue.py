@@ -10,8 +10,26 @@ from pathlib import Path
 import pytest
 
 from onnx_release.sweep_plan import Experiment
-from onnx_release.sweep_queue import LOGS, failure, lock_entries, repeated_work, run_plan, stages_that_ran
-from onnx_release.sweep_repository import CLONE, check_repository, experiments, git, processes, stop_processes
+from onnx_release.sweep_queue import (
+    LOGS,
+    Progress,
+    failure,
+    lock_entries,
+    repeated_work,
+    run_plan,
+    run_wave,
+    stages_that_ran,
+)
+from onnx_release.sweep_repository import (
+    CLONE,
+    check_repository,
+    experiments,
+    git,
+    namespace,
+    open_clone,
+    processes,
+    stop_processes,
+)
 from tests.imports import ROOT
 from tests.sweep_project import make_project
 
@@ -119,6 +137,18 @@ stages:
   validate@fp32:
     cmd: b
 """
+
+
+def test_a_result_of_a_queue_that_was_discarded_is_taken(project):
+    base = check_repository(Path("none"))
+    open_clone(base)
+    git("update-ref", f"{namespace(base)}/timed", base, cwd=CLONE)
+    progress, said = Progress(), []
+    run_wave([PLAN[-1]], base, 1, progress, lambda *line: said.append(line))
+    assert progress.done == {"timed": "ran in a queue that was discarded"}
+    assert said == [("timed", "ran in a queue that was discarded")]
+    assert experiments(base, Path()) == {"timed"}
+    assert not processes()
 
 
 def test_dvc_lock_is_divided_into_its_stages():

@@ -332,7 +332,7 @@ BAD_REPOSITORIES = {
     "no DVC remote": (without_dvc_remote, "no default DVC remote in .dvc/config.*dvc remote add --default"),
     "a DVC remote without run cache": (with_http_remote, "does not go through HTTP"),
     "a DVC remote beside the repository": (with_relative_remote, "another folder from each node's clone"),
-    "outputs that only another machine has": (with_other_outputs, "lacks 1 outputs.*train.txt.*dvc push --run-cache"),
+    "outputs that only another machine has": (with_other_outputs, "lacks 1 outputs.*train.txt.*tools.push"),
     "a name that is something else here": (with_experiment, f"{RESULTS[0].name}: here and not on origin"),
 }
 
@@ -351,6 +351,8 @@ def test_what_is_in_the_way_is_said_before_anything_runs(project, home, tmp_path
 def test_an_address_that_does_not_answer(inside):
     with pytest.raises(SweepError, match=r"nothing answers at 127\.0\.0\.1:9 .*ray start --head"):
         sweep_ray.connect(ray, "127.0.0.1:9")
+    with pytest.raises(SweepError, match=r"ray://127\.0\.0\.1:9: --ray takes HOST:PORT"):
+        sweep_ray.connect(ray, "ray://127.0.0.1:9")
 
 
 def test_without_ray_it_says_what_to_install(monkeypatch):

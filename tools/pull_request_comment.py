@@ -67,7 +67,8 @@ def read(path: Path) -> str:
 
 def verdict(result: str, gates: str) -> str:
     if result == "success":
-        return "**Every gate holds.**"
+        left = len(re.findall(": not held, ", gates))
+        return f"**No gate fails, and {left} could not be held.**" if left else "**Every gate holds.**"
     if gates:
         return "**The checks failed:** a gate does not hold, or could not be held."
     return "**The pipeline failed** before it came to the gates: the run's log says at which stage."
@@ -140,8 +141,8 @@ def call(method: str, path: str, content: dict[str, str] | None = None) -> Any:
             return json.load(answer)
     except HTTPError as error:
         raise StorageError(f"GitHub refused {method} {path}: {refusal(error)}") from error
-    except URLError as error:
-        raise StorageError(f"{request.host} cannot be reached ({error.reason}): run the job again") from error
+    except (URLError, TimeoutError) as error:
+        raise StorageError(f"{request.host} cannot be reached ({error}): run the job again") from error
 
 
 def refusal(error: HTTPError) -> str:

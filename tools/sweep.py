@@ -14,7 +14,9 @@ from pathlib import Path
 from onnx_release import sweep_ray
 from onnx_release.command import run_tool
 from onnx_release.errors import SweepError
+from onnx_release.gates import check_gates
 from onnx_release.hardware import available_cores
+from onnx_release.params import load_params
 from onnx_release.sweep_grid import load_grid, swept_keys
 from onnx_release.sweep_plan import Experiment, make_plan
 from onnx_release.sweep_queue import run_plan
@@ -27,6 +29,8 @@ def main(arguments: argparse.Namespace) -> None:
         raise SweepError(f"--jobs is the number of experiments at once: 1 or more, not {arguments.jobs}")
     grid = load_grid(arguments.grid)
     base = check_repository(arguments.grid)
+    gates = load_params().gates  # now, since the workspace may be edited while the sweep runs
+    check_gates(gates)
     with only_sweep():
         plan = make_plan(grid, base, arguments.grid.stem)
         wanted = [experiment.name for experiment in plan if not experiment.prepares]
@@ -38,26 +42,26 @@ def main(arguments: argparse.Namespace) -> None:
 
         print(f"{len(wanted)} experiments from {base[:7]}, {len(plan) - len(wanted)} that prepare what they share")
         try:
-            if arguments.ray:
+            if arguments.ray is not None:
                 progress = sweep_ray.run_plan(plan, base, arguments.ray, say)
             else:
                 progress = run_plan(plan, base, arguments.jobs, say)
         except KeyboardInterrupt:
             sys.exit("stopped; the same command goes on where it was")
-    results = load_results(grid, plan, base, set(progress.done))
+    results = load_results(grid, plan, base, set(progress.done), gates)
     if results:
-        print("\n" + results_table(grid, results) + "\n")
+        print("\n" + results_table(grid, keys, results) + "\n")
     best = winner(results)
     if best is not None:
-        if arguments.ray:
-            sweep_ray.pull_data([best.name, *(result.name for result in results if result.on_front)])
         # Without timing, what is timed is HEAD's still.
         print(f"The winner: dvc exp apply {best.name}" + ("" if grid.timing else " && make repro"))
     elif results:
-        print("No experiment passed: see `failure` in metrics/validate/ with `dvc exp show`.")
+        print("No experiment passed: `dvc exp apply NAME` and `python -m tools.gate` say why.")
     failed = [name for name in wanted if name in progress.failed]
     for name in failed:
         print(f"{name} failed: {progress.failed[name]}", file=sys.stderr)
+    if arguments.ray is not None and best is not None:
+        sweep_ray.pull_data([best.name, *(result.name for result in results if result.on_front)])
     if failed:
         print(f"error: {len(failed)} of {len(wanted)} failed; the same command tries these again", file=sys.stderr)
         sys.exit(1)
