@@ -28,7 +28,7 @@ from onnx_release.noise import (
 )
 from onnx_release.revisions import Revision
 from onnx_release.significance import holm, sign_flip_p
-from onnx_release.variants import VARIANTS
+from onnx_release.variants import BASE, VARIANTS
 
 Verdict = Literal["worse", "better", "changed", "gone", "new", "no difference", "not comparable"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -231,7 +231,8 @@ def both_spreads(pair: Pair, rows: dict[str, Row]) -> Iterator[tuple[str, tuple[
     what a busy machine does to a whole round is in both.
     """
     for name, row in rows.items():
-        paired = row.metric.noise == "latency" and pair.same_pytorch
+        # PyTorch eager itself has no ratio to go by.
+        paired = row.metric.noise == "latency" and pair.same_pytorch and contender(row.key, row.metric) != BASE
         before, after = (
             latency_spread(pair, row, side, paired) if paired else spread(pair, row, side) for side in (0, 1)
         )

@@ -254,6 +254,11 @@ def test_what_is_said_of_a_choice_that_noise_has_turned_does_not_compare():
     assert row_of(base, head, "summary.size_mb").verdict == "better"
 
 
+def test_pytorch_eager_itself_is_tested_by_its_own_starts():
+    row = row_of(FILES, release(1), "benchmark.torch_eager.latency_ms.mean")
+    assert row.p is not None and row.verdict == "no difference"
+
+
 def test_a_harness_that_has_changed_tells_nothing_of_the_machine():
     head = release(1, speed=0.5)
     slower = compare(revision(FILES), revision(head)).notes
