@@ -139,9 +139,7 @@ def experiments_called(name: str) -> dict[str, str]:
         if ref.split("/")[2] not in NO_EXPERIMENTS and ref.split("/")[4:] == [name]
     }
     current = git("rev-parse", "HEAD").stdout.decode().strip()
-    here = {
-        ref: commit for ref, commit in found.items() if ref.startswith(f"{EXPERIMENTS}/{current[:2]}/{current[2:]}")
-    }
+    here = {ref: commit for ref, commit in found.items() if ref.startswith(f"{namespace(current)}/")}
     return here or found
 
 
@@ -156,6 +154,11 @@ def merge_base(base: str, base_commit: str, head: str, head_commit: str) -> str:
     if is_shallow():
         raise RevisionError(f"this clone is shallow and lacks the merge base of {base} and {head}: {UNSHALLOW}")
     raise RevisionError(f"{base} and {head} have no commit in common: choose a base that {head} starts from")
+
+
+def namespace(commit: str) -> str:
+    """Where DVC keeps the experiments that start from a commit, by its full hash."""
+    return f"{EXPERIMENTS}/{commit[:2]}/{commit[2:]}"
 
 
 def is_shallow() -> bool:

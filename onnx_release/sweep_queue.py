@@ -24,6 +24,7 @@ from dvc.lock import LockError
 
 from onnx_release.errors import SweepError
 from onnx_release.files import remove
+from onnx_release.revisions import namespace
 from onnx_release.sweep_plan import Experiment, override
 from onnx_release.sweep_repository import (
     CLONE,
@@ -32,7 +33,6 @@ from onnx_release.sweep_repository import (
     bring,
     experiments,
     git,
-    namespace,
     open_clone,
     processes,
     stop_processes,

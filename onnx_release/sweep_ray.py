@@ -16,10 +16,11 @@ from typing import Any
 
 from onnx_release import sweep_node
 from onnx_release.errors import SweepError
+from onnx_release.revisions import namespace
 from onnx_release.sweep_node import Job, Outcome
 from onnx_release.sweep_plan import Experiment, override
 from onnx_release.sweep_queue import Progress
-from onnx_release.sweep_repository import git, namespace
+from onnx_release.sweep_repository import git
 
 REMOTE = "origin"
 # A task whose worker or node died is tried again, so often. One that failed by itself is not.

@@ -15,6 +15,7 @@ import zc.lockfile
 
 from onnx_release.errors import SweepError
 from onnx_release.files import replacing_folder
+from onnx_release.revisions import is_shallow, namespace
 
 FOLDER = Path(".dvc/tmp/sweep")
 CLONE = FOLDER / "repository"
@@ -39,7 +40,7 @@ def check_repository(grid: Path) -> str:
     base = git("rev-parse", "--verify", "--quiet", "HEAD", check=False)
     if not base:
         raise SweepError("there is no commit to start from: commit the project first")
-    if git("rev-parse", "--is-shallow-repository") == "true":
+    if is_shallow():
         raise SweepError("this is a shallow clone, whose history DVC's experiments need: run `git fetch --unshallow`")
     for key in ("user.name", "user.email"):
         if not git("config", key, check=False):
@@ -108,11 +109,6 @@ def open_clone(base: str) -> None:
         if CLONE.is_dir():
             pattern = f"{namespace(base)}/*"
             git("fetch", "--quiet", str(CLONE.absolute()), f"{pattern}:{pattern}", cwd=clone)
-
-
-def namespace(base: str) -> str:
-    """Where DVC keeps the experiments that start from a commit."""
-    return f"refs/exps/{base[:2]}/{base[2:]}"
 
 
 def experiments(base: str, repository: Path) -> set[str]:

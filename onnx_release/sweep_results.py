@@ -13,10 +13,9 @@ from onnx_release.gates import hold
 from onnx_release.metrics import flatten, metric
 from onnx_release.params import Gate
 from onnx_release.pareto import pareto_front
-from onnx_release.revisions import at_commit
+from onnx_release.revisions import at_commit, namespace
 from onnx_release.sweep_grid import RELEASED, TIMED_METRICS, Grid
 from onnx_release.sweep_plan import Experiment
-from onnx_release.sweep_repository import namespace
 from onnx_release.text import number, table
 from onnx_release.variants import VARIANTS
 

@@ -6,7 +6,8 @@ import json
 import pandas as pd
 import pytest
 
-from onnx_release import speedup
+from onnx_release import compare as compare_module
+from onnx_release import optimize, speedup
 from onnx_release.compare import compare
 from onnx_release.files import read_json
 from onnx_release.metrics import flatten, metric
@@ -219,6 +220,10 @@ def test_other_evaluation_samples_are_named():
     row = row_of(FILES, other, "validate/fp32.agreement")
     assert row.verdict == "not comparable"
     assert row.reason == "other evaluation samples: 200 from 40 groups, now 100 from 40 groups"
+
+
+def test_the_interval_of_loading_is_of_as_many_loads_as_are_timed():
+    assert compare_module.LOADS == optimize.LOADS
 
 
 def test_figures_of_the_chosen_variant_do_not_compare_with_those_of_another():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from onnx_release.revisions import namespace
 from onnx_release.sweep_plan import Experiment
 from onnx_release.sweep_queue import (
     LOGS,
@@ -25,7 +26,6 @@ from onnx_release.sweep_repository import (
     check_repository,
     experiments,
     git,
-    namespace,
     open_clone,
     processes,
     stop_processes,
