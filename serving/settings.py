@@ -1,0 +1,36 @@
+"""Every limit and switch of the server in one place: command line, environment (`SERVING_PORT=80`), then these defaults."""
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """How one release is served. Sizes are bytes, times seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="SERVING_", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 is every one of this machine")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="0 takes a free one and says which")
+    workers: Count = Field(1, description="processes that share the port; each loads the model")
+
+    # How requests are run, in each process.
+    threads: Count | None = Field(None, description="that decode, preprocess and run the model; null: one a core")
+    max_batch: Count | None = Field(None, description="items run at once; null: what the spec allows")
+    queue: Count = Field(64, description="items that are waiting or running; one more is answered 503 at once")
+    deadline: Seconds = Field(10, description="from a request's arrival to the start of its work, or it is dropped (504)")
+    drain: Seconds = Field(30, description="after SIGTERM, for the requests that are there")
+
+    # What a client may send.
+    connections: Count = Field(2048, description="open at once; one more is answered 503 and closed")
+    receive: Seconds = Field(10, description="for a request to arrive in full, its head and its body each; 408 after it")
+    idle: Seconds = Field(5, description="without a request, after which a connection is closed")
+    upload_bytes: Count = Field(10_000_000, description="of one file")
+    body_bytes: Count = Field(40_000_000, description="of one request")
+    buffered_bytes: Count = Field(400_000_000, description="of all bodies in memory; one more is answered 503")
+    pixels: Count = Field(50_000_000, description="of one picture, by its header, before it is decoded")
+    files: Count = Field(16, description="in one request")
