@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from onnx_release.errors import DataError
-from onnx_release.images import decode_image
+from onnx_release.images import decode_image, normalised, resized_crop
 from onnx_release.spec import Spec
 from onnx_release.types import Prediction, Sample, softmax_prediction
 from onnx_release.workers import in_order
@@ -190,13 +190,11 @@ class ImageFolder:
         Sizes and places are rounded as in torchvision's Resize and CenterCrop, which most networks were trained with.
         """
         image = Image.fromarray(item).convert("RGB" if len(self.images.mean) == 3 else "L")
-        image = image.resize(resized(image.size, self.images.resize), Image.Resampling.BILINEAR)
-        crop = self.images.crop
-        left, top = (round((side - crop) / 2) for side in image.size)
-        pixels = np.asarray(image.crop((left, top, left + crop, top + crop)), np.float32) / np.float32(255)
+        size, crop = resized(image.size, self.images.resize), self.images.crop
+        left, top = (round((side - crop) / 2) for side in size)
+        middle = resized_crop(image, size, (left, top, left + crop, top + crop))
         mean, std = np.array(self.images.mean, np.float32), np.array(self.images.std, np.float32)
-        normalised = (pixels.reshape(crop, crop, len(mean)) - mean) / std
-        return {self.input: np.ascontiguousarray(normalised.transpose(2, 0, 1))}
+        return {self.input: normalised(middle, mean, std)}
 
     def postprocess(self, outputs: dict[str, np.ndarray]) -> Prediction:
         """The five likeliest classes, by softmax."""

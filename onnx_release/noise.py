@@ -34,8 +34,8 @@ ALLOWANCES = {
     "wall": 1.75,
 }
 # What a single call may lose to other work, in ms: a few time slices of the scheduler. Calls of a small network take
-# less than one. The first call of a session has to wake its threads besides, and lost up to 11 ms where the next lost 3.
-SLICES_MS = {"tail": 10.0, "spread": 10.0, "load": 10.0, "first run": 20.0}
+# less than one. A load starts a session's threads besides and a first run wakes them, and both wait for each of them.
+SLICES_MS = {"tail": 10.0, "spread": 10.0, "load": 20.0, "first run": 20.0}
 # The profiler counts whole microseconds, in ms; a share of so few has no meaning either.
 PROFILE_STEP = 0.005
 

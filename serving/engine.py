@@ -1,7 +1,7 @@
 """Run requests on a few threads behind a bounded queue, several at once in one call of the model where that is allowed.
 
 A job is prepared (decoded, or parsed), run together with others of its shape, and finished (turned into an answer).
-All three happen on the engine's threads, so that the event loop does nothing but bytes. What waits is bounded; what
+All three happen on the engine's threads, so that the event loop does nothing but bytes. What waits is bounded, and what
 nobody waits for any more is dropped before it costs anything.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_release.errors import GraphError, ReleaseError
+from onnx_release.errors import ReleaseError
 
 Arrays = dict[str, np.ndarray]
 
@@ -38,24 +38,27 @@ class ClientGone(ReleaseError):
 
 @dataclass(eq=False)
 class Job:
-    """`prepare` gives the inputs with their batch axis, `finish` makes the result of the outputs of these rows.
+    """`prepare` gives the inputs with their batch axis; `finish` makes `value` of the outputs of the job's own rows.
 
-    `deadline` is of time.monotonic(), `gone` says whether the client has left. `milliseconds` is how long the call of
-    the model took in which the job was run, `batch` how many rows that had.
+    `deadline` is of time.monotonic(), `gone` says whether the client has left. `started`, of time.perf_counter(), is
+    that of the call of the model in which the job was run, `milliseconds` how long that took, `batch` how many rows it
+    had.
     """
 
     prepare: Callable[[], Arrays]
     finish: Callable[[Arrays], Any]
     deadline: float
     gone: Callable[[], bool]
-    future: asyncio.Future[Any]
+    done: asyncio.Future["Job"]
     inputs: Arrays = field(default_factory=dict)
+    value: Any = None
+    started: float = 0.0
     milliseconds: float = 0.0
     batch: int = 0
 
     @property
     def rows(self) -> int:
-        return int(next(iter(self.inputs.values())).shape[0])
+        return len(next(iter(self.inputs.values())))
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -66,25 +69,180 @@ class Job:
 class Engine:
     """`run` is the model: any number of threads may call it, with at most `max_batch` rows.
 
-    `threads` work; at most `runs` of them are in the model at once. `queue` bounds the jobs that are waiting or
-    running. `observe` gets the rows and the seconds of every call of the model.
+    `threads` work, at most `runs` of them in the model at once: one on a GPU, which is where jobs wait for each other
+    and batches form. `queue` bounds the jobs that are waiting or running. `observe` is told the rows and the seconds of
+    every call of the model.
     """
 
     def __init__(
         self,
         run: Callable[[Mapping[str, np.ndarray]], Arrays],
+        *,
         max_batch: int,
         threads: int,
         runs: int,
         queue: int,
+        observe: Callable[[int, float], None],
     ) -> None:
-        self.run, self.max_batch, self.runs, self.queue = run, max_batch, runs, queue
+        self.run, self.max_batch, self.runs, self.queue, self.observe = run, max_batch, runs, queue, observe
         self.raw: deque[Job] = deque()
         self.ready: deque[Job] = deque()
         self.changed = threading.Condition()
         self.pending = self.running = 0
-        self.stopping = False
-        self.observe: Callable[[int, float], None] = lambda rows, seconds: None
-        self.workers = [threading.Thread(target=self.work, name=f"engine-{n}", daemon=True) for n in range(threads)]
-        for worker in self.workers:
-            worker.start()
+        self.accepting, self.stopped = True, False
+        self.threads = [threading.Thread(target=self.work, name=f"engine-{n}", daemon=True) for n in range(threads)]
+        for thread in self.threads:
+            thread.start()
+
+    def check_room(self, jobs: int = 1) -> None:
+        """Raise Busy unless so many more jobs fit into the queue. Of the event loop's thread alone."""
+        if not self.accepting:
+            raise Busy("the server is going down: send the request to another one", 1)
+        if jobs > self.queue:
+            raise Busy(f"the queue holds {self.queue} items and the request has {jobs}: send fewer at once", 1)
+        if self.pending + jobs > self.queue:
+            raise Busy(f"the queue of {self.queue} is full: come again in a second", 1)
+
+    async def submit_all(
+        self,
+        work: list[tuple[Callable[[], Arrays], Callable[[Arrays], Any]]],
+        deadline: float,
+        gone: Callable[[], bool],
+    ) -> list[Job]:
+        """The jobs of one request, each a (prepare, finish), all done, in their order.
+
+        Raises Busy at once if not all of them fit into the queue. Otherwise waits for all, and raises what the first
+        one that failed did: what its prepare or finish raises, GraphError from the model, DeadlinePassed, ClientGone.
+        """
+        self.check_room(len(work))
+        loop = asyncio.get_running_loop()
+        jobs = [Job(prepare, finish, deadline, gone, loop.create_future()) for prepare, finish in work]
+        self.pending += len(jobs)
+        with self.changed:
+            self.raw.extend(jobs)
+            self.changed.notify(len(jobs))
+        # Shielded: a request that is cancelled leaves its jobs to the threads, which count them down.
+        found = await asyncio.shield(asyncio.gather(*(job.done for job in jobs), return_exceptions=True))
+        for item in found:
+            if isinstance(item, BaseException):
+                raise item
+        return jobs
+
+    async def submit(
+        self,
+        prepare: Callable[[], Arrays],
+        finish: Callable[[Arrays], Any],
+        deadline: float,
+        gone: Callable[[], bool],
+    ) -> Job:
+        """One job, done. Raises as `submit_all`."""
+        return (await self.submit_all([(prepare, finish)], deadline, gone))[0]
+
+    async def drain(self, seconds: float) -> bool:
+        """Take no more jobs, wait for those that are there and stop the threads; whether all were done in time."""
+        self.accepting = False
+        end = time.monotonic() + seconds
+        while self.pending and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        with self.changed:
+            self.stopped = True
+            self.changed.notify_all()
+        return not self.pending
+
+    def work(self) -> None:
+        """One thread: what is ready runs before anything else is prepared, so that little lies between the two."""
+        while True:
+            with self.changed:
+                while not (self.stopped or self.raw or (self.ready and self.running < self.runs)):
+                    self.changed.wait()
+                if self.stopped:
+                    return
+                if self.ready and self.running < self.runs:
+                    batch, job = self.take_batch(), None
+                    self.running += 1
+                else:
+                    batch, job = [], self.raw.popleft()
+            if job is not None:
+                self.prepare(job)
+            else:
+                try:
+                    self.run_batch(batch)
+                finally:
+                    with self.changed:
+                        self.running -= 1
+                        self.changed.notify()
+
+    def take_batch(self) -> list[Job]:
+        """The job that has been ready for longest, and those after it that may run with it. Holds the lock."""
+        first = self.ready.popleft()
+        batch, rows = [first], first.rows
+        while self.ready and self.ready[0].shape == first.shape and rows + self.ready[0].rows <= self.max_batch:
+            batch.append(self.ready.popleft())
+            rows += batch[-1].rows
+        return batch
+
+    def prepare(self, job: Job) -> None:
+        """Make a job ready, or drop it where nobody waits any more."""
+        if job.gone():
+            self.deliver(job, ClientGone("the client has left"))
+        elif time.monotonic() > job.deadline:
+            self.deliver(
+                job, DeadlinePassed("the request waited longer than it may: come again when there is less load")
+            )
+        else:
+            try:
+                job.inputs = job.prepare()
+            except BaseException as error:  # of the model's data.py; it belongs to the request
+                self.deliver(job, error)
+                return
+            with self.changed:
+                self.ready.append(job)
+                self.changed.notify()
+
+    def run_batch(self, batch: list[Job]) -> None:
+        """Run jobs of one shape in one call. If that fails, each by itself: one must not spoil the others."""
+        inputs = batch[0].inputs
+        if len(batch) > 1:
+            inputs = {name: np.concatenate([job.inputs[name] for job in batch]) for name in inputs}
+        rows = sum(job.rows for job in batch)
+        start = time.perf_counter()
+        try:
+            outputs = self.run(inputs)
+        except BaseException as error:
+            if len(batch) == 1:
+                self.deliver(batch[0], error)
+            else:
+                for job in batch:
+                    self.run_batch([job])
+            return
+        seconds = time.perf_counter() - start
+        self.observe(rows, seconds)
+        place = 0
+        for job in batch:
+            own = (
+                {name: array[place : place + job.rows] for name, array in outputs.items()}
+                if len(batch) > 1
+                else outputs
+            )
+            place += job.rows
+            job.started, job.milliseconds, job.batch = start, seconds * 1e3, rows
+            try:
+                job.value = job.finish(own)
+            except BaseException as error:
+                self.deliver(job, error)
+            else:
+                self.deliver(job, None)
+
+    def deliver(self, job: Job, error: BaseException | None) -> None:
+        """Give the job back to the event loop, which counts it down."""
+
+        def settle() -> None:
+            self.pending -= 1
+            if job.done.cancelled():
+                return
+            if error is None:
+                job.done.set_result(job)
+            else:
+                job.done.set_exception(error)
+
+        job.done.get_loop().call_soon_threadsafe(settle)

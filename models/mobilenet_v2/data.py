@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from onnx_release.images import decode_image, read_image
+from onnx_release.images import decode_image, normalised, read_image, resized_crop
 from onnx_release.types import Prediction, Sample, softmax_prediction
 
 SIZE = 224
@@ -60,9 +60,10 @@ def preprocess(item: np.ndarray) -> dict[str, np.ndarray]:
     """A uint8 RGB image [height, width, 3]: shorter side to 256, the 224 by 224 in the middle, normalised."""
     image = Image.fromarray(item)
     scale = SHORTER_SIDE / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
-    left, top = (image.width - SIZE) // 2, (image.height - SIZE) // 2
-    return {"input": normalise(image.crop((left, top, left + SIZE, top + SIZE)))}
+    width, height = round(image.width * scale), round(image.height * scale)
+    left, top = (width - SIZE) // 2, (height - SIZE) // 2
+    middle = resized_crop(image, (width, height), (left, top, left + SIZE, top + SIZE))
+    return {"input": normalised(middle, MEAN, STD)}
 
 
 def postprocess(outputs: dict[str, np.ndarray]) -> Prediction:
@@ -87,10 +88,4 @@ def random_crop(item: np.ndarray, random: np.random.Generator) -> np.ndarray:
     crop = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
     if random.random() < 0.5:
         crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return normalise(crop)
-
-
-def normalise(image: Image.Image) -> np.ndarray:
-    """float32 [3, height, width]."""
-    pixels = np.asarray(image, np.float32) / np.float32(255)
-    return np.ascontiguousarray(((pixels - MEAN) / STD).transpose(2, 0, 1))
+    return normalised(crop, MEAN, STD)

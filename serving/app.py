@@ -1,0 +1,122 @@
+"""The server as an ASGI application: which release it answers for, its routes, and what each error is on the wire."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from onnx_release.release import Release, open_release
+from serving.page import page_router
+from serving.protocol import max_batch
+from serving.v2 import v2_router
+from starlette.exceptions import HTTPException
+
+from onnx_release.errors import DataError, InputError, ReleaseError
+from onnx_release.hardware import available_cores
+from onnx_release.images import TooManyPixels, limit_pixels
+from onnx_release.model_data import load_data
+from onnx_release.onnx_model import OnnxModel
+from onnx_release.providers import CPU
+from onnx_release.spec import concrete_shape, example_sizes
+from serving import metrics
+from serving.engine import Busy, ClientGone, DeadlinePassed, Engine
+from serving.errors import RequestError
+from serving.predict import predict_router
+from serving.settings import Settings
+
+log = logging.getLogger("serving")
+# What nginx calls a client that closed its connection; nobody reads it.
+CLIENT_GONE = 499
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application for the release in the current folder. Raises ReleaseFolderError if it is not whole."""
+    release = open_release(Path())
+    data = load_data(release.manifest.model)
+    limit_pixels(settings.pixels)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.engine = engine = start_engine(release, settings)
+        app.state.ready = True
+        yield
+        app.state.ready = False
+        if not await engine.drain(settings.drain):
+            log.warning("not every request was answered in %g s", settings.drain)
+
+    app = FastAPI(
+        title=release.manifest.model,
+        description=f"{release.manifest.model}, {release.manifest.variant}: {release.spec.task} with ONNX Runtime.",
+        version="1",
+        lifespan=lifespan,
+    )
+    app.state.release, app.state.settings, app.state.ready = release, settings, False
+    app.add_middleware(metrics.Observed)
+    app.include_router(predict_router(release, data))
+    app.include_router(v2_router(release))
+    app.include_router(metrics.router)
+    app.include_router(page_router(release, data, settings))
+    for kind in (ReleaseError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, explain)
+    return app
+
+
+def start_engine(release: Release, settings: Settings) -> Engine:
+    """The model loaded and run once, behind an engine. Raises GraphError or ProviderError where it does not run here.
+
+    On the CPU every thread runs the model by itself and has its share of the cores: two calls on one core each do more
+    than one on two after the other. On a GPU one call at a time gets whatever has come together.
+    """
+    cores = available_cores()
+    threads = settings.threads or cores
+    model = OnnxModel(release.model, release.spec, release.runtime.model_copy(update=thread_settings(cores, threads)))
+    sizes = example_sizes(release.spec)  # the first call allocates, and finds out what the provider cannot run
+    model.run({tensor.name: np.zeros(concrete_shape(tensor, sizes), tensor.dtype) for tensor in release.spec.inputs})
+    return Engine(
+        model.run,
+        max_batch=max_batch(release.spec, settings.max_batch),
+        threads=threads,
+        runs=threads if model.provider == CPU else 1,
+        queue=settings.queue,
+        observe=metrics.observe_call,
+    )
+
+
+def thread_settings(cores: int, threads: int) -> dict[str, object]:
+    """Each of `threads` calls at once has its share of the cores; threads that wait asleep leave them to the others."""
+    return {"intra_threads": max(1, cores // threads), "spinning": threads == 1}
+
+
+def explain(_: Request, error: Exception) -> Response:
+    """The answer to a request that failed: {"error": what is wrong, and what to do}."""
+    headers: dict[str, str] = {}
+    text = str(error)
+    match error:
+        case RequestError():
+            status = error.status
+        case Busy():
+            status, headers = 503, {"Retry-After": str(error.seconds)}
+        case DeadlinePassed():
+            status = 504
+        case ClientGone():
+            status = CLIENT_GONE
+        case TooManyPixels():
+            status = 413
+        case DataError() | InputError():
+            status = 422
+        case HTTPException():
+            status, headers, text = (
+                error.status_code,
+                dict(error.headers or {}),
+                f"{error.detail}: /docs lists what there is",
+            )
+        case RequestValidationError():
+            status, text = 400, "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
+        case _:
+            log.error("a request failed", exc_info=error)
+            status, text = 500, "the server failed on this request and has logged why"
+    return Response(orjson.dumps({"error": text}), status, headers, "application/json")

@@ -1,0 +1,72 @@
+"""GET /metrics for Prometheus: requests by path and status, the queue, and the calls of the model."""
+
+import os
+import time
+
+from fastapi import APIRouter, Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+ROWS = (1, 2, 4, 8, 16, 32, 64)
+
+REQUESTS = Counter("serving_requests_total", "Requests answered", ["path", "status"])
+LATENCY = Histogram("serving_request_seconds", "From the request's head to the answer's end", ["path"], buckets=SECONDS)
+IN_PROGRESS = Gauge("serving_requests_in_progress", "Requests being served", multiprocess_mode="livesum")
+CALLS = Histogram("serving_model_seconds", "Of a call of the model", buckets=SECONDS)
+BATCHES = Histogram("serving_batch_rows", "Rows of a call of the model", buckets=ROWS)
+
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+def metrics() -> Response:
+    """Of all processes that share the port."""
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def observe_call(rows: int, seconds: float) -> None:
+    """What the engine tells of every call of the model."""
+    CALLS.observe(seconds)
+    BATCHES.observe(rows)
+
+
+class Observed:
+    """ASGI middleware that counts and times requests, by the route's own path and not by what a client made up."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start, status = time.perf_counter(), 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        IN_PROGRESS.inc()
+        try:
+            await self.app(scope, receive, noting)
+        finally:
+            IN_PROGRESS.dec()
+            path = getattr(scope.get("route"), "path", "none")
+            REQUESTS.labels(path, status or 500).inc()
+            LATENCY.labels(path).observe(time.perf_counter() - start)

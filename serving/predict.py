@@ -1,0 +1,189 @@
+"""POST /predict: uploads in, the model's answers out, typed by the task."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Request, Response
+from onnx_release.release import Release
+from pydantic import BaseModel, ConfigDict, Field
+from serving.body import Upload, parse_files, request_body
+from serving.connection import gone
+
+from onnx_release.errors import DataError, InputError
+from onnx_release.model_data import ModelData
+from onnx_release.onnx_model import check_request
+from onnx_release.samples import with_batch_axis, without_batch_axis
+from onnx_release.types import Embedding, Prediction
+from serving.engine import Arrays, Job
+from serving.errors import RequestError, error_responses
+
+
+class Classification(BaseModel):
+    """Classes, the likeliest first; `names` where the release has labels."""
+
+    labels: list[int]
+    names: list[str] | None
+    scores: list[float] = Field(description="0 to 1")
+
+
+class Boxes(BaseModel):
+    """Objects, the surest first. `boxes` are x1, y1, x2, y2 in pixels of the upright picture of `width` by `height`."""
+
+    boxes: list[list[float]]
+    scores: list[float] = Field(description="0 to 1")
+    labels: list[int]
+    names: list[str] | None
+    width: int
+    height: int
+
+
+class Vector(BaseModel):
+    """The embedding."""
+
+    vector: list[float]
+
+
+BY_TASK: dict[str, type[BaseModel]] = {"classification": Classification, "detection": Boxes, "embedding": Vector}
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "classification": {"labels": [281, 285], "names": ["tabby", "Egyptian cat"], "scores": [0.71, 0.12]},
+    "detection": {
+        "boxes": [[31.5, 20.0, 84.25, 79.5]],
+        "scores": [0.98],
+        "labels": [1],
+        "names": ["face"],
+        "width": 320,
+        "height": 240,
+    },
+    "embedding": {"vector": [0.021, -0.057, 0.043]},
+}
+
+
+REQUEST_BODY = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {
+                    "file": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+                },
+            }
+        }
+    },
+}
+
+
+def takes_uploads(data: ModelData, task: str) -> bool:
+    """Whether there is a /predict: the model's data.py must say how a client's bytes become its inputs."""
+    return task in BY_TASK and hasattr(data, "decode")
+
+
+def predict_router(release: Release, data: ModelData) -> APIRouter:
+    """POST /predict of this release; of a model that does not take uploads, a 404 that says what to call."""
+    router = APIRouter(tags=["predict"])
+    task, name = release.spec.task, release.manifest.model
+    if not takes_uploads(data, task):
+
+        @router.post("/predict", include_in_schema=False)
+        async def no_predict() -> None:
+            raise RequestError(404, f"{name} takes no uploads: send tensors to /v2/models/{name}/infer")
+
+        return router
+
+    class Predictions(BaseModel):
+        """One prediction for each upload, in their order."""
+
+        model_config = ConfigDict(json_schema_extra={"example": example(release)})
+        model: str
+        variant: str
+        predictions: list[BY_TASK[task]]  # type: ignore[valid-type]
+        inference_time_ms: float = Field(description="milliseconds in the model, of all calls that ran the uploads")
+
+    @router.post(
+        "/predict",
+        summary="Answer for one upload or several",
+        response_model=Predictions,
+        responses=error_responses(400, 408, 413, 415, 422, 503, 504),
+        openapi_extra={"requestBody": REQUEST_BODY},
+    )
+    async def predict(request: Request) -> Response:
+        state = request.app.state
+        deadline = time.monotonic() + state.settings.deadline
+        state.engine.check_room()  # before the body is read: a full queue costs the client no upload
+        async with request_body(request, state.settings) as body:
+            uploads = parse_files(request.headers.get("content-type", ""), body, state.settings)
+            items = [Item(upload, data, release) for upload in uploads]
+            work = [(item.prepare, item.finish) for item in items]
+            jobs = await state.engine.submit_all(work, deadline, gone(request))
+        return answer(release, jobs)
+
+    return router
+
+
+@dataclass
+class Item:
+    """One upload on its way through an engine's thread. Sizes are height and width, of pictures alone."""
+
+    upload: Upload
+    data: ModelData
+    release: Release
+    size: tuple[int, ...] = ()
+    input_size: tuple[int, ...] = ()
+
+    def prepare(self) -> Arrays:
+        """The upload as the model's inputs, with the batch axis. Raises DataError or InputError, which name it."""
+        try:
+            item = self.data.decode(self.upload.content)
+            inputs = with_batch_axis(self.data.preprocess(item))
+            check_request(self.release.spec, inputs)
+        except (DataError, InputError) as error:
+            error.args = (f"{self.upload.name}: {error}",)
+            raise
+        except ValueError as error:  # what a data.py raises for bytes that it cannot read
+            raise DataError(f"{self.upload.name} cannot be read: {error}") from error
+        self.size = np.shape(item)[:2]
+        self.input_size = inputs[self.release.spec.inputs[0].name].shape[-2:]
+        return inputs
+
+    def finish(self, outputs: Arrays) -> dict[str, Any]:
+        """The model's answer as JSON has it."""
+        found = self.data.postprocess(without_batch_axis(outputs))
+        if isinstance(found, Embedding):
+            return {"vector": found.vector}
+        labels = self.release.labels
+        classes = {
+            "labels": found.labels,
+            "names": None if labels is None else [labels[label] for label in found.labels],
+            "scores": found.scores,
+        }
+        if isinstance(found, Prediction):
+            return classes
+        (height, width), (input_height, input_width) = self.size, self.input_size
+        # preprocess() of a detector has resized the whole picture: a box scales as the two sizes do.
+        scale = np.array([width / input_width, height / input_height] * 2)
+        return {"boxes": found.boxes.reshape(-1, 4) * scale, **classes, "width": width, "height": height}
+
+
+def answer(release: Release, jobs: list[Job]) -> Response:
+    calls = {job.started: job.milliseconds for job in jobs}  # several jobs may have been run in one call
+    content = {
+        "model": release.manifest.model,
+        "variant": release.manifest.variant,
+        "predictions": [job.value for job in jobs],
+        "inference_time_ms": round(sum(calls.values()), 3),
+    }
+    return Response(orjson.dumps(content, np.ndarray.tolist, orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+
+
+def example(release: Release) -> dict[str, Any]:
+    """What OpenAPI shows."""
+    return {
+        "model": release.manifest.model,
+        "variant": release.manifest.variant,
+        "predictions": [EXAMPLES[release.spec.task]],
+        "inference_time_ms": 3.2,
+    }

@@ -1,0 +1,220 @@
+"""The server's engine: a bounded queue, batches of one shape, deadlines, and one job's failure that stays its own."""
+
+import asyncio
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from onnx_release.errors import DataError, GraphError
+from serving.engine import Busy, ClientGone, DeadlinePassed, Engine
+
+FAR = float("inf")
+
+
+class Model:
+    """Doubles `x`. Its calls wait while `open` is not set; `rows` lists how many rows each had."""
+
+    def __init__(self):
+        self.open = threading.Event()
+        self.open.set()
+        self.entered = threading.Semaphore(0)
+        self.rows = []
+
+    def __call__(self, inputs):
+        self.rows.append(len(inputs["x"]))
+        self.entered.release()
+        assert self.open.wait(30)
+        if (inputs["x"] < 0).any():
+            raise GraphError("negative")
+        return {"y": inputs["x"] * 2}
+
+
+@contextmanager
+def running(model, **options):
+    options = {"max_batch": 4, "threads": 2, "runs": 2, "queue": 8, "observe": lambda rows, seconds: None, **options}
+    engine = Engine(model, **options)
+    yield engine
+    model.open.set()
+    assert asyncio.run(engine.drain(30))
+    for thread in engine.threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def never():
+    return False
+
+
+def work(*values, shape=(1,)):
+    """The two halves of a job whose rows are filled with `values`."""
+    inputs = {"x": np.stack([np.full(shape, value, np.float32) for value in values])}
+    return lambda: inputs, lambda outputs: outputs["y"].reshape(len(values), -1)[:, 0].tolist()
+
+
+async def until(condition):
+    """Let the loop and the threads go on until `condition` holds."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0)
+
+
+def test_a_job_gets_its_own_rows_and_what_its_call_took():
+    seen = []
+    with running(Model(), observe=lambda rows, seconds: seen.append((rows, seconds))) as engine:
+        job = asyncio.run(engine.submit(*work(1, 2, 3), FAR, never))
+    assert job.value == [2, 4, 6]
+    assert job.batch == 3 and job.milliseconds > 0
+    assert seen == [(3, job.milliseconds / 1e3)]
+
+
+def test_what_waits_for_the_model_is_run_together_up_to_the_largest_batch_and_in_order():
+    model = Model()
+    model.open.clear()
+
+    async def main(engine):
+        first = asyncio.create_task(engine.submit(*work(0), FAR, never))
+        await until(lambda: model.entered.acquire(blocking=False))
+        others = [asyncio.create_task(engine.submit(*work(n), FAR, never)) for n in range(1, 7)]
+        await until(lambda: len(engine.ready) == 6)
+        model.open.set()
+        return [(await task).value for task in [first, *others]]
+
+    with running(model, runs=1) as engine:
+        assert asyncio.run(main(engine)) == [[0], [2], [4], [6], [8], [10], [12]]
+    assert model.rows == [1, 4, 2]
+
+
+def test_a_batch_is_of_one_shape_and_never_too_large():
+    model = Model()
+    model.open.clear()
+
+    async def main(engine):
+        tasks = [asyncio.create_task(engine.submit(*work(0), FAR, never))]
+        await until(lambda: model.entered.acquire(blocking=False))
+        for job in (work(1, 1, 1), work(2, 2), work(3, shape=(2,)), work(4)):
+            tasks.append(asyncio.create_task(engine.submit(*job, FAR, never)))
+            await until(lambda: len(engine.ready) == len(tasks) - 1)
+        model.open.set()
+        return [(await task).value for task in tasks]
+
+    with running(model, runs=1) as engine:
+        assert asyncio.run(main(engine)) == [[0], [2, 2, 2], [4, 4], [6], [8]]
+    assert model.rows == [1, 3, 2, 1, 1]
+
+
+def test_a_full_queue_refuses_at_once_and_has_room_again_after():
+    model = Model()
+    model.open.clear()
+
+    async def main(engine):
+        tasks = [asyncio.create_task(engine.submit(*work(n), FAR, never)) for n in range(3)]
+        await until(lambda: engine.pending == 3)
+        with pytest.raises(Busy, match="full"):
+            engine.check_room()
+        with pytest.raises(Busy, match="full") as refused:
+            await engine.submit(*work(9), FAR, never)
+        model.open.set()
+        await asyncio.gather(*tasks)
+        assert (await engine.submit(*work(4), FAR, never)).value == [8]
+        with pytest.raises(Busy, match="send fewer at once"):
+            await engine.submit_all([work(n) for n in range(4)], FAR, never)
+        return refused.value.seconds
+
+    with running(model, queue=3) as engine:
+        assert asyncio.run(main(engine)) >= 1
+        assert engine.pending == 0
+    assert 9 not in model.rows
+
+
+@pytest.mark.parametrize(
+    ("deadline", "gone", "error"),
+    [(lambda: time.monotonic() - 1, never, DeadlinePassed), (lambda: FAR, lambda: True, ClientGone)],
+    ids=["deadline passed", "client gone"],
+)
+def test_what_nobody_waits_for_is_dropped_before_it_costs_anything(deadline, gone, error):
+    def prepare():
+        raise AssertionError("was begun")
+
+    with running(Model()) as engine, pytest.raises(error):
+        asyncio.run(engine.submit(prepare, lambda outputs: outputs, deadline(), gone))
+    assert engine.pending == 0
+
+
+def test_a_job_that_cannot_be_prepared_or_finished_fails_alone():
+    def broken(*_):
+        raise DataError("broken")
+
+    async def main(engine):
+        prepare, finish = work(1)
+        jobs = [(broken, finish), (prepare, broken), (prepare, finish)]
+        return await asyncio.gather(*(engine.submit(*job, FAR, never) for job in jobs), return_exceptions=True)
+
+    with running(Model()) as engine:
+        first, second, third = asyncio.run(main(engine))
+    assert str(first) == str(second) == "broken"
+    assert third.value == [2]
+
+
+def test_a_row_that_the_model_fails_on_does_not_spoil_those_beside_it():
+    model = Model()
+    model.open.clear()
+
+    async def main(engine):
+        tasks = [asyncio.create_task(engine.submit(*work(0), FAR, never))]
+        await until(lambda: model.entered.acquire(blocking=False))
+        tasks += [asyncio.create_task(engine.submit(*work(n), FAR, never)) for n in (1, -1, 3)]
+        await until(lambda: len(engine.ready) == 3)
+        model.open.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    with running(model, runs=1) as engine:
+        _, first, spoilt, third = asyncio.run(main(engine))
+    assert (first.value, third.value) == ([2], [6])
+    assert isinstance(spoilt, GraphError)
+    assert model.rows == [1, 3, 1, 1, 1]
+
+
+def test_the_first_failure_of_a_request_is_raised_once_all_its_jobs_are_done():
+    async def main(engine):
+        await engine.submit_all([work(1), work(-1), work(3)], FAR, never)
+
+    with running(Model()) as engine, pytest.raises(GraphError):
+        asyncio.run(main(engine))
+    assert engine.pending == 0
+
+
+def test_going_down_answers_what_is_there_and_refuses_the_rest():
+    model = Model()
+    model.open.clear()
+
+    async def main(engine):
+        task = asyncio.create_task(engine.submit(*work(1), FAR, never))
+        await until(lambda: model.entered.acquire(blocking=False))
+        draining = asyncio.create_task(engine.drain(30))
+        await until(lambda: not engine.accepting)
+        with pytest.raises(Busy, match="going down"):
+            await engine.submit(*work(2), FAR, never)
+        model.open.set()
+        return await draining, (await task).value
+
+    with running(model) as engine:
+        assert asyncio.run(main(engine)) == (True, [2])
+
+
+def test_a_request_that_is_cancelled_gives_its_place_back():
+    model = Model()
+    model.open.clear()
+
+    async def main(engine):
+        task = asyncio.create_task(engine.submit(*work(1), FAR, never))
+        await until(lambda: model.entered.acquire(blocking=False))
+        task.cancel()
+        model.open.set()
+        await until(lambda: engine.pending == 0)
+
+    with running(model) as engine:
+        asyncio.run(main(engine))
