@@ -1,0 +1,21 @@
+"""The release on Ray Serve: the same application as `python -m serving`, as many times as the load asks for.
+
+It runs in the folder of a release, which deploy/ray_serve.yaml names:
+
+    pip install "ray[serve]==2.60.0"
+    cp deploy/ray_serve.py artifacts/release/ && cd artifacts/release && serve run ray_serve:app
+"""
+
+from fastapi import FastAPI
+from ray import serve
+
+from serving.app import create_app
+from serving.settings import Settings
+
+
+def build() -> FastAPI:
+    """The application; each replica calls this once, in its own process."""
+    return create_app(Settings())
+
+
+app = serve.deployment(serve.ingress(build)(), name="release").bind()

@@ -1,0 +1,45 @@
+"""docs/serving.md says what the server does: its settings, its addresses and its statuses."""
+
+import re
+
+import pytest
+
+from onnx_release.text import table
+from serving.settings import Settings
+from tests.imports import ROOT
+
+PAGE = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    return PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def rows(title: str) -> list[list[str]]:
+    """The cells of the one table of a section, without its header."""
+    lines = [line for line in section(title).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_every_setting_is_there_with_its_default_and_no_other():
+    wanted = [
+        [f"`{name}`", "null" if field.default is None else f"`{field.default}`", field.description or ""]
+        for name, field in Settings.model_fields.items()
+    ]
+    assert rows("Settings") == wanted, table(["setting", "default", ""], wanted)
+
+
+def test_the_example_of_the_environment_is_the_one_that_the_settings_read(monkeypatch):
+    name, value = re.search(r"in the environment \(`(\w+)=(\d+)`\)", section("Settings")).groups()
+    monkeypatch.setenv(name, value)
+    assert Settings().port == int(value)
+
+
+def test_settings_are_named_as_they_are_wherever_they_are_named():
+    named = set(re.findall(r"SERVING_([A-Z_]+)", PAGE))
+    assert named and named <= {name.upper() for name in Settings.model_fields}
+
+
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
+def test_the_examples_in_python_compile(block):
+    compile(block, "docs/serving.md", "exec")
