@@ -132,7 +132,7 @@ const DRAW = {
       const share = element("div", { class: "share" });
       share.style.width = percent(score);
       const track = element("div", { class: "track", "aria-hidden": "true" }, share);
-      return element("li", { class: "class" }, element("span", {}, nameOf(prediction, index)), element("span", {}, percent(score)), track);
+      return element("li", { class: "class" }, element("span", {}, nameOf(prediction, index)), " ", element("span", {}, percent(score)), track);
     });
     return [`${nameOf(prediction, 0)}, ${percent(prediction.scores[0])}`, element("ol", { class: "answers" }, ...rows)];
   },
@@ -144,7 +144,7 @@ const DRAW = {
     const rows = prediction.boxes.map((corners, index) => {
       const box = boxOf(corners, prediction, index);
       entry.shown.append(box);
-      const button = element("button", { type: "button", class: "object" }, element("span", {}, nameOf(prediction, index)), percent(prediction.scores[index]));
+      const button = element("button", { type: "button", class: "object" }, element("span", {}, nameOf(prediction, index)), " ", percent(prediction.scores[index]));
       button.style.setProperty("--hue", hueOf(prediction.labels[index]));
       for (const event of ["focus", "pointerenter"]) button.addEventListener(event, () => box.classList.add("marked"));
       for (const event of ["blur", "pointerleave"]) button.addEventListener(event, () => box.classList.remove("marked"));
@@ -161,12 +161,13 @@ const DRAW = {
     const length = Math.hypot(...vector);
     const others = embedded.slice(-10).map((other) => `${cosine(vector, other.vector).toFixed(4)} with ${other.name}`).reverse();
     const cosines = others.map((text) => element("li", {}, `cosine ${text}`));
+    const list = cosines.length ? [element("ol", { class: "answers" }, ...cosines)] : [];
     embedded.push({ name: entry.name, vector });
     return [
       others.length ? `cosine ${others[0]}` : `${vector.length} components`,
       element("p", {}, `${vector.length} components, length ${length.toFixed(4)}`),
       element("p", {}, "The first: ", element("code", {}, first)),
-      element("ol", { class: "answers" }, ...cosines),
+      ...list,
     ];
   },
 };
