@@ -130,7 +130,7 @@ const DRAW = {
   classification(prediction) {
     const rows = prediction.scores.map((score, index) => {
       const share = element("div", { class: "share" });
-      share.style.width = percent(score);
+      share.style.width = `${100 * score}%`;
       const track = element("div", { class: "track", "aria-hidden": "true" }, share);
       return element("li", { class: "class" }, element("span", {}, nameOf(prediction, index)), " ", element("span", {}, percent(score)), track);
     });
