@@ -90,7 +90,9 @@ function ask(entry) {
       say(`${entry.name}: ${summary}`);
     } catch (failure) {
       const known = failure instanceof Failure;
-      const text = known ? failure.message : "This page could not draw the answer; the browser's console says why.";
+      const prefix = `${entry.content.name}: `; // the server names the upload, and this is beside it
+      const said = known && failure.message.startsWith(prefix) ? failure.message.slice(prefix.length) : failure.message;
+      const text = known ? said : "This page could not draw the answer; the browser's console says why.";
       entry.answer.replaceChildren(element("p", { class: "bad" }, text));
       if (known && failure.again) entry.answer.append(again(entry));
       say(`${entry.name}: ${text}`);
@@ -153,7 +155,8 @@ const DRAW = {
     if (!rows.length) return ["nothing found", element("p", {}, "Nothing was found.")];
     const best = `${nameOf(prediction, 0)}, ${percent(prediction.scores[0])}`;
     const list = element("ol", { class: rows.length > TAGGED ? "answers many" : "answers" }, ...rows);
-    return [`${rows.length} found, the surest ${best}`, element("p", {}, `${rows.length} found, the surest first`), list];
+    const found = rows.length === 1 ? [`found ${best}`, "1 found"] : [`${rows.length} found, the surest ${best}`, `${rows.length} found, the surest first`];
+    return [found[0], element("p", {}, found[1]), list];
   },
 
   embedding({ vector }, entry) {
