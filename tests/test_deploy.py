@@ -1,8 +1,10 @@
 """The manifests in deploy/: valid by the schemas of what reads them, and in keeping with the server's settings."""
 
 import re
+import runpy
 from typing import Any
 
+import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
 
@@ -14,6 +16,7 @@ OBJECTS = list(YAML(typ="safe").load_all(FOLDER / "kubernetes.yaml"))
 KINDS: dict[str, dict[str, Any]] = {item["kind"]: item for item in OBJECTS}
 POD = KINDS["Deployment"]["spec"]["template"]["spec"]
 CONTAINER = POD["containers"][0]
+NEEDS = "ray.serve imports grpc and grpc_reflection: pip install grpcio grpcio-reflection, or ray[serve]"
 RAY: dict[str, Any] = YAML(typ="safe").load(FOLDER / "ray_serve.yaml")
 
 
@@ -33,8 +36,6 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.mark.parametrize("item", OBJECTS, ids=list(KINDS))
 def test_kubernetes_takes_it(item):
-    import kubernetes_validate
-
     version = kubernetes_validate.latest_version()
     kubernetes_validate.validate(item, version, strict=True)
     item["spec"]["replica"] = 1
@@ -81,6 +82,14 @@ def test_a_pod_has_the_time_to_drain_and_the_cores_for_its_threads(settings):
     assert int(resources["limits"]["memory"].removesuffix("Gi")) * 2**30 >= needed
 
 
+def test_both_run_the_image_as_its_dockerfile_has_made_it():
+    dockerfile = (ROOT / "onnx_release/release_templates/Dockerfile").read_text()
+    last = dict(re.findall(r"^(\w+) (.*)$", dockerfile, re.MULTILINE))  # of each instruction
+    assert str(POD["securityContext"]["runAsUser"]) == last["USER"]
+    assert RAY["applications"][0]["runtime_env"]["working_dir"] == f"local://{last['WORKDIR']}"
+    assert str(CONTAINER["ports"][0]["containerPort"]) == last["EXPOSE"]
+
+
 def test_the_container_may_do_nothing_but_serve():
     assert POD["securityContext"]["runAsNonRoot"] and POD["automountServiceAccountToken"] is False
     assert CONTAINER["securityContext"] == {
@@ -91,7 +100,7 @@ def test_the_container_may_do_nothing_but_serve():
 
 
 def test_ray_serve_takes_it():
-    schema = pytest.importorskip("ray.serve.schema", reason="ray.serve needs what `pip install ray[serve]` brings")
+    schema = pytest.importorskip("ray.serve.schema", reason=NEEDS)
     parsed = schema.ServeDeploySchema.model_validate(RAY)
     # It ignores what it does not know: nothing of the file may have been left out.
     kept = parsed.model_dump(exclude_unset=True, mode="json")
@@ -115,7 +124,12 @@ def test_the_settings_of_ray_serve_go_together(monkeypatch):
     assert settings.threads == deployment["ray_actor_options"]["num_cpus"]
     assert settings.drain < deployment["graceful_shutdown_timeout_s"]
     assert deployment["max_ongoing_requests"] == settings.queue
-    module, name = application["import_path"].split(":")
-    code = (FOLDER / f"{module}.py").read_text()
-    assert re.search(rf"^{name} = serve\.deployment\(", code, re.MULTILINE)
-    assert f'name="{deployment["name"]}"' in code
+
+
+def test_ray_serve_finds_the_application_and_its_deployment():
+    serve = pytest.importorskip("ray.serve", reason=NEEDS)
+    module, name = RAY["applications"][0]["import_path"].split(":")
+    application = runpy.run_path(str(FOLDER / f"{module}.py"))[name]
+    assert isinstance(application, serve.Application)
+    (deployment,) = RAY["applications"][0]["deployments"]
+    assert application._bound_deployment.name == deployment["name"]

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,10 +20,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from starlette.datastructures import UploadFile
 from starlette.types import ASGIApp
 
 from onnx_release.errors import DataError
 from onnx_release.images import decode_image
+from onnx_release.model_data import ModelData
 from onnx_release.spec import Spec
 from serving.page import HEADERS, page_router, render_page
 from serving.settings import Settings
@@ -93,25 +95,22 @@ def unexpected(message: Any) -> bool:
     return message.type in ("error", "warning") and not refused
 
 
-def model(task: str, decode: Callable[[bytes], Any] | None = decode_image, name: str = "shapes") -> FastAPI:
+def model(task: str, decode: Callable[[bytes], Any] = decode_image, name: str = "shapes") -> FastAPI:
     """An application with the page of a release and a /predict that answers as the server does."""
-    release, data = release_of(task, name), SimpleNamespace(**({"decode": decode} if decode else {}))
+    release, data = release_of(task, name), cast(ModelData, SimpleNamespace(decode=decode))
     app = FastAPI()
-    app.include_router(page_router(release, data, SETTINGS))  # type: ignore[arg-type]
+    app.include_router(page_router(release, data, SETTINGS))
     app.state.busy = False
 
     @app.post("/predict")
     async def predict(request: Request) -> JSONResponse:
         if app.state.busy:
             return JSONResponse({"error": "64 requests are waiting"}, 503, {"Retry-After": "2"})
-        uploads = (await request.form()).getlist("file")
+        uploads = [part for part in (await request.form()).getlist("file") if isinstance(part, UploadFile)]
         try:
-            items = [
-                decode_image(await upload.read()) if decode is decode_image else (await upload.read()).decode()
-                for upload in uploads
-            ]  # type: ignore[union-attr]
+            items = [decode(await upload.read()) for upload in uploads]
         except DataError as error:
-            return JSONResponse({"error": f"{uploads[0].filename}: {error}"}, 422)  # type: ignore[union-attr]
+            return JSONResponse({"error": f"{uploads[0].filename}: {error}"}, 422)
         answers = [ANSWERS[task](item) for item in items]
         return JSONResponse({"model": name, "variant": "fp32", "predictions": answers, "inference_time_ms": 3.14})
 
@@ -161,16 +160,16 @@ def classify(pixels: np.ndarray) -> dict[str, Any]:
 
 
 def detect(pixels: np.ndarray) -> dict[str, Any]:
-    """The rectangle round all that is dark, and the upper left quarter of it."""
+    """The rectangle round all that is dark, the upper left quarter of it, and one from it to beyond the picture."""
     rows, columns = np.nonzero(pixels.max(2) < 60)
     height, width, _ = pixels.shape
     if not len(rows):
         return {"boxes": [], "scores": [], "labels": [], "names": None, "width": width, "height": height}
     x1, y1, x2, y2 = int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
     return {
-        "boxes": [[x1, y1, x2, y2], [x1, y1, (x1 + x2) / 2, (y1 + y2) / 2]],
-        "scores": [0.98, 0.5],
-        "labels": [0, 3],
+        "boxes": [[x1, y1, x2, y2], [x1, y1, (x1 + x2) / 2, (y1 + y2) / 2], [x2, y2, 2 * width, 2 * height]],
+        "scores": [0.98, 0.5, 0.4],
+        "labels": [0, 3, 5],
         "names": None,
         "width": width,
         "height": height,
@@ -275,18 +274,18 @@ def test_boxes_lie_on_what_was_found_in_the_upright_picture_at_every_width(visit
     page = visit(model("detection"), viewport={"width": 1200, "height": 900})
     page.locator("#files").set_input_files(upload("turned.jpg", encoded(picture, "JPEG", quality=95, exif=exif)))
     found = card(page, "turned.jpg")
-    expect(found.get_by_role("button")).to_have_text(["class 0 98.0 %", "class 3 50.0 %"])
-    expect(found.locator(".box b")).to_have_text(["0 98.0 %", "3 50.0 %"])
-    expect(page.get_by_role("status")).to_have_text("turned.jpg: 2 found, the surest class 0, 98.0 %")
+    expect(found.get_by_role("button")).to_have_text(["class 0 98.0 %", "class 3 50.0 %", "class 5 40.0 %"])
+    expect(found.locator(".box b")).to_have_text(["0 98.0 %", "3 50.0 %", "5 40.0 %"])
+    expect(page.get_by_role("status")).to_have_text("turned.jpg: 3 found, the surest class 0, 98.0 %")
     for width in (1200, 390):
         page.set_viewport_size({"width": width, "height": 900})
         assert edges(found) == pytest.approx([160 / 400, 100 / 800, 280 / 400, 300 / 800], abs=0.012)
+    frame, beyond = found.locator(".frame").bounding_box(), found.locator(".box").last.bounding_box()
+    for side, length in (("x", "width"), ("y", "height")):
+        assert beyond[side] + beyond[length] == pytest.approx(frame[side] + frame[length], abs=1)
     # Pointing at a row, or going there with the keyboard, marks its box.
     found.get_by_role("button").nth(1).focus()
-    assert [box.evaluate("box => box.classList.contains('marked')") for box in found.locator(".box").all()] == [
-        False,
-        True,
-    ]
+    assert found.locator(".box.marked b").all_inner_texts() == ["3 50.0 %"]
     page.locator("#files").set_input_files(upload("white.png", png("white")))
     expect(card(page, "white.png")).to_contain_text("Nothing was found.")
 

@@ -30,7 +30,7 @@ def test_every_setting_is_there_with_its_default_and_no_other():
 
 
 def test_the_example_of_the_environment_is_the_one_that_the_settings_read(monkeypatch):
-    name, value = re.search(r"in the environment \(`(\w+)=(\d+)`\)", section("Settings")).groups()
+    ((name, value),) = re.findall(r"in the environment \(`(\w+)=(\d+)`\)", section("Settings"))
     monkeypatch.setenv(name, value)
     assert Settings().port == int(value)
 

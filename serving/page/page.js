@@ -176,7 +176,9 @@ const DRAW = {
 };
 
 /** A box of pixels of the upright picture as shares of it, so that it stays in place at every size. */
-function boxOf([left, top, right, bottom], { width, height, scores, labels, names }, index) {
+function boxOf(corners, { width, height, scores, labels, names }, index) {
+  // What reaches beyond the picture ends at its edge.
+  const [left, top, right, bottom] = corners.map((value, side) => Math.min(Math.max(value, 0), side % 2 ? height : width));
   const score = `${names?.[index] ?? labels[index]} ${percent(scores[index])}`;
   const box = element("div", { class: "box", "aria-hidden": "true" }, element("b", {}, score));
   const place = { left: left / width, top: top / height, width: (right - left) / width, height: (bottom - top) / height };
