@@ -1,0 +1,392 @@
+"""Tensors of the Open Inference Protocol: a request's bytes to the arrays of a spec, and arrays to an answer's bytes.
+
+Nothing here knows HTTP. The protocol, which KServe and Triton share, and the binary tensor data that Triton adds to it:
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+import math
+import re
+import reprlib
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NoReturn
+
+import numpy as np
+import orjson
+
+from onnx_release.errors import InputError
+from onnx_release.onnx_model import check_request
+from onnx_release.spec import Dtype, Spec, Tensor, concrete_shape
+from serving.errors import RequestError
+
+DATATYPES: dict[Dtype, str] = {
+    "float32": "FP32",
+    "float16": "FP16",
+    "int64": "INT64",
+    "int32": "INT32",
+    "int8": "INT8",
+    "uint8": "UINT8",
+    "bool": "BOOL",
+}
+# What a JSON value of each kind of dtype may be in Python. bool is a subclass of int, so types are compared exactly.
+JSON_TYPES = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
+# Content-Encoding, and the window that zlib reads it with.
+ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+# Values of a request's JSON besides its tensors' elements, generously.
+SPARE_VALUES = 10_000
+# What no shape of an array is beyond.
+MOST_AXES, MOST_ELEMENTS = 32, 2**48
+# malloc's, which every other array has. A vectorised sum may add in another order where its data begins elsewhere.
+ALIGNMENT = 16
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class InferenceRequest:
+    """What a client asks for.
+
+    `inputs` has every input of the spec, batch axis included. `outputs` has the names of those that are asked for, in
+    the answer's order, each with whether it is to be binary.
+    """
+
+    inputs: dict[str, np.ndarray]
+    outputs: dict[str, bool]
+    id: str | None = None
+
+
+def decode_request(spec: Spec, body: bytes, header_length: str | None, most_rows: int) -> InferenceRequest:
+    """The request in `body`; arrays of binary data are read-only views of it where its alignment allows.
+
+    `header_length` is the header Inference-Header-Content-Length, None where it is not given: the bytes of the JSON
+    object, after which the binary data follows. `most_rows` bounds a symbolic batch axis.
+    Raises RequestError: 413 for a batch over `most_rows` or JSON that no request of this model is as large as, 400 for
+    all else.
+    """
+    end = json_end(body, header_length)
+    request = parse_json(spec, body[:end], most_rows)
+    parameters = optional(request, "parameters", dict, "the request")
+    if "sequence_id" in parameters:
+        raise RequestError(400, "the parameter sequence_id is not supported: the model keeps nothing between requests")
+    identifier = request.get("id")
+    if "id" in request and not isinstance(identifier, str):
+        raise RequestError(400, f"id is {shown(identifier)}: give a string, or none")
+    outputs = asked_outputs(spec, request, parameters)
+    given = given_inputs(spec, request)
+    check_shapes(spec, given, most_rows)
+    return InferenceRequest(read_tensors(spec, given, body, end if header_length is not None else None), outputs, identifier)
+
+
+def json_end(body: bytes, header_length: str | None) -> int:
+    """Where the JSON object ends in `body`."""
+    if header_length is None:
+        return len(body)
+    # int() would take signs, spaces, underscores and digits of other scripts.
+    if not re.fullmatch("[0-9]{1,18}", header_length):
+        raise RequestError(
+            400, f"Inference-Header-Content-Length is {shown(header_length)}: give the bytes of the JSON object"
+        )
+    if int(header_length) > len(body):
+        raise RequestError(
+            400, f"Inference-Header-Content-Length is {header_length}, but the body has only {len(body)} bytes"
+        )
+    return int(header_length)
+
+
+def parse_json(spec: Spec, text: bytes, most_rows: int) -> Object:
+    """The JSON object of a request. orjson bounds its depth."""
+    check_values(spec, text, most_rows)
+    try:
+        request = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        hint = "; NaN and Infinity are not JSON, nor taken in binary data" if re.search(b"NaN|Infinity", text) else ""
+        raise RequestError(400, f"the request is not JSON: {error}{hint}") from error
+    if not isinstance(request, dict):
+        raise RequestError(400, f"the request is {shown(request)}: give a JSON object with inputs")
+    return request
+
+
+def check_values(spec: Spec, text: bytes, most_rows: int) -> None:
+    """Refuse JSON of more values than any request of this model has, before it is parsed.
+
+    As Python's objects a value may take 30 times its bytes: 40 MB of `[],` would be 1 GB.
+    """
+    largest = {name: bounds.max for name, bounds in spec.dimensions.items()}
+    batch = spec.inputs[0].shape[0]
+    if isinstance(batch, str):
+        largest[batch] = most_rows
+    # Each value but the first of a list follows a comma, and each list of nested data opens with a bracket.
+    most = SPARE_VALUES + sum(len(tensor.shape) * math.prod(concrete_shape(tensor, largest)) for tensor in spec.inputs)
+    if len(text) > most and sum(text.count(sign) for sign in (b",", b"[", b"{")) > most:
+        raise RequestError(413, f"the JSON has more values than {most}, which no request of this model needs")
+
+
+def asked_outputs(spec: Spec, request: Object, parameters: Object) -> dict[str, bool]:
+    """The names of the outputs to answer with, and whether each is to be binary."""
+    declared = {tensor.name: tensor for tensor in spec.outputs}
+    binary_data_output = flag(parameters, "binary_data_output", "the request", default=False)
+    outputs: dict[str, bool] = {}
+    for entry in entries(request, "outputs"):
+        name = known_name(entry, declared, "output")
+        if name in outputs:
+            raise RequestError(400, f"the output {name} is asked for twice")
+        options = optional(entry, "parameters", dict, f"the output {name}")
+        if "classification" in options:
+            raise RequestError(400, f"the output {name} is asked for as a classification: only tensors are given here")
+        check_no_shared_memory(options, f"the output {name}")
+        outputs[name] = flag(options, "binary_data", f"the output {name}", default=binary_data_output)
+    outputs = outputs or dict.fromkeys(declared, binary_data_output)
+    for name, binary in outputs.items():
+        if declared[name].dtype == "float16" and not binary:
+            raise RequestError(400, f"the output {name} is FP16, which JSON does not have: ask for it with binary_data")
+    return outputs
+
+
+def given_inputs(spec: Spec, request: Object) -> dict[str, Object]:
+    """The entries of a request's inputs by name, each with a declared name, its datatype, and the shape of an array."""
+    declared = {tensor.name: tensor for tensor in spec.inputs}
+    given: dict[str, Object] = {}
+    for entry in entries(request, "inputs"):
+        name = known_name(entry, declared, "input")
+        if name in given:
+            raise RequestError(400, f"the input {name} is given twice")
+        datatype, shape = entry.get("datatype"), entry.get("shape")
+        expected = DATATYPES[declared[name].dtype]
+        if datatype != expected:
+            raise RequestError(400, f"{name} has the datatype {shown(datatype)} where {expected} is declared")
+        if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+            raise RequestError(400, f"{name} has the shape {shown(shape)}: give a list of whole numbers")
+        if len(shape) > MOST_AXES or math.prod(max(size, 1) for size in shape) > MOST_ELEMENTS:
+            raise RequestError(400, f"{name} has the shape {shown(shape)} where {declared[name].shape} is declared")
+        given[name] = entry
+    return given
+
+
+def check_shapes(spec: Spec, given: Mapping[str, Object], most_rows: int) -> None:
+    """Hold the names and shapes against the spec, before any data is read."""
+    if isinstance(spec.inputs[0].shape[0], str):
+        for name, entry in given.items():
+            if entry["shape"] and entry["shape"][0] > most_rows:
+                raise RequestError(413, f"{name} has {entry['shape'][0]} items: send at most {most_rows} in one request")
+    # Arrays of these dtypes and shapes that take no memory.
+    stand_ins = {
+        tensor.name: np.broadcast_to(np.zeros((), tensor.dtype), given[tensor.name]["shape"])
+        for tensor in spec.inputs
+        if tensor.name in given
+    }
+    try:
+        check_request(spec, stand_ins)
+    except InputError as error:
+        raise RequestError(400, str(error)) from error
+
+
+def read_tensors(spec: Spec, given: Mapping[str, Object], body: bytes, place: int | None) -> dict[str, np.ndarray]:
+    """The arrays of all inputs. Binary data is at `place` of the body; None means that there is none."""
+    declared = {tensor.name: tensor for tensor in spec.inputs}
+    arrays: dict[str, np.ndarray] = {}
+    for name, entry in given.items():  # in the request's order, which is that of the binary data
+        options = optional(entry, "parameters", dict, name)
+        check_no_shared_memory(options, name)
+        if "binary_data_size" not in options:
+            arrays[name] = from_json(declared[name], entry)
+            continue
+        if "data" in entry:
+            raise RequestError(400, f"{name} has both data and binary_data_size: give one of them")
+        if place is None:
+            raise RequestError(400, f"{name} has binary_data_size: give the header Inference-Header-Content-Length too")
+        arrays[name] = from_binary(declared[name], entry["shape"], options["binary_data_size"], body, place)
+        place += arrays[name].nbytes
+    if place is not None and place < len(body):
+        raise RequestError(
+            400, f"{len(body) - place} bytes follow the last input: check binary_data_size and the header's length"
+        )
+    return {tensor.name: arrays[tensor.name] for tensor in spec.inputs}
+
+
+def from_binary(tensor: Tensor, shape: list[int], size: Any, body: bytes, place: int) -> np.ndarray:
+    """The array whose `size` bytes, little-endian and row-major, are at `place` of `body`."""
+    dtype, elements = np.dtype(tensor.dtype), math.prod(shape)
+    expected = elements * dtype.itemsize
+    if type(size) is not int or size != expected:
+        found = f"binary_data_size {shown(size)}"
+        raise RequestError(
+            400, f"{tensor.name} has {found} where {DATATYPES[tensor.dtype]} {shape} takes {expected} bytes"
+        )
+    if place + size > len(body):
+        raise RequestError(
+            400, f"the body ends after {len(body) - place} of the {size} bytes of {tensor.name}: it is cut off"
+        )
+    array = np.frombuffer(body, dtype, elements, place).reshape(shape)
+    if array.__array_interface__["data"][0] % ALIGNMENT:
+        array = array.copy()
+    if dtype.kind == "b" and array.view(np.uint8).max() > 1:
+        raise RequestError(400, f"{tensor.name} holds the byte {array.view(np.uint8).max()}: BOOL is 0 or 1")
+    if dtype.kind == "f":
+        finite = np.isfinite(array)
+        if not finite.all():
+            position = np.argwhere(~finite)[0].tolist()
+            raise RequestError(400, f"{tensor.name} holds {array[tuple(position)]} at {position}: give finite numbers")
+    return array
+
+
+def from_json(tensor: Tensor, entry: Object) -> np.ndarray:
+    """The array of an entry's data, which is flat or nested as its shape, row-major."""
+    if tensor.dtype == "float16":
+        raise RequestError(400, f"{tensor.name} is FP16, which JSON does not have: send it as binary data")
+    if not isinstance(entry.get("data"), list):
+        raise RequestError(400, f"{tensor.name} has the data {shown(entry.get('data'))}: give a list, or binary data")
+    dtype, shape = np.dtype(tensor.dtype), entry["shape"]
+    values = flat(tensor.name, entry["data"], shape)
+    wrong = set(map(type, values)) - JSON_TYPES[dtype.kind]
+    if wrong:
+        refuse_value(tensor, next(value for value in values if type(value) in wrong))
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        for value in (min(values), max(values)):
+            if not limits.min <= value <= limits.max:
+                refuse_value(tensor, value)
+    with np.errstate(over="ignore"):
+        array = np.array(values, np.float64 if dtype.kind == "f" else dtype).astype(dtype, copy=False)
+    if dtype.kind == "f" and not np.isfinite(array).all():  # over the largest of its dtype
+        refuse_value(tensor, values[int(np.argmin(np.isfinite(array)))])
+    return array.reshape(shape)
+
+
+def flat(name: str, data: list[Any], shape: list[int]) -> list[Any]:
+    """The elements of `data`, one level of lists after the other: deep nesting costs no recursion."""
+    level = data
+    if list in set(map(type, data)):
+        for depth, size in enumerate(shape):
+            lists = [data] if depth == 0 else level
+            odd = next((item for item in lists if type(item) is not list or len(item) != size), None)
+            if odd is not None:
+                found = f"a list of {len(odd)}" if type(odd) is list else shown(odd)
+                raise RequestError(
+                    400, f"{name} has {found} at depth {depth} of its data, where the shape {shape} has lists of {size}"
+                )
+            level = list(chain.from_iterable(lists))
+    if len(level) != math.prod(shape):
+        raise RequestError(400, f"{name} has {len(level)} elements where the shape {shape} has {math.prod(shape)}")
+    return level
+
+
+def refuse_value(tensor: Tensor, value: Any) -> NoReturn:
+    dtype = np.dtype(tensor.dtype)
+    takes = "true or false"
+    if dtype.kind in "iu":
+        takes = f"whole numbers from {np.iinfo(dtype).min} to {np.iinfo(dtype).max}"
+    elif dtype.kind == "f":
+        takes = f"numbers up to {np.finfo(dtype).max!s}"
+    raise RequestError(400, f"{tensor.name} holds {shown(value)}: {DATATYPES[tensor.dtype]} takes {takes}")
+
+
+def entries(request: Object, key: str) -> list[Object]:
+    """The objects in the list `key` of a request; none where it is not given."""
+    found = optional(request, key, list, "the request")
+    for entry in found:
+        if not isinstance(entry, dict):
+            raise RequestError(400, f"{key} has {shown(entry)}: give objects with a name")
+    return found
+
+
+def known_name(entry: Object, declared: Mapping[str, Tensor], kind: str) -> str:
+    name = entry.get("name")
+    if not isinstance(name, str) or name not in declared:
+        raise RequestError(400, f"there is no {kind} called {shown(name)}: the model has {', '.join(declared)}")
+    return name
+
+
+def optional(owner: Object, key: str, kind: type, where: str) -> Any:
+    """The object or list `key` of `owner`; an empty one where it is not given."""
+    value = owner.get(key, kind())
+    if not isinstance(value, kind):
+        raise RequestError(
+            400, f"{key} of {where} is {shown(value)}: give {'an object' if kind is dict else 'a list'}"
+        )
+    return value
+
+
+def flag(options: Object, key: str, where: str, default: bool) -> bool:
+    value = options.get(key, default)
+    if not isinstance(value, bool):
+        raise RequestError(400, f"{key} of {where} is {shown(value)}: give true or false")
+    return value
+
+
+def check_no_shared_memory(options: Object, where: str) -> None:
+    if any(key.startswith("shared_memory") for key in options):
+        raise RequestError(400, f"{where} asks for shared memory, which this server does not have: send the data itself")
+
+
+def shown(value: Any) -> str:
+    """A client's value in an error: short, however long or deep it is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxlong = 60
+    return "nothing" if value is None else short.repr(value)
+
+
+def encode_response(
+    model: str, version: str, request: InferenceRequest, outputs: Mapping[str, np.ndarray]
+) -> tuple[bytes, int | None]:
+    """The body of the answer, and how much of it is JSON where binary data follows, else None.
+
+    Raises RequestError for NaN or Infinity in an output that is to be JSON.
+    """
+    described: list[Object] = []
+    binary: list[np.ndarray] = []
+    for name, as_binary in request.outputs.items():
+        array = np.ascontiguousarray(outputs[name])
+        entry = {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": array.shape}  # type: ignore[index]
+        if as_binary:
+            described.append({**entry, "parameters": {"binary_data_size": array.nbytes}})
+            binary.append(array)
+        elif array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise RequestError(400, f"the output {name} has NaN or Infinity, which JSON does not: ask with binary_data")
+        else:
+            described.append({**entry, "data": array.ravel()})
+    answer = {"model_name": model, "model_version": version, "outputs": described}
+    if request.id is not None:
+        answer["id"] = request.id
+    header = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    return (b"".join([header, *binary]), len(header)) if binary else (header, None)
+
+
+def decompress(body: bytes, encoding: str | None, limit: int) -> bytes:
+    """`body` as it was before its Content-Encoding.
+
+    Raises RequestError: 415 for another encoding than gzip and deflate, 413 beyond `limit` bytes, however few they are
+    compressed, and 400 for what is cut off or no such data.
+    """
+    encoding = (encoding or "identity").strip().lower()
+    if encoding == "identity":
+        return body
+    if encoding not in ENCODINGS:
+        raise RequestError(415, f"the Content-Encoding {shown(encoding)} is not known here: use gzip, deflate or none")
+    stream = zlib.decompressobj(ENCODINGS[encoding])
+    try:
+        plain = stream.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise RequestError(400, f"the body is not {encoding} data, as Content-Encoding says: {error}") from error
+    if len(plain) > limit:
+        raise RequestError(413, f"the body has more than {limit} bytes once decompressed: send fewer items at once")
+    if not stream.eof:
+        raise RequestError(400, f"the body's {encoding} data is cut off")
+    if stream.unused_data:
+        raise RequestError(400, f"{len(stream.unused_data)} bytes follow the body's {encoding} data")
+    return plain
+
+
+def most_rows(spec: Spec, wanted: int | None) -> int:
+    """The largest batch that one request may have: what the spec allows, or `wanted` where that is less."""
+    batch = spec.inputs[0].shape[0]
+    most = spec.dimensions[batch].max if isinstance(batch, str) else batch
+    return most if wanted is None else min(most, wanted)
+
+
+def max_batch(spec: Spec, wanted: int | None) -> int:
+    """How many rows of several requests one call may have: 1 where an output's rows are not those of the batch."""
+    batch = spec.inputs[0].shape[0]
+    return most_rows(spec, wanted) if all(tensor.shape[0] == batch for tensor in spec.outputs) else 1

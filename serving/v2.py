@@ -1,0 +1,280 @@
+"""The Open Inference Protocol over HTTP, as KServe and Triton speak it: health, metadata, and inference of any model.
+
+Routes are plain functions that read the application's state; the work on tensors is in serving/protocol.py.
+"""
+
+import math
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from onnx_release.release import Release
+from onnx_release.spec import Spec, Tensor, concrete_shape
+from serving import protocol
+from serving.body import request_body
+from serving.connection import gone
+from serving.engine import Arrays, Busy
+from serving.errors import RequestError, error_responses
+from serving.protocol import DATATYPES, InferenceRequest
+
+# A release has one model in one version.
+VERSION = "1"
+HEADER_LENGTH = "Inference-Header-Content-Length"
+# An example in OpenAPI has at most so many elements of a tensor; a page with a photograph's would not open.
+SHOWN_ELEMENTS = 1000
+
+
+class Live(BaseModel):
+    live: bool
+
+
+class Ready(BaseModel):
+    ready: bool
+
+
+class ModelReady(BaseModel):
+    name: str
+    ready: bool
+
+
+class ServerMetadata(BaseModel):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(BaseModel):
+    """`shape` has -1 where a size is the client's to choose."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class OutputTensor(BaseModel):
+    """`data` is flat and row-major. Binary data follows the JSON instead, and `parameters` has its size."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[float | int | bool] | None = None
+    parameters: dict[str, int] | None = None
+
+
+class InferenceAnswer(BaseModel):
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OutputTensor]
+
+
+def v2_router(release: Release) -> APIRouter:
+    """All routes of the protocol; `release` makes the examples that OpenAPI shows."""
+    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
+    unready, unknown = error_responses(503), error_responses(404)
+    router.add_api_route("/health/live", live, summary="The process answers")
+    router.add_api_route("/health/ready", ready, summary="Requests are taken", responses=unready)
+    router.add_api_route("", server_metadata, summary="What this server is")
+    body = {"requestBody": request_body(release.spec)}
+    for path in ("/models/{name}", "/models/{name}/versions/{version}"):
+        router.add_api_route(path, model_metadata, summary="The model's inputs and outputs", responses=unknown)
+        router.add_api_route(f"{path}/ready", model_ready, summary="The model answers", responses=unready | unknown)
+        router.add_api_route(
+            f"{path}/infer",
+            infer,
+            methods=["POST"],
+            summary="Run the model on tensors",
+            responses={200: ANSWER, **error_responses(400, 404, 408, 413, 415, 503, 504)},
+            openapi_extra=body,
+        )
+    return router
+
+
+async def live() -> Live:
+    return Live(live=True)
+
+
+async def ready(request: Request) -> Ready:
+    check_ready(request)
+    return Ready(ready=True)
+
+
+async def server_metadata(request: Request) -> ServerMetadata:
+    return ServerMetadata(name="onnx-release", version=request.app.version, extensions=["binary_tensor_data"])
+
+
+async def model_metadata(request: Request, name: str, version: str = VERSION) -> ModelMetadata:
+    spec = known_release(request, name, version).spec
+    return ModelMetadata(
+        name=name,
+        versions=[VERSION],
+        platform="onnxruntime_onnx",
+        inputs=[metadata(tensor) for tensor in spec.inputs],
+        outputs=[metadata(tensor) for tensor in spec.outputs],
+    )
+
+
+async def model_ready(request: Request, name: str, version: str = VERSION) -> ModelReady:
+    known_release(request, name, version)
+    check_ready(request)
+    return ModelReady(name=name, ready=True)
+
+
+async def infer(request: Request, name: str, version: str = VERSION) -> Response:
+    """Tensors are JSON, or binary data after the JSON, whose length is then in Inference-Header-Content-Length.
+
+    The body may be compressed with gzip or deflate (Content-Encoding). Binary data is little-endian and row-major.
+    """
+    state = request.app.state
+    deadline = time.monotonic() + state.settings.deadline
+    release = known_release(request, name, version)
+    header_length = single_header(request, HEADER_LENGTH)
+    encoding = single_header(request, "Content-Encoding")
+    state.engine.check_room()  # before the body is read: a full queue costs the client no upload
+    rows = protocol.most_rows(release.spec, state.settings.max_batch)
+    asked: InferenceRequest
+
+    def prepare() -> Arrays:
+        nonlocal asked
+        plain = protocol.decompress(body, encoding, state.settings.body_bytes)
+        asked = protocol.decode_request(release.spec, plain, header_length, rows)
+        return asked.inputs
+
+    def finish(outputs: Arrays) -> tuple[bytes, int | None]:
+        return protocol.encode_response(name, VERSION, asked, outputs)
+
+    async with request_body(request, state.settings) as body:
+        job = await state.engine.submit(prepare, finish, deadline, gone(request))
+    content, json_length = job.value
+    if json_length is None:
+        return Response(content, media_type="application/json")
+    return Response(content, 200, {HEADER_LENGTH: str(json_length)}, "application/octet-stream")
+
+
+def known_release(request: Request, name: str, version: str) -> Release:
+    """The release that is served. Raises RequestError (404) if it is another model or version than asked for."""
+    release: Release = request.app.state.release
+    if name != release.manifest.model:
+        raise RequestError(404, f"there is no model {protocol.shown(name)} here: this is {release.manifest.model}")
+    if version != VERSION:
+        raise RequestError(404, f"{name} has no version {protocol.shown(version)}: there is {VERSION}")
+    return release
+
+
+def check_ready(request: Request) -> None:
+    if not request.app.state.ready:
+        raise Busy("the server is not ready: it is starting, or going down", 1)
+
+
+def single_header(request: Request, name: str) -> str | None:
+    found = request.headers.getlist(name)
+    if len(found) > 1:
+        raise RequestError(400, f"{name} is given {len(found)} times: give it once")
+    return found[0] if found else None
+
+
+def metadata(tensor: Tensor) -> TensorMetadata:
+    shape = [-1 if isinstance(axis, str) else axis for axis in tensor.shape]
+    return TensorMetadata(name=tensor.name, datatype=DATATYPES[tensor.dtype], shape=shape)
+
+
+# What OpenAPI says of inference.
+
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+ANSWER = {
+    "model": InferenceAnswer,
+    "description": "The outputs. With binary data, Inference-Header-Content-Length is the length of the JSON before it.",
+    "content": {"application/octet-stream": BINARY},
+}
+
+
+def request_body(spec: Spec) -> dict[str, Any]:
+    """The body of an inference request: its JSON schema, with an example that runs where its tensors are small."""
+    names = [tensor.name for tensor in spec.outputs]
+    schema = {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string", "description": "comes back in the answer"},
+            "parameters": {
+                "type": "object",
+                "properties": {"binary_data_output": {"type": "boolean", "description": "of all outputs"}},
+            },
+            "inputs": {
+                "type": "array",
+                "minItems": len(spec.inputs),
+                "maxItems": len(spec.inputs),
+                "items": {"anyOf": [input_schema(spec, tensor) for tensor in spec.inputs]},
+            },
+            "outputs": {
+                "type": "array",
+                "description": "those to answer with; all where this is not given",
+                "items": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {
+                        "name": {"enum": names},
+                        "parameters": {"type": "object", "properties": {"binary_data": {"type": "boolean"}}},
+                    },
+                },
+            },
+        },
+    }
+    content = {"application/json": {"schema": schema, "examples": examples(spec)}, "application/octet-stream": BINARY}
+    return {"required": True, "content": content}
+
+
+def input_schema(spec: Spec, tensor: Tensor) -> dict[str, Any]:
+    axes = ", ".join(
+        f"{axis} ({spec.dimensions[axis].min} to {spec.dimensions[axis].max})" if isinstance(axis, str) else str(axis)
+        for axis in tensor.shape
+    )
+    rank = len(tensor.shape)
+    return {
+        "type": "object",
+        "required": ["name", "shape", "datatype"],
+        "properties": {
+            "name": {"const": tensor.name},
+            "datatype": {"const": DATATYPES[tensor.dtype]},
+            "shape": {
+                "type": "array",
+                "items": {"type": "integer", "minimum": 1},
+                "minItems": rank,
+                "maxItems": rank,
+                "description": axes,
+            },
+            "data": {"type": "array", "description": "row-major, flat or nested as the shape"},
+            "parameters": {
+                "type": "object",
+                "properties": {"binary_data_size": {"type": "integer", "description": "bytes, in place of data"}},
+            },
+        },
+    }
+
+
+def examples(spec: Spec) -> dict[str, Any]:
+    """Zeros of the smallest shapes; there are none of inputs that JSON does not have."""
+    if any(tensor.dtype == "float16" for tensor in spec.inputs):
+        return {}
+    sizes = {name: bounds.min for name, bounds in spec.dimensions.items()}
+    inputs, summary = [], "runs as it is"
+    for tensor in spec.inputs:
+        shape = concrete_shape(tensor, sizes)
+        zeros = [False if tensor.dtype == "bool" else 0] * min(math.prod(shape), SHOWN_ELEMENTS)
+        if len(zeros) < math.prod(shape):
+            summary = f"cut short: {tensor.name} has {math.prod(shape)} numbers"
+        inputs.append({"name": tensor.name, "datatype": DATATYPES[tensor.dtype], "shape": shape, "data": zeros})
+    outputs = [
+        {"name": tensor.name, "parameters": {"binary_data": tensor.dtype == "float16"}} for tensor in spec.outputs
+    ]
+    return {"zeros": {"summary": summary, "value": {"id": "1", "inputs": inputs, "outputs": outputs}}}
