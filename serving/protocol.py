@@ -74,10 +74,12 @@ def decode_request(spec: Spec, body: bytes, header_length: str | None, most_rows
     identifier = request.get("id")
     if "id" in request and not isinstance(identifier, str):
         raise RequestError(400, f"id is {shown(identifier)}: give a string, or none")
-    outputs = asked_outputs(spec, request, parameters)
     given = given_inputs(spec, request)
     check_shapes(spec, given, most_rows)
-    return InferenceRequest(read_tensors(spec, given, body, end if header_length is not None else None), outputs, identifier)
+    outputs = asked_outputs(spec, request, parameters)
+    return InferenceRequest(
+        read_tensors(spec, given, body, end if header_length is not None else None), outputs, identifier
+    )
 
 
 def json_end(body: bytes, header_length: str | None) -> int:
@@ -170,7 +172,9 @@ def check_shapes(spec: Spec, given: Mapping[str, Object], most_rows: int) -> Non
     if isinstance(spec.inputs[0].shape[0], str):
         for name, entry in given.items():
             if entry["shape"] and entry["shape"][0] > most_rows:
-                raise RequestError(413, f"{name} has {entry['shape'][0]} items: send at most {most_rows} in one request")
+                raise RequestError(
+                    413, f"{name} has {entry['shape'][0]} items: send at most {most_rows} in one request"
+                )
     # Arrays of these dtypes and shapes that take no memory.
     stand_ins = {
         tensor.name: np.broadcast_to(np.zeros((), tensor.dtype), given[tensor.name]["shape"])
@@ -303,9 +307,7 @@ def optional(owner: Object, key: str, kind: type, where: str) -> Any:
     """The object or list `key` of `owner`; an empty one where it is not given."""
     value = owner.get(key, kind())
     if not isinstance(value, kind):
-        raise RequestError(
-            400, f"{key} of {where} is {shown(value)}: give {'an object' if kind is dict else 'a list'}"
-        )
+        raise RequestError(400, f"{key} of {where} is {shown(value)}: give {'an object' if kind is dict else 'a list'}")
     return value
 
 
@@ -318,7 +320,9 @@ def flag(options: Object, key: str, where: str, default: bool) -> bool:
 
 def check_no_shared_memory(options: Object, where: str) -> None:
     if any(key.startswith("shared_memory") for key in options):
-        raise RequestError(400, f"{where} asks for shared memory, which this server does not have: send the data itself")
+        raise RequestError(
+            400, f"{where} asks for shared memory, which this server does not have: send the data itself"
+        )
 
 
 def shown(value: Any) -> str:

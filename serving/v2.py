@@ -8,8 +8,10 @@ import time
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from pydantic import BaseModel
 
+from onnx_release.errors import GraphError
 from onnx_release.release import Release
 from onnx_release.spec import Spec, Tensor, concrete_shape
 from serving import protocol
@@ -85,7 +87,7 @@ def v2_router(release: Release) -> APIRouter:
     router.add_api_route("/health/live", live, summary="The process answers")
     router.add_api_route("/health/ready", ready, summary="Requests are taken", responses=unready)
     router.add_api_route("", server_metadata, summary="What this server is")
-    body = {"requestBody": request_body(release.spec)}
+    body = {"requestBody": described_body(release.spec)}
     for path in ("/models/{name}", "/models/{name}/versions/{version}"):
         router.add_api_route(path, model_metadata, summary="The model's inputs and outputs", responses=unknown)
         router.add_api_route(f"{path}/ready", model_ready, summary="The model answers", responses=unready | unknown)
@@ -154,7 +156,14 @@ async def infer(request: Request, name: str, version: str = VERSION) -> Response
         return protocol.encode_response(name, VERSION, asked, outputs)
 
     async with request_body(request, state.settings) as body:
-        job = await state.engine.submit(prepare, finish, deadline, gone(request))
+        try:
+            job = await state.engine.submit(prepare, finish, deadline, gone(request))
+        except GraphError as error:
+            if isinstance(
+                error.__cause__, InvalidArgument
+            ):  # a value that this model has no use for, as a token's number
+                raise RequestError(400, str(error)) from error
+            raise
     content, json_length = job.value
     if json_length is None:
         return Response(content, media_type="application/json")
@@ -193,12 +202,12 @@ def metadata(tensor: Tensor) -> TensorMetadata:
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 ANSWER = {
     "model": InferenceAnswer,
-    "description": "The outputs. With binary data, Inference-Header-Content-Length is the length of the JSON before it.",
+    "description": "The outputs. If there is binary data, Inference-Header-Content-Length has the length of the JSON.",
     "content": {"application/octet-stream": BINARY},
 }
 
 
-def request_body(spec: Spec) -> dict[str, Any]:
+def described_body(spec: Spec) -> dict[str, Any]:
     """The body of an inference request: its JSON schema, with an example that runs where its tensors are small."""
     names = [tensor.name for tensor in spec.outputs]
     schema = {

@@ -29,7 +29,7 @@ Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 @contextmanager
 def serving(run: Run, spec: Spec, name: str = "tiny", **settings: Any) -> Iterator[tuple[str, FastAPI]]:
-    """HOST:PORT and the application, whose model `name` is `run`. Its other parts are not needed to speak the protocol."""
+    """HOST:PORT and the application, whose model `name` is `run`; of a release it has what the protocol needs."""
     limits = Settings(**settings)
     release = cast(Release, SimpleNamespace(spec=spec, manifest=SimpleNamespace(model=name)))
 

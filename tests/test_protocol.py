@@ -205,7 +205,7 @@ def test_the_bits_of_an_output_survive(dtype, binary):
 
 
 def test_an_answer_has_the_outputs_that_were_asked_for_in_their_order():
-    outputs = {"a": np.float32([[1]]), "b": np.int64([[2]]), "c": np.uint8([[3]])}
+    outputs = {"a": np.array([[1]], np.float32), "b": np.array([[2]], np.int64), "c": np.array([[3]], np.uint8)}
     body, length = encode_response("m", "1", InferenceRequest({}, {"c": True, "b": False, "a": True}, "7"), outputs)
     assert json.loads(body[:length]) == {
         "model_name": "m",
@@ -231,8 +231,10 @@ def test_rows_that_are_a_part_of_a_batch_or_not_in_one_piece_are_encoded():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_an_output_that_json_does_not_have_is_refused_and_given_as_binary_data(value):
-    outputs = {"y": np.float32([[1, value]])}
-    with pytest.raises(RequestError, match="the output y has NaN or Infinity, which JSON does not: ask with binary_data"):
+    outputs = {"y": np.array([[1, value]], np.float32)}
+    with pytest.raises(
+        RequestError, match="the output y has NaN or Infinity, which JSON does not: ask with binary_data"
+    ):
         encode_response("m", "1", InferenceRequest({}, {"y": False}), outputs)
     body, length = encode_response("m", "1", InferenceRequest({}, {"y": True}), outputs)
     assert body[length:] == outputs["y"].tobytes()
@@ -242,7 +244,10 @@ def test_an_output_that_json_does_not_have_is_refused_and_given_as_binary_data(v
     ("top", "expected"),
     [
         ({"outputs": [{"name": "y"}]}, {"y": False}),
-        ({"outputs": [{"name": "half", "parameters": {"binary_data": True}}, {"name": "y"}]}, {"half": True, "y": False}),
+        (
+            {"outputs": [{"name": "half", "parameters": {"binary_data": True}}, {"name": "y"}]},
+            {"half": True, "y": False},
+        ),
         ({"parameters": {"binary_data_output": True}, "outputs": []}, {"y": True, "half": True}),
         (
             {
@@ -320,9 +325,7 @@ BAD_JSON = {
     "other batch": (changed("ids", shape=[2, 2]), r"ids has the shape \[2, 2\] where .* \(batch is 1\)"),
     "other width": (changed("ids", shape=[1, 3]), r"ids has the shape \[1, 3\] where .* \(width is 2\)"),
     "empty batch": (
-        request(
-            entry("x", "FP32", [0, 2], []), entry("ids", "INT64", [0, 2], []), entry("mask", "BOOL", [0, 2], [])
-        ),
+        request(entry("x", "FP32", [0, 2], []), entry("ids", "INT64", [0, 2], []), entry("mask", "BOOL", [0, 2], [])),
         "batch is 0, where 1 to 4 is declared",
     ),
     "out of bounds": (
@@ -354,14 +357,20 @@ BAD_JSON = {
         ),
         r"x has 3 at depth 1 of its data, where the shape \[2, 2\] has lists of 2",
     ),
-    "flat and nested": (changed("x", data=[1, [2]]), r"x has a list of 2 at depth 0 of its data, where the shape \[1, 2\]"),
+    "flat and nested": (
+        changed("x", data=[1, [2]]),
+        r"x has a list of 2 at depth 0 of its data, where the shape \[1, 2\]",
+    ),
     "nested too deep": (changed("x", data=[[[1], [2]]]), r"x holds \[1\]: FP32 takes numbers"),
     "text": (changed("x", data=[1, "2"]), "x holds '2': FP32 takes numbers up to 3.4028235e"),
     "null element": (changed("x", data=[1, None]), "x holds nothing: FP32 takes numbers"),
     "object": (changed("x", data=[1, {}]), "x holds {}: FP32 takes numbers"),
     "bool for a number": (changed("x", data=[1, True]), "x holds True: FP32 takes numbers"),
     "bool for an integer": (changed("ids", data=[1, True]), "ids holds True: INT64 takes whole numbers"),
-    "float for an integer": (changed("ids", data=[1, 2.0]), "ids holds 2.0: INT64 takes whole numbers from -9223372036"),
+    "float for an integer": (
+        changed("ids", data=[1, 2.0]),
+        "ids holds 2.0: INT64 takes whole numbers from -9223372036",
+    ),
     "number for a bool": (changed("mask", data=[True, 1]), "mask holds 1: BOOL takes true or false"),
     "over float32": (changed("x", data=[1, -1e39]), r"x holds -1e\+39: FP32 takes numbers up to 3.4028235e\+38"),
     "over int64": (changed("ids", data=[1, 2**63]), "ids holds 9223372036854775808: INT64 takes whole numbers from"),
@@ -435,9 +444,12 @@ BAD_BINARY = {
     "count of text": (*with_binary(ARRAYS, x="24"), "x has binary_data_size '24' where"),
     "count of true": (*with_binary(ARRAYS, mask=True), "mask has binary_data_size True where"),
     "count of null": (*with_binary(ARRAYS, x=None), "x has binary_data_size nothing where"),
-    "nan": (*other(np.float32([[0, 1, 2], [0, np.nan, 2]])), r"x holds nan at \[1, 1\]: give finite numbers"),
-    "infinity": (*other(np.float32([[0, -np.inf, 2], [0, 1, np.nan]])), r"x holds -inf at \[0, 1\]: give finite"),
-    "bool of 2": (*other(np.uint8([[0, 1], [2, 0]])), "mask holds the byte 2: BOOL is 0 or 1"),
+    "nan": (*other(np.array([[0, 1, 2], [0, np.nan, 2]], np.float32)), r"x holds nan at \[1, 1\]: give finite numbers"),
+    "infinity": (
+        *other(np.array([[0, -np.inf, 2], [0, 1, np.nan]], np.float32)),
+        r"x holds -inf at \[0, 1\]: give finite",
+    ),
+    "bool of 2": (*other(np.array([[0, 1], [2, 0]], np.uint8)), "mask holds the byte 2: BOOL is 0 or 1"),
 }
 
 

@@ -27,8 +27,12 @@ def digits(digits_raw, tmp_path_factory):
         RAW.mkdir(parents=True)
         (RAW / "digits_cnn").symlink_to(digits_raw)
         spec = load_spec("digits_cnn")
-        write_samples(folder / "evaluation.npz", load_data("digits_cnn").samples(digits_raw, "evaluation"), 10_000, spec)
-        export_network(load_network("digits_cnn", digits_raw), spec, Export(exporter="torchscript", opset=18), folder / "export")
+        write_samples(
+            folder / "evaluation.npz", load_data("digits_cnn").samples(digits_raw, "evaluation"), 10_000, spec
+        )
+        export_network(
+            load_network("digits_cnn", digits_raw), spec, Export(exporter="torchscript", opset=18), folder / "export"
+        )
     model = OnnxModel(folder / "export/model.onnx", spec, Runtime(provider="cpu", intra_threads=1))
     return model, SampleFile(folder / "evaluation.npz")
 

@@ -41,18 +41,18 @@ SPEC = Spec.model_validate(
         + [{"name": "sum", "dtype": "float32", "shape": SHAPE}],
     }
 )
-INPUTS = {
-    "float32": np.float32([[0.1, -0.0, 3.4028235e38], [1e-45, 1 / 3, 16777216]]),
-    "float16": np.float16([[0.1, -0.0, 65504], [6e-8, 1 / 3, 2048]]),
-    "int64": np.int64([[1, -(2**63), 2**63 - 1], [0, 2**53 + 1, -1]]),
-    "int32": np.int32([[1, -(2**31), 2**31 - 1], [0, 2, -1]]),
-    "int8": np.int8([[1, -128, 127], [0, 2, -1]]),
-    "uint8": np.uint8([[1, 255, 128], [0, 2, 3]]),
+INPUTS: dict[str, np.ndarray] = {
+    "float32": np.array([[0.1, -0.0, 3.4028235e38], [1e-45, 1 / 3, 16777216]], np.float32),
+    "float16": np.array([[0.1, -0.0, 65504], [6e-8, 1 / 3, 2048]], np.float16),
+    "int64": np.array([[1, -(2**63), 2**63 - 1], [0, 2**53 + 1, -1]], np.int64),
+    "int32": np.array([[1, -(2**31), 2**31 - 1], [0, 2, -1]], np.int32),
+    "int8": np.array([[1, -128, 127], [0, 2, -1]], np.int8),
+    "uint8": np.array([[1, 255, 128], [0, 2, 3]], np.uint8),
     "bool": np.array([[True, False, True], [False, False, True]]),
-    "pair": np.float32([[10, 20], [30, 40]]),
+    "pair": np.array([[10, 20], [30, 40]], np.float32),
 }
 # sum = float32 + the first of the pair + bool as a number, all exact for these.
-EXACT = {**INPUTS, "float32": np.float32([[1, 2, 3], [4, 5, 6]])}
+EXACT: dict[str, np.ndarray] = {**INPUTS, "float32": np.array([[1, 2, 3], [4, 5, 6]], np.float32)}
 SUM = [[12, 12, 14], [34, 35, 37]]
 
 
@@ -217,10 +217,20 @@ def without(name):
     ("arrays", "options", "status", "says"),
     [
         (without("pair"), {}, "400", "pair missing"),
-        ({**EXACT, "mask": EXACT["bool"]}, {}, "400", "there is no input called 'mask': the model has float32, float16"),
+        (
+            {**EXACT, "mask": EXACT["bool"]},
+            {},
+            "400",
+            "there is no input called 'mask': the model has float32, float16",
+        ),
         ({**EXACT, "int8": EXACT["uint8"]}, {}, "400", "int8 has the datatype 'UINT8' where INT8 is declared"),
-        ({**EXACT, "pair": EXACT["float32"]}, {}, "400", r"pair has the shape \[2, 3\] where \['batch', 2\] is declared"),
-        ({**EXACT, "float32": np.float32([[1, np.nan, 2]] * 2)}, {}, "400", r"float32 holds nan at \[0, 1\]"),
+        (
+            {**EXACT, "pair": EXACT["float32"]},
+            {},
+            "400",
+            r"pair has the shape \[2, 3\] where \['batch', 2\] is declared",
+        ),
+        ({**EXACT, "float32": np.array([[1, np.nan, 2]] * 2, np.float32)}, {}, "400", r"float32 holds nan at \[0, 1\]"),
         ({name: array.repeat(2, 0) for name, array in EXACT.items()}, {}, "413", "float32 has 4 items: send at most 3"),
         (EXACT, {"outputs": asked("y")}, "400", "there is no output called 'y': the model has same_float32"),
         (EXACT, {"outputs": asked("same_float16", binary=False)}, "400", "FP16, which JSON does not have"),
@@ -236,7 +246,7 @@ def test_the_client_is_told_what_is_wrong(client, arrays, options, status, says)
 
 
 def test_nan_from_the_client_as_json_is_refused(client):
-    arrays = {**EXACT, "float32": np.float32([[1, np.inf, 2]] * 2)}
+    arrays = {**EXACT, "float32": np.array([[1, np.inf, 2]] * 2, np.float32)}
     with pytest.raises(InferenceServerException, match="NaN and Infinity are not JSON"):
         client.infer("tiny", tensors(arrays, binary=False))
 
@@ -318,7 +328,9 @@ def test_a_full_queue_is_answered_at_once(model):
         assert go_on.wait(30)
         return model.run(inputs)
 
-    body, length = triton.InferenceServerClient.generate_request_body(tensors(EXACT), outputs=asked("sum", binary=False))
+    body, length = triton.InferenceServerClient.generate_request_body(
+        tensors(EXACT), outputs=asked("sum", binary=False)
+    )
     with serving(held, SPEC, queue=1) as served, ThreadPoolExecutor() as pool:
         first = pool.submit(send, served, body, Inference_Header_Content_Length=str(length))
         assert entered.acquire(timeout=30)
@@ -330,9 +342,29 @@ def test_a_full_queue_is_answered_at_once(model):
         assert (status, answer["outputs"][0]["data"]) == (200, np.ravel(SUM).tolist())
 
 
+def test_a_value_that_the_model_cannot_take_is_the_request_s_fault(save_graph):
+    """A token beyond the vocabulary is of the right dtype and shape."""
+    path = save_graph(
+        [helper.make_node("Gather", ["table", "x"], ["y"])],
+        [("x", TensorProto.INT64, ["batch", 2])],
+        [("y", TensorProto.INT64, ["batch", 2])],
+        {"table": np.arange(4) * 10},
+    )
+    spec = small(["batch", 2], "int64")
+    model = OnnxModel(path, spec, Runtime(provider="cpu", intra_threads=1))
+    with serving(model.run, spec) as served, triton.InferenceServerClient(served[0]) as client:
+        assert client.infer("tiny", tensors({"x": np.array([[3, 1]], np.int64)})).as_numpy("y").tolist() == [[30, 10]]
+        with pytest.raises(InferenceServerException, match=r"the model fails on x \[1, 2\]: .*idx=4") as refused:
+            client.infer("tiny", tensors({"x": np.array([[3, 4]], np.int64)}))
+        assert refused.value.status() == "400"
+
+
 def small(shape, dtype="float32"):
     """A spec whose one input is of this shape and dtype."""
-    only = {"inputs": [{"name": "x", "dtype": dtype, "shape": shape}], "outputs": [{"name": "y", "dtype": dtype, "shape": shape}]}
+    only = {
+        "inputs": [{"name": "x", "dtype": dtype, "shape": shape}],
+        "outputs": [{"name": "y", "dtype": dtype, "shape": shape}],
+    }
     return Spec.model_validate(
         {
             "task": "tensor",
@@ -360,7 +392,7 @@ def test_the_example_of_openapi_runs():
 
 
 def test_an_example_of_a_large_input_is_cut_short_and_says_so():
-    with serving(lambda inputs: inputs, small(["batch", 3, 224, 224], "uint8")) as served:
+    with serving(dict, small(["batch", 3, 224, 224], "uint8")) as served:
         _, _, openapi = send(served, None, "/openapi.json", "GET")
     content = openapi["paths"]["/v2/models/{name}/infer"]["post"]["requestBody"]["content"]["application/json"]
     example = content["examples"]["zeros"]
@@ -369,7 +401,7 @@ def test_an_example_of_a_large_input_is_cut_short_and_says_so():
 
 
 def test_there_is_no_json_example_of_an_input_that_json_does_not_have():
-    with serving(lambda inputs: inputs, small(["batch", 3], "float16")) as served:
+    with serving(dict, small(["batch", 3], "float16")) as served:
         _, _, openapi = send(served, None, "/openapi.json", "GET")
     content = openapi["paths"]["/v2/models/{name}/infer"]["post"]["requestBody"]["content"]["application/json"]
     assert content["examples"] == {}
