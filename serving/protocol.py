@@ -19,10 +19,11 @@ import orjson
 
 from onnx_release.errors import InputError
 from onnx_release.onnx_model import check_request
-from onnx_release.spec import Dtype, Spec, Tensor, concrete_shape
+from onnx_release.spec import Spec, Tensor, concrete_shape
 from serving.errors import RequestError
 
-DATATYPES: dict[Dtype, str] = {
+# By the dtype of the spec.
+DATATYPES: dict[str, str] = {
     "float32": "FP32",
     "float16": "FP16",
     "int64": "INT64",
@@ -32,7 +33,7 @@ DATATYPES: dict[Dtype, str] = {
     "bool": "BOOL",
 }
 # What a JSON value of each kind of dtype may be in Python. bool is a subclass of int, so types are compared exactly.
-JSON_TYPES = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
+JSON_TYPES: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
 # Content-Encoding, and the window that zlib reads it with.
 ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 # Values of a request's JSON besides its tensors' elements, generously.
@@ -343,7 +344,7 @@ def encode_response(
     binary: list[np.ndarray] = []
     for name, as_binary in request.outputs.items():
         array = np.ascontiguousarray(outputs[name])
-        entry = {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": array.shape}  # type: ignore[index]
+        entry = {"name": name, "datatype": DATATYPES[array.dtype.name], "shape": array.shape}
         if as_binary:
             described.append({**entry, "parameters": {"binary_data_size": array.nbytes}})
             binary.append(array)
@@ -355,7 +356,7 @@ def encode_response(
     if request.id is not None:
         answer["id"] = request.id
     header = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-    return (b"".join([header, *binary]), len(header)) if binary else (header, None)
+    return (b"".join([header, *(array.data for array in binary)]), len(header)) if binary else (header, None)
 
 
 def decompress(body: bytes, encoding: str | None, limit: int) -> bytes:

@@ -5,9 +5,9 @@ Routes are plain functions that read the application's state; the work on tensor
 
 import math
 import time
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from pydantic import BaseModel
 
@@ -81,23 +81,44 @@ class InferenceAnswer(BaseModel):
 
 
 def v2_router(release: Release) -> APIRouter:
-    """All routes of the protocol; `release` makes the examples that OpenAPI shows."""
+    """All routes of the protocol, for the one model of `release` in its one version."""
+    model = release.manifest.model
+
+    async def known_model(name: Annotated[str, Path(examples=[model])]) -> None:
+        if name != model:
+            raise RequestError(404, f"there is no model {protocol.shown(name)} here: this is {model}")
+
+    async def known_version(version: Annotated[str, Path(examples=[VERSION])]) -> None:
+        if version != VERSION:
+            raise RequestError(404, f"{model} has no version {protocol.shown(version)}: there is {VERSION}")
+
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
     unready, unknown = error_responses(503), error_responses(404)
     router.add_api_route("/health/live", live, summary="The process answers")
     router.add_api_route("/health/ready", ready, summary="Requests are taken", responses=unready)
     router.add_api_route("", server_metadata, summary="What this server is")
-    body = {"requestBody": described_body(release.spec)}
-    for path in ("/models/{name}", "/models/{name}/versions/{version}"):
-        router.add_api_route(path, model_metadata, summary="The model's inputs and outputs", responses=unknown)
-        router.add_api_route(f"{path}/ready", model_ready, summary="The model answers", responses=unready | unknown)
+    for path, checks in (
+        ("/models/{name}", [Depends(known_model)]),
+        ("/models/{name}/versions/{version}", [Depends(known_model), Depends(known_version)]),
+    ):
+        router.add_api_route(
+            path, model_metadata, summary="The model's inputs and outputs", dependencies=checks, responses=unknown
+        )
+        router.add_api_route(
+            f"{path}/ready",
+            model_ready,
+            summary="The model answers",
+            dependencies=checks,
+            responses=unready | unknown,
+        )
         router.add_api_route(
             f"{path}/infer",
             infer,
             methods=["POST"],
             summary="Run the model on tensors",
+            dependencies=checks,
             responses={200: ANSWER, **error_responses(400, 404, 408, 413, 415, 503, 504)},
-            openapi_extra=body,
+            openapi_extra={"parameters": [LENGTH_PARAMETER], "requestBody": described_body(release.spec)},
         )
     return router
 
@@ -115,31 +136,30 @@ async def server_metadata(request: Request) -> ServerMetadata:
     return ServerMetadata(name="onnx-release", version=request.app.version, extensions=["binary_tensor_data"])
 
 
-async def model_metadata(request: Request, name: str, version: str = VERSION) -> ModelMetadata:
-    spec = known_release(request, name, version).spec
+async def model_metadata(request: Request) -> ModelMetadata:
+    release = request.app.state.release
     return ModelMetadata(
-        name=name,
+        name=release.manifest.model,
         versions=[VERSION],
         platform="onnxruntime_onnx",
-        inputs=[metadata(tensor) for tensor in spec.inputs],
-        outputs=[metadata(tensor) for tensor in spec.outputs],
+        inputs=[metadata(tensor) for tensor in release.spec.inputs],
+        outputs=[metadata(tensor) for tensor in release.spec.outputs],
     )
 
 
-async def model_ready(request: Request, name: str, version: str = VERSION) -> ModelReady:
-    known_release(request, name, version)
+async def model_ready(request: Request) -> ModelReady:
     check_ready(request)
-    return ModelReady(name=name, ready=True)
+    return ModelReady(name=request.app.state.release.manifest.model, ready=True)
 
 
-async def infer(request: Request, name: str, version: str = VERSION) -> Response:
+async def infer(request: Request) -> Response:
     """Tensors are JSON, or binary data after the JSON, whose length is then in Inference-Header-Content-Length.
 
     The body may be compressed with gzip or deflate (Content-Encoding). Binary data is little-endian and row-major.
     """
     state = request.app.state
     deadline = time.monotonic() + state.settings.deadline
-    release = known_release(request, name, version)
+    release: Release = state.release
     header_length = single_header(request, HEADER_LENGTH)
     encoding = single_header(request, "Content-Encoding")
     state.engine.check_room()  # before the body is read: a full queue costs the client no upload
@@ -153,31 +173,20 @@ async def infer(request: Request, name: str, version: str = VERSION) -> Response
         return asked.inputs
 
     def finish(outputs: Arrays) -> tuple[bytes, int | None]:
-        return protocol.encode_response(name, VERSION, asked, outputs)
+        return protocol.encode_response(release.manifest.model, VERSION, asked, outputs)
 
     async with request_body(request, state.settings) as body:
         try:
             job = await state.engine.submit(prepare, finish, deadline, gone(request))
         except GraphError as error:
-            if isinstance(
-                error.__cause__, InvalidArgument
-            ):  # a value that this model has no use for, as a token's number
+            # ONNX Runtime's word for a value that the model has no use for, such as a token beyond its vocabulary.
+            if isinstance(error.__cause__, InvalidArgument):
                 raise RequestError(400, str(error)) from error
             raise
     content, json_length = job.value
     if json_length is None:
         return Response(content, media_type="application/json")
     return Response(content, 200, {HEADER_LENGTH: str(json_length)}, "application/octet-stream")
-
-
-def known_release(request: Request, name: str, version: str) -> Release:
-    """The release that is served. Raises RequestError (404) if it is another model or version than asked for."""
-    release: Release = request.app.state.release
-    if name != release.manifest.model:
-        raise RequestError(404, f"there is no model {protocol.shown(name)} here: this is {release.manifest.model}")
-    if version != VERSION:
-        raise RequestError(404, f"{name} has no version {protocol.shown(version)}: there is {VERSION}")
-    return release
 
 
 def check_ready(request: Request) -> None:
@@ -199,6 +208,12 @@ def metadata(tensor: Tensor) -> TensorMetadata:
 
 # What OpenAPI says of inference.
 
+LENGTH_PARAMETER = {
+    "name": HEADER_LENGTH,
+    "in": "header",
+    "description": "bytes of the JSON object; given where binary data follows it",
+    "schema": {"type": "integer", "minimum": 0},
+}
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 ANSWER = {
     "model": InferenceAnswer,

@@ -387,6 +387,10 @@ def test_the_example_of_openapi_runs():
         assert status == 200
         assert answer["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [1, 3], "data": [1.0, 1.0, 1.0]}]
     assert body["application/octet-stream"]
+    assert [(parameter["name"], parameter["in"]) for parameter in operation["parameters"]] == [
+        ("name", "path"),
+        ("Inference-Header-Content-Length", "header"),
+    ]
     assert operation["responses"].keys() >= {"200", "400", "404", "408", "413", "415", "503", "504"}
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "application/octet-stream"}
 
