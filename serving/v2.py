@@ -19,7 +19,8 @@ from serving.body import request_body
 from serving.connection import gone
 from serving.engine import Arrays, Busy
 from serving.errors import RequestError, error_responses
-from serving.protocol import DATATYPES, InferenceRequest
+from serving.protocol import InferenceRequest
+from serving.tensors import DATATYPES, shown
 
 # A release has one model in one version.
 VERSION = "1"
@@ -86,11 +87,11 @@ def v2_router(release: Release) -> APIRouter:
 
     async def known_model(name: Annotated[str, Path(examples=[model])]) -> None:
         if name != model:
-            raise RequestError(404, f"there is no model {protocol.shown(name)} here: this is {model}")
+            raise RequestError(404, f"there is no model {shown(name)} here: this is {model}")
 
     async def known_version(version: Annotated[str, Path(examples=[VERSION])]) -> None:
         if version != VERSION:
-            raise RequestError(404, f"{model} has no version {protocol.shown(version)}: there is {VERSION}")
+            raise RequestError(404, f"{model} has no version {shown(version)}: there is {VERSION}")
 
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
     unready, unknown = error_responses(503), error_responses(404)

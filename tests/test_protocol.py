@@ -13,7 +13,6 @@ import pytest
 from onnx_release.spec import Dtype, Spec
 from serving.errors import RequestError
 from serving.protocol import (
-    DATATYPES,
     InferenceRequest,
     decode_request,
     decompress,
@@ -21,6 +20,7 @@ from serving.protocol import (
     max_batch,
     most_rows,
 )
+from serving.tensors import DATATYPES
 
 SHAPE = ["batch", "width"]
 SPEC = Spec.model_validate(
@@ -327,6 +327,7 @@ BAD_JSON = {
     "no dtype": (changed("ids", datatype=None), "ids has the datatype nothing where INT64 is declared"),
     "dtype of a list": (changed("x", datatype=["FP32"]), r"x has the datatype \['FP32'\] where FP32"),
     "rank": (changed("x", shape=[2]), r"x has the shape \[2\] where \['batch', 'width'\] is declared"),
+    "no batch axis": (changed("x", shape=[9]), r"x has the shape \[9\] where \['batch', 'width'\] is declared"),
     "scalar": (changed("x", shape=[]), r"x has the shape \[\] where"),
     "fixed size": (
         changed("mask", shape=[1, 3], data=[True] * 3),

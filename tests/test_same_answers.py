@@ -12,7 +12,7 @@ from onnx_release.params import Export, Runtime
 from onnx_release.paths import RAW
 from onnx_release.samples import SampleFile, with_batch_axis, write_samples
 from onnx_release.spec import load_spec
-from serving.protocol import DATATYPES
+from serving.tensors import DATATYPES
 from tests.imports import ROOT
 from tests.serving_v2 import serving
 

@@ -16,7 +16,7 @@ from onnx_release.onnx_model import OnnxModel
 from onnx_release.params import Runtime
 from onnx_release.spec import Spec
 from serving import protocol
-from serving.protocol import DATATYPES
+from serving.tensors import DATATYPES
 from tests.serving_v2 import serving
 
 ELEMENTS = {

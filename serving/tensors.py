@@ -1,0 +1,110 @@
+"""The data of one tensor on the wire: little-endian bytes, or JSON's numbers and booleans."""
+
+import math
+import reprlib
+from itertools import chain
+from typing import Any, NoReturn
+
+import numpy as np
+
+from onnx_release.spec import Tensor
+from serving.errors import RequestError
+
+# By the dtype of the spec.
+DATATYPES: dict[str, str] = {
+    "float32": "FP32",
+    "float16": "FP16",
+    "int64": "INT64",
+    "int32": "INT32",
+    "int8": "INT8",
+    "uint8": "UINT8",
+    "bool": "BOOL",
+}
+# What a JSON value of each kind of dtype may be in Python. bool is a subclass of int, so types are compared exactly.
+JSON_TYPES: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
+# malloc's, which every other array has. A vectorised sum may add in another order where its data begins elsewhere.
+ALIGNMENT = 16
+
+
+def from_binary(tensor: Tensor, shape: list[int], size: Any, body: bytes, place: int) -> np.ndarray:
+    """The array whose `size` bytes, little-endian and row-major, are at `place` of `body`."""
+    dtype, elements = np.dtype(tensor.dtype), math.prod(shape)
+    expected = elements * dtype.itemsize
+    if type(size) is not int or size != expected:
+        found = f"binary_data_size {shown(size)}"
+        raise RequestError(
+            400, f"{tensor.name} has {found} where {DATATYPES[tensor.dtype]} {shape} takes {expected} bytes"
+        )
+    if place + size > len(body):
+        raise RequestError(
+            400, f"the body ends after {len(body) - place} of the {size} bytes of {tensor.name}: it is cut off"
+        )
+    array = np.frombuffer(body, dtype, elements, place).reshape(shape)
+    if array.__array_interface__["data"][0] % ALIGNMENT:
+        array = array.copy()
+    if dtype.kind == "b" and array.view(np.uint8).max() > 1:
+        raise RequestError(400, f"{tensor.name} holds the byte {array.view(np.uint8).max()}: BOOL is 0 or 1")
+    if dtype.kind == "f":
+        finite = np.isfinite(array)
+        if not finite.all():
+            position = np.argwhere(~finite)[0].tolist()
+            raise RequestError(400, f"{tensor.name} holds {array[tuple(position)]} at {position}: give finite numbers")
+    return array
+
+
+def from_json(tensor: Tensor, shape: list[int], data: Any) -> np.ndarray:
+    """The array of `data`, which is flat or nested as `shape`, row-major."""
+    if tensor.dtype == "float16":
+        raise RequestError(400, f"{tensor.name} is FP16, which JSON does not have: send it as binary data")
+    if not isinstance(data, list):
+        raise RequestError(400, f"{tensor.name} has the data {shown(data)}: give a list, or binary data")
+    dtype = np.dtype(tensor.dtype)
+    values = flat(tensor.name, data, shape)
+    wrong = set(map(type, values)) - JSON_TYPES[dtype.kind]
+    if wrong:
+        refuse_value(tensor, next(value for value in values if type(value) in wrong))
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        for value in (min(values), max(values)):
+            if not limits.min <= value <= limits.max:
+                refuse_value(tensor, value)
+    with np.errstate(over="ignore"):
+        array = np.array(values, np.float64 if dtype.kind == "f" else dtype).astype(dtype, copy=False)
+    if dtype.kind == "f" and not np.isfinite(array).all():  # over the largest of its dtype
+        refuse_value(tensor, values[int(np.argmin(np.isfinite(array)))])
+    return array.reshape(shape)
+
+
+def flat(name: str, data: list[Any], shape: list[int]) -> list[Any]:
+    """The elements of `data`, one level of lists after the other: deep nesting costs no recursion."""
+    level = data
+    if list in set(map(type, data)):
+        for depth, size in enumerate(shape):
+            lists = [data] if depth == 0 else level
+            odd = next((item for item in lists if type(item) is not list or len(item) != size), None)
+            if odd is not None:
+                found = f"a list of {len(odd)}" if type(odd) is list else shown(odd)
+                raise RequestError(
+                    400, f"{name} has {found} at depth {depth} of its data, where the shape {shape} has lists of {size}"
+                )
+            level = list(chain.from_iterable(lists))
+    if len(level) != math.prod(shape):
+        raise RequestError(400, f"{name} has {len(level)} elements where the shape {shape} has {math.prod(shape)}")
+    return level
+
+
+def refuse_value(tensor: Tensor, value: Any) -> NoReturn:
+    dtype = np.dtype(tensor.dtype)
+    takes = "true or false"
+    if dtype.kind in "iu":
+        takes = f"whole numbers from {np.iinfo(dtype).min} to {np.iinfo(dtype).max}"
+    elif dtype.kind == "f":
+        takes = f"numbers up to {np.finfo(dtype).max!s}"
+    raise RequestError(400, f"{tensor.name} holds {shown(value)}: {DATATYPES[tensor.dtype]} takes {takes}")
+
+
+def shown(value: Any) -> str:
+    """A client's value in an error: short, however long or deep it is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxlong = 60
+    return "nothing" if value is None else short.repr(value)
