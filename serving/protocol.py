@@ -283,7 +283,7 @@ def decompress(body: bytes, encoding: str | None, limit: int) -> bytes:
     return plain
 
 
-def most_rows(spec: Spec, wanted: int | None) -> int:
+def request_rows(spec: Spec, wanted: int | None) -> int:
     """The largest batch that one request may have: what the spec allows, or `wanted` where that is less."""
     batch = spec.inputs[0].shape[0]
     most = spec.dimensions[batch].max if isinstance(batch, str) else batch
@@ -293,4 +293,4 @@ def most_rows(spec: Spec, wanted: int | None) -> int:
 def max_batch(spec: Spec, wanted: int | None) -> int:
     """How many rows of several requests one call may have: 1 where an output's rows are not those of the batch."""
     batch = spec.inputs[0].shape[0]
-    return most_rows(spec, wanted) if all(tensor.shape[0] == batch for tensor in spec.outputs) else 1
+    return request_rows(spec, wanted) if all(tensor.shape[0] == batch for tensor in spec.outputs) else 1

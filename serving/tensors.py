@@ -27,7 +27,11 @@ ALIGNMENT = 16
 
 
 def from_binary(tensor: Tensor, shape: list[int], size: Any, body: bytes, place: int) -> np.ndarray:
-    """The array whose `size` bytes, little-endian and row-major, are at `place` of `body`."""
+    """The array whose `size` bytes, little-endian and row-major, are at `place` of `body`: a read-only view if aligned.
+
+    Raises RequestError (400) for another size than the shape's, bytes that are not there, NaN, Infinity, and booleans
+    that are neither 0 nor 1.
+    """
     dtype, elements = np.dtype(tensor.dtype), math.prod(shape)
     expected = elements * dtype.itemsize
     if type(size) is not int or size != expected:
@@ -53,7 +57,10 @@ def from_binary(tensor: Tensor, shape: list[int], size: Any, body: bytes, place:
 
 
 def from_json(tensor: Tensor, shape: list[int], data: Any) -> np.ndarray:
-    """The array of `data`, which is flat or nested as `shape`, row-major."""
+    """The array of `data`, which is flat or nested as `shape`, row-major.
+
+    Raises RequestError (400) for FP16, another number of elements, and values that the dtype does not have.
+    """
     if tensor.dtype == "float16":
         raise RequestError(400, f"{tensor.name} is FP16, which JSON does not have: send it as binary data")
     if not isinstance(data, list):

@@ -164,7 +164,7 @@ async def infer(request: Request) -> Response:
     header_length = single_header(request, HEADER_LENGTH)
     encoding = single_header(request, "Content-Encoding")
     state.engine.check_room()  # before the body is read: a full queue costs the client no upload
-    rows = protocol.most_rows(release.spec, state.settings.max_batch)
+    rows = protocol.request_rows(release.spec, state.settings.max_batch)
     asked: InferenceRequest
 
     def prepare() -> Arrays:

@@ -18,7 +18,7 @@ from serving.protocol import (
     decompress,
     encode_response,
     max_batch,
-    most_rows,
+    request_rows,
 )
 from serving.tensors import DATATYPES
 
@@ -588,8 +588,8 @@ def test_a_bomb_is_not_unpacked():
 
 
 def test_a_batch_is_bounded_by_the_spec_and_the_settings():
-    assert [most_rows(SPEC, wanted) for wanted in (None, 2, 4, 100)] == [4, 2, 4, 4]
-    assert most_rows(one_input("float32", [1, "width"]), 8) == 1
+    assert [request_rows(SPEC, wanted) for wanted in (None, 2, 4, 100)] == [4, 2, 4, 4]
+    assert request_rows(one_input("float32", [1, "width"]), 8) == 1
 
 
 def test_requests_are_mixed_in_one_call_only_where_every_output_has_their_rows():
