@@ -2,12 +2,17 @@
 
 import re
 import runpy
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import kubernetes_validate
 import pytest
+from fastapi.routing import APIRoute
 from ruamel.yaml import YAML
 
+from onnx_release.release import Release
+from onnx_release.spec import load_spec
+from serving import metrics, v2
 from serving.settings import Settings
 from tests.imports import ROOT
 
@@ -62,7 +67,17 @@ def test_ports_are_the_servers(settings):
     assert {probe["httpGet"]["port"] for probe in probes().values()} == {port["name"]}
     assert [item["targetPort"] for item in KINDS["Service"]["spec"]["ports"]] == [port["name"]]
     scraped = KINDS["Deployment"]["spec"]["template"]["metadata"]["annotations"]
-    assert scraped["prometheus.io/port"] == str(settings.port) and scraped["prometheus.io/path"] == "/metrics"
+    assert scraped["prometheus.io/port"] == str(settings.port)
+
+
+def test_probes_and_prometheus_ask_for_what_the_server_answers():
+    release = cast(Release, SimpleNamespace(manifest=SimpleNamespace(model="digits_cnn"), spec=load_spec("digits_cnn")))
+    routes = (*v2.v2_router(release).routes, *metrics.router.routes)
+    served = {route.path for route in routes if isinstance(route, APIRoute)}
+    scraped = KINDS["Deployment"]["spec"]["template"]["metadata"]["annotations"]["prometheus.io/path"]
+    assert {scraped, *(probe["httpGet"]["path"] for probe in probes().values())} <= served
+    assert CONTAINER["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
+    assert CONTAINER["livenessProbe"]["httpGet"]["path"] == "/v2/health/live"
 
 
 def probes() -> dict[str, dict[str, Any]]:

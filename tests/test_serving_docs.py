@@ -5,6 +5,7 @@ import re
 import pytest
 
 from onnx_release.text import table
+from serving import metrics
 from serving.settings import Settings
 from tests.imports import ROOT
 
@@ -38,6 +39,15 @@ def test_the_example_of_the_environment_is_the_one_that_the_settings_read(monkey
 def test_settings_are_named_as_they_are_wherever_they_are_named():
     named = set(re.findall(r"SERVING_([A-Z_]+)", PAGE))
     assert named and named <= {name.upper() for name in Settings.model_fields}
+
+
+def test_every_series_of_the_server_is_there_and_no_other():
+    served = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in metrics.REGISTRY.collect()
+        if family.name.startswith("serving_")
+    }
+    assert {re.split(r"[`{]", series)[1] for series, _ in rows("/metrics")} == served
 
 
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
