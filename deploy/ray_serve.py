@@ -18,4 +18,4 @@ def build() -> FastAPI:
     return create_app(Settings())
 
 
-app = serve.deployment(serve.ingress(build)(), name="release").bind()
+app = serve.deployment(name="release")(serve.ingress(build)()).bind()
