@@ -25,9 +25,9 @@ from starlette.types import ASGIApp
 
 from onnx_release.errors import DataError
 from onnx_release.images import decode_image
-from onnx_release.model_data import ModelData
-from onnx_release.spec import Spec
-from serving.page import HEADERS, page_router, render_page
+from onnx_release.model_data import ModelData, load_data
+from onnx_release.spec import Spec, load_spec
+from serving.page import HEADERS, page_router, render_page, upload_kind
 from serving.settings import Settings
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -388,6 +388,13 @@ def test_the_policy_forbids_scripts_that_are_not_the_pages_own(browser):
             "document.body.append(Object.assign(document.createElement('script'), {textContent: 'stolen = 1'}))"
         )
         assert page.evaluate("typeof stolen") == "undefined"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("mobilenet_v2", "image"), ("face_pnet", "image"), ("minilm", "text"), ("digits_cnn", "none")]
+)
+def test_what_a_model_takes_is_what_its_decode_gives(name, kind):
+    assert upload_kind(load_data(name), load_spec(name)) == kind
 
 
 def test_what_the_release_says_cannot_end_the_script_that_holds_it():
