@@ -22,16 +22,12 @@ class Settings(BaseSettings):
     threads: Count | None = Field(None, description="that decode, preprocess and run the model; null: one a core")
     max_batch: Count | None = Field(None, description="items run at once; null: what the spec allows")
     queue: Count = Field(64, description="items that are waiting or running; one more is answered 503 at once")
-    deadline: Seconds = Field(
-        10, description="from a request's arrival to the start of its work, or it is dropped (504)"
-    )
+    deadline: Seconds = Field(10, description="from a request's arrival to the start of its work, or it is dropped (504)")
     drain: Seconds = Field(30, description="after SIGTERM, for the requests that are there")
 
     # What a client may send.
     connections: Count = Field(2048, description="open at once; one more is answered 503 and closed")
-    receive: Seconds = Field(
-        10, description="for a request to arrive in full, its head and its body each; 408 after it"
-    )
+    receive: Seconds = Field(10, description="for a request to arrive in full, its head and its body each; 408 after it")
     idle: Seconds = Field(5, description="without a request, after which a connection is closed")
     upload_bytes: Count = Field(10_000_000, description="of one file")
     body_bytes: Count = Field(40_000_000, description="of one request")
