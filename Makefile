@@ -9,7 +9,7 @@ endif
 # DVC runs the stages as `python -m ...`: that python must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint docs gpu-check clean help
+.PHONY: repro serve test lint docs gpu-check clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -17,6 +17,10 @@ help:            ## list the targets
 repro: .venv/installed   ## run every stage whose inputs changed, then the gate; MODEL=NAME for another model
 	python -m tools.repro $(if $(MODEL),--model $(MODEL))
 	python -m tools.gate
+
+serve: .venv/serving     ## serve artifacts/release, which `make repro` makes; docs/serving.md
+	@test -d artifacts/release || { echo "error: there is no artifacts/release: run \`make repro\` first" >&2; exit 1; }
+	cd artifacts/release && python -m serving
 
 test: .venv/tests        ## the tests
 	python -m pytest --numprocesses auto --dist loadfile
@@ -45,6 +49,10 @@ clean:           ## remove the environment
 	python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-.venv/tests: .venv/installed requirements-test.txt requirements-ray.txt
+.venv/serving: .venv/installed requirements-serving.txt
+	python -m pip install --quiet --disable-pip-version-check -r requirements-serving.txt
+	touch $@
+
+.venv/tests: .venv/serving requirements-test.txt requirements-ray.txt
 	python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	touch $@

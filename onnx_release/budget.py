@@ -36,3 +36,16 @@ def signal(metrics: dict[str, Any]) -> float:
     if metrics["sqnr_db"] is None:
         return math.inf if metrics["max_abs_error"] == 0 else -math.inf
     return float(metrics["sqnr_db"])
+
+
+def describe_budget(budget: Budget | None) -> str:
+    """The bounds in words; empty without any, where no variant has fewer bits."""
+    if budget is None:
+        return ""
+    bounds = {
+        "at least {:.0%} of the samples keep PyTorch's answer": budget.agreement,
+        "at most {:.1%} of accuracy is lost": budget.accuracy_drop,
+        "the SQNR is at least {:g} dB": budget.sqnr_db,
+        "the mean cosine is at least {:g}": budget.cosine,
+    }
+    return ", ".join(text.format(value) for text, value in bounds.items() if value is not None)

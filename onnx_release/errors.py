@@ -14,6 +14,7 @@ ReleaseError
 ├── BenchmarkError     nothing that could be measured, or no baseline to compare with
 ├── RevisionError      a revision of git that is not here or has no metrics
 ├── SweepError         a grid, or a repository in which it cannot run
+├── ReleaseFolderError a folder that is no release, or not the one that was made
 └── StorageError       a result that could not be written
 
 Each message says what is wrong, where, and what to do. `onnx_release.command` prints it without a traceback.
@@ -73,6 +74,10 @@ class RevisionError(ReleaseError):
 
 
 class SweepError(ReleaseError):
+    pass
+
+
+class ReleaseFolderError(ReleaseError):
     pass
 
 

@@ -62,6 +62,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's content; folders above `target` are made. Raises DataError if it is not there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(source, target)
+    except FileNotFoundError as cause:
+        raise DataError(f"{source} is not there: run `dvc repro`") from cause
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 with \\n line ends, whole or not at all."""
     with replacing(path) as partial:

@@ -24,6 +24,7 @@ TUNED = ARTIFACTS / "tuned/runtime.json"
 OPTIMIZED = ARTIFACTS / "optimized"
 TRACE = ARTIFACTS / "profile/trace.json"
 REPORT = ARTIFACTS / "report"
+RELEASE = ARTIFACTS / "release"
 
 # Made by hand, with `python -m benchmarks.NAME`, and in git.
 PIPELINE_BENCHMARK = Path("benchmarks/pipeline.json")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from onnx_release.budget import describe_budget
 from onnx_release.charts import (
     DARK,
     LIGHT,
@@ -26,27 +26,20 @@ from onnx_release.metrics import METRICS
 from onnx_release.params import Params
 from onnx_release.paths import HARDWARE, PIPELINE_BENCHMARK, PLOTS, variant_model
 from onnx_release.paths import METRICS as METRICS_FOLDER
-from onnx_release.spec import Budget, Spec, load_spec
+from onnx_release.spec import Spec, load_spec
 from onnx_release.speedup import no_difference
-from onnx_release.text import number, percent, share_cell, speedup_cell
+from onnx_release.text import AGREEMENT, ANSWER_DETAILS, environment, number, share_cell
 from onnx_release.tradeoff import Quality, levels, make_points, qualities, standing
 from onnx_release.variants import BASE, COMPILED, REDUCED, VARIANTS, made_variants
 
 # Layers in the chart of what adds error, and nodes in that of what takes time.
 LISTED = 15
-# What agreeing with PyTorch means, by task, and what else validation says of the answers.
-AGREEMENT = {
-    "classification": "same answer as PyTorch",
-    "detection": "boxes matched with PyTorch's",
-    "embedding": "same nearest neighbour as in PyTorch",
-    "tensor": "same answer as PyTorch",
-}
+# What agreeing with PyTorch means in a sentence, by task.
 AGREEMENT_SENTENCES = {
     "classification": "the same answer as PyTorch on {} of the samples",
     "detection": "{} of the boxes matched with PyTorch's",
     "embedding": "the same nearest neighbour as in PyTorch for {} of the samples",
 }
-ANSWER_DETAILS = ("case_agreement", "box_iou", "score_error", "embedding_cosine", "rank_correlation")
 # What writes and changes graphs; what times depend on is in the hardware's own description.
 MADE_WITH = ("onnx", "onnxscript", "onnxslim", "onnxconverter-common")
 # The pictures of report.md, each with the text that stands for it.
@@ -203,19 +196,6 @@ def contender_names(benchmark: dict[str, Any]) -> list[str]:
     return [*torch, *made, *(name for name in names if name not in torch and name not in VARIANTS)]
 
 
-def describe_budget(budget: Budget | None) -> str:
-    """The bounds in words; empty without any, where no variant has fewer bits."""
-    if budget is None:
-        return ""
-    bounds = {
-        "at least {:.0%} of the samples keep PyTorch's answer": budget.agreement,
-        "at most {:.1%} of accuracy is lost": budget.accuracy_drop,
-        "the SQNR is at least {:g} dB": budget.sqnr_db,
-        "the mean cosine is at least {:g}": budget.cosine,
-    }
-    return ", ".join(text.format(value) for text, value in bounds.items() if value is not None)
-
-
 def read_steps(variant: str) -> pd.DataFrame:
     """What `onnx_release.explain` found for a variant, in the order of its graph."""
     path = PLOTS / "explain" / f"{variant}.csv"
@@ -298,7 +278,7 @@ def render_html(results: Results, charts: Mapping[str, str]) -> str:
     judged, standings = tradeoff_table(results)
     totals = ("all nodes", [sum(column) for column in zip(*(counts for _, counts in results.operators), strict=True)])
     page = (
-        environment(autoescape=True)
+        environment(TEMPLATES, autoescape=True)
         .get_template("report.html")
         .render(
             results=results,
@@ -337,7 +317,7 @@ def profile_shares(profile: dict[str, Any]) -> list[tuple[str, float]]:
 def render_markdown(results: Results, charts: Mapping[str, str]) -> str:
     """The short form for a pull request; its pictures are files beside it, each in a line of its own."""
     return (
-        environment(autoescape=False)
+        environment(TEMPLATES, autoescape=False)
         .get_template("report.md")
         .render(
             results=results,
@@ -347,17 +327,3 @@ def render_markdown(results: Results, charts: Mapping[str, str]) -> str:
             compiled=results.benchmark[COMPILED],
         )
     )
-
-
-def environment(autoescape: bool) -> Environment:
-    made = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=autoescape,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    made.filters |= {"number": number, "percent": percent}
-    made.globals |= {"no_difference": no_difference, "speedup_cell": speedup_cell, "share_cell": share_cell}
-    return made

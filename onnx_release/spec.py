@@ -1,7 +1,7 @@
 """models/NAME/spec.yaml: what a model is. The single source for names, dtypes, shapes and dynamic axes."""
 
 from pathlib import PurePath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -14,6 +14,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 Axis = Annotated[int, Field(ge=1)] | str
+Task = Literal["classification", "detection", "embedding", "tensor"]
 Dtype = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
 
 
@@ -40,12 +41,14 @@ class Origin(Strict):
 class Source(Strict):
     """A file or a folder that is fetched to data/raw/NAME/ under `name` and must have this sha256.
 
-    That of a folder is onnx_release.fetch.tree_sha256.
+    That of a folder is onnx_release.fetch.tree_sha256. With `release` it goes into the release: preprocess() or
+    postprocess() reads it.
     """
 
     name: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     origin: Origin = Field(alias="from")
+    release: bool = False
 
     @field_validator("name")
     @classmethod
@@ -142,13 +145,15 @@ class Spec(Strict):
 
     `variants` are those of fewer bits that make sense for the model: the pipeline makes no others. `derived` names the
     sizes of outputs that follow from the inputs, such as the rows of a detector's map. `images` stands in for data.py,
-    and `transformers`, the name of a class of that package, for network.py.
+    and `transformers`, the name of a class of that package, for network.py. `labels` are the classes' names in the order
+    of their numbers, or the name of the source that holds them, one a line in UTF-8.
     """
 
-    task: Literal["classification", "detection", "embedding", "tensor"]
+    task: Task
     sources: list[Source]
     images: Images | None = None
     transformers: str | None = None
+    labels: list[str] | str | None = None
     dimensions: dict[str, Dimension]
     derived: list[str] = Field(default_factory=list)
     inputs: Annotated[list[Tensor], Field(min_length=1)]
@@ -156,6 +161,19 @@ class Spec(Strict):
     variants: list[Literal["fp16", "int8_dynamic", "int8_static"]]
     budget: Budget | None = None
     tolerance: Tolerance = Tolerance()
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def names_or_a_source(cls, labels: Any) -> Any:
+        if isinstance(labels, list):
+            for position, label in enumerate(labels):
+                if not isinstance(label, str):
+                    raise ValueError(f"name {position} is no text: write it in quotes")
+                if not label or label.splitlines() != [label]:
+                    raise ValueError(f"name {position} is empty or has more than one line")
+        elif not isinstance(labels, str | None):
+            raise ValueError("give a list of names, or the name of the source that holds one a line")
+        return labels
 
     @model_validator(mode="after")
     def names_are_unique(self) -> "Spec":
@@ -205,6 +223,8 @@ class Spec(Strict):
             check_budget(self.budget, self.task)
         if self.images is not None:
             check_images(self.images, self)
+        if self.labels is not None:
+            check_labels(self.labels, self)
         return self
 
 
@@ -237,6 +257,27 @@ def check_images(images: Images, spec: Spec) -> None:
             f"images: by mean and crop they are one input, float32 [batch, {', '.join(map(str, given))}]; "
             f"declared are {', '.join(f'{tensor.name} {tensor.dtype} {tensor.shape}' for tensor in spec.inputs)}"
         )
+
+
+def check_labels(labels: list[str] | str, spec: Spec) -> None:
+    """Raise ValueError for names that the spec has no classes for, and for a source of them that it does not have."""
+    if spec.task not in ("classification", "detection"):
+        raise ValueError(f"labels: the task {spec.task} has no classes to name: leave it out")
+    if spec.images is not None:
+        raise ValueError("labels: the photographs' folders are the classes: name those under images.classes")
+    if isinstance(labels, str):
+        if labels not in [source.name for source in spec.sources]:
+            raise ValueError(f"labels: {labels} is not the name of one of the sources; names themselves are a list")
+        return
+    count = class_count(spec)
+    if count is not None and len(labels) != count:
+        raise ValueError(f"labels has {len(labels)} names, {spec.outputs[0].name} {count} classes")
+
+
+def class_count(spec: Spec) -> int | None:
+    """The classes of a classification's first output; None for another task, and where their number is symbolic."""
+    classes = spec.outputs[0].shape[-1]
+    return classes if spec.task == "classification" and isinstance(classes, int) else None
 
 
 def load_spec(model: str) -> Spec:

@@ -1,8 +1,20 @@
-"""How pages write numbers, and tables in Markdown."""
+"""How pages write numbers, and tables in Markdown; and how a template becomes one."""
 
 from collections.abc import Iterable
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onnx_release.speedup import no_difference
+
+# What agreeing with PyTorch means, by task, and what else validation says of the answers.
+AGREEMENT = {
+    "classification": "same answer as PyTorch",
+    "detection": "boxes matched with PyTorch's",
+    "embedding": "same nearest neighbour as in PyTorch",
+    "tensor": "same answer as PyTorch",
+}
+ANSWER_DETAILS = ("case_agreement", "box_iou", "score_error", "embedding_cosine", "rank_correlation")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -40,3 +52,18 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(header), *(list(row) for row in rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join("|" + "|".join(f" {cell} " if cell else " " for cell in line) + "|" for line in lines)
+
+
+def environment(folder: Path, autoescape: bool) -> Environment:
+    """Templates of `folder`, in which an unknown name is an error."""
+    made = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters |= {"number": number, "percent": percent}
+    made.globals |= {"no_difference": no_difference, "speedup_cell": speedup_cell, "share_cell": share_cell}
+    return made

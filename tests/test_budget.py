@@ -2,7 +2,7 @@
 
 import pytest
 
-from onnx_release.budget import over_budget
+from onnx_release.budget import describe_budget, over_budget
 from onnx_release.spec import Budget, check_budget
 
 FIGURES = {"sqnr_db": 20.0, "max_abs_error": 0.1, "agreement": 0.9, "accuracy_drop": 0.02, "cosine": 0.99}
@@ -68,3 +68,10 @@ def test_a_task_has_the_bounds_that_it_can_have():
 def test_a_budget_that_bounds_nothing_is_refused():
     with pytest.raises(ValueError, match="bounds nothing"):
         Budget()
+
+
+def test_the_budget_in_words():
+    budget = Budget(agreement=0.9, sqnr_db=19.5)
+    assert describe_budget(budget) == (
+        "at least 90% of the samples keep PyTorch's answer, the SQNR is at least 19.5 dB"
+    )

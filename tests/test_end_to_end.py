@@ -20,7 +20,7 @@ from tests.clone import QUICK, edited, make_clone, outputs, run, stages_run
 from tests.imports import ROOT
 
 # What may differ between two runs on one machine: what was timed, and what reads it.
-TIMED = {"benchmark", "choose", "tune", "optimize", "profile", "report"}
+TIMED = {"benchmark", "choose", "tune", "optimize", "profile", "report", "package"}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from onnx_release.params import Params
 from onnx_release.paths import HARDWARE, PROVIDER, TARGET, variant_model
 from onnx_release.variants import REDUCED, REFERENCES, SHIPPABLE, VARIANTS
-from tests.imports import ROOT, imported_files, third_party
+from tests.imports import ROOT, imported_files, stage_files, third_party
 from tools.docs import PAGES, updated
 
 DECLARED = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -26,7 +26,7 @@ def script(stage: str) -> str:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_deps_are_what_the_script_imports(stage):
-    imported = imported_files(script(stage))
+    imported = stage_files(stage)
     declared = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
     missing = "\n".join(f"      - {path}" for path in sorted(imported - declared))
     assert not missing, f"add to the deps of {stage} in dvc.yaml:\n{missing}"
@@ -92,13 +92,13 @@ def test_another_machine_reruns_what_is_timed_and_another_target_or_provider_wha
         for path in (HARDWARE, TARGET, PROVIDER)
     }
     assert readers == {
-        HARDWARE: {"benchmark", "tune", "optimize", "profile", "report"},
+        HARDWARE: {"benchmark", "tune", "optimize", "profile", "report", "package"},
         TARGET: {"quantize_dynamic", "quantize_static"},
-        PROVIDER: {"validate", "benchmark", "tune"},
+        PROVIDER: {"validate", "benchmark", "tune", "package"},
     }
 
 
-def test_every_variant_is_validated_timed_and_reported():
+def test_every_variant_is_validated_timed_reported_and_may_be_packaged():
     assert tuple(STAGES["validate"]["matrix"]["variant"]) == VARIANTS
     references = {variant: variant_model(REFERENCES[variant]).parent.name for variant in REDUCED}
     assert DECLARED["explain"]["foreach"] == references
@@ -106,6 +106,8 @@ def test_every_variant_is_validated_timed_and_reported():
     for variant in VARIANTS:
         assert f"artifacts/{variant}" in STAGES["benchmark"]["deps"]
         assert f"metrics/validate/{variant}.json" in STAGES["report"]["deps"]
+    for variant in SHIPPABLE:
+        assert {f"artifacts/{variant}", f"metrics/validate/{variant}.json"} <= set(STAGES["package"]["deps"])
 
 
 def test_every_stage_and_every_parameter_is_in_the_readme():

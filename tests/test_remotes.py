@@ -83,8 +83,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return made
 
 
-def test_every_shippable_variant_and_the_report_can_be_taken():
-    assert set(ARTIFACTS) == {*SHIPPABLE, "report"}
+def test_every_shippable_variant_the_report_and_the_release_can_be_taken():
+    assert set(ARTIFACTS) == {*SHIPPABLE, "report", "release"}
     outs = {out for stage in PIPELINE["stages"].values() for out in stage.get("outs", [])}
     for name, artifact in ARTIFACTS.items():
         check_name_format(name)

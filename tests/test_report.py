@@ -14,7 +14,6 @@ from onnx_release.paths import METRICS, PLOTS, REPORT
 from onnx_release.report import (
     PICTURES,
     Results,
-    describe_budget,
     describe_verdict,
     make_charts,
     operator_cells,
@@ -24,7 +23,7 @@ from onnx_release.report import (
     summarise,
     worst_layers,
 )
-from onnx_release.spec import Budget, load_spec
+from onnx_release.spec import load_spec
 from onnx_release.text import number, percent
 from onnx_release.variants import SHIPPABLE, VARIANTS
 from stages import report as stage
@@ -335,13 +334,6 @@ def test_a_missed_budget_is_on_the_page(make):
 def test_the_worst_layers_come_first_and_those_that_are_not_finite_before_them():
     steps = pd.DataFrame({"node": ["a", "b", "c"], "added": [0.1, None, 0.3]})
     assert [layer["node"] for layer in worst_layers(steps)] == ["b", "c", "a"]
-
-
-def test_the_budget_in_words():
-    budget = Budget(agreement=0.9, sqnr_db=19.5)
-    assert describe_budget(budget) == (
-        "at least 90% of the samples keep PyTorch's answer, the SQNR is at least 19.5 dB"
-    )
 
 
 def test_a_contender_that_failed_has_a_row_that_says_so(make):

@@ -22,7 +22,7 @@ from dvc.stage.serialize import to_lockfile
 from ruamel.yaml import YAML
 
 from tests.clone import edited, make_clone
-from tests.imports import PACKAGES, ROOT, imported_files
+from tests.imports import PACKAGES, ROOT, imported_files, stage_files
 
 SCRIPTS = {path.stem for path in (ROOT / "stages").glob("*.py")}
 WITHOUT_MODEL = {"hardware", "slim"}
@@ -40,6 +40,7 @@ READ_PARAM: dict[str, set[str]] = {
     "quantize_static.target": {"hardware"},  # the others read what it made of `auto`
     "quantize_static.minutes": {"quantize_static"},
     "validate": {"validate", "report"},
+    "validate.confidence": {"validate", "report", "package"},
     "runtime": {"hardware", "validate", "benchmark", "tune"},  # optimize and profile read what tune found
     "benchmark": {"benchmark", "tune"},
     "benchmark.batches": {"benchmark", "tune", "optimize", "profile"},
@@ -51,14 +52,19 @@ READ_PARAM: dict[str, set[str]] = {
 # Of the spec, these read one key and nothing else.
 READ_KEY = {"sources": {"fetch"}, "variants": {"fp16", "quantize_dynamic", "explain", "choose"}}
 READ_SPEC = SCRIPTS - WITHOUT_MODEL - set().union(*READ_KEY.values())
-# These import the model's network.py or data.py, which may import and read anything beside them.
-READ_FOLDER = {"prepare", "reference", "export", "quantize_static", "validate", "benchmark", "tune"}
+# These import the model's network.py or data.py, which may import and read anything beside them, or copy data.py.
+READ_FOLDER = {"prepare", "reference", "export", "quantize_static", "validate", "benchmark", "tune", "package"}
 
 # By a file, or by the folder that it is in.
 READ_FILE = {
     "requirements.txt": SCRIPTS,  # every script calls something that is pinned: pydantic, at least
     "onnx_release/templates": {"report"},
     "benchmarks/pipeline.json": {"report"},
+    # What is copied into the release, or filled in for it; the library's modules are those that serving/ imports.
+    "serving": {"package"},
+    "onnx_release/release_templates": {"package"},
+    "requirements-serving.txt": {"package"},
+    "constraints.txt": {"package"},
 }
 
 
@@ -68,7 +74,7 @@ def model_folder(clone: Path) -> str:
 
 def readers(clone: Path, files: list[str]) -> dict[str, set[str]]:
     """The scripts that import or read each of `files`."""
-    imported = {script: imported_files(f"stages/{script}.py") for script in SCRIPTS}
+    imported = {script: stage_files(script) for script in SCRIPTS}
     read = {**READ_FILE, model_folder(clone): READ_FOLDER, f"{model_folder(clone)}/spec.yaml": READ_SPEC}
     found = {}
     for file in files:

@@ -103,7 +103,7 @@ def test_what_only_one_experiment_needs_is_prepared_only_for_the_sake_of_timing(
 def test_timed_are_the_stages_that_read_the_hardware_and_what_comes_of_them(planned):
     _, _, stages = planned
     timed = {name for name, stage in stages[0].items() if stage.timed}
-    assert timed == {"benchmark", "choose", "tune", "optimize", "profile", "report"}
+    assert timed == {"benchmark", "choose", "tune", "optimize", "profile", "report", "package"}
     declared = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
     files = {Path(path).stem for name in timed for entry in declared[name].get("metrics", []) for path in entry}
     assert files == set(TIMED_METRICS) <= {item.file for item in METRICS}

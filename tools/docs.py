@@ -12,9 +12,9 @@ from onnx_release.command import run_tool
 from onnx_release.errors import DataError
 from onnx_release.files import read_json, write_text
 from onnx_release.paths import MODELS_BENCHMARK
-from onnx_release.report import AGREEMENT, ANSWER_DETAILS, compiled_figures, contender_names, speedup_figures
+from onnx_release.report import compiled_figures, contender_names, speedup_figures
 from onnx_release.spec import load_spec
-from onnx_release.text import number, percent, speedup_cell, table
+from onnx_release.text import AGREEMENT, ANSWER_DETAILS, number, percent, speedup_cell, table
 from onnx_release.variants import BASE, VARIANTS
 from tools.gpu_check import GPU_CHECK, NOT_MEASURED, describe
 

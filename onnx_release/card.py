@@ -1,0 +1,84 @@
+"""The texts of a release that are filled in: MODEL_CARD.md for people, the Dockerfile, and its list of packages."""
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from onnx_release.budget import describe_budget
+from onnx_release.paths import MODELS
+from onnx_release.providers import CPU
+from onnx_release.release import Manifest
+from onnx_release.spec import Images, Spec
+from onnx_release.text import AGREEMENT, ANSWER_DETAILS, environment
+from onnx_release.variants import REDUCED
+
+TEMPLATES = Path(__file__).parent / "release_templates"
+BITS = {
+    "fp32": "float32",
+    "fp16": "weights and arithmetic in float16",
+    "int8_dynamic": "8-bit weights of matrix products, whose inputs are quantized as they come",
+    "int8_static": "8-bit weights and activations",
+}
+# The functions of a data.py that a client has to know of.
+FUNCTIONS = ("decode", "preprocess", "postprocess")
+
+
+def fill(name: str, **values: Any) -> str:
+    """The text of a file in release_templates/."""
+    return environment(TEMPLATES, autoescape=False).get_template(name).render(values)
+
+
+def model_card(
+    manifest: Manifest, spec: Spec, label_count: int, confidence: float, provider: str, target: str | None
+) -> str:
+    """MODEL_CARD.md. `label_count` is 0 without labels, `confidence` that of the validation's intervals.
+
+    `target` is what kind of CPU int8_static was made for.
+    """
+    folder = MODELS / manifest.model
+    reduced = manifest.variant in REDUCED
+    functions = docstrings(folder / "data.py")
+    return fill(
+        "MODEL_CARD.md",
+        manifest=manifest,
+        spec=spec,
+        images=spec.images,
+        label_count=label_count,
+        confidence=confidence,
+        target=target,
+        gpu=None if provider == CPU else provider.removesuffix("ExecutionProvider").replace("Tensorrt", "TensorRT"),
+        image=manifest.model.lower(),
+        network=spec.transformers or docstrings(folder / "network.py").get(""),
+        data=describe_images(spec.images) if spec.images else functions.get(""),
+        functions={name: functions[name] for name in FUNCTIONS if functions.get(name)},
+        decodes=spec.task != "tensor" and (spec.images is not None or "decode" in functions),
+        budget=describe_budget(spec.budget) if reduced else "",
+        bits=BITS,
+        agreement=AGREEMENT,
+        details=ANSWER_DETAILS,
+    )
+
+
+def docstrings(path: Path) -> Mapping[str, str]:
+    """The first paragraph of a file's docstring under "", and of its functions' under their names; "" for none.
+
+    Empty without the file.
+    """
+    if not path.is_file():
+        return {}
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
+    return {name: first_paragraph(node) for name, node in {"": module, **functions}.items()}
+
+
+def first_paragraph(node: ast.Module | ast.FunctionDef) -> str:
+    return " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+
+
+def describe_images(images: Images) -> str:
+    return (
+        f"photographs in folders by class (`{images.folder}`), of which {images.evaluation:.0%} were evaluated on. "
+        f"The shorter side is resized to {images.resize} pixels, the middle {images.crop} by {images.crop} are taken, "
+        f"scaled to 0..1, less the mean {images.mean}, by the deviation {images.std}."
+    )

@@ -1,0 +1,74 @@
+"""config.pbtxt, with which NVIDIA's Triton Inference Server runs a released model."""
+
+import json
+
+from onnx_release.params import Runtime
+from onnx_release.providers import CPU
+from onnx_release.spec import Spec, Tensor
+
+# https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md#datatypes
+DATA_TYPES = {
+    "float32": "TYPE_FP32",
+    "float16": "TYPE_FP16",
+    "int64": "TYPE_INT64",
+    "int32": "TYPE_INT32",
+    "int8": "TYPE_INT8",
+    "uint8": "TYPE_UINT8",
+    "bool": "TYPE_BOOL",
+}
+
+
+def triton_config(model: str, spec: Spec, runtime: Runtime, provider: str) -> str:
+    """The text of triton/`model`/config.pbtxt, in protobuf's text format.
+
+    Requests are run together, up to the largest batch that the spec allows, where every output has the batch as its
+    first axis and it is nowhere else. Otherwise Triton passes each request on as it is: max_batch_size 0, all axes.
+    `runtime` sets the threads; ONNX Runtime's defaults stand for all that it leaves open.
+    """
+    largest = largest_batch(spec)
+    lines = [f"name: {quoted(model)}", 'platform: "onnxruntime_onnx"', f"max_batch_size: {largest}"]
+    for kind, tensors in (("input", spec.inputs), ("output", spec.outputs)):
+        lines += [f"{kind} [", ",\n".join(described(tensor, batched=largest > 0) for tensor in tensors), "]"]
+    if largest:
+        lines.append("dynamic_batching { }")
+    kind = "KIND_CPU" if provider == CPU else "KIND_GPU"
+    lines.append(f"instance_group [ {{ count: 1 kind: {kind} }} ]")
+    lines += [
+        f"parameters {{ key: {quoted(key)} value: {{ string_value: {quoted(value)} }} }}"
+        for key, value in parameters(runtime).items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def largest_batch(spec: Spec) -> int:
+    """The largest batch that Triton may make of several requests; 0 where it must not make any."""
+    batch = spec.inputs[0].shape[0]
+    tensors = (*spec.inputs, *spec.outputs)
+    if isinstance(batch, int) or any(tensor.shape[0] != batch or batch in tensor.shape[1:] for tensor in tensors):
+        return 0
+    return spec.dimensions[batch].max
+
+
+def described(tensor: Tensor, batched: bool) -> str:
+    """An input or output; Triton adds the batch by itself where there is one, and takes no empty list of axes."""
+    axes = tensor.shape[1:] if batched else tensor.shape
+    dims = ", ".join("-1" if isinstance(axis, str) else str(axis) for axis in axes)
+    shape = f"dims: [ {dims} ]" if axes else "dims: [ 1 ] reshape { shape: [ ] }"
+    return f"  {{ name: {quoted(tensor.name)} data_type: {DATA_TYPES[tensor.dtype]} {shape} }}"
+
+
+def parameters(runtime: Runtime) -> dict[str, str]:
+    """The settings of `runtime` that differ from ONNX Runtime's defaults, as Triton's ONNX Runtime backend names them."""
+    found = {}
+    if runtime.intra_threads is not None:
+        found["intra_op_thread_count"] = str(runtime.intra_threads)
+    if runtime.execution_mode == "parallel":
+        found["execution_mode"] = "1"
+        if runtime.inter_threads is not None:
+            found["inter_op_thread_count"] = str(runtime.inter_threads)
+    return found
+
+
+def quoted(text: str) -> str:
+    """A string of protobuf's text format, whose escapes of these characters are JSON's."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,17 @@
+"""Put the chosen variant with all that it needs to run into artifacts/release/, or say there why none is released."""
+
+from onnx_release.command import run_stage
+from onnx_release.files import replacing_folder
+from onnx_release.package import package
+from onnx_release.params import load_params
+from onnx_release.paths import RELEASE
+
+
+def main() -> None:
+    params = load_params()
+    with replacing_folder(RELEASE) as partial:
+        package(params.model, params.validate_.confidence, partial)
+
+
+if __name__ == "__main__":
+    run_stage(main)
