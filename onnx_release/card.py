@@ -1,6 +1,7 @@
 """The texts of a release that are filled in: MODEL_CARD.md for people, the Dockerfile, and its list of packages."""
 
 import ast
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def model_card(
     folder = MODELS / manifest.model
     reduced = manifest.variant in REDUCED
     functions = docstrings(folder / "data.py")
-    return fill(
+    text = fill(
         "MODEL_CARD.md",
         manifest=manifest,
         spec=spec,
@@ -58,6 +59,7 @@ def model_card(
         agreement=AGREEMENT,
         details=ANSWER_DETAILS,
     )
+    return re.sub(r"\n{3,}", "\n\n", text)  # of parts that are left out
 
 
 def docstrings(path: Path) -> Mapping[str, str]:

@@ -16,6 +16,8 @@ DATA_TYPES = {
     "uint8": "TYPE_UINT8",
     "bool": "TYPE_BOOL",
 }
+# https://github.com/triton-inference-server/onnxruntime_backend#model-config-options; without one, all of them.
+LEVELS = {"disabled": 2, "basic": -1, "extended": 1}
 
 
 def triton_config(model: str, spec: Spec, runtime: Runtime, provider: str) -> str:
@@ -23,7 +25,6 @@ def triton_config(model: str, spec: Spec, runtime: Runtime, provider: str) -> st
 
     Requests are run together, up to the largest batch that the spec allows, where every output has the batch as its
     first axis and it is nowhere else. Otherwise Triton passes each request on as it is: max_batch_size 0, all axes.
-    `runtime` sets the threads; ONNX Runtime's defaults stand for all that it leaves open.
     """
     largest = largest_batch(spec)
     lines = [f"name: {quoted(model)}", 'platform: "onnxruntime_onnx"', f"max_batch_size: {largest}"]
@@ -33,6 +34,8 @@ def triton_config(model: str, spec: Spec, runtime: Runtime, provider: str) -> st
         lines.append("dynamic_batching { }")
     kind = "KIND_CPU" if provider == CPU else "KIND_GPU"
     lines.append(f"instance_group [ {{ count: 1 kind: {kind} }} ]")
+    if runtime.graph_optimization in LEVELS:
+        lines.append(f"optimization {{ graph {{ level: {LEVELS[runtime.graph_optimization]} }} }}")
     lines += [
         f"parameters {{ key: {quoted(key)} value: {{ string_value: {quoted(value)} }} }}"
         for key, value in parameters(runtime).items()
@@ -58,14 +61,17 @@ def described(tensor: Tensor, batched: bool) -> str:
 
 
 def parameters(runtime: Runtime) -> dict[str, str]:
-    """The settings of `runtime` that differ from ONNX Runtime's defaults, as Triton's ONNX Runtime backend names them."""
+    """The settings that differ from ONNX Runtime's defaults, where Triton's ONNX Runtime backend has a name for them."""
     found = {}
     if runtime.intra_threads is not None:
         found["intra_op_thread_count"] = str(runtime.intra_threads)
     if runtime.execution_mode == "parallel":
         found["execution_mode"] = "1"
-        if runtime.inter_threads is not None:
-            found["inter_op_thread_count"] = str(runtime.inter_threads)
+        found["inter_op_thread_count"] = str(runtime.inter_threads or 0)  # 0: every core
+    if not runtime.arena:
+        found["enable_mem_arena"] = "0"
+    if not runtime.memory_pattern:
+        found["enable_mem_pattern"] = "0"
     return found
 
 

@@ -5,17 +5,26 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
+import venv
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from ruamel.yaml import YAML
 
+from onnx_release.onnx_model import OnnxModel
+from onnx_release.paths import EVALUATION, variant_model
+from onnx_release.runtime import load_tuned
+from onnx_release.samples import SampleFile
+from onnx_release.spec import load_spec
+from onnx_release.types import softmax_prediction
 from tests.clone import QUICK, edited, make_clone, outputs, run, stages_run
 from tests.imports import ROOT
 
@@ -71,6 +80,60 @@ def test_the_release_is_real(clone):
     assert metrics["benchmark"]["fp32"]["samples"] > 0
     assert (clone / "artifacts/report/index.html").is_file()
     assert run(clone, "tools.gate").returncode == 0
+
+
+# Run in the release's folder by the release's own Python, with the file of inputs and that of what comes out.
+RUN_RELEASE = """
+import importlib
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from onnx_release.model_data import load_data
+from onnx_release.onnx_model import OnnxModel
+from onnx_release.release import open_release
+
+release = open_release(Path())
+model = OnnxModel(release.model, release.spec, release.runtime)
+data = load_data(release.manifest.model)
+outputs = [model.run({"image": image})["logits"] for image in np.load(sys.argv[1])]
+answers = [data.postprocess({"logits": logits[0]}) for logits in outputs]
+np.savez(sys.argv[2], logits=outputs, scores=[answer.scores for answer in answers])
+for path in sorted(Path("serving").rglob("*.py")):
+    importlib.import_module(".".join(path.with_suffix("").parts))
+print(*sorted(distribution.name.lower() for distribution in importlib.metadata.distributions()))
+"""
+
+
+def test_the_release_alone_gives_the_pipeline_s_answers_without_what_made_it(clone, tmp_path, monkeypatch):
+    """Bit for bit, in an environment that has what its requirements.txt names and nothing else."""
+    folder = shutil.copytree(clone / "artifacts/release", tmp_path / "release")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv/bin/python"
+    for arguments in (["install", "--quiet", "--requirement", "requirements.txt"], ["check"]):
+        command = [python, "-m", "pip", "--disable-pip-version-check", *arguments]
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    monkeypatch.chdir(clone)
+    variant = json.loads(Path("metrics/summary.json").read_text())["variant"]
+    model = OnnxModel(variant_model(variant), load_spec("digits_cnn"), load_tuned())
+    samples = SampleFile(EVALUATION)
+    images = np.stack([samples.inputs(index)["image"][np.newaxis] for index in range(len(samples))])
+    expected = np.stack([model.run({"image": image})["logits"] for image in images])
+    scores = np.stack([softmax_prediction(logits[0], top=10).scores for logits in expected])
+
+    np.save(tmp_path / "images.npy", images)
+    command = [python, "-c", RUN_RELEASE, tmp_path / "images.npy", tmp_path / "found.npz"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    installed = set(result.stdout.split())
+    assert {"numpy", "pillow", "onnxruntime"} <= installed
+    assert installed & {"torch", "onnx", "pandas", "scipy", "dvc", "onnxruntime-gpu", "transformers"} == set()
+    found = np.load(tmp_path / "found.npz")
+    assert np.array_equal(found["logits"], expected) and np.array_equal(found["scores"], scores)
 
 
 def test_a_second_run_does_nothing_but_look_at_the_hardware(clone):
@@ -230,7 +293,7 @@ BAD_INPUT = {
     "a shape that the network contradicts": BadInput(
         "reference",
         SPEC,
-        replaced(SPEC, "shape: [batch, 10]", "shape: [batch, 11]"),
+        lambda clone: replaced(SPEC, "shape: [batch, 10]", "shape: [batch, 11]")(clone).replace(b'["0", ', b'["0", "0", '),
         ["network contradicts spec.yaml: logits"],
     ),
     "a network that returns NaN": BadInput(

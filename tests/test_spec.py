@@ -3,10 +3,11 @@
 import pytest
 
 from onnx_release.errors import SpecError
-from onnx_release.spec import Images, Spec, Tensor, check_array, concrete_shape, load_spec
+from onnx_release.spec import Images, Spec, Tensor, check_array, class_count, concrete_shape, load_spec
 from tests.imports import ROOT
 
 GOOD = (ROOT / "models/digits_cnn/spec.yaml").read_text()
+LABELS = 'labels: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]'
 
 
 @pytest.fixture
@@ -66,11 +67,36 @@ def test_every_model_s_spec_loads(path, monkeypatch):
         ("  - {name: image, dtype: float32, shape: [batch, 1, 8, 8]}\n", "  []\n", "inputs: .*at least 1 item"),
         ("task: classification", "task: magic", r"task: .*not 'magic'"),
         ("task: classification", "tasks: classification", "tasks: no such key; did you mean task"),
+        ('labels: ["0", ', "labels: [", "labels has 9 names, logits 10 classes"),
+        ('["0", "1"', '[0, "1"', "labels: name 0 is no text: write it in quotes"),
+        ('"1", ', '"", ', "labels: name 1 is empty or has more than one line"),
+        ('"1", ', '"1\\n", ', "labels: name 1 is empty or has more than one line"),
+        (LABELS, "labels: digits.txt", "labels: digits.txt is not the name of one of the sources"),
+        (LABELS, "labels: {0: zero}", "labels: give a list of names, or the name of the source"),
+        ("task: classification", "task: embedding", "labels: the task embedding has no classes to name"),
+        ("    from: {path: weights.pth}", "    from: {path: weights.pth}\n    release: 1", r"sources\.0\.release: .*not 1"),
+        ("    from: {path: weights.pth}", "    from: {path: weights.pth}\n    released: true", "did you mean release"),
     ],
 )
 def test_a_contradiction_is_named(load, old, new, message):
     with pytest.raises(SpecError, match=message):
         load(old, new)
+
+
+def test_names_of_photographs_are_those_of_their_folders(load):
+    images = "images: {folder: weights.pth, resize: 8, crop: 8, mean: [0.0], std: [1.0]}\nbudget:"
+    with pytest.raises(SpecError, match=r"labels: .*name those under images\.classes"):
+        load("budget:", images)
+
+
+def test_names_may_lie_in_a_source_and_are_counted_where_it_is_there(load):
+    """Of a detector they are what its data.py counts to, and of symbolic classes there may be any number."""
+    assert load(LABELS, "labels: digits.csv.gz").labels == "digits.csv.gz"
+    spec = load()
+    assert class_count(spec) == 10
+    assert class_count(spec.model_copy(update={"task": "detection"})) is None
+    symbolic = spec.outputs[0].model_copy(update={"shape": ["batch", "classes"]})
+    assert class_count(spec.model_copy(update={"outputs": [symbolic]})) is None
 
 
 def test_a_batch_fixed_at_one_will_do(load):

@@ -1,0 +1,127 @@
+"""A small project in which everything is there that the stage package reads, and a release made of it."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from ruamel.yaml import YAML
+
+from onnx_release.files import write_json, write_text
+from onnx_release.package import package
+from onnx_release.params import Runtime
+from onnx_release.paths import HARDWARE, METRICS, PROVIDER, RELEASE, TUNED, variant_model
+from onnx_release.variants import SHIPPABLE
+from tests.imports import ROOT
+
+MODEL = "digits_cnn"
+# What the server imports of the library, at least; the real one lies in serving/.
+SERVER = """
+import numpy
+from fastapi import FastAPI
+
+from onnx_release import model_data, onnx_model
+from onnx_release.release import open_release
+"""
+HARDWARE_FACTS = {
+    "cpu": "AMD EPYC",
+    "cpu_family_model_stepping": [25, 17, 1],
+    "architecture": "x86_64",
+    "cores": 2,
+    "memory_gib": 24,
+    "gpus": [],
+    "instruction_sets": ["avx2"],
+    "system": "Linux",
+    "python": "3.11.7",
+    "packages": {"numpy": "2.4.6"},
+}
+VALIDATION = {
+    "passed": True,
+    "failure": "",
+    "cases": 504,
+    "agreement": 0.99,
+    "agreement_low": 0.98,
+    "agreement_high": 1.0,
+    "accuracy": 0.97,
+    "accuracy_low": 0.96,
+    "accuracy_high": 0.98,
+    "accuracy_torch": 0.98,
+    "accuracy_drop": 0.01,
+    "labelled": 500,
+    "sqnr_db": 30.5,
+    "cosine": 0.9991,
+    "max_abs_error": 0.1,
+    "error_vs_torch_rounding": 1.25,
+}
+TIMING = {
+    "failure": "",
+    "latency_ms": {"median": 0.125, "p95": 0.25},
+    "speedup_vs_eager": 5.5,
+    "speedup_low": 5.0,
+    "speedup_high": 6.0,
+    "load_ms": 9.5,
+    "peak_memory_mb": 55.5,
+}
+BENCHMARK = {
+    **{"batch": 1, "threads": 2, "machine": "AMD EPYC, 2 cores", "provider": "CPUExecutionProvider"},
+    **{"starts": 3, "rounds": 5, "torch_eager": TIMING},
+}
+
+
+def make_project(folder: Path, model: str = MODEL, server: str = SERVER) -> None:
+    """Write to `folder` what package() reads for `model`, whose variants all do nothing but multiply."""
+    for name in ("onnx_release", f"models/{model}"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.partial"))
+    for name in ("requirements.txt", "constraints.txt", "requirements-serving.txt"):
+        shutil.copyfile(ROOT / name, folder / name)
+    write_text(folder / "serving/__main__.py", server)
+    write_text(folder / "serving/page/index.html", "<!doctype html>\n")
+    for variant in SHIPPABLE:
+        save_digits(folder / variant_model(variant))
+        write_json(folder / METRICS / "validate" / f"{variant}.json", VALIDATION)
+    write_json(folder / METRICS / "benchmark.json", {**BENCHMARK, **dict.fromkeys(SHIPPABLE, TIMING)})
+    samples = {"evaluation_samples": 500, "evaluation_groups": 500, "evaluation_labelled": 500}
+    write_json(folder / METRICS / "prepare.json", {**samples, "calibration_samples": 160, "calibration_groups": 160})
+    write_json(folder / METRICS / "quantize_static.json", {"target": "avx2"})
+    write_json(folder / METRICS / "summary.json", {"variant": "int8_static", "size_mb": 0.125})
+    write_json(folder / HARDWARE, HARDWARE_FACTS)
+    write_json(folder / PROVIDER, {"provider": "CPUExecutionProvider", "note": ""})
+    write_json(folder / TUNED, Runtime(provider="cpu", intra_threads=1).model_dump())
+
+
+def save_digits(path: Path) -> None:
+    """A model with the interface of digits_cnn: the mean of the picture times a weight for each class."""
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "weights"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "digits",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])],
+        [
+            numpy_helper.from_array(np.array([2, 3], np.int64), "axes"),
+            numpy_helper.from_array(np.arange(10, dtype=np.float32), "weights"),
+        ],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+def change_json(path: Path, change: Mapping[str, Any]) -> None:
+    write_json(path, {**YAML(typ="safe").load(path.read_text()), **change})
+
+
+def make_release(project: Path, folder: Path = RELEASE, model: str = MODEL) -> Path:
+    """Package the model of `project` into `folder` below it, which must not be there."""
+    made = project / folder
+    made.mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        package(model, 0.95, folder)
+    return made
