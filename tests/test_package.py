@@ -3,6 +3,7 @@
 import http.server
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -270,6 +271,13 @@ def test_the_dockerfile_runs_the_server_as_nobody_in_particular(release):
     install = next(index for index, step in enumerate(steps) if step.startswith("pip install"))
     assert steps.index("requirements.txt ./") < install < steps.index(". .")
     assert order.index("USER") > max(index for index, name in enumerate(order) if name in ("RUN", "COPY"))
+
+
+def test_the_dockerfile_s_linter_finds_nothing(release):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["hadolint", str(release / "Dockerfile")]
+    result = subprocess.run(command, env={"PATH": path}, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, ""), result.stdout
 
 
 def test_its_health_check_is_python_that_asks_whether_the_server_is_ready(release, monkeypatch):
