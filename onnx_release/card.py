@@ -70,8 +70,8 @@ def docstrings(path: Path) -> Mapping[str, str]:
     if not path.is_file():
         return {}
     module = ast.parse(path.read_text(encoding="utf-8"))
-    functions = {node.name: node for node in module.body if isinstance(node, ast.FunctionDef)}
-    return {name: first_paragraph(node) for name, node in {"": module, **functions}.items()}
+    functions = {node.name: first_paragraph(node) for node in module.body if isinstance(node, ast.FunctionDef)}
+    return {"": first_paragraph(module), **functions}
 
 
 def first_paragraph(node: ast.Module | ast.FunctionDef) -> str:

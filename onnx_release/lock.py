@@ -1,4 +1,4 @@
-"""The packages that a release needs, in the versions that it was tested with: what its files import, and what those need."""
+"""The packages that a release needs: what its files import and what those need, in the versions of this repository."""
 
 import functools
 import importlib.metadata
@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -30,7 +29,7 @@ def locked(files: Iterable[str], provider: str) -> dict[str, str]:
     none of the three files.
     """
     pins = read_pins(REQUIREMENTS) | read_pins(CONSTRAINTS) | read_pins(SERVING)
-    needed = {canonicalize_name(name) for name in read_pins(SERVING)}
+    needed = set(read_pins(SERVING))
     for file in sorted(files):
         needed |= {distribution(name, file, pins) for name in outside_names(file)}
     needed = closure(needed, pins) - set(RUNTIMES)
@@ -42,7 +41,7 @@ def locked(files: Iterable[str], provider: str) -> dict[str, str]:
 
 def read_pins(path: Path) -> dict[str, str]:
     """The version of each package that a requirements file pins and that this system installs, by canonical name."""
-    found = {}
+    found: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         text = re.sub(r"(^|\s)#.*", "", line).strip()
         if text and not text.startswith("-"):
@@ -55,9 +54,9 @@ def read_pins(path: Path) -> dict[str, str]:
 
 def distribution(name: str, file: str, pins: Mapping[str, str]) -> str:
     """The pinned package that a dotted name is imported from, by canonical name."""
-    if name.split(".")[0] == "torch":
-        raise SpecError(f"{file} imports {name}, and a release runs without PyTorch: write it in numpy")
     parts = name.split(".")
+    if parts[0] == "torch":
+        raise SpecError(f"{file} imports {name}, and a release runs without PyTorch: write it in numpy")
     prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
     for candidate in (*prefixes, *sorted(owners().get(parts[0], []))):
         if canonicalize_name(candidate) in pins:
@@ -90,13 +89,12 @@ def closure(names: Iterable[str], pins: Mapping[str, str]) -> set[str]:
 def requirements(name: str, extra: str) -> list[Requirement]:
     """What an installed package needs on this system, for one of its extras or, with "", for none."""
     builds = RUNTIMES if name in RUNTIMES else (name,)
-    environment = {**default_environment(), "extra": extra}
     for build in builds:
         try:
             declared = [Requirement(text) for text in importlib.metadata.requires(build) or []]
         except importlib.metadata.PackageNotFoundError:
             continue
-        return [needed for needed in declared if needed.marker is None or needed.marker.evaluate(environment)]
+        return [needed for needed in declared if needed.marker is None or needed.marker.evaluate({"extra": extra})]
     return []
 
 

@@ -17,7 +17,17 @@ from onnx_release.imports import imported_files
 from onnx_release.lock import CONSTRAINTS, REQUIREMENTS, SERVING, locked
 from onnx_release.paths import HARDWARE, METRICS, MODELS, PARAMS, PROVIDER, RAW, TUNED, variant_model
 from onnx_release.providers import CPU
-from onnx_release.release import FORMAT, LABELS, MANIFEST, MODEL, NOT_RELEASED, RUNTIME, Manifest, read_labels, spec_path
+from onnx_release.release import (
+    FORMAT,
+    LABELS,
+    MANIFEST,
+    MODEL,
+    NOT_RELEASED,
+    RUNTIME,
+    Manifest,
+    read_labels,
+    spec_path,
+)
 from onnx_release.runtime import load_tuned
 from onnx_release.spec import Spec, load_spec
 from onnx_release.triton import triton_config
@@ -47,9 +57,9 @@ def package(model: str, confidence: float, folder: Path) -> None:
     hardware = read_json(HARDWARE)
     labels = label_names(model, spec)
     code = code_files(model)
-    packages = locked(code, provider)
-    for path in (*code, *page_files(), spec_path(model)):
-        copy_file(Path(path), folder / path)
+    packages = locked([path.as_posix() for path in code], provider)
+    for path in (*code, *page_files(), Path(spec_path(model))):
+        copy_file(path, folder / path)
     for source in spec.sources:
         if source.release:
             copy_source(RAW / model / source.name, folder / RAW / model / source.name)
@@ -96,7 +106,9 @@ def code_files(model: str) -> list[Path]:
     """The modules that `python -m serving` imports for this model. Raises SpecError if serving/ is not there."""
     main = SERVER / "__main__.py"
     if not main.is_file():
-        raise SpecError(f"{main} is not there, so the release could not be served: restore it with `git restore serving`")
+        raise SpecError(
+            f"{main} is not there, so the release could not be served: restore it with `git restore serving`"
+        )
     modules = {Path(name) for name in imported_files(main.as_posix(), model=model)}
     data = MODELS / model / "data.py"
     if data.is_file():
@@ -168,9 +180,7 @@ def git_state() -> dict[str, Any] | None:
 def git(*arguments: str) -> str | None:
     """What git prints; None if it fails or is not there."""
     try:
-        result = subprocess.run(
-            ["git", "--no-optional-locks", *arguments], capture_output=True, text=True, check=False
-        )
+        result = subprocess.run(["git", "--no-optional-locks", *arguments], capture_output=True, text=True, check=False)
     except OSError:
         return None
     return result.stdout if result.returncode == 0 else None

@@ -151,7 +151,7 @@ def check_file(folder: Path, name: str, file: File) -> None:
 
 
 def read_labels(path: Path, spec: Spec, error: type[ReleaseError]) -> list[str]:
-    """The names in a file, one a line. Raises `error` if one is empty, or they are not as many as the spec has classes."""
+    """The names in a file, one a line. Raises `error` if one is empty, or the spec has more or fewer classes."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except ValueError as cause:

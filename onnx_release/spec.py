@@ -145,8 +145,8 @@ class Spec(Strict):
 
     `variants` are those of fewer bits that make sense for the model: the pipeline makes no others. `derived` names the
     sizes of outputs that follow from the inputs, such as the rows of a detector's map. `images` stands in for data.py,
-    and `transformers`, the name of a class of that package, for network.py. `labels` are the classes' names in the order
-    of their numbers, or the name of the source that holds them, one a line in UTF-8.
+    and `transformers`, the name of a class of that package, for network.py. `labels` are the classes' names in the
+    order of their numbers, or the name of the source that holds them, one a line in UTF-8.
     """
 
     task: Task

@@ -61,7 +61,7 @@ def described(tensor: Tensor, batched: bool) -> str:
 
 
 def parameters(runtime: Runtime) -> dict[str, str]:
-    """The settings that differ from ONNX Runtime's defaults, where Triton's ONNX Runtime backend has a name for them."""
+    """The settings that differ from ONNX Runtime's defaults, where Triton's backend has a name for them."""
     found = {}
     if runtime.intra_threads is not None:
         found["intra_op_thread_count"] = str(runtime.intra_threads)

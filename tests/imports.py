@@ -17,6 +17,6 @@ def third_party(files: set[str]) -> set[str]:
 
 
 def stage_files(stage: str) -> set[str]:
-    """The modules that a stage runs and, for `package`, those that it copies; serving/, copied too, counts as a whole."""
+    """The modules that a stage runs and, for `package`, those that it copies; serving/ is a dependency as a whole."""
     served = imported_files("serving/__main__.py") if stage == "package" else set()
     return {path for path in imported_files(f"stages/{stage}.py") | served if not path.startswith("serving/")}

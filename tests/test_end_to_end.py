@@ -293,7 +293,9 @@ BAD_INPUT = {
     "a shape that the network contradicts": BadInput(
         "reference",
         SPEC,
-        lambda clone: replaced(SPEC, "shape: [batch, 10]", "shape: [batch, 11]")(clone).replace(b'["0", ', b'["0", "0", '),
+        lambda clone: replaced(SPEC, "shape: [batch, 10]", "shape: [batch, 11]")(clone).replace(
+            b'["0", ', b'["0", "0", '
+        ),
         ["network contradicts spec.yaml: logits"],
     ),
     "a network that returns NaN": BadInput(

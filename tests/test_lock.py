@@ -88,7 +88,11 @@ def test_an_import_that_a_release_cannot_have_is_named(tmp_path, line, message):
 
 def test_what_only_another_package_needs_must_be_pinned_too():
     with pytest.raises(SpecError, match=r"the release needs annotated-types, which is pinned nowhere: .*constraints"):
-        closure({"pydantic"}, {name: pin for name, pin in read_pins(CONSTRAINTS).items() if name != "annotated-types"} | read_pins(REQUIREMENTS))
+        closure(
+            {"pydantic"},
+            {name: pin for name, pin in read_pins(CONSTRAINTS).items() if name != "annotated-types"}
+            | read_pins(REQUIREMENTS),
+        )
 
 
 def test_pins_are_read_with_extras_markers_and_comments(tmp_path):

@@ -58,7 +58,15 @@ def manifest(folder):
 def test_a_release_holds_what_it_needs_and_nothing_that_made_it(release):
     found = names(release)
     assert {
-        *("MODEL_CARD.md", "Dockerfile", ".dockerignore", "requirements.txt", "model.onnx", "runtime.json", "labels.txt"),
+        *(
+            "MODEL_CARD.md",
+            "Dockerfile",
+            ".dockerignore",
+            "requirements.txt",
+            "model.onnx",
+            "runtime.json",
+            "labels.txt",
+        ),
         *(f"models/{MODEL}/spec.yaml", f"models/{MODEL}/data.py", f"triton/{MODEL}/config.pbtxt"),
         *("serving/__main__.py", "serving/page/index.html", "onnx_release/__init__.py", "onnx_release/release.py"),
     } <= found
@@ -261,7 +269,9 @@ def values(release, name):
 
 
 def test_the_dockerfile_runs_the_server_as_nobody_in_particular(release):
-    assert values(release, "FROM")[0].startswith("python:3.11.") and values(release, "FROM")[0].endswith("-slim-bookworm")
+    assert values(release, "FROM")[0].startswith("python:3.11.") and values(release, "FROM")[0].endswith(
+        "-slim-bookworm"
+    )
     assert values(release, "USER") == ["10001"]
     assert json.loads(values(release, "CMD")[-1]) == ["python", "-m", "serving"]
     assert values(release, "STOPSIGNAL") == ["SIGTERM"]
@@ -288,7 +298,7 @@ def test_its_health_check_is_python_that_asks_whether_the_server_is_ready(releas
     asked = []
 
     class Server(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
+        def do_GET(self):
             asked.append(self.path)
             self.send_response([200, 503][len(asked) - 1])
             self.end_headers()
@@ -313,7 +323,7 @@ def test_running_the_release_does_not_change_it_for_dvc(original, release, tmp_p
     shutil.copyfile(ROOT / ".dvcignore", tmp_path / ".dvcignore")
     monkeypatch.chdir(tmp_path)
     with Repo.init(no_scm=True) as repo:
-        (stage,) = repo.add(str(RELEASE))
+        repo.add(str(RELEASE))
         cache = tmp_path / RELEASE / "onnx_release/__pycache__"
         cache.mkdir()
         (cache / "release.cpython-311.pyc").write_bytes(b"compiled")

@@ -67,7 +67,9 @@ def test_one_changed_byte_is_found_in_any_file(release, name):
     content[len(content) // 2] ^= 1
     (release / name).write_bytes(content)
     text = refused(release)
-    assert f"{release / name} is not the file that was released: its sha256 is " in text and "bytes in place" not in text
+    assert (
+        f"{release / name} is not the file that was released: its sha256 is " in text and "bytes in place" not in text
+    )
 
 
 def test_a_shorter_file_is_named_with_its_size(release):
@@ -89,7 +91,9 @@ def test_a_folder_that_is_none_and_one_that_is_no_release_are_refused(tmp_path):
 
 def test_why_nothing_was_released_is_said(tmp_path):
     (tmp_path / "NOT_RELEASED.txt").write_text("No variant of net may be released:\n- fp32: logits is off\n")
-    assert refused(tmp_path) == f"{tmp_path} holds no release. No variant of net may be released:\n- fp32: logits is off"
+    assert (
+        refused(tmp_path) == f"{tmp_path} holds no release. No variant of net may be released:\n- fp32: logits is off"
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])

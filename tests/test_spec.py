@@ -74,7 +74,11 @@ def test_every_model_s_spec_loads(path, monkeypatch):
         (LABELS, "labels: digits.txt", "labels: digits.txt is not the name of one of the sources"),
         (LABELS, "labels: {0: zero}", "labels: give a list of names, or the name of the source"),
         ("task: classification", "task: embedding", "labels: the task embedding has no classes to name"),
-        ("    from: {path: weights.pth}", "    from: {path: weights.pth}\n    release: 1", r"sources\.0\.release: .*not 1"),
+        (
+            "    from: {path: weights.pth}",
+            "    from: {path: weights.pth}\n    release: 1",
+            r"sources\.0\.release: .*not 1",
+        ),
         ("    from: {path: weights.pth}", "    from: {path: weights.pth}\n    released: true", "did you mean release"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tritonclient
@@ -15,10 +16,11 @@ from tests.imports import ROOT
 CPU = "CPUExecutionProvider"
 
 
-def load_protobuf():
+def load_protobuf() -> Any:
     """Of the client's gRPC half; the package itself would ask for grpcio, which nothing here needs."""
     path = Path(tritonclient.__path__[0]) / "grpc/model_config_pb2.py"
     spec = importlib.util.spec_from_file_location("model_config_pb2", path)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -27,7 +29,7 @@ def load_protobuf():
 model_config_pb2 = load_protobuf()
 
 
-def parsed(spec: Spec, runtime: Runtime | None = None, provider: str = CPU, model: str = "net"):
+def parsed(spec: Spec, runtime: Runtime | None = None, provider: str = CPU, model: str = "net") -> Any:
     text = triton_config(model, spec, runtime or Runtime(), provider)
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
@@ -53,7 +55,10 @@ def test_sizes_that_vary_or_follow_are_open(monkeypatch):
     config = parsed(load_spec("face_pnet"))
     assert config.max_batch_size == 8
     assert tensors(config.input) == {"input": ("TYPE_FP32", [3, -1, -1])}
-    assert tensors(config.output) == {"regression": ("TYPE_FP32", [4, -1, -1]), "probability": ("TYPE_FP32", [2, -1, -1])}
+    assert tensors(config.output) == {
+        "regression": ("TYPE_FP32", [4, -1, -1]),
+        "probability": ("TYPE_FP32", [2, -1, -1]),
+    }
     config = parsed(load_spec("minilm"))
     assert tensors(config.input) == {
         name: ("TYPE_INT64", [-1]) for name in ("input_ids", "attention_mask", "token_type_ids")
@@ -90,7 +95,11 @@ def test_every_dtype_of_a_spec_is_one_of_triton(make_spec):
 def test_tuned_settings_and_a_gpu_are_told_as_its_backend_names_them(make_spec):
     spec = make_spec({'a "name"': ["batch", 3]}, {"y": ["batch"]}, batch=(1, 8, 2))
     runtime = Runtime(
-        intra_threads=4, execution_mode="parallel", inter_threads=2, arena=False, memory_pattern=False,
+        intra_threads=4,
+        execution_mode="parallel",
+        inter_threads=2,
+        arena=False,
+        memory_pattern=False,
         graph_optimization="basic",
     )
     config = parsed(spec, runtime, "CUDAExecutionProvider")
