@@ -25,6 +25,7 @@ from onnx_release.release import (
     NOT_RELEASED,
     RUNTIME,
     Manifest,
+    open_release,
     read_labels,
     spec_path,
 )
@@ -88,6 +89,7 @@ def package(model: str, confidence: float, folder: Path) -> None:
     card = model_card(without_files, spec, len(labels), confidence, provider, target)
     write_text(folder / "MODEL_CARD.md", card)
     write_json(folder / MANIFEST, {**facts, "files": describe_files(folder)})
+    open_release(folder)  # as a server would
 
 
 def reasons(spec: Spec) -> dict[str, str]:
@@ -118,8 +120,9 @@ def code_files(model: str) -> list[Path]:
 
 
 def page_files() -> list[Path]:
-    """What serving/ has besides modules: the web page."""
-    return [path for path in sorted(SERVER.rglob("*")) if path.is_file() and path.suffix not in (".py", ".pyc")]
+    """What serving/ has besides modules: the web page. What .dvcignore leaves out would be missing in a checkout."""
+    files = [path for path in sorted(SERVER.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    return [path for path in files if path.suffix not in (".py", ".pyc", ".partial")]
 
 
 def copy_source(source: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from dockerfile_parse import DockerfileParser
 from dvc.repo import Repo
 
-from onnx_release.errors import DataError, SpecError
+from onnx_release.errors import DataError, ReleaseFolderError, SpecError
 from onnx_release.files import sha256
 from onnx_release.package import git_state, label_names
 from onnx_release.paths import METRICS, PROVIDER, RELEASE
@@ -23,6 +23,8 @@ from onnx_release.release import MANIFEST, NOT_RELEASED, open_release
 from onnx_release.spec import Images
 from tests.imports import ROOT
 from tests.release_project import MODEL, VALIDATION, change_json, make_project, make_release
+
+LABELS = 'labels: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]'
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +161,25 @@ def test_without_the_server_there_is_no_release(project):
         make_release(project)
 
 
-def test_without_the_stages_before_it_says_so(project):
-    (project / METRICS / "summary.json").unlink()
-    with pytest.raises(DataError, match=r"metrics/summary\.json is not there: run `dvc repro`"):
+@pytest.mark.parametrize("name", ["metrics/summary.json", "artifacts/tuned/runtime.json"])
+def test_without_the_stages_before_it_says_so(project, name):
+    (project / name).unlink()
+    with pytest.raises(DataError, match=f"{name} is not there: run `dvc repro`"):
         make_release(project)
+
+
+def test_what_does_not_open_is_not_released(project):
+    """A page's file whose name would be a place on another drive under Windows."""
+    (project / "serving/page/c:x.html").write_text("")
+    with pytest.raises(ReleaseFolderError, match=r"'serving/page/c:x\.html' is not one in the folder"):
+        make_release(project)
+
+
+def test_what_dvc_leaves_out_is_not_in_the_manifest(project, release):
+    (project / "serving/__pycache__").mkdir()
+    for name in ("__pycache__/__main__.cpython-311.pyc", "page/.DS_Store", "page/index.html.partial"):
+        (project / "serving" / name).write_bytes(b"x")
+    assert names(make_release(project)) == names(release)
 
 
 def test_torch_in_a_data_py_is_refused(project):
@@ -193,7 +210,7 @@ def test_sources_that_are_marked_come_along_and_labels_out_of_one(project):
         for name, release in (("parts", "true"), ("names.txt", "false"))
     )
     text = spec.read_text().replace("sources:\n", f"sources:\n{lines}\n")
-    spec.write_text(text.replace('labels: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]', "labels: names.txt"))
+    spec.write_text(text.replace(LABELS, "labels: names.txt"))
     folder = make_release(project)
     assert {name for name in names(folder) if name.startswith("data/")} == {f"data/raw/{MODEL}/parts/a.txt"}
     assert open_release(folder).labels == [f"class {number}" for number in range(10)]
@@ -212,6 +229,23 @@ def test_names_of_photographs_are_those_of_their_folders(tmp_path, monkeypatch, 
     images = images.model_copy(update={"classes": ["tulips", "asters"]})
     assert label_names("net", spec.model_copy(update={"images": images})) == ["tulips", "asters"]
     assert label_names("net", spec) == []
+
+
+def test_photographs_stand_in_for_data_py_in_the_release_too(project):
+    """Their folders are the classes' names, and the card says how they are prepared."""
+    folder = project / f"models/{MODEL}"
+    (folder / "data.py").unlink()
+    for digit in range(10):
+        (project / "data/raw" / MODEL / "weights.pth" / f"number {digit}").mkdir(parents=True)
+    images = "images: {folder: weights.pth, resize: 9, crop: 8, mean: [0.5], std: [0.25]}"
+    text = (folder / "spec.yaml").read_text()
+    (folder / "spec.yaml").write_text(text.replace(LABELS, images))
+    made = make_release(project)
+    assert open_release(made).labels == [f"number {digit}" for digit in range(10)]
+    assert f"models/{MODEL}/data.py" not in names(made)
+    card = (made / "MODEL_CARD.md").read_text()
+    assert "photographs in folders by class (`weights.pth`), of which 50% were evaluated on" in card
+    assert "what comes before and after them is in `onnx_release/image_folder.py`" in card and "/predict" in card
 
 
 @pytest.mark.parametrize("model", ["face_pnet", "minilm"])
