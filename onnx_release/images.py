@@ -5,7 +5,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from onnx_release.errors import DataError
 
@@ -18,7 +18,7 @@ FILMS = ("GIF", "PNG", "WEBP", "AVIF")
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError)
 
 
-class TooManyPixels(DataError):
+class TooManyPixelsError(DataError):
     """A picture that is larger than is allowed, by its header; it has not been decoded."""
 
 
@@ -40,7 +40,7 @@ def read_image(path: Path) -> np.ndarray:
 def decode_image(content: bytes) -> np.ndarray:
     """The image in a file's bytes as uint8 RGB [height, width, 3], turned as its EXIF orientation says.
 
-    Raises DataError if they are truncated, a film, or no image of FORMATS, and TooManyPixels beyond Pillow's limit or
+    Raises DataError if they are truncated, a film, or no image of FORMATS, and TooManyPixelsError beyond Pillow's limit or
     that of `limit_pixels`.
     """
     try:
@@ -54,7 +54,9 @@ def decode_image(content: bytes) -> np.ndarray:
                 return np.asarray(Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"))
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as cause:
-        raise TooManyPixels(f"it is too large: {cause}") from cause
+        raise TooManyPixelsError(f"it is too large: {cause}") from cause
+    except UnidentifiedImageError as cause:  # which names the object in memory
+        raise DataError(f"it is no picture in one of the formats {', '.join(FORMATS)}") from cause
     except BROKEN as cause:
         raise DataError(str(cause) or type(cause).__name__) from cause
 

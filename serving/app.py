@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from onnx_release.errors import DataError, InputError, ReleaseError
 from onnx_release.hardware import available_cores
-from onnx_release.images import TooManyPixels, limit_pixels
+from onnx_release.images import TooManyPixelsError, limit_pixels
 from onnx_release.model_data import load_data
 from onnx_release.onnx_model import OnnxModel
 from onnx_release.providers import CPU
@@ -104,7 +104,7 @@ def explain(_: Request, error: Exception) -> Response:
             status = 504
         case ClientGone():
             status = CLIENT_GONE
-        case TooManyPixels():
+        case TooManyPixelsError():
             status = 413
         case DataError() | InputError():
             status = 422
