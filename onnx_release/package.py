@@ -30,7 +30,7 @@ from onnx_release.release import (
     spec_path,
 )
 from onnx_release.runtime import load_tuned
-from onnx_release.spec import Spec, load_spec
+from onnx_release.spec import Spec, class_count, load_spec
 from onnx_release.triton import triton_config
 from onnx_release.variants import BASE, SHIPPABLE, made_variants
 
@@ -135,10 +135,12 @@ def copy_source(source: Path, target: Path) -> None:
 def label_names(model: str, spec: Spec) -> list[str]:
     """The classes' names in the order of their numbers; empty where there are none.
 
-    Raises SpecError where a file of them has more or fewer lines than there are classes.
+    Where `images` names fewer than the network has, the others have their numbers. Raises SpecError where a file of
+    them has more or fewer lines than there are classes.
     """
     if spec.images is not None:
-        return spec.images.classes or class_folders(RAW / model / spec.images.folder)
+        known = spec.images.classes or class_folders(RAW / model / spec.images.folder)
+        return [*known, *map(str, range(len(known), class_count(spec) or 0))]
     if isinstance(spec.labels, str):
         return read_labels(RAW / model / spec.labels, spec, SpecError)
     return spec.labels or []
@@ -146,7 +148,7 @@ def label_names(model: str, spec: Spec) -> list[str]:
 
 def package_list(packages: dict[str, str], hardware: dict[str, Any], provider: str) -> str:
     """requirements.txt of the release."""
-    notes = ["The same versions that it was tested with: pins of what it needs are here, too."]
+    notes = ["These are the versions that it was tested with, and what they need is among them."]
     if provider != CPU:
         notes.append("CUDA and cuDNN come with onnxruntime-gpu, in the versions that pip finds for it.")
     system = f"{hardware['system']} on {hardware['architecture']}"

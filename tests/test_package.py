@@ -229,6 +229,8 @@ def test_names_of_photographs_are_those_of_their_folders(tmp_path, monkeypatch, 
     images = images.model_copy(update={"classes": ["tulips", "asters"]})
     assert label_names("net", spec.model_copy(update={"images": images})) == ["tulips", "asters"]
     assert label_names("net", spec) == []
+    more = make_spec({"x": ["batch", 3, 4, 4]}, {"y": ["batch", 4]}, task="classification", batch=(1, 4, 2))
+    assert label_names("net", more.model_copy(update={"images": images})) == ["tulips", "asters", "2", "3"]
 
 
 def test_photographs_stand_in_for_data_py_in_the_release_too(project):
