@@ -71,7 +71,7 @@ def start_engine(release: Release, settings: Settings) -> Engine:
     On the CPU every thread runs the model by itself and has its share of the cores: two calls on one core each do more
     than one on two after the other. On a GPU one call at a time gets whatever has come together.
     """
-    cores = available_cores()
+    cores = max(1, available_cores() // settings.workers)
     threads = settings.threads or cores
     model = OnnxModel(release.model, release.spec, release.runtime.model_copy(update=thread_settings(cores, threads)))
     sizes = example_sizes(release.spec)  # the first call allocates, and finds out what the provider cannot run
@@ -91,7 +91,7 @@ def thread_settings(cores: int, threads: int) -> dict[str, object]:
     return {"intra_threads": max(1, cores // threads), "spinning": threads == 1}
 
 
-def explain(_: Request, error: Exception) -> Response:
+async def explain(_: Request, error: Exception) -> Response:
     """The answer to a request that failed: {"error": what is wrong, and what to do}."""
     headers: dict[str, str] = {}
     text = str(error)
