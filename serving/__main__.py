@@ -1,0 +1,48 @@
+"""Serve the release in the current folder over HTTP."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import CliApp, CliSettingsSource
+
+from onnx_release.command import run_tool
+from onnx_release.errors import ParameterError
+from serving.settings import Settings
+
+
+def main(arguments: argparse.Namespace) -> None:
+    settings = read_settings(arguments)
+    # After the settings: neither --help nor a wrong value waits for the libraries.
+    from onnx_release.release import open_release
+
+    from serving.serve import serve
+
+    open_release(Path())
+    sys.exit(serve(settings))
+
+
+def read_settings(arguments: argparse.Namespace) -> Settings:
+    """The command line, then the environment, then defaults. Raises ParameterError, a line for every wrong value."""
+    try:
+        return CliApp.run(Settings, arguments, cli_settings_source=SOURCE)
+    except ValidationError as cause:
+        problems = "\n".join(f"  {describe(problem)}" for problem in cause.errors())
+        raise ParameterError(f"wrong settings:\n{problems}") from cause
+
+
+def describe(problem: Any) -> str:
+    name = str(problem["loc"][0])
+    option, variable = name.replace("_", "-"), name.upper()
+    return f"--{option} or SERVING_{variable}: {problem['msg']}, not {problem['input']!r}"
+
+
+PARSER = argparse.ArgumentParser(prog="python -m serving", description=__doc__)
+SOURCE: CliSettingsSource[argparse.ArgumentParser] = CliSettingsSource(
+    Settings, root_parser=PARSER, case_sensitive=True, cli_kebab_case=True
+)
+
+if __name__ == "__main__":
+    run_tool(main, PARSER)

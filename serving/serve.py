@@ -1,0 +1,342 @@
+"""Run the application: one process, or several that share a port, until SIGTERM.
+
+With one worker everything happens in this process. With more the parent accepts connections and gives them to the
+workers in turn, as Node's cluster does. Workers that accept by themselves, from one socket or from sockets of their own
+(SO_REUSEPORT), share them by chance: of eight clients that keep their connections, one worker may have all. A
+connection that comes while a worker is replaced goes to another one. uvicorn's own supervisor, of the first kind, also
+kills workers that do not answer its pings in time, which a loaded machine makes of those that load a model, and passes
+over a second signal.
+"""
+
+import asyncio
+import functools
+import itertools
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from types import FrameType
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.importer import import_from_string
+from uvicorn.lifespan.on import LifespanOn
+
+from onnx_release.errors import ReleaseError
+from serving.connection import REFUSED, Connection
+from serving.settings import Settings
+
+APP = "serving.app:create_app"
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+BACKLOG = 4096  # connections that the kernel holds until they are accepted; it has a limit of its own (somaxconn)
+OTHER_FILES = 256  # besides connections: libraries, the model, pipes
+
+turns = itertools.count()  # of the workers, to get a connection
+
+
+class StartError(ReleaseError):
+    """The server cannot start: the address, the machine's limits, or a worker that stopped."""
+
+
+def serve(settings: Settings, app: str = APP) -> int:
+    """Serve until SIGTERM or SIGINT; gives the exit code.
+
+    `app` names a function, as "module:function", that makes the ASGI application of the settings. Its `state.ready` is
+    set to False when the server begins to stop.
+
+    Raises StartError, or what the application raises while it starts.
+    """
+    raise_file_limit(settings.connections)
+    with listen(settings) as sock:
+        if settings.workers == 1:
+            return run(settings, app, [sock], lambda: announce(sock))
+        with tempfile.TemporaryDirectory(prefix="serving-") as folder:
+            # Where the workers' metrics meet; prometheus_client reads it when it is imported.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+            return supervise(settings, app, sock)
+
+
+def raise_file_limit(connections: int) -> None:
+    """Let this process, and the workers that it starts, open as many files as its connections need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + REFUSED + OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        possible = hard - REFUSED - OTHER_FILES
+        hint = f" or pass --connections {possible}" if possible > 0 else ""
+        raise StartError(
+            f"{connections} connections need {needed} open files, and {hard} is the limit: raise it (ulimit -Hn){hint}"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except OSError as cause:
+        where = f"{settings.host}:{settings.port}"
+        # Without what Python adds to it; names that do not resolve have codes of their own, below 0.
+        reason = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else str(cause)
+        raise StartError(f"cannot listen on {where} ({reason}): choose another --port or --host") from cause
+
+
+def announce(sock: socket.socket) -> None:
+    host, port = sock.getsockname()[:2]
+    print(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+
+
+# One process.
+
+Channel = socket.socket | None
+
+
+class Lifespan(LifespanOn):
+    """Raises what the application raised while it started, which uvicorn logs instead."""
+
+    failure: BaseException | None = None
+
+    async def startup(self) -> None:
+        await super().startup()
+        if self.failure:
+            raise self.failure
+
+    async def main(self) -> None:
+        try:
+            scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+            await self.config.loaded_app(scope, self.receive, self.send)
+        except BaseException as error:
+            if not self.startup_event.is_set():
+                self.failure = error
+            elif not self.shutdown_failed:
+                traceback.print_exc()
+        finally:
+            self.startup_event.set()
+            self.shutdown_event.set()
+
+    async def send(self, message: Any) -> None:
+        if message["type"] != "lifespan.startup.failed":  # the exception itself follows
+            await super().send(message)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which says when it is ready, tells the application at once to stop, and ends at a second signal.
+
+    `channel` is where a worker process gets its connections from.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain: float, started: Callable[[], None], channel: Channel) -> None:
+        super().__init__(config)
+        self.drain, self.tell, self.channel = drain, started, channel
+        self.arriving: set[asyncio.Task[Any]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.channel:
+            asyncio.get_running_loop().add_reader(self.channel, self.take_connection, self.channel)
+        self.tell()
+
+    def take_connection(self, channel: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            message, files, _, _ = socket.recv_fds(channel, 1, 1)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            message, files = b"", []
+        for file in files:  # one, or none
+            accepted = socket.socket(fileno=file)
+            accepted.setblocking(False)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = loop.create_task(loop.connect_accepted_socket(self.make_connection, accepted))
+            self.arriving.add(task)
+            task.add_done_callback(self.arriving.discard)
+        if not message:  # the parent has ended, and there is nobody else to stop this process
+            loop.remove_reader(channel)
+            self.handle_exit(signal.SIGTERM, None)
+
+    def make_connection(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn makes one
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            os._exit(128 + sig)
+        self.should_exit = True
+        # uvicorn's shutdown of the application comes after the last answer.
+        self.config.loaded_app.state.ready = False
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        if self.channel:
+            loop.remove_reader(self.channel)
+        end = loop.call_later(self.drain, self.cut_off)
+        await super().shutdown(sockets)
+        end.cancel()
+        if self.force_exit:
+            await self.lifespan.shutdown()  # which uvicorn leaves out then
+
+    def cut_off(self) -> None:
+        """Answer what is left 503. uvicorn's own limit of time would answer 500, and log each with a traceback."""
+        print(f"warning: requests were cut off after {self.drain:g} seconds, see --drain", file=sys.stderr)
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        for connection in list(self.server_state.connections):
+            cast(Connection, connection).cut_off()
+        self.force_exit = True
+
+
+def run(
+    settings: Settings, app: str, sockets: list[socket.socket], started: Callable[[], None], channel: Channel = None
+) -> int:
+    config = uvicorn.Config(
+        import_from_string(app)(settings),
+        http=functools.partial(Connection, settings),  # type: ignore[arg-type]  # it is only called
+        loop="uvloop",
+        ws="none",
+        interface="asgi3",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=settings.idle,  # type: ignore[arg-type]  # seconds, of which it takes any number
+    )
+    config.load()
+    config.lifespan_class = Lifespan
+    Server(config, settings.drain, started, channel).run(sockets)
+    return 0
+
+
+# Several.
+
+
+@dataclass(eq=False)
+class Worker:
+    process: SpawnProcess
+    channel: socket.socket  # from it a byte when it is ready, to it connections
+    ready: bool = False
+
+
+def start_worker(settings: Settings, app: str) -> Worker:
+    context = multiprocessing.get_context("spawn")  # a model's threads and a fork do not go together
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        process = context.Process(target=work, args=(settings, app, theirs))
+        process.start()
+    return Worker(process, ours)
+
+
+def work(settings: Settings, app: str, channel: socket.socket) -> None:
+    """A worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on
+    channel.setblocking(False)
+    try:
+        sys.exit(run(settings, app, [], lambda: channel.sendall(b"!"), channel))
+    except ReleaseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@contextmanager
+def signals() -> Iterator[tuple[list[int], socket.socket]]:
+    """The signals to stop that have come so far, and a socket that becomes readable with each."""
+    came: list[int] = []
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        for end in (reader, writer):
+            end.setblocking(False)
+        before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in STOPPING}
+        signal.set_wakeup_fd(writer.fileno())
+        try:
+            yield came, reader
+        finally:
+            signal.set_wakeup_fd(-1)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def supervise(settings: Settings, app: str, sock: socket.socket) -> int:
+    """Keep `workers` processes alive until a signal, and then until the last of them is done."""
+    sock.setblocking(False)
+    with signals() as (came, wakeup):
+        workers = [start_worker(settings, app) for _ in range(settings.workers)]
+        announced, stopping, code = False, False, 0
+
+        def stop() -> None:
+            nonlocal stopping
+            stopping = True
+            sock.close()  # what comes now is refused
+            for worker in workers:
+                worker.process.terminate()
+
+        while workers:
+            starting = [worker for worker in workers if not worker.ready]
+            accepts = [sock] if len(starting) < len(workers) and not stopping else []
+            ends = [worker.process.sentinel for worker in workers]
+            readable = wait([wakeup, *accepts, *(worker.channel for worker in starting), *ends])
+            for worker in starting:
+                worker.ready = worker.channel in readable and bool(worker.channel.recv(1))
+            if not announced and all(worker.ready for worker in workers):
+                announce(sock)
+                announced = True
+            if sock in readable:
+                hand_out(sock, [worker.channel for worker in workers if worker.ready])
+            if came:
+                if stopping:
+                    for worker in workers:
+                        worker.process.kill()
+                    return 128 + came[-1]
+                stop()
+                came.clear()
+                wakeup.recv(64)
+            for worker in [worker for worker in workers if worker.process.sentinel in readable]:
+                worker.process.join()
+                worker.channel.close()
+                workers.remove(worker)
+                forget_metrics(worker.process.pid)
+                if stopping:
+                    # One that was still starting knows no other way to stop than by the signal.
+                    code = code or int(worker.ready and worker.process.exitcode != 0)
+                elif not worker.ready:
+                    print("error: a worker did not start, see above: the server stops", file=sys.stderr)
+                    code = 1
+                    stop()
+                else:
+                    ended = f"worker {worker.process.pid} ended ({worker.process.exitcode})"
+                    print(f"warning: {ended}: another one starts", file=sys.stderr)
+                    workers.append(start_worker(settings, app))
+    return code
+
+
+def hand_out(sock: socket.socket, channels: list[socket.socket]) -> None:
+    """Accept what waits, and give each connection to the worker whose turn it is, or that has room."""
+    with suppress(OSError):  # there are no more, or no more can be open
+        for _ in range(BACKLOG):
+            connection, _ = sock.accept()
+            with connection:
+                for _ in channels:
+                    channel = channels[next(turns) % len(channels)]
+                    with suppress(OSError):  # full, or its worker has ended
+                        socket.send_fds(channel, [b"!"], [connection.fileno()])
+                        break
+
+
+def forget_metrics(worker: int | None) -> None:
+    """Of a worker that has ended: what it counted stays, what it said of its present goes."""
+    from prometheus_client.multiprocess import mark_process_dead  # reads the folder's name when it is imported
+
+    mark_process_dead(worker)  # type: ignore[no-untyped-call]

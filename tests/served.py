@@ -1,0 +1,118 @@
+"""A server in a process of its own, and requests to it by the bytes that go over the socket."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from http.client import parse_headers
+from typing import Any
+
+from tests.imports import ROOT
+
+PATIENCE = 30.0  # seconds until a test gives up on a server that does not answer
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: Any
+    content: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+
+class Client:
+    """One connection."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.reader = self.socket.makefile("rb")
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reader.close()
+        self.socket.close()
+
+    def send(self, *parts: bytes) -> "Client":
+        self.socket.sendall(b"".join(parts))
+        return self
+
+    def answer(self, method: str = "GET") -> Answer:
+        line = self.reader.readline()
+        if not line:
+            raise ConnectionResetError("closed without an answer")
+        status = int(line.split()[1])
+        headers = parse_headers(self.reader)
+        has_content = method != "HEAD" and status >= 200
+        return Answer(status, headers, self.reader.read(int(headers["content-length"])) if has_content else b"")
+
+    def closed(self) -> bool:
+        """Waits for the server to close, or to send something more."""
+        try:
+            return not self.reader.read(1)
+        except ConnectionError:
+            return True
+
+
+def head(path: str, method: str = "GET", **headers: object) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: test", *(f"{k.replace('_', '-')}: {v}" for k, v in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+@dataclass
+class Server:
+    process: subprocess.Popen[str]
+    port: int
+
+    def connect(self) -> Client:
+        return Client(self.port)
+
+    def get(self, path: str) -> Answer:
+        with self.connect() as client:
+            return client.send(head(path, Connection="close")).answer()
+
+
+def start(*command: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def announced_port(process: subprocess.Popen[str]) -> int:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("serving on http://"), line + process.communicate()[1]
+    return int(line.rsplit(":", 1)[1])
+
+
+@contextmanager
+def served(*command: str, log: str = "") -> Iterator[Server]:
+    """Run `python -m COMMAND`, which says where it serves. Stops it at the end; it logged `log` and nothing else."""
+    process = start(*command)
+    try:
+        yield Server(process, announced_port(process))
+        process.terminate()
+        printed, errors = process.communicate(timeout=PATIENCE)
+        assert printed == ""
+        assert re.fullmatch(log, errors), errors
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wire_app(log: str = "", **settings: object) -> AbstractContextManager[Server]:
+    """The small application of tests/wire_app.py."""
+    return served("tests.wire_app", json.dumps({"port": 0, **settings}), log=log)

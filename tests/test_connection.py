@@ -1,0 +1,248 @@
+"""Limits of one connection, as a client meets them: what is slow, too large, malformed, or leaves."""
+
+import resource
+from contextlib import ExitStack
+from select import select
+
+import psutil
+import pytest
+
+from tests.served import head, wire_app
+from tests.wire_app import LARGE
+
+UPLOAD = head("/body", "POST", Content_Length=10)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with wire_app(receive=0.4, body_bytes=100_000, buffered_bytes=150_000) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def strict():
+    """Few connections, which are soon idle and never slow."""
+    with wire_app(receive=60, idle=0.2, connections=3) as server:
+        yield server
+
+
+def check_refused(client, status):
+    """The last answer on a connection, which says what is wrong in JSON."""
+    answer = client.answer()
+    assert answer.status == status
+    assert answer.headers["connection"] == "close"
+    assert answer.headers["content-type"] == "application/json"
+    assert list(answer.json()) == ["error"]
+    assert client.closed()
+    return answer
+
+
+@pytest.mark.parametrize("begun", [b"G", b"GET /process HTTP/1.1\r\nHost: te", UPLOAD, UPLOAD + b"012345678"])
+def test_a_request_that_does_not_arrive_in_full_is_answered_408(server, begun):
+    with server.connect() as client:
+        part = "body" if begun.startswith(UPLOAD) else "head"
+        assert part in check_refused(client.send(begun), 408).json()["error"]
+
+
+def test_a_byte_now_and_then_does_not_help(server):
+    with server.connect() as client:
+        client.send(head("/process")[:-2], b"X-Slow: ")
+        sent = 0
+        while not select([client.socket], [], [], 0.01)[0]:
+            client.send(b"x")
+            sent += 1
+            assert sent < 3000  # or the clock began anew with every byte
+        check_refused(client, 408)
+
+
+@pytest.mark.parametrize(("begun", "rest"), [(head("/process")[:-2], b"\r\n"), (UPLOAD + b"01234", b"56789")])
+def test_the_time_that_the_application_takes_does_not_count(server, begun, rest):
+    left = server.get("/counts").json()["left"]
+    with server.connect() as waiting, server.connect() as slow:
+        waiting.send(head(f"/until/left/{left + 1}"), begun)
+        with server.connect() as leaves:
+            leaves.send(head("/until/left", "POST", Content_Length=1), b"0")
+            check_refused(slow.send(b"G"), 408)  # so that the time is over for the others
+        assert waiting.answer().status == 200
+        assert waiting.send(rest).answer().status == 200
+
+
+def test_a_thousand_connections_that_stall_harm_nobody(server):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))
+    with ExitStack() as stack:
+        stalled = [stack.enter_context(server.connect()).send(b"P") for _ in range(1000)]
+        assert server.get("/process").status == 200
+        for client in stalled:
+            check_refused(client, 408)
+
+
+def test_one_connection_more_than_the_limit_is_answered_503_at_once(strict):
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(strict.connect()).send(b"G")
+        with strict.connect() as client:
+            assert check_refused(client, 503).headers["retry-after"] == "1"
+        with strict.connect() as client:  # also where a request was sent that nobody reads
+            client.send(head("/body", "POST", Content_Length=1000), b"0" * 1000)
+            check_refused(client, 503)
+    status = 503
+    while status == 503:  # the connections are closed, which the server learns soon
+        status = strict.get("/process").status
+    assert status == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", head("/process")])
+def test_an_idle_connection_is_closed(strict, sent):
+    with strict.connect() as client:
+        client.send(sent)
+        if sent.strip():
+            assert client.answer().status == 200
+        assert client.closed()
+
+
+def test_a_request_that_has_begun_is_not_idle(strict):
+    with strict.connect() as client:
+        assert client.send(head("/process"), head("/process")[:-2]).answer().status == 200
+        with strict.connect() as idle:
+            assert idle.closed()  # so that the time is over for the other
+        assert client.send(b"\r\n").answer().status == 200
+
+
+@pytest.mark.parametrize("ending", [b"", b"\r\n\r\n"])
+def test_a_head_has_a_limit(server, ending):
+    with server.connect() as client:
+        check_refused(client.send(head("/process")[:-2], b"X: ", b"x" * 66_000, ending), 431)
+
+
+def test_trailers_of_a_chunked_body_have_a_limit(server):
+    with server.connect() as client:
+        client.send(head("/body", "POST", Transfer_Encoding="chunked"), b"1\r\n0\r\n0\r\nX: ")
+        assert server.get("/until/memory/1").status == 200
+        check_refused(client.send(b"x" * 66_000), 431)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"hello\r\n\r\n",
+        head("/body", "POST", Content_Length="ten"),
+        head("/body", "POST", Content_Length="5", Transfer_Encoding="chunked"),
+        head("/body", "POST", Transfer_Encoding="chunked") + b"zz\r\n",
+        head("http://[", "GET"),
+        head("test:80", "CONNECT"),
+        head("/\xe4", "GET"),
+    ],
+)
+def test_what_is_not_http_is_answered_400(server, request_):
+    with server.connect() as client:
+        check_refused(client.send(request_), 400)
+
+
+def test_requests_sent_ahead_are_answered_in_their_order(server):
+    with server.connect() as client:
+        client.send(UPLOAD, b"0123456789", head("/none"), head("/process"))
+        assert [client.answer().status for _ in range(3)] == [200, 404, 200]
+
+
+def test_too_many_requests_ahead_end_after_the_answers_to_the_first(server):
+    with server.connect() as client:
+        client.send(head("/process") * 200)
+        for _ in range(65):
+            assert client.answer().status == 200
+        assert client.closed()
+
+
+def test_what_is_wrong_after_a_request_does_not_cost_its_answer(server):
+    with server.connect() as client:
+        answer = client.send(head("/process"), b"hello\r\n\r\n").answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert client.closed()
+
+
+def test_head_requests(server):
+    with server.connect() as client:
+        for _ in range(2):
+            answer = client.send(head("/process", "HEAD")).answer("HEAD")
+            assert (answer.status, int(answer.headers["content-length"]) > 0) == (200, True)
+
+
+def test_a_client_that_waits_to_be_told_to_continue(server):
+    with server.connect() as client:
+        client.send(head("/body", "POST", Content_Length=10, Expect="100-continue"))
+        assert client.answer().status == 100
+        assert client.send(b"0123456789").answer().content == b"10"
+        client.send(head("/body", "POST", Content_Length=100_001, Expect="100-continue"))
+        check_refused(client, 413)
+
+
+@pytest.mark.parametrize("framing", [{"Content_Length": 10}, {"Transfer_Encoding": "chunked"}])
+def test_an_offer_of_another_protocol_is_passed_over(server, framing):
+    """As Java's HttpClient makes it with every request."""
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2_Settings": "AAEAAEAAAAIAAAAA"}
+    body = b"0123456789" if "Content_Length" in framing else b"a\r\n0123456789\r\n0\r\n\r\n"
+    with server.connect() as client:
+        for _ in range(2):
+            assert client.send(head("/body", "POST", **framing, **offer), body).answer().content == b"10"
+        assert client.send(head("/process", **offer), head("/process")).answer().status == 200
+        assert client.answer().status == 200
+
+
+def test_a_body_over_the_limit_is_refused_by_its_declared_length(server):
+    with server.connect() as client:
+        check_refused(client.send(head("/body", "POST", Content_Length=100_001)), 413)
+
+
+def test_a_body_over_the_limit_is_cut_off_while_it_streams(server):
+    with server.connect() as client:
+        client.send(head("/body", "POST", Transfer_Encoding="chunked"), b"ffffff\r\n", b"0" * 200_000)  # of 16 MB
+        check_refused(client, 413)
+    assert server.get("/until/memory/0").status == 200
+
+
+def test_a_client_that_sends_everything_first_still_reads_why_it_was_refused(server):
+    with server.connect() as client:
+        client.send(head("/body", "POST", Content_Length=20_000_000), b"0" * 20_000_000)
+        check_refused(client, 413)
+
+
+def test_bodies_in_memory_are_bounded_and_given_back(server):
+    with server.connect() as first, server.connect() as second:
+        first.send(head("/until/left", "POST", Content_Length=100_000), b"0" * 100_000)
+        assert server.get("/until/memory/100000").status == 200
+        second.send(head("/body", "POST", Content_Length=60_000), b"0" * 60_000)
+        assert check_refused(second, 503).headers["retry-after"] == "1"
+    assert server.get("/until/memory/0").status == 200
+    with server.connect() as third:
+        third.send(head("/body", "POST", Content_Length=60_000), b"0" * 60_000)
+        assert third.answer().content == b"60000"
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body(server):
+    with server.connect() as client:
+        client.send(UPLOAD, b"01234")
+        assert server.get("/until/memory/5").status == 200
+    assert server.get("/until/memory/0").status == 200
+
+
+def test_a_client_that_leaves_before_its_answer_is_known_to_have_left(server):
+    left = server.get("/counts").json()["left"]
+    with server.connect() as client:
+        client.send(head("/until/left", "POST", Content_Length=5), b"01234")
+        assert server.get("/until/memory/5").status == 200
+        assert server.get("/counts").json()["left"] == left
+    assert server.get(f"/until/left/{left + 1}").status == 200
+    assert server.get("/counts").json()["memory"] == 0
+
+
+def test_a_client_that_does_not_read_its_answer_is_let_go(server):
+    def is_open(port):
+        return any(c.raddr and c.raddr.port == port for c in psutil.Process(server.process.pid).net_connections())
+
+    with server.connect() as client:
+        port = client.socket.getsockname()[1]
+        client.send(head("/large", Connection="close"))
+        assert client.reader.read(1) == b"H"
+        while is_open(port):
+            pass
+        assert len(client.reader.read()) < LARGE
