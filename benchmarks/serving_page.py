@@ -1,0 +1,92 @@
+"""What benchmarks/serving.json holds as Markdown, for docs/serving.md."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from onnx_release.text import number, percent, table
+
+MODEL = "mobilenet_v2"
+STARTS = 5
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """The tables of all parts that were measured."""
+    parts = [PARTS[name](result[name]) for name in PARTS if name in result]
+    pictures = result["photographs"]
+    return "\n\n".join(
+        [
+            *parts,
+            f"{MODEL} on an {result['machine']}, which the load shares; {pictures['count']} photographs of "
+            f"{number(pictures['mean_kb'])} kB on average (`python -m benchmarks.serving`).",
+        ]
+    )
+
+
+def throughput_page(found: Mapping[str, Any]) -> str:
+    variants = list(dict.fromkeys(["fp32", found["released"]]))
+    rows = [
+        [
+            name,
+            *(cell for variant in variants for cell in throughput_cells(found[variant][name])),
+            str(sum(found[variant][name].get("errors", 0) for variant in variants)),
+        ]
+        for name in found["fp32"]
+    ]
+    header = ["uploads a second", *(cell for variant in variants for cell in (f"`{variant}`", "of the bare session"))]
+    return (
+        f"{table([*header, 'errors'], rows)}\n\nThe median of {found['rounds']} rounds of {found['seconds']} s on "
+        f"{found['connections']} connections, and of the ratios in them with their 95 % interval."
+    )
+
+
+def throughput_cells(row: Mapping[str, Any]) -> list[str]:
+    if row["low"] == row["high"] == 1:
+        return [number(row["rate"]), "1"]
+    return [number(row["rate"]), f"{row['share']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"]
+
+
+def latency_page(found: Mapping[str, Any]) -> str:
+    kinds = {"even": "one after the other", "poisson": "at random (Poisson)"}
+    rows = [
+        [title, *(number(found[kind][key]) for key in ("median_ms", "p95_ms", "p99_ms", "tail"))]
+        + [str(found[kind]["errors"])]
+        for kind, title in kinds.items()
+    ]
+    return (
+        f"{table(['uploads come', 'median, ms', 'p95', 'p99', 'p99 by median', 'errors'], rows)}\n\n"
+        f"{found['seconds']} s at {number(found['rate'])} uploads a second, {percent(found['rate'] / found['capacity'])} "
+        f"of the {number(found['capacity'])} that it reaches; from the time that each was due."
+    )
+
+
+def overload_page(found: Mapping[str, Any]) -> str:
+    statuses = ", ".join(f"{count:,} × {status}" for status, count in found["statuses"].items())
+    rows = [
+        ["answers", statuses],
+        ["answered 200, of the capacity", percent(found["goodput"])],
+        ["their median and p99, ms", f"{number(found['accepted']['median_ms'])}, {number(found['accepted']['p99_ms'])}"],
+        ["of 503, ms", f"{number(found['refused']['median_ms'])}, {number(found['refused']['p99_ms'])}"],
+        [
+            "resident memory, MB",
+            f"{number(found['memory_early_mb'])}, at the end {number(found['memory_late_mb'])} "
+            f"({found['memory_growth'] * 100:+.1f} %)",
+        ],
+        ["ready again, an upload answered, after", f"{number(found['ready_seconds'])}, {number(found['answered_seconds'])} s"],
+    ]
+    return table([f"{number(found['minutes'])} minutes at {number(found['rate'])} uploads a second", ""], rows)
+
+
+def start_page(found: Mapping[str, Any]) -> str:
+    rows = [
+        [title, number(found[key]["median"]), number(found[key]["max"])]
+        for key, title in (("with_pycache", "started before"), ("without_pycache", "the first time"))
+    ]
+    return table(["from `python -m serving` to ready", "median, s", f"most of {STARTS}"], rows)
+
+
+PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "throughput": throughput_page,
+    "latency": latency_page,
+    "overload": overload_page,
+    "start": start_page,
+}
