@@ -142,7 +142,7 @@ def peers_python() -> Path:
 
 @contextmanager
 def release_of(model: Path) -> Iterator[Path]:
-    """The release with another model.onnx: a copy whose manifest agrees with it, or the release if it is its own."""
+    """The release, or where `model` is not the one in it, a copy of the release with it as fp32."""
     if sha256(model) == sha256(RELEASE / "model.onnx"):
         yield RELEASE
         return
@@ -150,9 +150,9 @@ def release_of(model: Path) -> Iterator[Path]:
         copy = Path(folder) / "release"
         shutil.copytree(RELEASE, copy)
         shutil.copy(model, copy / "model.onnx")
-        old, new = sha256(RELEASE / "model.onnx"), sha256(model)
-        manifest = copy / "MANIFEST.json"
-        manifest.write_text(manifest.read_text().replace(old, new))
+        manifest = read_json(copy / "MANIFEST.json")
+        manifest["files"]["model.onnx"] = {"sha256": sha256(model), "bytes": model.stat().st_size}
+        write_json(copy / "MANIFEST.json", {**manifest, "variant": "fp32"})
         yield copy
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import litserve
 import numpy as np
+from fastapi import Request
 
 from benchmarks.serving_peers.answer import answer, open_model
 from models.mobilenet_v2 import data
@@ -20,16 +21,15 @@ class OneByOne(litserve.LitAPI):  # type: ignore[misc]
     def setup(self, device: str) -> None:
         self.session = open_model(Path(sys.argv[1]))
 
-    def decode_request(self, request: Any) -> bytes:
-        content: bytes = request["file"].file.read()
-        return content
+    def decode_request(self, request: Request) -> Any:
+        return request["file"].file.read()  # by now it is the form of the request
 
     def predict(self, x: bytes) -> dict[str, list[Any]]:
         return answer(self.session, x)
 
 
 class Batched(OneByOne):
-    def decode_request(self, request: Any) -> Any:
+    def decode_request(self, request: Request) -> Any:
         return data.preprocess(data.decode(request["file"].file.read()))["input"]
 
     def batch(self, inputs: list[Any]) -> Any:
