@@ -120,7 +120,8 @@ def peers(model: Path) -> list[Server]:
         return Server(name, command, Path(), {}, form)
 
     return [
-        peer("plain FastAPI", "plain_fastapi", "{port}"),
+        peer("plain FastAPI", "plain_fastapi", "{port}", "0"),
+        peer("plain FastAPI, sessions of one thread", "plain_fastapi", "{port}", "1"),
         peer("LitServe", "lit_serve", "{port}", cores, "1"),
         peer("mosec", "mosec_processes", cores, "--address", HOST, "--port", "{port}", form=False),
     ]

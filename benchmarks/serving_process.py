@@ -19,7 +19,7 @@ from onnx_release.errors import BenchmarkError
 
 HOST = "127.0.0.1"
 STARTED_WITHIN = 60.0  # seconds
-STOPPED_WITHIN = 40.0
+STOPPED_WITHIN = 10.0
 BOUNDARY = "onnx-release-photograph"
 READY = f"GET /v2/health/ready HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
 

@@ -1,6 +1,8 @@
 """FastAPI as one would write it: an endpoint in its thread pool calls the session; one process.
 
-    python -m benchmarks.serving_peers.plain_fastapi MODEL PORT
+    python -m benchmarks.serving_peers.plain_fastapi MODEL PORT THREADS
+
+THREADS are the session's; 0 is its default, one for each core, which is what most who write this leave it at.
 """
 
 import sys
@@ -17,7 +19,7 @@ from benchmarks.serving_peers.answer import answer, open_model
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.session = open_model(Path(sys.argv[1]))
+    app.state.session = open_model(Path(sys.argv[1]), int(sys.argv[3]))
     yield
 
 
