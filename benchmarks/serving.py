@@ -1,6 +1,6 @@
 """The server against the bare session and three others, and what it does under load that is too much.
 
-    python -m benchmarks.serving                       # all parts, about 45 minutes on 2 cores
+    python -m benchmarks.serving                       # all parts, about 40 minutes on 2 cores
     python -m benchmarks.serving --part throughput     # or latency, overload, start; may be given several times
     python -m benchmarks.serving --setting threads=2 --setting workers=2,threads=1
 
@@ -42,8 +42,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.serving_load import FAILED, NO_ANSWER, NO_CONNECTION
-from benchmarks.serving_peers.answer import answer, open_model
 from benchmarks.serving_page import MODEL, PARTS, STARTS
+from benchmarks.serving_peers.answer import answer, open_model
 from benchmarks.serving_process import HOST, READY, Running, Server, labels, running, upload
 from models.mobilenet_v2 import data
 from onnx_release.command import run_tool
@@ -135,8 +135,8 @@ def peers_python() -> Path:
     python, stamp = PEERS / "bin/python", PEERS / "installed"
     if not stamp.is_file() or stamp.read_text() != wanted:
         subprocess.run([sys.executable, "-m", "venv", "--clear", PEERS], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", REQUIREMENTS, *pins]
-        subprocess.run(install, check=True)
+        install = ["pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(REQUIREMENTS), *pins]
+        subprocess.run([str(python), "-m", *install], check=True)
         stamp.write_text(wanted)
     return python
 
@@ -189,7 +189,7 @@ def compare(servers: Sequence[Server], model: Path, seconds: int, rounds: int) -
 
 
 def bare_turn(model: Path, seconds: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.serving_peers.bare", model, str(seconds), str(available_cores())]
+    command = [sys.executable, "-m", "benchmarks.serving_peers.bare", str(model), str(seconds), str(available_cores())]
     found: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     return found
 
@@ -211,8 +211,8 @@ def wrk(port: int, requests: Sequence[bytes], seconds: int) -> dict[str, Any]:
         files = [Path(folder) / str(index) for index in range(len(requests))]
         for file, request in zip(files, requests, strict=True):
             file.write_bytes(request)
-        load = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "-s", SCRIPT]
-        command = [*load, f"http://{HOST}:{port}", "--", *files]
+        load = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "10s", "-s", str(SCRIPT)]
+        command = [*load, f"http://{HOST}:{port}", "--", *map(str, files)]
         printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return parse_wrk(printed)
 
@@ -317,7 +317,7 @@ def latency_summary(seconds: np.ndarray, statuses: np.ndarray) -> dict[str, floa
 
 
 def load_summary(load: Mapping[str, float], requests: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """What the load itself took of one core, how far behind it was, and how many uploads were not answered 200 or 503."""
+    """What the load took of one core, how far behind it was, and how many uploads were not answered 200 or 503."""
     return {
         "load_cpu_share": load["cpu_share"],
         "load_late_p99_ms": float(np.percentile(requests["late"], 99)) * 1e3,
@@ -372,6 +372,6 @@ if __name__ == "__main__":
     parser.add_argument("--part", action="append", choices=list(PARTS), help="what to measure (all)")
     parser.add_argument("--setting", action="append", type=parse_setting, help="of the server: threads=2,workers=1")
     parser.add_argument("--seconds", type=int, default=10, help="of one turn of wrk (10)")
-    parser.add_argument("--rounds", type=int, default=8, help="of the throughput (8)")
+    parser.add_argument("--rounds", type=int, default=6, help="of the throughput (6)")
     parser.add_argument("--minutes", type=float, default=10, help="of overload (10)")
     run_tool(main, parser)

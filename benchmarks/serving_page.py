@@ -24,13 +24,14 @@ def describe(result: Mapping[str, Any]) -> str:
 
 def throughput_page(found: Mapping[str, Any]) -> str:
     variants = list(dict.fromkeys(["fp32", found["released"]]))
+    names = sorted(found["fp32"], key=lambda name: -found[found["released"]][name]["share"])
     rows = [
         [
             name,
             *(cell for variant in variants for cell in throughput_cells(found[variant][name])),
             str(sum(found[variant][name].get("errors", 0) for variant in variants)),
         ]
-        for name in found["fp32"]
+        for name in names
     ]
     header = ["uploads a second", *(cell for variant in variants for cell in (f"`{variant}`", "of the bare session"))]
     return (
@@ -48,14 +49,17 @@ def throughput_cells(row: Mapping[str, Any]) -> list[str]:
 def latency_page(found: Mapping[str, Any]) -> str:
     kinds = {"even": "one after the other", "poisson": "at random (Poisson)"}
     rows = [
-        [title, *(number(found[kind][key]) for key in ("median_ms", "p95_ms", "p99_ms", "tail"))]
-        + [str(found[kind]["errors"])]
+        [
+            title,
+            *(number(found[kind][key]) for key in ("median_ms", "p95_ms", "p99_ms", "tail")),
+            str(found[kind]["errors"]),
+        ]
         for kind, title in kinds.items()
     ]
     return (
         f"{table(['uploads come', 'median, ms', 'p95', 'p99', 'p99 by median', 'errors'], rows)}\n\n"
-        f"{found['seconds']} s at {number(found['rate'])} uploads a second, {percent(found['rate'] / found['capacity'])} "
-        f"of the {number(found['capacity'])} that it reaches; from the time that each was due."
+        f"{found['seconds']} s at {number(found['rate'])} uploads a second, "
+        f"{percent(found['rate'] / found['capacity'])} of the {number(found['capacity'])} that it reaches; from the time that each was due."
     )
 
 
@@ -64,14 +68,20 @@ def overload_page(found: Mapping[str, Any]) -> str:
     rows = [
         ["answers", statuses],
         ["answered 200, of the capacity", percent(found["goodput"])],
-        ["their median and p99, ms", f"{number(found['accepted']['median_ms'])}, {number(found['accepted']['p99_ms'])}"],
+        [
+            "their median and p99, ms",
+            f"{number(found['accepted']['median_ms'])}, {number(found['accepted']['p99_ms'])}",
+        ],
         ["of 503, ms", f"{number(found['refused']['median_ms'])}, {number(found['refused']['p99_ms'])}"],
         [
             "resident memory, MB",
             f"{number(found['memory_early_mb'])}, at the end {number(found['memory_late_mb'])} "
             f"({found['memory_growth'] * 100:+.1f} %)",
         ],
-        ["ready again, an upload answered, after", f"{number(found['ready_seconds'])}, {number(found['answered_seconds'])} s"],
+        [
+            "ready again, an upload answered, after",
+            f"{number(found['ready_seconds'])}, {number(found['answered_seconds'])} s",
+        ],
     ]
     return table([f"{number(found['minutes'])} minutes at {number(found['rate'])} uploads a second", ""], rows)
 

@@ -85,7 +85,9 @@ def running(server: Server, probe: bytes) -> Iterator[Running]:
             while status(port, probe) != 200:
                 if process.poll() is not None or time.perf_counter() - start > STARTED_WITHIN:
                     output.seek(0)
-                    raise BenchmarkError(f"{server.name} does not start ({' '.join(command)}):\n{output.read()[-2000:]}")
+                    raise BenchmarkError(
+                        f"{server.name} does not start ({' '.join(command)}):\n{output.read()[-2000:]}"
+                    )
                 time.sleep(0.005)
             yield found
         finally:

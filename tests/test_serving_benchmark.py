@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from benchmarks.serving import latency_summary, load_summary, memory_summary, parse_setting, parse_wrk, shares
-from benchmarks.serving import status_counts
+from benchmarks.serving import (
+    latency_summary,
+    load_summary,
+    memory_summary,
+    parse_setting,
+    parse_wrk,
+    shares,
+    status_counts,
+)
 from benchmarks.serving_load import FAILED, NO_ANSWER, NO_CONNECTION, Connection, arrivals, parse_head
 from benchmarks.serving_page import describe
 from benchmarks.serving_process import upload
@@ -73,7 +80,9 @@ def test_arrivals_have_the_rate():
 
 @pytest.mark.parametrize("end", range(1, 10))
 def test_the_head_of_an_answer(end):
-    answer = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\ncontent-length: 5\r\nConnection: close\r\n\r\nbusy."
+    answer = (
+        b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\ncontent-length: 5\r\nConnection: close\r\n\r\nbusy."
+    )
     assert parse_head(answer[: -5 - end]) is None
     assert parse_head(answer) == (503, len(answer), True)
 
@@ -100,7 +109,8 @@ class Transport:
 
 
 def exchange(transport, *received):
-    free, done = [], []
+    free: list[Connection] = []
+    done: list[int] = []
     connection = Connection(free.append, lambda connection: None)
     connection.connection_made(transport)
     connection.send(b"", done.append)

@@ -1,6 +1,6 @@
 """LitServe, with as many workers as there are cores, and a batch as its documentation does it where one is asked for.
 
-    python -m benchmarks.serving_peers.lit_serve MODEL PORT WORKERS MAX_BATCH
+python -m benchmarks.serving_peers.lit_serve MODEL PORT WORKERS MAX_BATCH
 """
 
 import sys

@@ -2,8 +2,8 @@
 
     python -m benchmarks.serving_peers.mosec_processes MODEL PROCESSES --port PORT
 
-mosec hands a worker the body alone and not its headers, so the body is the photograph itself and no form: less work than
-the others have.
+mosec hands a worker the body alone and not its headers, so the body is the photograph itself and no form: less work
+than the others have.
 """
 
 import sys
