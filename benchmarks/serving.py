@@ -50,11 +50,11 @@ from onnx_release.command import run_tool
 from onnx_release.errors import BenchmarkError
 from onnx_release.files import read_json, sha256, write_json
 from onnx_release.hardware import available_cores, installed, machine_name
-from onnx_release.paths import HARDWARE, RAW, variant_model
+from onnx_release.paths import HARDWARE, RAW, RELEASE, variant_model
+from onnx_release.release import open_release
 from onnx_release.speedup import speedup_interval
 
 RESULT = Path("benchmarks/serving.json")
-RELEASE = Path("artifacts/release")
 REQUIREMENTS = Path("benchmarks/requirements-serving.txt")
 PEERS = Path(".venv-serving-peers")
 SCRIPT = Path("benchmarks/serving.lua")
@@ -72,12 +72,14 @@ def main(arguments: argparse.Namespace) -> None:
     if not shutil.which("wrk"):
         raise BenchmarkError("wrk is not there, which makes the load: apt-get install wrk")
     settings = arguments.setting or [{}]
-    released = read_json(RELEASE / "MANIFEST.json")
+    released = open_release(RELEASE).manifest
+    if released.model != MODEL:
+        raise BenchmarkError(f"{RELEASE} is of {released.model}, and this is about {MODEL}: `make repro MODEL={MODEL}`")
     result = read_json(RESULT) if RESULT.is_file() else {}
     result |= {"machine": machine_name(read_json(HARDWARE)), "photographs": photographs_summary()}
     parts = arguments.part or list(PARTS)
     if "throughput" in parts:
-        result["throughput"] = throughput(released["variant"], settings, arguments.seconds, arguments.rounds)
+        result["throughput"] = throughput(released.variant, settings, arguments.seconds, arguments.rounds)
         write_json(RESULT, result)
     best = result["throughput"]["best"] if "throughput" in parts else settings[0]
     if "latency" in parts:

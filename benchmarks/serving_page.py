@@ -56,10 +56,11 @@ def latency_page(found: Mapping[str, Any]) -> str:
         ]
         for kind, title in kinds.items()
     ]
+    load = percent(found["rate"] / found["capacity"])
     return (
         f"{table(['uploads come', 'median, ms', 'p95', 'p99', 'p99 by median', 'errors'], rows)}\n\n"
-        f"{found['seconds']} s at {number(found['rate'])} uploads a second, "
-        f"{percent(found['rate'] / found['capacity'])} of the {number(found['capacity'])} that it reaches; from the time that each was due."
+        f"{found['seconds']} s at {number(found['rate'])} uploads a second, {load} of the "
+        f"{number(found['capacity'])} that it reaches; from the time that each was due."
     )
 
 

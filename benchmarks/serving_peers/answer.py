@@ -9,7 +9,7 @@ from models.mobilenet_v2 import data
 
 
 def open_model(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
-    """A session with one thread, since these contenders run as many calls at once as there are cores; 0: its default."""
+    """A session with one thread, since these contenders make a call on every core at once; 0 is its default."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors alone
