@@ -40,8 +40,8 @@ def read_image(path: Path) -> np.ndarray:
 def decode_image(content: bytes) -> np.ndarray:
     """The image in a file's bytes as uint8 RGB [height, width, 3], turned as its EXIF orientation says.
 
-    Raises DataError if they are truncated, a film, or no image of FORMATS, and TooManyPixelsError beyond Pillow's limit or
-    that of `limit_pixels`.
+    Raises DataError if they are truncated, a film, or no image of FORMATS, and TooManyPixelsError beyond Pillow's limit
+    or that of `limit_pixels`.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,11 +15,8 @@ from serving.settings import Settings
 def main(arguments: argparse.Namespace) -> None:
     settings = read_settings(arguments)
     # After the settings: neither --help nor a wrong value waits for the libraries.
-    from onnx_release.release import open_release
-
     from serving.serve import serve
 
-    open_release(Path())
     sys.exit(serve(settings))
 
 

@@ -9,10 +9,6 @@ import numpy as np
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from onnx_release.release import Release, open_release
-from serving.page import page_router
-from serving.protocol import max_batch
-from serving.v2 import v2_router
 from starlette.exceptions import HTTPException
 
 from onnx_release.errors import DataError, InputError, ReleaseError
@@ -21,12 +17,19 @@ from onnx_release.images import TooManyPixelsError, limit_pixels
 from onnx_release.model_data import load_data
 from onnx_release.onnx_model import OnnxModel
 from onnx_release.providers import CPU
+from onnx_release.release import Release, open_release
 from onnx_release.spec import concrete_shape, example_sizes
 from serving import metrics
-from serving.engine import Busy, ClientGone, DeadlinePassed, Engine
+from serving.engine import BusyError, ClientGoneError, DeadlineError, Engine
 from serving.errors import RequestError
+from serving.page import page_router
 from serving.predict import predict_router
+from serving.protocol import max_batch
 from serving.settings import Settings
+from serving.v2 import v2_router
+
+# For the threads to stop in; serve() has waited for the requests.
+STOP_SECONDS = 1.0
 
 log = logging.getLogger("serving")
 # What nginx calls a client that closed its connection; nobody reads it.
@@ -45,8 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.ready = True
         yield
         app.state.ready = False
-        if not await engine.drain(settings.drain):
-            log.warning("not every request was answered in %g s", settings.drain)
+        await engine.drain(STOP_SECONDS)
 
     app = FastAPI(
         title=release.manifest.model,
@@ -98,11 +100,11 @@ async def explain(_: Request, error: Exception) -> Response:
     match error:
         case RequestError():
             status = error.status
-        case Busy():
+        case BusyError():
             status, headers = 503, {"Retry-After": str(error.seconds)}
-        case DeadlinePassed():
+        case DeadlineError():
             status = 504
-        case ClientGone():
+        case ClientGoneError():
             status = CLIENT_GONE
         case TooManyPixelsError():
             status = 413

@@ -10,7 +10,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from serving.connection import close_after_answer
-from serving.engine import Busy, ClientGone
+from serving.engine import BusyError, ClientGoneError
 from serving.errors import RequestError
 from serving.settings import Settings
 
@@ -41,8 +41,8 @@ async def request_body(request: Request, settings: Settings) -> AsyncIterator[by
     """The whole body, which counts towards `buffered_bytes` until the block is left.
 
     Raises RequestError: 413 for more than `body_bytes`, before a byte is read where the request says how long it is,
-    and else as soon as more have arrived; 400 where there is none. Busy (503) when all bodies are more than
-    `buffered_bytes`. ClientGone when the connection closes on the way. After a 413 and a Busy it is closed.
+    and else as soon as more have arrived; 400 where there is none. BusyError (503) when all bodies are more than
+    `buffered_bytes`. ClientGoneError when the connection closes on the way. After a 413 and a BusyError it is closed.
     """
     held = 0
     try:
@@ -59,7 +59,7 @@ async def request_body(request: Request, settings: Settings) -> AsyncIterator[by
                 raise too_large(f"more than {settings.body_bytes:,}", settings.body_bytes)
             if memory.used > settings.buffered_bytes:
                 close_after_answer(request)
-                raise Busy(
+                raise BusyError(
                     f"requests with {settings.buffered_bytes:,} bytes are being worked on: come again in a second", 1
                 )
             chunks.append(chunk)
@@ -69,7 +69,7 @@ async def request_body(request: Request, settings: Settings) -> AsyncIterator[by
         chunks.clear()
         yield body
     except ClientDisconnect as cause:
-        raise ClientGone("the client left while it sent the body") from cause
+        raise ClientGoneError("the client left while it sent the body") from cause
     finally:
         memory.used -= held
 

@@ -20,7 +20,7 @@ from onnx_release.errors import ReleaseError
 Arrays = dict[str, np.ndarray]
 
 
-class Busy(ReleaseError):
+class BusyError(ReleaseError):
     """The queue is full, or the server is going down; `seconds` is when to come again."""
 
     def __init__(self, text: str, seconds: int) -> None:
@@ -28,11 +28,11 @@ class Busy(ReleaseError):
         self.seconds = seconds
 
 
-class DeadlinePassed(ReleaseError):
+class DeadlineError(ReleaseError):
     """The job waited longer than it may, and was not begun."""
 
 
-class ClientGone(ReleaseError):
+class ClientGoneError(ReleaseError):
     """The connection closed before the job was begun; there is nobody to read this."""
 
 
@@ -95,13 +95,13 @@ class Engine:
             thread.start()
 
     def check_room(self, jobs: int = 1) -> None:
-        """Raise Busy unless so many more jobs fit into the queue. Of the event loop's thread alone."""
+        """Raise BusyError unless so many more jobs fit into the queue. Of the event loop's thread alone."""
         if not self.accepting:
-            raise Busy("the server is going down: send the request to another one", 1)
+            raise BusyError("the server is going down: send the request to another one", 1)
         if jobs > self.queue:
-            raise Busy(f"the queue holds {self.queue} items and the request has {jobs}: send fewer at once", 1)
+            raise BusyError(f"the request has {jobs} items, and the queue holds {self.queue}: send fewer at once", 1)
         if self.pending + jobs > self.queue:
-            raise Busy(f"the queue of {self.queue} is full: come again in a second", 1)
+            raise BusyError(f"the queue of {self.queue} is full: come again in a second", 1)
 
     async def submit_all(
         self,
@@ -111,8 +111,9 @@ class Engine:
     ) -> list[Job]:
         """The jobs of one request, each a (prepare, finish), all done, in their order.
 
-        Raises Busy at once if not all of them fit into the queue. Otherwise waits for all, and raises what the first
-        one that failed did: what its prepare or finish raises, GraphError from the model, DeadlinePassed, ClientGone.
+        Raises BusyError at once if not all of them fit into the queue. Otherwise waits for all, and raises what the
+        first one that failed did: what its prepare or finish raises, GraphError from the model, DeadlineError,
+        ClientGoneError.
         """
         self.check_room(len(work))
         loop = asyncio.get_running_loop()
@@ -184,10 +185,10 @@ class Engine:
     def prepare(self, job: Job) -> None:
         """Make a job ready, or drop it where nobody waits any more."""
         if job.gone():
-            self.deliver(job, ClientGone("the client has left"))
+            self.deliver(job, ClientGoneError("the client has left"))
         elif time.monotonic() > job.deadline:
             self.deliver(
-                job, DeadlinePassed("the request waited longer than it may: come again when there is less load")
+                job, DeadlineError("the request waited longer than it may: come again when there is less load")
             )
         else:
             try:

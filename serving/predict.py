@@ -1,22 +1,23 @@
 """POST /predict: uploads in, the model's answers out, typed by the task."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
-from onnx_release.release import Release
 from pydantic import BaseModel, ConfigDict, Field
-from serving.body import Upload, parse_files, request_body
-from serving.connection import gone
 
 from onnx_release.errors import DataError, InputError
 from onnx_release.model_data import ModelData
 from onnx_release.onnx_model import check_request
+from onnx_release.release import Release
 from onnx_release.samples import with_batch_axis, without_batch_axis
 from onnx_release.types import Embedding, Prediction
+from serving.body import Upload, parse_files, request_body
+from serving.connection import gone
 from serving.engine import Arrays, Job
 from serving.errors import RequestError, error_responses
 
@@ -77,16 +78,12 @@ REQUEST_BODY = {
 }
 
 
-def takes_uploads(data: ModelData, task: str) -> bool:
-    """Whether there is a /predict: the model's data.py must say how a client's bytes become its inputs."""
-    return task in BY_TASK and hasattr(data, "decode")
-
-
 def predict_router(release: Release, data: ModelData) -> APIRouter:
     """POST /predict of this release; of a model that does not take uploads, a 404 that says what to call."""
     router = APIRouter(tags=["predict"])
     task, name = release.spec.task, release.manifest.model
-    if not takes_uploads(data, task):
+    decode = getattr(data, "decode", None)
+    if decode is None or task not in BY_TASK:
 
         @router.post("/predict", include_in_schema=False)
         async def no_predict() -> None:
@@ -116,7 +113,7 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
         state.engine.check_room()  # before the body is read: a full queue costs the client no upload
         async with request_body(request, state.settings) as body:
             uploads = parse_files(request.headers.get("content-type", ""), body, state.settings)
-            items = [Item(upload, data, release) for upload in uploads]
+            items = [Item(upload, decode, data, release) for upload in uploads]
             work = [(item.prepare, item.finish) for item in items]
             jobs = await state.engine.submit_all(work, deadline, gone(request))
         return answer(release, jobs)
@@ -129,6 +126,7 @@ class Item:
     """One upload on its way through an engine's thread. Sizes are height and width, of pictures alone."""
 
     upload: Upload
+    decode: Callable[[bytes], Any]
     data: ModelData
     release: Release
     size: tuple[int, ...] = ()
@@ -137,7 +135,7 @@ class Item:
     def prepare(self) -> Arrays:
         """The upload as the model's inputs, with the batch axis. Raises DataError or InputError, which name it."""
         try:
-            item = self.data.decode(self.upload.content)
+            item = self.decode(self.upload.content)
             inputs = with_batch_axis(self.data.preprocess(item))
             check_request(self.release.spec, inputs)
         except (DataError, InputError) as error:

@@ -26,20 +26,23 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
-from uvicorn.importer import import_from_string
 from uvicorn.lifespan.on import LifespanOn
 
 from onnx_release.errors import ReleaseError
 from serving.connection import REFUSED, Connection
 from serving.settings import Settings
 
-APP = "serving.app:create_app"
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 BACKLOG = 4096  # connections that the kernel holds until they are accepted; it has a limit of its own (somaxconn)
 OTHER_FILES = 256  # besides connections: libraries, the model, pipes
+
+Application = Callable[[Settings], Any]
 
 turns = itertools.count()  # of the workers, to get a connection
 
@@ -48,11 +51,21 @@ class StartError(ReleaseError):
     """The server cannot start: the address, the machine's limits, or a worker that stopped."""
 
 
-def serve(settings: Settings, app: str = APP) -> int:
+def release_app(settings: Settings) -> "FastAPI":
+    """The application for the release in the current folder.
+
+    Imported here alone: of several processes the parent needs none of it, and metrics have to know of the others first.
+    """
+    from serving.app import create_app
+
+    return create_app(settings)
+
+
+def serve(settings: Settings, app: Application = release_app) -> int:
     """Serve until SIGTERM or SIGINT; gives the exit code.
 
-    `app` names a function, as "module:function", that makes the ASGI application of the settings. Its `state.ready` is
-    set to False when the server begins to stop.
+    `app` is a function of a module that makes the ASGI application of the settings. Its `state.ready` is set to False
+    when the server begins to stop.
 
     Raises StartError, or what the application raises while it starts.
     """
@@ -198,10 +211,14 @@ class Server(uvicorn.Server):
 
 
 def run(
-    settings: Settings, app: str, sockets: list[socket.socket], started: Callable[[], None], channel: Channel = None
+    settings: Settings,
+    app: Application,
+    sockets: list[socket.socket],
+    started: Callable[[], None],
+    channel: Channel = None,
 ) -> int:
     config = uvicorn.Config(
-        import_from_string(app)(settings),
+        app(settings),
         http=functools.partial(Connection, settings),  # type: ignore[arg-type]  # it is only called
         loop="uvloop",
         ws="none",
@@ -229,7 +246,7 @@ class Worker:
     ready: bool = False
 
 
-def start_worker(settings: Settings, app: str) -> Worker:
+def start_worker(settings: Settings, app: Application) -> Worker:
     context = multiprocessing.get_context("spawn")  # a model's threads and a fork do not go together
     ours, theirs = socket.socketpair()
     with theirs:
@@ -240,7 +257,7 @@ def start_worker(settings: Settings, app: str) -> Worker:
     return Worker(process, ours)
 
 
-def work(settings: Settings, app: str, channel: socket.socket) -> None:
+def work(settings: Settings, app: Application, channel: socket.socket) -> None:
     """A worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on
     channel.setblocking(False)
@@ -269,7 +286,7 @@ def signals() -> Iterator[tuple[list[int], socket.socket]]:
                 signal.signal(number, handler)
 
 
-def supervise(settings: Settings, app: str, sock: socket.socket) -> int:
+def supervise(settings: Settings, app: Application, sock: socket.socket) -> int:
     """Keep `workers` processes alive until a signal, and then until the last of them is done."""
     sock.setblocking(False)
     with signals() as (came, wakeup):

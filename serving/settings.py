@@ -19,15 +19,21 @@ class Settings(BaseSettings):
     workers: Count = Field(default=1, description="processes that share the port; each loads the model")
 
     # How requests are run, in each process.
-    threads: Count | None = Field(default=None, description="that decode, preprocess and run the model; null: one a core")
+    threads: Count | None = Field(
+        default=None, description="that decode, preprocess and run the model; null: one a core"
+    )
     max_batch: Count | None = Field(default=None, description="items run at once; null: what the spec allows")
     queue: Count = Field(default=64, description="items that are waiting or running; one more is answered 503 at once")
-    deadline: Seconds = Field(default=10, description="from a request's arrival to the start of its work, or it is dropped (504)")
+    deadline: Seconds = Field(
+        default=10, description="from a request's arrival to the start of its work, or it is dropped (504)"
+    )
     drain: Seconds = Field(default=30, description="after SIGTERM, for the requests that are there")
 
     # What a client may send.
     connections: Count = Field(default=2048, description="open at once; one more is answered 503 and closed")
-    receive: Seconds = Field(default=10, description="for a request to arrive in full, its head and its body each; 408 after it")
+    receive: Seconds = Field(
+        default=10, description="for a request to arrive in full, its head and its body each; 408 after it"
+    )
     idle: Seconds = Field(default=5, description="without a request, after which a connection is closed")
     upload_bytes: Count = Field(default=10_000_000, description="of one file")
     body_bytes: Count = Field(default=40_000_000, description="of one request")

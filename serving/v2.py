@@ -17,7 +17,7 @@ from onnx_release.spec import Spec, Tensor, concrete_shape
 from serving import protocol
 from serving.body import request_body
 from serving.connection import gone
-from serving.engine import Arrays, Busy
+from serving.engine import Arrays, BusyError
 from serving.errors import RequestError, error_responses
 from serving.protocol import InferenceRequest
 from serving.tensors import DATATYPES, shown
@@ -192,7 +192,7 @@ async def infer(request: Request) -> Response:
 
 def check_ready(request: Request) -> None:
     if not request.app.state.ready:
-        raise Busy("the server is not ready: it is starting, or going down", 1)
+        raise BusyError("the server is not ready: it is starting, or going down", 1)
 
 
 def single_header(request: Request, name: str) -> str | None:

@@ -1,11 +1,11 @@
-"""Releases for the server's tests: the real server, packaged with models whose answers are known by hand."""
+"""Releases of small models whose answers are known by hand, packaged with the real server."""
 
 import shutil
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-import numpy as np
 
 from onnx_release.files import write_text
 from onnx_release.paths import variant_model
@@ -15,7 +15,7 @@ from tests.release_project import make_project, make_release
 
 COLOURS = """
 task: classification
-sources: []
+sources: [{name: colours, sha256: SHA, from: {path: colours}}]
 images: {folder: colours, resize: 8, crop: 8, mean: [0, 0, 0], std: [1, 1, 1], classes: [red, green, blue]}
 dimensions:
   batch: {min: 1, max: 4, example: 2}
@@ -26,14 +26,94 @@ outputs:
 variants: [fp16, int8_dynamic, int8_static]
 budget: {agreement: 0.5}
 """
+SPOTS = """
+task: detection
+sources: []
+labels: [nothing, spot]
+dimensions:
+  batch: {min: 1, max: 4, example: 2}
+  height: {min: 8, max: 64, example: 16}
+  width: {min: 8, max: 64, example: 16}
+inputs:
+  - {name: input, dtype: float32, shape: [batch, 3, height, width]}
+outputs:
+  - {name: light, dtype: float32, shape: [batch, 3, height, width]}
+variants: [fp16, int8_dynamic, int8_static]
+budget: {sqnr_db: 10}
+"""
+SPOTS_DATA = '''
+import numpy as np
+from PIL import Image
+
+from onnx_release.images import decode_image
+from onnx_release.types import Detections
+
+def samples(raw, split):
+    yield from ()
+
+def decode(content: bytes) -> np.ndarray:
+    return decode_image(content)
+
+def preprocess(item):
+    image = Image.fromarray(item).resize((32, 16), Image.Resampling.NEAREST)
+    return {"input": np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)}
+
+def postprocess(outputs):
+    """The box round all that is lit."""
+    rows, columns = np.nonzero(outputs["light"].max(0) > 0.5)
+    found = len(rows) > 0
+    box = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1] if found else []
+    count = int(found)
+    return Detections(np.array(box, np.float32).reshape(-1, 4), np.ones(count, np.float32), np.ones(count, np.int64))
+'''
 
 
 def colours_release(folder: Path) -> Path:
-    """A release, with the real server, that says which colour a picture has most of: logits are ten times the means."""
-    shutil.copytree(ROOT / "serving", folder / "serving", ignore=shutil.ignore_patterns("__pycache__"))
-    server = (folder / "serving/__main__.py").read_text()
-    make_project(folder, server=server)
-    write_text(folder / "models/colours/spec.yaml", COLOURS)
+    """Which colour a picture has most of: the logits are ten times the means of the channels."""
+    nodes = [
+        helper.make_node("ReduceMean", ["input", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "ten"], ["logits"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array([2, 3], np.int64), "axes"),
+        numpy_helper.from_array(np.array(10, np.float32), "ten"),
+    ]
+    graph = helper.make_graph(nodes, "colours", [value("input", 3, 8, 8)], [value("logits", 3)], constants)
+    return packaged(folder, "colours", COLOURS.replace("SHA", "a" * 64), graph)
+
+
+def spots_release(folder: Path) -> Path:
+    """A detector of what is lit, on pictures that it makes 32 pixels wide and 16 high."""
+    axes: tuple[int | str, ...] = (3, "height", "width")
+    node = helper.make_node("Identity", ["input"], ["light"])
+    graph = helper.make_graph([node], "spots", [value("input", *axes)], [value("light", *axes)])
+    return packaged(folder, "spots", SPOTS, graph, SPOTS_DATA)
+
+
+def value(name: str, *axes: int | str) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *axes])
+
+
+def packaged(folder: Path, model: str, spec: str, graph: onnx.GraphProto, data: str | None = None) -> Path:
+    """The folder of a release of `graph`, whose variants are all the same."""
+    with_server(folder)
+    write_text(folder / f"models/{model}/spec.yaml", spec)
+    if data is not None:
+        write_text(folder / f"models/{model}/data.py", data)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     for variant in SHIPPABLE:
-        save_colours(folder / variant_model(variant))
-    return make_release(folder, model="colours")
+        onnx.save_model(made, folder / variant_model(variant))
+    return make_release(folder, model=model)
+
+
+def digits_release(folder: Path) -> Path:
+    """digits_cnn, whose data.py takes no uploads."""
+    with_server(folder)
+    return make_release(folder)
+
+
+def with_server(folder: Path) -> None:
+    """A project with the server as it is here."""
+    make_project(folder)
+    shutil.rmtree(folder / "serving")
+    shutil.copytree(ROOT / "serving", folder / "serving", ignore=shutil.ignore_patterns("__pycache__"))

@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import Request
 
 from serving.body import memory, parse_files, request_body
-from serving.engine import Busy, ClientGone
+from serving.engine import BusyError, ClientGoneError
 from serving.errors import RequestError
 from serving.settings import Settings
 
@@ -123,9 +123,9 @@ def test_a_body_is_joined_and_counted_while_it_is_worked_on():
     [
         ([b"01234", b"5", b""], [], {"body_bytes": 5}, RequestError),
         ([], [(b"content-length", b"6")], {"body_bytes": 5}, RequestError),
-        ([b"01234", b"5", b""], [], {"buffered_bytes": 5}, Busy),
+        ([b"01234", b"5", b""], [], {"buffered_bytes": 5}, BusyError),
         ([b""], [], {}, RequestError),
-        ([b"01", None], [], {}, ClientGone),
+        ([b"01", None], [], {}, ClientGoneError),
     ],
 )
 def test_what_is_counted_is_given_back_whatever_happens(chunks, headers, settings, error):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onnx_release.errors import DataError, GraphError
-from serving.engine import Busy, ClientGone, DeadlinePassed, Engine
+from serving.engine import BusyError, ClientGoneError, DeadlineError, Engine
 
 FAR = float("inf")
 
@@ -113,14 +113,14 @@ def test_a_full_queue_refuses_at_once_and_has_room_again_after():
     async def main(engine):
         tasks = [asyncio.create_task(engine.submit(*work(n), FAR, never)) for n in range(3)]
         await until(lambda: engine.pending == 3)
-        with pytest.raises(Busy, match="full"):
+        with pytest.raises(BusyError, match="full"):
             engine.check_room()
-        with pytest.raises(Busy, match="full") as refused:
+        with pytest.raises(BusyError, match="full") as refused:
             await engine.submit(*work(9), FAR, never)
         model.open.set()
         await asyncio.gather(*tasks)
         assert (await engine.submit(*work(4), FAR, never)).value == [8]
-        with pytest.raises(Busy, match="send fewer at once"):
+        with pytest.raises(BusyError, match="send fewer at once"):
             await engine.submit_all([work(n) for n in range(4)], FAR, never)
         return refused.value.seconds
 
@@ -132,7 +132,7 @@ def test_a_full_queue_refuses_at_once_and_has_room_again_after():
 
 @pytest.mark.parametrize(
     ("deadline", "gone", "error"),
-    [(lambda: time.monotonic() - 1, never, DeadlinePassed), (lambda: FAR, lambda: True, ClientGone)],
+    [(lambda: time.monotonic() - 1, never, DeadlineError), (lambda: FAR, lambda: True, ClientGoneError)],
     ids=["deadline passed", "client gone"],
 )
 def test_what_nobody_waits_for_is_dropped_before_it_costs_anything(deadline, gone, error):
@@ -196,7 +196,7 @@ def test_going_down_answers_what_is_there_and_refuses_the_rest():
         await until(lambda: model.entered.acquire(blocking=False))
         draining = asyncio.create_task(engine.drain(30))
         await until(lambda: not engine.accepting)
-        with pytest.raises(Busy, match="going down"):
+        with pytest.raises(BusyError, match="going down"):
             await engine.submit(*work(2), FAR, never)
         model.open.set()
         return await draining, (await task).value

@@ -131,7 +131,7 @@ def test_a_connection_is_free_again_after_a_whole_answer():
 )
 def test_a_connection_that_cannot_be_used_again_is_closed(unsent, head):
     transport = Transport(unsent)
-    _, free, done = exchange(transport, b"HTTP/1.1 503 Busy\r\n" + head + b"\r\n\r\n")
+    _, free, done = exchange(transport, b"HTTP/1.1 503 BusyError\r\n" + head + b"\r\n\r\n")
     assert (free, done, transport.aborted) == ([], [503], True)
 
 

@@ -24,7 +24,7 @@ from onnx_release.command import run_tool
 from onnx_release.errors import GraphError
 from serving.body import memory, parse_files, request_body
 from serving.connection import gone
-from serving.engine import Busy, ClientGone
+from serving.engine import BusyError, ClientGoneError
 from serving.errors import RequestError
 from serving.serve import serve
 from serving.settings import Settings
@@ -108,7 +108,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/counts", counts),
             Route("/until/{name}/{count:int}", until_count),
         ],
-        exception_handlers={RequestError: refused, Busy: busy, ClientGone: client_gone},
+        exception_handlers={RequestError: refused, BusyError: busy, ClientGoneError: client_gone},
         lifespan=lifespan,
     )
     app.state.ready, app.state.left = True, 0
@@ -116,7 +116,7 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    sys.exit(serve(Settings(**json.loads(arguments.settings)), "tests.wire_app:create_app"))
+    sys.exit(serve(Settings(**json.loads(arguments.settings)), create_app))
 
 
 if __name__ == "__main__":
