@@ -71,6 +71,8 @@ LOAD_CONNECTIONS = 1000
 def main(arguments: argparse.Namespace) -> None:
     if not shutil.which("wrk"):
         raise BenchmarkError("wrk is not there, which makes the load: apt-get install wrk")
+    if arguments.rounds < 2:
+        raise BenchmarkError("--rounds must be 2 or more: a single one has no interval")
     settings = arguments.setting or [{}]
     released = open_release(RELEASE).manifest
     if released.model != MODEL:
