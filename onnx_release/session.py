@@ -21,6 +21,7 @@ LEVELS = {
     "extended": GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
+SILENT = 4  # ONNX Runtime's severity that only what ends the process has
 MODES = {"sequential": ExecutionMode.ORT_SEQUENTIAL, "parallel": ExecutionMode.ORT_PARALLEL}
 
 
@@ -79,6 +80,8 @@ def open_on(model: Path, runtime: Runtime, provider: str, profile: Path | None =
     if provider == CPU:
         return Opened(create_session(model, options, [CPU]), CPU)
     check_provider(provider)
+    # cuDNN logs every plan that it tries in vain, as an error; what goes wrong is raised, as with the session's own log.
+    onnxruntime.set_default_logger_severity(SILENT)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = create_session(model, options, [(provider, provider_options(provider, runtime))])
     if provider not in session.get_providers():
@@ -107,7 +110,7 @@ def save_optimized(model: Path, written: Path, runtime: Runtime) -> None:
 def session_options(runtime: Runtime, profile: Path | None = None) -> onnxruntime.SessionOptions:
     """Threads are counted here, since ONNX Runtime counts the host's cores in a container (onnxruntime#29688)."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # silent: what goes wrong is raised
+    options.log_severity_level = SILENT  # what goes wrong is raised
     options.graph_optimization_level = LEVELS[runtime.graph_optimization]
     options.execution_mode = MODES[runtime.execution_mode]
     options.intra_op_num_threads = runtime.intra_threads or available_cores()

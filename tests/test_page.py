@@ -305,7 +305,7 @@ def test_each_problem_is_said_in_words_beside_its_picture(visit):
     page = visit(app)
     choose = page.get_by_label("Drop pictures here").set_input_files
     choose([upload("bad.png", b"no picture"), upload("red.png", png("red"))])
-    expect(card(page, "bad.png").locator(".bad")).to_have_text(re.compile("^cannot identify image file"))
+    expect(card(page, "bad.png").locator(".bad")).to_have_text(re.compile("^it is no picture in one of the formats"))
     expect(card(page, "bad.png")).to_contain_text("The browser cannot show this file.")
     expect(card(page, "red.png").get_by_role("listitem").first).to_have_text("red 100.0 %")
     choose(upload("large.png", bytes(SETTINGS.upload_bytes + 50_000)))

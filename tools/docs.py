@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.serving_page import describe as describe_serving
 from onnx_release.command import run_tool
 from onnx_release.errors import DataError
 from onnx_release.files import read_json, write_text
@@ -407,6 +408,7 @@ PAGES: dict[str, dict[str, Callable[[Read], str]]] = {
     "docs/gpu.md": {"gpu": gpu},
     "docs/review.md": {"measured": comparison},
     "docs/scale-out.md": {"cost": sweep_cost},
+    "docs/serving.md": {"serving": lambda read: describe_serving(read("benchmarks/serving.json"))},
     "docs/sweeps.md": {"measured": sweeps},
 }
 
