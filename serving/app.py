@@ -1,5 +1,6 @@
 """The server as an ASGI application: which release it answers for, its routes, and what each error is on the wire."""
 
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,6 +46,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.engine = engine = start_engine(release, settings)
+        # What is here stays: it is not looked through again and again, and what requests leave behind is found early.
+        gc.collect()
+        gc.freeze()
         app.state.ready = True
         yield
         app.state.ready = False

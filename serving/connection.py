@@ -202,6 +202,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        self.cycle.body = bytearray()  # what an answer ahead of its request has left unread
         if self.receiving:
             # Not idle. The next request may have had to wait for this answer.
             self._unset_keepalive_if_required()

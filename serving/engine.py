@@ -37,33 +37,45 @@ class ClientGoneError(ReleaseError):
 
 
 @dataclass(eq=False)
+class Waiting:
+    """Who waits for the jobs of a request: `left` of them are to come."""
+
+    done: asyncio.Future[None]
+    left: int
+
+
+@dataclass(eq=False)
 class Job:
     """`prepare` gives the inputs with their batch axis; `finish` makes `value` of the outputs of the job's own rows.
 
     `deadline` is of time.monotonic(), `gone` says whether the client has left. `started`, of time.perf_counter(), is
     that of the call of the model in which the job was run, `milliseconds` how long that took, `batch` how many rows it
-    had.
+    had. `error` is what prepare, finish or the model raised.
     """
 
     prepare: Callable[[], Arrays]
     finish: Callable[[Arrays], Any]
     deadline: float
     gone: Callable[[], bool]
-    done: asyncio.Future["Job"]
+    waiting: Waiting
     inputs: Arrays = field(default_factory=dict)
+    rows: int = 0
     value: Any = None
     started: float = 0.0
     milliseconds: float = 0.0
     batch: int = 0
-
-    @property
-    def rows(self) -> int:
-        return len(next(iter(self.inputs.values())))
+    error: BaseException | None = None
 
     @property
     def shape(self) -> tuple[Any, ...]:
         """What two jobs must have in common to be run at once."""
         return tuple((name, array.dtype, array.shape[1:]) for name, array in self.inputs.items())
+
+    def take_error(self) -> BaseException:
+        """The error, which the job no longer holds: its traceback holds the job, and neither would be freed soon."""
+        error, self.error = self.error, None
+        assert error is not None
+        return error
 
 
 class Engine:
@@ -116,17 +128,16 @@ class Engine:
         ClientGoneError.
         """
         self.check_room(len(work))
-        loop = asyncio.get_running_loop()
-        jobs = [Job(prepare, finish, deadline, gone, loop.create_future()) for prepare, finish in work]
+        waiting = Waiting(asyncio.get_running_loop().create_future(), len(work))
+        jobs = [Job(prepare, finish, deadline, gone, waiting) for prepare, finish in work]
         self.pending += len(jobs)
         with self.changed:
             self.raw.extend(jobs)
             self.changed.notify(len(jobs))
-        # Shielded: a request that is cancelled leaves its jobs to the threads, which count them down.
-        found = await asyncio.shield(asyncio.gather(*(job.done for job in jobs), return_exceptions=True))
-        for item in found:
-            if isinstance(item, BaseException):
-                raise item
+        await waiting.done
+        for job in jobs:
+            if job.error is not None:
+                raise job.take_error()
         return jobs
 
     async def submit(
@@ -151,27 +162,29 @@ class Engine:
         return not self.pending
 
     def work(self) -> None:
-        """One thread: what is ready runs before anything else is prepared, so that little lies between the two."""
+        """One thread: what is ready runs before anything else is prepared, so that little lies between the two.
+
+        A thread that makes a job ready, or leaves the model, looks for work itself: nobody else has to be woken.
+        """
         while True:
             with self.changed:
-                while not (self.stopped or self.raw or (self.ready and self.running < self.runs)):
+                while not (self.stopped or self.raw or self.may_run()):
                     self.changed.wait()
                 if self.stopped:
                     return
-                if self.ready and self.running < self.runs:
-                    batch, job = self.take_batch(), None
-                    self.running += 1
-                else:
-                    batch, job = [], self.raw.popleft()
+                batch = self.take_batch() if self.may_run() else []
+                job = None if batch else self.raw.popleft()
+                self.running += bool(batch)
             if job is not None:
                 self.prepare(job)
             else:
-                try:
-                    self.run_batch(batch)
-                finally:
-                    with self.changed:
-                        self.running -= 1
-                        self.changed.notify()
+                self.run_batch(batch)
+                with self.changed:
+                    self.running -= 1
+
+    def may_run(self) -> bool:
+        """Whether a batch is there and may go into the model. Holds the lock."""
+        return bool(self.ready) and self.running < self.runs
 
     def take_batch(self) -> list[Job]:
         """The job that has been ready for longest, and those after it that may run with it. Holds the lock."""
@@ -193,12 +206,12 @@ class Engine:
         else:
             try:
                 job.inputs = job.prepare()
-            except BaseException as error:  # of the model's data.py; it belongs to the request
+                job.rows = len(next(iter(job.inputs.values())))
+            except BaseException as error:  # of the model's data.py, in most cases; it belongs to the request
                 self.deliver(job, error)
                 return
             with self.changed:
                 self.ready.append(job)
-                self.changed.notify()
 
     def run_batch(self, batch: list[Job]) -> None:
         """Run jobs of one shape in one call. If that fails, each by itself: one must not spoil the others."""
@@ -212,38 +225,35 @@ class Engine:
         except BaseException as error:
             if len(batch) == 1:
                 self.deliver(batch[0], error)
-            else:
-                for job in batch:
-                    self.run_batch([job])
-            return
-        seconds = time.perf_counter() - start
-        self.observe(rows, seconds)
-        place = 0
-        for job in batch:
-            own = (
-                {name: array[place : place + job.rows] for name, array in outputs.items()}
-                if len(batch) > 1
-                else outputs
-            )
-            place += job.rows
-            job.started, job.milliseconds, job.batch = start, seconds * 1e3, rows
-            try:
-                job.value = job.finish(own)
-            except BaseException as error:
-                self.deliver(job, error)
-            else:
-                self.deliver(job, None)
-
-    def deliver(self, job: Job, error: BaseException | None) -> None:
-        """Give the job back to the event loop, which counts it down."""
-
-        def settle() -> None:
-            self.pending -= 1
-            if job.done.cancelled():
                 return
-            if error is None:
-                job.done.set_result(job)
-            else:
-                job.done.set_exception(error)
+        else:
+            seconds = time.perf_counter() - start
+            self.observe(rows, seconds)
+            place = 0
+            for job in batch:
+                own = {name: array[place : place + job.rows] for name, array in outputs.items()}
+                place += job.rows
+                job.started, job.milliseconds, job.batch = start, seconds * 1e3, rows
+                self.finish(job, own)
+            return
+        for job in batch:
+            self.run_batch([job])
 
-        job.done.get_loop().call_soon_threadsafe(settle)
+    def finish(self, job: Job, outputs: Arrays) -> None:
+        try:
+            job.value = job.finish(outputs)
+        except BaseException as error:
+            self.deliver(job, error)
+        else:
+            self.deliver(job)
+
+    def deliver(self, job: Job, error: BaseException | None = None) -> None:
+        """Give the job back to the event loop, which counts it down. What it was made of is freed."""
+        job.error, job.inputs = error, {}
+        job.waiting.done.get_loop().call_soon_threadsafe(self.settle, job.waiting)
+
+    def settle(self, waiting: Waiting) -> None:
+        self.pending -= 1
+        waiting.left -= 1
+        if not waiting.left and not waiting.done.done():  # a request may have been cancelled
+            waiting.done.set_result(None)

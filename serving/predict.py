@@ -1,14 +1,16 @@
 """POST /predict: uploads in, the model's answers out, typed by the task."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import Receive, Scope, Send
 
 from onnx_release.errors import DataError, InputError
 from onnx_release.model_data import ModelData
@@ -78,15 +80,31 @@ REQUEST_BODY = {
 }
 
 
+class PlainRoute(APIRoute):
+    """A route whose function takes the request and gives the response: nothing is left for FastAPI to resolve.
+
+    That is a tenth of a millisecond for each request. OpenAPI has all that the route declares.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await endpoint(Request(scope, receive, send))
+            await response(scope, receive, send)
+
+        self.app = app
+
+
 def predict_router(release: Release, data: ModelData) -> APIRouter:
     """POST /predict of this release; of a model that does not take uploads, a 404 that says what to call."""
-    router = APIRouter(tags=["predict"])
+    router = APIRouter(tags=["predict"], route_class=PlainRoute)
     task, name = release.spec.task, release.manifest.model
     decode = getattr(data, "decode", None)
     if decode is None or task not in BY_TASK:
 
         @router.post("/predict", include_in_schema=False)
-        async def no_predict() -> None:
+        async def no_predict(request: Request) -> Response:
             raise RequestError(404, f"{name} takes no uploads: send tensors to /v2/models/{name}/infer")
 
         return router
