@@ -80,7 +80,7 @@ def open_on(model: Path, runtime: Runtime, provider: str, profile: Path | None =
     if provider == CPU:
         return Opened(create_session(model, options, [CPU]), CPU)
     check_provider(provider)
-    # cuDNN logs every plan that it tries in vain, as an error; what goes wrong is raised, as with the session's own log.
+    # cuDNN logs every plan that it tries in vain as an error. What goes wrong is raised, as with the session's own log.
     onnxruntime.set_default_logger_severity(SILENT)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = create_session(model, options, [(provider, provider_options(provider, runtime))])

@@ -24,7 +24,7 @@ from serving import metrics
 from serving.engine import BusyError, ClientGoneError, DeadlineError, Engine
 from serving.errors import RequestError
 from serving.page import page_router
-from serving.predict import predict_router
+from serving.predict import Ahead, predict_router
 from serving.protocol import max_batch
 from serving.settings import Settings
 from serving.v2 import v2_router
@@ -61,8 +61,11 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.release, app.state.settings, app.state.ready = release, settings, False
+    uploads = predict_router(release, data)
+    for route in uploads.routes:
+        app.add_middleware(Ahead, route=route, explain=explain)
     app.add_middleware(metrics.Observed)
-    app.include_router(predict_router(release, data))
+    app.include_router(uploads)
     app.include_router(v2_router(release))
     app.include_router(metrics.router)
     app.include_router(page_router(release, data, settings))

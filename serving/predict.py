@@ -10,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onnx_release.errors import DataError, InputError
 from onnx_release.model_data import ModelData
@@ -80,25 +80,34 @@ REQUEST_BODY = {
 }
 
 
-class PlainRoute(APIRoute):
-    """A route whose function takes the request and gives the response: nothing is left for FastAPI to resolve.
+class Ahead:
+    """ASGI middleware that runs one route's function itself, ahead of the router and of the middleware inside it.
 
-    That is a tenth of a millisecond for each request. OpenAPI has all that the route declares.
+    The function takes the request and gives the response, so that they add nothing but a third of the time that the
+    event loop has for an upload. `explain` makes the response to what it raises, as the application does.
     """
 
-    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], **options: Any) -> None:
-        super().__init__(path, endpoint, **options)
+    def __init__(
+        self, app: ASGIApp, route: APIRoute, explain: Callable[[Request, Exception], Awaitable[Response]]
+    ) -> None:
+        self.app, self.route, self.explain = app, route, explain
 
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            response = await endpoint(Request(scope, receive, send))
-            await response(scope, receive, send)
-
-        self.app = app
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != self.route.path or scope["method"] not in self.route.methods:
+            await self.app(scope, receive, send)
+            return
+        scope["route"] = self.route
+        request = Request(scope, receive, send)
+        try:
+            response = await self.route.endpoint(request)
+        except Exception as error:
+            response = await self.explain(request, error)
+        await response(scope, receive, send)
 
 
 def predict_router(release: Release, data: ModelData) -> APIRouter:
     """POST /predict of this release; of a model that does not take uploads, a 404 that says what to call."""
-    router = APIRouter(tags=["predict"], route_class=PlainRoute)
+    router = APIRouter(tags=["predict"])
     task, name = release.spec.task, release.manifest.model
     decode = getattr(data, "decode", None)
     if decode is None or task not in BY_TASK:
