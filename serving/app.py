@@ -29,6 +29,8 @@ from serving.protocol import max_batch
 from serving.settings import Settings
 from serving.v2 import v2_router
 
+# Rows of a call on a GPU, unless a setting says otherwise: docs/gpu.md has what that does.
+GPU_BATCH = 8
 # For the threads to stop in; serve() has waited for the requests.
 STOP_SECONDS = 1.0
 
@@ -78,18 +80,19 @@ def start_engine(release: Release, settings: Settings) -> Engine:
     """The model loaded and run once, behind an engine. Raises GraphError or ProviderError where it does not run here.
 
     On the CPU every thread runs the model by itself and has its share of the cores: two calls on one core each do more
-    than one on two after the other. On a GPU one call at a time gets whatever has come together.
+    than one on two after the other. On a GPU one call at a time gets whatever has come together, filled up to one size.
     """
     cores = max(1, available_cores() // settings.workers)
     threads = settings.threads or cores
     model = OnnxModel(release.model, release.spec, release.runtime.model_copy(update=thread_settings(cores, threads)))
     sizes = example_sizes(release.spec)  # the first call allocates, and finds out what the provider cannot run
     model.run({tensor.name: np.zeros(concrete_shape(tensor, sizes), tensor.dtype) for tensor in release.spec.inputs})
+    on_cpu = model.provider == CPU
     return Engine(
         model.run,
-        max_batch=max_batch(release.spec, settings.max_batch),
+        max_batch=max_batch(release.spec, settings.max_batch or (None if on_cpu else GPU_BATCH)),
         threads=threads,
-        runs=threads if model.provider == CPU else 1,
+        gpu=not on_cpu,
         queue=settings.queue,
         observe=metrics.observe_call,
     )

@@ -81,9 +81,10 @@ class Job:
 class Engine:
     """`run` is the model: any number of threads may call it, with at most `max_batch` rows.
 
-    `threads` work, at most `runs` of them in the model at once: one on a GPU, which is where jobs wait for each other
-    and batches form. `queue` bounds the jobs that are waiting or running. `observe` is told the rows and the seconds of
-    every call of the model.
+    `threads` work, and each may be in the model. On a `gpu` one at a time may, which is where jobs wait for each other
+    and batches form. These are filled up to `max_batch` rows, whose outputs are dropped: there every new shape costs a
+    plan, and two that take turns one for each call. `queue` bounds the jobs that are waiting or running. `observe` is
+    told the rows, without those that only fill, and the seconds of every call of the model.
     """
 
     def __init__(
@@ -92,11 +93,12 @@ class Engine:
         *,
         max_batch: int,
         threads: int,
-        runs: int,
+        gpu: bool,
         queue: int,
         observe: Callable[[int, float], None],
     ) -> None:
-        self.run, self.max_batch, self.runs, self.queue, self.observe = run, max_batch, runs, queue, observe
+        self.run, self.max_batch, self.gpu, self.runs = run, max_batch, gpu, 1 if gpu else threads
+        self.queue, self.observe = queue, observe
         self.raw: deque[Job] = deque()
         self.ready: deque[Job] = deque()
         self.changed = threading.Condition()
@@ -215,10 +217,13 @@ class Engine:
 
     def run_batch(self, batch: list[Job]) -> None:
         """Run jobs of one shape in one call. If that fails, each by itself: one must not spoil the others."""
-        inputs = batch[0].inputs
-        if len(batch) > 1:
-            inputs = {name: np.concatenate([job.inputs[name] for job in batch]) for name in inputs}
         rows = sum(job.rows for job in batch)
+        inputs = batch[0].inputs
+        missing = self.max_batch - rows if self.gpu else 0
+        if len(batch) > 1 or missing > 0:
+            # Rows that are there already, which the model can take for sure.
+            parts = [job.inputs for job in batch] + [{name: array[:1] for name, array in inputs.items()}] * missing
+            inputs = {name: np.concatenate([part[name] for part in parts]) for name in inputs}
         start = time.perf_counter()
         try:
             outputs = self.run(inputs)

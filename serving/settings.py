@@ -22,7 +22,9 @@ class Settings(BaseSettings):
     threads: Count | None = Field(
         default=None, description="that decode, preprocess and run the model; null: one a core"
     )
-    max_batch: Count | None = Field(default=None, description="items run at once; null: what the spec allows")
+    max_batch: Count | None = Field(
+        default=None, description="items run at once; null: what the spec allows, 8 on a GPU"
+    )
     queue: Count = Field(default=64, description="items that are waiting or running; one more is answered 503 at once")
     deadline: Seconds = Field(
         default=10, description="from a request's arrival to the start of its work, or it is dropped (504)"

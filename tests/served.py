@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http.client import parse_headers
+from pathlib import Path
 from typing import Any
 
 from tests.imports import ROOT
@@ -116,3 +117,24 @@ def served(*command: str, log: str = "") -> Iterator[Server]:
 def wire_app(log: str = "", **settings: object) -> AbstractContextManager[Server]:
     """The small application of tests/wire_app.py."""
     return served("tests.wire_app", json.dumps({"port": 0, **settings}), log=log)
+
+
+@contextmanager
+def serving(release: Path, **settings: object) -> Iterator[Server]:
+    """`python -m serving` in the release's folder, as anybody starts it, with the release's code and no other."""
+    options = [item for name, value in settings.items() for item in (f"--{name.replace('_', '-')}", str(value))]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving", "--port", "0", *options],
+        cwd=release,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield Server(process, announced_port(process))
+        process.terminate()
+        _, errors = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, errors) == (0, "")
+    finally:
+        process.kill()
+        process.communicate()

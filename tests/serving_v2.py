@@ -39,7 +39,7 @@ def serving(run: Run, spec: Spec, name: str = "tiny", **settings: Any) -> Iterat
             run,
             max_batch=max_batch(spec, limits.max_batch),
             threads=2,
-            runs=2,
+            gpu=False,
             queue=limits.queue,
             observe=lambda rows, seconds: None,
         )

@@ -15,16 +15,20 @@ FAR = float("inf")
 
 
 class Model:
-    """Doubles `x`. Its calls wait while `open` is not set; `rows` lists how many rows each had."""
+    """Doubles `x`. Its calls wait while `open` is not set.
+
+    `rows` lists how many rows each call had, `batches` how many of them were of jobs, `values` what was in them.
+    """
 
     def __init__(self):
         self.open = threading.Event()
         self.open.set()
         self.entered = threading.Semaphore(0)
-        self.rows = []
+        self.rows, self.batches, self.values = [], [], set()
 
     def __call__(self, inputs):
         self.rows.append(len(inputs["x"]))
+        self.values |= set(inputs["x"].ravel().tolist())
         self.entered.release()
         assert self.open.wait(30)
         if (inputs["x"] < 0).any():
@@ -34,7 +38,15 @@ class Model:
 
 @contextmanager
 def running(model, **options):
-    options = {"max_batch": 4, "threads": 2, "runs": 2, "queue": 8, "observe": lambda rows, seconds: None, **options}
+    options = {
+        "max_batch": 4,
+        "threads": 2,
+        "runs": 2,
+        "fill": False,
+        "queue": 8,
+        "observe": lambda rows, seconds: None,
+        **options,
+    }
     engine = Engine(model, **options)
     yield engine
     model.open.set()
@@ -83,9 +95,21 @@ def test_what_waits_for_the_model_is_run_together_up_to_the_largest_batch_and_in
         model.open.set()
         return [(await task).value for task in [first, *others]]
 
-    with running(model, runs=1) as engine:
+    with running(model, gpu=True) as engine:
         assert asyncio.run(main(engine)) == [[0], [2], [4], [6], [8], [10], [12]]
-    assert model.rows == [1, 4, 2]
+    assert model.batches == [1, 4, 2]
+
+
+def test_batches_are_filled_up_to_one_size_and_larger_ones_left_as_they_are():
+    async def main(engine):
+        return [(await engine.submit(*work(*values), FAR, never)) for values in ((1,), (2, 3), (1, 2, 3, 4, 5))]
+
+    model = Model()
+    with running(model, gpu=True) as engine:
+        jobs = asyncio.run(main(engine))
+    assert [job.value for job in jobs] == [[2], [4, 6], [2, 4, 6, 8, 10]]
+    assert model.rows == [4, 4, 5]
+    assert model.batches == [job.batch for job in jobs] == [1, 2, 5]
 
 
 def test_a_batch_is_of_one_shape_and_never_too_large():
@@ -101,9 +125,9 @@ def test_a_batch_is_of_one_shape_and_never_too_large():
         model.open.set()
         return [(await task).value for task in tasks]
 
-    with running(model, runs=1) as engine:
+    with running(model, gpu=True) as engine:
         assert asyncio.run(main(engine)) == [[0], [2, 2, 2], [4, 4], [6], [8]]
-    assert model.rows == [1, 3, 2, 1, 1]
+    assert model.batches == [1, 3, 2, 1, 1]
 
 
 def test_a_full_queue_refuses_at_once_and_has_room_again_after():
@@ -127,7 +151,7 @@ def test_a_full_queue_refuses_at_once_and_has_room_again_after():
     with running(model, queue=3) as engine:
         assert asyncio.run(main(engine)) >= 1
         assert engine.pending == 0
-    assert 9 not in model.rows
+    assert 9 not in model.values and 4 in model.values
 
 
 @pytest.mark.parametrize(
@@ -171,11 +195,12 @@ def test_a_row_that_the_model_fails_on_does_not_spoil_those_beside_it():
         model.open.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    with running(model, runs=1) as engine:
+    with running(model, gpu=True) as engine:
         _, first, spoilt, third = asyncio.run(main(engine))
     assert (first.value, third.value) == ([2], [6])
     assert isinstance(spoilt, GraphError)
-    assert model.rows == [1, 3, 1, 1, 1]
+    assert model.batches == [1, 1, 1]  # of those that went well
+    assert len(model.rows) == 5  # the first, the three together, and each of them alone
 
 
 def test_the_first_failure_of_a_request_is_raised_once_all_its_jobs_are_done():

@@ -16,7 +16,7 @@ import torch
 
 from onnx_release.errors import DataError, GraphError, ProviderError, SpecError
 from onnx_release.export import export_network
-from onnx_release.files import read_json, write_json
+from onnx_release.files import read_json
 from onnx_release.hardware import gpus
 from onnx_release.model_data import load_data
 from onnx_release.network import load_network
@@ -30,10 +30,8 @@ from onnx_release.spec import Budget, load_spec
 from tests.clone import QUICK, run, set_param
 from tests.imports import ROOT, imported_files, third_party
 from tools import gpu_check
-from tools.docs import gpu
 from tools.gpu_check import (
     CHECKED,
-    NOT_MEASURED,
     PYTORCH,
     Verdict,
     apart,
@@ -348,23 +346,6 @@ def test_a_long_message_is_cut_short():
     cut = one_line("word " * 1000)
     assert cut.endswith(" …") and len(cut) <= gpu_check.CELL
     assert one_line("short enough") == "short enough"
-
-
-def test_the_page_shows_the_table_or_that_there_is_none(tmp_path):
-    def read(name):
-        return read_json(tmp_path / name)
-
-    def git(name):
-        return json.loads(subprocess.check_output(["git", "show", f":{name}"], cwd=tmp_path, stderr=subprocess.DEVNULL))
-
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
-    assert gpu(read) == gpu(git) == NOT_MEASURED
-    write_json(tmp_path / "benchmarks/gpu.json", result())
-    subprocess.run(["git", "add", "-A"], cwd=tmp_path, check=True)
-    assert gpu(read) == gpu(git) == describe(result())
-    (tmp_path / "benchmarks/gpu.json").write_text("{")
-    with pytest.raises(DataError, match="is not JSON"):
-        gpu(read)
 
 
 def test_the_result_is_written_and_printed(tmp_path, monkeypatch, capsys, params):

@@ -9,7 +9,6 @@ import sys
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +20,9 @@ from PIL import Image
 
 from onnx_release.files import read_json, write_json, write_text
 from tests.picture_release import colours_release, digits_release, spots_release
-from tests.served import PATIENCE, Server, announced_port, head
+from tests.served import PATIENCE, head, serving
 
 LIMITS = {"upload_bytes": 100_000, "body_bytes": 300_000, "pixels": 250_000, "files": 3}
-
-
-@contextmanager
-def serving(release: Path, **settings: object) -> Iterator[Server]:
-    """`python -m serving` in the release's folder, as anybody starts it, with the release's code and no other."""
-    options = [item for name, value in settings.items() for item in (f"--{name.replace('_', '-')}", str(value))]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serving", "--port", "0", *options],
-        cwd=release,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield Server(process, announced_port(process))
-        process.terminate()
-        _, errors = process.communicate(timeout=PATIENCE)
-        assert (process.returncode, errors) == (0, "")
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")

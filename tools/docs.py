@@ -10,14 +10,13 @@ from typing import Any
 
 from benchmarks.serving_page import describe as describe_serving
 from onnx_release.command import run_tool
-from onnx_release.errors import DataError
 from onnx_release.files import read_json, write_text
 from onnx_release.paths import MODELS_BENCHMARK
 from onnx_release.report import compiled_figures, contender_names, speedup_figures
 from onnx_release.spec import load_spec
 from onnx_release.text import AGREEMENT, ANSWER_DETAILS, number, percent, speedup_cell, table
 from onnx_release.variants import BASE, VARIANTS
-from tools.gpu_check import GPU_CHECK, NOT_MEASURED, describe
+from tools.gpu_check import GPU_CHECK, describe
 
 # Gives the content of a JSON file by its path.
 Read = Callable[[str], Any]
@@ -375,16 +374,6 @@ def comparison(read: Read) -> str:
     )
 
 
-def gpu(read: Read) -> str:
-    """The table of `make gpu-check`, or that no GPU has been measured."""
-    try:
-        return describe(read(GPU_CHECK.as_posix()))
-    except (DataError, subprocess.CalledProcessError) as error:  # of `read_json`, and of git where that is what reads
-        if isinstance(error.__cause__, ValueError):
-            raise  # it is there, and damaged
-        return NOT_MEASURED
-
-
 PAGES: dict[str, dict[str, Callable[[Read], str]]] = {
     "README.md": {"results": results, "pipeline": pipeline_picture},
     "docs/quantization.md": {
@@ -405,7 +394,7 @@ PAGES: dict[str, dict[str, Callable[[Read], str]]] = {
         "recipes": sequence_recipes,
     },
     "docs/benchmark.md": {"page faults": page_faults, "repeat": repeat},
-    "docs/gpu.md": {"gpu": gpu},
+    "docs/gpu.md": {"gpu": lambda read: describe(read(GPU_CHECK.as_posix()))},
     "docs/review.md": {"measured": comparison},
     "docs/scale-out.md": {"cost": sweep_cost},
     "docs/serving.md": {"serving": lambda read: describe_serving(read("benchmarks/serving.json"))},

@@ -42,10 +42,6 @@ CHECKED = ("fp32", "fp16", "int8_static")
 PYTORCH: tuple[Kind, ...] = ("torch_eager", "torch_compile", "torch_autocast")
 # Characters of a cell, at most: what ONNX Runtime says may fill a page.
 CELL = 300
-NOT_MEASURED = (
-    "**No GPU has been measured with this pipeline.** The CUDA path has been written against the documentation and its "
-    "error paths have been run; the rest has not."
-)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,40 @@
+"""What the server's OpenAPI allows and what it does not, sent by a fuzzer: no 500, no answer that is not declared."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from tests.picture_release import colours_release, digits_release, spots_release
+from tests.served import PATIENCE, serving
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+RELEASES: dict[str, Callable[[Path], Path]] = {
+    "classification": colours_release,
+    "detection": spots_release,
+    "no uploads": digits_release,
+}
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def openapi(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with serving(RELEASES[request.param](tmp_path_factory.mktemp("release")), body_bytes=1_000_000) as server:
+        yield schemathesis.openapi.from_url(f"http://127.0.0.1:{server.port}/openapi.json")
+
+
+schema = schemathesis.pytest.from_fixture("openapi")
+
+
+@schema.parametrize()
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+def test_every_request_is_answered_as_declared(case: schemathesis.Case) -> None:
+    case.call_and_validate(checks=CHECKS, timeout=PATIENCE)
