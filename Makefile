@@ -9,7 +9,7 @@ endif
 # DVC runs the stages as `python -m ...`: that python must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro serve test lint docs gpu-check clean help
+.PHONY: repro serve packaged test lint docs gpu-check clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -18,9 +18,11 @@ repro: .venv/installed   ## run every stage whose inputs changed, then the gate;
 	python -m tools.repro $(if $(MODEL),--model $(MODEL))
 	python -m tools.gate
 
-serve: .venv/serving     ## serve artifacts/release, which `make repro` makes; docs/serving.md
-	@test -d artifacts/release || { echo "error: there is no artifacts/release: run \`make repro\` first" >&2; exit 1; }
+serve: packaged .venv/serving   ## serve artifacts/release, which `make repro` makes; docs/serving.md
 	cd artifacts/release && python -m serving
+
+packaged:
+	@test -d artifacts/release || { echo "error: there is no artifacts/release: run \`make repro\` first" >&2; exit 1; }
 
 test: .venv/tests        ## the tests
 	python -m pytest --numprocesses auto --dist loadfile

@@ -77,8 +77,11 @@ def main(arguments: argparse.Namespace) -> None:
     released = open_release(RELEASE).manifest
     if released.model != MODEL:
         raise BenchmarkError(f"{RELEASE} is of {released.model}, and this is about {MODEL}: `make repro MODEL={MODEL}`")
+    machine = machine_name(read_json(HARDWARE))
     result = read_json(RESULT) if RESULT.is_file() else {}
-    result |= {"machine": machine_name(read_json(HARDWARE)), "photographs": photographs_summary()}
+    if result.get("machine") != machine:
+        result = {"machine": machine}  # what another one measured does not belong beside it
+    result["photographs"] = photographs_summary()
     parts = arguments.part or list(PARTS)
     if "throughput" in parts:
         result["throughput"] = throughput(released.variant, settings, arguments.seconds, arguments.rounds)
@@ -126,7 +129,7 @@ def peers(model: Path) -> list[Server]:
     return [
         peer("plain FastAPI", "plain_fastapi", "{port}", "0"),
         peer("plain FastAPI, sessions of one thread", "plain_fastapi", "{port}", "1"),
-        peer("LitServe", "lit_serve", "{port}", cores, "1"),
+        peer("LitServe", "lit_serve", "{port}", cores),
         peer("mosec", "mosec_processes", cores, "--address", HOST, "--port", "{port}", form=False),
     ]
 
@@ -173,7 +176,8 @@ def throughput(variant: str, settings: Sequence[Mapping[str, str]], seconds: int
             result[name] = compare(servers, model, seconds, rounds)
     names = {ours(setting).name: dict(setting) for setting in settings}
     best = max(names, key=lambda name: result[variant][name]["share"])
-    return {**result, "best": names[best], "best_name": best}
+    pins = [line.split("==") for line in REQUIREMENTS.read_text().splitlines() if "==" in line]
+    return {**result, "best": names[best], "versions": dict(pins)}
 
 
 def compare(servers: Sequence[Server], model: Path, seconds: int, rounds: int) -> dict[str, Any]:

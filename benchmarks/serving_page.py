@@ -75,7 +75,7 @@ def overload_page(found: Mapping[str, Any]) -> str:
         ],
         ["of 503, ms", f"{number(found['refused']['median_ms'])}, {number(found['refused']['p99_ms'])}"],
         [
-            "resident memory, MB",
+            "resident memory after a tenth of the time, MB",
             f"{number(found['memory_early_mb'])}, at the end {number(found['memory_late_mb'])} "
             f"({found['memory_growth'] * 100:+.1f} %)",
         ],
@@ -90,9 +90,9 @@ def overload_page(found: Mapping[str, Any]) -> str:
 def start_page(found: Mapping[str, Any]) -> str:
     rows = [
         [title, number(found[key]["median"]), number(found[key]["max"])]
-        for key, title in (("with_pycache", "started before"), ("without_pycache", "the first time"))
+        for key, title in (("with_pycache", "started before"), ("without_pycache", "without `__pycache__`"))
     ]
-    return table(["from `python -m serving` to ready", "median, s", f"most of {STARTS}"], rows)
+    return table(["from `python -m serving` to ready", "median, s", f"most of {STARTS} starts"], rows)
 
 
 PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {

@@ -13,7 +13,12 @@ LOADERS = {"onnx_release/model_data.py": "data.py", "onnx_release/network.py": "
 
 
 def imported_files(script: str, root: Path = Path(), model: str = "*") -> set[str]:
-    """Paths below `root` of the modules that `script` imports, itself included; those in models/ are left out.
+    """What `reached_files` gives, without what lies in models/."""
+    return {path for path in reached_files(script, root, model) if not path.startswith("models/")}
+
+
+def reached_files(script: str, root: Path = Path(), model: str = "*") -> set[str]:
+    """Paths below `root` of the modules that `script` imports, directly or not, itself included.
 
     Where the loader of a model's files is among them, so is what the files of `model` import; by default of all models.
     """
@@ -25,7 +30,7 @@ def imported_files(script: str, root: Path = Path(), model: str = "*") -> set[st
             found.add(path)
             waiting += direct_imports(path, root)
             waiting += [p.relative_to(root).as_posix() for p in root.glob(f"models/{model}/{LOADERS.get(path, '-')}")]
-    return {path for path in found if not path.startswith("models/")}
+    return found
 
 
 def direct_imports(path: str, root: Path) -> list[str]:
@@ -51,8 +56,11 @@ def imported_names(path: str, root: Path) -> set[str]:
     for node in import_statements((root / path).resolve()):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        else:
+            above = Path(path).parent.parts  # where a relative import starts
+            start = above[: len(above) - node.level + 1] if node.level else ()
+            module = ".".join([*start, *([node.module] if node.module else [])])
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
     return names
 
 

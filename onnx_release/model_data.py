@@ -24,14 +24,17 @@ class ModelData(Protocol):
     """What models/NAME/data.py defines; one for the task tensor needs no postprocess().
 
     Where clients send raw items, it also has encoded(raw), which yields some of them as bytes, and decode(bytes), which
-    gives what preprocess() takes.
+    gives what preprocess() takes; without it the server has no /predict. That of a text is annotated to give str.
     """
 
     def samples(self, raw: Path, split: str) -> Iterator[Sample]:
         """The samples of "calibration" or "evaluation", one after the other."""
 
     def preprocess(self, item: Any) -> dict[str, np.ndarray]:
-        """One raw item as the network's inputs, without the batch axis."""
+        """One raw item as the network's inputs, without the batch axis.
+
+        For detection the whole picture, resized, as [channels, height, width]: the server scales boxes back.
+        """
 
     def postprocess(self, outputs: dict[str, np.ndarray]) -> Answer:
         """The network's outputs for one item, without the batch axis, as an answer."""

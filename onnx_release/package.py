@@ -13,9 +13,9 @@ from onnx_release.fetch import copy_tree
 from onnx_release.files import copy_file, read_json, sha256, write_json, write_text
 from onnx_release.graph import describe, external_files
 from onnx_release.image_folder import class_folders
-from onnx_release.imports import imported_files
+from onnx_release.imports import reached_files
 from onnx_release.lock import CONSTRAINTS, REQUIREMENTS, SERVING, locked
-from onnx_release.paths import HARDWARE, METRICS, MODELS, PARAMS, PROVIDER, RAW, TUNED, variant_model
+from onnx_release.paths import HARDWARE, METRICS, PARAMS, PROVIDER, RAW, TUNED, variant_model
 from onnx_release.providers import CPU
 from onnx_release.release import (
     FORMAT,
@@ -111,10 +111,7 @@ def code_files(model: str) -> list[Path]:
         raise SpecError(
             f"{main} is not there, so the release could not be served: restore it with `git restore serving`"
         )
-    modules = {Path(name) for name in imported_files(main.as_posix(), model=model)}
-    data = MODELS / model / "data.py"
-    if data.is_file():
-        modules.add(data)
+    modules = {Path(name) for name in reached_files(main.as_posix(), model=model)}
     packages = {parent / "__init__.py" for module in modules for parent in module.parents}
     return sorted(modules | {path for path in packages if path.is_file()})
 

@@ -14,6 +14,8 @@ from serving.settings import Settings
 
 def main(arguments: argparse.Namespace) -> None:
     settings = read_settings(arguments)
+    if sys.platform == "win32":
+        raise ParameterError("the server runs on Linux and macOS: use WSL, or the release's Dockerfile")
     # After the settings: neither --help nor a wrong value waits for the libraries.
     from serving.serve import serve
 

@@ -88,6 +88,9 @@ def start_engine(release: Release, settings: Settings) -> Engine:
     sizes = example_sizes(release.spec)  # the first call allocates, and finds out what the provider cannot run
     model.run({tensor.name: np.zeros(concrete_shape(tensor, sizes), tensor.dtype) for tensor in release.spec.inputs})
     on_cpu = model.provider == CPU
+    timed_on = release.manifest.metrics["benchmark"]["provider"]
+    if model.provider != timed_on or model.note:
+        log.warning("released for %s, runs on %s%s", timed_on, model.provider, model.note and f": {model.note}")
     return Engine(
         model.run,
         max_batch=max_batch(release.spec, settings.max_batch or (None if on_cpu else GPU_BATCH)),

@@ -182,7 +182,9 @@ class Item:
         labels = self.release.labels
         classes = {
             "labels": found.labels,
-            "names": None if labels is None else [labels[label] for label in found.labels],
+            "names": None
+            if labels is None
+            else [labels[label] if label < len(labels) else str(label) for label in found.labels],
             "scores": found.scores,
         }
         if isinstance(found, Prediction):

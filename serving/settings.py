@@ -20,7 +20,7 @@ class Settings(BaseSettings):
 
     # How requests are run, in each process.
     threads: Count | None = Field(
-        default=None, description="that decode, preprocess and run the model; null: one a core"
+        default=None, description="that decode, preprocess and run the model; null: one a core, shared by the workers"
     )
     max_batch: Count | None = Field(
         default=None, description="items run at once; null: what the spec allows, 8 on a GPU"

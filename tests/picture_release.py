@@ -68,6 +68,52 @@ def postprocess(outputs):
 '''
 
 
+LENGTHS = """
+task: embedding
+sources: []
+dimensions:
+  batch: {min: 1, max: 4, example: 2}
+  length: {min: 1, max: 32, example: 8}
+inputs:
+  - {name: codes, dtype: int64, shape: [batch, length]}
+outputs:
+  - {name: sums, dtype: int64, shape: [batch, 1]}
+variants: [fp16, int8_dynamic, int8_static]
+budget: {sqnr_db: 10}
+"""
+LENGTHS_DATA = """
+import numpy as np
+
+from onnx_release.types import Embedding
+
+def samples(raw, split):
+    yield from ()
+
+def decode(content: bytes) -> str:
+    return content.decode()
+
+def preprocess(item):
+    return {"codes": np.array([ord(sign) for sign in item], np.int64)}
+
+def postprocess(outputs):
+    return Embedding(outputs["sums"].astype(np.float32))
+"""
+
+
+def lengths_release(folder: Path) -> Path:
+    """A model of texts: the sum of their characters' numbers."""
+    nodes = [helper.make_node("ReduceSum", ["codes", "axes"], ["sums"], keepdims=1)]
+    integer = TensorProto.INT64
+    graph = helper.make_graph(
+        nodes,
+        "lengths",
+        [helper.make_tensor_value_info("codes", integer, ["batch", "length"])],
+        [helper.make_tensor_value_info("sums", integer, ["batch", 1])],
+        [numpy_helper.from_array(np.array([1], np.int64), "axes")],
+    )
+    return packaged(folder, "lengths", LENGTHS, graph, LENGTHS_DATA)
+
+
 def colours_release(folder: Path) -> Path:
     """Which colour a picture has most of: the logits are ten times the means of the channels."""
     nodes = [

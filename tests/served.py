@@ -120,11 +120,11 @@ def wire_app(log: str = "", **settings: object) -> AbstractContextManager[Server
 
 
 @contextmanager
-def serving(release: Path, **settings: object) -> Iterator[Server]:
+def serving(release: Path, python: str | Path = sys.executable, **settings: object) -> Iterator[Server]:
     """`python -m serving` in the release's folder, as anybody starts it, with the release's code and no other."""
     options = [item for name, value in settings.items() for item in (f"--{name.replace('_', '-')}", str(value))]
     process = subprocess.Popen(
-        [sys.executable, "-m", "serving", "--port", "0", *options],
+        [python, "-m", "serving", "--port", "0", *options],
         cwd=release,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
@@ -18,8 +19,15 @@ from onnx_release.checkpoint import load_checkpoint
 from onnx_release.errors import ReleaseError
 from onnx_release.fetch import copy_tree
 from onnx_release.image_folder import Photograph, check_readable
+from onnx_release.model_data import load_data
+from onnx_release.onnx_model import OnnxModel
+from onnx_release.paths import RAW, variant_model
+from onnx_release.runtime import load_tuned
+from onnx_release.samples import with_batch_axis, without_batch_axis
+from onnx_release.spec import load_spec
 from tests.clone import QUICK, make_clone
 from tests.imports import ROOT
+from tests.served import PATIENCE, serving
 
 PAGE = (ROOT / "docs/bring-your-own-model.md").read_text()
 BLOCKS = re.findall(r"^```(sh|python|yaml)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -90,8 +98,30 @@ def test_the_page_leads_to_a_release_and_touches_nothing_outside_of_the_model_s_
     assert "int8_static: passed" in printed and "FAILED" not in printed  # the gate, which ended with code 0
     assert json.loads((clone / "metrics/tune.json").read_text())["trials"]
     assert (clone / "artifacts/report/index.html").is_file()
+    check_answers(clone)
     others = {path for path in changed(clone) if not path.startswith("models/digits/")}
     assert all(path.startswith(MADE) for path in others), others
+
+
+def check_answers(clone):
+    """Every photograph that was evaluated on, uploaded to the release: the pipeline's answer, bit for bit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(clone)
+        spec, data = load_spec("digits"), load_data("digits")
+        variant = json.loads(Path("metrics/summary.json").read_text())["variant"]
+        model = OnnxModel(variant_model(variant), spec, load_tuned())
+        contents = [photograph.path.read_bytes() for photograph in data.photographs(RAW / "digits", "evaluation")[:40]]
+        answers = []
+        for content in contents:
+            outputs = model.run(with_batch_axis(data.preprocess(data.decode(content))))
+            answers.append(data.postprocess(without_batch_axis(outputs)))
+    with serving(clone / "artifacts/release") as server:
+        for content, answer in zip(contents, answers, strict=True):
+            files = {"file": ("digit.png", content)}
+            found = requests.post(f"http://127.0.0.1:{server.port}/predict", files=files, timeout=PATIENCE).json()
+            [prediction] = found["predictions"]
+            assert prediction["labels"] == answer.labels.tolist()
+            assert np.array_equal(np.array(prediction["scores"], np.float32), answer.scores)
 
 
 def test_the_page_quotes_the_errors_as_they_are(tmp_path, monkeypatch):

@@ -14,13 +14,14 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.picture_release import colours_release, digits_release, spots_release
+from tests.picture_release import colours_release, digits_release, lengths_release, spots_release
 from tests.served import PATIENCE, serving
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 RELEASES: dict[str, Callable[[Path], Path]] = {
     "classification": colours_release,
     "detection": spots_release,
+    "embedding": lengths_release,
     "no uploads": digits_release,
 }
 

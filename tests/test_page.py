@@ -29,6 +29,8 @@ from onnx_release.model_data import ModelData, load_data
 from onnx_release.spec import Spec, load_spec
 from serving.page import HEADERS, page_router, render_page, upload_kind
 from serving.settings import Settings
+from tests.picture_release import colours_release, spots_release
+from tests.served import serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Where CI is set nothing is skipped: playwright's own error says that there is no browser.
@@ -243,6 +245,24 @@ def test_a_chosen_picture_has_its_names_and_scores_as_bars_beside_it(visit):
     widths = [bar.bounding_box()["width"] for bar in found.locator(".share").all()]
     assert widths[0] / widths[1] == pytest.approx(2, rel=0.05) and widths[0] / widths[2] == pytest.approx(4, rel=0.05)
     assert found.get_by_alt_text("tangerine.png").evaluate("image => image.naturalWidth") == 60
+
+
+@needs_browser
+def test_the_page_of_a_release_shows_what_its_server_answers(browser, tmp_path):
+    spots = Image.new("RGB", (320, 80))
+    spots.paste((255, 255, 255), (100, 20, 200, 40))
+    page = browser.new_page()
+    with serving(colours_release(tmp_path / "colours")) as server:
+        page.goto(f"http://127.0.0.1:{server.port}/")
+        page.get_by_label("Drop pictures here").set_input_files(upload("red.png", png("red")))
+        expect(card(page, "red.png").get_by_role("listitem").first).to_contain_text("red ")
+        page.get_by_label("Drop pictures here").set_input_files(upload("bad.png", b"no picture"))
+        expect(card(page, "bad.png").locator(".bad")).to_contain_text("no picture in one of the formats")
+    with serving(spots_release(tmp_path / "spots")) as server:
+        page.goto(f"http://127.0.0.1:{server.port}/")
+        page.get_by_label("Drop pictures here").set_input_files(upload("spot.png", encoded(spots, "PNG")))
+        expect(card(page, "spot.png")).to_contain_text("spot 100")
+    page.close()
 
 
 @needs_browser

@@ -19,7 +19,7 @@ import tritonclient.http
 from PIL import Image
 
 from onnx_release.files import read_json, write_json, write_text
-from tests.picture_release import colours_release, digits_release, spots_release
+from tests.picture_release import colours_release, digits_release, lengths_release, spots_release
 from tests.served import PATIENCE, head, serving
 
 LIMITS = {"upload_bytes": 100_000, "body_bytes": 300_000, "pixels": 250_000, "files": 3}
@@ -252,6 +252,16 @@ def test_boxes_are_in_pixels_of_the_picture_that_was_sent(tmp_path):
     }
     assert found[0]["predictions"] == [expected]
     assert found[1]["predictions"][0]["boxes"] == []
+
+
+def test_texts_become_embeddings(tmp_path):
+    with serving(lengths_release(tmp_path)) as server:
+        address = f"http://127.0.0.1:{server.port}"
+        found = post(address, b"ab", "ä".encode(), name="a.txt").json()
+        broken, too_long = post(address, b"\xff", name="a.txt"), post(address, b"x" * 33, name="a.txt")
+    assert found["predictions"] == [{"vector": [97 + 98]}, {"vector": [228]}]
+    assert broken.status_code == too_long.status_code == 422
+    assert "a.txt" in broken.json()["error"] and "length is 33" in too_long.json()["error"]
 
 
 def test_a_model_without_uploads_says_what_to_call(tmp_path):
