@@ -1,11 +1,12 @@
 """Read photographs the way that both the pipeline and the server do."""
 
 import io
+import struct
 import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from onnx_release.errors import DataError
 
@@ -14,8 +15,21 @@ from onnx_release.errors import DataError
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
 # Of these more than one picture is a film; in the others it is a preview or a page.
 FILMS = ("GIF", "PNG", "WEBP", "AVIF")
-# What Pillow raises on broken files.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError)
+# What Pillow raises on broken files, those with broken EXIF among them.
+BROKEN = (
+    *(OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError),
+    *(struct.error, TypeError, KeyError, IndexError, AttributeError),
+)
+# How a picture is turned upright, by the orientation of the Exif standard.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class TooManyPixelsError(DataError):
@@ -25,6 +39,8 @@ class TooManyPixelsError(DataError):
 def limit_pixels(pixels: int) -> None:
     """Refuse pictures of more pixels in this process from now on. Pillow's own limit is 179 million."""
     Image.MAX_IMAGE_PIXELS = pixels
+    # Its warnings have a client's numbers in them, and Python keeps each that it has shown.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # Up to twice as many, Pillow only warns.
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
@@ -46,19 +62,30 @@ def decode_image(content: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.format in FILMS and getattr(image, "is_animated", False):
-                raise DataError(
-                    f"it is a film of {getattr(image, 'n_frames', 'several')} pictures: send the one that is meant"
-                )
-            ImageOps.exif_transpose(image, in_place=True)
-            if image.mode.startswith("I;16"):  # Pillow would clip these at 255, so keep the upper eight of 16 bits
-                return np.asarray(Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB"))
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+                raise DataError("it is a film of several pictures: send the one that is meant")
+            image.load()
+            turn = TURNS.get(orientation(image))
+            upright: Image.Image = image if turn is None else image.transpose(turn)
+            # Pillow would clip these at 255, so keep the upper eight of 16 bits. PPM calls them 32.
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            elif image.mode in ("I", "F"):
+                raise DataError("its pixels have 32 bits, of which nobody says what is black and white: save it with 8")
+            return np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as cause:
-        raise TooManyPixelsError(f"it is too large: {cause}") from cause
+        raise TooManyPixelsError(f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller") from cause
     except UnidentifiedImageError as cause:  # which names the object in memory
         raise DataError(f"it is no picture in one of the formats {', '.join(FORMATS)}") from cause
     except BROKEN as cause:
         raise DataError(str(cause) or type(cause).__name__) from cause
+
+
+def orientation(image: Image.Image) -> int:
+    """By the Exif standard; 1, upright, where there is none that can be read."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except BROKEN:
+        return 1
 
 
 def resized_crop(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:

@@ -274,6 +274,12 @@ def check_labels(labels: list[str] | str, spec: Spec) -> None:
         raise ValueError(f"labels has {len(labels)} names, {spec.outputs[0].name} {count} classes")
 
 
+def rows_are_the_batch(spec: Spec) -> bool:
+    """Whether each row of the outputs belongs to the row of the inputs at its place: requests may share a call."""
+    batch = spec.inputs[0].shape[0]
+    return all(tensor.shape[0] == batch and batch not in tensor.shape[1:] for tensor in (*spec.inputs, *spec.outputs))
+
+
 def class_count(spec: Spec) -> int | None:
     """The classes of a classification's first output; None for another task, and where their number is symbolic."""
     classes = spec.outputs[0].shape[-1]

@@ -4,7 +4,7 @@ import json
 
 from onnx_release.params import Runtime
 from onnx_release.providers import CPU
-from onnx_release.spec import Spec, Tensor
+from onnx_release.spec import Spec, Tensor, rows_are_the_batch
 
 # https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md#datatypes
 DATA_TYPES = {
@@ -46,8 +46,7 @@ def triton_config(model: str, spec: Spec, runtime: Runtime, provider: str) -> st
 def largest_batch(spec: Spec) -> int:
     """The largest batch that Triton may make of several requests; 0 where it must not make any."""
     batch = spec.inputs[0].shape[0]
-    tensors = (*spec.inputs, *spec.outputs)
-    if isinstance(batch, int) or any(tensor.shape[0] != batch or batch in tensor.shape[1:] for tensor in tensors):
+    if isinstance(batch, int) or not rows_are_the_batch(spec):
         return 0
     return spec.dimensions[batch].max
 

@@ -22,7 +22,7 @@ from onnx_release.release import Release, open_release
 from onnx_release.spec import concrete_shape, example_sizes
 from serving import metrics
 from serving.engine import BusyError, ClientGoneError, DeadlineError, Engine
-from serving.errors import RequestError
+from serving.errors import Problem, RequestError
 from serving.page import page_router
 from serving.predict import Ahead, predict_router
 from serving.protocol import max_batch
@@ -51,6 +51,7 @@ def create_app(settings: Settings) -> FastAPI:
         # What is here stays: it is not looked through again and again, and what requests leave behind is found early.
         gc.collect()
         gc.freeze()
+        gc.collect()  # which counts from here on
         app.state.ready = True
         yield
         app.state.ready = False
@@ -60,6 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
         title=release.manifest.model,
         description=f"{release.manifest.model}, {release.manifest.variant}: {release.spec.task} with ONNX Runtime.",
         version="1",
+        responses={"default": {"model": Problem, "description": "any other error"}},
         lifespan=lifespan,
     )
     app.state.release, app.state.settings, app.state.ready = release, settings, False

@@ -16,7 +16,6 @@ from serving.settings import Settings
 
 # Parts that are no files, which are passed over: each costs time, so that there must not be any number of them.
 OTHER_PARTS = 64
-LARGE = 1_000_000  # bytes of a body in which that is a risk; looking for it takes a tenth of a millisecond
 
 # It warns of every malformed body; the client is told.
 logging.getLogger("python_multipart").setLevel(logging.ERROR)
@@ -95,8 +94,8 @@ def parse_files(content_type: str, body: bytes, settings: Settings) -> list[Uplo
     boundary = options.get(b"boundary", b"")
     if not boundary:
         raise RequestError(400, "the content type has no boundary: let the HTTP library set it, not your own code")
-    # Before it is parsed: also a boundary that turns out to be none costs the parser time, in a large body much of it.
-    if len(body) > LARGE and body.count(b"--" + boundary) > settings.files + OTHER_PARTS:
+    # Before it is parsed: also a boundary that turns out to be none costs the parser time.
+    if body.count(b"--" + boundary) > settings.files + OTHER_PARTS:
         raise RequestError(
             413, f"the body has more than {settings.files + OTHER_PARTS} parts: send fewer files at once"
         )

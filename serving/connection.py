@@ -92,6 +92,7 @@ class Connection(HttpToolsProtocol):
         self.steps = 0  # how often that changed
         self.quiet_bytes = 0  # that were neither body nor end a head: an endless header, or trailers of a chunked body
         self.clock: asyncio.TimerHandle | None = None  # runs while `receiving`, and while the connection ends
+        self.reader_clock: asyncio.TimerHandle | None = None  # runs while the client has to read
         self.upgrading = False  # the request offers another protocol
         self.draining = False
         self.deaf = False  # what still arrives is dropped
@@ -120,6 +121,7 @@ class Connection(HttpToolsProtocol):
         refused.discard(self)
         self.receiving, self.peer.left, self.peer.connection = "", True, None
         self.stop_clock()
+        self.stop_watching()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -221,9 +223,34 @@ class Connection(HttpToolsProtocol):
         self.clock = self.loop.call_later(self.settings.receive, self.receive_expired)
 
     def expect_end(self) -> None:
-        """The connection closes when the client has read what it was sent, if it ever does."""
+        """The connection closes when the client has read what it was sent."""
         self.stop_clock()
-        self.clock = self.loop.call_later(self.settings.receive, self.transport.abort)
+        self.watch_reader()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.watch_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.stop_watching()
+
+    def watch_reader(self, before: int | None = None) -> None:
+        """End the connection of a client that has read nothing of its answers for `receive` seconds.
+
+        `before` is how many bytes were left for it then.
+        """
+        self.stop_watching()
+        left = self.transport.get_write_buffer_size()
+        if before is not None and left >= before:
+            self.transport.abort()
+        elif left:
+            self.reader_clock = self.loop.call_later(self.settings.receive, self.watch_reader, left)
+
+    def stop_watching(self) -> None:
+        if self.reader_clock is not None:
+            self.reader_clock.cancel()
+            self.reader_clock = None
 
     def stop_clock(self) -> None:
         if self.clock is not None:
@@ -263,6 +290,7 @@ class Connection(HttpToolsProtocol):
         """Answer the request that the application works on. To it the client has left; its own answer is dropped."""
         if self.answering() and not self.cycle.response_started and not self.pipeline:
             self.peer.left = self.cycle.disconnected = True
+            self.cycle.scope["serving.status"] = status
             self.cycle.message_event.set()
             self.write(status, text)
             self.hang_up()

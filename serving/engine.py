@@ -10,12 +10,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from onnx_release.errors import ReleaseError
+from serving.errors import RequestError
 
 Arrays = dict[str, np.ndarray]
 
@@ -50,7 +52,7 @@ class Job:
 
     `deadline` is of time.monotonic(), `gone` says whether the client has left. `started`, of time.perf_counter(), is
     that of the call of the model in which the job was run, `milliseconds` how long that took, `batch` how many rows it
-    had. `error` is what prepare, finish or the model raised.
+    had. `alone` keeps others out of its call. `error` is what prepare, finish or the model raised.
     """
 
     prepare: Callable[[], Arrays]
@@ -64,6 +66,7 @@ class Job:
     started: float = 0.0
     milliseconds: float = 0.0
     batch: int = 0
+    alone: bool = False
     error: BaseException | None = None
 
     @property
@@ -109,11 +112,16 @@ class Engine:
             thread.start()
 
     def check_room(self, jobs: int = 1) -> None:
-        """Raise BusyError unless so many more jobs fit into the queue. Of the event loop's thread alone."""
+        """Raise BusyError unless so many more jobs fit into the queue now, RequestError if they never do.
+
+        Of the event loop's thread alone.
+        """
         if not self.accepting:
             raise BusyError("the server is going down: send the request to another one", 1)
         if jobs > self.queue:
-            raise BusyError(f"the request has {jobs} items, and the queue holds {self.queue}: send fewer at once", 1)
+            raise RequestError(
+                413, f"the request has {jobs} items, more than the queue of {self.queue}: send fewer at once"
+            )
         if self.pending + jobs > self.queue:
             raise BusyError(f"the queue of {self.queue} is full: come again in a second", 1)
 
@@ -137,9 +145,11 @@ class Engine:
             self.raw.extend(jobs)
             self.changed.notify(len(jobs))
         await waiting.done
-        for job in jobs:
-            if job.error is not None:
-                raise job.take_error()
+        failed = [job for job in jobs if job.error is not None]
+        for job in failed[1:]:
+            job.take_error()
+        if failed:
+            raise failed[0].take_error()
         return jobs
 
     async def submit(
@@ -164,41 +174,55 @@ class Engine:
         return not self.pending
 
     def work(self) -> None:
-        """One thread: what is ready runs before anything else is prepared, so that little lies between the two.
+        """One thread. A step's names end with it, or a thread that waits would hold what it worked on last."""
+        while self.step():
+            pass
 
-        A thread that makes a job ready, or leaves the model, looks for work itself: nobody else has to be woken.
+    def step(self) -> bool:
+        """Wait for something to do and do it; False once the engine has stopped.
+
+        What is ready runs before anything else is prepared, so that little lies between the two. A thread that makes a
+        job ready looks for work itself: nobody else has to be woken.
         """
-        while True:
-            with self.changed:
-                while not (self.stopped or self.raw or self.may_run()):
-                    self.changed.wait()
-                if self.stopped:
-                    return
-                batch = self.take_batch() if self.may_run() else []
-                job = None if batch else self.raw.popleft()
-                self.running += bool(batch)
-            if job is not None:
-                self.prepare(job)
+        with self.changed:
+            while not (self.stopped or self.raw or self.may_run()):
+                self.changed.wait()
+            if self.stopped:
+                return False
+            batch, job = [], None
+            if self.may_run():
+                batch = self.take_batch()
+                self.running += 1
             else:
-                self.run_batch(batch)
-                with self.changed:
-                    self.running -= 1
+                job = self.raw.popleft()
+        if job is not None:
+            self.prepare(job)
+        else:
+            self.run_batch(batch)
+        return True
 
     def may_run(self) -> bool:
-        """Whether a batch is there and may go into the model. Holds the lock."""
+        """Whether a job is ready and may go into the model. Holds the lock."""
         return bool(self.ready) and self.running < self.runs
 
     def take_batch(self) -> list[Job]:
         """The job that has been ready for longest, and those after it that may run with it. Holds the lock."""
-        first = self.ready.popleft()
-        batch, rows = [first], first.rows
-        while self.ready and self.ready[0].shape == first.shape and rows + self.ready[0].rows <= self.max_batch:
-            batch.append(self.ready.popleft())
-            rows += batch[-1].rows
+        batch: list[Job] = []
+        rows = 0
+        while self.ready:
+            job = self.ready[0]
+            if batch and (
+                job.shape != batch[0].shape or rows + job.rows > self.max_batch or job.alone or batch[0].alone
+            ):
+                break
+            self.ready.popleft()
+            if not self.dropped(job):
+                batch.append(job)
+                rows += job.rows
         return batch
 
-    def prepare(self, job: Job) -> None:
-        """Make a job ready, or drop it where nobody waits any more."""
+    def dropped(self, job: Job) -> bool:
+        """Whether nobody waits for the job any more; it is given back."""
         if job.gone():
             self.deliver(job, ClientGoneError("the client has left"))
         elif time.monotonic() > job.deadline:
@@ -206,43 +230,65 @@ class Engine:
                 job, DeadlineError("the request waited longer than it may: come again when there is less load")
             )
         else:
-            try:
-                job.inputs = job.prepare()
-                job.rows = len(next(iter(job.inputs.values())))
-            except BaseException as error:  # of the model's data.py, in most cases; it belongs to the request
-                self.deliver(job, error)
-                return
-            with self.changed:
-                self.ready.append(job)
+            return False
+        return True
+
+    def prepare(self, job: Job) -> None:
+        """Make a job ready, unless nobody waits for it any more."""
+        if self.dropped(job):
+            return
+        try:
+            job.inputs = job.prepare()
+            job.rows = len(next(iter(job.inputs.values())))
+        except BaseException as error:  # of the model's data.py, in most cases; it belongs to the request
+            self.deliver(job, error)
+            return
+        with self.changed:
+            self.ready.append(job)
 
     def run_batch(self, batch: list[Job]) -> None:
         """Run jobs of one shape in one call. If that fails, each by itself: one must not spoil the others."""
+        outputs: list[Arrays] = []
+        error: BaseException | None = None
+        try:
+            outputs = self.call(batch) if batch else []
+        except BaseException as raised:
+            if len(batch) == 1:
+                self.deliver(batch[0], raised)
+                batch = []
+            error = raised
+        with self.changed:
+            self.running -= 1
+            if error is not None:
+                for job in reversed(batch):
+                    job.alone = True
+                    self.ready.appendleft(job)
+            if self.may_run():
+                self.changed.notify()  # this thread makes answers first
+        for job, own in zip(batch, outputs, strict=False):
+            self.finish(job, own)
+
+    def call(self, batch: list[Job]) -> list[Arrays]:
+        """One call of the model; the outputs of each job's own rows."""
         rows = sum(job.rows for job in batch)
         inputs = batch[0].inputs
         missing = self.max_batch - rows if self.gpu else 0
         if len(batch) > 1 or missing > 0:
-            # Rows that are there already, which the model can take for sure.
+            # Filled up with a row that is there already, which the model can take for sure.
             parts = [job.inputs for job in batch] + [{name: array[:1] for name, array in inputs.items()}] * missing
             inputs = {name: np.concatenate([part[name] for part in parts]) for name in inputs}
         start = time.perf_counter()
-        try:
-            outputs = self.run(inputs)
-        except BaseException as error:
-            if len(batch) == 1:
-                self.deliver(batch[0], error)
-                return
-        else:
-            seconds = time.perf_counter() - start
-            self.observe(rows, seconds)
-            place = 0
-            for job in batch:
-                own = {name: array[place : place + job.rows] for name, array in outputs.items()}
-                place += job.rows
-                job.started, job.milliseconds, job.batch = start, seconds * 1e3, rows
-                self.finish(job, own)
-            return
+        outputs = self.run(inputs)
+        seconds = time.perf_counter() - start
+        self.observe(rows, seconds)
+        found, place = [], 0
         for job in batch:
-            self.run_batch([job])
+            job.started, job.milliseconds, job.batch = start, seconds * 1e3, rows
+            # Outputs need not have the batch's rows; where they have not, a job is alone and nothing is filled up.
+            own = inputs is not batch[0].inputs
+            found.append({name: array[place : place + job.rows] for name, array in outputs.items()} if own else outputs)
+            place += job.rows
+        return found
 
     def finish(self, job: Job, outputs: Arrays) -> None:
         try:
@@ -255,7 +301,8 @@ class Engine:
     def deliver(self, job: Job, error: BaseException | None = None) -> None:
         """Give the job back to the event loop, which counts it down. What it was made of is freed."""
         job.error, job.inputs = error, {}
-        job.waiting.done.get_loop().call_soon_threadsafe(self.settle, job.waiting)
+        with suppress(RuntimeError):  # the loop is closed: the server's time to stop was over
+            job.waiting.done.get_loop().call_soon_threadsafe(self.settle, job.waiting)
 
     def settle(self, waiting: Waiting) -> None:
         self.pending -= 1

@@ -68,5 +68,6 @@ class Observed:
         finally:
             IN_PROGRESS.dec()
             path = getattr(scope.get("route"), "path", "none")
-            REQUESTS.labels(path, status or 500).inc()
+            # The connection may have answered in place of the application.
+            REQUESTS.labels(path, scope.get("serving.status", status) or 500).inc()
             LATENCY.labels(path).observe(time.perf_counter() - start)

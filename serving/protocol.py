@@ -17,7 +17,7 @@ import orjson
 
 from onnx_release.errors import InputError
 from onnx_release.onnx_model import check_request
-from onnx_release.spec import Spec, Tensor, concrete_shape
+from onnx_release.spec import Spec, Tensor, concrete_shape, rows_are_the_batch
 from serving.errors import RequestError
 from serving.tensors import DATATYPES, from_binary, from_json, shown
 
@@ -44,12 +44,14 @@ class InferenceRequest:
     id: str | None = None
 
 
-def decode_request(spec: Spec, body: bytes, header_length: str | None, most_rows: int) -> InferenceRequest:
+def decode_request(
+    spec: Spec, body: bytes, header_length: str | None, most_rows: int, most_bytes: int
+) -> InferenceRequest:
     """The request in `body`; arrays of binary data are read-only views of it where its alignment allows.
 
     `header_length` is the header Inference-Header-Content-Length, None where it is not given: the bytes of the JSON
-    object, after which the binary data follows. `most_rows` bounds a symbolic batch axis.
-    Raises RequestError: 413 for a batch over `most_rows` or JSON that no request of this model is as large as, 400 for
+    object, after which the binary data follows. `most_rows` bounds a symbolic batch axis, `most_bytes` all arrays together.
+    Raises RequestError: 413 for more than these or JSON that no request of this model is as large as, 400 for
     all else.
     """
     end = json_end(body, header_length)
@@ -61,7 +63,7 @@ def decode_request(spec: Spec, body: bytes, header_length: str | None, most_rows
     if "id" in request and not isinstance(identifier, str):
         raise RequestError(400, f"id is {shown(identifier)}: give a string, or none")
     given = given_inputs(spec, request)
-    check_shapes(spec, given, most_rows)
+    check_shapes(spec, given, most_rows, most_bytes)
     outputs = asked_outputs(spec, request, parameters)
     return InferenceRequest(
         read_tensors(spec, given, body, end if header_length is not None else None), outputs, identifier
@@ -153,12 +155,15 @@ def given_inputs(spec: Spec, request: Object) -> dict[str, Object]:
     return given
 
 
-def check_shapes(spec: Spec, given: Mapping[str, Object], most_rows: int) -> None:
+def check_shapes(spec: Spec, given: Mapping[str, Object], most_rows: int, most_bytes: int) -> None:
     """Hold the names and shapes against the spec, before any data is read."""
     for tensor in spec.inputs:
         shape = given[tensor.name]["shape"] if tensor.name in given else []
         if isinstance(tensor.shape[0], str) and len(shape) == len(tensor.shape) and shape[0] > most_rows:
             raise RequestError(413, f"{tensor.name} has {shape[0]} items: send at most {most_rows} in one request")
+    sizes = [math.prod(given[t.name]["shape"]) * np.dtype(t.dtype).itemsize for t in spec.inputs if t.name in given]
+    if sum(sizes) > most_bytes:
+        raise RequestError(413, f"the inputs are {sum(sizes):,} bytes, and one request may have {most_bytes:,}")
     # Arrays of these dtypes and shapes that take no memory.
     stand_ins = {
         tensor.name: np.broadcast_to(np.zeros((), tensor.dtype), given[tensor.name]["shape"])
@@ -292,5 +297,4 @@ def request_rows(spec: Spec, wanted: int | None) -> int:
 
 def max_batch(spec: Spec, wanted: int | None) -> int:
     """How many rows of several requests one call may have: 1 where an output's rows are not those of the batch."""
-    batch = spec.inputs[0].shape[0]
-    return request_rows(spec, wanted) if all(tensor.shape[0] == batch for tensor in spec.outputs) else 1
+    return request_rows(spec, wanted) if rows_are_the_batch(spec) else 1

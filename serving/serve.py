@@ -185,6 +185,8 @@ class Server(uvicorn.Server):
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.channel and sig == signal.SIGINT:
+            return  # Ctrl-C reaches the whole group, and the parent passes it on as SIGTERM
         if self.should_exit:
             os._exit(128 + sig)
         self.should_exit = True
@@ -259,7 +261,7 @@ def start_worker(settings: Settings, app: Application) -> Worker:
 
 def work(settings: Settings, app: Application, channel: socket.socket) -> None:
     """A worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes it on
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # until handle_exit() takes over
     channel.setblocking(False)
     try:
         sys.exit(run(settings, app, [], lambda: channel.sendall(b"!"), channel))

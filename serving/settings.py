@@ -40,5 +40,6 @@ class Settings(BaseSettings):
     upload_bytes: Count = Field(default=10_000_000, description="of one file")
     body_bytes: Count = Field(default=40_000_000, description="of one request")
     buffered_bytes: Count = Field(default=400_000_000, description="of all bodies in memory; one more is answered 503")
+    tensor_bytes: Count = Field(default=100_000_000, description="of all tensors of one request, as arrays")
     pixels: Count = Field(default=50_000_000, description="of one picture, by its header, before it is decoded")
     files: Count = Field(default=16, description="in one request")

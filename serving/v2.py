@@ -170,7 +170,7 @@ async def infer(request: Request) -> Response:
     def prepare() -> Arrays:
         nonlocal asked
         plain = protocol.decompress(body, encoding, state.settings.body_bytes)
-        asked = protocol.decode_request(release.spec, plain, header_length, rows)
+        asked = protocol.decode_request(release.spec, plain, header_length, rows, state.settings.tensor_bytes)
         return asked.inputs
 
     def finish(outputs: Arrays) -> tuple[bytes, int | None]:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+import weakref
 from contextlib import contextmanager
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from onnx_release.errors import DataError, GraphError
 from serving.engine import BusyError, ClientGoneError, DeadlineError, Engine
+from serving.errors import RequestError
 
 FAR = float("inf")
 
@@ -49,7 +51,8 @@ def running(model, **options):
     }
     engine = Engine(model, **options)
     yield engine
-    model.open.set()
+    if isinstance(model, Model):
+        model.open.set()
     assert asyncio.run(engine.drain(30))
     for thread in engine.threads:
         thread.join(30)
@@ -144,7 +147,7 @@ def test_a_full_queue_refuses_at_once_and_has_room_again_after():
         model.open.set()
         await asyncio.gather(*tasks)
         assert (await engine.submit(*work(4), FAR, never)).value == [8]
-        with pytest.raises(BusyError, match="send fewer at once"):
+        with pytest.raises(RequestError, match="send fewer at once"):
             await engine.submit_all([work(n) for n in range(4)], FAR, never)
         return refused.value.seconds
 
@@ -210,6 +213,61 @@ def test_the_first_failure_of_a_request_is_raised_once_all_its_jobs_are_done():
     with running(Model()) as engine, pytest.raises(GraphError):
         asyncio.run(main(engine))
     assert engine.pending == 0
+
+
+def test_what_fails_beside_the_model_is_one_requests_and_the_engine_goes_on():
+    def observe(rows, seconds):
+        raise OSError("no space left")
+
+    with running(Model(), observe=observe) as engine:
+        for _ in range(4):  # more than there are threads
+            with pytest.raises(OSError, match="no space"):
+                asyncio.run(engine.submit(*work(1), FAR, never))
+        assert (engine.pending, engine.running) == (0, 0)
+
+
+def test_outputs_that_are_not_rows_come_whole():
+    with running(lambda inputs: {"y": np.arange(5.0)}, observe=lambda rows, seconds: None) as engine:
+        job = asyncio.run(engine.submit(work(1)[0], lambda outputs: outputs["y"].tolist(), FAR, never))
+    assert job.value == [0, 1, 2, 3, 4]
+
+
+def test_an_engine_that_waits_holds_nothing_of_what_it_did():
+    class Body:
+        pass
+
+    body = Body()
+    gone = weakref.ref(body)
+
+    def job(body):
+        prepare, finish = work(1)
+        return (lambda: prepare() if body else {}), finish
+
+    with running(Model()) as engine:
+        asyncio.run(engine.submit(*job(body), FAR, never))
+        del body
+        asyncio.run(until(lambda: gone() is None))
+
+
+def test_what_got_ready_too_late_is_dropped_before_it_runs():
+    model = Model()
+    model.open.clear()
+    left = threading.Event()
+
+    async def main(engine):
+        first = asyncio.create_task(engine.submit(*work(1), FAR, never))
+        await until(lambda: model.entered.acquire(blocking=False))
+        second = asyncio.create_task(engine.submit(*work(2), FAR, left.is_set))
+        await until(lambda: len(engine.ready) == 1)
+        left.set()
+        model.open.set()
+        with pytest.raises(ClientGoneError):
+            await second
+        return (await first).value
+
+    with running(model, gpu=True) as engine:
+        assert asyncio.run(main(engine)) == [2]
+    assert 2 not in model.values
 
 
 def test_going_down_answers_what_is_there_and_refuses_the_rest():

@@ -79,9 +79,9 @@ def changed(name, **changes):
     return whole
 
 
-def decode(content, header_length=None, spec=SPEC, rows=4):
+def decode(content, header_length=None, spec=SPEC, rows=4, size=1000):
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return decode_request(spec, body, header_length, rows)
+    return decode_request(spec, body, header_length, rows, size)
 
 
 def with_binary(arrays, declared=None, pad=0, **sizes):
@@ -596,3 +596,11 @@ def test_requests_are_mixed_in_one_call_only_where_every_output_has_their_rows()
     assert max_batch(SPEC, 3) == 3
     rows = SPEC.outputs[0].model_copy(update={"shape": ["found", 4]})
     assert max_batch(SPEC.model_copy(update={"derived": ["found"], "outputs": [SPEC.outputs[1], rows]}), 3) == 1
+
+
+def test_all_tensors_together_are_bounded():
+    # Two floats, two integers of 64 bits and two bytes.
+    assert decode(request(), size=26).inputs.keys() == {"x", "ids", "mask"}
+    with pytest.raises(RequestError, match="the inputs are 26 bytes, and one request may have 25") as refused:
+        decode(request(), size=25)
+    assert refused.value.status == 413

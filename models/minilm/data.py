@@ -19,6 +19,8 @@ RAW = Path("data/raw/minilm")
 
 # What the published model cuts at (max_seq_length), [CLS] and [SEP] included.
 MAX_TOKENS = 256
+# The tokenizer goes through all of a text before it is cut off; 256 tokens are some thousand characters.
+MAX_CHARACTERS = 100_000
 # Sentences of a passage, in turn: from a question to a paragraph.
 LENGTHS = (1, 2, 4)
 # White space behind a stop and a closing quote, before an upper-case letter and an opening quote.
@@ -39,8 +41,11 @@ def encoded(raw: Path) -> Iterator[bytes]:
 
 
 def decode(content: bytes) -> str:
-    """What a client has sent, in UTF-8, as text. Raises UnicodeDecodeError, a ValueError, for other bytes."""
-    return content.decode()
+    """What a client has sent, in UTF-8, as text. Raises ValueError for other bytes and for a whole book."""
+    text = content.decode()
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"it has {len(text):,} characters, and the model reads {MAX_TOKENS} tokens: send a part of it")
+    return text
 
 
 def preprocess(item: str) -> dict[str, np.ndarray]:
@@ -64,7 +69,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def encode(tokenizer: Tokenizer, text: str) -> dict[str, np.ndarray]:
     """The three inputs, each int64 [sequence]."""
-    encoding = tokenizer.encode(text)
+    [encoding] = tokenizer.encode_batch([text])  # which lets other threads of Python run, unlike encode()
     return {
         "input_ids": np.array(encoding.ids, np.int64),
         "attention_mask": np.array(encoding.attention_mask, np.int64),
