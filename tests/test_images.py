@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from onnx_release.errors import DataError
-from onnx_release.images import read_image
+from onnx_release.images import normalised, read_image, resized_crop
 
 RED = (200, 0, 0)
 
@@ -106,3 +106,52 @@ def test_a_picture_too_large_to_open_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
     with pytest.raises(DataError, match=r"a\.png cannot be read as an image .*exceeds limit"):
         read_image(path)
+
+
+def test_sixteen_bits_of_a_portable_map_become_eight(tmp_path):
+    (tmp_path / "a.pgm").write_bytes(b"P5 3 1 65535\n" + bytes([0, 0, 128, 0, 255, 255]))
+    assert read_image(tmp_path / "a.pgm")[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_of_32_bits_are_refused(tmp_path, mode):
+    Image.new(mode, (2, 2), 70000).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match="32 bits"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_broken_exif_turns_nothing(tmp_path):
+    Image.new("RGB", (4, 2)).save(tmp_path / "a.png", exif=b"II*\0")
+    assert read_image(tmp_path / "a.png").shape == (2, 4, 3)
+
+
+def test_more_frames_than_one_are_a_film(tmp_path):
+    frames = [Image.new("RGB", (4, 2), (shade, 0, 0)) for shade in (0, 255)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match="film"):
+        read_image(tmp_path / "a.gif")
+
+
+def test_what_is_no_photograph_is_not_run(tmp_path):
+    (tmp_path / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(DataError, match="no picture in one of the formats"):
+        read_image(tmp_path / "a.eps")
+
+
+def test_a_crop_of_a_resized_picture_is_that_of_the_whole_one():
+    """But for what rounding moves: at most one of 255 in less than a thousandth of the values."""
+    noise = np.random.default_rng(0).integers(0, 256, (333, 517, 3), np.uint8)
+    image = Image.fromarray(noise)
+    whole = image.resize((397, 256), Image.Resampling.BILINEAR).crop((86, 16, 310, 240))
+    found = resized_crop(image, (397, 256), (86, 16, 310, 240))
+    apart = np.abs(np.asarray(whole, int) - np.asarray(found, int))
+    assert apart.max() <= 1 and (apart > 0).mean() < 1e-3
+
+
+def test_normalised_values_by_hand():
+    image = Image.fromarray(np.array([[[0, 51, 255]]], np.uint8))
+    found = normalised(image, np.array([0, 0.2, 0.5], np.float32), np.array([1, 2, 0.25], np.float32))
+    assert found.dtype == np.float32 and found.flags.c_contiguous
+    assert found.tolist() == [[[0]], [[0]], [[2]]]
+    grey = normalised(Image.fromarray(np.array([[255, 0]], np.uint8)), np.zeros(1, np.float32), np.ones(1, np.float32))
+    assert grey.tolist() == [[[1, 0]]]
