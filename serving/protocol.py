@@ -50,7 +50,7 @@ def decode_request(
     """The request in `body`; arrays of binary data are read-only views of it where its alignment allows.
 
     `header_length` is the header Inference-Header-Content-Length, None where it is not given: the bytes of the JSON
-    object, after which the binary data follows. `most_rows` bounds a symbolic batch axis, `most_bytes` all arrays in sum.
+    object, after which the binary data follows. `most_rows` bounds a symbolic batch axis, `most_bytes` the arrays.
     Raises RequestError: 413 for more than these or JSON that no request of this model is as large as, 400 for
     all else.
     """

@@ -89,6 +89,7 @@ def start(*command: str, **environment: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # a group of its own, which Ctrl-C in a terminal reaches as a whole
     )
 
 

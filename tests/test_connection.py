@@ -235,13 +235,14 @@ def test_a_client_that_leaves_before_its_answer_is_known_to_have_left(server):
     assert server.get("/counts").json()["memory"] == 0
 
 
-def test_a_client_that_does_not_read_its_answer_is_let_go(server):
+@pytest.mark.parametrize("connection", ["close", "keep-alive"])
+def test_a_client_that_does_not_read_its_answers_is_let_go(server, connection):
     def is_open(port):
         return any(c.raddr and c.raddr.port == port for c in psutil.Process(server.process.pid).net_connections())
 
     with server.connect() as client:
         port = client.socket.getsockname()[1]
-        client.send(head("/large", Connection="close"))
+        client.send(head("/large", Connection=connection) * (1 if connection == "close" else 3))
         assert client.reader.read(1) == b"H"
         while is_open(port):
             pass

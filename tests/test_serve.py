@@ -72,6 +72,23 @@ def test_a_second_signal_ends_at_once(workers):
         assert server.process.wait(PATIENCE) == 128 + signal.SIGTERM
 
 
+def test_ctrl_c_which_reaches_every_worker_as_well_answers_what_is_there():
+    with wire_app(workers=2) as server, server.connect() as sending:
+        begin(sending, "/body")
+        os.killpg(server.process.pid, signal.SIGINT)
+        while is_ready(server):
+            pass
+        assert sending.send(b"1").answer().status == 200
+        assert server.process.wait(PATIENCE) == 0
+
+
+def is_ready(server):
+    try:
+        return server.get("/v2/health/ready").status == 200
+    except ConnectionError:  # it takes none any more
+        return False
+
+
 def test_workers_get_connections_in_turn_and_one_that_dies_is_replaced():
     def processes(server):
         with ExitStack() as stack:
