@@ -18,7 +18,6 @@ Noise = Literal[
     "tail",
     "spread",
     "load",
-    "first run",
     "memory",
     "preparation",
     "profile",
@@ -280,8 +279,8 @@ METRICS = (
         "*.first_run_ms",
         "ms",
         "lower",
-        "the first call of the first start, compilation included",
-        noise="first run",
+        "the first call of the first start, compilation included; measured once, and so not compared",
+        noise="by-product",
     ),
     Metric(
         "benchmark",

@@ -18,7 +18,7 @@ from onnx_release.speedup import CONFIDENCE, speedup_interval
 # By how many times a figure of each kind may differ between two runs of the same, in either direction. Each is above
 # what was seen beyond the intervals, and beyond what the machine's own speed had changed, in benchmarks/compare.json
 # (tests/test_noise.py holds them against it) and among the measurements of mobilenet_v2 that this repository has
-# committed on one machine: 2.9 times for a load of a file, 3.2 for a first run, both measured once or thrice.
+# committed on one machine: 2.9 times for a load of a file, which is measured once or thrice.
 # Of single calls the larger of this and SLICES_MS is allowed.
 ALLOWANCES = {
     "latency": 1.15,
@@ -27,15 +27,14 @@ ALLOWANCES = {
     "tail": 2.0,
     "spread": 10.0,
     "load": 4.0,
-    "first run": 5.0,
     "memory": 1.1,
     "preparation": 1.75,
     "profile": 2.5,
     "wall": 1.75,
 }
 # What a single call may lose to other work, in ms: a few time slices of the scheduler. Calls of a small network take
-# less than one. A load starts a session's threads besides and a first run wakes them, and both wait for each of them.
-SLICES_MS = {"tail": 10.0, "spread": 10.0, "load": 20.0, "first run": 20.0}
+# less than one. A load starts a session's threads besides and waits for each of them.
+SLICES_MS = {"tail": 10.0, "spread": 10.0, "load": 20.0}
 # The profiler counts whole microseconds, in ms; a share of so few has no meaning either.
 PROFILE_STEP = 0.005
 
