@@ -58,12 +58,16 @@ class Transport:
     def __init__(self, transport: asyncio.Transport, connection: "Connection") -> None:
         self.transport = transport
         self.connection: Connection | None = connection  # until it is lost, or the two would keep each other
-        self.write = transport.write
         self.hung_up = False  # nothing more is sent
         self.left = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)
+
+    def write(self, data: bytes) -> None:
+        # Of several requests ahead of their answers uvicorn tells only the last that the connection is gone.
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def has_left(self) -> bool:
         return self.left

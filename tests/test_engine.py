@@ -43,10 +43,9 @@ def running(model, **options):
     options = {
         "max_batch": 4,
         "threads": 2,
-        "runs": 2,
-        "fill": False,
+        "gpu": False,
         "queue": 8,
-        "observe": lambda rows, seconds: None,
+        "observe": lambda rows, _: model.batches.append(rows),
         **options,
     }
     engine = Engine(model, **options)

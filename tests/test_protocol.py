@@ -79,7 +79,7 @@ def changed(name, **changes):
     return whole
 
 
-def decode(content, header_length=None, spec=SPEC, rows=4, size=1000):
+def decode(content, header_length=None, spec=SPEC, rows=4, size=10**9):
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     return decode_request(spec, body, header_length, rows, size)
 

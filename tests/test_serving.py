@@ -297,6 +297,7 @@ def test_sigterm_answers_what_is_in_the_engine(colours):
             series = requests.get(f"{address}/metrics", timeout=PATIENCE).text
         server.process.terminate()
         assert waiting.result().status_code == 200
+        assert server.process.wait(PATIENCE) == 0
 
 
 def spoilt(release: Path, change: str) -> str:

@@ -185,5 +185,5 @@ def test_the_page_has_the_figures_of_every_part():
     page = describe({**result, "overload": overload, "start": {"with_pycache": start, "without_pycache": start}})
     assert "59,460 × 200, 60,540 × 503" in page
     assert "| answered 200, of the capacity | 99.1 % |" in page
-    assert "| resident memory, MB | 150, at the end 152 (+1.0 %) |" in page
-    assert "| the first time | 1.23 | 1.5 |" in page
+    assert "| resident memory after a tenth of the time, MB | 150, at the end 152 (+1.0 %) |" in page
+    assert "| without `__pycache__` | 1.23 | 1.5 |" in page
