@@ -5,11 +5,13 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from onnx_release.errors import DataError, InputError, ReleaseError
@@ -67,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.release, app.state.settings, app.state.ready = release, settings, False
     uploads = predict_router(release, data)
     for route in uploads.routes:
-        app.add_middleware(Ahead, route=route, explain=explain)
+        app.add_middleware(Ahead, route=cast(APIRoute, route), explain=explain)
     app.add_middleware(metrics.Observed)
     app.include_router(uploads)
     app.include_router(v2_router(release))

@@ -121,7 +121,7 @@ def wire_app(log: str = "", **settings: object) -> AbstractContextManager[Server
 
 
 @contextmanager
-def serving(release: Path, python: str | Path = sys.executable, **settings: object) -> Iterator[Server]:
+def serving(release: Path, python: Any = sys.executable, **settings: object) -> Iterator[Server]:
     """`python -m serving` in the release's folder, as anybody starts it, with the release's code and no other."""
     options = [item for name, value in settings.items() for item in (f"--{name.replace('_', '-')}", str(value))]
     process = subprocess.Popen(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from ruamel.yaml import YAML
 from onnx_release.checkpoint import load_checkpoint
 from onnx_release.errors import ReleaseError
 from onnx_release.fetch import copy_tree
-from onnx_release.image_folder import Photograph, check_readable
+from onnx_release.image_folder import ImageFolder, Photograph, check_readable
 from onnx_release.model_data import load_data
 from onnx_release.onnx_model import OnnxModel
 from onnx_release.paths import RAW, variant_model
@@ -107,7 +108,7 @@ def check_answers(clone):
     """Every photograph that was evaluated on, uploaded to the release: the pipeline's answer, bit for bit."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(clone)
-        spec, data = load_spec("digits"), load_data("digits")
+        spec, data = load_spec("digits"), cast(ImageFolder, load_data("digits"))
         variant = json.loads(Path("metrics/summary.json").read_text())["variant"]
         model = OnnxModel(variant_model(variant), spec, load_tuned())
         contents = [photograph.path.read_bytes() for photograph in data.photographs(RAW / "digits", "evaluation")[:40]]
