@@ -294,7 +294,7 @@ class Connection(HttpToolsProtocol):
         """Answer the request that the application works on. To it the client has left; its own answer is dropped."""
         if self.answering() and not self.cycle.response_started and not self.pipeline:
             self.peer.left = self.cycle.disconnected = True
-            self.cycle.scope["serving.status"] = status
+            self.cycle.scope["serving.status"] = status  # type: ignore[typeddict-unknown-key]
             self.cycle.message_event.set()
             self.write(status, text)
             self.hang_up()

@@ -93,7 +93,7 @@ class Ahead:
         self.app, self.route, self.explain = app, route, explain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != self.route.path or scope["method"] not in self.route.methods:
+        if scope["type"] != "http" or scope["path"] != self.route.path or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
         scope["route"] = self.route
