@@ -105,6 +105,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise ReleaseFolderError(
             f"{path} is not there: this is no release. Run this in the folder of one, such as artifacts/release"
         ) from cause
+    except OSError as cause:
+        raise ReleaseFolderError(f"{path} cannot be read ({cause.strerror}): make it readable") from cause
     except ValueError as cause:  # not UTF-8, too
         raise ReleaseFolderError(f"{path} is not JSON ({cause}): fetch the release again") from cause
     if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:

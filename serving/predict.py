@@ -136,9 +136,9 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
     )
     async def predict(request: Request) -> Response:
         state = request.app.state
-        deadline = time.monotonic() + state.settings.deadline
-        state.engine.check_room()  # before the body is read: a full queue costs the client no upload
+        state.engine.check_room()  # before the body is kept: a full queue costs no memory
         async with request_body(request, state.settings) as body:
+            deadline = time.monotonic() + state.settings.deadline
             uploads = parse_files(request.headers.get("content-type", ""), body, state.settings)
             items = [Item(upload, decode, data, release) for upload in uploads]
             work = [(item.prepare, item.finish) for item in items]
@@ -177,6 +177,9 @@ class Item:
     def finish(self, outputs: Arrays) -> dict[str, Any]:
         """The model's answer as JSON has it."""
         found = self.data.postprocess(without_batch_axis(outputs))
+        for array in vars(found).values():
+            if not np.isfinite(array).all():  # which JSON has no word for
+                raise RequestError(500, f"{self.upload.name}: the model's answer is NaN or infinite")
         if isinstance(found, Embedding):
             return {"vector": found.vector}
         labels = self.release.labels

@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     )
     queue: Count = Field(default=64, description="items that are waiting or running; one more is answered 503 at once")
     deadline: Seconds = Field(
-        default=10, description="from a request's arrival to the start of its work, or it is dropped (504)"
+        default=10, description="from a request's last byte to the start of its work, or it is dropped (504)"
     )
     drain: Seconds = Field(default=30, description="after SIGTERM, for the requests that are there")
 

@@ -159,7 +159,6 @@ async def infer(request: Request) -> Response:
     The body may be compressed with gzip or deflate (Content-Encoding). Binary data is little-endian and row-major.
     """
     state = request.app.state
-    deadline = time.monotonic() + state.settings.deadline
     release: Release = state.release
     header_length = single_header(request, HEADER_LENGTH)
     encoding = single_header(request, "Content-Encoding")
@@ -177,6 +176,7 @@ async def infer(request: Request) -> Response:
         return protocol.encode_response(release.manifest.model, VERSION, asked, outputs)
 
     async with request_body(request, state.settings) as body:
+        deadline = time.monotonic() + state.settings.deadline
         try:
             job = await state.engine.submit(prepare, finish, deadline, gone(request))
         except GraphError as error:

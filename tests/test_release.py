@@ -89,6 +89,12 @@ def test_a_folder_that_is_none_and_one_that_is_no_release_are_refused(tmp_path):
     assert f"{tmp_path / MANIFEST} is not there: this is no release" in refused(tmp_path)
 
 
+def test_a_manifest_that_is_a_folder_is_refused(release):
+    (release / MANIFEST).unlink()
+    (release / MANIFEST).mkdir()
+    assert "cannot be read (Is a directory)" in refused(release)
+
+
 def test_why_nothing_was_released_is_said(tmp_path):
     (tmp_path / "NOT_RELEASED.txt").write_text("No variant of net may be released:\n- fp32: logits is off\n")
     assert (

@@ -10,7 +10,8 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,6 +20,12 @@ import tritonclient.http
 from PIL import Image
 
 from onnx_release.files import read_json, write_json, write_text
+from onnx_release.model_data import ModelData
+from onnx_release.release import Release
+from onnx_release.types import Prediction
+from serving.body import Upload
+from serving.errors import RequestError
+from serving.predict import Item
 from tests.picture_release import colours_release, digits_release, lengths_release, spots_release
 from tests.served import PATIENCE, head, serving
 
@@ -342,3 +349,11 @@ def test_processes_that_share_the_port_add_up_their_metrics(colours):
 def test_answers_are_valid_json_for_those_who_cannot_be_answered(address):
     answer = post(address, b"no", name='qu"ote\n.png')
     assert json.loads(answer.text)["error"]
+
+
+def test_an_answer_that_is_no_number_is_no_answer():
+    answer = Prediction(np.array([1]), np.array([np.nan], np.float32))
+    data = SimpleNamespace(postprocess=lambda outputs: answer)
+    item = Item(Upload("cat.png", b""), bytes, cast(ModelData, data), cast(Release, SimpleNamespace(labels=None)))
+    with pytest.raises(RequestError, match=r"cat\.png: the model's answer is NaN"):
+        item.finish({})
