@@ -266,7 +266,7 @@ def work(settings: Settings, app: Application, channel: socket.socket) -> None:
     try:
         sys.exit(run(settings, app, [], lambda: channel.sendall(b"!"), channel))
     except ReleaseError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")  # at once, or it would mix with that of another worker
         sys.exit(1)
 
 
