@@ -102,7 +102,7 @@ def resized_crop(image: Image.Image, size: tuple[int, int], box: tuple[int, int,
 def normalised(image: Image.Image, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """float32 [channels, height, width]: values 0..255 as 0..1, less `mean`, by `std`, float32 [channels] each."""
     pixels = np.asarray(image).reshape(image.height, image.width, len(mean))
-    # In place and channel by channel: a third of the time that it takes with channels last.
+    # In place and channel by channel, which is faster than with channels last.
     values = pixels.transpose(2, 0, 1).astype(np.float32, order="C")
     values /= np.float32(255)
     values -= mean[:, np.newaxis, np.newaxis]

@@ -21,7 +21,7 @@ from onnx_release.model_data import load_data
 from onnx_release.onnx_model import OnnxModel
 from onnx_release.providers import CPU
 from onnx_release.release import Release, open_release
-from onnx_release.spec import concrete_shape, example_sizes
+from onnx_release.spec import Spec, concrete_shape, example_sizes
 from serving import metrics
 from serving.engine import BusyError, ClientGoneError, DeadlineError, Engine
 from serving.errors import Problem, RequestError
@@ -68,16 +68,21 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.release, app.state.settings, app.state.ready = release, settings, False
     uploads = predict_router(release, data)
-    for route in uploads.routes:
-        app.add_middleware(Ahead, route=cast(APIRoute, route), explain=explain)
+    [route] = uploads.routes
+    app.add_middleware(Ahead, route=cast(APIRoute, route), explain=explain)
     app.add_middleware(metrics.Observed)
     app.include_router(uploads)
     app.include_router(v2_router(release))
     app.include_router(metrics.router)
     app.include_router(page_router(release, data, settings))
+    explain_errors(app)
+    return app
+
+
+def explain_errors(app: FastAPI) -> None:
+    """Have every error answered as `explain` does."""
     for kind in (ReleaseError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, explain)
-    return app
 
 
 def start_engine(release: Release, settings: Settings) -> Engine:
@@ -89,20 +94,27 @@ def start_engine(release: Release, settings: Settings) -> Engine:
     cores = max(1, available_cores() // settings.workers)
     threads = settings.threads or cores
     model = OnnxModel(release.model, release.spec, release.runtime.model_copy(update=thread_settings(cores, threads)))
-    sizes = example_sizes(release.spec)  # the first call allocates, and finds out what the provider cannot run
-    model.run({tensor.name: np.zeros(concrete_shape(tensor, sizes), tensor.dtype) for tensor in release.spec.inputs})
     on_cpu = model.provider == CPU
+    largest = max_batch(release.spec, settings.max_batch or (None if on_cpu else GPU_BATCH))
+    warm_up(model, release.spec, 1 if on_cpu else largest)
     timed_on = release.manifest.metrics["benchmark"]["provider"]
     if model.provider != timed_on or model.note:
         log.warning("released for %s, runs on %s%s", timed_on, model.provider, model.note and f": {model.note}")
     return Engine(
         model.run,
-        max_batch=max_batch(release.spec, settings.max_batch or (None if on_cpu else GPU_BATCH)),
+        max_batch=largest,
         threads=threads,
         gpu=not on_cpu,
         queue=settings.queue,
         observe=metrics.observe_call,
     )
+
+
+def warm_up(model: OnnxModel, spec: Spec, rows: int) -> None:
+    """Run the size that requests will have: the first call allocates, plans, and finds out what does not run here."""
+    batch = spec.inputs[0].shape[0]
+    sizes = example_sizes(spec) | ({batch: rows} if isinstance(batch, str) else {})
+    model.run({tensor.name: np.zeros(concrete_shape(tensor, sizes), tensor.dtype) for tensor in spec.inputs})
 
 
 def thread_settings(cores: int, threads: int) -> dict[str, object]:

@@ -281,12 +281,13 @@ class Engine:
         outputs = self.run(inputs)
         seconds = time.perf_counter() - start
         self.observe(rows, seconds)
-        found, place = [], 0
         for job in batch:
             job.started, job.milliseconds, job.batch = start, seconds * 1e3, rows
-            # Outputs need not have the batch's rows; where they have not, a job is alone and nothing is filled up.
-            own = inputs is not batch[0].inputs
-            found.append({name: array[place : place + job.rows] for name, array in outputs.items()} if own else outputs)
+        if inputs is batch[0].inputs:
+            return [outputs]  # which need not have the batch's rows: then a job is alone, and nothing is filled up
+        found, place = [], 0
+        for job in batch:
+            found.append({name: array[place : place + job.rows] for name, array in outputs.items()})
             place += job.rows
         return found
 

@@ -83,8 +83,9 @@ REQUEST_BODY = {
 class Ahead:
     """ASGI middleware that runs one route's function itself, ahead of the router and of the middleware inside it.
 
-    The function takes the request and gives the response, so that they add nothing but a third of the time that the
-    event loop has for an upload. `explain` makes the response to what it raises, as the application does.
+    The function takes the request and gives the response, so that they would add nothing but time on the event loop,
+    which is what the server is short of under load. `explain` makes the response to what it raises, as the application
+    does.
     """
 
     def __init__(

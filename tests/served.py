@@ -6,12 +6,15 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http.client import parse_headers
 from pathlib import Path
 from typing import Any
+
+import uvicorn
 
 from tests.imports import ROOT
 
@@ -113,6 +116,21 @@ def served(*command: str, log: str = "") -> Iterator[Server]:
     finally:
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def in_thread(app: Any, **options: Any) -> Iterator[int]:
+    """The port of an ASGI application that runs in a thread of the test."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # clients that are early wait in its backlog
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", **options))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
 
 
 def wire_app(log: str = "", **settings: object) -> AbstractContextManager[Server]:

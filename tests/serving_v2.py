@@ -1,7 +1,5 @@
 """A server of the Open Inference Protocol for one graph, in a thread of the test, on a free port."""
 
-import socket
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -9,20 +7,17 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-import uvicorn
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 
-from onnx_release.errors import ReleaseError
 from onnx_release.release import Release
 from onnx_release.spec import Spec
-from serving.app import explain
+from serving.app import explain_errors
 from serving.connection import Connection
 from serving.engine import Engine
 from serving.protocol import max_batch
 from serving.settings import Settings
 from serving.v2 import v2_router
+from tests.served import in_thread
 
 Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -50,14 +45,6 @@ def serving(run: Run, spec: Spec, name: str = "tiny", **settings: Any) -> Iterat
     app = FastAPI(version="1", lifespan=lifespan)
     app.state.release, app.state.settings, app.state.ready = release, limits, False
     app.include_router(v2_router(release))
-    for kind in (ReleaseError, HTTPException, RequestValidationError, Exception):
-        app.add_exception_handler(kind, explain)
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # clients that are early wait in its backlog
-        http = cast(type[Connection], partial(Connection, limits))
-        server = uvicorn.Server(uvicorn.Config(app, http=http, log_level="warning"))
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        yield f"127.0.0.1:{listener.getsockname()[1]}", app
-        server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive()
+    explain_errors(app)
+    with in_thread(app, http=cast(type[Connection], partial(Connection, limits))) as port:
+        yield f"127.0.0.1:{port}", app

@@ -76,6 +76,13 @@ async def until(condition):
         await asyncio.sleep(0)
 
 
+async def in_the_model(engine, model, value):
+    """A job whose call has begun, as a task."""
+    task = asyncio.create_task(engine.submit(*work(value), FAR, never))
+    await until(lambda: model.entered.acquire(blocking=False))
+    return task
+
+
 def test_a_job_gets_its_own_rows_and_what_its_call_took():
     seen = []
     with running(Model(), observe=lambda rows, seconds: seen.append((rows, seconds))) as engine:
@@ -90,8 +97,7 @@ def test_what_waits_for_the_model_is_run_together_up_to_the_largest_batch_and_in
     model.open.clear()
 
     async def main(engine):
-        first = asyncio.create_task(engine.submit(*work(0), FAR, never))
-        await until(lambda: model.entered.acquire(blocking=False))
+        first = await in_the_model(engine, model, 0)
         others = [asyncio.create_task(engine.submit(*work(n), FAR, never)) for n in range(1, 7)]
         await until(lambda: len(engine.ready) == 6)
         model.open.set()
@@ -119,8 +125,7 @@ def test_a_batch_is_of_one_shape_and_never_too_large():
     model.open.clear()
 
     async def main(engine):
-        tasks = [asyncio.create_task(engine.submit(*work(0), FAR, never))]
-        await until(lambda: model.entered.acquire(blocking=False))
+        tasks = [await in_the_model(engine, model, 0)]
         for job in (work(1, 1, 1), work(2, 2), work(3, shape=(2,)), work(4)):
             tasks.append(asyncio.create_task(engine.submit(*job, FAR, never)))
             await until(lambda: len(engine.ready) == len(tasks) - 1)
@@ -190,8 +195,7 @@ def test_a_row_that_the_model_fails_on_does_not_spoil_those_beside_it():
     model.open.clear()
 
     async def main(engine):
-        tasks = [asyncio.create_task(engine.submit(*work(0), FAR, never))]
-        await until(lambda: model.entered.acquire(blocking=False))
+        tasks = [await in_the_model(engine, model, 0)]
         tasks += [asyncio.create_task(engine.submit(*work(n), FAR, never)) for n in (1, -1, 3)]
         await until(lambda: len(engine.ready) == 3)
         model.open.set()
@@ -254,8 +258,7 @@ def test_what_got_ready_too_late_is_dropped_before_it_runs():
     left = threading.Event()
 
     async def main(engine):
-        first = asyncio.create_task(engine.submit(*work(1), FAR, never))
-        await until(lambda: model.entered.acquire(blocking=False))
+        first = await in_the_model(engine, model, 1)
         second = asyncio.create_task(engine.submit(*work(2), FAR, left.is_set))
         await until(lambda: len(engine.ready) == 1)
         left.set()
@@ -274,8 +277,7 @@ def test_going_down_answers_what_is_there_and_refuses_the_rest():
     model.open.clear()
 
     async def main(engine):
-        task = asyncio.create_task(engine.submit(*work(1), FAR, never))
-        await until(lambda: model.entered.acquire(blocking=False))
+        task = await in_the_model(engine, model, 1)
         draining = asyncio.create_task(engine.drain(30))
         await until(lambda: not engine.accepting)
         with pytest.raises(BusyError, match="going down"):
@@ -292,8 +294,7 @@ def test_a_request_that_is_cancelled_gives_its_place_back():
     model.open.clear()
 
     async def main(engine):
-        task = asyncio.create_task(engine.submit(*work(1), FAR, never))
-        await until(lambda: model.entered.acquire(blocking=False))
+        task = await in_the_model(engine, model, 1)
         task.cancel()
         model.open.set()
         await until(lambda: engine.pending == 0)

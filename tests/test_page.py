@@ -6,8 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
@@ -15,7 +13,6 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from PIL import Image, ImageDraw
@@ -30,7 +27,7 @@ from onnx_release.spec import Spec, load_spec
 from serving.page import HEADERS, page_router, render_page, upload_kind
 from serving.settings import Settings
 from tests.picture_release import colours_release, spots_release
-from tests.served import serving
+from tests.served import in_thread, serving
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # Where CI is set nothing is skipped: playwright's own error says that there is no browser.
@@ -40,20 +37,6 @@ needs_browser = pytest.mark.skipif(
 )
 COLOURS = ["red", "green", "blue"]
 SETTINGS = Settings(files=3, upload_bytes=200_000)
-
-
-@contextmanager
-def serve(app: ASGIApp) -> Iterator[str]:
-    """The address of a running server for `app`."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # it queues connections from here on
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +60,7 @@ def visiting(browser: Browser) -> Iterator[Callable[..., Page]]:
     with ExitStack() as stack:
 
         def visit(app: ASGIApp, path: str = "", **options: Any) -> Page:
-            address = stack.enter_context(serve(app))
+            address = f"http://127.0.0.1:{stack.enter_context(in_thread(app))}/"
             context = browser.new_context(**options)
             stack.callback(context.close)
             context.set_default_timeout(10_000)
