@@ -249,22 +249,22 @@ class Engine:
     def run_batch(self, batch: list[Job]) -> None:
         """Run jobs of one shape in one call. If that fails, each by itself: one must not spoil the others."""
         outputs: list[Arrays] = []
-        error: BaseException | None = None
+        failed = False
         try:
             outputs = self.call(batch) if batch else []
-        except BaseException as raised:
-            if len(batch) == 1:
-                self.deliver(batch[0], raised)
-                batch = []
-            error = raised
+        except BaseException as error:
+            failed, batch[0].error = True, error
         with self.changed:
-            self.running -= 1
-            if error is not None:
+            self.running -= 1  # before anybody hears of it
+            if failed and len(batch) > 1:
+                batch[0].error = None
                 for job in reversed(batch):
                     job.alone = True
                     self.ready.appendleft(job)
             if self.may_run():
                 self.changed.notify()  # this thread makes answers first
+        if failed and len(batch) == 1:
+            self.deliver(batch[0], batch[0].error)
         for job, own in zip(batch, outputs, strict=False):
             self.finish(job, own)
 

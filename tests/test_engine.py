@@ -229,6 +229,20 @@ def test_what_fails_beside_the_model_is_one_requests_and_the_engine_goes_on():
         assert (engine.pending, engine.running) == (0, 0)
 
 
+def test_a_call_that_fails_has_ended_before_anybody_hears_of_it(monkeypatch):
+    running_then = []
+
+    def observe(rows, seconds):
+        raise OSError("no space left")
+
+    with running(Model(), observe=observe) as engine:
+        deliver = engine.deliver
+        monkeypatch.setattr(engine, "deliver", lambda *given: (running_then.append(engine.running), deliver(*given)))
+        with pytest.raises(OSError, match="no space"):
+            asyncio.run(engine.submit(*work(1), FAR, never))
+    assert running_then == [0]
+
+
 def test_outputs_that_are_not_rows_come_whole():
     with running(lambda inputs: {"y": np.arange(5.0)}, observe=lambda rows, seconds: None) as engine:
         job = asyncio.run(engine.submit(work(1)[0], lambda outputs: outputs["y"].tolist(), FAR, never))
