@@ -1,12 +1,10 @@
 """The body of a request within the limits, and the files in it."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from serving.connection import close_after_answer
@@ -16,9 +14,6 @@ from serving.settings import Settings
 
 # Parts that are no files, which are passed over: each costs time, so that there must not be any number of them.
 OTHER_PARTS = 64
-
-# It warns of every malformed body; the client is told.
-logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 class Upload(NamedTuple):
@@ -85,88 +80,57 @@ def parse_files(content_type: str, body: bytes, settings: Settings) -> list[Uplo
     many or too large files, 422 for an empty one.
     """
     kind, options = parse_options_header(content_type)
-    if kind.lower() != b"multipart/form-data":
+    if kind != "multipart/form-data":
         raise RequestError(
             415,
             f"the content type is {content_type or 'missing'!r} and must be multipart/form-data: "
             "call it as in `curl -F file=@photo.jpg http://HOST:PORT/predict`",
         )
-    boundary = options.get(b"boundary", b"")
+    boundary = options.get("boundary", "")
     if not boundary:
         raise RequestError(400, "the content type has no boundary: let the HTTP library set it, not your own code")
-    # Before it is parsed: also a boundary that turns out to be none costs the parser time.
-    if body.count(b"--" + boundary) > settings.files + OTHER_PARTS:
-        raise RequestError(
-            413, f"the body has more than {settings.files + OTHER_PARTS} parts: send fewer files at once"
-        )
-    parts = Parts(settings)
+    uploads: list[Upload] = []
+    parts = 0
+    filename, content = None, b""
     try:
-        MultipartParser(
-            boundary,
-            {
-                "on_part_begin": parts.on_part_begin,
-                "on_header_field": parts.on_header_field,
-                "on_header_value": parts.on_header_value,
-                "on_headers_finished": parts.on_headers_finished,
-                "on_part_data": parts.on_part_data,
-                "on_part_end": parts.on_part_end,
-                "on_end": parts.on_end,
-            },
-        ).write(body)
-    except FormParserError as cause:
+        parser = PushMultipartParser(boundary, strict=True)
+        for event in parser.parse(body):
+            if isinstance(event, MultipartSegment):
+                parts += 1
+                filename, content = event.filename, b""
+                check_count(parts, len(uploads) + (filename is not None), settings)
+            elif event is not None:
+                content = event  # all of the part, since all of the body is here
+            # A browser's form in which no file was chosen has a part with an empty name and no content.
+            elif filename is not None and (filename or content):
+                uploads.append(checked(Upload(filename, content), settings.upload_bytes))
+    except MultipartError as cause:
         raise RequestError(
             400, f"the multipart body is malformed ({cause}): send it with a library for HTTP"
         ) from cause
-    if not parts.ended:
-        raise RequestError(400, "the multipart body ends before its last boundary: it was truncated, send it again")
-    if not parts.uploads:
+    try:
+        parser.close()
+    except MultipartError as cause:
+        raise RequestError(
+            400, "the multipart body ends before its last boundary: it was truncated, send it again"
+        ) from cause
+    if not uploads:
         raise RequestError(400, "no part of the body has a filename: send the picture as in `curl -F file=@photo.jpg`")
-    return parts.uploads
+    return uploads
 
 
-class Parts:
-    """What the parser finds, by its callbacks. It is given the whole body, so that a header or a file is one call."""
+def check_count(parts: int, files: int, settings: Settings) -> None:
+    if files > settings.files:
+        raise RequestError(413, f"more than {settings.files} files: send fewer in one request")
+    if parts > settings.files + OTHER_PARTS:
+        raise RequestError(
+            413, f"the body has more than {settings.files + OTHER_PARTS} parts: send fewer files at once"
+        )
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.uploads: list[Upload] = []
-        self.field = self.disposition = b""
-        self.filename: str | None = None
-        self.content = b""
-        self.ended = False
 
-    def on_part_begin(self) -> None:
-        self.disposition, self.filename, self.content = b"", None, b""
-
-    def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self.field = data[start:end].lower()
-
-    def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        if self.field == b"content-disposition":
-            self.disposition = data[start:end]
-
-    def on_headers_finished(self) -> None:
-        filename = parse_options_header(self.disposition)[1].get(b"filename")
-        if filename is not None:
-            self.filename = filename.decode(errors="replace")
-            if len(self.uploads) == self.settings.files:
-                raise RequestError(413, f"more than {self.settings.files} files: send fewer in one request")
-
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self.filename is None:
-            return
-        if end - start + len(self.content) > self.settings.upload_bytes:
-            limit = f"{self.settings.upload_bytes:,}"
-            raise RequestError(413, f"{self.filename!r} has more than {limit} bytes: send a smaller picture")
-        self.content += data[start:end]
-
-    def on_part_end(self) -> None:
-        # A browser's form in which no file was chosen has a part with an empty name and no content.
-        if self.filename is None or not (self.filename or self.content):
-            return
-        if not self.content:
-            raise RequestError(422, f"{self.filename!r} is empty: check that the file was written and sent in full")
-        self.uploads.append(Upload(self.filename, self.content))
-
-    def on_end(self) -> None:
-        self.ended = True
+def checked(upload: Upload, limit: int) -> Upload:
+    if not upload.content:
+        raise RequestError(422, f"{upload.name!r} is empty: check that the file was written and sent in full")
+    if len(upload.content) > limit:
+        raise RequestError(413, f"{upload.name!r} has more than {limit:,} bytes: send a smaller picture")
+    return upload

@@ -8,18 +8,23 @@ none of these costs more than the connection itself.
 
 import asyncio
 import json
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, cast
+from urllib.parse import unquote
 
 import httptools
 from starlette.requests import Request
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from serving import metrics
 from serving.settings import Settings
 
 HEAD = 65536  # bytes of a request's line and headers
+BODY = 262144  # bytes that may wait for the application before no more are read: what uvloop reads at once, and more
+SMALL = 65536  # bytes of an answer up to which it is cheaper to copy it behind its head than to send the two
 OFFER = (b"upgrade", b"http2-settings")  # headers that offer another protocol, and their names in Connection
 PIPELINE = 64  # requests that one connection may send ahead of their answers
 LINGER = 2.0  # seconds in which a client that is hung up on may read the answer
@@ -60,14 +65,26 @@ class Transport:
         self.connection: Connection | None = connection  # until it is lost, or the two would keep each other
         self.hung_up = False  # nothing more is sent
         self.left = False
+        self.corked = False  # the next write waits for the one after it
+        self.held = b""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)
 
     def write(self, data: bytes) -> None:
         # Of several requests ahead of their answers uvicorn tells only the last that the connection is gone.
-        if not self.transport.is_closing():
-            self.transport.write(data)
+        if self.transport.is_closing():
+            return
+        if self.corked:
+            self.corked, self.held = False, data
+            return
+        if self.held:
+            held, self.held = self.held, b""
+            if len(data) > SMALL:
+                self.transport.write(held)
+            else:
+                data = held + data
+        self.transport.write(data)
 
     def has_left(self) -> bool:
         return self.left
@@ -84,6 +101,30 @@ class Transport:
             self.transport.close()
             if self.transport.get_write_buffer_size():
                 self.connection.expect_end()
+
+
+class Cycle(RequestResponseCycle):
+    """uvicorn's object for a request and its answer: the answer's head is sent with its body, and both are counted."""
+
+    status = 0  # of the answer, once it begins
+
+    async def run_asgi(self, app: Any) -> None:
+        start = time.perf_counter()
+        metrics.IN_PROGRESS.inc()
+        try:
+            await super().run_asgi(app)
+        finally:
+            metrics.IN_PROGRESS.dec()
+            path = getattr(self.scope.get("route"), "path", metrics.NO_ROUTE)
+            metrics.observe_request(path, self.status, time.perf_counter() - start)
+
+    async def send(self, message: Any) -> None:
+        if not self.status and message["type"] == "http.response.start":
+            self.status = message["status"]
+            # The head is written before anything else can be, and a body after it, be it empty.
+            alone = self.disconnected or self.flow.write_paused or self.scope["method"] == "HEAD"
+            cast(Transport, self.transport).corked = not alone
+        await super().send(message)
 
 
 class Connection(HttpToolsProtocol):
@@ -189,15 +230,48 @@ class Connection(HttpToolsProtocol):
                 self.refuse(400, "this server is no proxy: send requests to it directly")
                 raise ValueError("not a proxy")
             return  # it comes again, see decline_upgrade()
-        super().on_headers_complete()
-        if self.draining:
-            self.cycle.keep_alive = False
+        self.begin_cycle()
         self.receiving, self.steps, self.quiet_bytes = "body", self.steps + 1, 0
-        self.scope["serving.cycle"] = weakref.ref(self.cycle)  # type: ignore[typeddict-unknown-key]  # it has the scope
+
+    def begin_cycle(self) -> None:
+        """What uvicorn does here, with a Cycle and without what this server does not have."""
+        version, url = self.parser.get_http_version(), httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope = cast(dict[str, Any], self.scope)
+        scope["method"], scope["http_version"] = self.parser.get_method().decode("ascii"), version
+        scope["path"], scope["raw_path"] = unquote(path) if "%" in path else path, url.path
+        scope["query_string"] = url.query or b""
+        previous, self.cycle = (
+            self.cycle,
+            Cycle(
+                scope=self.scope,
+                transport=self.transport,
+                flow=self.flow,
+                logger=self.logger,
+                access_logger=self.access_logger,
+                access_log=False,
+                default_headers=self.server_state.default_headers,
+                message_event=asyncio.Event(),
+                expect_100_continue=self.expect_100_continue,
+                keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self.draining,
+                on_response=self.on_response_complete,
+            ),
+        )
+        scope["serving.cycle"] = weakref.ref(self.cycle)  # which has the scope
+        if previous is None or previous.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         self.quiet_bytes = 0
-        super().on_body(body)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > BODY:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         self.receiving, self.steps, self.quiet_bytes = "", self.steps + 1, 0
@@ -283,6 +357,7 @@ class Connection(HttpToolsProtocol):
             self.deaf, self.receiving = True, ""
             self.stop_clock()
         else:
+            metrics.observe_refusal(status)
             self.write(status, text)
             self.hang_up()
 
@@ -294,7 +369,7 @@ class Connection(HttpToolsProtocol):
         """Answer the request that the application works on. To it the client has left; its own answer is dropped."""
         if self.answering() and not self.cycle.response_started and not self.pipeline:
             self.peer.left = self.cycle.disconnected = True
-            self.cycle.scope["serving.status"] = status  # type: ignore[typeddict-unknown-key]
+            cast(Cycle, self.cycle).status = status
             self.cycle.message_event.set()
             self.write(status, text)
             self.hang_up()

@@ -1,7 +1,6 @@
 """GET /metrics for Prometheus: requests by path and status, the queue, and the calls of the model."""
 
 import os
-import time
 
 from fastapi import APIRouter, Response
 from prometheus_client import (
@@ -14,10 +13,10 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 ROWS = (1, 2, 4, 8, 16, 32, 64)
+NO_ROUTE = "none"  # the path of what no route answered
 
 REQUESTS = Counter("serving_requests_total", "Requests answered", ["path", "status"])
 LATENCY = Histogram("serving_request_seconds", "From the request's head to the answer's end", ["path"], buckets=SECONDS)
@@ -38,36 +37,18 @@ def metrics() -> Response:
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
+def observe_request(path: str, status: int, seconds: float) -> None:
+    """A request that the application has worked on. `path` is the route's own and not what a client made up."""
+    REQUESTS.labels(path, status).inc()
+    LATENCY.labels(path).observe(seconds)
+
+
+def observe_refusal(status: int) -> None:
+    """A request that never came to the application, or a connection that is one too many."""
+    REQUESTS.labels(NO_ROUTE, status).inc()
+
+
 def observe_call(rows: int, seconds: float) -> None:
     """What the engine tells of every call of the model."""
     CALLS.observe(seconds)
     BATCHES.observe(rows)
-
-
-class Observed:
-    """ASGI middleware that counts and times requests, by the route's own path and not by what a client made up."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        start, status = time.perf_counter(), 0
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        IN_PROGRESS.inc()
-        try:
-            await self.app(scope, receive, noting)
-        finally:
-            IN_PROGRESS.dec()
-            path = getattr(scope.get("route"), "path", "none")
-            # The connection may have answered in place of the application.
-            REQUESTS.labels(path, scope.get("serving.status", status) or 500).inc()
-            LATENCY.labels(path).observe(time.perf_counter() - start)

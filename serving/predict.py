@@ -1,16 +1,14 @@
 """POST /predict: uploads in, the model's answers out, typed by the task."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from onnx_release.errors import DataError, InputError
 from onnx_release.model_data import ModelData
@@ -78,32 +76,6 @@ REQUEST_BODY = {
         }
     },
 }
-
-
-class Ahead:
-    """ASGI middleware that runs one route's function itself, ahead of the router and of the middleware inside it.
-
-    The function takes the request and gives the response, so that they would add nothing but time on the event loop,
-    which is what the server is short of under load. `explain` makes the response to what it raises, as the application
-    does.
-    """
-
-    def __init__(
-        self, app: ASGIApp, route: APIRoute, explain: Callable[[Request, Exception], Awaitable[Response]]
-    ) -> None:
-        self.app, self.route, self.explain = app, route, explain
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != self.route.path or scope["method"] != "POST":
-            await self.app(scope, receive, send)
-            return
-        scope["route"] = self.route
-        request = Request(scope, receive, send)
-        try:
-            response = await self.route.endpoint(request)
-        except Exception as error:
-            response = await self.explain(request, error)
-        await response(scope, receive, send)
 
 
 def predict_router(release: Release, data: ModelData) -> APIRouter:

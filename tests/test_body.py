@@ -12,7 +12,7 @@ from serving.settings import Settings
 
 BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW"
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
-PHOTO = bytes(range(256)) * 40 + f"\r\n--{BOUNDARY}x\r\n--\r\n".encode()  # the boundary's like is in it
+PHOTO = bytes(range(256)) * 40 + f"--{BOUNDARY}\r\n--{BOUNDARY[:-1]}\r\n--\r\n".encode()  # the like of a boundary
 
 
 def part(content, filename=None, name="file", headers=""):
@@ -62,7 +62,10 @@ WHOLE = form(part(PHOTO, "a.jpg"))
         (WHOLE[:-30], FORM, 400, "truncated"),
         (WHOLE[:5000], FORM, 400, "truncated"),
         (WHOLE[:50], FORM, 400, "truncated"),
-        (b"\xff\xd8", FORM, 400, "malformed"),
+        (WHOLE[:2], FORM, 400, "truncated"),
+        (PHOTO, FORM, 400, "malformed"),
+        (WHOLE[: WHOLE.index(PHOTO)] + f"\r\n--{BOUNDARY}x1".encode(), FORM, 400, "malformed"),
+        (form(part(b"1", "a.jpg").replace(b"form-data", b"attachment")), FORM, 400, "malformed"),
         (form(part(b"1", "a.jpg", headers="no colon\r\n")), FORM, 400, "malformed"),
         (form(part(b"1", "a.jpg", headers="X: y\r\n" * 20)), FORM, 400, "malformed"),
         (form(part(b"1", "a.jpg", headers=f"X: {'y' * 9000}\r\n")), FORM, 400, "malformed"),

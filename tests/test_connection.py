@@ -1,12 +1,18 @@
 """Limits of one connection, as a client meets them: what is slow, too large, malformed, or leaves."""
 
+import asyncio
 import resource
 from contextlib import ExitStack
 from select import select
 
 import psutil
 import pytest
+import uvicorn
+from starlette.responses import Response
+from uvicorn.server import ServerState
 
+from serving.connection import BODY, SMALL, Connection
+from serving.settings import Settings
 from tests.served import head, wire_app
 from tests.wire_app import LARGE
 
@@ -247,3 +253,101 @@ def test_a_client_that_does_not_read_its_answers_is_let_go(server, connection):
         while is_open(port):
             pass
         assert len(client.reader.read()) < LARGE
+
+
+def counted(server, status, path="none"):
+    """Whether so many answers of this kind are counted."""
+    line = f'serving_requests_total{{path="{path}",status="{status}"}} '
+    text = server.get("/metrics").content.decode()
+    return float(text.partition(line)[2].partition("\n")[0] or 0)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "path"),
+    [
+        (b"no http\r\n\r\n", 400, "none"),
+        (b"GET /process HTTP/1.1\r\nHost: te", 408, "none"),
+        (UPLOAD, 408, "/body"),
+        (head("/process", X="x" * 70_000), 431, "none"),
+        (head("/made-up"), 404, "none"),
+        (head("/process"), 200, "/process"),
+    ],
+)
+def test_every_answer_is_counted_once_whoever_gives_it(server, sent, status, path):
+    before = counted(server, status, path)
+    with server.connect() as client:
+        assert client.send(sent).answer().status == status
+    assert counted(server, status, path) == before + 1
+    assert "serving_requests_in_progress 1.0" in server.get("/metrics").content.decode()  # this one
+
+
+class Written(asyncio.Transport):
+    """What a connection writes, and whether it reads; the other end is not there."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts, self.reading = [], True
+
+    def write(self, data):
+        self.parts.append(bytes(data))
+
+    def is_closing(self):
+        return False
+
+    def get_write_buffer_size(self):
+        return 0
+
+    def pause_reading(self):
+        self.reading = False
+
+    def resume_reading(self):
+        self.reading = True
+
+
+def connection(answer):
+    """A connection to an application whose answer is `answer(message)`; run it in an event loop."""
+    config = uvicorn.Config(answer, interface="asgi3", proxy_headers=False, ws="none")
+    config.load()
+    transport = Written()
+    made = Connection(Settings(), config=config, server_state=ServerState(), app_state={})
+    made.connection_made(transport)
+    return made, transport
+
+
+def sending(size):
+    async def app(scope, receive, send):
+        await Response(bytes(size))(scope, receive, send)
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("method", "size", "writes"), [("GET", 10, 1), ("GET", 0, 1), ("GET", SMALL + 1, 2), ("HEAD", 10, 1)]
+)
+def test_the_head_of_an_answer_is_written_with_its_body(method, size, writes):
+    async def main():
+        made, transport = connection(sending(size))
+        made.data_received(head("/", method))
+        await made.tasks.copy().pop()
+        return transport.parts
+
+    parts = asyncio.run(main())
+    assert len(parts) == writes
+    got, _, body = b"".join(parts).partition(b"\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 200") and body == (b"" if method == "HEAD" else bytes(size))
+
+
+def test_what_one_read_brings_does_not_stop_the_reading():
+    async def app(scope, receive, send):
+        await asyncio.Future()
+
+    async def main():
+        made, transport = connection(app)
+        made.data_received(head("/", "POST", Content_Length=2 * BODY) + bytes(BODY))
+        before = transport.reading
+        made.data_received(b"x")
+        for task in made.tasks.copy():
+            task.cancel()
+        return before, transport.reading
+
+    assert asyncio.run(main()) == (True, False)

@@ -237,7 +237,12 @@ def test_a_call_that_fails_has_ended_before_anybody_hears_of_it(monkeypatch):
 
     with running(Model(), observe=observe) as engine:
         deliver = engine.deliver
-        monkeypatch.setattr(engine, "deliver", lambda *given: (running_then.append(engine.running), deliver(*given)))
+
+        def watched(*given):
+            running_then.append(engine.running)
+            deliver(*given)
+
+        monkeypatch.setattr(engine, "deliver", watched)
         with pytest.raises(OSError, match="no space"):
             asyncio.run(engine.submit(*work(1), FAR, never))
     assert running_then == [0]

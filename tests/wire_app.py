@@ -26,6 +26,7 @@ from serving.body import memory, parse_files, request_body
 from serving.connection import gone
 from serving.engine import BusyError, ClientGoneError
 from serving.errors import RequestError
+from serving.metrics import metrics
 from serving.serve import serve
 from serving.settings import Settings
 
@@ -76,6 +77,9 @@ def create_app(settings: Settings) -> Starlette:
                 await asyncio.sleep(0.002)
         return JSONResponse({})
 
+    async def prometheus(request: Request) -> Response:
+        return metrics()
+
     def count() -> dict[str, int]:
         return {"left": app.state.left, "memory": memory.used}
 
@@ -106,6 +110,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/until/left", until_left, methods=["POST"]),
             Route("/until/stopping", until_stopping, methods=["POST"]),
             Route("/counts", counts),
+            Route("/metrics", prometheus),
             Route("/until/{name}/{count:int}", until_count),
         ],
         exception_handlers={RequestError: refused, BusyError: busy, ClientGoneError: client_gone},
