@@ -1,8 +1,8 @@
 """The server against the bare session and three others, and what it does under load that is too much.
 
-    python -m benchmarks.serving                       # all parts, about 40 minutes on 2 cores
+    python -m benchmarks.serving                       # all parts, about 45 minutes on 2 cores
     python -m benchmarks.serving --part throughput     # or latency, overload, start; may be given several times
-    python -m benchmarks.serving --setting threads=2 --setting workers=2,threads=1
+    python -m benchmarks.serving --setting max_batch=1 --setting workers=2,threads=1
 
 writes benchmarks/serving.json, in which a part that is not run stays as it was. All of it is about mobilenet_v2, with
 the 20 evaluation photographs as uploads, in turn. Server and load share the machine's cores. The parts:
@@ -12,7 +12,7 @@ the 20 evaluation photographs as uploads, in turn. Server and load share the mac
   runs a session of one thread and makes the answer, without HTTP. The same for plain FastAPI, LitServe and mosec with
   the same model.onnx and the same code for all these steps, for fp32 and for the released variant. Before a contender
   is timed, its answers to all photographs must be those of the session. A `--setting` of the server (fields of
-  serving/settings.py) is a contender of its own; what follows is measured with the best of them.
+  serving/settings.py) is a contender more; what follows is measured as the server is by default.
 - latency: 60 s at 80 % of the uploads a second that wrk reaches on the same process just before, in even arrivals and
   in random ones (Poisson), from the time that a request was due: milliseconds.
 - overload: minutes at twice that rate: statuses, what share of the capacity is still answered, milliseconds of both
@@ -37,6 +37,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,6 @@ def main(arguments: argparse.Namespace) -> None:
         raise BenchmarkError("wrk is not there, which makes the load: apt-get install wrk")
     if arguments.rounds < 2:
         raise BenchmarkError("--rounds must be 2 or more: a single one has no interval")
-    settings = arguments.setting or [{}]
     released = open_release(RELEASE).manifest
     if released.model != MODEL:
         raise BenchmarkError(f"{RELEASE} is of {released.model}, and this is about {MODEL}: `make repro MODEL={MODEL}`")
@@ -84,17 +84,17 @@ def main(arguments: argparse.Namespace) -> None:
     result["photographs"] = photographs_summary()
     parts = arguments.part or list(PARTS)
     if "throughput" in parts:
+        settings = [{}, *arguments.setting]
         result["throughput"] = throughput(released.variant, settings, arguments.seconds, arguments.rounds)
         write_json(RESULT, result)
-    best = result["throughput"]["best"] if "throughput" in parts else settings[0]
     if "latency" in parts:
-        result["latency"] = latency(best, arguments.seconds)
+        result["latency"] = latency(arguments.seconds)
         write_json(RESULT, result)
     if "overload" in parts:
-        result["overload"] = overload(best, arguments.seconds, arguments.minutes)
+        result["overload"] = overload(arguments.seconds, arguments.minutes)
         write_json(RESULT, result)
     if "start" in parts:
-        result["start"] = start(best)
+        result["start"] = start()
     write_json(RESULT, result)
     print(json.dumps(result, indent=2))
 
@@ -111,8 +111,8 @@ def photographs() -> list[bytes]:
 # What is compared, and in what.
 
 
-def ours(setting: Mapping[str, str], folder: Path = RELEASE) -> Server:
-    """The release in `folder`, served with some of its settings."""
+def ours(folder: Path = RELEASE, setting: Mapping[str, str] = MappingProxyType({})) -> Server:
+    """The release in `folder`, served by default or with another `setting`."""
     environment = {f"SERVING_{key.upper()}": value for key, value in setting.items()}
     command = (sys.executable, "-m", "serving", "--port", "{port}")
     name = ", ".join(f"{key} {value}" for key, value in setting.items())
@@ -126,11 +126,15 @@ def peers(model: Path) -> list[Server]:
         command = (python, "-m", f"benchmarks.serving_peers.{module}", str(model), *rest)
         return Server(name, command, Path(), {}, form)
 
+    def mosec(name: str, batch: int) -> Server:
+        return peer(name, "mosec_processes", cores, str(batch), "--address", HOST, "--port", "{port}", form=False)
+
     return [
         peer("plain FastAPI", "plain_fastapi", "{port}", "0"),
         peer("plain FastAPI, sessions of one thread", "plain_fastapi", "{port}", "1"),
         peer("LitServe", "lit_serve", "{port}", cores),
-        peer("mosec", "mosec_processes", cores, "--address", HOST, "--port", "{port}", form=False),
+        mosec("mosec", 1),
+        mosec("mosec, batches of 2", 2),
     ]
 
 
@@ -172,12 +176,10 @@ def throughput(variant: str, settings: Sequence[Mapping[str, str]], seconds: int
     variants = {"fp32": variant_model("fp32"), variant: RELEASE / "model.onnx"}
     for name, model in variants.items():
         with release_of(model) as folder:
-            servers = [*peers(model.absolute()), *(ours(setting, folder) for setting in settings)]
+            servers = [*peers(model.absolute()), *(ours(folder, setting) for setting in settings)]
             result[name] = compare(servers, model, seconds, rounds)
-    names = {ours(setting).name: dict(setting) for setting in settings}
-    best = max(names, key=lambda name: result[variant][name]["share"])
     pins = [line.split("==") for line in REQUIREMENTS.read_text().splitlines() if "==" in line]
-    return {**result, "best": names[best], "versions": dict(pins)}
+    return {**result, "versions": dict(pins)}
 
 
 def compare(servers: Sequence[Server], model: Path, seconds: int, rounds: int) -> dict[str, Any]:
@@ -260,27 +262,26 @@ def capacity(found: Running, seconds: int) -> float:
     return float(np.median([wrk(found.port, requests, seconds)["rate"] for _ in range(3)]))
 
 
-def latency(setting: Mapping[str, str], seconds: int) -> dict[str, Any]:
-    with running(ours(setting), READY) as found:
+def latency(seconds: int) -> dict[str, Any]:
+    with running(ours(), READY) as found:
         most = capacity(found, seconds)
         rate = most * LATENCY_LOAD
-        result: dict[str, Any] = {"setting": dict(setting), "capacity": most, "rate": rate, "seconds": LATENCY_SECONDS}
+        result: dict[str, Any] = {"capacity": most, "rate": rate, "seconds": LATENCY_SECONDS}
         for kind in ("even", "poisson"):
             load, requests = offer(found, {"rate": rate, "seconds": LATENCY_SECONDS, "arrivals": kind})
             result[kind] = {**latency_summary(requests["latency"], requests["status"]), **load_summary(load, requests)}
     return result
 
 
-def overload(setting: Mapping[str, str], seconds: int, minutes: float) -> dict[str, Any]:
+def overload(seconds: int, minutes: float) -> dict[str, Any]:
     memory: list[float] = []
-    with running(ours(setting), READY) as found:
+    with running(ours(), READY) as found:
         most = capacity(found, seconds)
         load_settings = {"rate": most * OVERLOAD, "seconds": minutes * 60, "arrivals": "even", "recovery": True}
         load, requests = offer(found, load_settings, lambda: memory.append(found.resident_mb()))
     statuses = requests["status"]
     answered = int((statuses == 200).sum())
     return {
-        "setting": dict(setting),
         "capacity": most,
         "rate": most * OVERLOAD,
         "minutes": minutes,
@@ -349,11 +350,11 @@ def memory_summary(memory: Sequence[float]) -> dict[str, float]:
 # start
 
 
-def start(setting: Mapping[str, str]) -> dict[str, Any]:
+def start() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         release = Path(folder) / "release"
         shutil.copytree(RELEASE, release)
-        server = ours(setting, release)
+        server = ours(release)
         seconds: dict[str, list[float]] = {"without_pycache": [], "with_pycache": []}
         for _ in range(STARTS):
             for cache in list(release.rglob("__pycache__")):
@@ -378,7 +379,9 @@ def parse_setting(text: str) -> dict[str, str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=list(PARTS), help="what to measure (all)")
-    parser.add_argument("--setting", action="append", type=parse_setting, help="of the server: threads=2,workers=1")
+    parser.add_argument(
+        "--setting", action="append", type=parse_setting, default=[], help="of the server: threads=2,workers=1"
+    )
     parser.add_argument("--seconds", type=int, default=10, help="of one turn of wrk (10)")
     parser.add_argument("--rounds", type=int, default=6, help="of the throughput (6)")
     parser.add_argument("--minutes", type=float, default=10, help="of overload (10)")

@@ -32,8 +32,8 @@ from serving.protocol import max_batch
 from serving.settings import Settings
 from serving.v2 import v2_router
 
-# Rows of a call on a GPU, unless a setting says otherwise: docs/gpu.md has what that does.
-GPU_BATCH = 8
+# Rows of a call, unless a setting says otherwise: docs/serving.md and docs/gpu.md have what that does.
+CPU_BATCH, GPU_BATCH = 2, 8
 # For the threads to stop in; serve() has waited for the requests.
 STOP_SECONDS = 1.0
 
@@ -116,8 +116,9 @@ def start_engine(release: Release, settings: Settings) -> Engine:
     threads = settings.threads or cores
     model = OnnxModel(release.model, release.spec, release.runtime.model_copy(update=thread_settings(cores, threads)))
     on_cpu = model.provider == CPU
-    largest = max_batch(release.spec, settings.max_batch or (None if on_cpu else GPU_BATCH))
-    warm_up(model, release.spec, 1 if on_cpu else largest)
+    largest = max_batch(release.spec, settings.max_batch or default_batch(release, on_cpu))
+    for rows in {1, largest} if on_cpu else {largest}:
+        warm_up(model, release.spec, rows)
     timed_on = release.manifest.metrics["benchmark"]["provider"]
     if model.provider != timed_on or model.note:
         log.warning("released for %s, runs on %s%s", timed_on, model.provider, model.note and f": {model.note}")
@@ -129,6 +130,13 @@ def start_engine(release: Release, settings: Settings) -> Engine:
         queue=settings.queue,
         observe=metrics.observe_call,
     )
+
+
+def default_batch(release: Release, on_cpu: bool) -> int:
+    """Rows of a call. Where ranges are found in each call, what an item is run with would move its answer: 1."""
+    if not on_cpu:
+        return GPU_BATCH
+    return 1 if release.manifest.variant == "int8_dynamic" else CPU_BATCH
 
 
 def warm_up(model: OnnxModel, spec: Spec, rows: int) -> None:

@@ -84,8 +84,8 @@ class Job:
 class Engine:
     """`run` is the model: any number of threads may call it, with at most `max_batch` rows.
 
-    `threads` work, and each may be in the model. On a `gpu` one at a time may, which is where jobs wait for each other
-    and batches form. These are filled up to `max_batch` rows, whose outputs are dropped: there every new shape costs a
+    `threads` work, and each may be in the model. On a `gpu` one at a time may, and while it does the others make the
+    next batch ready. These are filled up to `max_batch` rows, whose outputs are dropped: there every new shape costs a
     plan, and two that take turns one for each call. `queue` bounds the jobs that are waiting or running. `observe` is
     told the rows, without those that only fill, and the seconds of every call of the model.
     """
@@ -202,8 +202,14 @@ class Engine:
         return True
 
     def may_run(self) -> bool:
-        """Whether a job is ready and may go into the model. Holds the lock."""
-        return bool(self.ready) and self.running < self.runs
+        """Whether a job is ready and may go into the model. Holds the lock.
+
+        On a CPU it waits for the rest of its batch while the other threads too have enough to prepare: no core idles.
+        """
+        if not self.ready or self.running == self.runs:
+            return False
+        alone = self.gpu or len(self.raw) < len(self.threads)
+        return alone or sum(job.rows for job in self.ready) >= self.max_batch
 
     def take_batch(self) -> list[Job]:
         """The job that has been ready for longest, and those after it that may run with it. Holds the lock."""
@@ -267,6 +273,8 @@ class Engine:
             self.deliver(batch[0], batch[0].error)
         for job, own in zip(batch, outputs, strict=False):
             self.finish(job, own)
+        for job in batch[: len(outputs)]:
+            self.deliver(job, job.error)  # all at once, so that the event loop wakes up once
 
     def call(self, batch: list[Job]) -> list[Arrays]:
         """One call of the model; the outputs of each job's own rows."""
@@ -295,9 +303,7 @@ class Engine:
         try:
             job.value = job.finish(outputs)
         except BaseException as error:
-            self.deliver(job, error)
-        else:
-            self.deliver(job)
+            job.error = error
 
     def deliver(self, job: Job, error: BaseException | None = None) -> None:
         """Give the job back to the event loop, which counts it down. What it was made of is freed."""

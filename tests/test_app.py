@@ -1,12 +1,15 @@
 """The application apart from any release: what is called first, and what any error becomes."""
 
 import asyncio
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from serving.app import Application
+from onnx_release.release import Release
+from serving.app import Application, default_batch
 from serving.errors import RequestError
 
 
@@ -25,6 +28,15 @@ class Failing:
 
     async def __call__(self, scope, receive, send):
         raise ValueError("middleware")
+
+
+@pytest.mark.parametrize(
+    ("variant", "on_cpu", "rows"),
+    [("fp32", True, 2), ("int8_static", True, 2), ("int8_dynamic", True, 1), ("fp16", False, 8)],
+)
+def test_an_answer_depends_on_no_other_request_unless_asked(variant, on_cpu, rows):
+    release = cast(Release, SimpleNamespace(manifest=SimpleNamespace(variant=variant)))
+    assert default_batch(release, on_cpu) == rows
 
 
 def ask(method, path, body=b"x"):

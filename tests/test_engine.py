@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -246,6 +247,62 @@ def test_a_call_that_fails_has_ended_before_anybody_hears_of_it(monkeypatch):
         with pytest.raises(OSError, match="no space"):
             asyncio.run(engine.submit(*work(1), FAR, never))
     assert running_then == [0]
+
+
+@pytest.mark.parametrize(("jobs", "batches"), [(1, [1]), (2, [2]), (5, [2, 2, 1])])
+def test_on_a_cpu_a_thread_prepares_what_waits_before_it_runs_a_batch(jobs, batches):
+    model = Model()
+    with running(model, threads=1, max_batch=2) as engine:
+        done = asyncio.run(engine.submit_all([work(value) for value in range(jobs)], FAR, never))
+    assert [job.value for job in done] == [[value * 2.0] for value in range(jobs)]
+    assert model.rows == batches
+
+
+@pytest.mark.parametrize(
+    ("ready", "raw", "options", "runs"),
+    [
+        ([], 5, {}, False),
+        ([1], 0, {}, True),
+        ([1], 1, {}, True),  # the other thread's
+        ([1], 2, {}, False),
+        ([1, 1, 1], 2, {}, False),
+        ([1, 1, 1, 1], 2, {}, True),
+        ([3, 1], 2, {}, True),
+        ([1], 1, {"threads": 1}, False),
+        ([1], 5, {"gpu": True}, True),
+        ([1], 5, {"max_batch": 1}, True),
+    ],
+)
+def test_when_what_is_ready_runs(ready, raw, options, runs):
+    """`ready` lists the rows of each job, `raw` is how many are to be prepared; two threads and batches of four."""
+    with running(Model(), **options) as engine:
+        pass  # its threads have ended, and nobody takes what follows
+    engine.ready.extend(SimpleNamespace(rows=rows) for rows in ready)
+    engine.raw.extend([None] * raw)
+    assert engine.may_run() == runs
+
+
+def test_the_event_loop_hears_of_a_batch_when_all_of_it_is_done(monkeypatch):
+    model, made = Model(), []
+    with running(model, threads=1, max_batch=2) as engine:
+        deliver = engine.deliver
+
+        def watched(*given):
+            made.append("delivered")
+            deliver(*given)
+
+        def job(value):
+            prepare, finish = work(value)
+
+            def watched_finish(outputs):
+                made.append("finished")
+                return finish(outputs)
+
+            return prepare, watched_finish
+
+        monkeypatch.setattr(engine, "deliver", watched)
+        asyncio.run(engine.submit_all([job(1), job(2)], FAR, never))
+    assert made == ["finished", "finished", "delivered", "delivered"]
 
 
 def test_outputs_that_are_not_rows_come_whole():

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 
 from models.mobilenet_v2 import data
@@ -16,9 +17,15 @@ def open_model(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+def answers(session: onnxruntime.InferenceSession, contents: list[bytes]) -> list[dict[str, list[Any]]]:
+    """Of one photograph or several in one call of the model."""
+    inputs = [data.preprocess(data.decode(content))["input"] for content in contents]
+    batch = np.stack(inputs) if len(inputs) > 1 else inputs[0][np.newaxis]  # no copy of a single one
+    (logits,) = session.run(["logits"], {"input": batch})
+    predictions = [data.postprocess({"logits": row}) for row in logits]
+    return [{"labels": found.labels.tolist(), "scores": found.scores.tolist()} for found in predictions]
+
+
 def answer(session: onnxruntime.InferenceSession, content: bytes) -> dict[str, list[Any]]:
     """The five likeliest classes of a photograph in the bytes of its file, as JSON has them."""
-    inputs = {name: array[None] for name, array in data.preprocess(data.decode(content)).items()}
-    (logits,) = session.run(["logits"], inputs)
-    prediction = data.postprocess({"logits": logits[0]})
-    return {"labels": prediction.labels.tolist(), "scores": prediction.scores.tolist()}
+    return answers(session, [content])[0]

@@ -1,4 +1,4 @@
-"""LitServe, with as many workers as there are cores: on a CPU batches gain this model nothing.
+"""LitServe, with as many workers as there are cores, each with one photograph at a time.
 
 python -m benchmarks.serving_peers.lit_serve MODEL PORT WORKERS
 """

@@ -1,6 +1,6 @@
-"""mosec, with a process for each core that does all of the work.
+"""mosec, with a process for each core that does all of the work, one photograph at a time or up to BATCH.
 
-    python -m benchmarks.serving_peers.mosec_processes MODEL PROCESSES --port PORT
+    python -m benchmarks.serving_peers.mosec_processes MODEL PROCESSES BATCH --port PORT
 
 mosec hands a worker the body alone and not its headers, so the body is the photograph itself and no form: less work
 than the others have.
@@ -12,7 +12,7 @@ from typing import Any
 
 import mosec
 
-from benchmarks.serving_peers.answer import answer, open_model
+from benchmarks.serving_peers.answer import answer, answers, open_model
 
 
 class Classify(mosec.Worker):  # type: ignore[misc]
@@ -27,7 +27,14 @@ class Classify(mosec.Worker):  # type: ignore[misc]
         return answer(self.session, data)
 
 
+class ClassifyAll(Classify):
+    def forward(self, data: list[bytes]) -> list[dict[str, list[Any]]]:  # type: ignore[override]  # as mosec calls it
+        return answers(self.session, data)
+
+
 if __name__ == "__main__":
+    processes, batch = map(int, sys.argv[2:4])
     server = mosec.Server()
-    server.append_worker(Classify, num=int(sys.argv[2]))
+    # No longer than it takes to see what has come: with nothing to wait for, a photograph would be late by this.
+    server.append_worker(ClassifyAll if batch > 1 else Classify, num=processes, max_batch_size=batch, max_wait_time=1)
     server.run()
