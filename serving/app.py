@@ -33,7 +33,7 @@ from serving.settings import Settings
 from serving.v2 import v2_router
 
 # Rows of a call, unless a setting says otherwise: docs/serving.md and docs/gpu.md have what that does.
-CPU_BATCH, GPU_BATCH = 2, 8
+CPU_BATCH, GPU_BATCH = 4, 8
 # For the threads to stop in; serve() has waited for the requests.
 STOP_SECONDS = 1.0
 

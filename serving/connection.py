@@ -106,7 +106,7 @@ class Transport:
 class Cycle(RequestResponseCycle):
     """uvicorn's object for a request and its answer: the answer's head is sent with its body, and both are counted."""
 
-    status = 0  # of the answer, once it begins
+    status = 0  # of the answer, once there is one
 
     async def run_asgi(self, app: Any) -> None:
         start = time.perf_counter()
@@ -116,7 +116,7 @@ class Cycle(RequestResponseCycle):
         finally:
             metrics.IN_PROGRESS.dec()
             path = getattr(self.scope.get("route"), "path", metrics.NO_ROUTE)
-            metrics.observe_request(path, self.status, time.perf_counter() - start)
+            metrics.observe_request(path, self.status or 500, time.perf_counter() - start)
 
     async def send(self, message: Any) -> None:
         if not self.status and message["type"] == "http.response.start":
@@ -241,21 +241,19 @@ class Connection(HttpToolsProtocol):
         scope["method"], scope["http_version"] = self.parser.get_method().decode("ascii"), version
         scope["path"], scope["raw_path"] = unquote(path) if "%" in path else path, url.path
         scope["query_string"] = url.query or b""
-        previous, self.cycle = (
-            self.cycle,
-            Cycle(
-                scope=self.scope,
-                transport=self.transport,
-                flow=self.flow,
-                logger=self.logger,
-                access_logger=self.access_logger,
-                access_log=False,
-                default_headers=self.server_state.default_headers,
-                message_event=asyncio.Event(),
-                expect_100_continue=self.expect_100_continue,
-                keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self.draining,
-                on_response=self.on_response_complete,
-            ),
+        previous = self.cycle
+        self.cycle = Cycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self.draining,
+            on_response=self.on_response_complete,
         )
         scope["serving.cycle"] = weakref.ref(self.cycle)  # which has the scope
         if previous is None or previous.response_complete:

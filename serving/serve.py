@@ -29,6 +29,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.lifespan.on import LifespanOn
 
 from onnx_release.errors import ReleaseError
@@ -54,7 +55,7 @@ class StartError(ReleaseError):
 def release_app(settings: Settings) -> "FastAPI":
     """The application for the release in the current folder.
 
-    Imported here alone: of several processes the parent needs none of it, and metrics have to know of the others first.
+    Imported here alone: of several processes the parent needs none of it.
     """
     from serving.app import create_app
 
@@ -74,7 +75,8 @@ def serve(settings: Settings, app: Application = release_app) -> int:
         if settings.workers == 1:
             return run(settings, app, [sock], lambda: announce(sock))
         with tempfile.TemporaryDirectory(prefix="serving-") as folder:
-            # Where the workers' metrics meet; prometheus_client reads it when it is imported.
+            # Where the workers' metrics meet: they find this when they import prometheus_client. This process did not,
+            # and has nothing to count.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
             return supervise(settings, app, sock)
 
@@ -356,6 +358,4 @@ def hand_out(sock: socket.socket, channels: list[socket.socket]) -> None:
 
 def forget_metrics(worker: int | None) -> None:
     """Of a worker that has ended: what it counted stays, what it said of its present goes."""
-    from prometheus_client.multiprocess import mark_process_dead  # reads the folder's name when it is imported
-
     mark_process_dead(worker)  # type: ignore[no-untyped-call]

@@ -23,7 +23,7 @@ class Settings(BaseSettings):
         default=None, description="that decode, preprocess and run the model; null: one a core, shared by the workers"
     )
     max_batch: Count | None = Field(
-        default=None, description="items run at once; null: 2 on a CPU, but 1 of int8_dynamic, and 8 on a GPU"
+        default=None, description="items run at once; null: 4 on a CPU, but 1 of int8_dynamic, and 8 on a GPU"
     )
     queue: Count = Field(default=64, description="items that are waiting or running; one more is answered 503 at once")
     deadline: Seconds = Field(

@@ -32,7 +32,7 @@ class Failing:
 
 @pytest.mark.parametrize(
     ("variant", "on_cpu", "rows"),
-    [("fp32", True, 2), ("int8_static", True, 2), ("int8_dynamic", True, 1), ("fp16", False, 8)],
+    [("fp32", True, 4), ("int8_static", True, 4), ("int8_dynamic", True, 1), ("fp16", False, 8)],
 )
 def test_an_answer_depends_on_no_other_request_unless_asked(variant, on_cpu, rows):
     release = cast(Release, SimpleNamespace(manifest=SimpleNamespace(variant=variant)))
