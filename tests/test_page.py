@@ -17,13 +17,13 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from starlette.datastructures import UploadFile
 from starlette.types import ASGIApp
 
 from onnx_release.errors import DataError
 from onnx_release.images import decode_image
 from onnx_release.model_data import ModelData, load_data
 from onnx_release.spec import Spec, load_spec
+from serving.body import parse_files
 from serving.page import HEADERS, page_router, render_page, upload_kind
 from serving.settings import Settings
 from tests.picture_release import colours_release, spots_release
@@ -91,11 +91,11 @@ def model(task: str, decode: Callable[[bytes], Any] = decode_image, name: str = 
     async def predict(request: Request) -> JSONResponse:
         if app.state.busy:
             return JSONResponse({"error": "64 requests are waiting"}, 503, {"Retry-After": "2"})
-        uploads = [part for part in (await request.form()).getlist("file") if isinstance(part, UploadFile)]
+        uploads = parse_files(request.headers["content-type"], await request.body(), SETTINGS)
         try:
-            items = [decode(await upload.read()) for upload in uploads]
+            items = [decode(upload.content) for upload in uploads]
         except DataError as error:
-            return JSONResponse({"error": f"{uploads[0].filename}: {error}"}, 422)
+            return JSONResponse({"error": f"{uploads[0].name}: {error}"}, 422)
         answers = [ANSWERS[task](item) for item in items]
         return JSONResponse({"model": name, "variant": "fp32", "predictions": answers, "inference_time_ms": 3.14})
 
