@@ -230,13 +230,12 @@ class Engine:
     def dropped(self, job: Job) -> bool:
         """Whether nobody waits for the job any more; it is given back."""
         if job.gone():
-            self.deliver(job, ClientGoneError("the client has left"))
+            job.error = ClientGoneError("the client has left")
         elif time.monotonic() > job.deadline:
-            self.deliver(
-                job, DeadlineError("the request waited longer than it may: come again when there is less load")
-            )
+            job.error = DeadlineError("the request waited longer than it may: come again when there is less load")
         else:
             return False
+        self.deliver(job)
         return True
 
     def prepare(self, job: Job) -> None:
@@ -247,7 +246,8 @@ class Engine:
             job.inputs = job.prepare()
             job.rows = len(next(iter(job.inputs.values())))
         except BaseException as error:  # of the model's data.py, in most cases; it belongs to the request
-            self.deliver(job, error)
+            job.error = error
+            self.deliver(job)
             return
         with self.changed:
             self.ready.append(job)
@@ -255,26 +255,25 @@ class Engine:
     def run_batch(self, batch: list[Job]) -> None:
         """Run jobs of one shape in one call. If that fails, each by itself: one must not spoil the others."""
         outputs: list[Arrays] = []
-        failed = False
+        again: list[Job] = []
         try:
             outputs = self.call(batch) if batch else []
         except BaseException as error:
-            failed, batch[0].error = True, error
+            if len(batch) == 1:
+                batch[0].error = error
+            else:
+                batch, again = [], batch
         with self.changed:
             self.running -= 1  # before anybody hears of it
-            if failed and len(batch) > 1:
-                batch[0].error = None
-                for job in reversed(batch):
-                    job.alone = True
-                    self.ready.appendleft(job)
+            for job in reversed(again):
+                job.alone = True
+                self.ready.appendleft(job)
             if self.may_run():
                 self.changed.notify()  # this thread makes answers first
-        if failed and len(batch) == 1:
-            self.deliver(batch[0], batch[0].error)
         for job, own in zip(batch, outputs, strict=False):
             self.finish(job, own)
-        for job in batch[: len(outputs)]:
-            self.deliver(job, job.error)  # all at once, so that the event loop wakes up once
+        for job in batch:
+            self.deliver(job)  # all at once, so that the event loop wakes up once
 
     def call(self, batch: list[Job]) -> list[Arrays]:
         """One call of the model; the outputs of each job's own rows."""
@@ -305,9 +304,9 @@ class Engine:
         except BaseException as error:
             job.error = error
 
-    def deliver(self, job: Job, error: BaseException | None = None) -> None:
+    def deliver(self, job: Job) -> None:
         """Give the job back to the event loop, which counts it down. What it was made of is freed."""
-        job.error, job.inputs = error, {}
+        job.inputs = {}
         with suppress(RuntimeError):  # the loop is closed: the server's time to stop was over
             job.waiting.done.get_loop().call_soon_threadsafe(self.settle, job.waiting)
 

@@ -34,7 +34,7 @@ class Failing:
     ("variant", "on_cpu", "rows"),
     [("fp32", True, 4), ("int8_static", True, 4), ("int8_dynamic", True, 1), ("fp16", False, 8)],
 )
-def test_an_answer_depends_on_no_other_request_unless_asked(variant, on_cpu, rows):
+def test_batches_are_of_few_on_a_cpu_and_of_one_where_they_would_move_an_answer(variant, on_cpu, rows):
     release = cast(Release, SimpleNamespace(manifest=SimpleNamespace(variant=variant)))
     assert default_batch(release, on_cpu) == rows
 
