@@ -1,5 +1,6 @@
 """.npz files that are written and read one array at a time, so that memory does not grow with their number."""
 
+import io
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,15 @@ from onnx_release.files import replacing
 
 # What numpy and zipfile raise on a damaged file.
 DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile)
+# The layout of a .npy file that numpy itself chooses unless the type of the elements is very long.
+NPY_VERSION = (1, 0)
+
+
+def npy_size(array: np.ndarray) -> int:
+    """The bytes of `array` as a .npy file."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    return header.tell() + array.nbytes
 
 
 class ArrayWriter:
@@ -21,9 +31,15 @@ class ArrayWriter:
         self.archive = archive
 
     def add(self, key: str, array: np.ndarray) -> None:
-        # A ZipInfo without a date gets 1980-01-01: the same arrays are the same bytes.
-        with self.archive.open(zipfile.ZipInfo(key + ".npy"), "w", force_zip64=True) as entry:
-            np.lib.format.write_array(entry, np.asarray(array, order="C"), allow_pickle=False)
+        """Write one array. The same arrays are the same bytes, on every system and with every version of Python."""
+        array = np.asarray(array, order="C")
+        info = zipfile.ZipInfo(key + ".npy")  # without a date it gets 1980-01-01
+        info.create_system = 3  # Unix, also where this runs on Windows
+        # Releases of Python differ in what they write for a small entry with fields of 64 bits (python/cpython#103861).
+        # So only an entry that needs these fields has them, and that is decided here, by its size.
+        large = npy_size(array) > zipfile.ZIP64_LIMIT
+        with self.archive.open(info, "w", force_zip64=large) as entry:
+            np.lib.format.write_array(entry, array, version=NPY_VERSION, allow_pickle=False)
 
     def add_all(self, prefix: str, arrays: Mapping[str, np.ndarray]) -> None:
         for name, array in arrays.items():

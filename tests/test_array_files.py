@@ -1,8 +1,10 @@
 """Archives of arrays: what went in comes out, one array in memory at a time, in the same bytes."""
 
+import struct
 import time
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,50 @@ def test_the_same_arrays_are_the_same_bytes_at_any_time(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 2e9)
     write(tmp_path / "b.npz", ARRAYS)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def npy(array: np.ndarray) -> bytes:
+    """What numpy.save writes of a small array."""
+    text = f"{{'descr': '{array.dtype.str}', 'fortran_order': False, 'shape': {array.shape}, }}".encode()
+    header = text.ljust(117) + b"\n"  # with what stands before it, 128 bytes
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + array.tobytes()
+
+
+# The names of two entries, and the bit that says that a name is UTF-8.
+ENTRIES = [("a/x.npy", 0), ("a/ä.npy", 1 << 11)]
+PAIR = (np.arange(3, dtype="<i8"), np.array([[0.5, -1]], "<f4"))
+
+
+def test_the_bytes_are_those_of_the_zip_format(tmp_path):
+    """Worked out from PKWARE's APPNOTE, without zipfile, whose versions differ."""
+    with writing_arrays(tmp_path / "a.npz") as writer:
+        for (name, _), array in zip(ENTRIES, PAIR, strict=True):
+            writer.add(name.removesuffix(".npy"), array)
+    local = directory = b""
+    for (name, flags), array in zip(ENTRIES, PAIR, strict=True):
+        content, key = npy(array), name.encode()
+        # Needs 2.0; flags; stored; 00:00:00 of 1980-01-01; CRC; both sizes; lengths of the name and of extra fields.
+        sizes = (zlib.crc32(content), len(content), len(content), len(key), 0)
+        common = struct.pack("<HHHHHIIIHH", 20, flags, 0, 0, 1 << 5 | 1, *sizes)
+        # Made by 2.0 on Unix. No comment, on disk 0, no inner attributes; readable to its owner, at this offset.
+        made, place = struct.pack("<BB", 20, 3), struct.pack("<HHHII", 0, 0, 0, 0o600 << 16, len(local))
+        directory += b"PK\1\2" + made + common + place + key
+        local += b"PK\3\4" + common + key + content
+    end = b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 2, 2, len(directory), len(local), 0)
+    assert (tmp_path / "a.npz").read_bytes() == local + directory + end
+
+
+def test_an_entry_has_fields_of_64_bits_where_its_size_needs_them(tmp_path, monkeypatch):
+    array = np.arange(9, dtype=np.uint8)  # 137 bytes as .npy
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", len(npy(array)))
+    write(tmp_path / "a.npz", {"fits": array, "large": np.arange(10, dtype=np.uint8)})
+    content = (tmp_path / "a.npz").read_bytes()
+    headers = {name: content.index(b"PK\3\4", start) for name, start in (("fits", 0), ("large", 4))}
+    lengths = {name: struct.unpack_from("<II4xH", content, at + 18)[:2] for name, at in headers.items()}
+    extra = content[headers["large"] + 30 + len("a/large.npy") :][:20]
+    assert lengths == {"fits": (137, 137), "large": (2**32 - 1, 2**32 - 1)}
+    assert extra == struct.pack("<HHQQ", 1, 16, 138, 138)
+    assert ArrayFile(tmp_path / "a.npz").array("a/large").tolist() == list(range(10))
 
 
 def test_memory_holds_one_array_at_a_time(tmp_path):
