@@ -28,8 +28,10 @@ SMALL_WEIGHT = 1023
 def save_model(model: ModelProto, folder: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> Path:
     """Write `model` to `folder`/model.onnx, its weights to a file beside it where they pass `threshold` bytes.
 
-    Weights that `to_proto` or `copy_weights` has put into the same folder stay there.
+    Weights that `to_proto` or `copy_weights` has put into the same folder stay there. Initializers that nothing uses
+    are removed from `model` first.
     """
+    drop_unused_initializers(model)
     if weight_bytes(model) > threshold:
         import onnx_ir
 
@@ -37,6 +39,21 @@ def save_model(model: ModelProto, folder: Path, threshold: int = EXTERNAL_DATA_T
     path = folder / MODEL
     onnx.save_model(model, path)
     return path
+
+
+def drop_unused_initializers(model: ModelProto) -> None:
+    """Remove the initializers that no node takes and that are no input or output, in place.
+
+    Quantizers and fusions leave some behind, and ONNX Runtime warns of each of them at every load.
+    """
+    inner = list(graphs(model.graph))
+    used = {name for graph in inner for node in graph.node for name in node.input}
+    used |= {value.name for graph in inner for value in (*graph.input, *graph.output)}
+    for graph in inner:
+        kept = [tensor for tensor in graph.initializer if tensor.name in used]
+        if len(kept) < len(graph.initializer):
+            del graph.initializer[:]
+            graph.initializer.extend(kept)
 
 
 def to_proto(model: "onnx_ir.Model", folder: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> ModelProto:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import tritonclient.http
@@ -22,9 +23,11 @@ from ruamel.yaml import YAML
 
 from onnx_release.onnx_model import OnnxModel
 from onnx_release.paths import EVALUATION, variant_model
+from onnx_release.providers import CPU
 from onnx_release.runtime import load_tuned
 from onnx_release.samples import SampleFile
 from onnx_release.spec import load_spec
+from onnx_release.variants import VARIANTS
 from tests.clone import QUICK, edited, make_clone, outputs, run, stages_run
 from tests.imports import ROOT
 from tests.served import serving
@@ -81,6 +84,16 @@ def test_the_release_is_real(clone):
     assert metrics["benchmark"]["fp32"]["samples"] > 0
     assert (clone / "artifacts/report/index.html").is_file()
     assert run(clone, "tools.gate").returncode == 0
+
+
+def test_onnx_runtime_has_nothing_to_say_of_any_model(clone, capfd):
+    models = sorted(clone.glob("artifacts/**/*.onnx"))
+    assert {path.parent.name for path in models} >= {*VARIANTS, "calibration", "optimized", "release"}
+    for path in models:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 2  # warnings, ONNX Runtime's default: what whoever loads a release sees
+        onnxruntime.InferenceSession(str(path), options, providers=[CPU])
+    assert capfd.readouterr().err == ""
 
 
 def test_the_release_alone_gives_the_pipeline_s_answers_without_what_made_it(clone, tmp_path, monkeypatch):

@@ -84,6 +84,7 @@ def test_weights_are_copied_from_one_folder_to_another(save_graph, tmp_path):
     # A second weight, from the end of a file that has more in it.
     model.graph.initializer.add().CopyFrom(load_model(other, weights=False).graph.initializer[0])
     model.graph.initializer[1].name = "tail"
+    model.graph.node.add().CopyFrom(helper.make_node("Identity", ["tail"], ["z"]))
     model.graph.initializer[1].dims[:] = [256]
     place = {"location": "more", "offset": "3072", "length": "1024"}
     for entry in model.graph.initializer[1].external_data:
@@ -103,7 +104,8 @@ def test_weights_of_inner_graphs_are_found(save_graph, tmp_path):
     weight = onnx.numpy_helper.from_array(WEIGHT, "inner")
     branch = helper.make_graph([helper.make_node("Identity", ["inner"], ["z"])], "branch", [], [value], [weight])
     node = helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch)
-    source = load_model(save_graph([node], [("x", TensorProto.BOOL, [])], [("y", [512])], {"a": WEIGHT}))
+    nodes = [node, helper.make_node("Identity", ["a"], ["z"])]
+    source = load_model(save_graph(nodes, [("x", TensorProto.BOOL, [])], [("y", [512])], {"a": WEIGHT}))
     (tmp_path / "out").mkdir()
     path = save_model(source, tmp_path / "out", threshold=0)
     assert path.with_name(EXTERNAL_DATA).stat().st_size == 3 * 2048
@@ -245,3 +247,30 @@ def test_a_description_says_what_is_in_the_file(save_graph):
         "size_mb": path.stat().st_size / 1e6,
     }
     assert list(describe(path)["operators"]) == ["Relu", "Add", "Cast", "custom.FusedGelu"]
+
+
+def test_initializers_that_nothing_uses_are_not_written(save_graph, tmp_path):
+    inner = helper.make_node("Identity", ["inner"], ["a"])
+    used, unused = (onnx.numpy_helper.from_array(np.zeros(2, np.float32), name) for name in ("inner", "inner_unused"))
+    branch = helper.make_graph([inner], "branch", [], [helper.make_tensor_value_info("a", 1, [2])], [used, unused])
+    nodes = [helper.make_node("If", ["flag"], ["y"], then_branch=branch, else_branch=capturing("captured"))]
+    weights = ("captured", "unused", "passed_on", "default")
+    path = save_graph(
+        nodes,
+        [("flag", TensorProto.BOOL, []), ("default", [2])],
+        [("y", [2]), ("passed_on", [2])],
+        {name: np.ones(2, np.float32) for name in weights},
+    )
+    (tmp_path / "out").mkdir()
+    graph = load_model(save_model(load_model(path), tmp_path / "out")).graph
+    assert [tensor.name for tensor in graph.initializer] == ["captured", "passed_on", "default"]
+    assert [value.name for value in graph.input] == ["flag", "default"]
+    then = next(attribute.g for attribute in graph.node[0].attribute if attribute.name == "then_branch")
+    assert [tensor.name for tensor in then.initializer] == ["inner"]
+    check_file(tmp_path / "out/model.onnx")
+
+
+def capturing(name: str) -> onnx.GraphProto:
+    """A branch that gives a value of the graph around it."""
+    node = helper.make_node("Identity", [name], ["b"])
+    return helper.make_graph([node], "branch", [], [helper.make_tensor_value_info("b", 1, [2])])
