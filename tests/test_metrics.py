@@ -1,12 +1,17 @@
 """The table of metrics holds every key that a stage writes."""
 
+import re
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 import pytest
+from pydantic import BaseModel
 
 from onnx_release.files import read_json
 from onnx_release.metrics import METRICS, flatten, metric
+from onnx_release.params import Params
 from onnx_release.paths import MODELS_BENCHMARK
+from onnx_release.spec import Spec
 from onnx_release.variants import VARIANTS
 from tests.imports import ROOT
 
@@ -34,6 +39,21 @@ def test_every_row_of_the_table_is_emitted():
     for found in read_json(ROOT / MODELS_BENCHMARK).values():
         emitted |= {metric("validate/fp32", key) for key, _ in flatten(found["validate"]["fp32"])}
     assert [row for row in METRICS if row not in emitted and row.key != "left_out"] == []
+
+
+def dotted(settings: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted key of every setting, those of its sections included."""
+    for name, field in settings.model_fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from dotted(field.annotation, f"{prefix}{name}.")
+
+
+def test_every_setting_that_a_meaning_names_exists():
+    known = {*dotted(Params), *dotted(Spec), "torch.compile"}
+    named = {(row.key, name) for row in METRICS for name in re.findall(r"\b[a-z_]\w*(?:\.[a-z_]\w*)+", row.meaning)}
+    assert {name for _, name in named} >= {"fp16.max_finite_val", "tune.seconds", "tolerance.rtol"}
+    assert [(key, name) for key, name in sorted(named) if name not in known] == []
 
 
 def test_no_key_stands_twice():
