@@ -24,6 +24,8 @@ NO_LABEL = -1
 LABELLED = ("classification", "detection")
 # Samples that a timed model goes round, if its batch is not larger.
 MAX_SAMPLES = 32
+# Samples to calibrate with, below which a range is often that of one sample.
+ENOUGH_TO_CALIBRATE = 16
 
 
 def write_splits(data: "ModelData", raw: Path, spec: Spec, params: Prepare) -> None:
@@ -142,6 +144,24 @@ def sample_metrics() -> dict[str, int]:
         metrics[f"{path.stem}_groups"] = len(set(samples.groups))
     metrics["evaluation_labelled"] = int((samples.labels != NO_LABEL).sum())
     return metrics
+
+
+def calibration_note(samples: int, spec: Spec, model: str, params: Prepare) -> str | None:
+    """What to do where int8_static is calibrated on few samples, or None."""
+    if samples >= ENOUGH_TO_CALIBRATE or "int8_static" not in spec.variants:
+        return None
+    if params.calibration < ENOUGH_TO_CALIBRATE:
+        fix = f"raise prepare.calibration in params.yaml, which is {params.calibration}"
+    elif spec.images is not None:
+        fix = (
+            f"put more photographs into the folder {spec.images.folder} where it comes from, and declare its new sha256"
+        )
+    else:
+        fix = f'let samples(raw, "calibration") in models/{model}/data.py give more'
+    return (
+        f"note: INT8 is calibrated on {samples} sample{'s' * (samples != 1)}, and {ENOUGH_TO_CALIBRATE} are the least "
+        f"from which its ranges hold for others: {fix}"
+    )
 
 
 def real_batches(samples: SampleFile, batch: int, spec: Spec) -> list[dict[str, np.ndarray]]:

@@ -1,11 +1,13 @@
 """Preprocess the samples of both splits once, checked against the spec."""
 
+import sys
+
 from onnx_release.command import run_stage
 from onnx_release.files import write_json
 from onnx_release.model_data import load_data
 from onnx_release.params import load_params
 from onnx_release.paths import METRICS, RAW
-from onnx_release.samples import sample_metrics, write_splits
+from onnx_release.samples import calibration_note, sample_metrics, write_splits
 from onnx_release.spec import load_spec
 
 
@@ -13,7 +15,11 @@ def main() -> None:
     params = load_params()
     spec, data = load_spec(params.model), load_data(params.model)
     write_splits(data, RAW / params.model, spec, params.prepare)
-    write_json(METRICS / "prepare.json", sample_metrics())
+    metrics = sample_metrics()
+    write_json(METRICS / "prepare.json", metrics)
+    note = calibration_note(metrics["calibration_samples"], spec, params.model, params.prepare)
+    if note is not None:
+        print(note, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Prepared samples: checked, the same bytes each time, and read one at a time."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from onnx_release.params import Prepare
 from onnx_release.paths import CALIBRATION, EVALUATION
 from onnx_release.samples import (
     SampleFile,
+    calibration_note,
     real_batches,
     sample_metrics,
     with_batch_axis,
@@ -16,7 +19,7 @@ from onnx_release.samples import (
     write_samples,
     write_splits,
 )
-from onnx_release.spec import Spec
+from onnx_release.spec import Images, Spec
 from onnx_release.types import Sample
 
 SPEC = Spec.model_validate(
@@ -163,6 +166,28 @@ def test_a_group_beyond_the_samples_taken_does_not_count(tmp_path, monkeypatch):
 def test_a_label_that_the_task_does_not_have_is_named(tmp_path, task, label, message):
     with pytest.raises(DataError, match=message):
         write_samples(tmp_path / "a.npz", [sample(label=label)], 1, SPEC.model_copy(update={"task": task}))
+
+
+INT8 = SPEC.model_copy(update={"variants": ["int8_static"]})
+PHOTOGRAPHS = INT8.model_copy(
+    update={"images": Images(folder="pets", resize=8, crop=8, mean=[0.5] * 3, std=[0.5] * 3)},
+)
+
+
+@pytest.mark.parametrize(
+    ("samples", "limit", "spec", "says"),
+    [
+        (1, 160, PHOTOGRAPHS, r"on 1 sample, and 16 are the least .*: put more photographs into the folder pets"),
+        (15, 160, INT8, r'on 15 samples, .*: let samples\(raw, "calibration"\) in models/net/data\.py give more'),
+        (15, 15, INT8, r"on 15 samples, .*: raise prepare\.calibration in params\.yaml, which is 15"),
+        (16, 160, PHOTOGRAPHS, None),
+        (1, 160, SPEC, None),  # which has no INT8
+    ],
+)
+def test_few_samples_to_calibrate_with_are_noted_with_what_to_do(samples, limit, spec, says):
+    note = calibration_note(samples, spec, "net", Prepare(calibration=limit, evaluation=1))
+    assert (note is None) == (says is None)
+    assert note is None or re.match(f"note: INT8 is calibrated {says}", note)
 
 
 def test_a_label_of_zero_is_a_label(tmp_path):
