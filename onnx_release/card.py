@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from onnx_release.budget import describe_budget
-from onnx_release.paths import MODELS
+from onnx_release.image_folder import split_folders
+from onnx_release.paths import MODELS, RAW
 from onnx_release.providers import CPU
 from onnx_release.release import Manifest
 from onnx_release.spec import Images, Spec
@@ -51,7 +52,7 @@ def model_card(
         gpu=None if provider == CPU else provider.removesuffix("ExecutionProvider").replace("Tensorrt", "TensorRT"),
         image=manifest.model.lower(),
         network=spec.transformers or docstrings(folder / "network.py").get(""),
-        data=describe_images(spec.images) if spec.images else functions.get(""),
+        data=describe_images(spec.images, RAW / manifest.model) if spec.images else functions.get(""),
         functions={name: functions[name] for name in FUNCTIONS if functions.get(name)},
         decodes=spec.task != "tensor" and (spec.images is not None or "decode" in functions),
         budget=describe_budget(spec.budget) if reduced else "",
@@ -78,9 +79,15 @@ def first_paragraph(node: ast.Module | ast.FunctionDef) -> str:
     return " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
 
 
-def describe_images(images: Images) -> str:
+def describe_images(images: Images, raw: Path) -> str:
+    official = split_folders(raw / images.folder)
+    if official is None:
+        parts = f"of which {images.evaluation:.0%} were evaluated on"
+    else:
+        parts = f"calibrated on those of {official['calibration'].name}/ and evaluated on those of "
+        parts += f"{official['evaluation'].name}/"
     return (
-        f"photographs in folders by class (`{images.folder}`), of which {images.evaluation:.0%} were evaluated on. "
-        f"The shorter side is resized to {images.resize} pixels, the middle {images.crop} by {images.crop} are taken, "
+        f"photographs in folders by class (`{images.folder}`), {parts}. The shorter side is resized to {images.resize} "
+        f"pixels ({images.interpolation}), the middle {images.crop} by {images.crop} are taken, "
         f"scaled to 0..1, less the mean {images.mean}, by the deviation {images.std}."
     )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from onnx_release.errors import DataError
+from onnx_release.errors import DataError, ReleaseError
 
 SIGNIFICANT_DIGITS = 6
 
@@ -109,6 +109,25 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is not there: run `dvc repro`") from cause
     except ValueError as cause:
         raise DataError(f"{path} is not JSON ({cause}): run `dvc repro`") from cause
+
+
+def read_names(path: Path, error: type[ReleaseError]) -> list[str]:
+    """The names of classes in a file in UTF-8, one a line, without the spaces around them.
+
+    Raises `error` if the file cannot be read or a line is empty.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as cause:
+        raise error(
+            f"{path} cannot be read ({cause.strerror}): it is a text file with a class's name a line"
+        ) from cause
+    except ValueError as cause:
+        raise error(f"{path} is not UTF-8 ({cause}): it has the name of a class in each line") from cause
+    names = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    if "" in names:
+        raise error(f"line {names.index('') + 1} of {path} is empty: it has the name of a class in each line")
+    return names
 
 
 def rounded(value: Any) -> Any:

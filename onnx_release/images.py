@@ -88,15 +88,21 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def resized_crop(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
-    """`image` resized bilinearly to `size` [width, height], and of that the box left, upper, right, lower.
+def resized_crop(
+    image: Image.Image,
+    size: tuple[int, int],
+    box: tuple[int, int, int, int],
+    resampling: Image.Resampling = Image.Resampling.BILINEAR,
+) -> Image.Image:
+    """`image` resized to `size` [width, height], and of that the box left, upper, right, lower.
 
-    Only what is in the box is computed, so that a picture ten pixels high and 50,000 wide costs no more than another.
+    Pillow widens its filters where the picture gets smaller, which is called antialiasing elsewhere. Only what is in
+    the box is computed, so that a picture ten pixels high and 50,000 wide costs no more than another.
     """
     x, y = image.width / size[0], image.height / size[1]
     left, upper, right, lower = box
     inside = (left * x, upper * y, right * x, lower * y)
-    return image.resize((right - left, lower - upper), Image.Resampling.BILINEAR, box=inside)
+    return image.resize((right - left, lower - upper), resampling, box=inside)
 
 
 def normalised(image: Image.Image, mean: np.ndarray, std: np.ndarray) -> np.ndarray:

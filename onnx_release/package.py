@@ -12,7 +12,7 @@ from onnx_release.errors import SpecError
 from onnx_release.fetch import copy_tree
 from onnx_release.files import copy_file, read_json, sha256, write_json, write_text
 from onnx_release.graph import describe, external_files
-from onnx_release.image_folder import class_folders
+from onnx_release.image_folder import class_names
 from onnx_release.imports import reached_files
 from onnx_release.lock import CONSTRAINTS, REQUIREMENTS, SERVING, locked
 from onnx_release.paths import HARDWARE, METRICS, PARAMS, PROVIDER, RAW, TUNED, variant_model
@@ -130,17 +130,19 @@ def copy_source(source: Path, target: Path) -> None:
 
 
 def label_names(model: str, spec: Spec) -> list[str]:
-    """The classes' names in the order of their numbers; empty where there are none.
+    """The classes' names in the order of their numbers: `labels`, or those of `images`; empty where there are none.
 
     Where `images` names fewer than the network has, the others have their numbers. Raises SpecError where a file of
-    them has more or fewer lines than there are classes.
+    labels has more or fewer lines than there are classes.
     """
-    if spec.images is not None:
-        known = spec.images.classes or class_folders(RAW / model / spec.images.folder)
-        return [*known, *map(str, range(len(known), class_count(spec) or 0))]
     if isinstance(spec.labels, str):
         return read_labels(RAW / model / spec.labels, spec, SpecError)
-    return spec.labels or []
+    if spec.labels is not None:
+        return spec.labels
+    if spec.images is None:
+        return []
+    known = class_names(spec.images, RAW / model)
+    return [*known, *map(str, range(len(known), class_count(spec) or 0))]
 
 
 def package_list(packages: dict[str, str], hardware: dict[str, Any], provider: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from onnx_release.errors import ReleaseError, ReleaseFolderError
-from onnx_release.files import sha256
+from onnx_release.files import read_names, sha256
 from onnx_release.params import Runtime
 from onnx_release.spec import Spec, Task, class_count
 from onnx_release.yaml_files import Strict, describe, read_yaml
@@ -154,15 +154,7 @@ def check_file(folder: Path, name: str, file: File) -> None:
 
 def read_labels(path: Path, spec: Spec, error: type[ReleaseError]) -> list[str]:
     """The names in a file, one a line. Raises `error` if one is empty, or the spec has more or fewer classes."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except ValueError as cause:
-        raise error(f"{path} is not UTF-8 ({cause}): it has the name of a class in each line") from cause
-    names = text.removesuffix("\n").split("\n")
-    if not all(map(str.strip, names)):
-        line = [name.strip() for name in names].index("") + 1
-        raise error(f"line {line} of {path} is empty: it has the name of a class in each line")
-    count = class_count(spec)
+    names, count = read_names(path, error), class_count(spec)
     if count is not None and len(names) != count:
         raise error(f"{path} names {len(names)} classes, {spec.outputs[0].name} has {count}")
     return names

@@ -1,5 +1,7 @@
 """models/NAME/spec.yaml: what a model is. The single source for names, dtypes, shapes and dynamic axes."""
 
+import unicodedata
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
@@ -111,23 +113,75 @@ class Budget(Strict):
         return self
 
 
+def names_or_a_source(names: Any) -> Any:
+    """`names`, a list of texts of one line each, the name of a source, or None. Raises ValueError for anything else."""
+    if isinstance(names, list):
+        if not names:
+            raise ValueError("the list is empty: name the classes, or leave the key out")
+        for position, name in enumerate(names):
+            if not isinstance(name, str):
+                raise ValueError(f"name {position} is no text: write it in quotes")
+            if not name or name.splitlines() != [name]:
+                raise ValueError(f"name {position} is empty or has more than one line")
+    elif not isinstance(names, str | None):
+        raise ValueError("give a list of names, or the name of the source that holds one a line")
+    return names
+
+
+def one_form(name: str) -> str:
+    """`name` in Unicode's composed form (NFC): macOS and other systems may write the same letters differently."""
+    return unicodedata.normalize("NFC", name)
+
+
+def repeated(names: Sequence[str], kind: str = "", start: int = 0) -> str | None:
+    """What is wrong with the first two `names` that are one folder on some file systems, or None.
+
+    These are equal but for case and Unicode form. With `kind`, what the names are, their places are said, counted from
+    `start`.
+    """
+    seen: dict[str, int] = {}
+    for place, name in enumerate(names):
+        first = seen.setdefault(one_form(name).casefold(), place)
+        if first == place:
+            continue
+        other, places = names[first], f" ({kind} {first + start} and {place + start})" if kind else ""
+        if name == other:
+            return f"{name} is named twice{places}: each name is the folder of one output"
+        if one_form(name) == one_form(other):
+            return f"{other!a} and {name!a}{places} are the same letters in two Unicode forms: rename or remove one"
+        return f"{other} and {name}{places} differ only by case, and some systems take them for one: rename one"
+    return None
+
+
 class Images(Strict):
     """Photographs in CLASS/*.jpg (or .jpeg, .png) below the source `folder`, in place of a data.py.
 
-    The shorter side is resized to `resize`, the middle `crop` by `crop` pixels are taken, scaled to 0..1, and
-    normalised by `mean` and `std`, three of each for RGB and one for grey. `classes` are the names of the folders in
-    the order of the network's outputs; without it, they are sorted by name. `evaluation` is the share of the
-    photographs that is evaluated on; the others calibrate. `seed` draws which.
+    The shorter side is resized to `resize` by `interpolation`, the middle `crop` by `crop` pixels are taken, scaled to
+    0..1, and normalised by `mean` and `std`, three of each for RGB and one for grey. `classes` are the names of the
+    folders in the order of the network's outputs, or the name of the source that holds them, one a line in UTF-8;
+    without it, they are sorted by name. `evaluation` is the share of the photographs that is evaluated on; the others
+    calibrate. Where the photographs are in train/CLASS and val/CLASS, these are the two parts, and `evaluation` is
+    left out. `seed` draws which photographs are taken for what, and which come first.
     """
 
     folder: str
     resize: Count
     crop: Count
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mean: Annotated[list[Finite], Field(min_length=1, max_length=3)]
     std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=3)]
-    classes: list[str] | None = None
+    classes: list[str] | str | None = None
     evaluation: Annotated[float, Field(gt=0, lt=1)] = 0.5
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def distinct_names_or_a_source(cls, classes: Any) -> Any:
+        names = names_or_a_source(classes)
+        problem = repeated(names, "names") if isinstance(names, list) else None
+        if problem:
+            raise ValueError(problem)
+        return names
 
     @model_validator(mode="after")
     def fits(self) -> "Images":
@@ -135,8 +189,6 @@ class Images(Strict):
             raise ValueError("mean and std have three values each for RGB, or one each for grey")
         if self.crop > self.resize:
             raise ValueError(f"a crop of {self.crop} pixels does not fit into {self.resize}")
-        if self.classes is not None and len(set(self.classes)) < len(self.classes):
-            raise ValueError("a class is named twice")
         return self
 
 
@@ -146,7 +198,8 @@ class Spec(Strict):
     `variants` are those of fewer bits that make sense for the model: the pipeline makes no others. `derived` names the
     sizes of outputs that follow from the inputs, such as the rows of a detector's map. `images` stands in for data.py,
     and `transformers`, the name of a class of that package, for network.py. `labels` are the classes' names in the
-    order of their numbers, or the name of the source that holds them, one a line in UTF-8.
+    order of their numbers, or the name of the source that holds them, one a line in UTF-8; without it, those of the
+    folders of `images`.
     """
 
     task: Task
@@ -164,16 +217,8 @@ class Spec(Strict):
 
     @field_validator("labels", mode="before")
     @classmethod
-    def names_or_a_source(cls, labels: Any) -> Any:
-        if isinstance(labels, list):
-            for position, label in enumerate(labels):
-                if not isinstance(label, str):
-                    raise ValueError(f"name {position} is no text: write it in quotes")
-                if not label or label.splitlines() != [label]:
-                    raise ValueError(f"name {position} is empty or has more than one line")
-        elif not isinstance(labels, str | None):
-            raise ValueError("give a list of names, or the name of the source that holds one a line")
-        return labels
+    def labels_or_a_source(cls, labels: Any) -> Any:
+        return names_or_a_source(labels)
 
     @model_validator(mode="after")
     def names_are_unique(self) -> "Spec":
@@ -242,11 +287,10 @@ def check_images(images: Images, spec: Spec) -> None:
         raise ValueError(f"images: their folders are classes, but the task is {spec.task}: write a data.py")
     if images.folder not in [source.name for source in spec.sources]:
         raise ValueError(f"images.folder: {images.folder} is not the name of one of the sources")
-    classes = spec.outputs[0].shape[1]
-    if isinstance(classes, int) and len(images.classes or []) > classes:
-        raise ValueError(
-            f"images.classes has {len(images.classes or [])} names, {spec.outputs[0].name} {classes} classes"
-        )
+    check_source("images.classes", images.classes, spec)
+    count = class_count(spec)
+    if count is not None and isinstance(images.classes, list) and len(images.classes) > count:
+        raise ValueError(f"images.classes has {len(images.classes)} names, {spec.outputs[0].name} {count} classes")
     given = (len(images.mean), images.crop, images.crop)
     declared = spec.inputs[0].shape
     fits = len(declared) == 4 and all(
@@ -263,15 +307,16 @@ def check_labels(labels: list[str] | str, spec: Spec) -> None:
     """Raise ValueError for names that the spec has no classes for, and for a source of them that it does not have."""
     if spec.task not in ("classification", "detection"):
         raise ValueError(f"labels: the task {spec.task} has no classes to name: leave it out")
-    if spec.images is not None:
-        raise ValueError("labels: the photographs' folders are the classes: name those under images.classes")
-    if isinstance(labels, str):
-        if labels not in [source.name for source in spec.sources]:
-            raise ValueError(f"labels: {labels} is not the name of one of the sources; names themselves are a list")
-        return
+    check_source("labels", labels, spec)
     count = class_count(spec)
-    if count is not None and len(labels) != count:
+    if count is not None and isinstance(labels, list) and len(labels) != count:
         raise ValueError(f"labels has {len(labels)} names, {spec.outputs[0].name} {count} classes")
+
+
+def check_source(key: str, names: list[str] | str | None, spec: Spec) -> None:
+    """Raise ValueError where the names under `key` are those in a source that the spec does not have."""
+    if isinstance(names, str) and names not in [source.name for source in spec.sources]:
+        raise ValueError(f"{key}: {names} is not the name of one of the sources; names themselves are a list")
 
 
 def rows_are_the_batch(spec: Spec) -> bool:

@@ -21,7 +21,7 @@ from onnx_release.paths import CALIBRATION, EVALUATION
 from onnx_release.samples import SampleFile, with_batch_axis, without_batch_axis, write_splits
 from onnx_release.session import open_session, run_session
 from onnx_release.spec import load_spec
-from tests.clone import run
+from tests.clone import run, set_param
 from tests.imports import ROOT
 from tools.new_model import TASKS, write_model
 
@@ -101,6 +101,52 @@ def test_photographs_stand_in_for_data_py_and_their_folders_are_counted(root, ph
     write_splits(load_data("pets"), raw, spec, Prepare(calibration=2, evaluation=2))
     inputs = with_batch_axis(SampleFile(EVALUATION).inputs(1))
     check_outputs(spec, inputs, run_network(load_network("pets", raw), spec, inputs))
+
+
+def test_one_photograph_a_class_is_written_and_prepared_with_a_note(root):
+    """The stage itself, on the spec as it is written: the split is fair, and the note is on standard error."""
+    for label in range(6):
+        (root / "birds" / f"{label}").mkdir(parents=True)
+        Image.new("RGB", (300, 260), (40 * label, 0, 0)).save(root / "birds" / f"{label}/one.jpg")
+    write_model("birds", "classification", images=root / "birds")
+    fetch_sources("birds", load_spec("birds").sources, root / "data/raw/birds")
+    shutil.copy(ROOT / "params.yaml", root)
+    set_param(root, "model", "birds")
+    result = run(root, "stages.prepare", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("note: INT8 is calibrated on 3 samples, and 16 are the least")
+    assert (len(SampleFile(CALIBRATION)), len(SampleFile(EVALUATION))) == (3, 3)
+
+
+def test_an_official_split_is_written_and_prepared_as_it_is(root, photographs):
+    for part in ("train", "valid"):
+        shutil.copytree(photographs, root / "pets" / part)
+    write_model("pets", "classification", images=root / "pets")
+    assert "valid/ is evaluated on" in (root / "models/pets/spec.yaml").read_text()
+    spec, raw = load_spec("pets"), root / "data/raw/pets"
+    assert spec.outputs[0].shape == ["batch", 2]
+    fetch_sources("pets", spec.sources, raw)
+    write_splits(load_data("pets"), raw, spec, Prepare(calibration=160, evaluation=200))
+    for path, part in ((CALIBRATION, "train"), (EVALUATION, "valid")):
+        assert {group.split("/")[0] for group in SampleFile(path).groups} == {part}
+        assert len(SampleFile(path)) == 6
+
+
+def test_a_class_that_is_only_held_out_is_named_before_anything_is_written(root, photographs):
+    shutil.copytree(photographs, root / "pets/train")
+    shutil.copytree(photographs, root / "pets/val")
+    (root / "pets/val/dogs").rename(root / "pets/val/wolves")
+    with pytest.raises(DataError, match=r"has the folders wolves, which .*train has not"):
+        write_model("pets", "classification", images=root / "pets")
+    assert not list((root / "models").iterdir())
+
+
+def test_of_many_classes_the_first_are_shown(root):
+    for label in range(30):
+        (root / "many" / f"{label:02d}").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(root / "many" / f"{label:02d}/one.jpg")
+    write_model("many", "classification", images=root / "many")
+    assert '# classes: ["00", "01", "02", "03", "04", ...]' in (root / "models/many/spec.yaml").read_text()
 
 
 def test_weights_are_declared_with_their_sum_and_loaded_strictly(root, tmp_path_factory):

@@ -228,7 +228,13 @@ def test_names_of_photographs_are_those_of_their_folders(tmp_path, monkeypatch, 
     assert label_names("net", spec.model_copy(update={"images": images})) == ["asters", "tulips"]
     images = images.model_copy(update={"classes": ["tulips", "asters"]})
     assert label_names("net", spec.model_copy(update={"images": images})) == ["tulips", "asters"]
+    (tmp_path / "data/raw/net/names.txt").write_text("asters\ntulips\n")
+    images = images.model_copy(update={"classes": "names.txt"})
+    assert label_names("net", spec.model_copy(update={"images": images})) == ["asters", "tulips"]
+    update = {"images": images, "labels": ["Aster", "Tulip"]}
+    assert label_names("net", spec.model_copy(update=update)) == ["Aster", "Tulip"]
     assert label_names("net", spec) == []
+    images = images.model_copy(update={"classes": ["tulips", "asters"]})
     more = make_spec({"x": ["batch", 3, 4, 4]}, {"y": ["batch", 4]}, task="classification", batch=(1, 4, 2))
     assert label_names("net", more.model_copy(update={"images": images})) == ["tulips", "asters", "2", "3"]
 
@@ -248,6 +254,22 @@ def test_photographs_stand_in_for_data_py_in_the_release_too(project):
     card = (made / "MODEL_CARD.md").read_text()
     assert "photographs in folders by class (`weights.pth`), of which 50% were evaluated on" in card
     assert "what comes before and after them is in `onnx_release/image_folder.py`" in card and "/predict" in card
+
+
+def test_the_card_says_how_an_official_split_was_used(project):
+    folder = project / f"models/{MODEL}"
+    (folder / "data.py").unlink()
+    for part in ("train", "val"):
+        for digit in range(10):
+            (project / "data/raw" / MODEL / "weights.pth" / part / f"number {digit}").mkdir(parents=True)
+    images = "images: {folder: weights.pth, resize: 9, crop: 8, interpolation: bicubic, mean: [0.5], std: [0.25]}"
+    text = (folder / "spec.yaml").read_text()
+    (folder / "spec.yaml").write_text(text.replace(LABELS, images))
+    made = make_release(project)
+    assert open_release(made).labels == [f"number {digit}" for digit in range(10)]
+    card = (made / "MODEL_CARD.md").read_text()
+    assert "(`weights.pth`), calibrated on those of train/ and evaluated on those of val/. " in card
+    assert "resized to 9 pixels (bicubic)" in card
 
 
 @pytest.mark.parametrize("model", ["face_pnet", "minilm"])

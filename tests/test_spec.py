@@ -87,10 +87,15 @@ def test_a_contradiction_is_named(load, old, new, message):
         load(old, new)
 
 
-def test_names_of_photographs_are_those_of_their_folders(load):
-    images = "images: {folder: weights.pth, resize: 8, crop: 8, mean: [0.0], std: [1.0]}\nbudget:"
-    with pytest.raises(SpecError, match=r"labels: .*name those under images\.classes"):
-        load("budget:", images)
+def test_labels_of_photographs_are_names_for_people(load):
+    images = "images: {folder: weights.pth, resize: 8, crop: 8, mean: [0.0], std: [1.0], classes: [zero, one]}\nbudget:"
+    spec = load("budget:", images)
+    assert spec.images and spec.images.classes == ["zero", "one"] and spec.labels == list("0123456789")
+
+
+def test_labels_of_one_name_are_legitimate(load):
+    """ImageNet has two classes called crane."""
+    assert load(LABELS, f"labels: {['crane'] * 10}").labels == ["crane"] * 10
 
 
 def test_names_may_lie_in_a_source_and_are_counted_where_it_is_there(load):

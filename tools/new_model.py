@@ -15,7 +15,7 @@ from onnx_release.command import run_tool
 from onnx_release.errors import SourceError, SpecError
 from onnx_release.fetch import tree_sha256
 from onnx_release.files import replacing_folder, sha256
-from onnx_release.image_folder import class_folders, class_photographs
+from onnx_release.image_folder import ImageFolder, sorted_classes, split_folders
 from onnx_release.paths import MODELS
 from onnx_release.spec import Spec
 from onnx_release.yaml_files import read_yaml
@@ -39,23 +39,24 @@ def write_model(name: str, task: str, weights: Path | None = None, images: Path 
     check_name(name, folder)
     if images is not None and task != "classification":
         raise SpecError(f"--images: folders of photographs are classes, and the task is {task}: leave it out")
-    values: dict[str, Any] = {"name": name, "task": task, "sources": [], "classes": [], "checkpoint": "", "images": ""}
+    values: dict[str, Any] = {"name": name, "task": task, "sources": [], "checkpoint": ""}
+    values |= {"images": "", "classes": [], "official": None}
     if weights is not None:
         if not weights.is_file():
             raise SourceError(f"there is no file {weights}: --weights is a checkpoint")
         values["sources"].append(source_of(weights, folder))
         values["checkpoint"] = json.dumps(weights.name, ensure_ascii=False)
     if images is not None:
-        classes = class_folders(images)
-        for label in classes:
-            class_photographs(images, label)
+        values["classes"] = [json.dumps(label, ensure_ascii=False) for label in sorted_classes(images)]
+        values["official"] = split_folders(images)
         values["sources"].append(source_of(images, folder))
         values["images"] = values["sources"][-1]["name"]
-        values["classes"] = [json.dumps(label, ensure_ascii=False) for label in classes]
     with replacing_folder(folder) as partial:
         for file, text in texts(values).items():
             (partial / file).write_text(text, encoding="utf-8", newline="\n")
-        read_yaml(partial / "spec.yaml", Spec, SpecError)
+        spec = read_yaml(partial / "spec.yaml", Spec, SpecError)
+        if images is not None:
+            ImageFolder(spec).read_splits(images.resolve().parent)  # as the pipeline will
 
 
 def check_name(name: str, folder: Path) -> None:
