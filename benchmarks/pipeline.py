@@ -19,7 +19,7 @@ from ruamel.yaml import YAML
 from onnx_release.files import read_json, write_json
 from onnx_release.hardware import machine_name
 from onnx_release.params import load_params
-from onnx_release.paths import HARDWARE, PIPELINE_BENCHMARK
+from onnx_release.paths import HARDWARE
 from tests.clone import make_clone, run, stages_run
 
 
@@ -44,7 +44,7 @@ def main() -> None:
             "opset_20_stages": stages_after_opset_20(first),
             "readme_stages": stages_after_a_comment(second),
         }
-    write_json(PIPELINE_BENCHMARK, result)
+    write_json(Path("benchmarks/pipeline.json"), result)
     print(json.dumps(result, indent=2))
 
 

@@ -27,7 +27,6 @@ REPORT = ARTIFACTS / "report"
 RELEASE = ARTIFACTS / "release"
 
 # Made by hand, with `python -m benchmarks.NAME`, and in git.
-PIPELINE_BENCHMARK = Path("benchmarks/pipeline.json")
 REPEAT_BENCHMARK = Path("benchmarks/repeat.json")
 MODELS_BENCHMARK = Path("benchmarks/models.json")
 PAGE_FAULTS_BENCHMARK = Path("benchmarks/page_faults.json")

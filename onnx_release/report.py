@@ -24,7 +24,7 @@ from onnx_release.graph import describe, model_size_mb
 from onnx_release.hardware import installed
 from onnx_release.metrics import METRICS
 from onnx_release.params import Params
-from onnx_release.paths import HARDWARE, PIPELINE_BENCHMARK, PLOTS, variant_model
+from onnx_release.paths import HARDWARE, PLOTS, variant_model
 from onnx_release.paths import METRICS as METRICS_FOLDER
 from onnx_release.spec import Spec, load_spec
 from onnx_release.speedup import no_difference
@@ -80,7 +80,6 @@ class Results:
     hardware: dict[str, Any]
     params: Params
     latencies: dict[str, Any]
-    pipeline: dict[str, Any]
 
 
 def collect(params: Params) -> Results:
@@ -124,7 +123,6 @@ def collect(params: Params) -> Results:
         operators=operator_changes(made),
         hardware={**read_json(HARDWARE), "made_with": {name: installed(name) for name in MADE_WITH}},
         params=params,
-        pipeline=read_json(PIPELINE_BENCHMARK),
         latencies={str(name): part["latency_ms"].to_numpy() for name, part in latencies.groupby("variant", sort=False)},
     )
 

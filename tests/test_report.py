@@ -178,16 +178,6 @@ def make(monkeypatch):
             hardware={"cpu": "a CPU", "gpus": [], "cores": 2, "packages": {"numpy": "2"}},
             params=load_params(),
             latencies={name: np.array([1.0, 2.0, 3.0]) for name in ("torch_eager", *VARIANTS)},
-            pipeline={
-                "model": "net",
-                "machine": "a machine",
-                "fresh_seconds": 60.0,
-                "unchanged_seconds": 2.0,
-                "unchanged_stages": ["hardware"],
-                "differing_stages": ["benchmark", "report"],
-                "opset_20_stages": ["export"],
-                "readme_stages": [],
-            },
         )
 
     return results

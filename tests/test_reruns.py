@@ -59,7 +59,6 @@ READ_FOLDER = {"prepare", "reference", "export", "quantize_static", "validate", 
 READ_FILE = {
     "requirements.txt": SCRIPTS,  # every script calls something that is pinned: pydantic, at least
     "onnx_release/templates": {"report"},
-    "benchmarks/pipeline.json": {"report"},
     # What is copied into the release, or filled in for it; the library's modules are those that serving/ imports.
     "serving": {"package"},
     "onnx_release/release_templates": {"package"},
