@@ -6,7 +6,7 @@ detection       boxes are matched one to one where they overlap and have the sam
 embedding       the nearest neighbour among the other samples is the same
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from onnx_release.boxes import iou, match
 from onnx_release.errors import DataError
 from onnx_release.samples import NO_LABEL
-from onnx_release.spec import Spec
+from onnx_release.spec import Spec, Task
 from onnx_release.types import Answer, Detections, Embedding, Prediction
 
 # Boxes of less overlap are not the same object: the threshold of PASCAL VOC (Everingham et al., 2010).
@@ -128,16 +128,24 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.nan_to_num(spearmanr(first, second).statistic))
 
 
-def details(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the metrics say of the details in `rows`: means, and of differences the largest."""
-    means = {"iou": "box_iou", "cosine": "embedding_cosine", "rank_correlation": "rank_correlation"}
-    found: dict[str, Any] = {}
-    for key, name in means.items():
-        values = [row[key] for row in rows if row.get(key) is not None]
-        if values:
-            found[name] = float(np.mean(values))
-    if "score_error" in rows[0]:
-        found["boxes"] = sum(row["torch_boxes"] for row in rows)
-        found["matched_boxes"] = sum(row["matched"] for row in rows)
-        found["score_error"] = max((row["score_error"] for row in rows if row["matched"]), default=None)
-    return found
+def details(task: Task, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the metrics say of the details in `rows`: means, and of differences the largest; None without any box."""
+    if task == "detection":
+        return {
+            "boxes": sum(row["torch_boxes"] for row in rows),
+            "matched_boxes": sum(row["matched"] for row in rows),
+            "box_iou": mean(row["iou"] for row in rows),
+            "score_error": max((row["score_error"] for row in rows if row["matched"]), default=None),
+        }
+    if task == "embedding":
+        return {
+            "embedding_cosine": mean(row["cosine"] for row in rows),
+            "rank_correlation": mean(row["rank_correlation"] for row in rows),
+        }
+    return {}
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are there; None without any."""
+    there = [value for value in values if value is not None]
+    return float(np.mean(there)) if there else None

@@ -17,14 +17,13 @@ def over_budget(metrics: dict[str, Any], budget: Budget, margin_db: float = 0.0)
     elif budget.sqnr_db is not None and signal(metrics) < budget.sqnr_db + margin_db:
         margin = f" and the margin {margin_db:g}" if margin_db else ""
         failures.append(f"the SQNR is {signal(metrics):.3g} dB, budget.sqnr_db is {budget.sqnr_db:g}{margin}")
-    if budget.agreement is not None and metrics.get("agreement", 1.0) < budget.agreement:
+    agreement, drop = metrics.get("agreement"), metrics.get("accuracy_drop")
+    if budget.agreement is not None and agreement is not None and agreement < budget.agreement:
         failures.append(
-            f"{metrics['agreement']:.3g} of the samples keep PyTorch's answer, budget.agreement is {budget.agreement:g}"
+            f"{agreement:.3g} of the samples keep PyTorch's answer, budget.agreement is {budget.agreement:g}"
         )
-    if budget.accuracy_drop is not None and metrics.get("accuracy_drop", 0.0) > budget.accuracy_drop:
-        failures.append(
-            f"the accuracy drops by {metrics['accuracy_drop']:.3g}, budget.accuracy_drop is {budget.accuracy_drop:g}"
-        )
+    if budget.accuracy_drop is not None and drop is not None and drop > budget.accuracy_drop:
+        failures.append(f"the accuracy drops by {drop:.3g}, budget.accuracy_drop is {budget.accuracy_drop:g}")
     if budget.cosine is not None and not (metrics["cosine"] or 0.0) >= budget.cosine:
         cosine = "no number" if metrics["cosine"] is None else f"{metrics['cosine']:.4g}"
         failures.append(f"the mean cosine with PyTorch is {cosine}, budget.cosine is {budget.cosine:g}")

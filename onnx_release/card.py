@@ -58,7 +58,7 @@ def model_card(
         budget=describe_budget(spec.budget) if reduced else "",
         bits=BITS,
         agreement=AGREEMENT,
-        details=ANSWER_DETAILS,
+        details=ANSWER_DETAILS[spec.task],
     )
     return re.sub(r"\n{3,}", "\n\n", text)  # of parts that are left out
 

@@ -136,8 +136,8 @@ def summarise(rows: list[dict[str, Any]], benchmark: dict[str, Any]) -> dict[str
     row = next(row for row in rows if row["name"] == best)
     return {
         "variant": best,
-        "accuracy_drop": row.get("accuracy_drop"),
-        "agreement": row.get("agreement"),
+        "accuracy_drop": row["accuracy_drop"],
+        "agreement": row["agreement"],
         "speedup_vs_eager": row["timing"]["speedup_vs_eager"],
         "speedup_vs_compile": row["timing"]["speedup_vs_compile"],
         "size_mb": row["size_mb"],
@@ -152,7 +152,7 @@ def describe_verdict(rows: list[dict[str, Any]], summary: dict[str, Any], task: 
         return f"Nothing to release: {failed} failed." if failed else "Nothing to release: no variant could be timed."
     row = next(row for row in rows if row["name"] == summary["variant"])
     parts = [*describe_speedups(row["timing"]), f"{number(row['size_mb'])} MB"]
-    if "agreement" in row:
+    if row["agreement"] is not None:
         agreement = share_cell(row["agreement"], row["agreement_low"], row["agreement_high"])
         parts.insert(0, AGREEMENT_SENTENCES[task].format(agreement))
     end = f" But {failed} failed." if failed else ""
@@ -296,7 +296,7 @@ def render_html(results: Results, charts: Mapping[str, str]) -> str:
             compiled=COMPILED,
             left_out=", ".join(variant for variant in REDUCED if variant not in results.spec.variants),
             agreement_name=AGREEMENT[results.spec.task],
-            answer_details=[name for name in ANSWER_DETAILS if name in results.rows[0]],
+            answer_details=ANSWER_DETAILS[results.spec.task],
             variants=[row["name"] for row in results.rows],
             operators=[(name, operator_cells(counts)) for name, counts in [*results.operators, totals]],
             budget=describe_budget(results.spec.budget),

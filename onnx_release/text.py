@@ -5,16 +5,23 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from onnx_release.spec import Task
 from onnx_release.speedup import no_difference
 
-# What agreeing with PyTorch means, by task, and what else validation says of the answers.
-AGREEMENT = {
+# What agreeing with PyTorch means, by task.
+AGREEMENT: dict[Task, str] = {
     "classification": "same answer as PyTorch",
     "detection": "boxes matched with PyTorch's",
     "embedding": "same nearest neighbour as in PyTorch",
     "tensor": "same answer as PyTorch",
 }
-ANSWER_DETAILS = ("case_agreement", "box_iou", "score_error", "embedding_cosine", "rank_correlation")
+# What else pages say of the answers, by task: keys of metrics/validate/VARIANT.json, null where there is no figure.
+ANSWER_DETAILS: dict[Task, tuple[str, ...]] = {
+    "classification": (),
+    "detection": ("case_agreement", "box_iou", "score_error"),
+    "embedding": ("embedding_cosine", "rank_correlation"),
+    "tensor": (),
+}
 
 
 def number(value: float | None, digits: int = 3) -> str:

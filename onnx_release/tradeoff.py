@@ -58,7 +58,7 @@ class Point:
 def qualities(rows: Sequence[Mapping[str, Any]], agreement: str) -> list[Quality]:
     """What variants are judged by: accuracy where samples are labelled, else agreement; and always SQNR, the finest."""
     for quality in (Quality("accuracy", "accuracy", True), Quality("agreement", agreement, True)):
-        if all(quality.key in row for row in rows):
+        if all(row[quality.key] is not None for row in rows):
             return [quality, SQNR]
     return [SQNR]
 
@@ -157,7 +157,7 @@ def tradeoff_rows(rows: Sequence[Mapping[str, Any]], latencies: Mapping[str, np.
             "latency_ms_low": round(point.quartile_low, 4),
             "latency_ms_high": round(point.quartile_high, 4),
             "sqnr_db": of[point.name]["sqnr_db"],
-            **{key: of[point.name].get(key) for key in keys},
+            **{key: of[point.name][key] for key in keys},
         }
         for point in make_points(rows, latencies, SQNR)
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_release.answers import compare_answers, details
+from onnx_release.answers import compare_answers, details, mean
 from onnx_release.array_files import ArrayFile
 from onnx_release.budget import over_budget
 from onnx_release.model_data import ModelData
@@ -15,7 +15,7 @@ from onnx_release.onnx_model import OnnxModel
 from onnx_release.params import Validate
 from onnx_release.paths import REFERENCE_CASES, REFERENCE_SAMPLES
 from onnx_release.samples import NO_LABEL, SampleFile, sample_key, with_batch_axis, without_batch_axis
-from onnx_release.spec import Budget, Spec, Tolerance
+from onnx_release.spec import Budget, Spec, Task, Tolerance
 from onnx_release.statistics import grouped_interval
 from onnx_release.types import Answer
 from onnx_release.variants import REDUCED
@@ -94,9 +94,9 @@ def validate(
     if spec.task != "tensor":
         answers = compare_answers(spec, wanted, found, [int(label) for label in samples.labels])
         rows = [row | answer for row, answer in zip(rows, answers, strict=True)]
-        metrics |= answer_metrics(rows, params)
-    if case_agreement:
-        metrics["case_agreement"] = min(case_agreement)
+    metrics |= answer_metrics(spec.task, rows, params)
+    if spec.task == "detection":
+        metrics["case_agreement"] = min(case_agreement, default=None)
     if budget is not None:
         failures = over_budget(metrics, budget)
         metrics |= {"passed": not failures, "failure": "; ".join(failures)}
@@ -182,20 +182,26 @@ def describe_failure(name: str, item: Comparison, allowed: Tolerance) -> str:
     )
 
 
-def answer_metrics(rows: list[dict[str, Any]], params: Validate) -> dict[str, Any]:
-    """Agreement with PyTorch on all samples, accuracy on those with labels, and what the task adds to that."""
-    metrics = share("agreement", [(row["agrees"], row["group"]) for row in rows], params) | details(rows)
-    labelled = [row for row in rows if row["variant_right"] is not None]
-    if labelled:
-        metrics |= share("accuracy", [(row["variant_right"], row["group"]) for row in labelled], params)
-        metrics["accuracy_torch"] = float(np.mean([row["torch_right"] for row in labelled]))
-        metrics["accuracy_drop"] = metrics["accuracy_torch"] - metrics["accuracy"]
-        metrics["labelled"] = len(labelled)
-    return metrics
+def answer_metrics(task: Task, rows: list[dict[str, Any]], params: Validate) -> dict[str, Any]:
+    """Agreement with PyTorch on all samples, accuracy on those with labels, and what the task adds to that.
+
+    The keys are the same for every model of a task, and all but the task's own are the same for every model: what
+    there is no figure for, as the accuracy without labels, is None.
+    """
+    answers = [row for row in rows if "agrees" in row]  # none has one where the task is tensor
+    labelled = [row for row in answers if row["variant_right"] is not None]
+    metrics = share("agreement", [(row["agrees"], row["group"]) for row in answers], params)
+    metrics |= share("accuracy", [(row["variant_right"], row["group"]) for row in labelled], params)
+    torch = mean(row["torch_right"] for row in labelled)
+    drop = None if torch is None else torch - metrics["accuracy"]
+    metrics |= {"accuracy_torch": torch, "accuracy_drop": drop, "labelled": len(labelled)}
+    return metrics | details(task, answers)
 
 
-def share(name: str, values: list[tuple[float, str]], params: Validate) -> dict[str, float]:
-    """The mean of values in 0..1, with the interval of `grouped_interval`."""
+def share(name: str, values: list[tuple[float, str]], params: Validate) -> dict[str, Any]:
+    """The mean of values in 0..1, with the interval of `grouped_interval`; all None without a value."""
+    if not values:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
     numbers, groups = [value for value, _ in values], [group for _, group in values]
     low, high = grouped_interval(numbers, groups, params.resamples, params.confidence, params.seed)
     return {name: float(np.mean(numbers)), f"{name}_low": low, f"{name}_high": high}

@@ -7,11 +7,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_release.errors import SpecError
 from onnx_release.files import write_text
 from onnx_release.paths import variant_model
+from onnx_release.spec import Spec
 from onnx_release.variants import SHIPPABLE
+from onnx_release.yaml_files import read_yaml
 from tests.imports import ROOT
-from tests.release_project import make_project, make_release
+from tests.release_project import make_project, make_release, write_validations
 
 COLOURS = """
 task: classification
@@ -147,6 +150,7 @@ def packaged(folder: Path, model: str, spec: str, graph: onnx.GraphProto, data: 
     if data is not None:
         write_text(folder / f"models/{model}/data.py", data)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    write_validations(folder, read_yaml(folder / f"models/{model}/spec.yaml", Spec, SpecError).task)
     for variant in SHIPPABLE:
         onnx.save_model(made, folder / variant_model(variant))
     return make_release(folder, model=model)

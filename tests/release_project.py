@@ -11,12 +11,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from ruamel.yaml import YAML
 
-from onnx_release.files import write_json, write_text
+from onnx_release.errors import SpecError
+from onnx_release.files import rounded, write_json, write_text
 from onnx_release.package import package
 from onnx_release.params import Runtime
 from onnx_release.paths import HARDWARE, METRICS, PROVIDER, RELEASE, TUNED, variant_model
+from onnx_release.spec import Spec, Task
 from onnx_release.variants import SHIPPABLE
+from onnx_release.yaml_files import read_yaml
 from tests.imports import ROOT
+from tests.validated import validated
 
 MODEL = "digits_cnn"
 # What the server imports of the library, at least; the real one lies in serving/.
@@ -39,9 +43,8 @@ HARDWARE_FACTS = {
     "python": "3.11.7",
     "packages": {"numpy": "2.4.6"},
 }
-VALIDATION = {
-    "passed": True,
-    "failure": "",
+# Figures that the tests of the pages know, in place of those that the real validate() gives for the model's task.
+FIGURES = {
     "cases": 504,
     "agreement": 0.99,
     "agreement_low": 0.98,
@@ -51,7 +54,6 @@ VALIDATION = {
     "accuracy_high": 0.98,
     "accuracy_torch": 0.98,
     "accuracy_drop": 0.01,
-    "labelled": 500,
     "sqnr_db": 30.5,
     "cosine": 0.9991,
     "max_abs_error": 0.1,
@@ -82,15 +84,32 @@ def make_project(folder: Path, model: str = MODEL, server: str = SERVER) -> None
     write_text(folder / "serving/page/index.html", "<!doctype html>\n")
     for variant in SHIPPABLE:
         save_digits(folder / variant_model(variant))
-        write_json(folder / METRICS / "validate" / f"{variant}.json", VALIDATION)
+    write_validations(folder, read_yaml(folder / f"models/{model}/spec.yaml", Spec, SpecError).task)
     write_json(folder / METRICS / "benchmark.json", {**BENCHMARK, **dict.fromkeys(SHIPPABLE, TIMING)})
-    samples = {"evaluation_samples": 500, "evaluation_groups": 500, "evaluation_labelled": 500}
-    write_json(folder / METRICS / "prepare.json", {**samples, "calibration_samples": 160, "calibration_groups": 160})
     write_json(folder / METRICS / "quantize_static.json", {"target": "avx2"})
     write_json(folder / METRICS / "summary.json", {"variant": "int8_static", "size_mb": 0.125})
     write_json(folder / HARDWARE, HARDWARE_FACTS)
     write_json(folder / PROVIDER, {"provider": "CPUExecutionProvider", "note": ""})
     write_json(folder / TUNED, Runtime(provider="cpu", intra_threads=1).model_dump())
+
+
+def write_validations(folder: Path, task: Task, labelled: bool | None = None) -> None:
+    """Write what prepare and validate say of a model of the task; without `labelled`, with labels where it takes them.
+
+    The keys are those that the real validate() gives, and so are the figures that are null.
+    """
+    labelled = task in ("classification", "detection") if labelled is None else labelled
+    samples = {"evaluation_samples": 500, "evaluation_groups": 500, "evaluation_labelled": 500 * labelled}
+    write_json(folder / METRICS / "prepare.json", {**samples, "calibration_samples": 160, "calibration_groups": 160})
+    for variant in SHIPPABLE:
+        write_json(folder / METRICS / "validate" / f"{variant}.json", validation(task, labelled))
+
+
+def validation(task: Task, labelled: bool) -> dict[str, Any]:
+    """metrics/validate/VARIANT.json of a model of the task."""
+    real = validated(task, 3 if labelled else 0)
+    known = {key: value for key, value in FIGURES.items() if real[key] is not None}
+    return rounded(real | known | {"labelled": 500 * labelled})
 
 
 def save_digits(path: Path) -> None:

@@ -100,7 +100,7 @@ def answers(variant: str, wrong: int) -> dict[str, bytes]:
         }
         for number in range(SAMPLES)
     ]
-    metrics = {"passed": True, "failure": "", "sqnr_db": 30.0, **answer_metrics(rows, VALIDATE)}
+    metrics = {"passed": True, "failure": "", "sqnr_db": 30.0, **answer_metrics("classification", rows, VALIDATE)}
     return {
         f"metrics/validate/{variant}.json": as_json(metrics),
         f"metrics/plots/validate/{variant}.csv": pd.DataFrame(rows).to_csv(index=False).encode(),

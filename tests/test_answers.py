@@ -33,7 +33,7 @@ def test_classes_agree_where_the_likeliest_is_the_same(spec_of):
     assert [row["agrees"] for row in rows] == [1, 0, 1]
     assert [(row["torch_right"], row["variant_right"]) for row in rows] == [(1, 1), (0, 1), (None, None)]
     assert rows[1]["torch_class"] == 2 and rows[1]["variant_class"] == 3
-    assert details(rows) == {}
+    assert details("classification", rows) == {}
 
 
 def test_boxes_agree_as_far_as_they_are_matched(spec_of):
@@ -45,7 +45,7 @@ def test_boxes_agree_as_far_as_they_are_matched(spec_of):
     assert row["agrees"] == pytest.approx(2 / 5)
     assert row["iou"] == pytest.approx(80 / 120)
     assert row["score_error"] == pytest.approx(0.05, abs=1e-6)
-    assert details([row]) == {
+    assert details("detection", [row]) == {
         "box_iou": row["iou"],
         "boxes": 2,
         "matched_boxes": 1,
@@ -62,7 +62,7 @@ def test_a_box_of_another_label_is_another_object(spec_of):
 def test_nothing_found_on_both_sides_is_agreement(spec_of):
     rows = compare_answers(spec_of("detection"), [boxes()], [boxes()], [0])
     assert (rows[0]["agrees"], rows[0]["torch_right"], rows[0]["variant_right"]) == (1.0, 1, 1)
-    assert details(rows) == {"boxes": 0, "matched_boxes": 0, "score_error": None}
+    assert details("detection", rows) == {"boxes": 0, "matched_boxes": 0, "box_iou": None, "score_error": None}
 
 
 def test_a_detector_is_right_where_it_finds_something_exactly_where_there_is_something(spec_of):
@@ -86,7 +86,7 @@ def test_embeddings_agree_where_the_nearest_neighbour_is_the_same(spec_of):
     # hand: 1 - 6 (1 + 1 + 0) / (3 * 8) = 0.5.
     assert rows[1]["rank_correlation"] == pytest.approx(0.5)
     assert rows[0]["rank_correlation"] == pytest.approx(1.0)
-    assert set(details(rows)) == {"embedding_cosine", "rank_correlation"}
+    assert set(details("embedding", rows)) == {"embedding_cosine", "rank_correlation"}
 
 
 def test_of_two_neighbours_that_are_alike_either_will_do(spec_of):

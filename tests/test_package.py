@@ -16,13 +16,14 @@ from dockerfile_parse import DockerfileParser
 from dvc.repo import Repo
 
 from onnx_release.errors import DataError, ReleaseFolderError, SpecError
-from onnx_release.files import sha256
+from onnx_release.files import sha256, write_json
 from onnx_release.package import git_state, label_names
 from onnx_release.paths import METRICS, PROVIDER, RELEASE
 from onnx_release.release import MANIFEST, NOT_RELEASED, open_release
 from onnx_release.spec import Images
 from tests.imports import ROOT
-from tests.release_project import MODEL, VALIDATION, change_json, make_project, make_release
+from tests.release_project import MODEL, change_json, make_project, make_release, validation, write_validations
+from tests.validated import KINDS, validated
 
 LABELS = 'labels: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]'
 
@@ -86,7 +87,7 @@ def test_the_manifest_says_what_it_is_of(release):
         for name in names(release) - {MANIFEST}
     }
     assert (found["model"], found["variant"], found["task"]) == (MODEL, "int8_static", "classification")
-    assert found["metrics"]["validate"] == VALIDATION
+    assert found["metrics"]["validate"] == validation("classification", labelled=True)
     assert found["metrics"]["benchmark"].keys() >= {"int8_static", "torch_eager", "machine"}
     assert "fp16" not in found["metrics"]["benchmark"]
     assert found["hardware"]["cpu"] == "AMD EPYC"
@@ -125,6 +126,33 @@ def test_the_card_says_what_a_person_asks(release):
     ):
         assert text in card, text
     assert "\n\n\n" not in card and "None" not in card and "{" not in card
+
+
+@pytest.mark.parametrize(("task", "labelled"), KINDS)
+def test_there_is_a_card_for_every_task_with_labels_and_without(project, task, labelled):
+    """It is written from what the real validate() gives, where an unknown name is an error."""
+    spec = project / f"models/{MODEL}/spec.yaml"
+    text = (
+        spec.read_text().replace("task: classification", f"task: {task}").replace("  agreement: 0.86", "  cosine: 0.9")
+    )
+    spec.write_text(text if task in ("classification", "detection") else text.replace(LABELS, ""))
+    write_validations(project, task, labelled > 0)
+    card = (make_release(project) / "MODEL_CARD.md").read_text()
+    agreement = "| 99.0 % [98.0 %, 100.0 %] | |"
+    assert (agreement in card) == (task != "tensor")
+    assert ("| accuracy, on 500 labelled samples | 97.0 % [96.0 %, 98.0 %] | 98.0 % |" in card) == (labelled > 0)
+    assert ("its samples have no labels." in card) == (labelled == 0)
+    assert ("| box iou | 1 | |" in card) == (task == "detection")
+    assert ("| rank correlation | 1 | |" in card) == (task == "embedding")
+    assert "None" not in card and "{" not in card
+
+
+def test_a_detector_that_finds_nothing_is_released_with_dashes(project):
+    spec = project / f"models/{MODEL}/spec.yaml"
+    spec.write_text(spec.read_text().replace("task: classification", "task: detection"))
+    write_json(project / METRICS / "validate/int8_static.json", validated("detection", finds_nothing=True))
+    card = (make_release(project) / "MODEL_CARD.md").read_text()
+    assert "| box iou | – | |" in card and "| score error | – | |" in card
 
 
 def test_only_what_clients_can_send_is_shown_as_sent(release, project):

@@ -24,10 +24,12 @@ from onnx_release.report import (
     worst_layers,
 )
 from onnx_release.spec import load_spec
-from onnx_release.text import number, percent
+from onnx_release.text import AGREEMENT, ANSWER_DETAILS, number, percent
+from onnx_release.tradeoff import tradeoff_rows
 from onnx_release.variants import SHIPPABLE, VARIANTS
 from stages import report as stage
 from tests.imports import ROOT
+from tests.validated import KINDS, validated
 
 
 def timing(speedup, low, high):
@@ -59,6 +61,7 @@ def broken(reason):
 
 
 def row(name, passed=True, speedup=(3.0, 2.8, 3.2), size=14.0, **more):
+    """What the pages read of a variant, whose validation is that of a task without answers unless `more` has them."""
     output = {
         "max_abs_error": 2e-5,
         "max_abs_error_torch": 1e-5,
@@ -67,6 +70,7 @@ def row(name, passed=True, speedup=(3.0, 2.8, 3.2), size=14.0, **more):
         "cosine": 1.0,
     }
     return {
+        **validated("tensor"),
         "name": name,
         "size_mb": size,
         "passed": passed,
@@ -82,7 +86,7 @@ def row(name, passed=True, speedup=(3.0, 2.8, 3.2), size=14.0, **more):
 
 BASE_OF_COMPILED = ("speedup_vs_compile", "speedup_vs_compile_low", "speedup_vs_compile_high")
 CLASSES = {"agreement": 0.99, "agreement_low": 0.9, "agreement_high": 1.0, "accuracy": 0.9, "accuracy_low": 0.7}
-CLASSES |= {"accuracy_high": 1.0, "accuracy_torch": 0.95, "accuracy_drop": 0.05}
+CLASSES |= {"accuracy_high": 1.0, "accuracy_torch": 0.95, "accuracy_drop": 0.05, "labelled": 20}
 
 
 # Every chart that there may be; what they look like is tested below, and in test_charts.py.
@@ -103,7 +107,7 @@ def make(monkeypatch):
     """Results with these rows."""
     monkeypatch.chdir(ROOT)
 
-    def results(*rows, model="net", benchmark=None, tune=None, **static):
+    def results(*rows, task="classification", model="net", benchmark=None, tune=None, **static):
         benchmark = {
             "batch": 1,
             "threads": 2,
@@ -128,8 +132,8 @@ def make(monkeypatch):
         summary = summarise(everything, benchmark)
         return Results(
             model=model,
-            spec=load_spec("digits_cnn"),
-            verdict=describe_verdict(list(rows), summary, "classification"),
+            spec=load_spec("digits_cnn").model_copy(update={"task": task}),
+            verdict=describe_verdict(list(rows), summary, task),
             passed=all(item["passed"] for item in rows),
             summary=summary,
             rows=list(rows),
@@ -224,6 +228,25 @@ def test_a_task_without_classes_has_no_agreement(make):
     assert "as PyTorch on" not in results.verdict
     assert "| fp32 | yes | – | – | 2 |" in short(results)
     assert html(results)
+
+
+@pytest.mark.parametrize(("task", "labelled"), KINDS)
+def test_every_task_has_its_pages_with_labels_and_without(make, task, labelled):
+    """They are made from what the real validate() gives, where an unknown name is an error."""
+    results = make(*(row(name, **validated(task, labelled)) for name in ("export", "fp32")), task=task)
+    page, text = html(results), short(results)
+    assert (AGREEMENT[task] in page.partition("<nav")[0]) == (task != "tensor")
+    assert ("accuracy, PyTorch's is" in page) == (labelled > 0)
+    assert all(f"<th>{name.replace('_', ' ')}</th>" in page for name in ANSWER_DETAILS[task])
+    agreement, accuracy = "100.0 % [47.8 %, 100.0 %]" if task != "tensor" else "–", percent(results.rows[1]["accuracy"])
+    assert f"| fp32 | yes | {agreement} | {accuracy}" in text
+    assert len(tradeoff_rows(results.rows, results.latencies)) == 2
+    assert (results.summary["accuracy_drop"] is None) == (labelled == 0)
+
+
+def test_a_detector_that_finds_nothing_has_dashes(make):
+    found = validated("detection", finds_nothing=True)
+    assert "<td>–</td><td>–</td></tr>" in html(make(row("export", **found), row("fp32", **found), task="detection"))
 
 
 def test_the_page_and_its_pictures_need_no_network(make):

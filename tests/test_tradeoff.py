@@ -7,12 +7,14 @@ import pytest
 
 from onnx_release.spec import Budget
 from onnx_release.tradeoff import SQNR, Quality, front, levels, make_points, qualities, standing, tradeoff_rows
+from tests.validated import validated
 
 ACCURACY = Quality("accuracy", "accuracy", share=True)
 
 
 def row(name, latency, accuracy=None, sqnr=60.0, passed=True, alike=""):
-    found = {"name": name, "passed": passed, "sqnr_db": sqnr, "max_abs_error": 0.1 if sqnr is not None else 0.0}
+    found = {**validated("tensor"), "name": name, "passed": passed, "sqnr_db": sqnr}
+    found["max_abs_error"] = 0.1 if sqnr is not None else 0.0
     found["timing"] = {"failure": "", "latency_ms": {"median": latency}, "no_difference_from": alike}
     if accuracy is not None:
         found |= {"accuracy": accuracy, "accuracy_low": accuracy - 0.02, "accuracy_high": accuracy + 0.02}

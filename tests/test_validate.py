@@ -19,8 +19,10 @@ from onnx_release.paths import EVALUATION, REFERENCE_CASES, REFERENCE_SAMPLES
 from onnx_release.reference import write_reference
 from onnx_release.samples import SampleFile, write_samples
 from onnx_release.spec import Spec
+from onnx_release.text import ANSWER_DETAILS
 from onnx_release.types import Sample, softmax_prediction
 from onnx_release.validate import Comparison, sample_error, summary, validate
+from tests.validated import KINDS, validated
 
 SPEC = Spec.model_validate(
     {
@@ -171,8 +173,24 @@ def test_a_task_without_classes_has_no_agreement(model):
     spec = SPEC.model_copy(update={"task": "tensor"})
     metrics, rows = validate(opened(model, spec), Data(), SampleFile(EVALUATION), PARAMS)
     assert metrics["passed"] is True
-    assert not {"agreement", "accuracy"} & set(metrics)
+    assert (metrics["agreement"], metrics["accuracy"], metrics["labelled"]) == (None, None, 0)
     assert set(rows[0]) == {"sample", "group", "max_abs_error"}
+
+
+@pytest.mark.parametrize(("task", "labelled"), KINDS)
+def test_every_model_of_a_task_has_the_same_figures_with_labels_and_without(task, labelled):
+    """And every model but for what its task adds: pages read them by name."""
+    found, of_tensor = validated(task, labelled), validated("tensor")
+    assert of_tensor.keys() | set(ANSWER_DETAILS[task]) <= found.keys() == validated(task, 3).keys()
+    of_accuracy = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_torch", "accuracy_drop")
+    assert found["labelled"] == labelled
+    assert {found[key] is None for key in of_accuracy} == {labelled == 0}
+
+
+def test_a_detector_that_finds_nothing_has_the_same_figures_too():
+    found = validated("detection", finds_nothing=True)
+    assert found.keys() == validated("detection").keys()
+    assert (found["boxes"], found["box_iou"], found["score_error"], found["agreement"]) == (0, None, None, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from onnx_release.files import read_json, write_text
 from onnx_release.paths import MODELS_BENCHMARK
 from onnx_release.report import compiled_figures, contender_names, speedup_figures
 from onnx_release.spec import load_spec
-from onnx_release.text import AGREEMENT, ANSWER_DETAILS, number, percent, speedup_cell, table
+from onnx_release.text import AGREEMENT, ANSWER_DETAILS, number, percent, share_cell, speedup_cell, table
 from onnx_release.variants import BASE, VARIANTS
 from tools.gpu_check import GPU_CHECK, describe
 
@@ -76,11 +76,12 @@ def other_model(model: str) -> Callable[[Read], str]:
 
     def make(read: Read) -> str:
         found = read(MODELS_BENCHMARK.as_posix())[model]
-        columns = [name for name in ("accuracy", *ANSWER_DETAILS) if name in found["validate"]["fp32"]]
+        task, first = load_spec(model).task, found["validate"]["fp32"]
+        columns = [name for name in ("accuracy", *ANSWER_DETAILS[task]) if first.get(name) is not None]
         benchmark, prepare = found["benchmark"], found["prepare"]
         validations = {name: found["validate"][name] for name in VARIANTS if name in found["validate"]}
         return (
-            f"{variants_table(AGREEMENT[load_spec(model).task], columns, validations, benchmark)}\n\n"
+            f"{variants_table(AGREEMENT[task], columns, validations, benchmark)}\n\n"
             f"{prepare['evaluation_samples']} samples of {prepare['evaluation_groups']} "
             f"groups, {prepare['evaluation_labelled']} labelled; batch {benchmark['batch']}, "
             f"{benchmark['threads']} threads, {found['machine']}. Brackets are 95 % intervals. "
@@ -102,9 +103,8 @@ def variants_table(
         details = [known.get(column, "") for column in columns]
         rows.append([name, "", *details, "", *timing_cells(benchmark[name])])
     for variant, row in validations.items():
-        interval = f" [{percent(row['agreement_low'])}, {percent(row['agreement_high'])}]" if "agreement" in row else ""
-        details = [percent(row.get(name)) if name == "accuracy" else number(row[name], 5) for name in columns]
-        same = percent(row.get("agreement")) + interval
+        details = [percent(row[name]) if name == "accuracy" else number(row[name], 5) for name in columns]
+        same = share_cell(row["agreement"], row["agreement_low"], row["agreement_high"])
         rows.append([variant, same, *details, number(row["sqnr_db"]), *timing_cells(benchmark[variant])])
     header = [
         *("", agreement),

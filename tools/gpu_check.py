@@ -179,7 +179,7 @@ def validated(variant: str, provider: str, params: Params) -> Verdict:
         passed=found["passed"],
         failure=found["failure"],
         sqnr_db=found["sqnr_db"],
-        agreement=found.get("agreement"),
+        agreement=found["agreement"],
         note=model.note,
     )
 
