@@ -9,7 +9,7 @@ endif
 # DVC runs the stages as `python -m ...`: that python must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro serve packaged test lint docs gpu-check clean help
+.PHONY: repro serve test releases lint docs gpu-check clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
@@ -18,14 +18,14 @@ repro: .venv/installed   ## run every stage whose inputs changed, then the gate;
 	python -m tools.repro $(if $(MODEL),--model $(MODEL))
 	python -m tools.gate
 
-serve: packaged .venv/serving   ## serve artifacts/release, which `make repro` makes; docs/serving.md
-	cd artifacts/release && python -m serving
-
-packaged:
-	@test -d artifacts/release || { echo "error: there is no artifacts/release: run \`make repro\` first" >&2; exit 1; }
+serve: .venv/serving     ## serve artifacts/release, which `make repro` makes; docs/serving.md
+	python -m tools.serve
 
 test: .venv/tests        ## the tests
 	python -m pytest --numprocesses auto --dist loadfile
+
+releases: .venv/serving  ## take every model, and what tools.new_model writes, to a release that answers
+	python -m tools.releases
 
 lint: .venv/linters      ## ruff and mypy
 	ruff format --check .

@@ -82,11 +82,6 @@ def open_release(folder: Path) -> Release:
 
     Raises ReleaseFolderError naming the first file that is missing or another one, and where nothing was released.
     """
-    if not folder.is_dir():
-        raise ReleaseFolderError(f"there is no folder {folder}: `make repro` makes a release in artifacts/release")
-    if (folder / NOT_RELEASED).is_file():
-        reason = (folder / NOT_RELEASED).read_text(encoding="utf-8", errors="replace").strip()
-        raise ReleaseFolderError(f"{shown(folder)} holds no release. {reason}")
     manifest = read_manifest(folder)
     check_model(folder, manifest)
     for name, file in sorted(manifest.files.items()):
@@ -97,7 +92,12 @@ def open_release(folder: Path) -> Release:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """MANIFEST.json. Raises ReleaseFolderError if it is missing, damaged, or of another format."""
+    """MANIFEST.json. Raises ReleaseFolderError if it is missing, damaged or of another format, or none was released."""
+    if not folder.is_dir():
+        raise ReleaseFolderError(f"there is no folder {folder}: `make repro` makes a release in artifacts/release")
+    if (folder / NOT_RELEASED).is_file():
+        reason = (folder / NOT_RELEASED).read_text(encoding="utf-8", errors="replace").strip()
+        raise ReleaseFolderError(f"{shown(folder)} holds no release. {reason}")
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

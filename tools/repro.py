@@ -1,5 +1,7 @@
 """`dvc repro`, and if a stage fails or is interrupted, its earlier outputs are back in their places.
 
+The release of another model than the one that runs is not among them.
+
 DVC deletes a stage's outputs before it runs the stage and leaves them deleted when the stage fails. What DVC has in
 its cache comes back from there; the metrics, which are in git and not in the cache, come back from a copy.
 """
@@ -13,10 +15,12 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from onnx_release.command import run_tool
-from onnx_release.files import replacing, write_text
+from onnx_release.errors import ReleaseFolderError
+from onnx_release.files import remove, replacing, write_text
 from onnx_release.gates import check_gates
 from onnx_release.params import load_params
-from onnx_release.paths import METRICS, PARAMS
+from onnx_release.paths import METRICS, PARAMS, RELEASE
+from onnx_release.release import read_manifest
 from onnx_release.spec import load_spec
 
 DVC = [sys.executable, "-m", "dvc"]
@@ -26,7 +30,9 @@ LOCK = Path("dvc.lock")
 def main(arguments: argparse.Namespace) -> None:
     if arguments.model:
         set_model(arguments.model)
-    check_gates(load_params().gates)  # the gate comes last, and a misspelt one would show only then
+    params = load_params()
+    remove_another_release(params.model)
+    check_gates(params.gates)  # the gate comes last, and a misspelt one would show only then
     outputs = [path for path in locked_outputs() if path.exists()]
     metrics = {path: path.read_bytes() for path in METRICS.rglob("*") if path.is_file()}
     succeeded = False
@@ -35,6 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
     finally:
         if not succeeded:
             restore(outputs, metrics)
+            remove_another_release(params.model)
     sys.exit(0 if succeeded else 1)
 
 
@@ -48,6 +55,17 @@ def set_model(model: str) -> None:
         print(
             f"params.yaml: model is {model} now; `git restore params.yaml dvc.lock metrics` goes back", file=sys.stderr
         )
+
+
+def remove_another_release(model: str) -> None:
+    """Remove the release of another model: it would stay until the last stage succeeds, as if it were of this one."""
+    try:
+        found = read_manifest(RELEASE).model
+    except ReleaseFolderError:
+        return  # there is none, and nothing that could be served
+    if found != model:
+        remove(RELEASE)
+        print(f"{RELEASE} was of {found}, so it is removed: `make repro MODEL={found}` brings it back", file=sys.stderr)
 
 
 def locked_outputs() -> list[Path]:
