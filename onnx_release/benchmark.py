@@ -18,7 +18,7 @@ from onnx_release.errors import BenchmarkError, ParameterError
 from onnx_release.params import Benchmark, Params
 from onnx_release.samples import spread
 from onnx_release.spec import Spec
-from onnx_release.speedup import no_difference, speedup_interval
+from onnx_release.speedup import Speedup, speedup_interval
 from onnx_release.turns import Loaded, Worker, worker_environment
 from onnx_release.variants import BASE, COMPILED
 
@@ -174,19 +174,21 @@ def measure_start(
 
 def benchmark_metrics(runs: dict[tuple[int, int], Run], params: Benchmark) -> dict[str, Any]:
     """What metrics/benchmark.json has of the runs, by batch size and threads; the first one's contenders on top."""
-    figures = {key: metrics(run, key[0], params) for key, run in runs.items()}
+    figures = {key: rounds_taken(run) | metrics(run, key[0], params) for key, run in runs.items()}
     batch, threads = next(iter(runs))
     return {
         "batch": batch,
         "threads": threads,
         "starts": params.starts,
         "rounds": params.starts * params.rounds,
-        "repeated_rounds": sum(run.repeated for run in runs.values()),
-        "disturbed_rounds": sum(run.disturbed for run in runs.values()),
         **time_spent(list(runs.values())),
         **figures.pop((batch, threads)),
         "settings": {f"batch_{key[0]}_threads_{key[1]}": found for key, found in figures.items()},
     }
+
+
+def rounds_taken(run: Run) -> dict[str, int]:
+    return {"repeated_rounds": run.repeated, "disturbed_rounds": run.disturbed}
 
 
 def metrics(run: Run, batch: int, params: Benchmark) -> dict[str, dict[str, Any]]:
@@ -222,11 +224,15 @@ def contender_metrics(item: Measurement, batch: int) -> dict[str, Any]:
 
 
 def no_differences(run: Run, params: Benchmark) -> dict[str, list[str]]:
-    """For every contender the others whose speed-up over it has an interval that holds 1."""
+    """For every contender the others that no measured difference sets apart from it.
+
+    Those whose speed-up over it has an interval that holds 1, or was not measured (`Speedup.doubt`).
+    """
     alike: dict[str, list[str]] = {name: [] for name in run.measurements}
+    rounds = params.starts * params.rounds
     for one, other in itertools.combinations(run.measurements, 2):
         found = paired_speedup(run.measurements[one], run.measurements[other], params)
-        if found is not None and no_difference(*found[1:]):
+        if found is not None and Speedup(*found, run.disturbed, rounds).no_difference:
             alike[one].append(other)
             alike[other].append(one)
     return alike

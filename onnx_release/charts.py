@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from onnx_release.speedup import Speedup
 from onnx_release.tradeoff import Point, Quality, front
 
 matplotlib.use("svg")
@@ -53,12 +54,22 @@ def latency_chart(latencies: Mapping[str, np.ndarray]) -> str:
     return finish(figure, axes, "Latency of one call of each contender")
 
 
-def speedup_chart(speedups: Mapping[str, tuple[float, float, float]]) -> str:
-    """A point with its interval for each contender: (speed-up, low, high) against torch eager, marked at 1."""
+def speedup_chart(speedups: Mapping[str, Speedup]) -> str:
+    """A point with its interval for each contender: the speed-up over torch eager, marked at 1.
+
+    One that was not measured has its name and these words, so that its interval does not set the axis.
+    """
     figure, axes = new_chart(len(speedups))
-    values, lows, highs = np.array(list(speedups.values())).reshape(-1, 3).T  # none, if eager failed
     positions = np.arange(len(speedups)) + 1
-    axes.errorbar(values, positions, xerr=[values - lows, highs - values], fmt="o", color=ACCENT, capsize=5)
+    for position, speedup in zip(positions, speedups.values(), strict=True):
+        if speedup.measured:
+            value, low, high = speedup.figures
+            axes.errorbar(value, position, xerr=reach(value, low, high), fmt="o", color=ACCENT, capsize=5)
+        else:
+            axes.annotate(
+                "not measured", (0, position), xycoords=("axes fraction", "data"), xytext=(6, 0),
+                textcoords="offset points", va="center", color=SOFT, fontsize=10,
+            )  # fmt: skip
     axes.axvline(1, color=INK, linewidth=1, linestyle=":")
     axes.set_yticks(positions, list(speedups))
     axes.set_ylim(max(len(speedups), 1) + 0.5, 0.5)

@@ -11,11 +11,17 @@ FALLBACK = "fp32"
 
 
 def choose(validations: Mapping[str, dict[str, Any]], benchmark: Mapping[str, Any]) -> str | None:
-    """The fastest by its median of the variants that may ship, passed and could be timed; None if there is none.
+    """The one with the highest SQNR of `fastest_variants`; None if there is none: noise does not cost accuracy."""
+    alike = fastest_variants(validations, benchmark)
+    return max(alike, key=lambda variant: signal(validations[variant]), default=None)
 
-    Where no difference sets others apart from it, the one with the highest SQNR of them all: noise does not cost
-    accuracy. `validations` holds metrics/validate/VARIANT.json by variant that was made, `benchmark` is
-    metrics/benchmark.json.
+
+def fastest_variants(validations: Mapping[str, dict[str, Any]], benchmark: Mapping[str, Any]) -> list[str]:
+    """Of the variants that may ship, passed and could be timed, the fastest by its median and what is as fast.
+
+    As fast are those that no measured difference sets apart from it. Where speed was not measured those are all, and
+    the choice is not by speed. `validations` holds metrics/validate/VARIANT.json by variant that was made, `benchmark`
+    is metrics/benchmark.json.
     """
     latencies = {
         variant: benchmark[variant]["latency_ms"]["median"]
@@ -24,7 +30,7 @@ def choose(validations: Mapping[str, dict[str, Any]], benchmark: Mapping[str, An
     }
     timed = {variant: latency for variant, latency in latencies.items() if latency is not None}
     if not timed:
-        return None
+        return []
     fastest = min(timed, key=lambda variant: timed[variant])
     alike = {fastest, *benchmark[fastest]["no_difference_from"].split(", ")}
-    return max((variant for variant in timed if variant in alike), key=lambda variant: signal(validations[variant]))
+    return [variant for variant in timed if variant in alike]

@@ -56,6 +56,9 @@ class Pair:
             return reason
         before, after = self.both(file, key)
         if (before is None) != (after is None):
+            doubt = self.both(file, "not_measured")[before is not None]
+            if metric.noise == "speedup" and doubt:
+                return f"not measured in {'the base' if before is None else 'the head'}: {doubt}"
             return "there was no value (null)" if before is None else "there is no value any more (null)"
         return ""
 

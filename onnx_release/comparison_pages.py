@@ -8,7 +8,7 @@ from onnx_release.compare import Comparison, Row, Verdict
 from onnx_release.text import number, table
 
 # What is shown of the release itself, then and now, whether it differs or not.
-RELEASE = ("variant", "size_mb", "agreement", "accuracy_drop", "speedup_vs_eager", "speedup_vs_compile")
+RELEASE = ("variant", "size_mb", "agreement", "accuracy_drop", "speedup_vs_eager", "speedup_vs_compile", "not_measured")
 HIDDEN: tuple[Verdict, ...] = ("no difference", "not comparable")
 # A comment is read on a telephone, and GitHub takes 65,536 characters.
 LISTED = 40
@@ -92,7 +92,7 @@ def release(comparison: Comparison) -> list[tuple[str, str, str]]:
     return [
         (row.key, value(row.base, row.base_interval, row), value(row.head, row.head_interval, row))
         for row in rows
-        if row is not None and (row.base, row.head) != (None, None)
+        if row is not None and not {row.base, row.head} <= {None, ""}
     ]
 
 

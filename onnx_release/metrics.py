@@ -187,7 +187,7 @@ METRICS = (
     Metric("benchmark", "rounds", "", "neither", "rounds in all, in each of which every contender has a turn"),
     Metric(
         "benchmark",
-        "repeated_rounds",
+        "*repeated_rounds",  # of the first setting, and of the others below settings
         "",
         "lower",
         "rounds taken again, since other work used the cores",
@@ -195,7 +195,7 @@ METRICS = (
     ),
     Metric(
         "benchmark",
-        "disturbed_rounds",
+        "*disturbed_rounds",
         "",
         "lower",
         "rounds that count although other work used the cores",
@@ -269,7 +269,7 @@ METRICS = (
         "*.no_difference_from",
         "",
         "neither",
-        "contenders that may be as fast: the interval holds 1",
+        "contenders that may be as fast: the interval holds 1, or nothing was measured",
         noise="by-product",
     ),
     Metric(
@@ -309,8 +309,10 @@ METRICS = (
         interval="speedup",
         noise="speedup",
     ),
-    Metric("tune", "trials.*.speedup_low", "", "higher", "lower end of its interval; above 1, the setting is kept"),
+    Metric("tune", "trials.*.speedup_low", "", "higher", "lower end of its interval; above 1, it is kept if measured"),
     Metric("tune", "trials.*.speedup_high", "", "higher", "upper end of it"),
+    Metric("tune", "trials.*.rounds", "", "neither", "rounds that it was timed in"),
+    Metric("tune", "trials.*.disturbed_rounds", "", "lower", "of these, how many were disturbed", noise="by-product"),
     Metric("tune", "trials.*.kept", "", "neither", "whether it is released", noise="decision"),
     Metric("tune", "trials.*.failure", "", "neither", "why the model did not run with it; empty if it did"),
     Metric("optimize", "variant", "", "neither", "the chosen variant", noise="decision"),
@@ -335,8 +337,16 @@ METRICS = (
     ),
     Metric("summary", "accuracy_drop", "", "lower", "its accuracy lost against PyTorch", column="drop"),
     Metric("summary", "agreement", "", "higher", "its agreement with PyTorch", column="agrees"),
-    Metric("summary", "speedup_vs_eager", "", "higher", "its speed-up over torch eager", noise="speedup"),
-    Metric("summary", "speedup_vs_compile", "", "higher", "its speed-up over torch.compile", noise="speedup"),
+    Metric(
+        "summary",
+        "speedup_vs_eager",
+        "",
+        "higher",
+        "its speed-up over torch eager; null if not measured",
+        noise="speedup",
+    ),
+    Metric("summary", "speedup_vs_compile", "", "higher", "the same, over torch.compile", noise="speedup"),
+    Metric("summary", "not_measured", "", "neither", "why a speed-up was not measured; empty if both were"),
     Metric("summary", "size_mb", "MB", "lower", "its size"),
     Metric("summary", "compression", "", "higher", "size of the export by its size"),
 )

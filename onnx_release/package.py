@@ -157,7 +157,7 @@ def package_list(packages: dict[str, str], hardware: dict[str, Any], provider: s
 def variant_metrics(variant: str) -> dict[str, Any]:
     """What metrics/ has of the variant and, to compare it with, of PyTorch."""
     benchmark = read_json(METRICS / "benchmark.json")
-    conditions = ("batch", "threads", "machine", "provider", "starts", "rounds")
+    conditions = ("batch", "threads", "machine", "provider", "starts", "rounds", "disturbed_rounds")
     return {
         "summary": read_json(METRICS / "summary.json"),
         "prepare": read_json(METRICS / "prepare.json"),

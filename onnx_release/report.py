@@ -18,7 +18,7 @@ from onnx_release.charts import (
     speedup_chart,
     tradeoff_chart,
 )
-from onnx_release.choice import choose
+from onnx_release.choice import choose, fastest_variants
 from onnx_release.files import read_json
 from onnx_release.graph import describe, model_size_mb
 from onnx_release.hardware import installed
@@ -27,7 +27,7 @@ from onnx_release.params import Params
 from onnx_release.paths import HARDWARE, PLOTS, variant_model
 from onnx_release.paths import METRICS as METRICS_FOLDER
 from onnx_release.spec import Spec, load_spec
-from onnx_release.speedup import no_difference
+from onnx_release.speedup import WIDEST, Speedup, describe_doubt, over_compile, over_eager
 from onnx_release.text import AGREEMENT, ANSWER_DETAILS, environment, number, share_cell
 from onnx_release.tradeoff import Quality, levels, make_points, qualities, standing
 from onnx_release.variants import BASE, COMPILED, REDUCED, VARIANTS, made_variants
@@ -40,6 +40,9 @@ AGREEMENT_SENTENCES = {
     "detection": "{} of the boxes matched with PyTorch's",
     "embedding": "the same nearest neighbour as in PyTorch for {} of the samples",
 }
+# Fewer calibration samples say little of what a network meets; so does a graph that is so much worse on other samples.
+FEWEST_CALIBRATION_SAMPLES = 16
+MOST_DB_LOST = 3.0
 # What writes and changes graphs; what times depend on is in the hardware's own description.
 MADE_WITH = ("onnx", "onnxscript", "onnxslim", "onnxconverter-common")
 # The pictures of report.md, each with the text that stands for it.
@@ -55,12 +58,18 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that the pages show. `summary` is metrics/summary.json; `rows` has one entry a variant."""
+    """Everything that the pages show. `summary` is metrics/summary.json; `rows` has one entry a variant.
+
+    `warnings` are sentences in Markdown on what the verdict cannot say, each with what to do; `choice` is how the
+    variant was chosen.
+    """
 
     model: str
     spec: Spec
     verdict: str
+    warnings: list[str]
     passed: bool
+    choice: str
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
     benchmark: dict[str, Any]
@@ -97,22 +106,26 @@ def collect(params: Params) -> Results:
         for variant in made
     ]
     summary = summarise(rows, benchmark)
+    prepare = read_json(METRICS_FOLDER / "prepare.json")
+    static = read_json(METRICS_FOLDER / "quantize_static.json")
     latencies = pd.read_csv(PLOTS / "latency.csv")
     steps = {variant: read_steps(variant) for variant in made if variant in REDUCED}
     explained = summary["variant"] if summary["variant"] in steps else list(steps)[-1] if steps else ""
     return Results(
         model=params.model,
         spec=spec,
-        verdict=describe_verdict(rows, summary, spec.task),
+        verdict=describe_verdict(rows, summary, spec.task, benchmark),
+        warnings=describe_warnings(rows, summary, benchmark, prepare, static),
         passed=all(row["passed"] for row in rows),
+        choice=describe_choice(rows, benchmark),
         summary=summary,
         rows=rows,
         benchmark=benchmark,
-        prepare=read_json(METRICS_FOLDER / "prepare.json"),
+        prepare=prepare,
         slim=read_json(METRICS_FOLDER / "slim.json"),
         fp16=read_json(METRICS_FOLDER / "fp16.json"),
         quantize_dynamic=read_json(METRICS_FOLDER / "quantize_dynamic.json"),
-        quantize_static=read_json(METRICS_FOLDER / "quantize_static.json"),
+        quantize_static=static,
         tune=read_json(METRICS_FOLDER / "tune.json"),
         optimize=read_json(METRICS_FOLDER / "optimize.json"),
         profile=read_json(METRICS_FOLDER / "profile.json"),
@@ -128,30 +141,32 @@ def collect(params: Params) -> Results:
 
 
 def summarise(rows: list[dict[str, Any]], benchmark: dict[str, Any]) -> dict[str, Any]:
-    """The chosen variant in a few figures; all of them None if none passed."""
+    """The chosen variant in a few figures; all of them None if none passed, and a speed-up that was not measured."""
     keys = ("variant", "accuracy_drop", "agreement", "speedup_vs_eager", "speedup_vs_compile", "size_mb", "compression")
     best = choose({row["name"]: row for row in rows}, benchmark)
     if best is None:
-        return dict.fromkeys(keys)
+        return dict.fromkeys((*keys, "not_measured"))
     row = next(row for row in rows if row["name"] == best)
+    eager, compiled = over_eager(row["timing"], benchmark), over_compile(row["timing"], benchmark)
     return {
         "variant": best,
         "accuracy_drop": row["accuracy_drop"],
         "agreement": row["agreement"],
-        "speedup_vs_eager": row["timing"]["speedup_vs_eager"],
-        "speedup_vs_compile": row["timing"]["speedup_vs_compile"],
+        "speedup_vs_eager": eager.value if eager.measured else None,
+        "speedup_vs_compile": compiled.value if compiled.measured else None,
+        "not_measured": eager.doubt or compiled.doubt,
         "size_mb": row["size_mb"],
         "compression": rows[0]["size_mb"] / row["size_mb"],
     }
 
 
-def describe_verdict(rows: list[dict[str, Any]], summary: dict[str, Any], task: str) -> str:
+def describe_verdict(rows: list[dict[str, Any]], summary: dict[str, Any], task: str, benchmark: dict[str, Any]) -> str:
     """One sentence that stands on its own."""
     failed = ", ".join(row["name"] for row in rows if not row["passed"])
     if summary["variant"] is None:
         return f"Nothing to release: {failed} failed." if failed else "Nothing to release: no variant could be timed."
     row = next(row for row in rows if row["name"] == summary["variant"])
-    parts = [*describe_speedups(row["timing"]), f"{number(row['size_mb'])} MB"]
+    parts = [*describe_speedups(row["timing"], benchmark), f"{number(row['size_mb'])} MB"]
     if row["agreement"] is not None:
         agreement = share_cell(row["agreement"], row["agreement_low"], row["agreement_high"])
         parts.insert(0, AGREEMENT_SENTENCES[task].format(agreement))
@@ -159,31 +174,79 @@ def describe_verdict(rows: list[dict[str, Any]], summary: dict[str, Any], task: 
     return f"Release {row['name']}: {', '.join(parts)}.{end}"
 
 
-def describe_speedups(timing: dict[str, Any]) -> list[str]:
+def describe_speedups(timing: dict[str, Any], benchmark: dict[str, Any]) -> list[str]:
     """How many times as fast as PyTorch in its two forms, where they could be timed."""
-    return [
-        describe_speedup(*figures, name)
-        for figures, name in (
-            (speedup_figures(timing), "PyTorch eager"),
-            (compiled_figures(timing), "torch.compile"),
+    found = [
+        (speedup, name)
+        for speedup, name in (
+            (over_eager(timing, benchmark), "PyTorch eager"),
+            (over_compile(timing, benchmark), "torch.compile"),
         )
-        if figures[0] is not None
+        if speedup.value is not None
     ]
+    doubts = {speedup.doubt for speedup, _ in found}
+    if len(doubts) == 1 and "" not in doubts:
+        return [f"speed not measured ({doubts.pop()})"]
+    return [describe_speedup(speedup, name) for speedup, name in found]
 
 
-def describe_speedup(speedup: float, low: float, high: float, name: str) -> str:
-    interval = f"[{number(low)}, {number(high)}]"
-    if no_difference(low, high):
+def describe_speedup(speedup: Speedup, name: str) -> str:
+    if speedup.doubt:
+        return f"speed against {name} not measured ({speedup.doubt})"
+    interval = f"[{number(speedup.low)}, {number(speedup.high)}]"
+    if speedup.no_difference:
         return f"as fast (no difference {interval}) as {name}"
-    return f"{number(speedup)} {interval} times as fast as {name}"
+    return f"{number(speedup.value)} {interval} times as fast as {name}"
 
 
-def speedup_figures(timing: dict[str, Any]) -> tuple[Any, Any, Any]:
-    return timing["speedup_vs_eager"], timing["speedup_low"], timing["speedup_high"]
+def describe_warnings(
+    rows: Sequence[dict[str, Any]],
+    summary: dict[str, Any],
+    benchmark: dict[str, Any],
+    prepare: dict[str, Any],
+    static: dict[str, Any],
+) -> list[str]:
+    """What was not measured, and what int8_static was calibrated too little for."""
+    by_name = {row["name"]: row for row in rows}
+    warnings = []
+    if summary["not_measured"]:
+        timing = by_name[summary["variant"]]["timing"]
+        speedups = (over_eager(timing, benchmark), over_compile(timing, benchmark))
+        doubtful = next(speedup for speedup in speedups if speedup.doubt)
+        warnings.append(f"**Speed was not measured.** {describe_doubt(doubtful)} {describe_choice(rows, benchmark)}")
+    if "int8_static" in by_name:
+        warnings += [describe_calibration(by_name["int8_static"], prepare, static)]
+    return [warning.strip() for warning in warnings if warning]
 
 
-def compiled_figures(timing: dict[str, Any]) -> tuple[Any, Any, Any]:
-    return timing["speedup_vs_compile"], timing["speedup_vs_compile_low"], timing["speedup_vs_compile_high"]
+def describe_choice(rows: Sequence[dict[str, Any]], benchmark: dict[str, Any]) -> str:
+    """Whether the variant was chosen by its speed or by its SQNR; empty where none may be released."""
+    alike = fastest_variants({row["name"]: row for row in rows}, benchmark)
+    if len(alike) > 1:
+        names = f"{', '.join(alike[:-1])} and {alike[-1]}"
+        return f"The choice is by SQNR and not by speed: no measured difference in speed sets {names} apart."
+    return "The choice is by speed: the others are slower." if alike else ""
+
+
+def describe_calibration(row: dict[str, Any], prepare: dict[str, Any], static: dict[str, Any]) -> str:
+    """Why int8_static may be worse than it could be, and what to do; empty where nothing says so."""
+    samples, searched = prepare["calibration_samples"], static["calibration_sqnr_db"]
+    lost = None if searched is None or row["sqnr_db"] is None else searched - row["sqnr_db"]
+    found = []
+    if samples < FEWEST_CALIBRATION_SAMPLES:
+        found.append(f"calibrated on {samples} sample{'s' if samples != 1 else ''}")
+    if lost is not None and lost > MOST_DB_LOST:
+        found.append(
+            f"{number(lost)} dB worse on evaluation samples ({number(row['sqnr_db'])} dB) than on those that it was "
+            f"calibrated on ({number(searched)} dB)"
+        )
+    if not found:
+        return ""
+    return (
+        f"**int8_static is {', and '.join(found)}.** Calibrate on more samples, and on more varied ones: "
+        f"{FEWEST_CALIBRATION_SAMPLES} or more that are like what it will meet. `prepare.calibration` in params.yaml "
+        "is the most that are taken."
+    )
 
 
 def contender_names(benchmark: dict[str, Any]) -> list[str]:
@@ -225,7 +288,7 @@ def operator_cells(counts: Sequence[int]) -> list[tuple[int, int]]:
 def make_charts(results: Results) -> dict[str, str]:
     """Every chart of the page as SVG, by name; those of PICTURES are of report.md, too."""
     timings = {name: results.benchmark[name] for name in contender_names(results.benchmark)}
-    timed = {name: speedup_figures(item) for name, item in timings.items() if item["speedup_vs_eager"] is not None}
+    timed = {name: over_eager(item, results.benchmark) for name, item in timings.items() if not item["failure"]}
     found = {
         name: tradeoff_chart(
             make_points(results.rows, results.latencies, quality),
@@ -286,14 +349,14 @@ def render_html(results: Results, charts: Mapping[str, str]) -> str:
             chosen_row=next((row for row in results.rows if row["name"] == results.summary["variant"]), None),
             contenders=[(name, timing, sizes.get(name)) for name, timing in timings.items()],
             settings=[
-                (setting, name, figures[name])
+                (setting, name, figures[name], {**results.benchmark, **figures})
                 for setting, figures in results.benchmark["settings"].items()
                 for name in contender_names(figures)
                 if name in figures
             ],
             judged=judged,
             standings=standings,
-            compiled=COMPILED,
+            widest=WIDEST,
             left_out=", ".join(variant for variant in REDUCED if variant not in results.spec.variants),
             agreement_name=AGREEMENT[results.spec.task],
             answer_details=ANSWER_DETAILS[results.spec.task],

@@ -1,13 +1,107 @@
 """How many times as fast one contender is as another, and how sure that is."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+# An interval whose ends are further apart than this factor says next to nothing of the figure between them.
+WIDEST = 3.0
+OTHER_WORK = "other work took cores"
+TOO_WIDE = f"the interval is wider than a factor of {WIDEST:g}"
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """How many times as fast one contender is as another, with the ends of its 95 % interval.
+
+    `value` is None where one of the two could not be timed. The base itself is 1, from 1 to 1. Other work took cores in
+    `disturbed` of the `rounds` that the figure comes from.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    disturbed: int = 0
+    rounds: int = 0
+
+    @property
+    def doubt(self) -> str:
+        """Why the figure counts as not measured, in a few words; empty where it is measured, or where there is none."""
+        if self.value is None or self.is_base:
+            return ""
+        if mostly_disturbed({"disturbed_rounds": self.disturbed, "rounds": self.rounds}):
+            return OTHER_WORK
+        if self.low is None or self.high is None or self.low <= 0 or self.high / self.low > WIDEST:
+            return OTHER_WORK if self.disturbed else TOO_WIDE
+        return ""
+
+    @property
+    def measured(self) -> bool:
+        return self.value is not None and not self.doubt
+
+    @property
+    def figures(self) -> tuple[float, float, float]:
+        """The value and the ends of its interval. Raises ValueError where there are none."""
+        if self.value is None or self.low is None or self.high is None:
+            raise ValueError("a speed-up without a value or without an interval has no figures")
+        return self.value, self.low, self.high
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is that of the base over itself, which has no interval."""
+        return self.low is not None and self.low == self.high
+
+    @property
+    def no_difference(self) -> bool:
+        """Whether nothing that was measured sets the two apart."""
+        return not self.measured or no_difference(*self.figures[1:])
+
+
+def over_eager(timing: Mapping[str, Any], run: Mapping[str, Any]) -> Speedup:
+    """A contender's speed-up over PyTorch eager, of metrics/benchmark.json `run` or of one of its settings."""
+    return read_speedup(timing, run, "speedup_vs_eager", "speedup")
+
+
+def over_compile(timing: Mapping[str, Any], run: Mapping[str, Any]) -> Speedup:
+    """The same, over torch.compile."""
+    return read_speedup(timing, run, "speedup_vs_compile", "speedup_vs_compile")
+
+
+def plain_speedup(figures: Mapping[str, Any]) -> Speedup:
+    """A speed-up that has its figures together, as in metrics/tune.json and metrics/optimize.json."""
+    return read_speedup(figures, figures, "speedup", "speedup")
+
+
+def read_speedup(timing: Mapping[str, Any], run: Mapping[str, Any], key: str, ends: str) -> Speedup:
+    """Metrics of older commits do not count disturbed rounds."""
+    rounds = (run.get("disturbed_rounds", 0), run.get("rounds", 0))
+    return Speedup(timing[key], timing[f"{ends}_low"], timing[f"{ends}_high"], *rounds)
+
+
+def mostly_disturbed(run: Mapping[str, Any]) -> bool:
+    """Whether other work took cores in most rounds of `run`, whose times then say little of what was timed."""
+    return bool(2 * run.get("disturbed_rounds", 0) > run.get("rounds", 0))
+
+
+def describe_doubt(speedup: Speedup) -> str:
+    """Why a speed-up counts as not measured, and what to do: two sentences in Markdown. Empty where it is measured."""
+    if speedup.doubt == OTHER_WORK:
+        return (
+            f"Other work took cores in {speedup.disturbed} of {speedup.rounds} rounds. End that work or take a quiet "
+            "machine, then measure again: `dvc repro -f -s benchmark`, and then `make repro` for what comes after it."
+        )
+    if speedup.doubt:
+        return (
+            f"Its 95 % interval is wider than a factor of {WIDEST:g}. Raise `benchmark.starts` or `benchmark.rounds` "
+            "in params.yaml, then run `make repro`."
+        )
+    return ""
 
 
 def speedup_interval(base: Sequence[float], own: Sequence[float], starts: int, seed: int) -> tuple[float, float, float]:

@@ -14,6 +14,7 @@ from onnx_release.metrics import flatten, metric
 from onnx_release.params import Gate
 from onnx_release.pareto import pareto_front
 from onnx_release.revisions import at_commit, namespace
+from onnx_release.speedup import OTHER_WORK, Speedup, mostly_disturbed
 from onnx_release.sweep_grid import RELEASED, TIMED_METRICS, Grid
 from onnx_release.sweep_plan import Experiment
 from onnx_release.text import number, table
@@ -21,6 +22,9 @@ from onnx_release.variants import VARIANTS
 
 # A value and the ends of its interval, with None for what there is not.
 Interval = tuple[float | None, float | None, float | None]
+NOTHING: Interval = (None, None, None)
+# Of figures that other work on the machine moves.
+TIMED_UNITS = ("ms", "s", "1/s")
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,9 @@ class Result:
     """One experiment of the grid.
 
     `passed` is whether every variant is within its bounds, and every gate holds that needs no base. `values` are those
-    of the objectives. `released` and `machine` are None where nothing was timed. `exactness` is the SQNR in dB of what
-    the winner is chosen by.
+    of the objectives, those that were not measured None. `released` and `machine` are None where nothing was timed.
+    `exactness` is the SQNR in dB of what the winner is chosen by. `doubt` is why its timing counts as not measured;
+    empty where it is measured, and where nothing was timed.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Result:
     speedup: Interval
     exactness: float
     on_front: bool = False
+    doubt: str = ""
 
 
 def load_results(
@@ -80,7 +86,9 @@ def result_of(grid: Grid, experiment: Experiment, metrics: dict[str, Any], gates
     released = choose(validations, metrics["benchmark"]) if grid.timing else None
     static = metrics["quantize_static"]
     passed = all(validation["passed"] for validation in validations.values()) and static.get("budget_met", True)
-    values = tuple(value_of(objective, metrics, released) for objective in grid.objectives)
+    speedup = f"benchmark:{RELEASED}.speedup_vs_eager"
+    doubts = {objective: doubt_of(objective, metrics, released) for objective in (*grid.objectives, speedup)}
+    values = {key: NOTHING if doubt else value_of(key, metrics, released) for key, doubt in doubts.items()}
     exact = released or ("int8_static" if "int8_static" in validations else None)
     return Result(
         name=experiment.name,
@@ -88,9 +96,10 @@ def result_of(grid: Grid, experiment: Experiment, metrics: dict[str, Any], gates
         passed=passed and not any(outcome.status == "FAILED" for outcome in hold(gates, metrics, None)),
         released=released,
         machine=metrics["benchmark"]["machine"] if grid.timing else None,
-        values=values,
-        speedup=value_of(f"benchmark:{RELEASED}.speedup_vs_eager", metrics, released),
+        values=tuple(values[objective] for objective in grid.objectives),
+        speedup=values[speedup],
         exactness=signal(validations[exact]) if exact else -math.inf,
+        doubt=next(filter(None, doubts.values()), ""),
     )
 
 
@@ -98,13 +107,26 @@ def value_of(objective: str, metrics: dict[str, Any], released: str | None) -> I
     """The value of FILE:KEY and its interval."""
     if RELEASED in objective:
         if released is None:
-            return None, None, None
+            return NOTHING
         objective = objective.replace(RELEASED, released)
     file, key = objective.split(":")
     content = dict(flatten(metrics.get(file, {})))
     low = f"{key.removesuffix('_vs_eager')}_low"
     high = f"{key.removesuffix('_vs_eager')}_high"
     return content.get(key), content.get(low), content.get(high)
+
+
+def doubt_of(objective: str, metrics: dict[str, Any], released: str | None) -> str:
+    """Why a timing of the benchmark counts as not measured; empty where it is measured, and for all other figures."""
+    file, key = objective.split(":")
+    known = metric(file, key)
+    if file != "benchmark" or not (known.noise == "speedup" or known.unit in TIMED_UNITS):
+        return ""
+    run = metrics.get("benchmark", {})
+    if known.noise != "speedup":
+        return OTHER_WORK if mostly_disturbed(run) else ""
+    interval = value_of(objective, metrics, released)
+    return Speedup(*interval, run.get("disturbed_rounds", 0), run.get("rounds", 0)).doubt
 
 
 def signed(objective: str, value: float | None) -> float | None:
@@ -122,17 +144,15 @@ def usual_machine(results: Sequence[Result]) -> str | None:
 def winner(results: Sequence[Result]) -> Result | None:
     """What to apply; None if nothing passed.
 
-    Of those that passed the fastest, and of those that no difference sets apart from it the most exact; without
-    timings the most exact on the front. Speed-ups are over PyTorch in the same run, so that they compare among runs on
-    one machine. Two are no different if the distance of their logarithms is within both intervals' half-widths, added
-    as independent errors are.
+    Of those that passed the fastest, and of those that no difference sets apart from it the most exact. Without
+    timings the most exact on the front, and where none was measured the most exact of those that passed.
+
+    Speed-ups are over PyTorch in the same run, so that they compare among runs on one machine. Two are no different if
+    the distance of their logarithms is within both intervals' half-widths, added as independent errors are.
     """
-    front = [result for result in results if result.on_front]
-    timed = [
-        result
-        for result in results
-        if result.passed and result.speedup[0] is not None and result.machine == usual_machine(results)
-    ]
+    passed = [result for result in results if result.passed]
+    front = [result for result in results if result.on_front] or passed
+    timed = [result for result in passed if result.speedup[0] is not None and result.machine == usual_machine(results)]
     if not timed:
         return max(front, key=lambda result: result.exactness, default=None)
     fastest = max(timed, key=lambda result: result.speedup[0] or 0.0)
@@ -159,13 +179,28 @@ def results_table(grid: Grid, keys: Sequence[str], results: Sequence[Result]) ->
     rows = []
     for result in results:
         row = [json.dumps(result.params[key]).strip('"') for key in keys]
-        row += [cell(value) for value in result.values]
+        row += ["not measured" if value == NOTHING and result.doubt else cell(value) for value in result.values]
         if grid.timing:
             row.append(result.released or "none")
         row += ["yes" if result.passed else "no", "yes" if result.on_front else ""]
         other = "" if result.machine == usual else f" (timed on {result.machine}: does not compare)"
-        rows.append([*row, result.name + other])
+        doubt = f" (not measured: {result.doubt})" if result.doubt else ""
+        rows.append([*row, result.name + other + doubt])
     return table(header, rows)
+
+
+def unmeasured(results: Sequence[Result]) -> str:
+    """Which experiments are not ranked by speed, and what to do; empty if none."""
+    names = [result.name for result in results if result.doubt]
+    if not names:
+        return ""
+    if any(result.doubt == OTHER_WORK for result in results):
+        fix = (
+            "end the other work or take a quiet machine, and give `set` in the grid file another `benchmark.replicate`"
+        )
+    else:
+        fix = "give `set` in the grid file more `benchmark.starts`"
+    return f"Not ranked by speed, which was not measured: {', '.join(names)}. To measure it, {fix}; then sweep again."
 
 
 def title(objective: str) -> str:

@@ -1,12 +1,14 @@
 """How pages write numbers, and tables in Markdown; and how a template becomes one."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from onnx_release.spec import Task
-from onnx_release.speedup import no_difference
+from onnx_release.speedup import Speedup, over_compile, over_eager, plain_speedup
 
 # What agreeing with PyTorch means, by task.
 AGREEMENT: dict[Task, str] = {
@@ -37,14 +39,14 @@ def percent(value: float | None) -> str:
     return f"{value * 100:.1f} %"
 
 
-def speedup_cell(speedup: float | None, low: float | None, high: float | None) -> str:
+def speedup_cell(speedup: Speedup) -> str:
     """The speed-up with its interval; the base of it has none."""
-    if speedup is None or low is None or high is None:
-        return "–"
-    if low == high:
-        return number(speedup)
-    interval = f"[{number(low)}, {number(high)}]"
-    return f"no difference {interval}" if no_difference(low, high) else f"{number(speedup)} {interval}"
+    if speedup.doubt:
+        return "not measured"
+    if speedup.value is None or speedup.is_base:
+        return number(speedup.value)
+    interval = f"[{number(speedup.low)}, {number(speedup.high)}]"
+    return f"no difference {interval}" if speedup.no_difference else f"{number(speedup.value)} {interval}"
 
 
 def share_cell(value: float | None, low: float | None, high: float | None) -> str:
@@ -61,6 +63,12 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("|" + "|".join(f" {cell} " if cell else " " for cell in line) + "|" for line in lines)
 
 
+def markup(text: str) -> Markup:
+    """HTML of one paragraph in Markdown that has nothing but **bold** and `code`."""
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text)))
+    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", bold))
+
+
 def environment(folder: Path, autoescape: bool) -> Environment:
     """Templates of `folder`, in which an unknown name is an error."""
     made = Environment(
@@ -71,6 +79,9 @@ def environment(folder: Path, autoescape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {"number": number, "percent": percent}
-    made.globals |= {"no_difference": no_difference, "speedup_cell": speedup_cell, "share_cell": share_cell}
+    made.filters |= {"number": number, "percent": percent, "markup": markup}
+    made.globals |= {
+        **{"plain_speedup": plain_speedup, "over_eager": over_eager, "over_compile": over_compile},
+        **{"speedup_cell": speedup_cell, "share_cell": share_cell},
+    }
     return made

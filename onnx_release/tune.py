@@ -10,19 +10,19 @@ from onnx_release.benchmark import measure, paired_speedup
 from onnx_release.contenders import Arrays, Contender
 from onnx_release.errors import BenchmarkError
 from onnx_release.params import Benchmark, Runtime
+from onnx_release.speedup import Speedup
 
+NOTHING = Speedup(None, None, None)
 NOW, TRIED = "as it is", "changed"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One changed setting: how many times as fast with it, the interval, and whether it is kept."""
+    """One changed setting: how many times as fast with it, and whether it is kept."""
 
     key: str
     value: Any
-    speedup: float | None
-    low: float | None
-    high: float | None
+    speedup: Speedup
     kept: bool
     failure: str = ""
 
@@ -55,7 +55,7 @@ def tune(entry: Contender, batches: list[Arrays], params: Benchmark, seconds: fl
     """Try the changes one by one; None for `seconds` tries nothing.
 
     No trial is begun that would end after `seconds` if it took as long as the longest before it. A setting is kept only
-    if the whole interval of its speed-up is above 1.
+    if its speed-up was measured, and the whole interval of it is above 1.
     """
     if seconds is None:
         return Tuned(entry.runtime, [], [])
@@ -97,8 +97,11 @@ def compare(
     now, tried = (found.measurements[name] for name in pair)
     if now.failure:
         raise BenchmarkError(f"{entry.name} cannot be measured: {now.failure}")
-    speedup, low, high = paired_speedup(now, tried, params) or (None, None, None)
-    return Trial(key, value, speedup, low, high, low is not None and low > 1, tried.failure)
+    value_low_high = paired_speedup(now, tried, params)
+    if value_low_high is None:
+        return Trial(key, value, NOTHING, False, tried.failure)
+    speedup = Speedup(*value_low_high, found.disturbed, params.starts * params.rounds)
+    return Trial(key, value, speedup, speedup.measured and speedup.figures[1] > 1)
 
 
 def tune_metrics(variant: str, tuned: Tuned) -> dict[str, Any]:
@@ -110,9 +113,11 @@ def tune_metrics(variant: str, tuned: Tuned) -> dict[str, Any]:
         "untried": ", ".join(tuned.untried),
         "trials": {
             trial_name(trial.key, trial.value): {
-                "speedup": trial.speedup,
-                "speedup_low": trial.low,
-                "speedup_high": trial.high,
+                "speedup": trial.speedup.value,
+                "speedup_low": trial.speedup.low,
+                "speedup_high": trial.speedup.high,
+                "rounds": trial.speedup.rounds,
+                "disturbed_rounds": trial.speedup.disturbed,
                 "kept": trial.kept,
                 "failure": trial.failure,
             }

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from onnx_release.charts import layer_chart, speedup_chart, stand_alone, tradeoff_chart
+from onnx_release.speedup import Speedup
 from onnx_release.tradeoff import SQNR, Point
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -50,7 +51,7 @@ def test_a_line_starts_where_there_is_an_error():
 
 
 def test_a_picture_that_stands_alone_has_colours_for_light_and_dark():
-    svg = stand_alone(speedup_chart({"fp32": (3.0, 2.8, 3.2)}))
+    svg = stand_alone(speedup_chart({"fp32": Speedup(3.0, 2.8, 3.2)}))
     light, dark = svg.split("prefers-color-scheme: dark", 1)
     used = set(re.findall(r"var\((--\w+)\)", svg))
     assert used >= {"--ink", "--accent", "--page"}

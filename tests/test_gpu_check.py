@@ -158,7 +158,7 @@ def test_tensorrt_is_measured_where_it_loads(params, monkeypatch, missing, provi
     monkeypatch.setattr(gpu_check, "apart", lambda function, runtime: calls.append((function, runtime.provider)))
     monkeypatch.setattr(gpu_check, "check_files", calls.append)
     monkeypatch.setattr(gpu_check, "missing_library", lambda _: missing)
-    monkeypatch.setattr(gpu_check, "check_all", lambda *where: [where[1:]])
+    monkeypatch.setattr(gpu_check, "check_all", lambda *where: {"rounds": 15, "rows": [where[1:]]})
     found = check(params)
     assert found["rows"] == [(list(CHECKED), providers, "cuda")]
     assert found["no_tensorrt"] == (missing or "")
@@ -261,7 +261,7 @@ def test_all_of_it_on_the_cpu(prepared):
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     printed = subprocess.check_output([sys.executable, "-c", code], cwd=prepared, env=environment, text=True)
-    found = {row["contender"]: row for row in json.loads(printed)}
+    found = {row["contender"]: row for row in json.loads(printed)["rows"]}
     assert list(found) == [*PYTORCH, *CHECKED]
     for name in (*PYTORCH, "fp32", "fp16"):
         timing = found[name]["timing"]
@@ -325,13 +325,13 @@ def test_the_table_by_hand():
         "| CUDA does not run a\\|b (Q); not timed: it hangs |",
         "| fp32 | tensorrt | failed: no engine | – | – | – | – | – | – | |",
     ]
-    assert len(cells(result()["rows"][0])) == lines[0].count("|") - 1
+    assert len(cells(result()["rows"][0], result())) == lines[0].count("|") - 1
 
 
 def test_what_was_timed_elsewhere_than_it_was_validated_says_so():
     fallen = {"provider": "CPUExecutionProvider", "provider_note": "the GPU is not used: out of memory"}
     row = {**result()["rows"][3], "timing": {**figures(9.0), **fallen}}
-    assert cells(row)[-1] == "timed on CPUExecutionProvider: the GPU is not used: out of memory"
+    assert cells(row, result())[-1] == "timed on CPUExecutionProvider: the GPU is not used: out of memory"
 
 
 def test_what_is_under_the_table():

@@ -14,7 +14,9 @@ from onnx_release.paths import METRICS, PLOTS, REPORT
 from onnx_release.report import (
     PICTURES,
     Results,
+    describe_choice,
     describe_verdict,
+    describe_warnings,
     make_charts,
     operator_cells,
     profile_shares,
@@ -107,7 +109,7 @@ def make(monkeypatch):
     """Results with these rows."""
     monkeypatch.chdir(ROOT)
 
-    def results(*rows, task="classification", model="net", benchmark=None, tune=None, **static):
+    def results(*rows, task="classification", model="net", benchmark=None, tune=None, calibration=160, **static):
         benchmark = {
             "batch": 1,
             "threads": 2,
@@ -130,24 +132,30 @@ def make(monkeypatch):
         }
         everything = [*rows, *(row(name, passed=False) for name in SHIPPABLE if name not in [r["name"] for r in rows])]
         summary = summarise(everything, benchmark)
+        prepare = {"evaluation_samples": 200, "evaluation_groups": 20, "evaluation_labelled": 20}
+        prepare |= {"calibration_samples": calibration}
+        static = {
+            **{"target": "avx2", "weight_type": "int8", "activation_type": "uint8", "reduce_range": True},
+            **{"quantized_nodes": 60, "fused_nodes": 59, "unfused": "node_mean (ReduceMean): no kernel"},
+            **{"float_layers": "node_first", "budget_met": True, "budget_failure": ""},
+            **{"calibration_sqnr_db": 121.0, **static},
+        }
         return Results(
             model=model,
             spec=load_spec("digits_cnn").model_copy(update={"task": task}),
-            verdict=describe_verdict(list(rows), summary, task),
+            verdict=describe_verdict(list(rows), summary, task, benchmark),
+            warnings=describe_warnings(list(rows), summary, benchmark, prepare, static),
+            choice=describe_choice(list(rows), benchmark),
             passed=all(item["passed"] for item in rows),
             summary=summary,
             rows=list(rows),
             benchmark=benchmark,
-            prepare={"evaluation_samples": 200, "evaluation_groups": 20, "evaluation_labelled": 20},
+            prepare=prepare,
             slim={"nodes_before": 120, "nodes_after": 99},
             operators=[("Conv", [52, 52, 52, 52, 2]), ("Identity", [3, 0, 0, 0, 0])],
             fp16={"fp16_nodes": 98, "float_nodes": 1, "blocked": "node_mean"},
             quantize_dynamic={"quantized_nodes": 1, "float_nodes": 98},
-            quantize_static={
-                **{"target": "avx2", "weight_type": "int8", "activation_type": "uint8", "reduce_range": True},
-                **{"quantized_nodes": 60, "fused_nodes": 59, "unfused": "node_mean (ReduceMean): no kernel"},
-                **{"float_layers": "node_first", "budget_met": True, "budget_failure": "", **static},
-            },
+            quantize_static=static,
             tune=tune or {"variant": "fp32", "failure": "", "kept": "", "untried": "", "trials": {}},
             optimize={
                 **{"variant": "fp32", "onnxruntime": "1.31.1", "nodes_before": 298, "nodes": 69},
@@ -195,6 +203,7 @@ def test_the_fastest_variant_that_passed_and_may_ship_is_chosen(make):
         "agreement": 0.99,
         "speedup_vs_eager": 3.0,
         "speedup_vs_compile": 1.5,
+        "not_measured": "",
         "size_mb": 14.0,
         "compression": 2.0,
     }

@@ -12,8 +12,9 @@ from benchmarks.serving_page import describe as describe_serving
 from onnx_release.command import run_tool
 from onnx_release.files import read_json, write_text
 from onnx_release.paths import MODELS_BENCHMARK
-from onnx_release.report import compiled_figures, contender_names, speedup_figures
+from onnx_release.report import contender_names
 from onnx_release.spec import load_spec
+from onnx_release.speedup import over_compile, over_eager, plain_speedup
 from onnx_release.text import AGREEMENT, ANSWER_DETAILS, number, percent, share_cell, speedup_cell, table
 from onnx_release.variants import BASE, VARIANTS
 from tools.gpu_check import GPU_CHECK, describe
@@ -101,11 +102,11 @@ def variants_table(
     for name in [name for name in contender_names(benchmark) if name.startswith("torch_")]:
         known = {"accuracy": percent(validations["export"].get("accuracy_torch"))} if name == BASE else {}
         details = [known.get(column, "") for column in columns]
-        rows.append([name, "", *details, "", *timing_cells(benchmark[name])])
+        rows.append([name, "", *details, "", *timing_cells(benchmark[name], benchmark)])
     for variant, row in validations.items():
         details = [percent(row[name]) if name == "accuracy" else number(row[name], 5) for name in columns]
         same = share_cell(row["agreement"], row["agreement_low"], row["agreement_high"])
-        rows.append([variant, same, *details, number(row["sqnr_db"]), *timing_cells(benchmark[variant])])
+        rows.append([variant, same, *details, number(row["sqnr_db"]), *timing_cells(benchmark[variant], benchmark)])
     header = [
         *("", agreement),
         *(name.replace("_", " ").replace("iou", "IoU") for name in columns),
@@ -144,7 +145,7 @@ def sequence_recipes(read: Read) -> str:
     rows = [
         [
             *(row["name"], str(row["quantized"]), *neighbour_cells(row)),
-            *(f"{row['size_mb']:.1f}", speedup_cell(row["speedup"], row["speedup_low"], row["speedup_high"])),
+            *(f"{row['size_mb']:.1f}", speedup_cell(plain_speedup(row))),
         ]
         for row in found["recipes"]
     ]
@@ -163,11 +164,11 @@ def neighbour_cells(row: dict[str, float]) -> list[str]:
     return [f"{row['mean_cosine']:.4f}", f"{row['least_cosine']:.4f}", f"{row['same_neighbour']:.3f}"]
 
 
-def timing_cells(timing: dict[str, Any]) -> list[str]:
+def timing_cells(timing: dict[str, Any], run: dict[str, Any]) -> list[str]:
     return [
         number(timing["latency_ms"]["median"]),
-        speedup_cell(*speedup_figures(timing)),
-        speedup_cell(*compiled_figures(timing)),
+        speedup_cell(over_eager(timing, run)),
+        speedup_cell(over_compile(timing, run)),
         number(timing["peak_memory_mb"]),
     ]
 

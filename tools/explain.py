@@ -8,6 +8,7 @@ from onnx_release.command import run_tool
 from onnx_release.explain import explain_variant, first_beyond
 from onnx_release.params import load_params
 from onnx_release.spec import load_spec
+from onnx_release.text import number
 from onnx_release.variants import REFERENCES, check_made
 
 
@@ -28,7 +29,7 @@ def ranking(rows: Sequence[Mapping[str, Any]], top: int) -> str:
             [
                 row["node"],
                 row["operators"],
-                "not finite" if row["added"] is None else f"{row['added']:.2%}",
+                "not finite" if row["added"] is None else f"{number(row['added'] * 100)} %",
                 "same" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}",
                 f"{row['low']:.3g} to {row['high']:.3g}",
                 "" if row["weight_spread"] is None else f"{row['weight_spread']:.1f}",

@@ -17,7 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from onnx_release.benchmark import check_settings, measure, metrics, settings
+from onnx_release.benchmark import check_settings, measure, metrics, rounds_taken, settings
 from onnx_release.command import run_tool
 from onnx_release.contenders import Contender, Kind, torch_contenders
 from onnx_release.errors import DataError, GraphError, ProviderError
@@ -28,10 +28,10 @@ from onnx_release.onnx_model import OnnxModel
 from onnx_release.params import Params, Runtime, load_params
 from onnx_release.paths import EVALUATION, RAW, variant_model
 from onnx_release.providers import CUDA, PROVIDERS, TENSORRT, check_provider, missing_library
-from onnx_release.report import compiled_figures, speedup_figures
 from onnx_release.runtime import find_provider
 from onnx_release.samples import SampleFile, real_batches
 from onnx_release.spec import Spec, load_spec
+from onnx_release.speedup import over_compile, over_eager
 from onnx_release.text import number, percent, speedup_cell, table
 from onnx_release.validate import budget_of, validate
 from onnx_release.variants import made_variants
@@ -88,7 +88,7 @@ def check(params: Params) -> dict[str, Any]:
         "versions": {**versions, "onnxruntime-gpu": installed("onnxruntime-gpu")},
         "batch": params.benchmark.batches[0],
         "no_tensorrt": no_tensorrt or "",
-        "rows": check_all(params, variants, ["cuda"] if no_tensorrt else ["cuda", "tensorrt"], "cuda"),
+        **check_all(params, variants, ["cuda"] if no_tensorrt else ["cuda", "tensorrt"], "cuda"),
     }
 
 
@@ -130,8 +130,10 @@ def check_files(variants: Sequence[str]) -> None:
         raise DataError(f"{', '.join(missing)} not there: run `make repro` first")
 
 
-def check_all(params: Params, variants: Sequence[str], providers: Sequence[str], device: str) -> list[dict[str, Any]]:
-    """A row for PyTorch in each form and for each variant on each provider, named as in params.yaml.
+def check_all(params: Params, variants: Sequence[str], providers: Sequence[str], device: str) -> dict[str, Any]:
+    """The rounds that were timed, and `rows`: one for PyTorch in each form and for each variant on each provider.
+
+    Providers are named as in params.yaml.
 
     Uses the first batch size and the first thread count of the benchmark. Raises ParameterError as `check_settings`
     does, and BenchmarkError if nothing at all can be timed.
@@ -142,7 +144,11 @@ def check_all(params: Params, variants: Sequence[str], providers: Sequence[str],
     batch = params.benchmark.batches[0]
     batches = real_batches(SampleFile(EVALUATION), batch, spec)
     run = measure(contenders(verdicts, params, spec, device), batches, params.benchmark)
-    return rows(verdicts, metrics(run, batch, params.benchmark))
+    return {
+        "rounds": params.benchmark.starts * params.benchmark.rounds,
+        **rounds_taken(run),
+        "rows": rows(verdicts, metrics(run, batch, params.benchmark)),
+    }
 
 
 def judge(variant: str, provider: str, params: Params) -> Verdict:
@@ -248,7 +254,7 @@ def describe(result: Mapping[str, Any]) -> str:
     ]
     tensorrt = f" TensorRT is not installed: {result['no_tensorrt']}." if result["no_tensorrt"] else ""
     return (
-        f"{table(header, (cells(row) for row in result['rows']))}\n\n"
+        f"{table(header, (cells(row, result) for row in result['rows']))}\n\n"
         f"{result['model']} at batch {result['batch']} on {gpu['name']}, {gpu['memory']}, driver {gpu['driver']}; "
         f"torch {versions['torch']} with CUDA {versions['cuda']}, onnxruntime-gpu {versions['onnxruntime-gpu']}. "
         "The time of both sides includes the copies from the host's memory to the GPU's and back. Latencies are "
@@ -256,8 +262,8 @@ def describe(result: Mapping[str, Any]) -> str:
     )
 
 
-def cells(row: Mapping[str, Any]) -> list[str]:
-    """One line of the table; a dash is what could not be measured."""
+def cells(row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+    """One line of the table; a dash is what could not be timed."""
     timing = row["timing"]
     notes = [row["note"]]
     if timing and timing["failure"]:
@@ -270,7 +276,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         one_line(verdict_cell(row)),
         number(row["sqnr_db"]),
         percent(row["agreement"]),
-        *(timing_cells(timing) if timing else ["–"] * 4),
+        *(timing_cells(timing, result) if timing else ["–"] * 4),
         one_line("; ".join(note for note in notes if note)),
     ]
 
@@ -281,9 +287,9 @@ def verdict_cell(row: Mapping[str, Any]) -> str:
     return "passed" if row["passed"] else f"failed: {row['failure']}"
 
 
-def timing_cells(timing: dict[str, Any]) -> list[str]:
+def timing_cells(timing: dict[str, Any], result: Mapping[str, Any]) -> list[str]:
     latency = timing["latency_ms"]
-    speedups = [speedup_cell(*speedup_figures(timing)), speedup_cell(*compiled_figures(timing))]
+    speedups = [speedup_cell(over_eager(timing, result)), speedup_cell(over_compile(timing, result))]
     return [number(latency["median"]), number(latency["p95"]), *speedups]
 
 

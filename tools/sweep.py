@@ -21,7 +21,7 @@ from onnx_release.sweep_grid import load_grid, swept_keys
 from onnx_release.sweep_plan import Experiment, make_plan
 from onnx_release.sweep_queue import run_plan
 from onnx_release.sweep_repository import check_repository, only_sweep
-from onnx_release.sweep_results import load_results, results_table, winner
+from onnx_release.sweep_results import load_results, results_table, unmeasured, winner
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -51,6 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
     results = load_results(grid, plan, base, set(progress.done), gates)
     if results:
         print("\n" + results_table(grid, keys, results) + "\n")
+        print(f"{note}\n" if (note := unmeasured(results)) else "", end="")
     best = winner(results)
     if best is not None:
         # Without timing, what is timed is HEAD's still.
