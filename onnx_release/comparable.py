@@ -1,13 +1,18 @@
 """What stands in the way of comparing two revisions: other models, samples, machines, settings; and what they share."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 
+from onnx_release.imports import reached_files
 from onnx_release.metrics import Metric, flatten
-from onnx_release.noise import Spread, round_latencies, rounds_spread
+from onnx_release.noise import Spread, certain, pooled, round_latencies, rounds_spread, uncertainty
 from onnx_release.revisions import Revision
 from onnx_release.variants import BASE, VARIANTS
 
@@ -15,12 +20,17 @@ from onnx_release.variants import BASE, VARIANTS
 SETTINGS = {"batch": "batch size", "threads": "thread count", "provider": "provider", "copies": "copies to a GPU"}
 # Files whose figures are of the chosen variant alone.
 OF_THE_CHOICE = ("tune", "optimize", "profile")
-# What PyTorch's time comes from, in dvc.lock: while these are the same, what moves it is the machine.
-PYTORCH = (
-    *("models/{model}", "data/raw/{model}", "data/prepared/evaluation.npz", "requirements.txt"),
-    *(f"onnx_release/{name}.py" for name in ("benchmark", "checkpoint", "contenders", "network", "turns")),
-)
+# What times PyTorch: the harness, and what the process that it starts for each contender imports.
+HARNESS = "onnx_release/benchmark.py"
+# Of what the stage `benchmark` depends on in dvc.lock, what PyTorch's time comes from beside the code: packages, the
+# model's folder with its weights, and samples.
+INPUTS = ("requirements.txt", "models/", "data/")
 
+
+# Why a figure that is null on the head alone does not compare.
+VALUE_GONE = "there is no value any more (null)"
+# How the reason begins where one side is null since its speed-up was not measured.
+NOT_MEASURED = "not measured in"
 
 # A contender, "median" or "mean", and whether it is paired with PyTorch eager round by round.
 LatencyKey = tuple[str, str, bool]
@@ -52,15 +62,15 @@ class Pair:
             return ""
         if not is_static(file, key, metric) and self.other_samples:
             return self.other_samples
-        if metric.noise and (reason := self.other_machine or self.other_provider(file, key, metric)):
-            return reason
+        if metric.noise and self.other_machine:
+            return self.other_machine
         before, after = self.both(file, key)
         if (before is None) != (after is None):
             doubt = self.both(file, "not_measured")[before is not None]
             if metric.noise == "speedup" and doubt:
-                return f"not measured in {'the base' if before is None else 'the head'}: {doubt}"
-            return "there was no value (null)" if before is None else "there is no value any more (null)"
-        return ""
+                return f"{NOT_MEASURED} {'the base' if before is None else 'the head'}: {doubt}"
+            return "there was no value (null)" if before is None else VALUE_GONE
+        return self.other_provider(file, key, metric) if metric.noise else ""
 
     def other_choice(self, file: str) -> str:
         """Whether a file is of the chosen variant, and another was chosen; empty if not."""
@@ -101,14 +111,47 @@ class Pair:
 
     @cached_property
     def drift(self) -> float:
-        """How many times as long PyTorch eager takes, where it is the same program on both sides; 1 elsewhere.
+        """How many times as long the machine takes, as far as PyTorch eager tells; 1 where it does not.
 
-        Nothing but the machine has moved it then, and the machine moves every other time as well.
+        It tells where it is the same program on both sides: nothing but the machine has moved it then, and the machine
+        moves every other time as well. Where PyTorch eager was disturbed, and others were not, no more of it counts
+        than is sure (`noise.certain`).
         """
         before, after = self.both("benchmark", f"{BASE}.latency_ms.median")
         if not self.same_pytorch or not before or not after:
             return 1.0
-        return float(after / before)
+        ratio = float(after / before)
+        return ratio if self.by_eager else certain(ratio, self.eager_margin)
+
+    @cached_property
+    def by_eager(self) -> bool:
+        """Whether latencies are tested by their ratios to PyTorch eager, round by round, and not by themselves.
+
+        Of the two ways that is the one with the smaller errors. What a busy machine does to a whole round is in both
+        times of a pair; what has disturbed PyTorch eager alone is in every pair.
+        """
+        if not self.same_pytorch:
+            return False
+        alone, paired = self.latency_errors(paired=False), self.latency_errors(paired=True)
+        shares = [paired[name] / alone[name] for name in alone.keys() & paired.keys() if alone[name]]
+        return bool(shares) and median(shares) <= 1
+
+    def latency_errors(self, paired: bool) -> dict[str, float]:
+        """The standard error of the change of each contender's median latency, PyTorch eager's apart."""
+        before, after = self.latency_spreads
+        spreads = {
+            key[0]: (one, other)
+            for key, one in before.items()
+            if key[1:] == ("median", paired) and key[0] != BASE and one and (other := after.get(key))
+        }
+        pool = pooled(item for both in spreads.values() for item in both)
+        return {name: uncertainty(both, pool).error for name, both in spreads.items()}
+
+    @cached_property
+    def eager_margin(self) -> float:
+        """Half of the 95 % interval of the change of PyTorch eager's median latency, in its logarithm."""
+        before, after = (side.get((BASE, "median", False)) for side in self.latency_spreads)
+        return uncertainty((before, after), (0.0, before.freedom + after.freedom)).margin if before and after else 0.0
 
     @cached_property
     def latency_spreads(self) -> tuple[dict[LatencyKey, Spread | None], dict[LatencyKey, Spread | None]]:
@@ -121,10 +164,20 @@ class Pair:
 
     @cached_property
     def same_pytorch(self) -> bool:
-        """Whether dvc.lock has the same network, weights, samples, packages and harness behind both benchmarks."""
+        """Whether PyTorch eager is the same program on both sides: while it is, what moves its time is the machine.
+
+        The same packages, model, weights and samples by dvc.lock, and the same code by the content of the files: the
+        stage may depend on whole folders, most of which PyTorch does not run. False where it cannot be told.
+        """
         before, after = (side.locked("benchmark") for side in (self.base, self.head))
-        paths = [path.format(model=self.base.model) for path in PYTORCH]
-        return all(path in before and before[path] == after.get(path) for path in paths)
+        inputs = [{path: md5 for path, md5 in lock.items() if path.startswith(INPUTS)} for lock in (before, after)]
+        if inputs[0] != inputs[1] or not all(any(path.startswith(kind) for path in inputs[0]) for kind in INPUTS):
+            return False
+        programs = [reached_sources(side) for side in (self.base, self.head)]
+        if not programs[0] or programs[0] != programs[1]:
+            return False
+        # A commit may have code that its timings were not made with. Where dvc.lock has a file, it says what they were.
+        return all(before.get(path) == after.get(path) for path in programs[0])
 
     def notes(self, noticed_drift: float) -> list[str]:
         """Sentences to be read before the rows; the machine's drift from `noticed_drift` on."""
@@ -139,6 +192,11 @@ class Pair:
                 f"PyTorch eager takes {self.drift:.2f} times as long, and is the same program on both sides: the "
                 "speed of the machine has changed, and other times may change by as much before they count"
             )
+        if self.same_pytorch and not self.by_eager and self.eager_margin > math.log(noticed_drift):
+            notes.append(
+                "PyTorch eager was disturbed more than the others, so it hardly tells what the machine has changed: "
+                "latencies are compared by themselves"
+            )
         for side, values in zip(("base", "head"), self.values, strict=True):
             benchmark = values.get("benchmark", {})
             if benchmark.get("starts") == 1:
@@ -149,6 +207,21 @@ class Pair:
                     f"of the {side}"
                 )
         return notes
+
+
+def reached_sources(revision: Revision) -> dict[str, bytes]:
+    """The repository's own files that the benchmark runs, by path; empty where that cannot be told."""
+    if HARNESS not in revision.sources or revision.model is None:
+        return {}
+    with TemporaryDirectory() as folder:
+        for path, content in revision.sources.items():
+            (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
+            (Path(folder) / path).write_bytes(content)
+        try:
+            reached = reached_files(HARNESS, Path(folder), revision.model)
+        except (SyntaxError, ValueError):  # no Python of this version, or no text
+            return {}
+    return {path: revision.sources[path] for path in reached}
 
 
 def spreads_by_contender(latencies: pd.DataFrame | None, starts: int) -> dict[LatencyKey, Spread | None]:

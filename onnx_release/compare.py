@@ -7,7 +7,6 @@ timings differs only where something has changed that it could rest on. All test
 that among many figures none is called different for their number.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
@@ -19,11 +18,15 @@ from onnx_release.files import SIGNIFICANT_DIGITS
 from onnx_release.metrics import METRICS, Metric, metric
 from onnx_release.noise import (
     ALLOWANCES,
+    Change,
     Spread,
+    Uncertainty,
     allowed_range,
+    change_of,
     difference_p,
     pooled,
     spread_of,
+    uncertainty,
     within,
 )
 from onnx_release.revisions import Revision
@@ -46,7 +49,7 @@ class Row:
 
     `reason` says why a figure is not comparable, or what its verdict rests on where that is not plain. `p` is adjusted
     for all tests of its kind, None where nothing was tested. `allowed` are the factors between which a timing may be of
-    the base's.
+    the base's, `change` is what it has changed by and how sure that is.
     """
 
     file: str
@@ -60,6 +63,7 @@ class Row:
     head_interval: tuple[float, float] | None = None
     p: float | None = None
     allowed: tuple[float, float] | None = None
+    change: Change | None = None
 
     @property
     def name(self) -> str:
@@ -94,6 +98,13 @@ def compare(base: Revision, head: Revision) -> Comparison:
     rows = [first_look(pair, *name) for name in figures(pair)]
     rows = judge_decisions(judge_timings(judge_answers(rows, pair), pair), pair)
     return Comparison(base.name, head.name, rows, pair.notes(ALLOWANCES["latency"]))
+
+
+def timed_interval(pair: Pair, name: str) -> tuple[float, float] | None:
+    """The interval of a timing on the head's side, by the figure's name; None for a figure that has none."""
+    file, _, key = name.partition(".")
+    known = known_metric(file, key)
+    return interval(pair, Row(file, key, known, *pair.both(file, key)), 1) if known.noise else None
 
 
 def figures(pair: Pair) -> list[tuple[str, str, Metric]]:
@@ -201,43 +212,55 @@ def judge_timings(rows: list[Row], pair: Pair) -> list[Row]:
         for row in rows
         if row.metric.noise in ALLOWANCES and row.verdict == "no difference" and is_number(row.base, row.head)
     }
-    spreads = dict(both_spreads(pair, timed))
-    pools = {
-        known: pooled(item for name, both in spreads.items() if timed[name].metric == known for item in both)
-        for known in {timed[name].metric for name in spreads}
-    }
+    sure = uncertainties(pair, timed)
     adjusted = holm(
         {
-            name: difference_p(timed[name].head / timed[name].base, both, pools[timed[name].metric], allowed)
-            for name, both in spreads.items()
+            name: difference_p(timed[name].head / timed[name].base, found, allowed)
+            for name, found in sure.items()
             if (allowed := timed[name].allowed)
         }
     )
     for name, row in timed.items():
-        p = adjusted.get(name)
-        if p is not None:
-            timed[name] = replace(row, p=p, verdict=direction(row) if p < LEVEL else "no difference")
-        elif row.allowed and not within(row.base, row.head, row.metric.noise, row.allowed):
-            low, high = row.allowed
-            reason = f"measured once; the same may be {low:.2f} to {high:.2f} times as much when measured again"
-            timed[name] = replace(row, verdict=direction(row), reason=reason)
+        margin = sure[name].margin if name in sure else None
+        change = change_of(row.base, row.head, row.metric.noise, row.metric.unit, pair.drift, margin)
+        timed[name] = replace(tested(row, adjusted.get(name)), change=change)
     return [timed.get(row.name, row) for row in rows]
 
 
-def both_spreads(pair: Pair, rows: dict[str, Row]) -> Iterator[tuple[str, tuple[Spread, Spread]]]:
-    """The spreads to test with, of the figures that have one on both sides.
+def tested(row: Row, p: float | None) -> Row:
+    """A timing with its verdict: by the adjusted p-value of its test, or by the allowance where there is none."""
+    if p is not None:
+        return replace(row, p=p, verdict=direction(row) if p < LEVEL else "no difference")
+    if row.allowed and not within(row.base, row.head, row.metric.noise, row.allowed):
+        low, high = row.allowed
+        reason = f"measured once; the same may be {low:.2f} to {high:.2f} times as much when measured again"
+        return replace(row, verdict=direction(row), reason=reason)
+    return row
 
-    Where PyTorch eager tells what the machine has changed, a latency is tested by its ratios to it, round by round:
-    what a busy machine does to a whole round is in both.
+
+def uncertainties(pair: Pair, rows: dict[str, Row]) -> dict[str, Uncertainty]:
+    """How sure the change of each figure is that has a spread on both sides, pooled with those of the same kind.
+
+    Latencies are tested by their ratios to PyTorch eager where those are the better measured (`Pair.by_eager`). The
+    summary repeats a figure of the benchmark, which counts once.
     """
+    kinds: dict[tuple[str, str, bool], dict[str, tuple[Spread, Spread]]] = {}
     for name, row in rows.items():
         # PyTorch eager itself has no ratio to go by.
-        paired = row.metric.noise == "latency" and pair.same_pytorch and contender(row.key, row.metric) != BASE
+        paired = row.metric.noise == "latency" and pair.by_eager and contender(row.key, row.metric) != BASE
         before, after = (
             latency_spread(pair, row, side, paired) if paired else spread(pair, row, side) for side in (0, 1)
         )
         if before is not None and after is not None and row.base > 0 and row.head > 0:
-            yield name, (before, after)
+            file = "benchmark" if row.file == "summary" else row.file
+            kind = (file, row.metric.key.removeprefix("*."), paired)
+            kinds.setdefault(kind, {})[name] = (before, after)
+    found: dict[str, Uncertainty] = {}
+    for spreads in kinds.values():
+        own = {name: both for name, both in spreads.items() if rows[name].file != "summary"} or spreads
+        pool = pooled(item for both in own.values() for item in both)
+        found |= {name: uncertainty(both, pool) for name, both in spreads.items()}
+    return found
 
 
 def interval(pair: Pair, row: Row, side: int) -> tuple[float, float] | None:

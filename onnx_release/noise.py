@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from onnx_release.speedup import CONFIDENCE, speedup_interval
+from onnx_release.speedup import CONFIDENCE, WIDEST, speedup_interval
 
 # By how many times a figure of each kind may differ between two runs of the same, in either direction. Each is above
 # what was seen beyond the intervals, and beyond what the machine's own speed had changed, in benchmarks/compare.json
@@ -47,6 +47,11 @@ class Spread:
     high: float
     error: float
     freedom: int
+
+    @property
+    def too_wide(self) -> bool:
+        """Whether the interval says next to nothing of the figure."""
+        return self.high / self.low > WIDEST
 
 
 def spread_of(low: Any, high: Any, units: int) -> Spread | None:
@@ -84,26 +89,84 @@ def rounds_spread(rounds: Sequence[float], starts: int, base: Sequence[float] | 
     return spread_of(low, high, starts if starts > 1 else len(rounds))
 
 
+@dataclass(frozen=True)
+class Uncertainty:
+    """How sure the change of a timing is: the standard error of its logarithm and the degrees of freedom."""
+
+    error: float
+    freedom: int
+
+    @property
+    def margin(self) -> float:
+        """Half of the 95 % interval of the change, in its logarithm."""
+        return self.error * float(stdtrit(self.freedom, (1 + CONFIDENCE) / 2)) if self.error else 0.0
+
+
+def uncertainty(both: tuple[Spread, Spread], pool: tuple[float, int]) -> Uncertainty:
+    """How sure the change between two spreads is.
+
+    The larger of a side's own error and the pooled one counts, so that a contender that differs more from start to
+    start than the others is not taken for steadier than it is. A side that is too wide for the pool has nothing but
+    its own degrees of freedom.
+    """
+    error = math.hypot(*(max(item.error, pool[0]) for item in both))
+    return Uncertainty(error, min([pool[1], *(item.freedom for item in both if item.too_wide)]))
+
+
 def pooled(spreads: Iterable[Spread]) -> tuple[float, int]:
     """The mean standard error of the same figure of several contenders and both runs, and its degrees of freedom.
 
     Three starts say little of how far starts differ, and Student's t makes up for that with an interval in which
     next to anything fits. Contenders together say more, if less than the degrees of freedom count: their ratios to
-    PyTorch eager share its starts. The allowance has to cover that (benchmarks/compare.json).
+    PyTorch eager share its starts. The allowance has to cover that (benchmarks/compare.json). A spread that is too wide
+    to say anything of its own figure says nothing of the others, unless all are.
     """
-    found = list(spreads)
+    spreads = list(spreads)
+    found = [item for item in spreads if not item.too_wide] or spreads
     freedom = sum(item.freedom for item in found)
     squares = sum(item.freedom * item.error**2 for item in found)
     return (math.sqrt(squares / freedom), freedom) if freedom else (0.0, 0)
 
 
+@dataclass(frozen=True)
+class Change:
+    """By how many times a timing has changed, what the machine has moved taken off.
+
+    What was measured may as well be `noise` times more or less than that: a factor, not below 1.
+    """
+
+    times: float
+    noise: float
+
+
+def change_of(base: float, head: float, kind: str, unit: str, drift: float, margin: float | None) -> Change | None:
+    """The change of a timing; None for one without a ratio. `margin` is None where it has no interval.
+
+    The interval is what the two runs know of themselves and the allowance is what they do not: two errors that have
+    nothing to do with each other, whose half-widths add up as those do, by their squares.
+    """
+    if base <= 0 or head <= 0:
+        return None
+    noise = math.exp(math.hypot(math.log(ALLOWANCES[kind]), margin or 0.0))
+    if margin is None:
+        noise = max(noise, 1 + SLICES_MS.get(kind, 0.0) / base)
+    return Change(head / base / moved_by(unit, drift), noise)
+
+
+def moved_by(unit: str, drift: float) -> float:
+    """By how many times a figure of the unit has moved on a machine that takes `drift` times as long.
+
+    Times by as much, rates by as much the other way, and ratios and memory not at all.
+    """
+    return {"ms": drift, "s": drift, "1/s": 1 / drift}.get(unit, 1.0)
+
+
 def allowed_range(noise: str, unit: str, drift: float) -> tuple[float, float]:
     """The factors between which one timing may be of another: what two runs of the same differ by, and the machine.
 
-    A machine that takes `drift` times as long has moved times by something between 1 and that, rates by as much the
-    other way, and ratios and memory not at all.
+    A machine that takes `drift` times as long has moved a figure by something between 1 and `moved_by`.
     """
-    moved = {"ms": drift, "s": drift, "1/s": 1 / drift}.get(unit, 1.0)
+    moved = moved_by(unit, drift)
     return min(1.0, moved) / ALLOWANCES[noise], max(1.0, moved) * ALLOWANCES[noise]
 
 
@@ -113,19 +176,22 @@ def beyond(ratio: float, allowed: tuple[float, float]) -> float:
     return max(math.log(low / ratio), math.log(ratio / high), 0.0)
 
 
-def difference_p(
-    ratio: float, spreads: tuple[Spread, Spread], pool: tuple[float, int], allowed: tuple[float, float]
-) -> float:
-    """The two-sided p-value of a ratio of two medians, were the true one within the range that is allowed.
-
-    The larger of a side's own error and the pooled one counts, so that a contender that differs more from start to
-    start than the others is not taken for steadier than it is.
-    """
-    error = math.hypot(*(max(item.error, pool[0]) for item in spreads))
+def difference_p(ratio: float, sure: Uncertainty, allowed: tuple[float, float]) -> float:
+    """The two-sided p-value of a ratio of two medians, were the true one within the range that is allowed."""
     distance = beyond(ratio, allowed)
-    if distance == 0 or error == 0:
+    if distance == 0 or sure.error == 0:
         return 1.0 if distance == 0 else 0.0
-    return 2 * float(stdtr(pool[1], -distance / error))
+    return 2 * float(stdtr(sure.freedom, -distance / sure.error))
+
+
+def certain(drift: float, margin: float) -> float:
+    """The machine's drift as far as it is sure.
+
+    It counts in full where PyTorch eager is measured as well as two runs of the same agree. What its interval is wider
+    by is taken off, so that a yardstick that was disturbed explains nothing.
+    """
+    doubt = max(margin - math.log(ALLOWANCES["latency"]), 0.0)
+    return math.exp(math.copysign(max(abs(math.log(drift)) - doubt, 0.0), math.log(drift)))
 
 
 def within(base: float, head: float, noise: str, allowed: tuple[float, float]) -> bool:

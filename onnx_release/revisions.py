@@ -4,8 +4,8 @@ import io
 import json
 import subprocess
 import tarfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from onnx_release.errors import RevisionError
+from onnx_release.imports import PACKAGES
 from onnx_release.paths import METRICS, PARAMS, PLOTS
 
 LOCK = Path("dvc.lock")
@@ -27,10 +28,14 @@ NO_EXPERIMENTS = ("stash", "apply", "celery", "exec", "temp")
 
 @dataclass(frozen=True)
 class Revision:
-    """What is compared: `name` says which it is, `files` has the content of each file by its path."""
+    """What is compared: `name` says which it is, `files` has the content of each file by its path.
+
+    `sources` are the Python files of the repository's own packages, where a comparison needs them.
+    """
 
     name: str
     files: Mapping[str, bytes]
+    sources: Mapping[str, bytes] = field(default_factory=dict)
 
     @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -100,7 +105,10 @@ def load_pair(base: str, head: str | None) -> tuple[Revision, Revision]:
         if common != base_commit:
             name = f"merge base of {base} and {head or 'the workspace'} ({common[:7]})"
         base_commit = common
-    return at_commit(base_commit, name), at_commit(head_commit, f"{head} ({head_commit[:7]})") if head else workspace()
+    before = with_sources(at_commit(base_commit, name), base_commit)
+    if head is None:
+        return before, workspace()
+    return before, with_sources(at_commit(head_commit, f"{head} ({head_commit[:7]})"), head_commit)
 
 
 def resolve(revision: str) -> str:
@@ -173,22 +181,35 @@ def at_commit(commit: str, name: str) -> Revision:
         raise RevisionError(
             f"{name} has no {METRICS}/: choose a base that has run `make repro` and committed its metrics"
         )
-    archive = git("archive", "--format=tar", commit, *listed)
+    return Revision(name, contents(commit, name, listed))
+
+
+def with_sources(revision: Revision, commit: str) -> Revision:
+    """The revision with the sources that its commit has."""
+    listed = git("ls-tree", "-r", "-z", "--name-only", commit, *PACKAGES).stdout.decode().split("\0")
+    wanted = [path for path in listed if path.endswith(".py")]
+    return replace(revision, sources=contents(commit, revision.name, wanted) if wanted else {})
+
+
+def contents(commit: str, name: str, paths: Sequence[str]) -> dict[str, bytes]:
+    """The files of a commit at or below some paths, by path. Raises RevisionError if git cannot read them."""
+    archive = git("archive", "--format=tar", commit, *paths)
     if archive.returncode != 0:
         raise RevisionError(f"{name} cannot be read: {archive.stderr.decode().strip()}")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
         files = {item.name: tar.extractfile(item) for item in tar if item.isfile()}
-        return Revision(name, {path: file.read() for path, file in files.items() if file})
+        return {path: file.read() for path, file in files.items() if file}
 
 
 def workspace() -> Revision:
-    """What is in the working tree. Raises RevisionError if there are no metrics in it."""
+    """What is in the working tree, sources included. Raises RevisionError if there are no metrics in it."""
     files = [path for path in (*METRICS.rglob("*"), PARAMS, LOCK) if path.suffix != ".partial" and path.is_file()]
     if not any(METRICS in path.parents for path in files):
         raise RevisionError(f"the workspace has no {METRICS}/: run `make repro`")
     changed = git("status", "--porcelain", "--", *(path.as_posix() for path in READ)).stdout.strip()
     name = "workspace, not committed" if changed else "workspace, as committed"
-    return Revision(name, {path.as_posix(): path.read_bytes() for path in files})
+    sources = [path for package in PACKAGES for path in Path(package).rglob("*.py") if path.is_file()]
+    return Revision(name, *({path.as_posix(): path.read_bytes() for path in found} for found in (files, sources)))
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess[bytes]:

@@ -268,7 +268,7 @@ def test_a_harness_that_has_changed_tells_nothing_of_the_machine():
     head = release(1, speed=0.5)
     slower = compare(revision(FILES), revision(head)).notes
     assert any("the speed of the machine has changed" in note for note in slower)
-    head["dvc.lock"] = head["dvc.lock"].replace(b"turns.py, md5: j", b"turns.py, md5: k")
+    head["onnx_release/turns.py"] += b"# another"
     assert not any("the speed of the machine" in note for note in compare(revision(FILES), revision(head)).notes)
 
 
@@ -317,3 +317,31 @@ def test_a_variant_that_is_left_out_is_gone_and_no_error():
     found = different(FILES, head)
     assert found.pop("validate/fp32.left_out") == "new"
     assert {*found.values()} == {"gone"}
+
+
+def test_latencies_are_tested_by_themselves_where_pytorch_eager_alone_was_disturbed():
+    comparison = compare(revision(FILES), revision(release(2, disturbed=("torch_eager",))))
+    different = [row.name for row in comparison.rows if row.verdict != "no difference"]
+    assert all(name.startswith("benchmark.torch_eager.") for name in different)
+    assert any("latencies are compared by themselves" in note for note in comparison.notes)
+    assert not any("the speed of the machine has changed" in note for note in comparison.notes)
+    row = row_of(FILES, release(2, disturbed=("torch_eager",)), "benchmark.fp32.latency_ms.median")
+    assert row.change is not None and row.change.noise < 1.3
+
+
+def test_latencies_are_tested_by_their_ratios_where_a_busy_machine_moves_whole_rounds():
+    """Every second round takes longer, of all contenders: their own intervals are wide, those of the pairs are not."""
+    head = slow_rounds(release(1, noise=0.01))
+    row = row_of(release(0, noise=0.01), head, "benchmark.int8_static.latency_ms.median")
+    assert row.change is not None and row.change.noise < 1.3
+    assert row.verdict == "no difference"
+    found = different(release(0, noise=0.01), slow_rounds(release(1, noise=0.01, int8_static=3.0)))
+    assert found["benchmark.int8_static.latency_ms.median"] == "worse"
+
+
+def slow_rounds(files):
+    """The files as if every second round had taken twice as long, of all contenders."""
+    path = "metrics/plots/latency.csv"
+    table = pd.read_csv(io.BytesIO(files[path]))
+    table.loc[table["round"] % 2 == 1, "latency_ms"] *= 2
+    return {**files, path: table.to_csv(index=False).encode()}

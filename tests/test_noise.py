@@ -14,12 +14,16 @@ from onnx_release.noise import (
     ALLOWANCES,
     SLICES_MS,
     Spread,
+    Uncertainty,
     allowed_range,
+    certain,
+    change_of,
     difference_p,
     pooled,
     round_latencies,
     rounds_spread,
     spread_of,
+    uncertainty,
     within,
 )
 from tests.imports import ROOT
@@ -98,11 +102,11 @@ def test_medians_and_means_of_rounds_by_hand():
 
 
 def test_the_pooled_error_by_hand():
-    assert pooled([Spread(0, 0, 3.0, 2), Spread(0, 0, 4.0, 2)]) == pytest.approx((math.sqrt(12.5), 4))
+    assert pooled([Spread(1, 1, 3.0, 2), Spread(1, 1, 4.0, 2)]) == pytest.approx((math.sqrt(12.5), 4))
     assert pooled([]) == (0.0, 0)
 
 
-STEADY = (Spread(0, 0, 0.01, 2), Spread(0, 0, 0.01, 2))
+STEADY = (Spread(1, 1, 0.01, 2), Spread(1, 1, 0.01, 2))
 
 
 @pytest.mark.parametrize(
@@ -116,14 +120,15 @@ STEADY = (Spread(0, 0, 0.01, 2), Spread(0, 0, 0.01, 2))
     ],
 )
 def test_what_is_within_the_allowance_is_not_tested_and_beyond_it_student_decides(ratio, spreads, p):
-    assert difference_p(ratio, spreads, (0.02, 4), allowed_range("latency", "ms", 1.0)) == pytest.approx(p, abs=1e-4)
+    found = difference_p(ratio, uncertainty(spreads, (0.02, 4)), allowed_range("latency", "ms", 1.0))
+    assert found == pytest.approx(p, abs=1e-4)
 
 
 def test_a_contender_that_differs_more_than_others_counts_with_its_own_error():
-    wild = (Spread(0, 0, 0.3, 2), Spread(0, 0, 0.3, 2))
+    wild = (Spread(1, 1, 0.3, 2), Spread(1, 1, 0.3, 2))
     allowed = allowed_range("latency", "ms", 1.0)
-    assert difference_p(2.0, STEADY, (0.02, 28), allowed) < 1e-9
-    assert difference_p(2.0, wild, (0.02, 28), allowed) > 0.1
+    assert difference_p(2.0, uncertainty(STEADY, (0.02, 28)), allowed) < 1e-9
+    assert difference_p(2.0, uncertainty(wild, (0.02, 28)), allowed) > 0.1
 
 
 def test_two_equal_contenders_differ_as_seldom_as_promised_without_any_allowance():
@@ -131,10 +136,10 @@ def test_two_equal_contenders_differ_as_seldom_as_promised_without_any_allowance
     hits = 0
     for _ in range(400):
         errors = np.sqrt(random.chisquare(2, (6, 2)) / 2) * 0.05
-        spreads = [(Spread(0, 0, one, 2), Spread(0, 0, other, 2)) for one, other in errors.tolist()]
+        spreads = [(Spread(1, 1, one, 2), Spread(1, 1, other, 2)) for one, other in errors.tolist()]
         pool = pooled(spread for pair in spreads for spread in pair)
         ratio = math.exp(random.normal(0, 0.05 * math.sqrt(2)))
-        hits += difference_p(ratio, spreads[0], pool, (1.0, 1.0)) < 0.05
+        hits += difference_p(ratio, uncertainty(spreads[0], pool), (1.0, 1.0)) < 0.05
     assert hits <= 28  # 20 expected at most, with a standard deviation of 4.4
 
 
@@ -143,6 +148,42 @@ def test_a_slower_machine_allows_for_longer_times_and_lower_rates_and_no_other_r
     assert allowed_range("latency", "ms", 2.0) == pytest.approx((1 / low, high))
     assert allowed_range("latency", "1/s", 2.0) == pytest.approx((1 / high, low))
     assert allowed_range("speedup", "", 2.0) == (1 / ALLOWANCES["speedup"], ALLOWANCES["speedup"])
+
+
+def test_a_contender_that_was_not_measured_says_nothing_of_the_others():
+    wild, steady = Spread(0.001, 1000, 4.0, 2), Spread(0.9, 1.1, 0.1, 2)
+    assert pooled([wild, steady, steady]) == pytest.approx((0.1, 4))
+    assert pooled([wild]) == (4.0, 2)  # unless there is no other
+    assert uncertainty((wild, steady), (0.1, 28)) == Uncertainty(math.hypot(4.0, 0.1), 2)
+
+
+def test_the_noise_of_a_change_adds_interval_and_allowance_by_their_squares():
+    allowance = math.log(ALLOWANCES["latency"])
+    found = change_of(2.0, 3.0, "latency", "ms", 1.0, margin=0.1)
+    assert found is not None and found.times == pytest.approx(1.5)
+    assert math.log(found.noise) == pytest.approx(math.sqrt(0.1**2 + allowance**2))
+
+
+def test_a_change_is_without_what_the_machine_has_moved():
+    found = [
+        change_of(2.0, 3.0, kind, unit, 2.0, 0.1)
+        for kind, unit in (("latency", "ms"), ("latency", "1/s"), ("speedup", ""))
+    ]
+    assert [item and item.times for item in found] == [0.75, 3.0, 1.5]
+
+
+def test_without_an_interval_the_noise_is_the_allowance_or_a_few_time_slices():
+    found = [change_of(base, base, "load", "ms", 1.0, None) for base in (100.0, 1.0)]
+    assert [item and item.noise for item in found] == pytest.approx([ALLOWANCES["load"], 1 + SLICES_MS["load"]])
+    assert change_of(0.0, 1.0, "load", "ms", 1.0, None) is None
+
+
+def test_the_drift_of_the_machine_counts_as_far_as_it_is_sure():
+    allowance = math.log(ALLOWANCES["latency"])
+    assert certain(1.5, margin=allowance) == pytest.approx(1.5)  # measured as well as two runs of the same agree
+    assert certain(1.5, margin=allowance + math.log(1.2)) == pytest.approx(1.25)
+    assert certain(1 / 1.5, margin=allowance + math.log(1.2)) == pytest.approx(0.8)
+    assert certain(83.0, margin=6.0) == 1.0 and certain(1.0, margin=0.0) == 1.0
 
 
 def test_a_figure_measured_once_is_within_the_allowance_or_not():
