@@ -172,8 +172,8 @@ class Gate(Strict):
     """A bound that `python -m tools.gate` holds on the figures named `metric`, FILE.KEY with * for any name.
 
     `min` and `max` hold by themselves; `max_regression`, in the figure's own unit, and `max_regression_share`, of the
-    base's figure, hold against a base. onnx_release/gates.py checks the name, so that no stage depends on the table
-    of figures for it.
+    base's figure, hold against a base. `noisy` is what comes of a gate that the noise is too large for.
+    onnx_release/gates.py checks the name, so that no stage depends on the table of figures for it.
     """
 
     metric: str
@@ -181,6 +181,7 @@ class Gate(Strict):
     max: Finite | None = None
     max_regression: Tolerance | None = None
     max_regression_share: Tolerance | None = None
+    noisy: Literal["fail", "pass"] = "fail"
 
     @model_validator(mode="after")
     def one_bound(self) -> "Gate":

@@ -13,7 +13,8 @@ from onnx_release.gates import hold
 from onnx_release.metrics import flatten, metric
 from onnx_release.params import Gate
 from onnx_release.pareto import pareto_front
-from onnx_release.revisions import at_commit, namespace
+from onnx_release.paths import METRICS
+from onnx_release.revisions import Revision, at_commit, namespace
 from onnx_release.speedup import OTHER_WORK, Speedup, mostly_disturbed
 from onnx_release.sweep_grid import RELEASED, TIMED_METRICS, Grid
 from onnx_release.sweep_plan import Experiment
@@ -55,7 +56,7 @@ def load_results(
     """The results of the experiments of the grid that are done, in the plan's order."""
     experiments = [experiment for experiment in plan if experiment.name in done and not experiment.prepares]
     results = [
-        result_of(grid, experiment, at_commit(f"{namespace(base)}/{experiment.name}", experiment.name).metrics, gates)
+        result_of(grid, experiment, at_commit(f"{namespace(base)}/{experiment.name}", experiment.name), gates)
         for experiment in experiments
     ]
     return with_front(grid, results)
@@ -74,18 +75,19 @@ def with_front(grid: Grid, results: Sequence[Result]) -> list[Result]:
     return [replace(result, on_front=front) for result, front in zip(results, pareto_front(points), strict=True)]
 
 
-def result_of(grid: Grid, experiment: Experiment, metrics: dict[str, Any], gates: Sequence[Gate]) -> Result:
+def result_of(grid: Grid, experiment: Experiment, revision: Revision, gates: Sequence[Gate]) -> Result:
     """The result by its metrics, below which those that are timed are the base's still where the grid is not timed."""
     if not grid.timing:
-        metrics = {file: values for file, values in metrics.items() if file not in TIMED_METRICS}
+        timed = {(METRICS / f"{file}.json").as_posix() for file in TIMED_METRICS}
+        revision = replace(revision, files={path: file for path, file in revision.files.items() if path not in timed})
+    metrics = revision.metrics
     validations = {
         variant: metrics[f"validate/{variant}"]
         for variant in VARIANTS
         if "left_out" not in metrics.get(f"validate/{variant}", {"left_out": True})
     }
     released = choose(validations, metrics["benchmark"]) if grid.timing else None
-    static = metrics["quantize_static"]
-    passed = all(validation["passed"] for validation in validations.values()) and static.get("budget_met", True)
+    passed = all(validation["passed"] for validation in validations.values())
     speedup = f"benchmark:{RELEASED}.speedup_vs_eager"
     doubts = {objective: doubt_of(objective, metrics, released) for objective in (*grid.objectives, speedup)}
     values = {key: NOTHING if doubt else value_of(key, metrics, released) for key, doubt in doubts.items()}
@@ -93,7 +95,7 @@ def result_of(grid: Grid, experiment: Experiment, metrics: dict[str, Any], gates
     return Result(
         name=experiment.name,
         params=experiment.params,
-        passed=passed and not any(outcome.status == "FAILED" for outcome in hold(gates, metrics, None)),
+        passed=passed and not any(outcome.fails for outcome in hold(gates, revision, None)),
         released=released,
         machine=metrics["benchmark"]["machine"] if grid.timing else None,
         values=tuple(values[objective] for objective in grid.objectives),

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from onnx_release.params import Gate
+from onnx_release.revisions import Revision
 from onnx_release.sweep_grid import Grid
 from onnx_release.sweep_plan import Experiment
 from onnx_release.sweep_results import Result, result_of, results_table, winner, with_front
 from tests.imports import ROOT
+from tests.revisions import as_json, revision
 
 PLAIN = Result("a", {"export.opset": 18}, True, "fp32", "here", (), (2.0, 1.9, 2.1), 40.0)
 
@@ -38,7 +40,7 @@ def timing(speedup: float, latency: float) -> dict[str, Any]:
     }
 
 
-METRICS = {
+METRICS: dict[str, Any] = {
     "validate/export": validation(120.0),
     "validate/fp32": validation(120.0),
     "validate/fp16": {"left_out": True},
@@ -46,11 +48,17 @@ METRICS = {
     "quantize_static": {"budget_met": True, "size_mb": 1.5},
     "benchmark": {"machine": "here", "fp32": timing(2.0, 5.0), "int8_static": timing(4.0, 2.5)},
 }
+
+
+def measured(metrics: dict[str, Any]) -> Revision:
+    return revision({f"metrics/{name}.json": as_json(content) for name, content in metrics.items()})
+
+
 EXPERIMENT = Experiment("a", {"export.opset": 18}, (), (), True)
 
 
 def test_a_timed_experiment_is_what_it_would_release(make_grid):
-    result = result_of(make_grid(), EXPERIMENT, METRICS, [])
+    result = result_of(make_grid(), EXPERIMENT, measured(METRICS), [])
     assert result.released == "int8_static"
     assert result.values == ((20.0, None, None), (4.0, 4.0 * 0.9, 4.0 * 1.1))
     assert (result.passed, result.machine, result.exactness) == (True, "here", 20.0)
@@ -59,27 +67,32 @@ def test_a_timed_experiment_is_what_it_would_release(make_grid):
 def test_without_timing_nothing_timed_is_read(make_grid):
     grid = make_grid(timing=False)
     stale = {**METRICS, "benchmark": {"machine": "where the base was timed"}}
-    result = result_of(grid, EXPERIMENT, stale, [])
+    result = result_of(grid, EXPERIMENT, measured(stale), [])
     assert (result.released, result.machine, result.speedup) == (None, None, (None, None, None))
     assert [value for value, _, _ in result.values] == [20.0, 1.5]
 
 
-@pytest.mark.parametrize(
-    "worse",
-    [
-        {"validate/int8_static": validation(20.0, passed=False)},
-        {"quantize_static": {"budget_met": False, "size_mb": 1.5}},
-    ],
-)
-def test_it_passes_where_the_gate_does(make_grid, worse):
-    assert not result_of(make_grid(), EXPERIMENT, METRICS | worse, []).passed
+def test_it_passes_where_the_gate_does_and_what_the_search_missed_is_no_verdict(make_grid):
+    failed = measured(METRICS | {"validate/int8_static": validation(20.0, passed=False)})
+    assert not result_of(make_grid(), EXPERIMENT, failed, []).passed
+    missed = measured(METRICS | {"quantize_static": {"budget_met": False, "size_mb": 1.5}})
+    assert result_of(make_grid(), EXPERIMENT, missed, []).passed
+
+
+def test_a_speed_up_whose_interval_has_the_bound_in_it_does_not_pass(make_grid):
+    gate = Gate(metric="benchmark.int8_static.speedup_vs_eager", min=3.9)  # it is 4 [3.6, 4.4]
+    assert not result_of(make_grid(), EXPERIMENT, measured(METRICS), [gate]).passed
+    noisy = gate.model_copy(update={"noisy": "pass"})
+    assert result_of(make_grid(), EXPERIMENT, measured(METRICS), [noisy]).passed
 
 
 def test_a_gate_of_params_yaml_holds_for_an_experiment_and_one_on_timings_only_if_it_is_timed(make_grid):
     gates = [Gate(metric="benchmark.*.speedup_vs_eager", min=3.0)]  # fp32 has 2
-    assert not result_of(make_grid(), EXPERIMENT, METRICS, gates).passed
-    assert result_of(make_grid(timing=False), EXPERIMENT, METRICS, gates).passed
-    assert not result_of(make_grid(timing=False), EXPERIMENT, METRICS, [Gate(metric="*.size_mb", max=1.0)]).passed
+    assert not result_of(make_grid(), EXPERIMENT, measured(METRICS), gates).passed
+    assert result_of(make_grid(timing=False), EXPERIMENT, measured(METRICS), gates).passed
+    assert not result_of(
+        make_grid(timing=False), EXPERIMENT, measured(METRICS), [Gate(metric="*.size_mb", max=1.0)]
+    ).passed
 
 
 def test_the_front_is_of_those_that_passed_and_of_one_machine(make_grid):

@@ -67,6 +67,7 @@ def test_the_gate_does_not_ask_for_what_the_spec_leaves_out(tmp_path):
         content = {"passed": True, "failure": ""} if variant in ("export", "fp32", "fp16") else {"left_out": True}
         write_json(tmp_path / f"metrics/validate/{variant}.json", content)
     write_json(tmp_path / "metrics/quantize_static.json", {"left_out": True})
+    write_json(tmp_path / "metrics/summary.json", {"variant": "fp32", "accuracy_drop": None})
     folder = model_folder(tmp_path, "[fp16, int8_dynamic, int8_static]", "[fp16]")
     result = run(folder, "tools.gate", env={"PYTHONPATH": str(ROOT)})
     assert result.returncode == 0
@@ -99,15 +100,29 @@ def test_a_misspelt_gate_ends_a_run_before_its_first_stage(tmp_path):
 
 @pytest.mark.parametrize(("failure", "code"), [("", 0), ("logits is off by 3", 1)])
 @pytest.mark.parametrize("missed", ["", "the SQNR is 12 dB"])
-def test_the_gate_lists_what_failed(tmp_path, failure, code, missed):
+def test_the_gate_lists_what_failed_and_notes_what_the_search_missed(tmp_path, failure, code, missed):
     for variant in VARIANTS:
         bad = failure if variant == "fp32" else ""
         write_json(tmp_path / f"metrics/validate/{variant}.json", {"passed": not bad, "failure": bad})
     write_json(tmp_path / "metrics/quantize_static.json", {"budget_met": not missed, "budget_failure": missed})
+    write_json(tmp_path / "metrics/summary.json", {"variant": "fp32"})
     result = run(model_folder(tmp_path), "tools.gate", env={"PYTHONPATH": str(ROOT)})
-    assert result.returncode == max(code, int(bool(missed)))
-    assert "export: passed" in result.stdout
-    assert failure in result.stdout and missed in result.stdout
+    assert result.returncode == code
+    assert "export: passed" in result.stdout and "int8_static: passed" in result.stdout
+    assert failure in result.stdout
+    assert [line for line in result.stdout.splitlines() if line.startswith("note: ")] == (
+        [f"note: on calibration samples, the search found no int8_static for the budget: {missed}"] if missed else []
+    )
+
+
+def test_the_gate_fails_where_there_is_nothing_to_release(tmp_path):
+    for variant in VARIANTS:
+        write_json(tmp_path / f"metrics/validate/{variant}.json", {"passed": True, "failure": ""})
+    write_json(tmp_path / "metrics/quantize_static.json", {"budget_met": True, "budget_failure": ""})
+    write_json(tmp_path / "metrics/summary.json", {"variant": None})
+    result = run(model_folder(tmp_path), "tools.gate", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 1
+    assert "release: FAILED: there is none" in result.stdout
 
 
 def test_the_gate_says_what_to_run_where_nothing_was_validated(tmp_path):
