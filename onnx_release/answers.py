@@ -86,6 +86,15 @@ def both_right(torch: bool, variant: bool, label: int) -> dict[str, int | None]:
     return {"torch_right": int(torch) if known else None, "variant_right": int(variant) if known else None}
 
 
+def accuracy_drop(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The accuracy lost against PyTorch on the samples that have a label; None where none has."""
+    labelled = [row for row in rows if row["variant_right"] is not None]
+    if not labelled:
+        return None
+    torch, variant = (float(np.mean([row[name] for row in labelled])) for name in ("torch_right", "variant_right"))
+    return torch - variant
+
+
 def vectors(answers: Sequence[Answer]) -> np.ndarray:
     """float64 [n, d], each of length 1; one of zeros stays so."""
     stacked = np.stack([cast(Embedding, answer).vector for answer in answers]).astype(np.float64)

@@ -8,11 +8,11 @@ import numpy as np
 from onnx import ModelProto
 
 from onnx_release.activations import session_of
-from onnx_release.answers import compare_answers
+from onnx_release.answers import accuracy_drop, compare_answers
 from onnx_release.graph import load_model
 from onnx_release.model_data import ModelData
 from onnx_release.numerics import OutputError, finite_or_none
-from onnx_release.samples import NO_LABEL, SampleFile, with_batch_axis, without_batch_axis
+from onnx_release.samples import SampleFile, with_batch_axis, without_batch_axis
 from onnx_release.session import run_session
 from onnx_release.spec import Spec
 from onnx_release.types import Answer
@@ -43,8 +43,8 @@ class Judge:
     def compare(self, found: Sequence[Mapping[str, np.ndarray]], indices: Sequence[int]) -> dict[str, Any]:
         """`sqnr_db`, `max_abs_error` and `cosine` of the worst output, None where not finite, as `validate` gives them.
 
-        Where the task has answers, also `agreement` and `accuracy_drop`.
-        Calibration samples need no labels: the drop is the share of changed answers, which the real one cannot exceed.
+        Where the task has answers, also `agreement`; and `accuracy_drop`, the accuracy lost on the samples that have a
+        label. Without a label it is None, and `changed_answers` says what it cannot be more than.
         """
         wanted = [self.wanted[index] for index in indices]
         errors = {tensor.name: OutputError() for tensor in self.spec.outputs}
@@ -58,9 +58,11 @@ class Judge:
         }
         if self.spec.task != "tensor":
             answers = [self.answer(outputs) for outputs in wanted], [self.answer(outputs) for outputs in found]
-            rows = compare_answers(self.spec, *answers, [NO_LABEL] * len(wanted))
+            rows = compare_answers(self.spec, *answers, [int(self.samples.labels[index]) for index in indices])
             figures["agreement"] = float(np.mean([row["agrees"] for row in rows]))
-            figures["accuracy_drop"] = 1 - figures["agreement"]
+            figures["accuracy_drop"] = accuracy_drop(rows)
+            if figures["accuracy_drop"] is None:
+                figures["changed_answers"] = 1 - figures["agreement"]
         return figures
 
     def answer(self, outputs: Mapping[str, np.ndarray]) -> Answer:

@@ -24,9 +24,9 @@ def quantize_statically(
     """Write the best quantized form of `source` to `folder` and give metrics/quantize_static.json.
 
     `source` is the equalized float model and `ranges` the file of its activations' ranges, both made by calibration.
-    The budget is that of the judge's spec. One that was not met is in the metrics, where the gate finds it. Nothing is
-    written until the search is over: an interrupted one starts anew. Raises GraphError if `source` is quantized
-    already.
+    The budget is that of the judge's spec. Whether it was met on calibration samples is in the metrics; whether the
+    variant keeps it, validation alone decides. Nothing is written until the search is over: an interrupted one starts
+    anew. Raises GraphError if `source` is quantized already.
     """
     budget = judge.spec.budget
     assert budget is not None  # a spec that makes variants has one
@@ -42,7 +42,10 @@ def quantize_statically(
         fused = fusion_metrics(path)
         size = model_size_mb(path)
     if best.failures:
-        print(f"no graph within the budget was found; the best one: {'; '.join(best.failures)}", file=sys.stderr)
+        print(
+            f"no graph within the budget was found on calibration samples; the best one: {'; '.join(best.failures)}",
+            file=sys.stderr,
+        )
     return {
         "size_mb": size,
         "target": target.name,

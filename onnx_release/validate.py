@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_release.answers import compare_answers, details, mean
+from onnx_release.answers import accuracy_drop, compare_answers, details, mean
 from onnx_release.array_files import ArrayFile
 from onnx_release.budget import over_budget
 from onnx_release.model_data import ModelData
@@ -192,9 +192,8 @@ def answer_metrics(task: Task, rows: list[dict[str, Any]], params: Validate) -> 
     labelled = [row for row in answers if row["variant_right"] is not None]
     metrics = share("agreement", [(row["agrees"], row["group"]) for row in answers], params)
     metrics |= share("accuracy", [(row["variant_right"], row["group"]) for row in labelled], params)
-    torch = mean(row["torch_right"] for row in labelled)
-    drop = None if torch is None else torch - metrics["accuracy"]
-    metrics |= {"accuracy_torch": torch, "accuracy_drop": drop, "labelled": len(labelled)}
+    metrics |= {"accuracy_torch": mean(row["torch_right"] for row in labelled)}
+    metrics |= {"accuracy_drop": accuracy_drop(answers), "labelled": len(labelled)}
     return metrics | details(task, answers)
 
 

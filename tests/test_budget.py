@@ -75,3 +75,25 @@ def test_the_budget_in_words():
     assert describe_budget(budget) == (
         "at least 90% of the samples keep PyTorch's answer, the SQNR is at least 19.5 dB"
     )
+
+
+@pytest.mark.parametrize(
+    ("figures", "failures"),
+    [
+        ({"accuracy_drop": 0.0, "changed_answers": 0.5}, []),  # what changes may still be right
+        ({"accuracy_drop": -0.01}, []),
+        ({"accuracy_drop": None, "changed_answers": 0.01}, []),
+        (
+            {"accuracy_drop": None, "changed_answers": 0.02},
+            ["0.02 of the answers change on samples without a label, budget.accuracy_drop is 0.01"],
+        ),
+        (
+            {"accuracy_drop": None},
+            ["no sample has a label that would tell how much accuracy is lost, budget.accuracy_drop is 0.01"],
+        ),
+        ({}, ["no sample has a label that would tell how much accuracy is lost, budget.accuracy_drop is 0.01"]),
+    ],
+)
+def test_a_bound_on_accuracy_is_held_by_labels_and_in_the_search_by_changed_answers_without_any(figures, failures):
+    found = over_budget({"sqnr_db": 20.0, "max_abs_error": 0.1, **figures}, Budget(accuracy_drop=0.01))
+    assert found == failures
