@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from onnx_release.comparable import VALUE_GONE, Pair, contender
+from onnx_release.comparable import NOT_MEASURED, VALUE_GONE, Pair, contender
 from onnx_release.compare import Comparison, Row, known_metric, same, timed_interval
 from onnx_release.errors import ParameterError
 from onnx_release.metrics import METRICS, Metric, flatten, nearest_names
@@ -125,6 +125,9 @@ def without_value(gate: Gate, name: str, head: Revision) -> Outcome:
     """A gate on a figure that is null. One that should have been timed has not been measured, noise or not."""
     file, key = split(name)
     known = known_metric(file, key)
+    doubt = head.metrics.get(file, {}).get("not_measured")
+    if known.noise == "speedup" and doubt:
+        return not_measured(gate, name, doubt, again(name))
     if not known.noise or known.noise == "preparation":  # a model without raw items has nothing to prepare
         return Outcome(name, "not held", f"{bound(gate)}: it is null")
     reasons = failures(file, key, known, head)
@@ -145,6 +148,8 @@ def failures(file: str, key: str, known: Metric, head: Revision) -> list[str]:
 
 def against_base(gate: Gate, row: Row, head: Revision) -> Outcome:
     """A gate on how much worse a figure is than the base's."""
+    if row.reason.startswith(NOT_MEASURED):
+        return not_measured(gate, row.name, row.reason, again(row.name))
     if row.metric.noise and row.reason == VALUE_GONE:
         return without_value(gate, row.name, head)
     if row.base is None or row.head is None:
