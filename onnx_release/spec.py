@@ -43,7 +43,7 @@ class Origin(Strict):
 class Source(Strict):
     """A file or a folder that is fetched to data/raw/NAME/ under `name` and must have this sha256.
 
-    That of a folder is onnx_release.fetch.tree_sha256. With `release` it goes into the release: preprocess() or
+    That of a folder is onnx_release.sums.tree_sha256. With `release` it goes into the release: preprocess() or
     postprocess() reads it.
     """
 

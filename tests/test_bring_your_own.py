@@ -1,5 +1,6 @@
 """docs/bring-your-own-model.md, followed to the letter: files are written, commands run, and the gate passes."""
 
+import hashlib
 import json
 import os
 import re
@@ -18,14 +19,14 @@ from ruamel.yaml import YAML
 
 from onnx_release.checkpoint import load_checkpoint
 from onnx_release.errors import ReleaseError
-from onnx_release.fetch import copy_tree
+from onnx_release.fetch import copy_tree, fetch_sources
 from onnx_release.image_folder import ImageFolder, Photograph, check_readable
 from onnx_release.model_data import load_data
 from onnx_release.onnx_model import OnnxModel
 from onnx_release.paths import RAW, variant_model
 from onnx_release.runtime import load_tuned
 from onnx_release.samples import with_batch_axis, without_batch_axis
-from onnx_release.spec import load_spec
+from onnx_release.spec import Source, load_spec
 from tests.clone import QUICK, make_clone
 from tests.imports import ROOT
 from tests.served import PATIENCE, serving
@@ -142,7 +143,11 @@ def test_the_page_quotes_the_errors_as_they_are(tmp_path, monkeypatch):
     network = torch.nn.ModuleDict(
         {"classifier": torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(1, 1, bias=False))}
     )
+    (tmp_path / "digits.pth").write_bytes(b"trained again")
+    declared = {"name": "digits.pth", "sha256": hashlib.sha256(b"trained").hexdigest()}
+    source = Source.model_validate({**declared, "from": {"path": "../../../digits.pth"}})
     for fails in (
+        lambda: fetch_sources("digits", [source], RAW / "digits"),
         lambda: copy_tree(Path("models/digits/../../../digits"), tmp_path / "copy"),
         lambda: check_readable(photographs),
         lambda: load_checkpoint(network, weights),

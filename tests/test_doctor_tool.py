@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from onnx_release.errors import ExportError
+from onnx_release.errors import ExportError, SourceError
 from onnx_release.files import sha256
 from onnx_release.params import load_params
 from stages import export as export_stage
@@ -95,18 +95,32 @@ def test_the_tool_finds_nothing_in_a_healthy_model(project, monkeypatch, capsys)
     assert capsys.readouterr().out == "nothing found\n"
 
 
-def test_sources_are_fetched_once(project):
-    """No run of the pipeline has to come first; what it has fetched is taken as it is."""
-    (project / "weights.bin").write_bytes(b"weights")
-    digest = sha256(project / "weights.bin")
-    source = f"{{name: w.bin, sha256: {digest}, from: {{path: weights.bin}}}}"
+def declare(project, content):
+    """weights.bin with this content, and the spec that declares it."""
+    (project / "weights.bin").write_bytes(content)
+    source = f"{{name: w.bin, sha256: {sha256(project / 'weights.bin')}, from: {{path: weights.bin}}}}"
     (project / "spec.yaml").write_text(SPEC.replace("sources: []", f"sources: [{source}]"))
-    doctor.diagnose("sick_network", load_params())
+
+
+def test_sources_are_fetched_where_they_are_not_there_as_declared(project):
+    """No run of the pipeline has to come first; and what an earlier spec declared is not examined."""
     fetched = Path("data/raw/sick_network/w.bin")
-    assert fetched.read_bytes() == b"weights"
+    for content in (b"weights", b"new ones"):
+        declare(project, content)
+        doctor.diagnose("sick_network", load_params())
+        assert fetched.read_bytes() == content
     (project / "weights.bin").unlink()
-    doctor.diagnose("sick_network", load_params())
+    doctor.diagnose("sick_network", load_params())  # what was fetched serves
     assert fetched.is_file()
+
+
+def test_a_source_that_has_changed_is_refused(project):
+    declare(project, b"weights")
+    doctor.diagnose("sick_network", load_params())
+    (project / "weights.bin").write_bytes(b"retrained")
+    with pytest.raises(SourceError, match=f"\n    sha256: {sha256(project / 'weights.bin')}$"):
+        doctor.diagnose("sick_network", load_params())
+    assert Path("data/raw/sick_network/w.bin").read_bytes() == b"weights"
 
 
 def test_samples_that_fail_are_a_warning_beside_the_other_findings(project):

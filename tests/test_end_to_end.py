@@ -1,5 +1,6 @@
 """The pipeline itself, on digits_cnn: what reruns, what its bytes depend on, and what bad input does."""
 
+import hashlib
 import io
 import json
 import os
@@ -127,10 +128,24 @@ def test_the_release_alone_gives_the_pipeline_s_answers_without_what_made_it(clo
             assert np.array_equal(found, logits)
 
 
-def test_a_second_run_does_nothing_but_look_at_the_hardware(clone):
+def test_a_second_run_does_nothing_but_look_at_the_hardware_and_at_the_sources(clone):
     before = outputs(clone)
     result = run(clone, "tools.repro")
-    assert stages_run(result.stdout) == ["hardware"]
+    assert stages_run(result.stdout) == ["hardware", "sources"]
+    assert outputs(clone) == before
+
+
+def test_retrained_weights_are_refused_before_a_stage_takes_them(clone):
+    before = outputs(clone)
+    weights = clone / "models/digits_cnn/weights.pth"
+    state = torch.load(weights, weights_only=True)
+    content = saved({name: tensor + 1 for name, tensor in state.items()})
+    with edited(weights, content):
+        result = run(clone, "tools.repro")
+    assert result.returncode == 1
+    assert stages_run(result.stdout) == ["hardware", "sources", "fetch"]
+    assert f"    sha256: {hashlib.sha256(content).hexdigest()}\n" in result.stderr
+    run(clone, "tools.repro")
     assert outputs(clone) == before
 
 
@@ -144,7 +159,7 @@ def test_a_sweep_runs_only_what_each_experiment_must_and_names_the_winner(clone)
     assert result.returncode == 0, result.stdout + result.stderr
     logs = {path.stem: path.read_text() for path in (clone / ".dvc/tmp/sweep/logs").glob("*.log")}
     shared, *ran = sorted((set(stages_run(log)) for log in logs.values()), key=len)
-    calibrated = {"hardware", "calibrate", "quantize_static", "validate@int8_static", "explain@int8_static"}
+    calibrated = {"hardware", "sources", "calibrate", "quantize_static", "validate@int8_static", "explain@int8_static"}
     assert shared == set()
     assert ran == [calibrated, set(locked(clone)) - {"fetch", "prepare", "reference", *TIMED}]
     winner = re.search(r"^The winner: dvc exp apply (grid-\w+) && make repro$", result.stdout, re.MULTILINE)

@@ -1,5 +1,6 @@
 """Sources are fetched, held against their sums, and replace the earlier ones only when all are right."""
 
+import errno
 import hashlib
 import os
 import socket
@@ -13,8 +14,9 @@ import pytest
 
 from onnx_release import fetch
 from onnx_release.errors import SourceError
-from onnx_release.fetch import fetch_sources, tree_sha256
+from onnx_release.fetch import fetch_sources
 from onnx_release.spec import Source
+from onnx_release.sums import tree_sha256
 
 CONTENT = b"weights"
 SUM = hashlib.sha256(CONTENT).hexdigest()
@@ -98,12 +100,36 @@ def test_a_first_fetch_that_fails_leaves_nothing(folder, tmp_path):
 
 def test_a_wrong_sum_names_both(folder):
     wrong = "0" * 64
-    expect_failure(folder, [source({"path": "weights.pth"}, wrong)], f"has the sha256 {SUM}, .* declares {wrong}")
+    message = rf"models/net/weights\.pth has the sha256 {SUM}, models/net/spec\.yaml declares {wrong} "
+    message += rf"(?s:.*)\n    sha256: {SUM}$"
+    expect_failure(folder, [source({"path": "weights.pth"}, wrong)], message)
+
+
+def test_a_download_with_another_sum_is_not_called_a_change(folder):
+    url = (folder.parents[2] / "models/net/weights.pth").as_uri()
+    expect_failure(folder, [source({"url": url}, "0" * 64)], f"weights.pth has the sha256 {SUM}, .*damaged or another")
+
+
+def test_all_that_has_changed_is_named_before_anything_is_downloaded(folder, monkeypatch):
+    monkeypatch.setattr(fetch, "download", lambda *_: pytest.fail("downloaded"))
+    wrong = "0" * 64
+    online = source({"url": "http://127.0.0.1/a"}, name="a.pth")
+    sources = [online, source({"path": "weights.pth"}, wrong, "b.pth"), source({"path": "weights.pth"}, wrong, "c.pth")]
+    expect_failure(folder, sources, "(?s)for the source b.pth: .*for the source c.pth: ")
+    expect_failure(folder, [online, source({"path": "gone.pth"})], "no file or folder")
+
+
+def test_a_file_that_cannot_be_read_is_named(folder, monkeypatch):
+    def refused(path, _):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(fetch, "path_sha256", refused)
+    expect_failure(folder, [source({"path": "weights.pth"})], r"models/net/weights\.pth cannot be read \(Permission")
 
 
 def test_one_bad_source_out_of_two_leaves_both_as_they_were(folder):
     good, bad = source({"path": "weights.pth"}), source({"path": "weights.pth"}, "0" * 64, "b.pth")
-    expect_failure(folder, [good, bad], r"b\.pth has the sha256")
+    expect_failure(folder, [good, bad], r"declares 0+ for the source b\.pth")
 
 
 def test_a_missing_path_is_named(folder):
@@ -220,7 +246,7 @@ def test_the_sum_of_a_folder_depends_on_names_and_on_contents(flowers):
 
 def test_a_folder_of_another_sum_is_refused(folder, flowers):
     declared = source({"path": "flowers"}, "0" * 64, "photographs")
-    expect_failure(folder, [declared], f"photographs has the sha256 {flowers_sum()}, .* declares 0000")
+    expect_failure(folder, [declared], f"models/net/flowers has the sha256 {flowers_sum()}, .* declares 0000")
 
 
 @pytest.mark.parametrize("name", ["", "roses"])

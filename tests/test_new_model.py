@@ -13,7 +13,7 @@ from PIL import Image
 from onnx_release.answers import check_answers
 from onnx_release.errors import CheckpointError, DataError, ReleaseError, SourceError, SpecError
 from onnx_release.export import export_network
-from onnx_release.fetch import fetch_sources, tree_sha256
+from onnx_release.fetch import fetch_sources
 from onnx_release.model_data import load_data
 from onnx_release.network import check_outputs, load_network, run_network
 from onnx_release.params import Export, Prepare
@@ -21,6 +21,7 @@ from onnx_release.paths import CALIBRATION, EVALUATION
 from onnx_release.samples import SampleFile, with_batch_axis, without_batch_axis, write_splits
 from onnx_release.session import open_session, run_session
 from onnx_release.spec import load_spec
+from onnx_release.sums import tree_sha256
 from tests.clone import run, set_param
 from tests.imports import ROOT
 from tools.new_model import TASKS, write_model

@@ -50,7 +50,7 @@ READ_PARAM: dict[str, set[str]] = {
 }
 
 # Of the spec, these read one key and nothing else.
-READ_KEY = {"sources": {"fetch"}, "variants": {"fp16", "quantize_dynamic", "explain", "choose"}}
+READ_KEY = {"sources": {"sources", "fetch"}, "variants": {"fp16", "quantize_dynamic", "explain", "choose"}}
 READ_SPEC = SCRIPTS - WITHOUT_MODEL - set().union(*READ_KEY.values())
 # These import the model's network.py or data.py, which may import and read anything beside them, or copy data.py.
 READ_FOLDER = {"prepare", "reference", "export", "quantize_static", "validate", "benchmark", "tune", "package"}

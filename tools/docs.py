@@ -350,8 +350,8 @@ def sweeps(read: Read) -> str:
     ]
     header = ["", "experiments", "that prepare", "stages run", "new in the run cache", "run twice on the same", "s"]
     return (
-        f"{table(header, rows)}\n\nOne after the other, from an empty cache, on {found['machine']}. `hardware` runs "
-        "wherever something depends on it, and the run cache never keeps it."
+        f"{table(header, rows)}\n\nOne after the other, from an empty cache, on {found['machine']}. `hardware` and "
+        "`sources` run wherever something depends on them, and the run cache never keeps them."
     )
 
 

@@ -11,7 +11,7 @@ from onnx_release.doctor import double_inputs, examine
 from onnx_release.doctor_convert import examine_conversion
 from onnx_release.doctor_findings import Finding, Patient, unexamined
 from onnx_release.doctor_lines import function_line
-from onnx_release.fetch import fetch_sources
+from onnx_release.fetch import ensure_sources
 from onnx_release.model_data import load_data
 from onnx_release.network import network_as_built
 from onnx_release.params import Params, load_params
@@ -31,10 +31,12 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def diagnose(model: str, params: Params) -> list[Finding]:
-    """All findings on models/`model`: network, inputs and conversion. Its sources are fetched if none were before."""
+    """All findings on models/`model`: network, inputs and conversion.
+
+    Its sources are fetched unless they are there as the spec declares them.
+    """
     spec, folder, raw = load_spec(model), MODELS / model, RAW / model
-    if not raw.is_dir():
-        fetch_sources(model, spec.sources, raw)
+    ensure_sources(model, spec.sources, raw)
     patient = Patient(network_as_built(model, raw), spec, params.export, folder)
     findings = [*examine(patient.network, spec, params.export, folder), *sample_findings(patient)]
     known = {finding.where for finding in findings if finding.level == "error"}

@@ -13,11 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onnx_release.command import run_tool
 from onnx_release.errors import SourceError, SpecError
-from onnx_release.fetch import tree_sha256
-from onnx_release.files import replacing_folder, sha256
+from onnx_release.files import replacing_folder
 from onnx_release.image_folder import ImageFolder, sorted_classes, split_folders
 from onnx_release.paths import MODELS
 from onnx_release.spec import Spec
+from onnx_release.sums import path_sha256
 from onnx_release.yaml_files import read_yaml
 
 TASKS = ("classification", "detection", "embedding", "tensor")
@@ -73,7 +73,7 @@ def source_of(path: Path, folder: Path) -> dict[str, str]:
     resolved = path.resolve()
     return {
         "name": json.dumps(resolved.name, ensure_ascii=False),
-        "sha256": tree_sha256(resolved) if resolved.is_dir() else sha256(resolved),
+        "sha256": path_sha256(resolved),
         "path": json.dumps(Path(os.path.relpath(resolved, folder.resolve())).as_posix(), ensure_ascii=False),
     }
 

@@ -1,0 +1,17 @@
+"""Look at the files and folders that the model's sources are copied from: only one that has changed reruns fetch."""
+
+from onnx_release.command import run_stage
+from onnx_release.fetch import sums_on_disk
+from onnx_release.files import write_json
+from onnx_release.params import load_params
+from onnx_release.paths import ON_DISK
+from onnx_release.spec import load_spec
+
+
+def main() -> None:
+    model = load_params().model
+    write_json(ON_DISK / f"{model}.json", sums_on_disk(model, load_spec(model).sources))
+
+
+if __name__ == "__main__":
+    run_stage(main)
