@@ -1,4 +1,4 @@
-"""Load weights without running what a file may hold, and without leaving one behind."""
+"""Load weights, strictly, and without running what a file may hold unless the model's spec trusts it."""
 
 import json
 import pickle
@@ -11,6 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from onnx_release.errors import CheckpointError
+from onnx_release.paths import RAW
+from onnx_release.spec import Source, load_spec
+from onnx_release.sums import path_sha256
 
 INDEX = ".safetensors.index.json"
 
@@ -19,10 +22,11 @@ def load_checkpoint(network: torch.nn.Module, path: Path) -> None:
     """Load the weights in `path` into `network`, strictly and on the CPU.
 
     A file that ends in .safetensors is read as one, one that ends in .safetensors.index.json as the index of a
-    checkpoint in several files, which lie beside it, and any other as a state dict that torch.save has written.
+    checkpoint in several files, which lie beside it, and any other by `read_checkpoint`, as the state dict of a network
+    or as the network itself.
 
-    Raises CheckpointError if a file is missing, truncated, holds more than tensors (a pickle could run code and
-    is never run), or if its names or shapes are not those of the network, which is then left as it was.
+    Raises CheckpointError if a file is missing, truncated, or could run code and is not trusted, or if its names or
+    shapes are not those of the network, which is then left as it was.
     """
     state: Any
     if path.name.endswith(INDEX):
@@ -30,7 +34,11 @@ def load_checkpoint(network: torch.nn.Module, path: Path) -> None:
     elif path.suffix == ".safetensors":
         state = read_safetensors(path)
     else:
-        state = read_pickle(path)
+        state = read_checkpoint(path)
+        if isinstance(state, torch.nn.Module):
+            state = state.state_dict()
+        if not isinstance(state, dict):
+            raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict")
     expected = network.state_dict()
     # Weights that two layers share are in a .safetensors file under one of their names.
     loaded = {place(tensor) for name, tensor in expected.items() if name in state}
@@ -60,27 +68,77 @@ def listed(problems: list[str]) -> str:
     return "".join(f"\n  {problem}" for problem in problems[:10] + more)
 
 
-def read_pickle(path: Path) -> dict[str, Any]:
-    """The state dict of a file by torch.save; what its values are is not checked. Raises CheckpointError."""
+def read_checkpoint(path: Path) -> Any:
+    """What torch.save has written to `path`, with its tensors on the CPU.
+
+    Such a file is a pickle, and a pickle can hold instructions that run any code. They are refused: tensors, and plain
+    Python values around them in any nesting, load without. Only what the model's spec.yaml marks `trusted_pickle: true`
+    among its sources, and what still has the sha256 there, is loaded with all that it asks for.
+
+    Raises CheckpointError for a file that is missing, damaged, or not trusted and in need of it.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an unusual pickle protocol; the error says enough
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as cause:
-        # Not torch's whole message: it says how to load the file all the same.
-        reason = str(cause).partition("WeightsUnpickler error:")[2].strip().partition(". Please")[0].partition("\n")[0]
-        raise CheckpointError(
-            f"{path} is not a plain file of weights: it is damaged, or it holds Python objects whose loading could "
-            f"run code, and was not loaded ({reason or 'no pickle of tensors'}). Save the weights alone, with "
-            "torch.save(network.state_dict(), ...)"
-        ) from cause
+        return load_pickle(path, weights_only=True)
     except FileNotFoundError as cause:
         raise CheckpointError(f"{path} is not there: declare it under sources in the model's spec.yaml") from cause
     except Exception as cause:  # torch raises nearly anything on damaged bytes, IndexError and struct.error among it
-        raise CheckpointError(f"{path} is truncated or no checkpoint: fetch it again. torch says: {cause}") from cause
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict")
-    return state
+        refused = isinstance(cause, pickle.UnpicklingError)
+        scripted = "TorchScript" in str(cause)
+        if not refused and not scripted:
+            message = f"{path} is truncated or no checkpoint: fetch it again. torch says: {cause}"
+            raise CheckpointError(message) from cause
+        trusted = trusted_source(path)
+        if trusted is None:
+            # Not torch's whole message: it says how to load the file all the same.
+            said = str(cause).partition("WeightsUnpickler error:")[2].strip().partition(". Please")[0]
+            reason = "an archive of TorchScript" if scripted else said.partition("\n")[0] or "no pickle of tensors"
+            raise CheckpointError(
+                f"{path} is not a plain file of weights: it is damaged, or it holds Python objects whose loading could "
+                f"run code, and was not loaded ({reason}). Save the weights alone, with "
+                "torch.save(network.state_dict(), ...). Where that cannot be done, and you would run a program of "
+                "whoever made the file, write `trusted_pickle: true` beside its sha256 in the model's spec.yaml: "
+                "loading it then runs the code that it holds"
+            ) from cause
+    return read_trusted(path, *trusted)
+
+
+def read_trusted(path: Path, source: Source, place: Path) -> Any:
+    """What `path` holds, running the code that it asks for.
+
+    Raises CheckpointError if it fails, and before that if what lies at `place`, the file or a folder above it, is not
+    what `source` pins.
+    """
+    found = path_sha256(place)
+    if found != source.sha256:
+        raise CheckpointError(
+            f"{path} was not loaded: `trusted_pickle` is for {source.name} with the sha256 {source.sha256}, and it has "
+            f"{found}. `dvc checkout` brings back what was fetched"
+        )
+    try:
+        return load_pickle(path, weights_only=False)
+    except Exception as cause:  # of whatever code the file runs
+        raise CheckpointError(
+            f"{path} is trusted, and does not load all the same ({type(cause).__name__}: {cause}). The classes that it "
+            "holds must be importable here by the names that they had where it was saved"
+        ) from cause
+
+
+def load_pickle(path: Path, weights_only: bool) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an unusual pickle protocol; the error says enough
+        return torch.load(path, map_location="cpu", weights_only=weights_only)
+
+
+def trusted_source(path: Path) -> tuple[Source, Path] | None:
+    """The source marked `trusted_pickle` from which `path` was fetched, and its place in data/raw; None without one."""
+    try:
+        model, name, *_ = path.resolve().relative_to(RAW.resolve()).parts
+    except ValueError:
+        return None  # a file from elsewhere, which no spec pins
+    for source in load_spec(model).sources:
+        if source.name == name and source.trusted_pickle:
+            return source, RAW / model / name
+    return None
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:

@@ -44,13 +44,15 @@ class Source(Strict):
     """A file or a folder that is fetched to data/raw/NAME/ under `name` and must have this sha256.
 
     That of a folder is onnx_release.sums.tree_sha256. With `release` it goes into the release: preprocess() or
-    postprocess() reads it.
+    postprocess() reads it. With `trusted_pickle` a checkpoint that needs it may run code as it is loaded; the sha256
+    pins which file is trusted.
     """
 
     name: str
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     origin: Origin = Field(alias="from")
     release: bool = False
+    trusted_pickle: bool = False
 
     @field_validator("name")
     @classmethod

@@ -1,5 +1,6 @@
 """docs/bring-your-own-model.md, followed to the letter: files are written, commands run, and the gate passes."""
 
+import argparse
 import hashlib
 import json
 import os
@@ -143,11 +144,14 @@ def test_the_page_quotes_the_errors_as_they_are(tmp_path, monkeypatch):
     network = torch.nn.ModuleDict(
         {"classifier": torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(1, 1, bias=False))}
     )
+    shutil.copy(ROOT / "models/digits_cnn/spec.yaml", "models/digits")
     (tmp_path / "digits.pth").write_bytes(b"trained again")
     declared = {"name": "digits.pth", "sha256": hashlib.sha256(b"trained").hexdigest()}
     source = Source.model_validate({**declared, "from": {"path": "../../../digits.pth"}})
+    torch.save({"args": argparse.Namespace(), "state_dict": {}}, RAW / "digits/last.ckpt")
     for fails in (
         lambda: fetch_sources("digits", [source], RAW / "digits"),
+        lambda: load_checkpoint(network, RAW / "digits/last.ckpt"),
         lambda: copy_tree(Path("models/digits/../../../digits"), tmp_path / "copy"),
         lambda: check_readable(photographs),
         lambda: load_checkpoint(network, weights),

@@ -1,15 +1,26 @@
-"""Weights load strictly, and nothing in a file is ever run."""
+"""Weights load strictly, and nothing in a file is run unless the model's spec trusts that file."""
 
+import ast
 import json
 import pickle
+import re
+import subprocess
+import sys
+import types
 from pathlib import Path
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
-from onnx_release.checkpoint import load_checkpoint
+from onnx_release.checkpoint import load_checkpoint, read_checkpoint
 from onnx_release.errors import CheckpointError
+from onnx_release.files import sha256
+from onnx_release.sums import tree_sha256
+from tests.imports import ROOT
+
+PICKLES = ("pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 
 
 @pytest.fixture
@@ -105,6 +116,117 @@ def test_a_plain_pickle_is_not_run_either(network, tmp_path, protocol):
     (tmp_path / "w.pth").write_bytes(pickle.dumps(RunsCode(tmp_path / "ran"), protocol))
     expect(network, tmp_path / "w.pth", r"w\.pth is not a plain file of weights|w\.pth is truncated or no checkpoint")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.fixture
+def fetched(tmp_path, monkeypatch):
+    """Put a file to data/raw/net as the source ckpt.pt, which the spec of models/net trusts or not; gives its path."""
+    monkeypatch.chdir(tmp_path)
+    raw = tmp_path / "data/raw/net"
+    raw.mkdir(parents=True)
+    (tmp_path / "models/net").mkdir(parents=True)
+
+    def put(content, trusted):
+        torch.save(content, raw / "ckpt.pt")
+        source = {"name": "ckpt.pt", "sha256": sha256(raw / "ckpt.pt"), "from": {"path": "ckpt.pt"}, **trusted}
+        spec = YAML(typ="safe").load((ROOT / "models/digits_cnn/spec.yaml").read_text())
+        with (tmp_path / "models/net/spec.yaml").open("w") as file:
+            YAML().dump({**spec, "sources": [source]}, file)
+        return Path("data/raw/net/ckpt.pt")
+
+    return put
+
+
+TRUSTED = {"trusted_pickle": True}
+
+
+@pytest.mark.parametrize("trusted", [{}, {"trusted_pickle": False}])
+def test_what_needs_more_than_tensors_asks_for_a_key_and_says_what_it_does(network, fetched, tmp_path, trusted):
+    path = fetched({**network.state_dict(), "more": RunsCode(tmp_path / "ran")}, trusted)
+    message = r"loading could run code, and was not loaded .*`trusted_pickle: true` beside its sha256.* runs the code"
+    expect(network, path, message)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_with_the_key_its_code_runs(fetched, tmp_path):
+    path = fetched({"more": RunsCode(tmp_path / "ran"), "state_dict": {"weight": torch.ones(3)}}, TRUSTED)
+    assert read_checkpoint(path)["state_dict"]["weight"].tolist() == [1, 1, 1]
+    assert (tmp_path / "ran").exists()
+
+
+def test_the_key_trusts_no_other_file_than_that_of_the_sha256(network, fetched, tmp_path):
+    path = fetched({"more": 1}, TRUSTED)
+    torch.save({"weight": RunsCode(tmp_path / "ran")}, path)
+    expect(network, path, r"was not loaded: `trusted_pickle` is for ckpt\.pt with the sha256 .*dvc checkout")
+    path = path.rename(path.with_name("other.pt"))
+    expect(network, path, "not a plain file of weights")
+    path = path.rename(tmp_path / "ckpt.pt")
+    expect(network, path, "not a plain file of weights")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_key_of_a_folder_trusts_the_files_in_it_as_long_as_none_has_changed(fetched, tmp_path):
+    folder = fetched({}, TRUSTED)
+    folder.unlink()
+    folder.mkdir()
+    torch.save({"weight": RunsCode(tmp_path / "ran")}, folder / "a.pt")
+    spec = tmp_path / "models/net/spec.yaml"
+    spec.write_text(re.sub("sha256: .*", f"sha256: {tree_sha256(folder)}", spec.read_text()))
+    (folder / "b.pt").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="was not loaded"):
+        read_checkpoint(folder / "a.pt")
+    assert not (tmp_path / "ran").exists()
+    (folder / "b.pt").unlink()
+    read_checkpoint(folder / "a.pt")
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda network, path: torch.jit.save(torch.jit.script(network), path)])
+def test_a_whole_network_needs_the_key_and_then_gives_its_weights(network, fetched, save):
+    whole = torch.nn.Linear(2, 3)
+    for trusted in ({}, TRUSTED):
+        path = fetched({}, trusted)
+        save(whole, path)
+        spec = Path("models/net/spec.yaml")
+        spec.write_text(re.sub("sha256: .*", f"sha256: {sha256(path)}", spec.read_text()))
+        if not trusted:
+            expect(network, path, "could run code.*`trusted_pickle: true`")
+    load_checkpoint(network, path)
+    assert torch.equal(network.weight, whole.weight)
+
+
+def test_classes_that_are_not_here_are_named(network, fetched, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gone", types.ModuleType("gone"))
+    monkeypatch.setattr(sys.modules["gone"], "Config", type("Config", (), {"__module__": "gone"}), raising=False)
+    path = fetched({"config": sys.modules["gone"].Config()}, TRUSTED)
+    monkeypatch.delitem(sys.modules, "gone")
+    expect(network, path, "is trusted, and does not load all the same .*No module named 'gone'.* must be importable")
+
+
+def calls(tree, name):
+    """The keywords of every call of something that ends in `name`, such as torch.load."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == name:
+            yield {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+
+
+def test_nothing_else_in_the_project_loads_a_pickle():
+    listed = subprocess.check_output(["git", "ls-files", "*.py", ":!tests"], cwd=ROOT, text=True).splitlines()
+    loads, importing = [], set()
+    for name in listed:
+        tree = ast.parse((ROOT / name).read_text())
+        loads += [(name, keywords) for keywords in calls(tree, "torch.load")]
+        assert list(calls(tree, "torch.jit.load")) == []
+        for function in ("np.load", "np.lib.format.read_array"):
+            assert all(keywords.get("allow_pickle", "False") == "False" for keywords in calls(tree, function)), name
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        if {module.partition(".")[0] for module in imported} & {*PICKLES}:
+            importing.add(name)
+    here = "onnx_release/checkpoint.py"
+    assert loads == [(here, {"map_location": "'cpu'", "weights_only": "weights_only"})]
+    assert importing == {here}  # for the name of an exception
+    assert len(listed) > 100
 
 
 def test_a_refusal_does_not_say_how_to_load_it_all_the_same(network, tmp_path):
