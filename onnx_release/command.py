@@ -11,6 +11,8 @@ from onnx_release.errors import ReleaseError, StorageError
 
 # EFBIG is what a file-size limit gives where a full disk gives ENOSPC and a full quota EDQUOT.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# How Python's tempfile says that all of its folders are full, or may not be written.
+NO_TEMPORARY = "No usable temporary directory found"
 
 
 def run_stage(main: Callable[[], None]) -> None:
@@ -29,14 +31,28 @@ def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.Argume
     arguments = parser.parse_args()
     try:
         main(arguments)
-    except ReleaseError as error:
-        fail(error, arguments.debug)
-    except OSError as error:
-        if error.errno not in NO_SPACE:
+    except Exception as error:
+        known = no_space(error) or error
+        if not isinstance(known, ReleaseError):
             raise
-        name = error.filename2 or error.filename  # a copy names where from, and then where to
-        where = f" while writing {name}" if name else ""
-        fail(StorageError(f"no space left{where} ({error.strerror}): free some and run it again"), arguments.debug)
+        fail(known, arguments.debug)
+
+
+def no_space(error: BaseException) -> StorageError | None:
+    """What to say if a full disk is the error or among its causes, whatever else was blamed for it; None if not."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in NO_SPACE:
+            name = cause.filename2 or cause.filename  # a copy names where from, and then where to
+            where = f" while writing {name}" if name else ""
+            return StorageError(f"no space left{where} ({cause.strerror}): free some and run it again")
+        if NO_TEMPORARY in str(cause):
+            return StorageError(
+                f"no folder for temporary files can be written ({cause}): free some space, or name a folder in the "
+                "environment variable TMPDIR, and run it again"
+            )
+        cause = cause.__cause__
+    return None
 
 
 def fail(error: ReleaseError, debug: bool) -> None:

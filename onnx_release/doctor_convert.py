@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from onnx_release.command import no_space
 from onnx_release.doctor import in_eval_mode
 from onnx_release.doctor_findings import Finding, Patient, first_line, place_in
 from onnx_release.errors import ReleaseError
@@ -45,6 +46,8 @@ def attempt(patient: Patient, params: Export, folder: Path) -> list[Finding]:
     try:
         export_network(patient.network, patient.spec, params, folder)
     except Exception as cause:  # of a release, or whatever torch stumbles over
+        if no_space(cause):
+            raise
         other = "torchscript" if params.exporter == "dynamo" else "dynamo"
         rest = " ".join(str(cause).strip().splitlines()[1:])
         return [

