@@ -30,6 +30,7 @@ from onnx_release.samples import SampleFile
 from onnx_release.spec import load_spec
 from onnx_release.variants import VARIANTS
 from tests.clone import QUICK, edited, make_clone, outputs, run, stages_run
+from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
 from tests.served import serving
 
@@ -293,14 +294,14 @@ BAD_INPUT = {
     "an undeclared dimension": BadInput(
         "prepare",
         SPEC,
-        replaced(SPEC, "shape: [batch, 10]", "shape: [batch, classes]"),
+        lambda _: DIGITS_SPEC.replace("shape: [batch, 10]", "shape: [batch, classes]").encode(),
         ["logits uses the dimension classes"],
     ),
     "a shape that the network contradicts": BadInput(
         "reference",
         SPEC,
-        lambda clone: replaced(SPEC, "shape: [batch, 10]", "shape: [batch, 11]")(clone).replace(
-            b'["0", ', b'["0", "0", '
+        lambda _: (
+            DIGITS_SPEC.replace("shape: [batch, 10]", "shape: [batch, 11]").replace('["0", ', '["0", "0", ').encode()
         ),
         ["network contradicts spec.yaml: logits"],
     ),

@@ -11,6 +11,7 @@ from onnx_release.gates import check_gates, hold
 from onnx_release.metrics import METRICS
 from onnx_release.params import Gate
 from tests.clone import run, set_param
+from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
 from tests.revisions import as_json, changed, commit, git, release, revision, write
 
@@ -274,8 +275,7 @@ def repository(tmp_path_factory):
     """The metrics of a small release on main; in the workspace, of one that is twice as slow and has a node more."""
     folder = tmp_path_factory.mktemp("repository")
     (folder / "models/digits_cnn").mkdir(parents=True)
-    spec = (ROOT / "models/digits_cnn/spec.yaml").read_text()
-    made = spec.replace("[fp16, int8_dynamic, int8_static]", "[int8_static]")
+    made = DIGITS_SPEC.replace("[fp16, int8_dynamic, int8_static]", "[int8_static]")
     (folder / "models/digits_cnn/spec.yaml").write_text(made)
     write(folder, {**FILES, "metrics/validate/export.json": b'{"passed": true, "failure": ""}'})
     shutil.copy(ROOT / "params.yaml", folder)

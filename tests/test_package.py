@@ -21,6 +21,7 @@ from onnx_release.package import git_state, label_names
 from onnx_release.paths import METRICS, PROVIDER, RELEASE
 from onnx_release.release import MANIFEST, NOT_RELEASED, open_release
 from onnx_release.spec import Images
+from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
 from tests.release_project import MODEL, change_json, make_project, make_release, validation, write_validations
 from tests.validated import KINDS, validated
@@ -237,7 +238,7 @@ def test_sources_that_are_marked_come_along_and_labels_out_of_one(project):
         f"  - {{name: {name}, sha256: {'a' * 64}, from: {{path: x}}, release: {release}}}"
         for name, release in (("parts", "true"), ("names.txt", "false"))
     )
-    text = spec.read_text().replace("sources:\n", f"sources:\n{lines}\n")
+    text = DIGITS_SPEC.replace("sources:\n", f"sources:\n{lines}\n")
     spec.write_text(text.replace(LABELS, "labels: names.txt"))
     folder = make_release(project)
     assert {name for name in names(folder) if name.startswith("data/")} == {f"data/raw/{MODEL}/parts/a.txt"}
@@ -274,8 +275,7 @@ def test_photographs_stand_in_for_data_py_in_the_release_too(project):
     for digit in range(10):
         (project / "data/raw" / MODEL / "weights.pth" / f"number {digit}").mkdir(parents=True)
     images = "images: {folder: weights.pth, resize: 9, crop: 8, mean: [0.5], std: [0.25]}"
-    text = (folder / "spec.yaml").read_text()
-    (folder / "spec.yaml").write_text(text.replace(LABELS, images))
+    (folder / "spec.yaml").write_text(DIGITS_SPEC.replace(LABELS, images))
     made = make_release(project)
     assert open_release(made).labels == [f"number {digit}" for digit in range(10)]
     assert f"models/{MODEL}/data.py" not in names(made)

@@ -4,9 +4,10 @@ import pytest
 
 from onnx_release.errors import SpecError
 from onnx_release.spec import Images, Spec, Tensor, check_array, class_count, concrete_shape, load_spec
+from onnx_release.yaml_files import read_yaml
+from tests.digits_spec import DIGITS_SPEC as GOOD
 from tests.imports import ROOT
 
-GOOD = (ROOT / "models/digits_cnn/spec.yaml").read_text()
 LABELS = 'labels: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]'
 
 
@@ -22,6 +23,10 @@ def load(tmp_path, monkeypatch):
         return load_spec("digits")
 
     return loaded
+
+
+def test_the_text_that_is_changed_here_is_the_spec_of_digits_cnn(load):
+    assert load() == read_yaml(ROOT / "models/digits_cnn/spec.yaml", Spec, SpecError)
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("models/*/spec.yaml")), ids=lambda path: path.parent.name)

@@ -12,6 +12,7 @@ from onnx_release.paths import METRICS
 from onnx_release.text import table
 from onnx_release.variants import VARIANTS
 from tests.clone import run, set_param
+from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
 from tools import repro
 from tools.docs import replace_part
@@ -54,9 +55,8 @@ def test_inspect_names_a_file_that_it_cannot_read(tmp_path, content):
 def model_folder(folder, old="", new=""):
     """`folder` with params.yaml for digits_cnn, and its spec with one text replaced."""
     (folder / "models/digits_cnn").mkdir(parents=True)
-    spec = (ROOT / "models/digits_cnn/spec.yaml").read_text()
-    assert old in spec
-    (folder / "models/digits_cnn/spec.yaml").write_text(spec.replace(old, new))
+    assert old in DIGITS_SPEC
+    (folder / "models/digits_cnn/spec.yaml").write_text(DIGITS_SPEC.replace(old, new))
     shutil.copy(ROOT / "params.yaml", folder)
     set_param(folder, "model", "digits_cnn")
     return folder

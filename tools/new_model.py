@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from dvc.utils.serialize import modify_yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onnx_release.command import run_tool
@@ -54,6 +55,8 @@ def write_model(name: str, task: str, weights: Path | None = None, images: Path 
     with replacing_folder(folder) as partial:
         for file, text in texts(values).items():
             (partial / file).write_text(text, encoding="utf-8", newline="\n")
+        with modify_yaml(partial / "spec.yaml"):
+            pass  # names are quoted and folded now as they are when `dvc exp run -S` sets a value
         spec = read_yaml(partial / "spec.yaml", Spec, SpecError)
         if images is not None:
             ImageFolder(spec).read_splits(images.resolve().parent)  # as the pipeline will
