@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import escape
 
 from onnx_release.charts import stand_alone
 from onnx_release.files import read_json
@@ -244,7 +245,7 @@ def test_every_task_has_its_pages_with_labels_and_without(make, task, labelled):
     """They are made from what the real validate() gives, where an unknown name is an error."""
     results = make(*(row(name, **validated(task, labelled)) for name in ("export", "fp32")), task=task)
     page, text = html(results), short(results)
-    assert (AGREEMENT[task] in page.partition("<nav")[0]) == (task != "tensor")
+    assert (escape(AGREEMENT[task]) in page.partition("<nav")[0]) == (task != "tensor")
     assert ("accuracy, PyTorch's is" in page) == (labelled > 0)
     assert all(f"<th>{name.replace('_', ' ')}</th>" in page for name in ANSWER_DETAILS[task])
     agreement, accuracy = "100.0 % [47.8 %, 100.0 %]" if task != "tensor" else "–", percent(results.rows[1]["accuracy"])

@@ -181,7 +181,7 @@ def test_a_task_without_classes_has_no_agreement(model):
 def test_every_model_of_a_task_has_the_same_figures_with_labels_and_without(task, labelled):
     """And every model but for what its task adds: pages read them by name."""
     found, of_tensor = validated(task, labelled), validated("tensor")
-    assert of_tensor.keys() | set(ANSWER_DETAILS[task]) <= found.keys() == validated(task, 3).keys()
+    assert of_tensor.keys() | set(ANSWER_DETAILS[task]) <= found.keys() == validated(task).keys()
     of_accuracy = ("accuracy", "accuracy_low", "accuracy_high", "accuracy_torch", "accuracy_drop")
     assert found["labelled"] == labelled
     assert {found[key] is None for key in of_accuracy} == {labelled == 0}
