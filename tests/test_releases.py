@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnx_release.errors import GraphError
+from onnx_release.errors import ReleaseFolderError
 from onnx_release.paths import EVALUATION, RELEASE, variant_model
 from onnx_release.samples import write_samples
 from onnx_release.spec import load_spec
@@ -36,7 +36,7 @@ def test_a_model_that_there_is_not_is_named(tmp_path):
 
 
 def test_what_a_command_has_printed_is_in_the_error():
-    with pytest.raises(GraphError, match=r"No module named stages\.nothing"):
+    with pytest.raises(ReleaseFolderError, match=r"No module named stages\.nothing"):
         check(run(ROOT, "stages.nothing"))
 
 
@@ -52,7 +52,7 @@ def test_a_release_answers_as_the_pipeline_does_or_it_is_an_error(tmp_path, monk
         weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) + np.float32(2), "weights"))
         onnx.save(model, variant_model("fp16"))
         # The picture's mean is 0.25, so that each logit is 0.5 more than the release has it.
-        with pytest.raises(GraphError, match=r"the output logits is not the pipeline's, off by 0\.5"):
+        with pytest.raises(ReleaseFolderError, match=r"the output logits is not the pipeline's, off by 0\.5"):
             ask(server, MODEL, spec, "fp16")
-        with pytest.raises(GraphError, match=r"/v2/models/net/infer gives 404"):
+        with pytest.raises(ReleaseFolderError, match=r"/v2/models/net/infer gives 404"):
             ask(server, "net", spec, "int8_static")

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from onnx_release.command import run_tool
-from onnx_release.errors import GraphError, ReleaseError, SpecError
+from onnx_release.errors import ReleaseError, ReleaseFolderError, SpecError
 from onnx_release.files import read_json
 from onnx_release.onnx_model import OnnxModel
 from onnx_release.paths import EVALUATION, METRICS, MODELS, RELEASE, variant_model
@@ -77,7 +77,7 @@ def main(arguments: argparse.Namespace) -> None:
             start = time.perf_counter()
             try:
                 said = release(clone, name)
-            except (ReleaseError, AssertionError) as error:
+            except (ReleaseError, AssertionError, OSError, subprocess.SubprocessError) as error:
                 failed.append(name)
                 said = f"FAILED: {error}"
             print(f"{name}: {said} ({time.perf_counter() - start:.0f} s)", flush=True)
@@ -94,11 +94,8 @@ def make_new_models(clone: Path) -> None:
     draw_photographs(clone / PHOTOGRAPHS)
     for name, options in NEW_MODELS.items():
         if str(WEIGHTS) in options:
-            check(
-                subprocess.run(
-                    [sys.executable, "-c", SAVE_WEIGHTS], cwd=clone, capture_output=True, text=True, check=False
-                )
-            )
+            command = [sys.executable, "-c", SAVE_WEIGHTS]
+            check(subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False))
         check(run(clone, "tools.new_model", name, *options))
 
 
@@ -113,13 +110,13 @@ def draw_photographs(folder: Path) -> None:
 
 
 def release(clone: Path, name: str) -> str:
-    """What was released of the model, in words, once it has answered. Raises GraphError where anything is not so."""
+    """What was released of the model, in words, once it has answered. Raises ReleaseFolderError if it does not."""
     check(run(clone, "tools.repro", "--model", name, env=ENVIRONMENT))
     with contextlib.chdir(clone):
         manifest = read_manifest(RELEASE)
         spec = load_spec(name)
         if manifest.model != name:
-            raise GraphError(f"{RELEASE} is a release of {manifest.model}")
+            raise ReleaseFolderError(f"{RELEASE} is a release of {manifest.model}")
         with serving(RELEASE) as server:
             ask(server, name, spec, manifest.variant)
         failures = [variant for variant in made_variants(spec) if not passed(variant)]
@@ -131,10 +128,10 @@ def passed(variant: str) -> bool:
 
 
 def ask(server: Server, name: str, spec: Spec, variant: str) -> None:
-    """Raises GraphError unless the server is ready and gives the variant's own outputs of an evaluation sample."""
+    """Raises ReleaseFolderError unless the server is ready and gives the variant's own outputs of a sample."""
     ready = server.get("/v2/health/ready")
     if ready.status != 200:
-        raise GraphError(f"/v2/health/ready gives {ready.status}: {ready.content!r}")
+        raise ReleaseFolderError(f"/v2/health/ready gives {ready.status}: {ready.content!r}")
     inputs = with_batch_axis(SampleFile(EVALUATION).inputs(0))
     wanted = OnnxModel(variant_model(variant), spec, load_tuned()).run(inputs)
     tensors = [
@@ -151,19 +148,21 @@ def ask(server: Server, name: str, spec: Spec, variant: str) -> None:
         request = head(f"/v2/models/{name}/infer", "POST", Content_Length=len(body), Content_Type="application/json")
         answer = client.send(request, body).answer("POST")
     if answer.status != 200:
-        raise GraphError(f"/v2/models/{name}/infer gives {answer.status}: {answer.content!r}")
+        raise ReleaseFolderError(f"/v2/models/{name}/infer gives {answer.status}: {answer.content!r}")
     for found in answer.json()["outputs"]:
         expected = wanted[found["name"]]
         array = np.array(found["data"], expected.dtype).reshape(found["shape"])
         if not np.array_equal(array, expected):
-            raise GraphError(f"the output {found['name']} is not the pipeline's, off by {abs(array - expected).max()}")
+            raise ReleaseFolderError(
+                f"the output {found['name']} is not the pipeline's, off by {abs(array - expected).max()}"
+            )
 
 
 def check(result: subprocess.CompletedProcess[str]) -> None:
-    """Raises GraphError with the end of what a command printed, if it failed."""
+    """Raises ReleaseFolderError with the end of what a command printed, if it failed."""
     if result.returncode:
         printed = (result.stdout + result.stderr).splitlines()[-LINES:]
-        raise GraphError("\n".join(["", *printed]))
+        raise ReleaseFolderError("\n".join(["", *printed]))
 
 
 if __name__ == "__main__":
