@@ -30,11 +30,17 @@ TEXT = "svg text { paint-order: stroke; stroke: var(--page); stroke-width: 3px; 
 # In inches: narrow enough for a phone's width to show the text at a readable size.
 WIDTH = 5.4
 # Where a name may stand beside its point, in points of 1/72 inch; the first that is free is taken.
-BESIDE = ((7, 4), (7, -4), (-7, 4), (-7, -4), (7, 17), (7, -17), (-7, 17), (-7, -17))
+BESIDE = tuple((x, y) for distance in (4, 17, 30, 43) for x in (7, -7) for y in (distance, -distance))
+# Times of a busy machine reach far beyond the medians: an axis ends at so many times the largest of those, at most.
+REACHED = 4
+CUT = "what reaches the edge goes on beyond it"
 
 
 def latency_chart(latencies: Mapping[str, np.ndarray]) -> str:
-    """A box for each contender: median, quartiles, and whiskers at the 5th and 95th percentile, in ms."""
+    """A box for each contender: median, quartiles, and whiskers at the 5th and 95th percentile, in ms.
+
+    The axis ends at REACHED times the largest median, and says so where a whisker reaches further.
+    """
     figure, axes = new_chart(len(latencies))
     colour = {"color": ACCENT, "linewidth": 1.5}
     axes.boxplot(
@@ -50,7 +56,12 @@ def latency_chart(latencies: Mapping[str, np.ndarray]) -> str:
         medianprops={"color": INK, "linewidth": 2.5},
     )
     axes.invert_yaxis()
-    axes.set_xlabel("latency of one call, ms\n(box: quartiles, whiskers: 5th to 95th percentile)")
+    end = REACHED * max((float(np.median(times)) for times in latencies.values()), default=1.0)
+    cut = any(np.percentile(times, 95) > end for times in latencies.values())
+    if cut:
+        axes.set_xlim(right=end)
+    note = f"\n{CUT}" if cut else ""
+    axes.set_xlabel(f"latency of one call, ms\n(box: quartiles, whiskers: 5th to 95th percentile){note}")
     return finish(figure, axes, "Latency of one call of each contender")
 
 
@@ -133,14 +144,16 @@ def tradeoff_chart(points: Sequence[Point], quality: Quality, lines: Mapping[str
         [point.latency for point in members], [point.value * scale for point in members],
         where="post", color=ACCENT, linewidth=1.5, zorder=2,
     )  # fmt: skip
-    axes.set_xlim(0, 1.3 * max((point.quartile_high for point in shown), default=1))
+    end = 1.3 * max((point.quartile_high for point in shown), default=1.0)
+    cut = end > (longest := REACHED * max((point.latency for point in shown), default=1.0))
+    axes.set_xlim(0, min(end, longest))
     axes.margins(y=0.12)
     if quality.share:
         axes.yaxis.set_major_formatter("{x:g} %")
         axes.set_ylim(top=min(axes.get_ylim()[1], 104))
     else:
         axes.set_ylim(bottom=min(0, *(point.value for point in shown)) if shown else 0)
-    axes.set_xlabel("median latency of one call, ms\n(bar: quartiles)")
+    axes.set_xlabel(f"median latency of one call, ms\n(bar: quartiles{f'; {CUT}' if cut else ''})")
     axes.set_ylabel(quality.label + ("\n(bar: interval)" if quality.share else ""), fontsize=10)
     place_names(figure, axes, [(point.name, point.latency, point.value * scale) for point in shown])
     return finish(figure, axes, f"{quality.label} against latency, with the Pareto front")

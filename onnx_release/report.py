@@ -176,18 +176,17 @@ def describe_verdict(rows: list[dict[str, Any]], summary: dict[str, Any], task: 
 
 def describe_speedups(timing: dict[str, Any], benchmark: dict[str, Any]) -> list[str]:
     """How many times as fast as PyTorch in its two forms, where they could be timed."""
-    found = [
-        (speedup, name)
-        for speedup, name in (
-            (over_eager(timing, benchmark), "PyTorch eager"),
-            (over_compile(timing, benchmark), "torch.compile"),
-        )
-        if speedup.value is not None
-    ]
-    doubts = {speedup.doubt for speedup, _ in found}
+    found = speedups_by_base(timing, benchmark)
+    doubts = {speedup.doubt for speedup in found.values()}
     if len(doubts) == 1 and "" not in doubts:
         return [f"speed not measured ({doubts.pop()})"]
-    return [describe_speedup(speedup, name) for speedup, name in found]
+    return [describe_speedup(speedup, name) for name, speedup in found.items()]
+
+
+def speedups_by_base(timing: dict[str, Any], benchmark: dict[str, Any]) -> dict[str, Speedup]:
+    """Over PyTorch in its two forms, those that could be timed."""
+    found = {"PyTorch eager": over_eager(timing, benchmark), "torch.compile": over_compile(timing, benchmark)}
+    return {name: speedup for name, speedup in found.items() if speedup.value is not None}
 
 
 def describe_speedup(speedup: Speedup, name: str) -> str:
@@ -210,10 +209,14 @@ def describe_warnings(
     by_name = {row["name"]: row for row in rows}
     warnings = []
     if summary["not_measured"]:
-        timing = by_name[summary["variant"]]["timing"]
-        speedups = (over_eager(timing, benchmark), over_compile(timing, benchmark))
-        doubtful = next(speedup for speedup in speedups if speedup.doubt)
-        warnings.append(f"**Speed was not measured.** {describe_doubt(doubtful)} {describe_choice(rows, benchmark)}")
+        doubtful = {
+            name: speedup
+            for name, speedup in speedups_by_base(by_name[summary["variant"]]["timing"], benchmark).items()
+            if speedup.doubt
+        }
+        against = "" if len(doubtful) > 1 else f" against {next(iter(doubtful))}"
+        fix = describe_doubt(next(iter(doubtful.values())))
+        warnings.append(f"**Speed{against} was not measured.** {fix} {describe_choice(rows, benchmark)}")
     if "int8_static" in by_name:
         warnings += [describe_calibration(by_name["int8_static"], prepare, static)]
     return [warning.strip() for warning in warnings if warning]

@@ -110,7 +110,10 @@ def standing(point: Point, points: Sequence[Point], quality: Quality) -> str:
         better = next(one for one in members if one.latency <= point.latency and one.value >= point.value)
         return f"beaten by {better.name}{noise(point, better)}"
     faster = members[: members.index(point)]
-    return gain(point, faster[-1], quality) if faster else "the fastest"
+    if faster:
+        return gain(point, faster[-1], quality)
+    rivals = [one.name for one in points if one.releasable and one is not point and one.name in point.alike]
+    return f"the fastest, or as fast as {', '.join(rivals)}" if rivals else "the fastest"
 
 
 def gain(point: Point, faster: Point, quality: Quality) -> str:

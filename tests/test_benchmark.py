@@ -251,6 +251,18 @@ def test_contenders_whose_interval_holds_1_are_named():
     assert found == {"torch_eager": "", "a": "b", "b": "a", "c": ""}
 
 
+def test_disturbed_rounds_set_nothing_apart():
+    contenders = {"torch_eager": done([[0.008]] * 5), "a": done([[0.001]] * 5)}
+    apart, disturbed = (metrics(Run(contenders, 1.0, disturbed=rounds), 1, PARAMS) for rounds in (2, 3))
+    assert apart["a"]["no_difference_from"] == ""
+    assert disturbed["a"]["no_difference_from"] == ""  # each as long as the other to the last digit: no interval
+    ratios = [1.0, 1.01, 0.99, 1.02, 0.98]
+    contenders["a"] = done([[0.001 * ratio] for ratio in ratios])
+    apart, disturbed = (metrics(Run(contenders, 1.0, disturbed=rounds), 1, PARAMS) for rounds in (2, 3))
+    assert apart["a"]["no_difference_from"] == ""
+    assert disturbed["a"]["no_difference_from"] == "torch_eager"
+
+
 def test_a_high_percentile_needs_enough_samples():
     turn = (np.arange(1000) / 1e3).tolist()
     figures = contender_metrics(done([turn]), 1)["latency_ms"]

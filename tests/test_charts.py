@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from onnx_release.charts import layer_chart, speedup_chart, stand_alone, tradeoff_chart
+from onnx_release.charts import CUT, latency_chart, layer_chart, speedup_chart, stand_alone, tradeoff_chart
 from onnx_release.speedup import Speedup
 from onnx_release.tradeoff import SQNR, Point
 
@@ -59,3 +59,35 @@ def test_a_picture_that_stands_alone_has_colours_for_light_and_dark():
         assert f"{colour}: #" in light and f"{colour}: #" in dark
     root = ElementTree.fromstring(svg)
     assert root.get("role") == "img" and root.get("aria-label")
+
+
+def numbers(svg):
+    """Those at the ticks of the axes."""
+    found = (text.replace("\N{MINUS SIGN}", "-") for text in texts(svg) if text)
+    return [float(text) for text in found if re.fullmatch(r"-?[\d.]+", text)]
+
+
+def test_what_was_not_measured_does_not_set_the_axis():
+    fp32 = Speedup(3.0, 2.8, 3.2)
+    svg = speedup_chart({"fp32": fp32, "int8_static": Speedup(3476.0, 4.59e-07, 379_067_000.0)})
+    assert {"fp32", "int8_static", "not measured"} <= texts(svg).keys()
+    assert max(numbers(svg)) <= 4
+    assert "not measured" not in texts(speedup_chart({"fp32": fp32}))
+    assert "not measured" in texts(speedup_chart({"fp32": Speedup(3.0, 2.8, 3.2, disturbed=8, rounds=15)}))
+
+
+def test_calls_of_a_busy_machine_do_not_set_the_axis_and_the_chart_says_so():
+    quiet, busy = np.array([1.0, 1.0, 1.1, 1.2]), np.array([1.0, 1.0, 1.0, 400.0])
+    assert max(numbers(latency_chart({"fp32": quiet, "fp16": busy}))) <= 4
+    assert CUT in texts(latency_chart({"fp32": quiet, "fp16": busy}))
+    assert CUT not in texts(latency_chart({"fp32": quiet}))
+    wide = Point("fp32", 2.0, 1.9, 900.0, 50.0, 50.0, 50.0, True, True, ())
+    svg = tradeoff_chart([wide], SQNR, {})
+    assert any(CUT in (text or "") for text in texts(svg))
+    assert not any(CUT in (text or "") for text in texts(tradeoff_chart([point("fp32", 2.0, 50.0)], SQNR, {})))
+
+
+def test_five_names_at_nearly_one_place_do_not_cover_each_other():
+    names = ("export", "fp32", "fp16", "int8_dynamic", "int8_static")
+    found = texts(tradeoff_chart([point(name, 6.0 + 0.4 * i, 121.0) for i, name in enumerate(names)], SQNR, {}))
+    assert len({found[name] for name in names}) == len(names)

@@ -40,3 +40,9 @@ def test_what_could_not_be_timed_is_not_chosen():
 
 def test_if_all_failed_there_is_none():
     assert chosen({}, failed=SHIPPABLE) is None
+
+
+def test_where_nothing_sets_variants_apart_the_most_exact_is_chosen_whatever_their_times():
+    """As where other work took cores in most rounds."""
+    alike = {"int8_static": "export, fp32, fp16, int8_dynamic"}
+    assert chosen({"int8_static": 1.0, "fp32": 9.0}, alike=alike) == "fp32"

@@ -9,6 +9,7 @@ import pytest
 from onnx_release import compare as compare_module
 from onnx_release import optimize, speedup
 from onnx_release.compare import compare
+from onnx_release.comparison_pages import release as release_rows
 from onnx_release.files import read_json
 from onnx_release.metrics import flatten, metric
 from tests.imports import ROOT
@@ -297,6 +298,17 @@ def test_intervals_stand_beside_their_figures():
     assert row.base_interval[0] < row.base < row.base_interval[1]
     throughput = row_of(FILES, FILES, "benchmark.fp32.throughput_per_s")
     assert throughput.base_interval[0] < throughput.base < throughput.base_interval[1]
+
+
+def test_a_speed_up_that_was_not_measured_does_not_compare_and_says_why():
+    base = changed(FILES, "metrics/summary.json", speedup_vs_eager=3.0, not_measured="")
+    head = changed(FILES, "metrics/summary.json", speedup_vs_eager=None, not_measured="other work took cores")
+    row = row_of(base, head, "summary.speedup_vs_eager")
+    assert (row.verdict, row.reason) == ("not comparable", "not measured in the head: other work took cores")
+    row = row_of(head, base, "summary.speedup_vs_eager")
+    assert row.reason == "not measured in the base: other work took cores"
+    assert ("not_measured", "", "other work took cores") in release_rows(compare(revision(base), revision(head)))
+    assert "not_measured" not in {name for name, _, _ in release_rows(compare(revision(base), revision(base)))}
 
 
 def test_one_start_and_disturbed_rounds_are_said():

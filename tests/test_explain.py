@@ -125,3 +125,10 @@ def test_token_ids_and_masks_reach_the_steps_that_take_them(save_graph, tmp_path
     assert rows["embed"]["added"] == pytest.approx(1 / 4)
     assert rows["drop"]["added"] == rows["product"]["added"] == 0
     assert rows["product"]["sqnr_db"] == pytest.approx(10 * np.log10(4), abs=1e-4)
+
+
+def test_a_small_error_is_not_nothing():
+    row = {"node": "conv", "operators": "Conv", "added": 3.62e-7, "sqnr_db": 64.4, "low": 0.0, "high": 1.0}
+    row |= {"weight_spread": None, "module": "", "source": ""}
+    lines = ranking([row, {**row, "added": 0.0}, {**row, "added": 0.125}], 3).splitlines()
+    assert [line.split()[2] for line in lines[1:]] == ["12.5", "3.62e-05", "0"]

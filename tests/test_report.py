@@ -479,3 +479,93 @@ def test_a_disturbed_benchmark_says_so(make, disturbed, says):
 def test_where_all_passed_and_none_was_timed_the_verdict_says_so(make):
     rows = [{**row(name), "timing": broken("it hangs")} for name in ("export", *SHIPPABLE)]
     assert make(*rows).verdict == "Nothing to release: no variant could be timed."
+
+
+CALIBRATED = {**CLASSES, "sqnr_db": 20.0}
+
+
+def test_a_speed_up_of_a_disturbed_benchmark_is_not_measured(make):
+    results = make(row("export"), row("fp32", **CLASSES), benchmark={"disturbed_rounds": 8})
+    assert (results.summary["speedup_vs_eager"], results.summary["speedup_vs_compile"]) == (None, None)
+    assert results.summary["not_measured"] == "other work took cores"
+    assert "speed not measured (other work took cores), 14 MB." in results.verdict
+    assert "3 [2.8, 3.2]" not in short(results) and "| fp32 | yes |" in short(results)
+    page = html(results)
+    first_screen = page[: page.index("<nav")]
+    assert "2.8 to 3.2" not in page
+    assert "<b>Speed was not measured.</b> Other work took cores in 8 of 15 rounds." in first_screen
+    assert "<code>dvc repro -f -s benchmark</code>" in first_screen
+    assert "`dvc repro -f -s benchmark`" in short(results)
+    assert "<b>not measured</b>speed against PyTorch eager" in first_screen
+    assert make(row("export"), row("fp32"), benchmark={"disturbed_rounds": 7}).summary["not_measured"] == ""
+
+
+def test_a_wide_interval_is_not_blamed_on_other_work(make):
+    results = make(row("export"), row("fp32", speedup=(3476.0, 31.3, 385_550.0)))
+    assert results.summary["not_measured"] == "the interval is wider than a factor of 3"
+    page = html(results)
+    assert "385,550" not in page + short(results) + results.verdict
+    first_screen = page[: page.index("<nav")]
+    assert "Other work" not in first_screen and "<code>benchmark.starts</code>" in first_screen
+
+
+def test_one_of_two_speed_ups_may_be_measured(make):
+    wide = {"speedup_vs_compile_low": 0.1, "speedup_vs_compile_high": 30.0}
+    results = make(row("export"), {**row("fp32"), "timing": {**timing(3.0, 2.8, 3.2), **wide}})
+    assert "3 [2.8, 3.2] times as fast as PyTorch eager, speed against torch.compile not measured" in results.verdict
+    assert (results.summary["speedup_vs_eager"], results.summary["speedup_vs_compile"]) == (3.0, None)
+    assert results.warnings[0].startswith("**Speed against torch.compile was not measured.** Its 95 % interval is")
+
+
+def test_a_choice_that_is_not_by_speed_says_so(make):
+    alike = {**timing(3.0, 2.8, 3.2), "no_difference_from": "fp32"}
+    fp16 = {**row("fp16"), "timing": alike, "sqnr_db": 60.0}
+    rows = [row("export"), {**row("fp32"), "timing": {**timing(2.9, 2.7, 3.1), "no_difference_from": "fp16"}}, fp16]
+    text = "by SQNR and not by speed: no measured difference in speed sets fp32 and fp16 apart."
+    assert text in html(make(*rows))
+    assert any(text in warning for warning in make(*rows, benchmark={"disturbed_rounds": 15}).warnings)
+    assert "The choice is by speed" in html(make(row("export"), row("fp32")))
+
+
+def test_little_calibration_is_on_the_first_screen(make):
+    results = make(
+        row("export"), row("fp32"), row("int8_static", **CALIBRATED), calibration=15, calibration_sqnr_db=23.1
+    )
+    (warning,) = results.warnings
+    assert warning.startswith(
+        "**int8_static is calibrated on 15 samples, and 3.1 dB worse on evaluation samples (20 dB) than on those that "
+        "it was calibrated on (23.1 dB).** Calibrate on more samples"
+    )
+    page = html(results)
+    assert "calibrated on 15 samples" in page[: page.index("<nav")] and warning in short(results)
+
+
+@pytest.mark.parametrize(
+    ("samples", "searched", "says"),
+    [(16, 23.0, ""), (1, 23.0, "calibrated on 1 sample."), (16, 37.0, "17 dB worse"), (16, None, "")],
+)
+def test_enough_calibration_has_no_warning(make, samples, searched, says):
+    static = row("int8_static", **CALIBRATED)
+    warnings = make(row("export"), row("fp32"), static, calibration=samples, calibration_sqnr_db=searched).warnings
+    assert bool(warnings) is bool(says)
+    assert says in "".join(warnings)
+
+
+def test_a_model_without_int8_static_has_no_warning_of_its_calibration(make):
+    assert make(row("export"), row("fp32"), calibration=1).warnings == []
+
+
+def test_what_other_settings_did_not_measure_is_said_of_them_alone(make):
+    other = {"torch_eager": timing(1.0, 1.0, 1.0), "fp32": timing(4.0, 3.8, 4.2), "disturbed_rounds": 15}
+    text = html(make(row("export"), row("fp32"), benchmark={"settings": {"batch_8_threads_2": other}}))
+    line = next(line for line in text.splitlines() if "batch 8 threads 2" in line and ">fp32<" in line)
+    assert line.count("not measured") == 2
+    assert "2.8 to 3.2" in text
+
+
+def test_a_setting_that_was_not_measured_says_so(make):
+    trial = {"speedup": 3.0, "speedup_low": 2.9, "speedup_high": 3.1, "rounds": 15, "disturbed_rounds": 8}
+    trials = {"spinning_false": {**trial, "kept": False, "failure": ""}}
+    tune = {"variant": "fp32", "failure": "", "kept": "", "untried": "", "trials": trials}
+    line = next(x for x in html(make(row("export"), row("fp32"), tune=tune)).splitlines() if "spinning false" in x)
+    assert "not measured" in line and "2.9" not in line

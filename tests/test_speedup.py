@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from onnx_release.speedup import speedup_interval
+from onnx_release.speedup import OTHER_WORK, TOO_WIDE, Speedup, describe_doubt, over_eager, speedup_interval
 
 
 def test_a_speed_up_is_the_median_of_the_pairs():
@@ -54,3 +54,42 @@ def test_two_equal_contenders_differ_as_seldom_as_promised(between, within):
         _, low, high = speedup_interval(base.tolist(), own.tolist(), 3, trial)
         hits += low <= 1 <= high
     assert hits >= 184  # 190 expected, with a standard deviation of 3
+
+
+@pytest.mark.parametrize(
+    ("speedup", "doubt"),
+    [
+        (Speedup(2.0, 1.2, 3.6, disturbed=7, rounds=15), ""),  # wide by a factor of 3, disturbed in less than a half
+        (Speedup(2.0, 1.9, 2.1, disturbed=8, rounds=15), OTHER_WORK),
+        (Speedup(2.0, 1.2, 3.7, disturbed=1, rounds=15), OTHER_WORK),
+        (Speedup(2.0, 1.2, 3.7, disturbed=0, rounds=15), TOO_WIDE),
+        (Speedup(1.0, 4.59e-07, 379_067_000.0), TOO_WIDE),
+        (Speedup(2.0, 0.0, math.inf), TOO_WIDE),
+        (Speedup(2.0, 1.0, None), TOO_WIDE),
+        (Speedup(1.0, 1.0, 1.0, disturbed=15, rounds=15), ""),  # the base over itself
+        (Speedup(None, None, None, disturbed=15, rounds=15), ""),  # not timed at all, which is said elsewhere
+    ],
+)
+def test_what_counts_as_not_measured_and_why(speedup, doubt):
+    assert speedup.doubt == doubt
+    assert speedup.measured is (not doubt and speedup.value is not None)
+    assert bool(describe_doubt(speedup)) is bool(doubt)
+
+
+def test_what_was_not_measured_sets_nothing_apart():
+    assert not Speedup(2.0, 1.9, 2.1).no_difference
+    assert Speedup(2.0, 0.9, 2.1).no_difference
+    assert Speedup(2.0, 1.9, 2.1, disturbed=8, rounds=15).no_difference
+    assert Speedup(20.0, 2.0, 200.0).no_difference
+
+
+def test_what_to_do_fits_the_cause():
+    assert "other work took cores in 8 of 15 rounds" in describe_doubt(Speedup(2.0, 1.9, 2.1, 8, 15)).lower()
+    wide = describe_doubt(Speedup(20.0, 2.0, 200.0, 0, 15))
+    assert "benchmark.starts" in wide and "work took" not in wide
+
+
+def test_metrics_of_commits_that_counted_no_rounds_are_read():
+    timing = {"speedup_vs_eager": 2.0, "speedup_low": 1.9, "speedup_high": 2.1}
+    assert over_eager(timing, {}).measured
+    assert not over_eager(timing, {"disturbed_rounds": 8, "rounds": 15}).measured

@@ -7,9 +7,10 @@ import pytest
 
 from onnx_release.params import Gate
 from onnx_release.revisions import Revision
+from onnx_release.speedup import OTHER_WORK, TOO_WIDE
 from onnx_release.sweep_grid import Grid
 from onnx_release.sweep_plan import Experiment
-from onnx_release.sweep_results import Result, result_of, results_table, winner, with_front
+from onnx_release.sweep_results import Result, result_of, results_table, unmeasured, winner, with_front
 from tests.imports import ROOT
 from tests.revisions import as_json, revision
 
@@ -147,3 +148,45 @@ def test_the_table_has_what_varies_and_says_which_timings_do_not_compare(make_gr
     )
     assert lines[2] == "| 18 | 20 | 4 [3.6, 4.4] | fp32 | yes | yes | a |"
     assert lines[4] == "| 18 | 20 | 4 [3.6, 4.4] | none | no | yes | b (timed on there: does not compare) |"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "doubt"),
+    [
+        ({"rounds": 15, "disturbed_rounds": 8}, OTHER_WORK),
+        ({"int8_static": {**timing(3476.0, 2.5), "speedup_low": 31.3, "speedup_high": 385_550.0}}, TOO_WIDE),
+        ({"rounds": 15, "disturbed_rounds": 7}, ""),
+    ],
+)
+def test_what_was_not_measured_is_no_value_and_no_speed(make_grid, benchmark, doubt):
+    result = result_of(make_grid(), EXPERIMENT, {**METRICS, "benchmark": {**METRICS["benchmark"], **benchmark}}, [])
+    assert result.doubt == doubt
+    assert (result.speedup[0] is None) is bool(doubt)
+    assert (result.values[1][0] is None) is bool(doubt)
+    assert result.values[0] == (20.0, None, None)
+
+
+def test_a_latency_of_a_disturbed_benchmark_is_not_measured(make_grid):
+    grid = make_grid(objectives=["validate/int8_static:sqnr_db", "benchmark:int8_static.latency_ms.median"])
+    quiet = result_of(grid, EXPERIMENT, METRICS, [])
+    busy = {**METRICS["benchmark"], "rounds": 15, "disturbed_rounds": 8}
+    assert quiet.values[1][0] == 2.5
+    assert result_of(grid, EXPERIMENT, {**METRICS, "benchmark": busy}, []).values[1] == (None, None, None)
+
+
+def test_an_experiment_that_was_not_measured_is_not_ranked_and_says_so(make_grid):
+    grid = make_grid()
+    none = (None, None, None)
+    good = replace(PLAIN, name="good", values=((20.0, None, None), (2.0, 1.9, 2.1)))
+    doubtful = replace(PLAIN, name="busy", values=((30.0, None, None), none), speedup=none, exactness=99.0)
+    doubtful = replace(doubtful, doubt=OTHER_WORK)
+    results = with_front(grid, [good, doubtful])
+    assert [result.on_front for result in results] == [True, False]
+    assert winner(results) == results[0]
+    assert results_table(grid, ["export.opset"], results).splitlines()[3] == (
+        "| 18 | 30 | not measured | fp32 | yes | | busy (not measured: other work took cores) |"
+    )
+    note = unmeasured(results)
+    assert note.startswith("Not ranked by speed, which was not measured: busy.") and "benchmark.replicate" in note
+    assert unmeasured([good]) == ""
+    assert winner([doubtful, replace(doubtful, name="less exact", exactness=1.0)]) == doubtful

@@ -58,6 +58,11 @@ def test_what_lies_within_the_noise_is_said():
     )
 
 
+def test_the_fastest_names_those_that_may_be_as_fast():
+    rows = [row("fp32", 2.0, 0.95, alike="export, fp16"), row("fp16", 2.1, 0.91), row("export", 1.9, 0.95)]
+    assert said(rows)["fp32"] == "the fastest, or as fast as fp16"
+
+
 def test_equal_points_are_both_on_the_front():
     assert set(said([row("fp32", 2.0, 0.9), row("fp16", 2.0, 0.9)]).values()) == {"the fastest", "the same as fp32"}
 

@@ -27,7 +27,7 @@ def entry(make_spec):
 def measured(monkeypatch):
     """Put this function of a Runtime in place of the harness: seconds of a call, or why it fails; gives what it saw."""
 
-    def put(speed):
+    def put(speed, disturbed=0):
         seen = []
 
         def measure(entries, batches, params, keep_memory):
@@ -41,7 +41,7 @@ def measured(monkeypatch):
                 found[entry.name] = (
                     Measurement(failure=seconds) if failed else Measurement(rounds=[[seconds]] * 15, peak_memory=1)
                 )
-            return Run(found, 1.0)
+            return Run(found, 1.0, disturbed=disturbed)
 
         monkeypatch.setattr(module, "measure", measure)
         return seen
@@ -94,6 +94,14 @@ def test_no_difference_is_not_kept(entry, measured):
     assert tuned.runtime == entry.runtime
     assert not any(trial.kept for trial in tuned.trials)
     assert [trial.speedup.figures for trial in tuned.trials] == [(1.0, 1.0, 1.0)] * 5
+
+
+def test_what_was_not_measured_is_not_kept(entry, measured, monkeypatch):
+    monkeypatch.setattr(module, "paired_speedup", lambda now, tried, params: (3.0, 2.9, 3.1))
+    measured(lambda runtime: 1.0, disturbed=8)
+    assert not any(trial.kept for trial in tune(entry, [], PARAMS, seconds=1e9, cores=2).trials)
+    measured(lambda runtime: 1.0, disturbed=7)
+    assert all(trial.kept for trial in tune(entry, [], PARAMS, seconds=1e9, cores=2).trials)
 
 
 def test_a_setting_that_does_not_run_is_not_kept_and_says_why(entry, measured):
