@@ -1,11 +1,14 @@
 # Two commands: `make repro` and `make test`. Both set up .venv first and do nothing twice.
 
-PYTHON ?= python3
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 else
 BIN := .venv/bin
 endif
+# What makes .venv, or is in it already: the first of these for whose version the pinned packages have wheels.
+PYTHON ?= $(shell for name in $(BIN)/python python3 python3.13 python3.12 python3.11; do \
+  $$name -c "$(SUPPORTED)" 2>/dev/null && echo $$name && break; done)
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 # DVC runs the stages as `python -m ...`: that python must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -42,8 +45,9 @@ clean:           ## remove the environment
 	rm -rf .venv
 
 .venv/installed: requirements.txt constraints.txt
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11) and 'Python 3.11 is needed, this is ' + sys.version.split()[0] + ': make PYTHON=/path/to/python3.11')"
-	$(PYTHON) -m venv .venv
+	@$(or $(PYTHON),false) -c "$(SUPPORTED)" 2>/dev/null || { echo "error: Python 3.11, 3.12 or 3.13 is needed, and" \
+	  "$(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1): make PYTHON=/path/to/python3.13" >&2; exit 1; }
+	$(PYTHON) -m venv $(if $(filter $(BIN)/python,$(PYTHON)),,--clear) .venv
 	python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 

@@ -70,7 +70,8 @@ def package(model: str, confidence: float, folder: Path) -> None:
     if labels:
         write_text(folder / LABELS, "\n".join(labels) + "\n")
     write_text(folder / f"triton/{model}/config.pbtxt", triton_config(model, spec, load_tuned(), provider))
-    write_text(folder / "Dockerfile", fill("Dockerfile", model=model.lower()))
+    minor = hardware["python"].rpartition(".")[0]
+    write_text(folder / "Dockerfile", fill("Dockerfile", model=model.lower(), python=minor))
     write_text(folder / ".dockerignore", fill("dockerignore"))
     write_text(folder / "requirements.txt", package_list(packages, hardware, provider))
     facts = {
