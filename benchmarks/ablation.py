@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from onnx_release import equalize, qdq, refine, rounding
 from onnx_release.calibrate import find_ranges
+from onnx_release.command import run_stage
 from onnx_release.files import write_json
 from onnx_release.gptq import Limits, search_scales
 from onnx_release.judge import Judge
@@ -231,4 +232,4 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

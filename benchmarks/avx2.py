@@ -18,6 +18,7 @@ import onnx
 from threadpoolctl import threadpool_limits
 
 from benchmarks.quantization import recipes
+from onnx_release.command import run_stage
 from onnx_release.files import read_json, write_json
 from onnx_release.graph import save_model
 from onnx_release.judge import Judge
@@ -64,4 +65,4 @@ def figures(judge: Judge, path: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

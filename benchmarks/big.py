@@ -11,6 +11,7 @@ import json
 import tempfile
 from pathlib import Path
 
+from onnx_release.command import run_stage
 from onnx_release.files import read_json, write_json
 from onnx_release.graph import model_size_mb
 from onnx_release.hardware import machine_name
@@ -57,4 +58,4 @@ def done(usage: Usage) -> Usage:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -23,6 +23,7 @@ from onnxruntime.quantization.calibrate import CalibrationDataReader, HistogramC
 
 from onnx_release.activations import cut, session_of
 from onnx_release.calibrate import Range, find_ranges, observe, values_to_observe
+from onnx_release.command import run_stage
 from onnx_release.files import read_json, write_json
 from onnx_release.hardware import machine_name
 from onnx_release.histograms import observe_values
@@ -153,4 +154,4 @@ def calibrate_alone(path: Path, settings: Calibrate) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -25,6 +25,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.pipeline import check
+from onnx_release.command import run_tool
 from onnx_release.compare import Comparison, compare
 from onnx_release.files import read_json, write_json
 from onnx_release.hardware import machine_name
@@ -49,10 +50,8 @@ SLOWDOWNS = (1.2, 1.5, 2.0)
 TOLD_BY = ("latency_ms.median", "throughput_per_s", "speedup_vs_eager")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replicates", type=int, default=20, help="times to measure again (20)")
-    replicates = parser.parse_args().replicates
+def main(arguments: argparse.Namespace) -> None:
+    replicates = arguments.replicates
     with tempfile.TemporaryDirectory() as folder:
         clone = make_clone(Path(folder) / "clone", SETTINGS)
         (clone / "dvc.lock").unlink()  # with it, the timings of another machine may skip the benchmark
@@ -141,4 +140,6 @@ def summary(comparisons: list[Comparison]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--replicates", type=int, default=20, help="times to measure again (20)")
+    run_tool(main, parser)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pipeline import timed_repro
+from onnx_release.command import run_tool
 from onnx_release.files import read_json, write_json
 from onnx_release.hardware import machine_name
 from onnx_release.paths import HARDWARE, MODELS_BENCHMARK
@@ -22,11 +23,9 @@ from tests.clone import make_clone
 MODELS = ("face_pnet", "minilm")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=MODELS, help=f"models to measure ({' '.join(MODELS)})")
+def main(arguments: argparse.Namespace) -> None:
     result = read_json(MODELS_BENCHMARK) if MODELS_BENCHMARK.is_file() else {}
-    for model in parser.parse_args().models:
+    for model in arguments.models:
         with tempfile.TemporaryDirectory() as folder:
             clone = make_clone(Path(folder) / "clone", {"model": model})
             (clone / "dvc.lock").unlink()  # with it, the timings of another machine may skip the benchmark
@@ -53,4 +52,6 @@ def measured(clone: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=MODELS, help=f"models to measure ({' '.join(MODELS)})")
+    run_tool(main, parser)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+from onnx_release.command import run_stage
 from onnx_release.contenders import prepare, torch_contenders
 from onnx_release.files import read_json, write_json
 from onnx_release.hardware import machine_name
@@ -77,4 +78,4 @@ def figures(threads: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -16,6 +16,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from onnx_release.command import run_stage
 from onnx_release.files import read_json, write_json
 from onnx_release.hardware import machine_name
 from onnx_release.params import load_params
@@ -75,4 +76,4 @@ def check(result: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

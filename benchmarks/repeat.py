@@ -13,6 +13,7 @@ import json
 from typing import Any
 
 from onnx_release.benchmark import measure, metrics, settings, time_spent
+from onnx_release.command import run_stage
 from onnx_release.contenders import all_contenders
 from onnx_release.files import read_json, write_json
 from onnx_release.hardware import installed, machine_name
@@ -61,4 +62,4 @@ def change(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

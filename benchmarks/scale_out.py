@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pipeline import check
+from onnx_release.command import run_stage
 from onnx_release.files import read_json, write_json
 from onnx_release.hardware import machine_name
 from onnx_release.paths import HARDWARE
@@ -112,4 +113,4 @@ def stored(folder: Path) -> tuple[int, float]:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

@@ -14,14 +14,13 @@ were taken, and -2 where no answer came. Prints JSON: `cpu_share` of one core, a
 end of the load to the first 200 of /v2/health/ready and of an upload.
 """
 
+import argparse
 import asyncio
 import json
 import resource
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ import uvloop
 
 from benchmarks.serving_process import HOST, READY, upload
 from models.mobilenet_v2 import data
+from onnx_release.command import run_tool
 from onnx_release.paths import RAW
 
 FAILED, NO_CONNECTION, NO_ANSWER = 0, -1, -2
@@ -196,5 +196,6 @@ class Load:
 
 
 if __name__ == "__main__":
-    settings = json.loads(sys.argv[1])
-    main({**settings, "file": Path(settings["file"])})
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", type=json.loads, help="as JSON")
+    run_tool(lambda arguments: main(arguments.settings), parser)

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from onnx_release.command import run_stage
 from onnx_release.files import read_json, write_json
 from onnx_release.hardware import machine_name
 from onnx_release.paths import HARDWARE
@@ -57,4 +58,4 @@ def measured(clone: Path, grid: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    run_stage(main)

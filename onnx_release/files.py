@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from onnx_release.errors import DataError, ReleaseError
+from onnx_release.paths import LOCK, METRICS, MODELS, PARAMS, PIPELINE
 
 SIGNIFICANT_DIGITS = 6
+# The first and the last line of what git could not merge.
+CONFLICT = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
 
 
 @contextmanager
@@ -102,9 +106,11 @@ def shown(value: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file that the pipeline has made. Raises DataError if it is missing or damaged."""
+    """The value in a JSON file that a stage has made. Raises DataError if it is missing, damaged or in conflict."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        refuse_conflict(path, text, DataError)
+        return json.loads(text)
     except FileNotFoundError as cause:
         raise DataError(f"{path} is not there: run `dvc repro`") from cause
     except ValueError as cause:
@@ -128,6 +134,31 @@ def read_names(path: Path, error: type[ReleaseError]) -> list[str]:
     if "" in names:
         raise error(f"line {names.index('') + 1} of {path} is empty: it has the name of a class in each line")
     return names
+
+
+def refuse_conflict(path: Path, text: str, error: type[ReleaseError]) -> None:
+    """Raise `error` if git has left its conflict markers in `text`, which is that of `path`.
+
+    The message names every file in conflict that a person writes or the pipeline makes, and what to do with each.
+    """
+    if not CONFLICT.search(text):
+        return
+    made = [item.as_posix() for item in (LOCK, *sorted(METRICS.rglob("*.*"))) if in_conflict(item)]
+    candidates = dict.fromkeys([PARAMS, PIPELINE, *sorted(MODELS.glob("*/spec.yaml")), path])
+    written = [item.as_posix() for item in candidates if in_conflict(item) and item.as_posix() not in made]
+    steps = []
+    if written:
+        steps.append(f"edit {', '.join(written)}: keep one side of each part, and delete <<<<<<<, =======, >>>>>>>")
+    if made:
+        steps.append(f"git checkout HEAD -- {LOCK} {METRICS}    # which a run makes; HEAD~ if the merge is committed")
+    steps.append("make repro    # what either branch ran comes back from DVC's cache")
+    lines = "".join(f"\n  {step}" for step in steps)
+    raise error(f"git could not merge {', '.join(made + written)}:{lines}\ndocs/review.md has more under Merging")
+
+
+def in_conflict(path: Path) -> bool:
+    """Whether it is a file in which git has left its conflict markers."""
+    return path.is_file() and bool(CONFLICT.search(path.read_text(encoding="utf-8", errors="replace")))
 
 
 def rounded(value: Any) -> Any:

@@ -8,11 +8,19 @@ from onnx_release.errors import ParameterError
 from onnx_release.paths import PARAMS
 from onnx_release.yaml_files import Strict, read_yaml
 
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Tolerance = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# Every number has both ends: tests/test_params.py holds it. An upper end is where more is a slip, and would fill the
+# memory or run for days before anybody sees it.
+Samples = Annotated[int, Field(ge=1, le=1_000_000)]
+Batch = Annotated[int, Field(ge=1, le=65_536)]
+# ONNX Runtime starts all of them as it loads a model: about as many as the largest machines have cores.
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what numpy and torch both take
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Device = Annotated[int, Field(ge=0, le=255)]
+Bytes = Annotated[int, Field(ge=1, le=2**50)]
+# Figures are compared with these and no more, so that any that a metric may have will do.
+Figure = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
+Loss = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 # 13 is the first opset whose QuantizeLinear works per channel. The upper ends are torch 2.13's
 # ONNX_MAX_OPSET and ONNX_TORCHSCRIPT_EXPORTER_MAX_OPSET.
@@ -22,8 +30,8 @@ OPSETS = {"dynamo": range(13, 24), "torchscript": range(13, 21)}
 class Prepare(Strict):
     """How many samples of each split to take, at most."""
 
-    calibration: Count
-    evaluation: Count
+    calibration: Samples
+    evaluation: Samples
 
 
 class Reference(Strict):
@@ -50,15 +58,15 @@ class Slim(Strict):
     """Fusions to leave out, and how far the slimmed graph may be from the exported one."""
 
     skip_fusion_patterns: list[str]
-    atol: Tolerance
-    rtol: Tolerance
+    atol: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+    rtol: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]  # within 1, zeros would pass for any answer
 
 
 class Fp16(Strict):
     """Operators that stay in float32, and the largest magnitude that a float16 weight may keep."""
 
     block_operators: list[str]
-    max_finite_val: Annotated[float, Field(gt=0, le=65504)]
+    max_finite_val: Annotated[float, Field(gt=0, le=65504, allow_inf_nan=False)]
 
 
 class QuantizeDynamic(Strict):
@@ -69,9 +77,9 @@ class Calibrate(Strict):
     """How the range of every activation is found. `percentile` is read by that method alone."""
 
     method: Literal["minmax", "percentile", "entropy", "mse"]
-    percentile: Annotated[float, Field(gt=50, le=100)]
-    bins: Annotated[int, Field(ge=128)]
-    chunk: Count
+    percentile: Annotated[float, Field(gt=50, le=100, allow_inf_nan=False)]
+    bins: Annotated[int, Field(ge=128, le=16_384)]  # what `entropy` takes grows with their square
+    chunk: Samples
 
 
 class QuantizeStatic(Strict):
@@ -81,14 +89,14 @@ class QuantizeStatic(Strict):
     """
 
     target: Literal["auto", "avx2", "vnni", "arm64", "tensorrt"]
-    minutes: Positive
+    minutes: Annotated[float, Field(gt=0, le=1440, allow_inf_nan=False)]
 
 
 class Validate(Strict):
     """How the intervals are made."""
 
-    resamples: Annotated[int, Field(ge=100)]
-    confidence: Annotated[float, Field(gt=0, lt=1)]
+    resamples: Annotated[int, Field(ge=100, le=100_000)]  # each draws all groups, and all are in memory at once
+    confidence: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
     seed: Seed
 
 
@@ -98,9 +106,9 @@ class Cuda(Strict):
     `use_tf32` is on in ONNX Runtime, and off here: with it, float32 is not as close to PyTorch as float32 can be.
     """
 
-    device_id: Annotated[int, Field(ge=0)] = 0
+    device_id: Device = 0
     arena_extend_strategy: Literal["kNextPowerOfTwo", "kSameAsRequested"] = "kNextPowerOfTwo"
-    gpu_mem_limit: Count | None = None
+    gpu_mem_limit: Bytes | None = None
     cudnn_conv_algo_search: Literal["EXHAUSTIVE", "HEURISTIC", "DEFAULT"] = "EXHAUSTIVE"
     use_tf32: bool = False
 
@@ -111,8 +119,8 @@ class TensorRt(Strict):
     `int8` is for a model that is quantized (microsoft/onnxruntime#13381).
     """
 
-    device_id: Annotated[int, Field(ge=0)] = 0
-    workspace: Count = 2**30
+    device_id: Device = 0
+    workspace: Bytes = 2**30
     fp16: bool = False
     int8: bool = False
     engine_cache: str | None = None
@@ -130,8 +138,8 @@ class Runtime(Strict):
     tensorrt: TensorRt = TensorRt()
     graph_optimization: Literal["disabled", "basic", "extended", "all"] = "all"
     execution_mode: Literal["sequential", "parallel"] = "sequential"
-    intra_threads: Count | None = None
-    inter_threads: Count | None = None
+    intra_threads: Threads | None = None
+    inter_threads: Threads | None = None
     spinning: bool = True
     arena: bool = True
     memory_pattern: bool = True
@@ -145,27 +153,27 @@ class Benchmark(Strict):
     reads. Another `replicate` makes a run that the run cache does not know.
     """
 
-    batches: Annotated[list[Count], Field(min_length=1)]
-    threads: Annotated[list[Count | None], Field(min_length=1)]
-    starts: Count
-    rounds: Annotated[int, Field(ge=5)]
-    turn_seconds: Positive
-    settle_seconds: Tolerance
-    timeout_seconds: Positive
+    batches: Annotated[list[Batch], Field(min_length=1)]
+    threads: Annotated[list[Threads | None], Field(min_length=1)]
+    starts: Annotated[int, Field(ge=1, le=100)]
+    rounds: Annotated[int, Field(ge=5, le=1000)]
+    turn_seconds: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)]
+    settle_seconds: Annotated[float, Field(ge=0, le=60, allow_inf_nan=False)]
+    timeout_seconds: Seconds
     seed: Seed
-    replicate: int
+    replicate: Seed
 
 
 class Tune(Strict):
     """`seconds` bounds the search for better runtime settings; null leaves them as they are."""
 
-    seconds: Positive | None
+    seconds: Seconds | None
 
 
 class Profile(Strict):
     """How many calls to profile."""
 
-    calls: Count
+    calls: Annotated[int, Field(ge=1, le=10_000)]  # the trace has a line for every node of every call
 
 
 class Gate(Strict):
@@ -177,10 +185,10 @@ class Gate(Strict):
     """
 
     metric: str
-    min: Finite | None = None
-    max: Finite | None = None
-    max_regression: Tolerance | None = None
-    max_regression_share: Tolerance | None = None
+    min: Figure | None = None
+    max: Figure | None = None
+    max_regression: Loss | None = None
+    max_regression_share: Loss | None = None
     noisy: Literal["fail", "pass"] = "fail"
 
     @model_validator(mode="after")

@@ -19,7 +19,8 @@ from onnx_release.charts import (
     tradeoff_chart,
 )
 from onnx_release.choice import choose, fastest_variants
-from onnx_release.files import read_json
+from onnx_release.errors import DataError
+from onnx_release.files import read_json, refuse_conflict
 from onnx_release.graph import describe, model_size_mb
 from onnx_release.hardware import installed
 from onnx_release.metrics import METRICS
@@ -108,7 +109,7 @@ def collect(params: Params) -> Results:
     summary = summarise(rows, benchmark)
     prepare = read_json(METRICS_FOLDER / "prepare.json")
     static = read_json(METRICS_FOLDER / "quantize_static.json")
-    latencies = pd.read_csv(PLOTS / "latency.csv")
+    latencies = read_table(PLOTS / "latency.csv")
     steps = {variant: read_steps(variant) for variant in made if variant in REDUCED}
     explained = summary["variant"] if summary["variant"] in steps else list(steps)[-1] if steps else ""
     return Results(
@@ -129,7 +130,7 @@ def collect(params: Params) -> Results:
         tune=read_json(METRICS_FOLDER / "tune.json"),
         optimize=read_json(METRICS_FOLDER / "optimize.json"),
         profile=read_json(METRICS_FOLDER / "profile.json"),
-        nodes=records(pd.read_csv(PLOTS / "profile.csv", keep_default_na=False).head(LISTED)),
+        nodes=records(read_table(PLOTS / "profile.csv", keep_default_na=False).head(LISTED)),
         explained=explained,
         layers=worst_layers(steps[explained]) if explained else [],
         signals={variant: rows["sqnr_db"].tolist() for variant, rows in steps.items()},
@@ -263,7 +264,18 @@ def contender_names(benchmark: dict[str, Any]) -> list[str]:
 def read_steps(variant: str) -> pd.DataFrame:
     """What `onnx_release.explain` found for a variant, in the order of its graph."""
     path = PLOTS / "explain" / f"{variant}.csv"
-    return pd.read_csv(path, keep_default_na=False, na_values={"added": "", "sqnr_db": ""})
+    return read_table(path, keep_default_na=False, na_values={"added": "", "sqnr_db": ""})
+
+
+def read_table(path: Path, **options: Any) -> pd.DataFrame:
+    """A CSV that a stage has written. Raises DataError if it is missing, damaged or in conflict."""
+    try:
+        refuse_conflict(path, path.read_text(encoding="utf-8"), DataError)
+        return pd.read_csv(path, **options)
+    except FileNotFoundError as cause:
+        raise DataError(f"{path} is not there: run `dvc repro`") from cause
+    except ValueError as cause:
+        raise DataError(f"{path} is not a table ({cause}): run `dvc repro`") from cause
 
 
 def worst_layers(steps: pd.DataFrame) -> list[dict[str, Any]]:

@@ -15,10 +15,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from onnx_release.errors import RevisionError
+from onnx_release.files import CONFLICT, refuse_conflict
 from onnx_release.imports import PACKAGES
-from onnx_release.paths import METRICS, PARAMS, PLOTS
+from onnx_release.paths import LOCK, METRICS, PARAMS, PLOTS
 
-LOCK = Path("dvc.lock")
 # What is read of a revision, relative to the repository root.
 READ = (METRICS, PARAMS, LOCK)
 # Where DVC keeps experiments: refs/exps/01/234.../NAME, below the commit that they start from; and what else is there.
@@ -198,7 +198,14 @@ def contents(commit: str, name: str, paths: Sequence[str]) -> dict[str, bytes]:
         raise RevisionError(f"{name} cannot be read: {archive.stderr.decode().strip()}")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
         files = {item.name: tar.extractfile(item) for item in tar if item.isfile()}
-        return {path: file.read() for path, file in files.items() if file}
+        found = {path: file.read() for path, file in files.items() if file}
+    broken = [path for path, content in found.items() if CONFLICT.search(content.decode(errors="replace"))]
+    if broken:
+        raise RevisionError(
+            f"{name} was committed with git's conflict markers in {', '.join(broken)}: choose another revision, "
+            "or fix it there, as docs/review.md says under Merging, and commit"
+        )
+    return found
 
 
 def workspace() -> Revision:
@@ -206,6 +213,8 @@ def workspace() -> Revision:
     files = [path for path in (*METRICS.rglob("*"), PARAMS, LOCK) if path.suffix != ".partial" and path.is_file()]
     if not any(METRICS in path.parents for path in files):
         raise RevisionError(f"the workspace has no {METRICS}/: run `make repro`")
+    for path in files:
+        refuse_conflict(path, path.read_text(encoding="utf-8", errors="replace"), RevisionError)
     changed = git("status", "--porcelain", "--", *(path.as_posix() for path in READ)).stdout.strip()
     name = "workspace, not committed" if changed else "workspace, as committed"
     sources = [path for package in PACKAGES for path in Path(package).rglob("*.py") if path.is_file()]

@@ -1,5 +1,6 @@
 """models/NAME/spec.yaml: what a model is. The single source for names, dtypes, shapes and dynamic axes."""
 
+import math
 import unicodedata
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -11,13 +12,20 @@ from onnx_release.errors import SpecError
 from onnx_release.paths import MODELS
 from onnx_release.yaml_files import Strict, read_yaml
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
-Axis = Annotated[int, Field(ge=1)] | str
+# Every number has both ends: tests/test_spec.py holds it.
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Bound = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Value = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]  # of pixels, which are 0..1 and hardly leave it
+Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Decibels = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
+Pixels = Annotated[int, Field(ge=1, le=16_384)]
+Size = Annotated[int, Field(ge=1, le=2**31 - 1)]  # of an axis, as ONNX Runtime's kernels count
+Axis = Size | str
+# The shape cases run the network with every dimension at its maximum: PyTorch in float64, which needs many times this.
+LARGEST_INPUT = 4 * 2**30
 Task = Literal["classification", "detection", "embedding", "tensor"]
 Dtype = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
+ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
 
 
 class Origin(Strict):
@@ -65,9 +73,11 @@ class Source(Strict):
 class Dimension(Strict):
     """A symbolic dimension: the sizes that it may have, both included, and one that an example uses."""
 
-    min: Annotated[int, Field(ge=1)]
-    max: Annotated[int, Field(ge=2)]
-    example: Annotated[int, Field(ge=2)]  # torch.export specialises sizes 0 and 1 (pytorch/pytorch#157621)
+    min: Size
+    max: Annotated[int, Field(ge=2, le=2**31 - 1)]
+    example: Annotated[
+        int, Field(ge=2, le=2**31 - 1)
+    ]  # torch.export specialises sizes 0 and 1 (pytorch/pytorch#157621)
 
     @model_validator(mode="after")
     def ordered(self) -> "Dimension":
@@ -105,7 +115,7 @@ class Budget(Strict):
 
     agreement: Share | None = None
     accuracy_drop: Share | None = None
-    sqnr_db: Finite | None = None
+    sqnr_db: Decibels | None = None
     cosine: Share | None = None
 
     @model_validator(mode="after")
@@ -167,14 +177,14 @@ class Images(Strict):
     """
 
     folder: str
-    resize: Count
-    crop: Count
+    resize: Pixels
+    crop: Pixels
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    mean: Annotated[list[Finite], Field(min_length=1, max_length=3)]
-    std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=3)]
+    mean: Annotated[list[Value], Field(min_length=1, max_length=3)]
+    std: Annotated[list[Positive], Field(min_length=1, max_length=3)]
     classes: list[str] | str | None = None
-    evaluation: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    seed: Annotated[int, Field(ge=0)] = 0
+    evaluation: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.5
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -258,6 +268,18 @@ class Spec(Strict):
         smallest = self.dimensions[batch].min if isinstance(batch, str) else batch
         if smallest != 1:
             raise ValueError("the batch, the first axis of the inputs, must allow 1")
+        return self
+
+    @model_validator(mode="after")
+    def inputs_fit_into_memory(self) -> "Spec":
+        largest = {name: bounds.max for name, bounds in self.dimensions.items()}
+        for tensor in self.inputs:
+            size = math.prod(concrete_shape(tensor, largest)) * ITEM_BYTES[tensor.dtype]
+            if size > LARGEST_INPUT:
+                raise ValueError(
+                    f"{tensor.name} takes {size / 2**30:.3g} GiB with its dimensions at their max, and the network is "
+                    f"run so: {LARGEST_INPUT // 2**30} GiB is the most, so lower a max"
+                )
         return self
 
     @model_validator(mode="after")

@@ -2,20 +2,22 @@
 
 import copy
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from ruamel.yaml import YAML
 
 from onnx_release.errors import SweepError
 from onnx_release.metrics import metric
 from onnx_release.params import Params
 from onnx_release.paths import MODELS, PARAMS
 from onnx_release.spec import Spec
-from onnx_release.yaml_files import Strict, describe, read_yaml
+from onnx_release.yaml_files import Strict, describe, load_yaml, read_yaml
 
+# Each takes seconds at best, and all are made before the first runs.
+MOST_EXPERIMENTS = 10_000
 # In an objective, the variant that the experiment would release.
 RELEASED = "released"
 # The metrics of the stages from the benchmark on.
@@ -46,6 +48,11 @@ class Grid(Strict):
     def every_combination_once(self) -> "Grid":
         if not self.grid or not all(self.grid):
             raise ValueError("grid varies nothing: give it at least one key with its values")
+        experiments = sum(math.prod(len(values) for values in mapping.values()) for mapping in self.grid)
+        if experiments > MOST_EXPERIMENTS:
+            raise ValueError(
+                f"grid has {experiments:,} combinations: {MOST_EXPERIMENTS:,} is the most, so take values out"
+            )
         for mapping in self.grid:
             for key, values in mapping.items():
                 if key in self.set:
@@ -92,7 +99,7 @@ def load_grid(path: Path) -> Grid:
     grid = read_yaml(path, Grid, SweepError)
     problems = list(wrong_files(grid))
     if not problems:
-        contents = {file: read(file) for file in files_of(grid)}
+        contents = {file: load_yaml(file, SweepError) for file in files_of(grid)}
         problems = list(dict.fromkeys(line for params in combinations(grid) for line in wrong_values(contents, params)))
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
@@ -111,7 +118,10 @@ def combinations(grid: Grid) -> list[dict[str, Any]]:
 
     All have the same keys: one that only another mapping varies has its value in params.yaml or the spec.
     """
-    models = {file: model_of(file).model_validate(read(file)).model_dump(by_alias=True) for file in files_of(grid)}
+    models = {
+        file: model_of(file).model_validate(load_yaml(file, SweepError)).model_dump(by_alias=True)
+        for file in files_of(grid)
+    }
     rows: list[dict[str, Any]] = []
     for mapping in grid.grid:
         for values in itertools.product(*mapping.values()):
@@ -138,10 +148,6 @@ def split_key(key: str) -> tuple[Path, list[str]]:
 
 def model_of(file: Path) -> type[Params] | type[Spec]:
     return Params if file == PARAMS else Spec
-
-
-def read(file: Path) -> Any:
-    return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
 
 
 def wrong_files(grid: Grid) -> Iterator[str]:

@@ -20,10 +20,10 @@ import networkx as nx
 from ruamel.yaml import YAML
 
 from onnx_release.errors import SweepError
-from onnx_release.paths import HARDWARE, PARAMS
+from onnx_release.paths import HARDWARE, PARAMS, PIPELINE
 from onnx_release.sweep_grid import Grid, combinations, put, split_key, swept_keys
+from onnx_release.yaml_files import load_yaml
 
-PIPELINE = Path("dvc.yaml")
 # What stands between ${ and } in dvc.yaml; the items of foreach and matrix are no parameters, and harmless here.
 INTERPOLATED = re.compile(r"\$\{\s*([\w.]+)\s*\}")
 
@@ -158,7 +158,7 @@ def read_pipeline(params: Mapping[str, Any], keys: list[str]) -> dict[str, Plann
     from dvc.repo import Repo
 
     yaml = YAML(typ="safe", pure=True)
-    content = yaml.load(PARAMS.read_text(encoding="utf-8"))
+    content = load_yaml(PARAMS, SweepError)
     for key, value in params.items():
         put(content, split_key(key)[1], value)
     with tempfile.TemporaryDirectory() as folder:

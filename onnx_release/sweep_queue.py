@@ -24,12 +24,12 @@ from dvc.lock import LockError
 
 from onnx_release.errors import SweepError
 from onnx_release.files import remove
+from onnx_release.paths import LOCK
 from onnx_release.revisions import namespace
 from onnx_release.sweep_plan import Experiment, override
 from onnx_release.sweep_repository import (
     CLONE,
     FOLDER,
-    LOCK,
     bring,
     experiments,
     git,

@@ -15,11 +15,11 @@ import zc.lockfile
 
 from onnx_release.errors import SweepError
 from onnx_release.files import replacing_folder
+from onnx_release.paths import LOCK
 from onnx_release.revisions import is_shallow, namespace
 
 FOLDER = Path(".dvc/tmp/sweep")
 CLONE = FOLDER / "repository"
-LOCK = Path("dvc.lock")
 
 
 def git(*arguments: str, cwd: Path = Path(), check: bool = True) -> str:

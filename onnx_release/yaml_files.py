@@ -1,4 +1,4 @@
-"""Read a YAML file into a pydantic model, and turn what pydantic finds into messages that name the key."""
+"""Read a YAML file, into a pydantic model, and turn what pydantic finds into messages that name the key."""
 
 import difflib
 from pathlib import Path
@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from onnx_release.errors import ReleaseError
+from onnx_release.files import refuse_conflict
 
 
 class Strict(BaseModel):
@@ -22,18 +23,30 @@ Model = TypeVar("Model", bound=Strict)
 
 def read_yaml(path: Path, model: type[Model], error: type[ReleaseError]) -> Model:
     """Read `path` as `model`. Raises `error` with one line for every key that is wrong."""
-    try:
-        # The same library and YAML version with which DVC reads it: 1e-4 is a number to both.
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as cause:
-        raise error(f"{path} is not there: run this from the repository root, or write the file") from cause
-    except (YAMLError, ValueError) as cause:  # ValueError: not UTF-8, or a date that there is not
-        raise error(f"{path} is not valid YAML: {cause}") from cause
+    content = load_yaml(path, error)
     try:
         return model.model_validate(content)
     except ValidationError as cause:
         problems = "\n".join(f"  {describe(problem, model)}" for problem in cause.errors())
         raise error(f"{path} has wrong values:\n{problems}") from cause
+
+
+def load_yaml(path: Path, error: type[ReleaseError]) -> Any:
+    """What is in a YAML file. Raises `error` if it is missing, empty, not valid, or in conflict after a merge."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        refuse_conflict(path, text, error)
+        # The same library and YAML version with which DVC reads it: 1e-4 is a number to both.
+        content = YAML(typ="safe", pure=True).load(text)
+    except FileNotFoundError as cause:
+        raise error(f"{path} is not there: run this from the repository root, or write the file") from cause
+    except (YAMLError, ValueError) as cause:  # ValueError: not UTF-8, or a date that there is not
+        raise error(
+            f"{path} is not valid YAML: {cause}\nfix that, or `git restore {path}` brings back what was committed"
+        ) from cause
+    if content is None:
+        raise error(f"{path} is empty: `git restore {path}` brings back what was committed")
+    return content
 
 
 def describe(problem: Any, model: type[BaseModel]) -> str:

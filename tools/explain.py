@@ -1,10 +1,12 @@
 """Show which layers of a variant add the most error, and where it first leaves its reference."""
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from onnx_release.command import run_tool
+from onnx_release.errors import ParameterError
 from onnx_release.explain import explain_variant, first_beyond
 from onnx_release.params import load_params
 from onnx_release.spec import load_spec
@@ -13,6 +15,8 @@ from onnx_release.variants import REFERENCES, check_made
 
 
 def main(arguments: argparse.Namespace) -> None:
+    if arguments.top < 1 or not math.isfinite(arguments.bound):
+        raise ParameterError("--top is 1 or more layers, and --bound a number of dB")
     check_made(arguments.variant, load_spec(load_params().model))
     rows = explain_variant(arguments.variant)
     print(ranking(rows, arguments.top))

@@ -7,42 +7,78 @@ its cache comes back from there; the metrics, which are in git and not in the ca
 """
 
 import argparse
+import configparser
+import contextlib
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from onnx_release.command import run_tool
-from onnx_release.errors import ReleaseFolderError
+from onnx_release.errors import DataError, ReleaseFolderError, RevisionError
 from onnx_release.files import remove, replacing, write_text
 from onnx_release.gates import check_gates
 from onnx_release.params import load_params
-from onnx_release.paths import METRICS, PARAMS, RELEASE
+from onnx_release.paths import LOCK, METRICS, PARAMS, RELEASE
 from onnx_release.release import read_manifest
 from onnx_release.spec import load_spec
+from onnx_release.yaml_files import load_yaml
 
 DVC = [sys.executable, "-m", "dvc"]
-LOCK = Path("dvc.lock")
+NO_GIT = """there is no git repository here, and DVC asks for one. Either will do, and then run this again:
+  git init                                 # the rest of the tools has what it needs after a first commit
+  dvc config --local core.no_scm true      # without git: tools.compare, tools.gate --base and tools.sweep do not run"""
 
 
 def main(arguments: argparse.Namespace) -> None:
+    load_params()  # before it is written to, if it is
     if arguments.model:
         set_model(arguments.model)
     params = load_params()
-    remove_another_release(params.model)
+    load_spec(params.model)  # a name that is no folder is "Parameters 'sources' are missing" to DVC
     check_gates(params.gates)  # the gate comes last, and a misspelt one would show only then
+    check_git()
+    remove_another_release(params.model)
     outputs = [path for path in locked_outputs() if path.exists()]
     metrics = {path: path.read_bytes() for path in METRICS.rglob("*") if path.is_file()}
-    succeeded = False
+    succeeded = interrupted = False
     try:
-        succeeded = subprocess.run([*DVC, "repro"], check=False).returncode == 0
+        succeeded, interrupted = run_dvc()
     finally:
         if not succeeded:
             restore(outputs, metrics)
             remove_another_release(params.model)
+    if interrupted:
+        raise KeyboardInterrupt
     sys.exit(0 if succeeded else 1)
+
+
+def run_dvc() -> tuple[bool, bool]:
+    """Whether `dvc repro` succeeded, and whether it was interrupted.
+
+    Ctrl-C in a terminal goes to DVC and its stage as well as to this process, which waits until they have ended:
+    subprocess.run would kill DVC a quarter of a second later, while the stage may still write.
+    """
+    interrupted = False
+    with subprocess.Popen([*DVC, "repro"]) as process:
+        while process.returncode is None:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                interrupted = True
+    return process.returncode == 0, interrupted
+
+
+def check_git() -> None:
+    """Raise RevisionError where DVC would refuse to run: in an archive's files, which have no git repository."""
+    if any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
+        return
+    config = configparser.ConfigParser()
+    config.read([".dvc/config", ".dvc/config.local"], encoding="utf-8")
+    if not config.getboolean("core", "no_scm", fallback=False):
+        raise RevisionError(NO_GIT)
 
 
 def set_model(model: str) -> None:
@@ -69,16 +105,39 @@ def remove_another_release(model: str) -> None:
 
 
 def locked_outputs() -> list[Path]:
-    """Every output in dvc.lock that DVC has in its cache."""
+    """Every output in dvc.lock that DVC has in its cache. Raises DataError for a lock that DVC could not read."""
     if not LOCK.exists():
         return []
-    stages = YAML(typ="safe").load(LOCK.read_text(encoding="utf-8")).get("stages", {})
-    paths = [Path(out["path"]) for stage in stages.values() for out in stage.get("outs", [])]
+    lock = load_yaml(LOCK, DataError)
+    try:
+        paths = [Path(out["path"]) for stage in lock["stages"].values() for out in stage.get("outs", [])]
+    except (AttributeError, KeyError, TypeError) as cause:
+        raise DataError(
+            f"{LOCK} is damaged: `git restore {LOCK}`, or remove it; either way `make repro` runs again only what "
+            "DVC's run cache does not have"
+        ) from cause
     return [path for path in paths if METRICS not in path.parents]
 
 
 def restore(outputs: list[Path], metrics: dict[Path, bytes]) -> None:
-    """Bring back what was there before the run and is gone."""
+    """Bring back what was there before the run and is gone; a second Ctrl-C does not stop it."""
+    with without_ctrl_c():
+        bring_back(outputs, metrics)
+    print("The outputs of the stage that did not end are as they were before this run.", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def without_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C do nothing within the block, nor in the processes that it starts."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def bring_back(outputs: list[Path], metrics: dict[Path, bytes]) -> None:
+    """Bring back the outputs that DVC's cache has, and the metrics from these copies, where they are gone."""
     missing = [str(path) for path in outputs if not path.exists()]
     if missing:
         subprocess.run([*DVC, "checkout", "--quiet", *missing], check=False)
@@ -86,7 +145,6 @@ def restore(outputs: list[Path], metrics: dict[Path, bytes]) -> None:
         if not path.exists():
             with replacing(path) as partial:
                 partial.write_bytes(content)
-    print("The outputs of the stage that failed are as they were before this run.", file=sys.stderr)
 
 
 if __name__ == "__main__":

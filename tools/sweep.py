@@ -23,10 +23,13 @@ from onnx_release.sweep_queue import run_plan
 from onnx_release.sweep_repository import check_repository, only_sweep
 from onnx_release.sweep_results import load_results, results_table, unmeasured, winner
 
+# Each is a process with the libraries of a stage.
+MOST_JOBS = 256
+
 
 def main(arguments: argparse.Namespace) -> None:
-    if arguments.jobs < 1:
-        raise SweepError(f"--jobs is the number of experiments at once: 1 or more, not {arguments.jobs}")
+    if not 1 <= arguments.jobs <= MOST_JOBS:
+        raise SweepError(f"--jobs is the number of experiments at once: 1 to {MOST_JOBS}, not {arguments.jobs}")
     grid = load_grid(arguments.grid)
     base = check_repository(arguments.grid)
     gates = load_params().gates  # now, since the workspace may be edited while the sweep runs
@@ -47,7 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
             else:
                 progress = run_plan(plan, base, arguments.jobs, say)
         except KeyboardInterrupt:
-            sys.exit("stopped; the same command goes on where it was")
+            raise KeyboardInterrupt("stopped; the same command goes on where it was") from None
     results = load_results(grid, plan, base, set(progress.done), gates)
     if results:
         print("\n" + results_table(grid, keys, results) + "\n")
