@@ -25,6 +25,8 @@ Loss = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 # 13 is the first opset whose QuantizeLinear works per channel. The upper ends are torch 2.13's
 # ONNX_MAX_OPSET and ONNX_TORCHSCRIPT_EXPORTER_MAX_OPSET.
 OPSETS = {"dynamo": range(13, 24), "torchscript": range(13, 21)}
+# Samples to calibrate with, below which a range is often that of one sample.
+ENOUGH_TO_CALIBRATE = 16
 
 
 class Prepare(Strict):

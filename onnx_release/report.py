@@ -24,7 +24,7 @@ from onnx_release.files import read_json, refuse_conflict
 from onnx_release.graph import describe, model_size_mb
 from onnx_release.hardware import installed
 from onnx_release.metrics import METRICS
-from onnx_release.params import Params
+from onnx_release.params import ENOUGH_TO_CALIBRATE, Params
 from onnx_release.paths import HARDWARE, PLOTS, variant_model
 from onnx_release.paths import METRICS as METRICS_FOLDER
 from onnx_release.spec import Spec, load_spec
@@ -41,8 +41,7 @@ AGREEMENT_SENTENCES = {
     "detection": "{} of the boxes matched with PyTorch's",
     "embedding": "the same nearest neighbour as in PyTorch for {} of the samples",
 }
-# Fewer calibration samples say little of what a network meets; so does a graph that is so much worse on other samples.
-FEWEST_CALIBRATION_SAMPLES = 16
+# A graph that is so much worse on other samples was calibrated on too little.
 MOST_DB_LOST = 3.0
 # What writes and changes graphs; what times depend on is in the hardware's own description.
 MADE_WITH = ("onnx", "onnxscript", "onnxslim", "onnxconverter-common")
@@ -237,7 +236,7 @@ def describe_calibration(row: dict[str, Any], prepare: dict[str, Any], static: d
     samples, searched = prepare["calibration_samples"], static["calibration_sqnr_db"]
     lost = None if searched is None or row["sqnr_db"] is None else searched - row["sqnr_db"]
     found = []
-    if samples < FEWEST_CALIBRATION_SAMPLES:
+    if samples < ENOUGH_TO_CALIBRATE:
         found.append(f"calibrated on {samples} sample{'s' if samples != 1 else ''}")
     if lost is not None and lost > MOST_DB_LOST:
         found.append(
@@ -248,7 +247,7 @@ def describe_calibration(row: dict[str, Any], prepare: dict[str, Any], static: d
         return ""
     return (
         f"**int8_static is {', and '.join(found)}.** Calibrate on more samples, and on more varied ones: "
-        f"{FEWEST_CALIBRATION_SAMPLES} or more that are like what it will meet. `prepare.calibration` in params.yaml "
+        f"{ENOUGH_TO_CALIBRATE} or more that are like what it will meet. `prepare.calibration` in params.yaml "
         "is the most that are taken."
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 from onnx_release.array_files import ArrayFile, writing_arrays
 from onnx_release.errors import DataError
 from onnx_release.files import replacing
-from onnx_release.params import Prepare
+from onnx_release.params import ENOUGH_TO_CALIBRATE, Prepare
 from onnx_release.paths import CALIBRATION, EVALUATION
 from onnx_release.spec import Spec, check_array, concrete_shape, example_sizes
 from onnx_release.types import Sample
@@ -24,8 +24,6 @@ NO_LABEL = -1
 LABELLED = ("classification", "detection")
 # Samples that a timed model goes round, if its batch is not larger.
 MAX_SAMPLES = 32
-# Samples to calibrate with, below which a range is often that of one sample.
-ENOUGH_TO_CALIBRATE = 16
 
 
 def write_splits(data: "ModelData", raw: Path, spec: Spec, params: Prepare) -> None:
