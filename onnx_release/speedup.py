@@ -55,7 +55,7 @@ class Speedup:
     @property
     def is_base(self) -> bool:
         """Whether it is that of the base over itself, which has no interval."""
-        return self.low is not None and self.low == self.high
+        return (self.value, self.low, self.high) == (1, 1, 1)
 
     @property
     def no_difference(self) -> bool:
