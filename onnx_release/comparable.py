@@ -192,7 +192,7 @@ class Pair:
                 f"PyTorch eager takes {self.drift:.2f} times as long, and is the same program on both sides: the "
                 "speed of the machine has changed, and other times may change by as much before they count"
             )
-        if self.same_pytorch and not self.by_eager and self.eager_margin > math.log(noticed_drift):
+        elif self.same_pytorch and not self.by_eager and self.eager_margin > math.log(noticed_drift):
             notes.append(
                 "PyTorch eager was disturbed more than the others, so it hardly tells what the machine has changed: "
                 "latencies are compared by themselves"

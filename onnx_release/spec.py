@@ -109,8 +109,8 @@ class Budget(Strict):
     """What a variant of fewer bits may lose against PyTorch; without a figure there is no bound.
 
     `agreement`: the least share of the samples that keep PyTorch's answer (onnx_release/answers.py says what that is
-    for each task). `accuracy_drop`: the most accuracy lost, where labels exist. `sqnr_db`: the least signal to error,
-    over all outputs. `cosine`: the least mean cosine of the outputs.
+    for each task). `accuracy_drop`: the most accuracy lost, on samples with a label. `sqnr_db`: the least signal to
+    error, over all outputs. `cosine`: the least mean cosine of the outputs.
     """
 
     agreement: Share | None = None

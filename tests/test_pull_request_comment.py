@@ -162,6 +162,15 @@ def test_a_fence_in_the_gates_stays_inside(folder):
     assert "\n`````text\na ```` b\n# c\n`````\n" in body(folder, "failure")
 
 
+def test_gates_that_were_not_measured_are_told_from_those_that_fail(folder):
+    noisy = "benchmark.fp32.load_ms: not measured, 1 to 2 ms: the noise is more than the bound (max_regression 1)\n"
+    (folder / "gate.txt").write_text(noisy * 2)
+    assert "**The checks failed:** 2 gates were not measured" in body(folder, "failure")
+    for failed in ("export.size_mb: FAILED, 2 (max 1)\n", "fp16: FAILED: the SQNR is 3 dB\n", "error: no base\n"):
+        (folder / "gate.txt").write_text(noisy + failed)
+        assert "**The checks failed:** a gate does not hold" in body(folder, "failure")
+
+
 def test_what_the_run_did_not_come_to_is_said(folder, tmp_path):
     failed = body(folder, "failure")
     assert "a gate does not hold" in failed and "<details open>" in failed
