@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from onnx_release.compare import Comparison, Row, Verdict
+from onnx_release.comparable import contender
+from onnx_release.compare import Comparison, Row, Verdict, same
 from onnx_release.text import number, table
 
 # What is shown of the release itself, then and now, whether it differs or not.
@@ -49,7 +50,7 @@ def as_text(comparison: Comparison, everything: bool) -> str:
     parts = [f"base  {comparison.base}\nhead  {comparison.head}\n{counted(comparison)}"]
     if comparison.notes:
         parts.append("\n".join(f"note: {note}" for note in comparison.notes))
-    parts.append(aligned([("release", "base", "head"), *release(comparison)]))
+    parts.append(aligned([("release", "base", "head", ""), *release(comparison)]))
     rows = listed(comparison, everything)
     if rows:
         parts.append(
@@ -61,24 +62,50 @@ def as_text(comparison: Comparison, everything: bool) -> str:
 
 
 def as_markdown(comparison: Comparison, everything: bool) -> str:
-    """For a comment on a pull request: the summary, the release, what differs, and a count of the rest."""
+    """For a comment on a pull request: what is worse, the release, what differs otherwise, and a count of the rest."""
+    rows = listed(comparison, everything)
+    told = rows if everything else without_repeats(rows)
+    shown = told if everything else told[:LISTED]
+    worse = [row for row in shown if row.verdict == "worse"]
     parts = [
         f"### Compared with {comparison.base}",
         f"Head is {comparison.head}. **{counted(comparison)}**",
         "\n".join(f"- {note}" for note in comparison.notes),
-        table(("release", "base", "head"), release(comparison)),
+        changes(worse),
+        table(("release", "base", "head", ""), (map(escaped, line) for line in release(comparison))),
+        changes([row for row in shown if row not in worse]),
     ]
-    rows = listed(comparison, everything)
-    shown = rows if everything else rows[:LISTED]
-    if shown:
-        parts.append(
-            table(HEADER, ((marked(row), escaped(f"`{row.name}`"), *map(escaped, cells(row)[1:])) for row in shown))
-        )
-    if len(shown) < len(rows):
-        parts.append(f"And {len(rows) - len(shown)} more: `python -m tools.compare` prints all of them.")
+    lines = []
+    if len(told) < len(rows):
+        lines.append(f"{len(rows) - len(told)} that tell the same again (`python -m tools.compare` prints them)")
+    if len(shown) < len(told):
+        lines.append(f"{len(told) - len(shown)} more differ: `python -m tools.compare` prints all of them")
     if not everything:
-        parts.append("\n".join(f"- {line}" for line in left_out(comparison)))
-    return "\n\n".join(part for part in parts if part)
+        lines += left_out(comparison)
+    return "\n\n".join(part for part in [*parts, "\n".join(f"- {line}" for line in lines)] if part)
+
+
+def changes(rows: list[Row]) -> str:
+    """A table in Markdown with a line for each row; empty without any."""
+    lines = [(marked(row), escaped(f"`{row.name}`"), *map(escaped, cells(row)[1:])) for row in rows]
+    return table(HEADER, lines) if lines else ""
+
+
+def without_repeats(rows: list[Row]) -> list[Row]:
+    """The first row of each piece of news, and of the summary only what no other row tells."""
+    first: dict[tuple[str, ...], Row] = {}
+    for row in rows:
+        owner = contender(row.key, row.metric) if row.metric.key.startswith("*.") else ""
+        news = (row.file, owner, row.metric.news, row.verdict) if row.metric.news else (row.name,)
+        first.setdefault(news, row)
+    told = list(first.values())
+    others = {repeated(row) for row in rows if row.file != "summary"}
+    return [row for row in told if row.file != "summary" or repeated(row) not in others]
+
+
+def repeated(row: Row) -> tuple[str, ...]:
+    """What a figure of the chosen variant and its repetition in the summary have in common."""
+    return row.key.rpartition(".")[2], str(row.base), str(row.head), row.verdict
 
 
 def counted(comparison: Comparison) -> str:
@@ -86,18 +113,23 @@ def counted(comparison: Comparison) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in comparison.counts().items() if count) or "no figures"
 
 
-def release(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """The released variant and its figures, then and now; without a verdict, which their rows have."""
+def release(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    """The released variant and its figures, then and now, with a verdict where they are not the same."""
     rows = [comparison.row(f"summary.{key}") for key in RELEASE]
     return [
-        (row.key, value(row.base, row.base_interval, row), value(row.head, row.head_interval, row))
+        (
+            row.key,
+            value(row.base, row.base_interval, row),
+            value(row.head, row.head_interval, row),
+            "" if same(row.base, row.head) else row.verdict,
+        )
         for row in rows
         if row is not None and not {row.base, row.head} <= {None, ""}
     ]
 
 
 def listed(comparison: Comparison, everything: bool) -> list[Row]:
-    """The rows to show, the worst verdict first. A decision that noise has turned round is shown, too."""
+    """The rows that differ, or all, the worst verdict first. A decision that noise has turned round is shown, too."""
     order = list(comparison.counts())
     rows = [row for row in comparison.rows if everything or row.verdict not in HIDDEN or (row.reason and row.open)]
     return sorted(rows, key=lambda row: order.index(row.verdict))

@@ -3,7 +3,7 @@
 import pytest
 
 from onnx_release.compare import Row, compare
-from onnx_release.comparison_pages import LISTED, as_markdown, as_text, change, value
+from onnx_release.comparison_pages import LISTED, as_markdown, as_text, change, value, without_repeats
 from onnx_release.metrics import Metric, metric
 from tests.revisions import changed, release, revision
 
@@ -38,16 +38,40 @@ def test_what_does_not_compare_is_counted_by_its_reason():
     assert "latency_ms" not in text
 
 
-def test_a_comment_has_the_summary_first_then_the_release_then_what_differs():
-    head = changed(changed(FILES, "metrics/export.json", nodes=41), "metrics/summary.json", variant="fp32")
+def test_a_comment_has_what_is_worse_first_then_the_release_then_what_differs_otherwise():
+    head = changed(changed(FILES, "metrics/export.json", nodes=41, opset=20), "metrics/summary.json", variant="fp32")
     lines = as_markdown(compared(head), everything=False).splitlines()
     assert lines[0] == "### Compared with main (1234567)"
     assert lines[2].startswith("Head is workspace, not committed. **1 worse, ")
-    assert lines.index("| variant | int8_static | fp32 |") < lines.index(
-        "| **worse** | `export.nodes` | 40 | 41 | +1 |"
-    )
     # The choice differs, and nothing that it rests on does: that is shown, but is no difference.
-    assert "| no difference | `summary.variant` | int8_static | fp32 | |" in lines
+    shown = [
+        "| **worse** | `export.nodes` | 40 | 41 | +1 |",
+        "| variant | int8_static | fp32 | no difference |",
+        "| changed | `export.opset` | 18 | 20 | +2 |",
+    ]
+    assert [line for line in lines if line in shown] == shown
+
+
+def test_a_slower_variant_is_one_row_of_a_comment_and_so_is_a_smaller_release():
+    slow = changed(release(int8_static=2.0), "metrics/quantize_static.json", size_mb=0.07)
+    head = changed(slow, "metrics/summary.json", size_mb=0.07)
+    comparison = compared(head)
+    told = [line.split("|")[1:3] for line in as_markdown(comparison, everything=False).splitlines() if " | `" in line]
+    assert [(verdict.strip(" *"), name.strip(" `")) for verdict, name in told] == [
+        ("worse", "benchmark.int8_static.latency_ms.median"),
+        ("better", "quantize_static.size_mb"),
+    ]
+    counts = comparison.counts()
+    again = counts["worse"] + counts["better"] - 2
+    assert again > 4 and f"- {again} that tell the same again" in as_markdown(comparison, everything=False)
+    text = as_text(comparison, everything=False)
+    assert "benchmark.int8_static.throughput_per_s" in text and "summary.size_mb" in text
+
+
+def test_of_another_variant_the_summary_s_own_rows_are_told():
+    rows = [Row("summary", "size_mb", metric("summary", "size_mb"), 0.08, 0.25, "worse")]
+    other = Row("quantize_static", "size_mb", metric("quantize_static", "size_mb"), 0.08, 0.09, "worse")
+    assert without_repeats([other, *rows]) == [other, *rows]
 
 
 def test_a_comment_stays_short():
@@ -55,7 +79,7 @@ def test_a_comment_stays_short():
     head = changed(FILES, "metrics/export.json", **{f"part_{number}": 2 for number in range(LISTED + 9)})
     text = as_markdown(compared(head, base), everything=False)
     assert text.count("| changed |") == LISTED
-    assert "And 9 more: `python -m tools.compare` prints all of them." in text
+    assert "- 9 more differ: `python -m tools.compare` prints all of them" in text
 
 
 def row(base, head, **fields):

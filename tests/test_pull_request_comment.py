@@ -91,7 +91,8 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "report").mkdir()
-    (tmp_path / "report/report.md").write_text("# digits: passed\n\n![A picture](latency.svg)\n\n| a |\n|---|\n| 1 |\n")
+    report = "# digits: passed\n\nRelease fp32: 1 MB.\n\n![A picture](latency.svg)\n\n| a |\n|---|\n| 1 |\n\nEnd.\n"
+    (tmp_path / "report/report.md").write_text(report)
     (tmp_path / "comparison.md").write_text(
         "### Compared with main\n\n| metric | verdict |\n|---|---|\n| accuracy | no difference |\n"
     )
@@ -142,19 +143,25 @@ def test_a_server_that_is_not_there_and_a_setting_that_is_missing_are_named(fold
     assert result.stderr.startswith("error: GITHUB_TOKEN is not set")
 
 
-def test_the_comment_has_the_gates_the_comparison_and_the_report_without_its_pictures(folder):
+def test_the_comment_has_the_verdict_first_and_last_the_gates_and_the_report_without_its_pictures(folder):
     text = body(folder, "success", "https://github.com/owner/project/actions/runs/1/artifacts/2")
-    assert text.startswith(f"{MARKER}\n\n**Every gate holds.**\n\n[The report with its pictures](https://github.com/")
-    assert "<details><summary>Gates</summary>\n\n```text\nfp32: passed\n```\n\n</details>\n\n### Compared" in text
-    assert text.endswith("# digits: passed\n\n| a |\n|---|\n| 1 |")
+    assert text.startswith(
+        f"{MARKER}\n\n## digits: passed\n\nRelease fp32: 1 MB.\n\n**Every gate holds.**\n\n"
+        "[The report with its pictures](https://github.com/"
+    )
+    assert text.index("### Compared") < text.index(
+        "<details><summary>All gates</summary>\n\n```text\nfp32: passed\n```"
+    )
+    assert text.endswith("<details><summary>All variants</summary>\n\n| a |\n|---|\n| 1 |\n\nEnd.\n\n</details>")
     with (folder / "gate.txt").open("a") as file:
         file.write("summary.size_mb: not held, max_regression 1: another machine\n")
     assert "**No gate fails, and 1 could not be held.**" in body(folder, "success")
 
 
 def test_only_pictures_beside_the_report_are_left_out(folder):
-    (folder / "report/report.md").write_text("a ![b](c.svg)\n![d](https://example.invalid/e.svg)\n![f](g.svg)")
-    assert body(folder, "success").endswith("a ![b](c.svg)\n![d](https://example.invalid/e.svg)")
+    pictures = "a ![b](c.svg)\n![d](https://example.invalid/e.svg)\n![f](g.svg)"
+    (folder / "report/report.md").write_text(f"# digits: passed\n{pictures}\n|h|")
+    assert "\n\na ![b](c.svg)\n![d](https://example.invalid/e.svg)\n\n" in body(folder, "success")
 
 
 def test_a_fence_in_the_gates_stays_inside(folder):
@@ -172,8 +179,14 @@ def test_gates_that_were_not_measured_are_told_from_those_that_fail(folder):
 
 
 def test_what_the_run_did_not_come_to_is_said(folder, tmp_path):
+    with (folder / "gate.txt").open("a") as file:
+        file.write("fp16: FAILED: the SQNR is 3 dB\nsummary.size_mb: FAILED, 2 (max 1)\n")
     failed = body(folder, "failure")
-    assert "a gate does not hold" in failed and "<details open>" in failed
+    reasons = "```text\nfp16: FAILED: the SQNR is 3 dB\nsummary.size_mb: FAILED, 2 (max 1)\n```"
+    assert failed.startswith(
+        f"{MARKER}\n\n## digits: FAILED\n\nRelease fp32: 1 MB.\n\n**The checks failed:** a gate does not"
+    )
+    assert failed.index(reasons) < failed.index("### Compared")
     (folder / "gate.txt").unlink()
     assert "**The pipeline failed** before it came to the gates" in body(folder, "failure")
     assert body(tmp_path / "missing", "failure").count("\n") == 2
@@ -181,10 +194,12 @@ def test_what_the_run_did_not_come_to_is_said(folder, tmp_path):
 
 @pytest.mark.parametrize("extra", [0, 1])
 def test_a_comment_is_cut_at_github_s_limit(folder, extra):
-    report = folder / "report/report.md"
-    report.write_text("x")
+    last = folder / "comparison.md"  # without the others, which come after it
+    (folder / "gate.txt").unlink()
+    (folder / "report/report.md").unlink()
+    last.write_text("x")
     free = LIMIT - len(body(folder, "success")) + 1 + extra
-    report.write_text("first" + "x" * (free % 100 + 95) + ("\n" + "x" * 99) * (free // 100 - 1))
+    last.write_text("first" + "x" * (free % 100 + 95) + ("\n" + "x" * 99) * (free // 100 - 1))
     text = body(folder, "success")
     assert text.startswith(MARKER) and text.endswith("\n" + "x" * 99)
     assert len(text) == LIMIT if extra == 0 else len(text) < LIMIT

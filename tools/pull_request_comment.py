@@ -40,25 +40,45 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def body(folder: Path, result: str, artifact: str = "") -> str:
-    """The comment in Markdown, of at most `LIMIT` characters.
+    """The comment in Markdown, of at most `LIMIT` characters: verdict, release and failing gates first.
 
     `folder` may have gate.txt, comparison.md and report/report.md; what the run did not come to is left out. `result`
     is the job's, "success" or another word. `artifact` is where the folder can be downloaded.
     """
     gates = read(folder / "gate.txt")
     comparison = read(folder / "comparison.md")
-    report = read(folder / "report/report.md")
-    parts = [MARKER, verdict(result, gates)]
+    model, release, variants = divided(without_pictures(read(folder / "report/report.md")))
+    parts = [MARKER]
+    if model:
+        parts.append(f"## {model}: {'passed' if result == 'success' else 'FAILED'}")
+    parts += [release, verdict(result, gates)]
+    if gates and result != "success":
+        parts.append(fenced(failing(gates) or gates))
     if artifact:
         parts.append(f"[The report with its pictures]({artifact}): unpack it and open `report/index.html`.")
+    parts.append(comparison)
     if gates:
-        shown = "<details>" if result == "success" else "<details open>"
-        parts.append(f"{shown}<summary>Gates</summary>\n\n{fenced(gates)}\n\n</details>")
-    if comparison:
-        parts.append(comparison)
-    if report:
-        parts.append(without_pictures(report))
-    return cut("\n\n".join(parts))
+        parts.append(folded("All gates", fenced(gates)))
+    if variants:
+        parts.append(folded("All variants", variants))
+    return cut("\n\n".join(part for part in parts if part))
+
+
+def divided(report: str) -> tuple[str, str, str]:
+    """The model's name, what is released, and the tables, of a report whose title is `# MODEL: VERDICT`."""
+    title, _, rest = report.partition("\n")
+    release, _, tables = rest.partition("\n|")
+    return title.removeprefix("# ").partition(":")[0], release.strip(), tables and f"|{tables}"
+
+
+def failing(gates: str) -> str:
+    """The lines of what `tools.gate` prints that tell why it exits with 1."""
+    return "\n".join(line for line in gates.splitlines() if re.search(r": FAILED[,:]|: not measured, |^error: ", line))
+
+
+def folded(title: str, text: str) -> str:
+    """A part of the comment that opens on a click."""
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
 def read(path: Path) -> str:
