@@ -1,89 +1,83 @@
-"""The pinned packages: wheels for every Python that the Makefile takes, and a pin for everything that is needed."""
+"""The pinned packages: wheels for every Python that the Makefile takes, and a pin for everything that they need."""
 
+import os
 import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from tests.imports import ROOT
 
 PYTHONS = ("3.11", "3.12", "3.13")
-FILES = sorted(ROOT.glob("requirements*.txt"))
-# Come with PyTorch's build for CUDA, which names their versions itself, and are on no machine with its build for CPUs.
-CUDA = ("nvidia", "cuda", "triton")
+RUNS = ("requirements.txt", "requirements-serving.txt")
+EVERYTHING = (*RUNS, "requirements-test.txt", "requirements-ray.txt", "requirements-dev.txt")
+# Those that the files have markers for. The first is what CI runs on; the tests' own packages are for Linux and macOS.
+PLATFORMS = {"x86_64-manylinux_2_28": EVERYTHING, "x86_64-pc-windows-msvc": RUNS, "aarch64-apple-darwin": RUNS}
+# PyTorch's build for CUDA names the versions of these itself, and its build for CPUs needs none of them.
+CUDA = ("nvidia-", "cuda-", "triton==")
+# Has no wheel in the registry. It is pure Python, so one made of its source serves every version.
+FROM_SOURCE = "antlr4-python3-runtime"
 
 
-def pins(path) -> dict[str, Requirement]:
-    """What a requirements file and those that it includes pin for Linux, by canonical name."""
-    found = {}
-    for line in path.read_text().splitlines():
-        text = re.sub(r"(^|\s)#.*", "", line).strip()
-        if text.startswith("-"):
-            found |= pins(ROOT / text.split()[1])
-        elif text:
-            requirement = Requirement(text)
-            if requirement.marker is None or requirement.marker.evaluate({"sys_platform": "linux"}):
-                found[canonicalize_name(requirement.name)] = requirement
+@pytest.fixture(scope="module")
+def registry() -> dict[str, str]:
+    """What of pip's settings uv, which does not read them, needs to ask the same registry."""
+    listed = [sys.executable, "-m", "pip", "config", "list"]
+    settings = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
+    wanted = {"index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE"}
+    found = re.findall(r"^(?:global|user|site|install|:env:)\.(index-url|cert)='(.*)'$", settings, re.MULTILINE)
+    return {wanted[key]: value for key, value in found}
+
+
+@pytest.fixture(scope="module")
+def resolve(registry, tmp_path_factory):
+    """Ask uv for what `files` install: `pip install --dry-run` downloads whole wheels, and takes its own Python's
+    version for that of the markers (pypa/pip#11664)."""
+    cache = tmp_path_factory.mktemp("uv")
+
+    def run(python: str, platform: str, files: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+        options = ["--python", sys.executable, "--python-version", python, "--python-platform", platform]
+        wheels = ["--only-binary", ":all:", "--no-binary", FROM_SOURCE]
+        shown = ["--quiet", "--no-header", "--no-annotate", "--cache-dir", str(cache)]
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        environment = {**os.environ, **registry, "PATH": path, "MACOSX_DEPLOYMENT_TARGET": "14.0"}
+        command = ["uv", "pip", "compile", *options, *wheels, *shown, *(str(ROOT / name) for name in files)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def pins(*files: str) -> set[str]:
+    """Every NAME==VERSION in requirements files and in constraints.txt, whatever its markers."""
+    found = set()
+    for name in (*files, "constraints.txt"):
+        for line in (ROOT / name).read_text().splitlines():
+            text = re.sub(r"(^|\s)#.*", "", line).strip()
+            if text and not text.startswith("-"):
+                requirement = Requirement(text)
+                found.add(f"{canonicalize_name(requirement.name)}{requirement.specifier}")
     return found
 
 
-PINS = {name: requirement for path in FILES for name, requirement in pins(path).items()}
-
-
-def serves_every_python(name: str) -> bool:
-    """Whether the installed package is a wheel for any Python 3, or for its stable ABI, that takes all of PYTHONS.
-
-    antlr4-python3-runtime, which has no wheel in the registry, counts by the wheel that pip made of it here.
-    """
-    try:
-        found = distribution(name)
-    except PackageNotFoundError:
-        return False
-    tags = re.findall(r"^Tag: (\w+)-(\w+)-", found.read_text("WHEEL") or "", re.MULTILINE)
-    takes = SpecifierSet(found.metadata.get("Requires-Python") or "")
-    any_python = any(python.startswith("py") or abi == "abi3" for python, abi in tags)
-    return any_python and all(python in takes for python in PYTHONS)
-
-
-@pytest.mark.parametrize("python", [version for version in PYTHONS if version != "{}.{}".format(*sys.version_info)])
-def test_what_is_built_for_one_python_has_a_wheel_for_the_others(python, tmp_path):
-    built = [str(requirement) for name, requirement in PINS.items() if not serves_every_python(name)]
-    assert len(built) > 20 and any(text.startswith("numpy==") for text in built)
-    # Markers would be evaluated for the Python that runs pip (pypa/pip#11664): no pin may need one.
-    assert [text for text in built if "python" in text.partition(";")[2]] == []
-    (tmp_path / "built.txt").write_text("\n".join(built))
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet"]
-    options = ["--python-version", python, "--only-binary=:all:", "--target", str(tmp_path / "target")]
-    result = subprocess.run(
-        [*command, *options, "--requirement", str(tmp_path / "built.txt")], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_every_package_has_a_wheel_and_all_that_it_needs_is_pinned(resolve, python, platform):
+    files = PLATFORMS[platform]
+    result = resolve(python, platform, files)
     assert result.returncode == 0, result.stderr
+    resolved = {line.partition(" ")[0] for line in result.stdout.splitlines()}
+    assert len(resolved) > 100
+    assert {package for package in resolved - pins(*files) if not package.startswith(CUDA)} == set()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_everything_that_is_needed_on_any_python_is_pinned(path):
-    pinned = pins(path)
-    asked = [(name, extra) for name, requirement in pinned.items() for extra in ("", *requirement.extras)]
-    missing = set()
-    for name, extra in asked:
-        try:
-            needed = map(Requirement, distribution(name).requires or [])
-        except PackageNotFoundError:
-            continue  # of the linters, which are installed for `make lint` alone
-        for requirement in needed:
-            environments = [
-                {"python_version": version, "python_full_version": f"{version}.0", "extra": extra}
-                for version in PYTHONS
-            ]
-            marker = requirement.marker
-            if marker is None or any(marker.evaluate(environment) for environment in environments):
-                missing |= {(name, canonicalize_name(requirement.name))} - {(name, known) for known in pinned}
-    assert {(name, needed) for name, needed in missing if not needed.startswith(CUDA)} == set()
+def test_a_version_without_a_wheel_is_noticed(resolve, tmp_path):
+    (tmp_path / "old.txt").write_text("numpy==1.26.4\n")  # which is for 3.9 to 3.12
+    found = [resolve(python, "x86_64-manylinux_2_28", (str(tmp_path / "old.txt"),)).returncode for python in PYTHONS]
+    assert [code == 0 for code in found] == [True, True, False]
 
 
 def test_the_same_versions_of_python_stand_wherever_they_are_named():
