@@ -12,6 +12,7 @@ two; peak resident memory in MB. Needs `make repro` to have run. Takes about fou
 import json
 import logging
 import multiprocessing
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -143,7 +144,7 @@ def memory_mb(params: Params, count: int) -> float:
             path, load_data(params.model).samples(RAW / params.model, "calibration"), count, load_spec(params.model)
         )
         context = multiprocessing.get_context("spawn")
-        with context.Pool(1) as pool:
+        with context.Pool(1, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
             return pool.apply(calibrate_alone, (path, params.calibrate))
 
 

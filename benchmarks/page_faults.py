@@ -11,6 +11,7 @@ minute on 2 cores.
 import json
 import os
 import resource
+import signal
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -52,7 +53,7 @@ def starts(environment: Mapping[str, str], threads: int) -> list[dict[str, float
 
 
 def start(threads: int) -> dict[str, float]:
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
         return pool.submit(figures, threads).result()
 
 

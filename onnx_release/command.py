@@ -60,6 +60,16 @@ def die_of_ctrl_c_until_main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@contextmanager
+def without_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C do nothing within the block, and nothing ever in the processes that are started there."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def run_stage(main: Callable[[], None]) -> None:
     """Run the `main` of a script whose only option is --debug, as every stage is."""
     parser = argparse.ArgumentParser(

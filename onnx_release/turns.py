@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from onnx_release.command import without_ctrl_c
 from onnx_release.contenders import Arrays, Call, Contender, prepare
 from onnx_release.errors import BenchmarkError
 from onnx_release.hardware import available_cores
@@ -92,7 +93,7 @@ class Worker:
         context = get_context("spawn")
         self.pipe, child = context.Pipe()
         self.process = context.Process(target=serve, args=(contender, batches, child), daemon=True)
-        with without_script():
+        with without_script(), without_ctrl_c():  # which goes to all processes of a terminal: this one ends the others
             self.process.start()
         self.watched = psutil.Process(self.process.pid)  # knows it from a later process of the same number
         child.close()

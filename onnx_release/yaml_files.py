@@ -41,9 +41,9 @@ def load_yaml(path: Path, error: type[ReleaseError]) -> Any:
     except FileNotFoundError as cause:
         raise error(f"{path} is not there: run this from the repository root, or write the file") from cause
     except (YAMLError, ValueError) as cause:  # ValueError: not UTF-8, or a date that there is not
-        raise error(
-            f"{path} is not valid YAML: {cause}\nfix that, or `git restore {path}` brings back what was committed"
-        ) from cause
+        what = str(cause).partition("\nTo suppress")[0].strip()  # how to allow a key twice, which is for programs
+        remedy = f"fix that, or `git restore {path}` brings back what was committed"
+        raise error(f"{path} is not valid YAML: {what}\n{remedy}") from cause
     if content is None:
         raise error(f"{path} is empty: `git restore {path}` brings back what was committed")
     return content

@@ -3,6 +3,8 @@
 import argparse
 import errno
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,7 +49,46 @@ def test_a_full_disk_says_where_and_what_to_do(monkeypatch, capsys, number):
     )
 
 
-@pytest.mark.parametrize("bug", [TypeError("a bug"), OSError(errno.EACCES, "denied")])
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EACCES, "artifacts: denied: change its owner or its permissions"),
+        (errno.EROFS, "artifacts: denied: it cannot be written to: mount it writable"),
+        (errno.ENOTDIR, "artifacts: denied: move away what stands there"),
+        (errno.EEXIST, "artifacts: denied: move away what stands there"),
+        (errno.EISDIR, "artifacts: denied: move away what stands there"),
+        (errno.ENAMETOOLONG, "artifacts: denied: shorten the name"),
+        (errno.EIO, "artifacts: denied: the disk or the network drive fails"),
+        (errno.EMFILE, "denied: allow more open files"),
+        (errno.ENOMEM, "denied: free some memory"),
+    ],
+)
+def test_what_the_system_refuses_is_one_message_with_the_path_and_what_to_do(monkeypatch, capsys, number, message):
+    assert run(monkeypatch, OSError(number, "denied", "artifacts")) == 1
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_memory_that_runs_out_is_one_message(monkeypatch, capsys):
+    assert run(monkeypatch, MemoryError("Unable to allocate 7 TiB")) == 1
+    assert capsys.readouterr().err.startswith("error: memory ran out (Unable to allocate 7 TiB): ")
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(monkeypatch, capsys):
+    assert run(monkeypatch, KeyboardInterrupt()) == 130
+    assert run(monkeypatch, KeyboardInterrupt("stopped; the same command goes on")) == 130
+    assert capsys.readouterr().err == "stopped\nstopped; the same command goes on\n"
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        TypeError("a bug"),
+        OSError(errno.EACCES, "denied"),  # with no path, nobody knows what to change
+        OSError(errno.EBADF, "bad", "artifacts"),
+        OSError("could not get source code"),
+        FileNotFoundError(errno.ENOENT, "gone", "artifacts"),
+    ],
+)
 def test_a_bug_keeps_its_traceback(monkeypatch, bug):
     monkeypatch.setattr("sys.argv", ["stage"])
 
@@ -92,11 +133,12 @@ def test_a_tool_gets_its_arguments_and_ends_quietly(monkeypatch, capsys):
 
 
 STAGE = """
-import sys
+import os, signal, sys
 from pathlib import Path
 import numpy as np
 from onnx_release.array_files import writing_arrays
 from onnx_release.command import run_stage
+from onnx_release.files import write_text
 
 def full_disk():
     import resource
@@ -107,16 +149,48 @@ def full_disk():
 def bug():
     raise IndexError("a bug")
 
-run_stage({"full_disk": full_disk, "bug": bug}[sys.argv.pop()])
+def read_only():
+    write_text(Path("read_only/artifacts/a.txt"), "a")
+
+def file_in_the_way():
+    Path("artifacts").write_text("a file")
+    write_text(Path("artifacts/a.txt"), "a")
+
+def long_name():
+    write_text(Path("a" * 300), "a")
+
+def interrupted():
+    print("ready", flush=True)
+    signal.pause()
+
+def many_lines():
+    for number in range(100_000):
+        print(number)
+
+def one_line():
+    print("a line that stays in the buffer until the end")
+
+def exits():
+    print("a line")
+    sys.exit(1)
+
+def another_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.write(writer, b"x")
+
+run_stage(globals()[sys.argv.pop()])
 """
 
 
-def run_process(folder, what):
-    """Run a stage as a process of its own, as DVC does."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("DVC_STAGE", None)
-    command = [sys.executable, "-c", STAGE, what]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+def environment():
+    return {**{key: value for key, value in os.environ.items() if key != "DVC_STAGE"}, "PYTHONPATH": str(ROOT)}
+
+
+def run_process(folder, what, *before):
+    """Run a stage as a process of its own, as DVC does; `before` is a command that runs it."""
+    command = [*before, sys.executable, "-c", STAGE, what]
+    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a file")
@@ -167,3 +241,85 @@ def test_a_copy_that_fills_the_disk_is_named_by_where_it_goes(monkeypatch, capsy
     error = OSError(errno.ENOSPC, "no room", "models/net/weights.pth", None, "data/raw/net.partial/weights.pth")
     assert run(monkeypatch, error) == 1
     assert "while writing data/raw/net.partial/weights.pth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("file_in_the_way", "error: artifacts: File exists: move away what stands there"),
+        ("long_name", "File name too long: shorten the name"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_named(tmp_path, what, message):
+    done = run_process(tmp_path, what)
+    assert done.returncode == 1
+    assert message in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_a_read_only_file_system_is_named(tmp_path):
+    """In a mount of its own, which ends with the process: root may write whatever the permissions say."""
+    (tmp_path / "read_only").mkdir()
+    mount = 'mount --bind -o ro read_only read_only && exec "$@"'
+    private = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
+    if not shutil.which("unshare") or subprocess.run([*private, "true"], cwd=tmp_path, check=False).returncode:
+        pytest.skip("nothing may be mounted here")
+    done = run_process(tmp_path, "read_only", *private)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: read_only/artifacts: Read-only file system: it cannot be written to: mount it writable, or work in a "
+        "copy of the repository that is\n",
+    )
+
+
+def test_ctrl_c_ends_a_process_with_one_line(tmp_path):
+    command = [sys.executable, "-c", STAGE, "interrupted"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate() == ("", "stopped\n")
+    assert process.returncode == 130
+
+
+def test_ctrl_c_while_libraries_are_imported_leaves_no_traceback(tmp_path):
+    """The package of the module takes care of it, before the module's own imports."""
+    for package in ("tools", "stages", "benchmarks"):
+        assert (ROOT / package / "__init__.py").read_text().endswith("\ndie_of_ctrl_c_until_main()\n")
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools/__init__.py").write_text((ROOT / "tools/__init__.py").read_text())
+    (tmp_path / "tools/slow.py").write_text("import signal\nprint('importing', flush=True)\nsignal.pause()\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "tools.slow"],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate() == ("", "")
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("what", ["many_lines", "one_line", "exits"])
+def test_output_that_nobody_reads_ends_a_tool_quietly(tmp_path, what):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-c", STAGE, what],
+        cwd=tmp_path, env=environment(), stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_pipe_that_breaks_is_a_bug(tmp_path):
+    assert run_process(tmp_path, "another_pipe").stderr.endswith("BrokenPipeError: [Errno 32] Broken pipe\n")
+
+
+def test_everything_that_is_run_ends_as_this_says():
+    """But for what other processes are: nncf_recipes.py belongs to another environment."""
+    files = [path for name in ("tools", "stages", "benchmarks") for path in sorted((ROOT / name).glob("*.py"))]
+    run_by_hand = {path.name: path.read_text().partition('if __name__ == "__main__":')[2] for path in files}
+    own = {name for name, text in run_by_hand.items() if text and "run_tool(" not in text and "run_stage(" not in text}
+    assert own == {"nncf_recipes.py"}

@@ -3,7 +3,8 @@
 import pytest
 
 from onnx_release.errors import ParameterError
-from onnx_release.params import load_params
+from onnx_release.params import Params, load_params
+from tests.bounds import open_ended
 from tests.imports import ROOT
 
 GOOD = (ROOT / "params.yaml").read_text()
@@ -74,6 +75,10 @@ def test_an_integer_will_do_for_a_number(load):
         ("  max: 0.05\n", "", r"gates\.0: the gate on summary\.accuracy_drop needs one of min, max, "),
         ("regression: 0.02", "regression: -0.02", r"gates\.2\.max_regression: .*not -0\.02"),
         ("reference:\n  seed: 0 ", "reference:\n  seed: -1 ", r"reference\.seed: .*not -1"),
+        ("intra_threads: null", "intra_threads: 100000", r"runtime\.intra_threads: .*equal to 1024, not 100000"),
+        ("rounds: 5", "rounds: 100000", r"benchmark\.rounds: .*equal to 1000, not 100000"),
+        ("batches: [1]", "batches: [1e20]", r"benchmark\.batches\.0: .*integer.*, not 1e\+20"),
+        ("minutes: 2 ", "minutes: .inf ", r"quantize_static\.minutes: .*finite number, not inf"),
     ],
 )
 def test_a_bad_value_is_named(load, old, new, message):
@@ -109,3 +114,8 @@ def test_a_missing_file_says_where_to_run(tmp_path, monkeypatch):
 def test_what_is_not_yaml_is_said_so(load):
     with pytest.raises(ParameterError, match=r"params\.yaml is not valid YAML"):
         load("model: mobilenet_v2", "model: [")
+
+
+def test_every_number_has_both_ends():
+    """But the opset, whose ends are the exporter's: test_each_exporter_has_its_range_of_opsets."""
+    assert open_ended(Params) == ["Export.opset"]

@@ -152,7 +152,7 @@ def test_a_group_may_be_called_na_or_like_a_number(repository):
 @pytest.mark.parametrize(
     ("path", "content", "message"),
     [
-        (EXPORT, b"<<<<<<< HEAD\n", r"metrics/export\.json of workspace, not committed is not JSON"),
+        (EXPORT, b"", r"metrics/export\.json of workspace, not committed is not JSON"),
         (EXPORT, b"[1]", r"metrics/export\.json of workspace, not committed has no figures by name"),
         ("params.yaml", b"a: [", r"params\.yaml of workspace, not committed is not valid YAML"),
         ("metrics/plots/latency.csv", b"", r"metrics/plots/latency\.csv of workspace, not committed is not a table"),

@@ -17,6 +17,7 @@ from onnx_release.errors import ParameterError
 from serving.__main__ import PARSER, read_settings
 from serving.serve import StartError, raise_file_limit
 from serving.settings import Settings
+from tests.bounds import open_ended
 from tests.imports import ROOT
 from tests.served import PATIENCE, announced_port, head, start, wire_app
 
@@ -194,3 +195,7 @@ def test_what_is_wrong_is_one_error_and_exit_code_1(tmp_path, arguments, error):
     assert run.stderr.startswith("error: ")
     assert error in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_every_number_of_the_settings_has_both_ends():
+    assert open_ended(Settings) == []

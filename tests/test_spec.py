@@ -5,6 +5,7 @@ import pytest
 from onnx_release.errors import SpecError
 from onnx_release.spec import Images, Spec, Tensor, check_array, class_count, concrete_shape, load_spec
 from onnx_release.yaml_files import read_yaml
+from tests.bounds import open_ended
 from tests.digits_spec import DIGITS_SPEC as GOOD
 from tests.imports import ROOT
 
@@ -220,3 +221,20 @@ def test_images_that_cannot_be_are_refused(images, message):
     assert Images.model_validate(good).evaluation == 0.5
     with pytest.raises(ValueError, match=message):
         Images.model_validate(good | images)
+
+
+def test_every_number_has_both_ends():
+    assert open_ended(Spec) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("max: 64", "max: 1e20", r"dimensions\.batch\.max: .*integer, not 1e\+20"),
+        ("max: 64", "max: 100000000000000000000", r"dimensions\.batch\.max: .*less than or equal to 2147483647"),
+        ("max: 64", "max: 2000000000", r"image takes 477 GiB with its dimensions at their max, .*4 GiB is the most"),
+    ],
+)
+def test_a_dimension_that_no_memory_holds_is_refused(load, old, new, message):
+    with pytest.raises(SpecError, match=message):
+        load(old, new)

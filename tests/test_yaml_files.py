@@ -98,7 +98,15 @@ def test_every_wrong_key_has_its_line(read):
     ]
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "- name\n", "name"])
+@pytest.mark.parametrize("text", ["", "# nothing\n", "null"])
+def test_an_empty_file_is_said_to_be_empty(read, tmp_path, text):
+    path = tmp_path / "a.yaml"
+    with pytest.raises(ParameterError) as caught:
+        read(text)
+    assert str(caught.value) == f"{path} is empty: `git restore {path}` brings back what was committed"
+
+
+@pytest.mark.parametrize("text", ["- name\n", "name"])
 def test_a_file_that_is_no_mapping_is_refused_as_a_whole(read, text):
     with pytest.raises(ParameterError, match="the file as a whole: Input should be a valid dictionary"):
         read(text)
@@ -153,3 +161,15 @@ def test_letters_of_another_encoding_and_impossible_dates_are_no_yaml(tmp_path, 
     (tmp_path / "a.yaml").write_bytes(content)
     with pytest.raises(ParameterError, match=r"a\.yaml is not valid YAML"):
         read_yaml(tmp_path / "a.yaml", Outer, ParameterError)
+
+
+def test_a_key_that_stands_twice_is_named_without_how_a_program_may_allow_it(read):
+    with pytest.raises(ParameterError) as caught:
+        read(GOOD + "name: again\n")
+    assert 'found duplicate key "name"' in str(caught.value) and "suppress" not in str(caught.value)
+
+
+def test_what_git_could_not_merge_is_said_so(read, tmp_path):
+    with pytest.raises(ParameterError) as caught:
+        read("<<<<<<< HEAD\nname: a\n=======\nname: b\n>>>>>>> other\n")
+    assert str(caught.value).startswith(f"git could not merge {tmp_path / 'a.yaml'}:\n  edit {tmp_path / 'a.yaml'}: ")

@@ -10,13 +10,15 @@ from typing import Any
 
 from benchmarks.serving_page import describe as describe_serving
 from onnx_release.command import run_tool
-from onnx_release.files import read_json, write_text
-from onnx_release.paths import MODELS_BENCHMARK
+from onnx_release.errors import DataError
+from onnx_release.files import read_json, refuse_conflict, write_text
+from onnx_release.paths import LOCK, MODELS_BENCHMARK, PARAMS, PIPELINE
 from onnx_release.report import contender_names
 from onnx_release.spec import load_spec
 from onnx_release.speedup import over_compile, over_eager, plain_speedup
 from onnx_release.text import AGREEMENT, ANSWER_DETAILS, number, percent, share_cell, speedup_cell, table
 from onnx_release.variants import BASE, VARIANTS
+from onnx_release.yaml_files import load_yaml
 from tools.gpu_check import GPU_CHECK, describe
 
 # Gives the content of a JSON file by its path.
@@ -36,6 +38,8 @@ def main(_: argparse.Namespace) -> None:
         page: updated(page, Path(page).read_text(encoding="utf-8"), lambda name: read_json(Path(name)))
         for page in PAGES
     }
+    for page, text in texts.items():
+        refuse_conflict(Path(page), text, DataError)  # in what people write; the generated parts are new
     for page, text in texts.items():
         write_text(Path(page), text)
 
@@ -176,7 +180,12 @@ def timing_cells(timing: dict[str, Any], run: dict[str, Any]) -> list[str]:
 def pipeline_picture(_: Read) -> str:
     """DVC's own picture of dvc.yaml, in the form that code hosts draw."""
     command = [sys.executable, "-m", "dvc", "dag", "--mermaid"]
-    picture = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    drawn = subprocess.run(command, capture_output=True, text=True, check=False)
+    if drawn.returncode:
+        for path in (PARAMS, PIPELINE, LOCK):
+            load_yaml(path, DataError)  # which says more
+        raise DataError(f"`dvc dag --mermaid` failed: {drawn.stderr.strip()}")
+    picture = drawn.stdout.strip()
     return f"```mermaid\n{picture}\n```"
 
 

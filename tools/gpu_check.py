@@ -8,6 +8,7 @@ Needs a GPU, the CUDA build of torch, and `make repro` to have run.
 """
 
 import argparse
+import signal
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -195,7 +196,7 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 
     Raises what it raises, and GraphError if the process crashes.
     """
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
         try:
             return pool.submit(function, *arguments).result()
         except BrokenProcessPool as cause:

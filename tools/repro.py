@@ -8,15 +8,12 @@ its cache comes back from there; the metrics, which are in git and not in the ca
 
 import argparse
 import configparser
-import contextlib
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-from onnx_release.command import run_tool
+from onnx_release.command import run_tool, without_ctrl_c
 from onnx_release.errors import DataError, ReleaseFolderError, RevisionError
 from onnx_release.files import remove, replacing, write_text
 from onnx_release.gates import check_gates
@@ -124,16 +121,6 @@ def restore(outputs: list[Path], metrics: dict[Path, bytes]) -> None:
     with without_ctrl_c():
         bring_back(outputs, metrics)
     print("The outputs of the stage that did not end are as they were before this run.", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def without_ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C do nothing within the block, nor in the processes that it starts."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def bring_back(outputs: list[Path], metrics: dict[Path, bytes]) -> None:
