@@ -132,9 +132,11 @@ def load_pickle(path: Path, weights_only: bool) -> Any:
 def trusted_source(path: Path) -> tuple[Source, Path] | None:
     """The source marked `trusted_pickle` from which `path` was fetched, and its place in data/raw; None without one."""
     try:
-        model, name, *_ = path.resolve().relative_to(RAW.resolve()).parts
+        model, name, *below = path.resolve().relative_to(RAW.resolve()).parts
     except ValueError:
         return None  # a file from elsewhere, which no spec pins
+    if any(part.startswith(".") for part in below):
+        return None  # the sha256 of a folder leaves out what is hidden
     for source in load_spec(model).sources:
         if source.name == name and source.trusted_pickle:
             return source, RAW / model / name

@@ -93,12 +93,12 @@ def origin_sha256(model: str, source: Source, digest: Digest) -> str | None:
     """
     path = origin_path(model, source)
     try:
-        there = path is not None and (path.is_file() or path.is_dir())
-        return path_sha256(path, digest) if path is not None and there else None
+        if path is None or not (path.is_file() or path.is_dir()):
+            return None
+        return path_sha256(path, digest)
     except OSError as cause:
-        raise SourceError(
-            f"{cause.filename or path} cannot be read ({cause.strerror}): check its permissions"
-        ) from cause
+        unread = cause.filename or path
+        raise SourceError(f"{unread} cannot be read ({cause.strerror}): check its permissions") from cause
 
 
 def origin_path(model: str, source: Source) -> Path | None:

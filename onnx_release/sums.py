@@ -63,8 +63,8 @@ def remembered() -> Iterator[Digest]:
     """Give a function like `sha256` that reads a file only if it may have changed since it was read last.
 
     It may have where its size, one of its times, or its place on the disk is another. The time of the last change of
-    state is among them, which no program sets back. Sums are kept in MEMORY, below DVC's folder; without that folder
-    they are kept for the length of the block.
+    state is among them, which no program sets back but on Windows. Sums are kept in MEMORY, below DVC's folder;
+    without that folder they are kept for the length of the block.
     """
     before = read_memory()
     sums = dict(before)

@@ -176,7 +176,10 @@ def test_the_key_of_a_folder_trusts_the_files_in_it_as_long_as_none_has_changed(
     with pytest.raises(CheckpointError, match="was not loaded"):
         read_checkpoint(folder / "a.pt")
     assert not (tmp_path / "ran").exists()
-    (folder / "b.pt").unlink()
+    (folder / "b.pt").rename(folder / ".a.pt").write_bytes((folder / "a.pt").read_bytes())
+    with pytest.raises(CheckpointError, match="not a plain file of weights"):
+        read_checkpoint(folder / ".a.pt")  # which the sha256 does not cover
+    assert not (tmp_path / "ran").exists()
     read_checkpoint(folder / "a.pt")
     assert (tmp_path / "ran").exists()
 
