@@ -238,7 +238,9 @@ def remedy(gate: Gate, row: Row) -> str:
         return f"more samples tell more: raise prepare.evaluation in params.yaml. {OR_PASS}"
     if row.change is None:
         return again(row.name)
-    least = loss_of(replace(row, change=replace(row.change, noise=ALLOWANCES[row.metric.noise]))).noise
+    # Without an interval no run has less noise than this one.
+    floor = ALLOWANCES[row.metric.noise] if row.p is not None else row.change.noise
+    least = loss_of(replace(row, change=replace(row.change, noise=floor))).noise
     if least > limit_of(gate, row):
         apart = amount(gate, row, least)
         return f"two runs of the same may be {apart} apart in {row.name}: raise the bound above that. {OR_PASS}"

@@ -176,6 +176,8 @@ def test_what_is_measured_once_has_the_noise_of_its_allowance():
     gate = {"metric": "benchmark.fp32.load_ms", "max_regression_share": 0.2}
     assert held(gate, release(1)) == {"benchmark.fp32.load_ms": "not measured"}
     assert held(gate | {"max_regression_share": 3.0}, release(1)) == {"benchmark.fp32.load_ms": "passed"}
+    tail = {"metric": "benchmark.fp32.latency_ms.p95", "max_regression": 9.0}  # of 2 ms, which may be 10 ms more
+    assert "may be 10 apart in benchmark.fp32.latency_ms.p95: raise the bound" in outcome(tail, release(1)).fix
 
 
 def test_a_loss_of_answers_beyond_the_bound_that_may_be_chance_is_not_measured():
