@@ -307,8 +307,9 @@ def test_a_speed_up_that_was_not_measured_does_not_compare_and_says_why():
     assert (row.verdict, row.reason) == ("not comparable", "not measured in the head: other work took cores")
     row = row_of(head, base, "summary.speedup_vs_eager")
     assert row.reason == "not measured in the base: other work took cores"
-    assert ("not_measured", "", "other work took cores") in release_rows(compare(revision(base), revision(head)))
-    assert "not_measured" not in {name for name, _, _ in release_rows(compare(revision(base), revision(base)))}
+    rows = release_rows(compare(revision(base), revision(head)))
+    assert ("not_measured", "", "other work took cores") in [row[:3] for row in rows]
+    assert "not_measured" not in {row[0] for row in release_rows(compare(revision(base), revision(base)))}
 
 
 def test_one_start_and_disturbed_rounds_are_said():

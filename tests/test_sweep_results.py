@@ -159,7 +159,9 @@ def test_the_table_has_what_varies_and_says_which_timings_do_not_compare(make_gr
     ],
 )
 def test_what_was_not_measured_is_no_value_and_no_speed(make_grid, benchmark, doubt):
-    result = result_of(make_grid(), EXPERIMENT, {**METRICS, "benchmark": {**METRICS["benchmark"], **benchmark}}, [])
+    result = result_of(
+        make_grid(), EXPERIMENT, measured({**METRICS, "benchmark": METRICS["benchmark"] | benchmark}), []
+    )
     assert result.doubt == doubt
     assert (result.speedup[0] is None) is bool(doubt)
     assert (result.values[1][0] is None) is bool(doubt)
@@ -168,10 +170,10 @@ def test_what_was_not_measured_is_no_value_and_no_speed(make_grid, benchmark, do
 
 def test_a_latency_of_a_disturbed_benchmark_is_not_measured(make_grid):
     grid = make_grid(objectives=["validate/int8_static:sqnr_db", "benchmark:int8_static.latency_ms.median"])
-    quiet = result_of(grid, EXPERIMENT, METRICS, [])
+    quiet = result_of(grid, EXPERIMENT, measured(METRICS), [])
     busy = {**METRICS["benchmark"], "rounds": 15, "disturbed_rounds": 8}
     assert quiet.values[1][0] == 2.5
-    assert result_of(grid, EXPERIMENT, {**METRICS, "benchmark": busy}, []).values[1] == (None, None, None)
+    assert result_of(grid, EXPERIMENT, measured({**METRICS, "benchmark": busy}), []).values[1] == (None, None, None)
 
 
 def test_an_experiment_that_was_not_measured_is_not_ranked_and_says_so(make_grid):
