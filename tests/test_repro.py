@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, folder / name)
     set_param(folder, "model", "digits_cnn")
     (folder / ".dvc").mkdir()
-    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n    check_update = false\n")
     (folder / "make.py").write_text(STAGE)
     stage = {
         "cmd": "python make.py",

@@ -105,3 +105,15 @@ def test_the_grids_of_the_repository_can_run(monkeypatch):
     sizes = {path.stem: len(combinations(load_grid(path))) for path in sorted(Path("sweeps").glob("*.yaml"))}
     assert sizes["digits"] == 12
     assert sizes.keys() == {"digits", "digits_timed", "mobilenet_v2"}
+
+
+def test_more_combinations_than_anybody_runs_are_refused_before_they_are_made(grid):
+    sections = ("prepare.calibration", "prepare.evaluation", "calibrate.bins", "calibrate.chunk", "reference.seed")
+    values = list(range(200, 300))
+    with pytest.raises(SweepError, match="grid has 10,000,000,000 combinations: 10,000 is the most"):
+        grid(f"grid: {{{', '.join(f'{name}: {values}' for name in sections)}}}")
+
+
+def test_a_value_that_params_yaml_would_refuse_is_refused(grid):
+    with pytest.raises(SweepError, match=r"benchmark\.rounds: .*less than or equal to 1000, not 100000"):
+        grid("grid: {benchmark.rounds: [5, 100000]}")

@@ -234,3 +234,16 @@ def test_warming_up_ends_in_any_case():
     # A window of three is 6 % faster than the one before; 0.98 + 0.98**2 + ... passes 10 s with the twelfth.
     assert WARM_UP_SECONDS == 10.0
     assert warm_up(faster) == 12
+
+
+def test_ctrl_c_is_left_to_the_process_that_started_it(contender):
+    """A terminal sends it to all of them, and this one would print a traceback."""
+    with Worker(contender(), BATCHES, 60.0) as worker:
+        assert worker.answer() == "ready"
+        worker.watched.send_signal(signal.SIGINT)
+        assert (
+            worker.ask(
+                "load",
+            ).load_seconds
+            > 0
+        )
