@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,16 +67,14 @@ def make_plan(grid: Grid, base: str, sweep: str) -> list[Experiment]:
     """All experiments, those that prepare first, those of the grid last and in its order.
 
     `base` is the full hash of the commit that they start from, `sweep` the name of the grid file without .yaml. To be
-    called in the repository's root. Raises SweepError for a key that no stage reads, and a name that DVC would refuse.
+    called in the repository's root. Raises SweepError for keys that change nothing, and a name that DVC would refuse.
     """
     if not re.fullmatch(r"\w[\w-]*", sweep, re.ASCII):
         raise SweepError(f"{sweep} names the experiments: name the grid file in letters, digits, _ and - alone")
     rows = combinations(grid)
-    keys = swept_keys(grid)
-    stages = stages_of_rows(rows, keys)
-    for key in keys:
-        if not any(key in stage.keys for row in stages for stage in row.values()):
-            raise SweepError(f"no stage reads {key}: take it out of the grid")
+    stages = stages_of_rows(rows, list(rows[0]))
+    if useless := list(without_effect(grid, stages)):
+        raise SweepError("\n".join(["the grid has what changes nothing:", *(f"  {line}" for line in useless)]))
     plan: list[Experiment] = []
     prepared: dict[tuple[int, str], str] = {}  # the experiment that does a stage, by row and stage
     latest: dict[tuple[str, str], str] = {}  # the last experiment that may do this very work
@@ -106,6 +104,21 @@ def make_plan(grid: Grid, base: str, sweep: str) -> list[Experiment]:
         wanted = [name for name, stage in pipeline.items() if grid.timing or not stage.timed]
         add(row, wanted, () if grid.timing else last_of(wanted, pipeline), prepares=False)
     return plan
+
+
+def without_effect(grid: Grid, stages: list[dict[str, PlannedStage]]) -> Iterator[str]:
+    """A line for each key that no stage reads, and for each that varies what is not run.
+
+    What has one value in the sweep may be for timed stages alone: it is in force when the winner is applied and timed.
+    """
+    swept = swept_keys(grid)
+    for key in combinations(grid)[0]:
+        readers = {name: stage for row in stages for name, stage in row.items() if key in stage.keys}
+        if not readers:
+            yield f"no stage reads {key}: take it out"
+        elif key in swept and not grid.timing and all(stage.timed for stage in readers.values()):
+            first = sorted(name for name, stage in readers.items() if readers.keys().isdisjoint(stage.before))
+            yield f"{key} is read by {', '.join(first)} alone, and timing: false runs no timed stage: take it out"
 
 
 def values_of(params: Mapping[str, Any], keys: Iterable[str]) -> str:

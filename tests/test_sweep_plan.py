@@ -136,6 +136,26 @@ def test_a_key_that_no_stage_reads_and_a_name_that_dvc_refuses(monkeypatch, key,
         make_plan(Grid(set={"model": "mobilenet_v2"}, grid=[{key: [20, 21]}]), BASE, sweep)
 
 
+def test_what_only_timed_stages_read_is_not_swept_without_them_and_everything_useless_is_named(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    varied = {"benchmark.replicate": [0, 1], "tune.seconds": [1, 2], "export.opset": [18, 20]}
+    grid = Grid(set={"gates": [], "profile.calls": 5}, grid=[varied], timing=False)
+    with pytest.raises(SweepError) as caught:
+        make_plan(grid, BASE, "sweep")
+    assert str(caught.value).splitlines()[1:] == [
+        "  no stage reads gates: take it out",
+        "  benchmark.replicate is read by benchmark alone, and timing: false runs no timed stage: take it out",
+        "  tune.seconds is read by tune alone, and timing: false runs no timed stage: take it out",
+    ]
+
+
+def test_what_only_timed_stages_read_may_be_set_without_them_and_swept_with_them(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    others = {"export.opset": [18, 20], "benchmark.starts": [2]}
+    assert make_plan(Grid(set={"tune.seconds": None}, grid=[others], timing=False), BASE, "sweep")
+    assert make_plan(Grid(grid=[{"benchmark.replicate": [0, 1]}]), BASE, "sweep")
+
+
 def test_dvc_sets_what_override_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     values = {"a.b": None, "a.new": 1e-7, "c": 'it\'s "Ü" \\', "d": [1, "Gemm", None], "e": True, "f": "18"}
