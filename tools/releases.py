@@ -10,12 +10,12 @@ ten minutes on 2 cores.
 """
 
 import argparse
-import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,8 @@ from onnx_release.errors import ReleaseError, ReleaseFolderError, SpecError
 from onnx_release.files import read_json
 from onnx_release.onnx_model import OnnxModel
 from onnx_release.paths import EVALUATION, METRICS, MODELS, RELEASE, variant_model
-from onnx_release.release import read_manifest
-from onnx_release.runtime import load_tuned
+from onnx_release.release import Release, open_release
 from onnx_release.samples import SampleFile, with_batch_axis
-from onnx_release.spec import Spec, load_spec
 from onnx_release.variants import made_variants
 from serving.tensors import DATATYPES
 from tests.clone import make_clone, run
@@ -49,54 +47,83 @@ QUICK = {
 }
 # torch.compile hands back the network as it is: compiling it takes longer than the rest.
 ENVIRONMENT = {"TORCHDYNAMO_DISABLE": "1"}
+AT_ONCE = 2  # pipelines; most of the time of so short a one goes into starting Python, on one core
 # Beside the clone, for the options of `tools.new_model`.
 PHOTOGRAPHS, WEIGHTS = Path("../photographs"), Path("../weights.pth")
 NEW_MODELS = {
     **{f"new_{task}": ["--task", task] for task in TASKS},
     "new_photographs": ["--task", "classification", "--images", str(PHOTOGRAPHS)],
-    "new_weights": ["--task", "classification", "--weights", str(WEIGHTS)],  # of new_classification's network
+    "new_weights": ["--task", "classification", "--weights", str(WEIGHTS)],
 }
+# The weights are those of the network that is written without any.
+UNTRAINED = "new_classification"
 SAVE_WEIGHTS = f"""
 import torch
-from models.new_classification.network import Network
+from models.{UNTRAINED}.network import Network
 torch.save(Network().state_dict(), {str(WEIGHTS)!r})
 """
 LINES = 30  # of what a command that failed has printed
 
 
 def main(arguments: argparse.Namespace) -> None:
+    names = [*models_below(MODELS), *NEW_MODELS]
+    unknown = set(arguments.models) - set(names)
+    if unknown:
+        raise SpecError(f"there is no model {', '.join(sorted(unknown))} to release: there are {', '.join(names)}")
     failed = []
-    with tempfile.TemporaryDirectory() as folder:
-        clone = make_clone(Path(folder) / "clone", QUICK)
-        names = [*models_below(clone), *NEW_MODELS]
-        unknown = set(arguments.models) - set(names)
-        if unknown:
-            raise SpecError(f"there is no model {', '.join(sorted(unknown))} to release: there are {', '.join(names)}")
-        make_new_models(clone)
-        for name in arguments.models or names:
-            start = time.perf_counter()
-            try:
-                said = release(clone, name)
-            except (ReleaseError, AssertionError, OSError, subprocess.SubprocessError) as error:
-                failed.append(name)
-                said = f"FAILED: {error}"
-            print(f"{name}: {said} ({time.perf_counter() - start:.0f} s)", flush=True)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = {pool.submit(attempt, name): name for name in arguments.models or names}
+        for done in as_completed(running):
+            passed, said = done.result()
+            print(f"{running[done]}: {said}", flush=True)
+            failed += [] if passed else [running[done]]
     if failed:
         sys.exit(f"error: no release that answers of {', '.join(failed)}: see above")
 
 
-def models_below(clone: Path) -> list[str]:
-    """Every folder below models/, whatever is in it."""
-    return sorted(path.name for path in (clone / MODELS).iterdir() if path.is_dir() and path.name != "__pycache__")
+def models_below(folder: Path) -> list[str]:
+    """Every folder there, whatever is in it, but for one that Python makes."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__")
 
 
-def make_new_models(clone: Path) -> None:
-    draw_photographs(clone / PHOTOGRAPHS)
-    for name, options in NEW_MODELS.items():
-        if str(WEIGHTS) in options:
-            command = [sys.executable, "-c", SAVE_WEIGHTS]
-            check(subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False))
-        check(run(clone, "tools.new_model", name, *options))
+def attempt(name: str) -> tuple[bool, str]:
+    """Whether the model was released and answers, and what to say of it."""
+    start = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            said = release_model(make_clone(Path(folder) / "clone", QUICK), name)
+    except (ReleaseError, AssertionError, OSError, subprocess.SubprocessError) as error:
+        return False, f"FAILED: {error}"
+    return True, f"{said} ({time.perf_counter() - start:.0f} s)"
+
+
+def release_model(clone: Path, name: str) -> str:
+    """What was released of the model, in words, once it has answered. Raises ReleaseFolderError if it does not."""
+    if name in NEW_MODELS:
+        make_new_model(clone, name)
+    check(run(clone, "tools.repro", "--model", name, env=ENVIRONMENT))
+    release = open_release(clone / RELEASE)
+    if release.manifest.model != name:
+        raise ReleaseFolderError(f"{RELEASE} is a release of {release.manifest.model}")
+    with serving(release.folder) as server:
+        ask(server, release, clone / variant_model(release.manifest.variant), SampleFile(clone / EVALUATION))
+    validations = {
+        variant: read_json(clone / METRICS / f"validate/{variant}.json") for variant in made_variants(release.spec)
+    }
+    failures = [variant for variant, found in validations.items() if not found["passed"]]
+    return f"{release.manifest.variant} answers" + (f"; {', '.join(failures)} failed validation" if failures else "")
+
+
+def make_new_model(clone: Path, name: str) -> None:
+    """Run `tools.new_model`, with what its options name beside the clone."""
+    options = NEW_MODELS[name]
+    if str(PHOTOGRAPHS) in options:
+        draw_photographs(clone / PHOTOGRAPHS)
+    if str(WEIGHTS) in options:
+        make_new_model(clone, UNTRAINED)
+        command = [sys.executable, "-c", SAVE_WEIGHTS]
+        check(subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False))
+    check(run(clone, "tools.new_model", name, *options))
 
 
 def draw_photographs(folder: Path) -> None:
@@ -109,31 +136,16 @@ def draw_photographs(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / label / f"{number}.png")
 
 
-def release(clone: Path, name: str) -> str:
-    """What was released of the model, in words, once it has answered. Raises ReleaseFolderError if it does not."""
-    check(run(clone, "tools.repro", "--model", name, env=ENVIRONMENT))
-    with contextlib.chdir(clone):
-        manifest = read_manifest(RELEASE)
-        spec = load_spec(name)
-        if manifest.model != name:
-            raise ReleaseFolderError(f"{RELEASE} is a release of {manifest.model}")
-        with serving(RELEASE) as server:
-            ask(server, name, spec, manifest.variant)
-        failures = [variant for variant in made_variants(spec) if not passed(variant)]
-    return f"{manifest.variant} answers" + (f"; {', '.join(failures)} failed validation" if failures else "")
+def ask(server: Server, release: Release, pipelines: Path, samples: SampleFile) -> None:
+    """Raises ReleaseFolderError unless the server is ready and gives the outputs of the pipeline's model for a sample.
 
-
-def passed(variant: str) -> bool:
-    return bool(read_json(METRICS / "validate" / f"{variant}.json")["passed"])
-
-
-def ask(server: Server, name: str, spec: Spec, variant: str) -> None:
-    """Raises ReleaseFolderError unless the server is ready and gives the variant's own outputs of a sample."""
+    `pipelines` is the ONNX file that the release should be.
+    """
     ready = server.get("/v2/health/ready")
     if ready.status != 200:
         raise ReleaseFolderError(f"/v2/health/ready gives {ready.status}: {ready.content!r}")
-    inputs = with_batch_axis(SampleFile(EVALUATION).inputs(0))
-    wanted = OnnxModel(variant_model(variant), spec, load_tuned()).run(inputs)
+    inputs = with_batch_axis(samples.inputs(0))
+    wanted = OnnxModel(pipelines, release.spec, release.runtime).run(inputs)
     tensors = [
         {
             "name": tensor.name,
@@ -141,21 +153,22 @@ def ask(server: Server, name: str, spec: Spec, variant: str) -> None:
             "shape": inputs[tensor.name].shape,
             "data": inputs[tensor.name].ravel().tolist(),
         }
-        for tensor in spec.inputs
+        for tensor in release.spec.inputs
     ]
     body = json.dumps({"inputs": tensors}).encode()
+    path = f"/v2/models/{release.manifest.model}/infer"
     with server.connect() as client:
-        request = head(f"/v2/models/{name}/infer", "POST", Content_Length=len(body), Content_Type="application/json")
+        request = head(path, "POST", Content_Length=len(body), Content_Type="application/json")
         answer = client.send(request, body).answer("POST")
     if answer.status != 200:
-        raise ReleaseFolderError(f"/v2/models/{name}/infer gives {answer.status}: {answer.content!r}")
-    for found in answer.json()["outputs"]:
-        expected = wanted[found["name"]]
-        array = np.array(found["data"], expected.dtype).reshape(found["shape"])
-        if not np.array_equal(array, expected):
-            raise ReleaseFolderError(
-                f"the output {found['name']} is not the pipeline's, off by {abs(array - expected).max()}"
-            )
+        raise ReleaseFolderError(f"{path} gives {answer.status}: {answer.content!r}")
+    found = {tensor["name"]: np.array(tensor["data"]).reshape(tensor["shape"]) for tensor in answer.json()["outputs"]}
+    if found.keys() != wanted.keys():
+        raise ReleaseFolderError(f"{path} gives the outputs {', '.join(found)} and not {', '.join(wanted)}")
+    for name, expected in wanted.items():
+        if not np.array_equal(found[name].astype(expected.dtype), expected):
+            error = abs(found[name] - expected).max()
+            raise ReleaseFolderError(f"the output {name} is not the pipeline's, off by {error}")
 
 
 def check(result: subprocess.CompletedProcess[str]) -> None:
