@@ -75,6 +75,16 @@ def test_without_git_one_message_has_two_fixes_that_work(folder, fix):
     assert (folder / "artifacts/made.txt").read_text() == "made"
 
 
+def test_a_root_that_cannot_be_written_to_is_named_before_dvc_starts(folder):
+    """A file where DVC has a folder, since root may write whatever the permissions say."""
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    (folder / ".dvc/tmp").write_text("in the way")
+    result = repro(folder)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: .dvc/tmp: File exists: move away what stands there")
+    assert result.stderr.count("\n") == 1
+
+
 def test_a_model_that_is_not_there_is_named_with_those_that_are(folder):
     set_param(folder, "model", "digits_cn")
     result = repro(folder)

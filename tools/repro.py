@@ -37,6 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
     load_spec(params.model)  # a name that is no folder is "Parameters 'sources' are missing" to DVC
     check_gates(params.gates)  # the gate comes last, and a misspelt one would show only then
     check_git()
+    check_writable()
     remove_another_release(params.model)
     outputs = [path for path in locked_outputs() if path.exists()]
     metrics = {path: path.read_bytes() for path in METRICS.rglob("*") if path.is_file()}
@@ -76,6 +77,14 @@ def check_git() -> None:
     config.read([".dvc/config", ".dvc/config.local"], encoding="utf-8")
     if not config.getboolean("core", "no_scm", fallback=False):
         raise RevisionError(NO_GIT)
+
+
+def check_writable() -> None:
+    """Raise the system's OSError where nothing can be written, of which DVC makes an unexpected error of its own."""
+    probe = Path(".dvc/tmp/writable")
+    probe.parent.mkdir(exist_ok=True)
+    probe.touch()
+    probe.unlink()
 
 
 def set_model(model: str) -> None:
