@@ -9,6 +9,7 @@ from onnx_release.files import write_json, write_text
 from onnx_release.paths import RELEASE
 from onnx_release.release import MANIFEST, NOT_RELEASED
 from tests.clone import run, set_param
+from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
 
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
@@ -46,6 +47,8 @@ def project(tmp_path: Path) -> Path:
     write_text(tmp_path / "package.py", PACKAGE)
     write_text(tmp_path / "weights.txt", "first")
     write_json(tmp_path / "manifest.json", manifest(""))
+    for model in ("one", "two"):
+        write_text(tmp_path / f"models/{model}/spec.yaml", DIGITS_SPEC)
     set_param(tmp_path, "model", "one")
     result = run(tmp_path, "tools.repro", env=ENVIRONMENT)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -133,9 +133,7 @@ def test_the_card_says_what_a_person_asks(release):
 def test_there_is_a_card_for_every_task_with_labels_and_without(project, task, labelled):
     """It is written from what the real validate() gives, where an unknown name is an error."""
     spec = project / f"models/{MODEL}/spec.yaml"
-    text = (
-        spec.read_text().replace("task: classification", f"task: {task}").replace("  agreement: 0.86", "  cosine: 0.9")
-    )
+    text = DIGITS_SPEC.replace("task: classification", f"task: {task}").replace("  agreement: 0.86", "  cosine: 0.9")
     spec.write_text(text if task in ("classification", "detection") else text.replace(LABELS, ""))
     write_validations(project, task, labelled > 0)
     card = (make_release(project) / "MODEL_CARD.md").read_text()
@@ -298,8 +296,7 @@ def test_the_card_says_how_an_official_split_was_used(project):
         for digit in range(10):
             (project / "data/raw" / MODEL / "weights.pth" / part / f"number {digit}").mkdir(parents=True)
     images = "images: {folder: weights.pth, resize: 9, crop: 8, interpolation: bicubic, mean: [0.5], std: [0.25]}"
-    text = (folder / "spec.yaml").read_text()
-    (folder / "spec.yaml").write_text(text.replace(LABELS, images))
+    (folder / "spec.yaml").write_text(DIGITS_SPEC.replace(LABELS, images))
     made = make_release(project)
     assert open_release(made).labels == [f"number {digit}" for digit in range(10)]
     card = (made / "MODEL_CARD.md").read_text()

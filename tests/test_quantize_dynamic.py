@@ -9,6 +9,7 @@ from onnx_release.errors import GraphError, ParameterError
 from onnx_release.params import QuantizeDynamic
 from onnx_release.quantize_dynamic import quantize_dynamically
 from onnx_release.session import open_session
+from tests.cpu import SATURATES
 
 PARAMS = QuantizeDynamic(operators=["MatMul", "Gemm"])
 
@@ -35,7 +36,8 @@ def test_the_answers_stay_close_and_the_nodes_are_counted(model, tmp_path, reduc
     assert (largest <= 64) == reduce_range
     x = np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)
     expected, found = (open_session(path).run(None, {"x": x})[0] for path in (model, tmp_path / "out/model.onnx"))
-    assert 0 < np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
+    if reduce_range or not SATURATES:
+        assert 0 < np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
 
 
 def test_nothing_to_quantize_is_said_plainly(model, save_graph, tmp_path):

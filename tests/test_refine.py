@@ -67,10 +67,10 @@ def test_the_range_of_a_layer_in_float_is_scaled_where_it_is_dequantized_too(cas
 def test_a_range_that_is_far_too_wide_is_mended(case):
     model, ranges, judge = case
     wrong = ranges | {"x": (20 * ranges["x"][0], 20 * ranges["x"][1])}
-    quantized = insert_qdq(model, wrong, TARGETS["vnni"], [])
+    quantized = insert_qdq(model, wrong, TARGETS["avx2"], [])
     factors = refine(model, quantized, wrong, judge)
     assert factors["x"] < 0.3
-    mended = insert_qdq(model, scaled(wrong, factors), TARGETS["vnni"], [])
+    mended = insert_qdq(model, scaled(wrong, factors), TARGETS["avx2"], [])
     before, after = (signal(judge.figures(graph, range(24))) for graph in (quantized, mended))
     assert after > before + 5
 
@@ -162,7 +162,7 @@ def test_a_range_is_not_widened_past_the_bound_of_its_clip(case):
     some = {"x": (-1.0, 1.0), "r1": (0.0, 5.0), "r2": (0.0, 6.0)}
     assert widest_factors(model, some) == {"x": np.inf, "r1": 6 / 5, "r2": 1.0}
     narrow = ranges | {"r1": (0.0, 0.25 * ranges["r1"][1]), "r2": (0.0, 0.25 * ranges["r2"][1])}
-    found = scaled(narrow, refine(model, insert_qdq(model, narrow, TARGETS["vnni"], []), narrow, judge))
+    found = scaled(narrow, refine(model, insert_qdq(model, narrow, TARGETS["avx2"], []), narrow, judge))
     assert narrow["r1"][1] < found["r1"][1] <= 6 and narrow["r2"][1] < found["r2"][1] <= 6
 
 
