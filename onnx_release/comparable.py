@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from onnx_release.imports import reached_files
-from onnx_release.metrics import Metric, flatten
+from onnx_release.metrics import Metric, flatten, known_metric
 from onnx_release.noise import Spread, certain, pooled, round_latencies, rounds_spread, uncertainty
 from onnx_release.revisions import Revision
+from onnx_release.speedup import Speedup
 from onnx_release.variants import BASE, VARIANTS
 
 # Settings in metrics/benchmark.json without which timings do not compare, and what they are called.
@@ -30,7 +31,7 @@ INPUTS = ("requirements.txt", "models/", "data/")
 # Why a figure that is null on the head alone does not compare.
 VALUE_GONE = "there is no value any more (null)"
 # How the reason begins where one side is null since its speed-up was not measured.
-NOT_MEASURED = "not measured in"
+NOT_MEASURED = "not measured"
 
 # A contender, "median" or "mean", and whether it is paired with PyTorch eager round by round.
 LatencyKey = tuple[str, str, bool]
@@ -64,13 +65,42 @@ class Pair:
             return self.other_samples
         if metric.noise and self.other_machine:
             return self.other_machine
+        for side, name in enumerate(("the base", "the head")):
+            if (doubt := self.doubt(side, file, key, metric)) and not self.same_run(file):
+                return f"{NOT_MEASURED} in {name}: {doubt}"
         before, after = self.both(file, key)
         if (before is None) != (after is None):
-            doubt = self.both(file, "not_measured")[before is not None]
-            if metric.noise == "speedup" and doubt:
-                return f"{NOT_MEASURED} {'the base' if before is None else 'the head'}: {doubt}"
             return "there was no value (null)" if before is None else VALUE_GONE
         return self.other_provider(file, key, metric) if metric.noise else ""
+
+    def doubt(self, side: int, file: str, key: str, metric: Metric) -> str:
+        """Why a speed-up counts as not measured on one side; empty where it is measured, and for other figures."""
+        if metric.noise != "speedup":
+            return ""
+        file, key = self.timed_as(side, file, key)
+        values = self.values[side].get(file, {})
+        timing = key.rpartition(".")[0]
+        run = timing.rpartition(".")[0] if file == "benchmark" else timing  # of one setting, or of all contenders
+        counts = (values.get(f"{run}.{name}" if run else name, 0) for name in ("disturbed_rounds", "rounds"))
+        return Speedup(values.get(key), *self.interval_ends(side, file, key), *counts).doubt
+
+    def same_run(self, file: str) -> bool:
+        """Whether the timings of a file were measured once, for both sides."""
+        before, after = (side.get("benchmark" if file == "summary" else file) for side in self.values)
+        return before == after
+
+    def timed_as(self, side: int, file: str, key: str) -> tuple[str, str]:
+        """File and key of where a timing was measured: the summary repeats what the benchmark has of one variant."""
+        if file != "summary":
+            return file, key
+        return "benchmark", f"{self.values[side].get('summary', {}).get('variant')}.{key}"
+
+    def interval_ends(self, side: int, file: str, key: str) -> tuple[Any, Any]:
+        """The ends of a figure's interval in the metrics; None where there are none."""
+        known = known_metric(file, key)
+        stem = key.removesuffix(known.key.rpartition(".")[2]) + known.interval
+        values = self.values[side].get(file, {})
+        return values.get(f"{stem}_low"), values.get(f"{stem}_high")
 
     def other_choice(self, file: str) -> str:
         """Whether a file is of the chosen variant, and another was chosen; empty if not."""
@@ -245,8 +275,9 @@ def is_static(file: str, key: str, metric: Metric) -> bool:
 
 
 def contender(key: str, metric: Metric) -> str:
-    """What the first * of a metric's key stands for: a contender, or one of another setting."""
-    return key.removesuffix(metric.key.removeprefix("*"))
+    """What the * of a metric's key stands for: a contender, one of another setting, an output; empty without a *."""
+    before, _, after = metric.key.partition("*")
+    return key[len(before) : len(key) - len(after)]
 
 
 def described(samples: pd.DataFrame) -> str:

@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 
 import pandas as pd
 
-from onnx_release.comparable import Pair, contender
+from onnx_release.comparable import NOT_MEASURED, Pair, contender
 from onnx_release.files import SIGNIFICANT_DIGITS
-from onnx_release.metrics import METRICS, Metric, metric
+from onnx_release.metrics import METRICS, Metric, known_metric
 from onnx_release.noise import (
     ALLOWANCES,
     Change,
@@ -41,6 +41,8 @@ LEVEL = 0.05
 RESTS_ON = ("benchmark", "tune", "validate/*")
 # Pairs of loads behind the speed-up in metrics/optimize.json: optimize.LOADS, which would import ONNX Runtime.
 LOADS = 15
+# Why nothing of the summary compares where noise has chosen another variant.
+CHOSEN_BY_NOISE = "of another variant, decided anew within the noise of timings"
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,6 @@ def figures(pair: Pair) -> list[tuple[str, str, Metric]]:
         return files.get(pattern, len(rows)), order, file, owner, rows.get(known, len(rows)), key
 
     return sorted((item for item in found if not item[2].is_end and item[2].noise != "by-product"), key=place)
-
-
-def known_metric(file: str, key: str) -> Metric:
-    """The row of the table; one without direction for a key that this version does not know."""
-    try:
-        return metric(file, key)
-    except KeyError:
-        return Metric(file, key, "", "neither", "not in the table of this version")
 
 
 def unmeasured(pair: Pair, file: str, key: str) -> bool:
@@ -266,7 +260,7 @@ def uncertainties(pair: Pair, rows: dict[str, Row]) -> dict[str, Uncertainty]:
 def interval(pair: Pair, row: Row, side: int) -> tuple[float, float] | None:
     """A figure's interval as the metrics have it, or as its rounds give it."""
     if row.metric.interval:
-        low, high = interval_ends(pair, row.file, row.key, row.metric, side)
+        low, high = pair.interval_ends(side, row.file, row.key)
         return (low, high) if is_number(low, high) and low < high else None
     found = spread(pair, row, side)
     if found is None:
@@ -277,12 +271,6 @@ def interval(pair: Pair, row: Row, side: int) -> tuple[float, float] | None:
     return found.low, found.high
 
 
-def interval_ends(pair: Pair, file: str, key: str, known: Metric, side: int) -> tuple[Any, Any]:
-    stem = key.removesuffix(known.key.rpartition(".")[2]) + known.interval
-    values = pair.values[side].get(file, {})
-    return values.get(f"{stem}_low"), values.get(f"{stem}_high")
-
-
 def spread(pair: Pair, row: Row, side: int) -> Spread | None:
     """How sure a timing is by its own run; None where the metrics do not tell."""
     values = pair.values[side]
@@ -290,12 +278,10 @@ def spread(pair: Pair, row: Row, side: int) -> Spread | None:
         return latency_spread(pair, row, side, paired=False)
     if row.metric.noise != "speedup":
         return None
-    file, key = row.file, row.key
-    if file == "summary":  # it repeats what the benchmark has of the chosen variant
-        file, key = "benchmark", f"{values['summary'].get('variant')}.{key}" if "summary" in values else ""
+    file, key = pair.timed_as(side, row.file, row.key)
     starts, rounds = (values.get("benchmark", {}).get(name, 0) for name in ("starts", "rounds"))
     units = LOADS if file == "optimize" else starts if starts > 1 else rounds
-    return spread_of(*interval_ends(pair, file, key, known_metric(file, key), side), units)
+    return spread_of(*pair.interval_ends(side, file, key), units)
 
 
 def latency_spread(pair: Pair, row: Row, side: int, paired: bool) -> Spread | None:
@@ -315,13 +301,13 @@ def judge_decisions(rows: list[Row], pair: Pair) -> list[Row]:
     )
     if moved:
         return [replace(row, verdict="changed") if decided(row) else row for row in rows]
-    anew = "decided anew within the noise of timings"
+    anew = CHOSEN_BY_NOISE.partition(", ")[2]
     other = any(decided(row) for row in rows if row.name == "summary.variant")
     return [
         replace(row, reason=anew)
         if decided(row)
-        else replace(row, verdict="not comparable", reason=f"of another variant, {anew}")
-        if other and row.file == "summary"
+        else replace(row, verdict="not comparable", reason=CHOSEN_BY_NOISE)
+        if other and row.file == "summary" and not row.reason.startswith(NOT_MEASURED)
         else row
         for row in rows
     ]

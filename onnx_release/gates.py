@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from onnx_release.comparable import NOT_MEASURED, VALUE_GONE, Pair, contender
-from onnx_release.compare import Comparison, Row, known_metric, same, timed_interval
+from onnx_release.compare import CHOSEN_BY_NOISE, Comparison, Row, same, timed_interval
 from onnx_release.errors import ParameterError
-from onnx_release.metrics import METRICS, Metric, flatten, nearest_names
+from onnx_release.metrics import METRICS, Metric, flatten, known_metric, nearest_names
 from onnx_release.noise import ALLOWANCES
 from onnx_release.params import Gate
 from onnx_release.revisions import Revision
@@ -77,11 +77,11 @@ def hold(gates: Iterable[Gate], head: Revision, comparison: Comparison | None) -
             found = [Outcome(gate.metric, "not held", f"{bound(gate)} is against a base: give --base")]
         else:
             rows = [row for row in comparison.rows if fnmatchcase(row.name, gate.metric) and may_regress(row.metric)]
-            found = [against_base(gate, row, head) for row in rows]
+            found = [against_base(gate, row, own) for row in rows]
             # A percentile that one side has too few calls for is not compared.
             left = named.keys() - {row.name for row in comparison.rows}
             found += [
-                without_value(gate, name, head)
+                without_value(gate, name, own)
                 for name, value in named.items()
                 if value is None and name in left and may_regress(known_metric(*split(name)))
             ]
@@ -110,7 +110,9 @@ def bound(gate: Gate) -> str:
 def absolute(gate: Gate, name: str, value: Any, own: Pair) -> Outcome:
     """A gate on a figure by itself. A timing with an interval passes or fails where all of the interval does."""
     if value is None:
-        return without_value(gate, name, own.head)
+        return without_value(gate, name, own)
+    if doubt := own.doubt(1, *split(name), known_metric(*split(name))):
+        return not_measured(gate, name, doubt, again(name))
     if not isinstance(value, int | float):
         return Outcome(name, "not held", f"{bound(gate)}: it is {value!r}")
     low, high = timed_interval(own, name) or (value, value)
@@ -121,16 +123,15 @@ def absolute(gate: Gate, name: str, value: Any, own: Pair) -> Outcome:
     return Outcome(name, "passed" if kept[0] else "FAILED", f"{number(value, 6)} ({bound(gate)})")
 
 
-def without_value(gate: Gate, name: str, head: Revision) -> Outcome:
+def without_value(gate: Gate, name: str, own: Pair) -> Outcome:
     """A gate on a figure that is null. One that should have been timed has not been measured, noise or not."""
     file, key = split(name)
     known = known_metric(file, key)
-    doubt = head.metrics.get(file, {}).get("not_measured")
-    if known.noise == "speedup" and doubt:
+    if doubt := own.doubt(1, file, key, known):
         return not_measured(gate, name, doubt, again(name))
     if not known.noise or known.noise == "preparation":  # a model without raw items has nothing to prepare
         return Outcome(name, "not held", f"{bound(gate)}: it is null")
-    reasons = failures(file, key, known, head)
+    reasons = failures(file, key, known, own.head)
     if known.noise == "tail" and not reasons:
         reasons = ["too few calls for a percentile, raise benchmark.turn_seconds"]
     return Outcome(name, "not measured", "; ".join([f"{bound(gate)}: it is null", *reasons]))
@@ -146,16 +147,18 @@ def failures(file: str, key: str, known: Metric, head: Revision) -> list[str]:
     return [f"{one} failed, {benchmark[f'{one}.failure']}" for one in timed if benchmark.get(f"{one}.failure")]
 
 
-def against_base(gate: Gate, row: Row, head: Revision) -> Outcome:
+def against_base(gate: Gate, row: Row, own: Pair) -> Outcome:
     """A gate on how much worse a figure is than the base's."""
     if row.reason.startswith(NOT_MEASURED):
-        return not_measured(gate, row.name, row.reason, again(row.name))
+        return not_measured(gate, row.name, row.reason.removeprefix(NOT_MEASURED).strip(), again(row.name))
     if row.metric.noise and row.reason == VALUE_GONE:
-        return without_value(gate, row.name, head)
-    if row.base is None or row.head is None:
-        return Outcome(row.name, "not held", f"{bound(gate)}: {row.reason or 'it is null'}")
-    if row.verdict in ("new", "gone", "not comparable"):
-        return Outcome(row.name, "not held", f"{bound(gate)}: {row.reason or row.verdict}")
+        return without_value(gate, row.name, own)
+    null = row.base is None or row.head is None
+    if not null and row.reason == CHOSEN_BY_NOISE and loss_of(row).raw > limit_of(gate, row):
+        why = f"{amount(gate, row, loss_of(row).raw)} worse, {row.reason}"
+        return not_measured(gate, row.name, f"{both(row)}: {why}", again(row.name))
+    if null or row.verdict in ("new", "gone", "not comparable"):
+        return Outcome(row.name, "not held", f"{bound(gate)}: {row.reason or ('it is null' if null else row.verdict)}")
     if same(row.base, row.head):
         return Outcome(row.name, "passed", f"{both(row)}: the same ({bound(gate)})")
     return judged(gate, row)
@@ -188,10 +191,14 @@ def limit_of(gate: Gate, row: Row) -> float:
 
 
 def amount(gate: Gate, row: Row, value: float) -> str:
-    """Some of a figure as the gate bounds it: in the figure's own unit, or as a share of the base's."""
+    """Some of a figure as the gate bounds it: in the figure's own unit, or as a share of the base's.
+
+    A share of ten and more is said in times: 2,325,626.9 % says nothing to anybody.
+    """
     if gate.max_regression is not None:
         return number(value)
-    return f"{value / abs(row.base) if row.base else math.inf:.1%}".replace("%", " %")
+    share = value / abs(row.base) if row.base else math.inf
+    return f"{number(share)} times" if share >= 10 else f"{share:.1%}".replace("%", " %")
 
 
 @dataclass(frozen=True)

@@ -430,6 +430,14 @@ def metric(file: str, key: str) -> Metric:
     raise KeyError(f"{file}: {key} is not in onnx_release/metrics.py")
 
 
+def known_metric(file: str, key: str) -> Metric:
+    """The row of the table; one without direction for a key that this version does not know."""
+    try:
+        return metric(file, key)
+    except KeyError:
+        return Metric(file, key, "", "neither", "not in the table of this version")
+
+
 def nearest_names(name: str, count: int = 3) -> list[str]:
     """Those names of figures, FILE.KEY as the table has them, that are most like `name`."""
     return difflib.get_close_matches(name, [item.name for item in METRICS], n=count, cutoff=0)

@@ -13,7 +13,7 @@ from onnx_release.comparison_pages import release as release_rows
 from onnx_release.files import read_json
 from onnx_release.metrics import flatten, metric
 from tests.imports import ROOT
-from tests.revisions import answers, as_json, changed, release, revision
+from tests.revisions import answers, as_json, changed, release, revision, unmeasured
 
 FILES = release()
 
@@ -64,10 +64,12 @@ def fewer_resamples(monkeypatch):
 
 @pytest.mark.parametrize(("noise", "times"), [(0.01, 5), (0.05, 20)])
 def test_the_same_measured_again_does_not_differ(noise, times):
-    """On a quiet machine and on a busy one."""
+    """On a quiet machine and on a busy one, where some speed-up may come out as not measured."""
     base = release(0, noise=noise)
     for seed in range(1, times + 1):
-        assert different(base, release(seed, noise=noise)) == {}
+        assert {*different(base, release(seed, noise=noise)).values()} <= (
+            {"not comparable"} if noise > 0.01 else set()
+        )
 
 
 @pytest.mark.parametrize("speed", [0.6, 0.8, 1.0, 1.6])
@@ -302,7 +304,7 @@ def test_intervals_stand_beside_their_figures():
 
 def test_a_speed_up_that_was_not_measured_does_not_compare_and_says_why():
     base = changed(FILES, "metrics/summary.json", speedup_vs_eager=3.0, not_measured="")
-    head = changed(FILES, "metrics/summary.json", speedup_vs_eager=None, not_measured="other work took cores")
+    head = unmeasured(FILES)
     row = row_of(base, head, "summary.speedup_vs_eager")
     assert (row.verdict, row.reason) == ("not comparable", "not measured in the head: other work took cores")
     row = row_of(head, base, "summary.speedup_vs_eager")
@@ -334,8 +336,8 @@ def test_a_variant_that_is_left_out_is_gone_and_no_error():
 
 def test_latencies_are_tested_by_themselves_where_pytorch_eager_alone_was_disturbed():
     comparison = compare(revision(FILES), revision(release(2, disturbed=("torch_eager",))))
-    different = [row.name for row in comparison.rows if row.verdict != "no difference"]
-    assert all(name.startswith("benchmark.torch_eager.") for name in different)
+    different = [row for row in comparison.rows if row.verdict != "no difference"]
+    assert all(row.name.startswith("benchmark.torch_eager.") or "not measured" in row.reason for row in different)
     assert any("latencies are compared by themselves" in note for note in comparison.notes)
     assert not any("the speed of the machine has changed" in note for note in comparison.notes)
     row = row_of(FILES, release(2, disturbed=("torch_eager",)), "benchmark.fp32.latency_ms.median")

@@ -13,7 +13,7 @@ from onnx_release.params import Gate
 from tests.clone import run, set_param
 from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
-from tests.revisions import as_json, changed, commit, git, release, revision, write
+from tests.revisions import as_json, changed, commit, git, release, revision, unmeasured, write
 
 FILES = release()
 MEDIAN = "benchmark.int8_static.latency_ms.median"
@@ -140,7 +140,7 @@ def test_what_is_no_slower_passes_by_its_own_clean_intervals_and_not_by_a_distur
     gate = {"metric": SPEEDUP, "max_regression_share": 0.3}
     found = outcome(gate, head)
     assert (found.status, found.fails) == ("not measured", True)
-    assert "is more than the bound" in found.reason
+    assert "in the head: the interval is wider than a factor of 3" in found.reason
     assert "`dvc repro -f -s benchmark`" in found.fix and "`noisy: pass`" in found.fix
     passed = outcome(gate | {"noisy": "pass"}, head)
     assert (passed.status, passed.fails) == ("passed", False) and "noisy: pass" in passed.reason
@@ -208,6 +208,8 @@ def failing(files, name):
     benchmark = json.loads(files["metrics/benchmark.json"])
     nulls = dict.fromkeys(benchmark[name]) | {"latency_ms": dict.fromkeys(benchmark[name]["latency_ms"])}
     benchmark[name] = nulls | {"failure": "it hangs", "no_difference_from": "", "samples": 0}
+    if name == "torch_compile":
+        benchmark["int8_static"]["speedup_vs_compile"] = None
     return {**files, "metrics/benchmark.json": as_json(benchmark)}
 
 
@@ -230,6 +232,47 @@ def test_a_ratio_is_null_for_the_contender_that_it_is_a_ratio_to():
     assert found.status == "not measured" and "torch_compile failed, it hangs" in found.reason
     none = changed(FILES, "metrics/summary.json", variant=None, speedup_vs_compile=None)
     assert reason({"metric": "summary.speedup_vs_compile", "min": 1.0}, none).endswith("no variant is released")
+
+
+def test_a_speed_up_that_was_measured_on_neither_side_is_not_measured_unless_nothing_was_timed_anew():
+    gate = {"metric": "summary.speedup_vs_eager", "max_regression_share": 0.3}
+    base, head = unmeasured(FILES), unmeasured(release(1))
+    assert held(gate, head, base) == {"summary.speedup_vs_eager": "not measured"}
+    assert reason(gate, head, base) == "in the base: other work took cores (max_regression_share 0.3)"
+    assert held(gate, base, base) == {"summary.speedup_vs_eager": "not held"}
+
+
+@pytest.mark.parametrize("bound", [{"min": 2.0}, {"max_regression_share": 0.3}])
+def test_a_speed_up_of_the_benchmark_is_not_measured_where_that_of_the_summary_is_not(bound):
+    base = changed(FILES, "metrics/summary.json", speedup_vs_eager=10.3)
+    for name in (SPEEDUP, "summary.speedup_vs_eager"):
+        found = outcome({"metric": name, **bound}, unmeasured(release(1)), base)
+        assert (found.status, found.fails) == ("not measured", True) and "other work took cores" in found.reason
+
+
+def test_noise_does_not_excuse_a_contender_that_failed():
+    files = failing(unmeasured(FILES), "torch_compile")
+    found = outcome({"metric": "summary.speedup_vs_compile", "min": 1.0, "noisy": "pass"}, files)
+    assert (found.status, found.fails) == ("not measured", True) and "torch_compile failed" in found.reason
+
+
+def test_what_noise_has_chosen_passes_no_gate_that_it_breaks():
+    base = changed(FILES, "metrics/summary.json", speedup_vs_eager=10.3)
+    other = changed(release(1), "metrics/summary.json", variant="fp32", size_mb=0.25, speedup_vs_eager=5.0)
+    gate = {"metric": "summary.size_mb", "max_regression_share": 0.1}
+    size = outcome(gate, other, base)
+    assert (size.status, size.fails) == ("not measured", True)
+    assert "212.5 % worse, of another variant, decided anew within the noise" in size.reason
+    assert held(gate | {"max_regression_share": 3.0}, other, base) == {"summary.size_mb": "not held"}
+    assert held(gate, unmeasured(other), base) == {"summary.size_mb": "FAILED"}  # what the choice rests on is unknown
+    speed = outcome({"metric": "summary.speedup_vs_eager", "max_regression_share": 0.3}, unmeasured(other), base)
+    assert speed.status == "not measured" and speed.reason.startswith("in the head: other work took cores")
+
+
+def test_ten_times_and_more_is_no_percentage():
+    head = release(1, disturbed=DISTURBED, int8_static=200.0)
+    text = reason({"metric": MEDIAN, "max_regression_share": 0.3}, head)
+    assert " times worse (max_regression_share 0.3)" in text and "%" not in text
 
 
 def test_a_percentile_without_calls_enough_is_not_measured():
