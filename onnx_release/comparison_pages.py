@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from onnx_release.comparable import contender
+from onnx_release.comparable import OF_THE_CHOICE, contender
 from onnx_release.compare import Comparison, Row, Verdict, same
 from onnx_release.text import number, table
 
@@ -92,14 +92,16 @@ def changes(rows: list[Row]) -> str:
 
 
 def without_repeats(rows: list[Row]) -> list[Row]:
-    """The first row of each piece of news, and of the summary only what no other row tells."""
+    """The first row of each piece of news, of the summary only what no other row tells, and the choice once."""
     first: dict[tuple[str, ...], Row] = {}
     for row in rows:
-        owner = contender(row.key, row.metric) if row.metric.key.startswith("*.") else ""
-        news = (row.file, owner, row.metric.news, row.verdict) if row.metric.news else (row.name,)
-        first.setdefault(news, row)
+        news = (row.file, contender(row.key, row.metric), row.metric.news, row.verdict)
+        first.setdefault(news if row.metric.news else (row.name,), row)
     told = list(first.values())
-    others = {repeated(row) for row in rows if row.file != "summary"}
+    chosen_again = {f"{file}.variant" for file in OF_THE_CHOICE}
+    others = {repeated(row) for row in rows if row.file != "summary" and row.name not in chosen_again}
+    if any(row.name == "summary.variant" for row in told):
+        told = [row for row in told if row.name not in chosen_again]
     return [row for row in told if row.file != "summary" or repeated(row) not in others]
 
 

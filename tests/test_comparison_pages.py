@@ -68,6 +68,24 @@ def test_a_slower_variant_is_one_row_of_a_comment_and_so_is_a_smaller_release():
     assert "benchmark.int8_static.throughput_per_s" in text and "summary.size_mb" in text
 
 
+def test_a_loss_of_one_output_does_not_hide_that_of_another():
+    file = "validate/fp32"
+    rows = [
+        Row(file, f"outputs.{name}.max_abs_error", metric(file, f"outputs.{name}.max_abs_error"), base, head, "worse")
+        for name, base, head in (("boxes", 1.0, 1.001), ("probabilities", 1e-5, 0.5))
+    ]
+    assert without_repeats(rows) == rows
+
+
+def test_another_choice_is_told_once_and_by_the_summary():
+    rows = [
+        Row(file, "variant", metric(file, "variant"), "fp32", "fp16", "changed")
+        for file in ("tune", "optimize", "profile", "summary")
+    ]
+    assert without_repeats(rows) == rows[-1:]
+    assert without_repeats(rows[:1]) == rows[:1]
+
+
 def test_of_another_variant_the_summary_s_own_rows_are_told():
     rows = [Row("summary", "size_mb", metric("summary", "size_mb"), 0.08, 0.25, "worse")]
     other = Row("quantize_static", "size_mb", metric("quantize_static", "size_mb"), 0.08, 0.09, "worse")
