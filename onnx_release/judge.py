@@ -62,7 +62,7 @@ class Judge:
             figures["agreement"] = float(np.mean([row["agrees"] for row in rows]))
             figures["accuracy_drop"] = accuracy_drop(rows)
             if figures["accuracy_drop"] is None:
-                figures["changed_answers"] = 1 - figures["agreement"]
+                figures["changed_answers"] = float(np.mean([1 - row["agrees"] for row in rows]))
         return figures
 
     def answer(self, outputs: Mapping[str, np.ndarray]) -> Answer:

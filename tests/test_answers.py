@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnx_release.answers import compare_answers, details
+from onnx_release.answers import accuracy_drop, compare_answers, details
 from onnx_release.errors import DataError
 from onnx_release.samples import NO_LABEL
 from onnx_release.types import Detections, Embedding, Prediction
@@ -34,6 +34,13 @@ def test_classes_agree_where_the_likeliest_is_the_same(spec_of):
     assert [(row["torch_right"], row["variant_right"]) for row in rows] == [(1, 1), (0, 1), (None, None)]
     assert rows[1]["torch_class"] == 2 and rows[1]["variant_class"] == 3
     assert details("classification", rows) == {}
+
+
+def test_a_hundredth_lost_is_a_hundredth():
+    labelled = [{"torch_right": int(n >= 4), "variant_right": int(n >= 5)} for n in range(100)]  # 0.96 and 0.95
+    unknown = [{"torch_right": None, "variant_right": None}]
+    assert accuracy_drop([*labelled, *unknown]) == 0.01
+    assert accuracy_drop(unknown) is None
 
 
 def test_boxes_agree_as_far_as_they_are_matched(spec_of):
