@@ -144,16 +144,16 @@ def tradeoff_chart(points: Sequence[Point], quality: Quality, lines: Mapping[str
         [point.latency for point in members], [point.value * scale for point in members],
         where="post", color=ACCENT, linewidth=1.5, zorder=2,
     )  # fmt: skip
-    end = 1.3 * max((point.quartile_high for point in shown), default=1.0)
-    cut = end > (longest := REACHED * max((point.latency for point in shown), default=1.0))
-    axes.set_xlim(0, min(end, longest))
+    widest = max((point.quartile_high for point in shown), default=1.0)
+    longest = REACHED * max((point.latency for point in shown), default=1.0)
+    axes.set_xlim(0, min(1.3 * widest, longest))
     axes.margins(y=0.12)
     if quality.share:
         axes.yaxis.set_major_formatter("{x:g} %")
         axes.set_ylim(top=min(axes.get_ylim()[1], 104))
     else:
         axes.set_ylim(bottom=min(0, *(point.value for point in shown)) if shown else 0)
-    axes.set_xlabel(f"median latency of one call, ms\n(bar: quartiles{f'; {CUT}' if cut else ''})")
+    axes.set_xlabel(f"median latency of one call, ms\n(bar: quartiles{f'; {CUT}' if widest > longest else ''})")
     axes.set_ylabel(quality.label + ("\n(bar: interval)" if quality.share else ""), fontsize=10)
     place_names(figure, axes, [(point.name, point.latency, point.value * scale) for point in shown])
     return finish(figure, axes, f"{quality.label} against latency, with the Pareto front")

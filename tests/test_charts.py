@@ -84,6 +84,8 @@ def test_calls_of_a_busy_machine_do_not_set_the_axis_and_the_chart_says_so():
     wide = Point("fp32", 2.0, 1.9, 900.0, 50.0, 50.0, 50.0, True, True, ())
     svg = tradeoff_chart([wide], SQNR, {})
     assert any(CUT in (text or "") for text in texts(svg))
+    whole = Point("fp32", 1.0, 0.9, 3.5, 50.0, 50.0, 50.0, True, True, ())  # within the axis, which ends at 4
+    assert not any(CUT in (text or "") for text in texts(tradeoff_chart([whole], SQNR, {})))
     assert not any(CUT in (text or "") for text in texts(tradeoff_chart([point("fp32", 2.0, 50.0)], SQNR, {})))
 
 

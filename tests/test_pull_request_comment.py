@@ -172,7 +172,9 @@ def test_a_fence_in_the_gates_stays_inside(folder):
 def test_gates_that_were_not_measured_are_told_from_those_that_fail(folder):
     noisy = "benchmark.fp32.load_ms: not measured, 1 to 2 ms: the noise is more than the bound (max_regression 1)\n"
     (folder / "gate.txt").write_text(noisy * 2)
-    assert "**The checks failed:** 2 gates were not measured" in body(folder, "failure")
+    assert "**The checks failed:** 2 gates were not measured, see below." in body(folder, "failure")
+    (folder / "gate.txt").write_text(noisy)
+    assert "**The checks failed:** 1 gate was not measured, see below." in body(folder, "failure")
     for failed in ("export.size_mb: FAILED, 2 (max 1)\n", "fp16: FAILED: the SQNR is 3 dB\n", "error: no base\n"):
         (folder / "gate.txt").write_text(noisy + failed)
         assert "**The checks failed:** a gate does not hold" in body(folder, "failure")

@@ -524,7 +524,17 @@ def test_a_choice_that_is_not_by_speed_says_so(make):
     text = "by SQNR and not by speed: no measured difference in speed sets fp32 and fp16 apart."
     assert text in html(make(*rows))
     assert any(text in warning for warning in make(*rows, benchmark={"disturbed_rounds": 15}).warnings)
-    assert "The choice is by speed" in html(make(row("export"), row("fp32")))
+    slower = {**row("fp16"), "timing": timing(1.0, 0.9, 1.1)}
+    faster = {**row("fp32"), "timing": {**timing(3.0, 2.8, 3.2), "no_difference_from": ""}}
+    assert make(row("export"), faster, slower).choice == "The choice is by speed: the others are slower."
+
+
+def test_where_there_is_one_variant_nothing_was_chosen_by_speed(make):
+    failed = {**row("fp16"), "passed": False, "failure": "the SQNR is 3 dB"}
+    for rows in ([row("export"), row("fp32")], [row("export"), row("fp32"), failed]):
+        results = make(*rows, benchmark={"disturbed_rounds": 15})
+        assert results.choice == ""
+        assert not any("The choice is" in warning for warning in results.warnings)
 
 
 def test_little_calibration_is_on_the_first_screen(make):

@@ -92,7 +92,9 @@ def verdict(result: str, gates: str) -> str:
     if gates:
         noisy = len(re.findall(": not measured, ", gates))
         if noisy and not re.search(r": FAILED[,:]|^error: ", gates, re.MULTILINE):
-            return f"**The checks failed:** {noisy} gates were not measured, since the noise is too large to tell."
+            return (
+                f"**The checks failed:** {noisy} {'gate was' if noisy == 1 else 'gates were'} not measured, see below."
+            )
         return "**The checks failed:** a gate does not hold, or could not be held."
     return "**The pipeline failed** before it came to the gates: the run's log says at which stage."
 
