@@ -117,9 +117,15 @@ def read_trusted(path: Path, source: Source, place: Path) -> Any:
     try:
         return load_pickle(path, weights_only=False)
     except Exception as cause:  # of whatever code the file runs
+        unknown = isinstance(cause, ImportError | AttributeError)
+        fix = (
+            "The classes that it holds must be importable here by the names that they had where it was saved"
+            if unknown
+            else "Only a file that torch.save has written can be read: read this one with what wrote it, and save its "
+            "weights with torch.save(network.state_dict(), ...)"
+        )
         raise CheckpointError(
-            f"{path} is trusted, and does not load all the same ({type(cause).__name__}: {cause}). The classes that it "
-            "holds must be importable here by the names that they had where it was saved"
+            f"{path} is trusted, and does not load all the same ({type(cause).__name__}: {cause}). {fix}"
         ) from cause
 
 
@@ -132,7 +138,8 @@ def load_pickle(path: Path, weights_only: bool) -> Any:
 def trusted_source(path: Path) -> tuple[Source, Path] | None:
     """The source marked `trusted_pickle` from which `path` was fetched, and its place in data/raw; None without one."""
     try:
-        model, name, *below = path.resolve().relative_to(RAW.resolve()).parts
+        # Links are not followed: DVC may have linked the file to its cache.
+        model, name, *below = path.absolute().relative_to(RAW.absolute()).parts
     except ValueError:
         return None  # a file from elsewhere, which no spec pins
     if any(part.startswith(".") for part in below):

@@ -9,6 +9,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from ruamel.yaml import YAML
@@ -204,6 +205,23 @@ def test_classes_that_are_not_here_are_named(network, fetched, monkeypatch):
     path = fetched({"config": sys.modules["gone"].Config()}, TRUSTED)
     monkeypatch.delitem(sys.modules, "gone")
     expect(network, path, "is trusted, and does not load all the same .*No module named 'gone'.* must be importable")
+
+
+def test_a_trusted_file_that_torch_did_not_write_says_what_can_be_read(network, fetched):
+    path = fetched({}, TRUSTED)
+    path.write_bytes(pickle.dumps({"weight": np.zeros((3, 2), np.float32)}, 4))
+    spec = Path("models/net/spec.yaml")
+    spec.write_text(re.sub("sha256: .*", f"sha256: {sha256(path)}", spec.read_text()))
+    expect(network, path, r"is trusted, and does not load all the same .*Only a file that torch\.save has written")
+
+
+def test_a_trusted_file_may_be_a_link_into_dvc_s_cache(fetched, tmp_path):
+    path = fetched({"more": RunsCode(tmp_path / "ran")}, TRUSTED)
+    cached = tmp_path / ".dvc/cache/files/md5/ab/cdef"
+    cached.parent.mkdir(parents=True)
+    path.symlink_to(path.rename(cached))
+    read_checkpoint(path)
+    assert (tmp_path / "ran").exists()
 
 
 def calls(tree, name):
