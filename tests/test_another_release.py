@@ -81,6 +81,17 @@ def test_a_run_that_fails_before_the_release_leaves_none_of_another_model(projec
     assert not (project / RELEASE).exists()
 
 
+def test_a_run_that_cannot_begin_changes_neither_the_model_nor_the_release(project):
+    before, release = (project / "params.yaml").read_text(), released(project)
+    write_text(project / "dvc.lock", "")
+    result = run(project, "tools.repro", "--model", "two", env=ENVIRONMENT)
+    assert (result.returncode, result.stderr) == (
+        1,
+        "error: dvc.lock is empty: `git restore dvc.lock` brings back what was committed\n",
+    )
+    assert ((project / "params.yaml").read_text(), released(project)) == (before, release)
+
+
 def test_a_run_of_the_same_model_that_fails_brings_its_release_back(project):
     write_text(project / "weights.txt", "second")
     write_text(project / "fails", "")

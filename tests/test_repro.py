@@ -85,7 +85,16 @@ def test_a_root_that_cannot_be_written_to_is_named_before_dvc_starts(folder):
     assert result.stderr.count("\n") == 1
 
 
+def test_without_its_hidden_files_a_copy_is_told_what_it_lacks(folder):
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    shutil.rmtree(folder / ".dvc")
+    result = repro(folder)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: there is no folder .dvc here: ")
+
+
 def test_a_model_that_is_not_there_is_named_with_those_that_are(folder):
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     set_param(folder, "model", "digits_cn")
     result = repro(folder)
     assert (result.returncode, result.stderr) == (

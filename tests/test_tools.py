@@ -6,7 +6,7 @@ import shutil
 import pytest
 from onnx import helper
 
-from onnx_release.errors import SpecError
+from onnx_release.errors import ParameterError, SpecError
 from onnx_release.files import write_json
 from onnx_release.paths import METRICS
 from onnx_release.text import table
@@ -14,6 +14,7 @@ from onnx_release.variants import VARIANTS
 from tests.clone import run, set_param
 from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
+from tests.revisions import git
 from tools import repro
 from tools.docs import replace_part
 
@@ -79,12 +80,17 @@ def test_the_gate_does_not_ask_for_what_the_spec_leaves_out(tmp_path):
 
 def test_another_model_is_named_in_params_yaml_and_nothing_else_changes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(model_folder(tmp_path))
-    (tmp_path / "params.yaml").write_text("# one\nmodel: mobilenet_v2   # two\nother: null\n")
-    repro.set_model("digits_cnn")
-    assert (tmp_path / "params.yaml").read_text() == "# one\nmodel: digits_cnn   # two\nother: null\n"
-    assert "git restore params.yaml" in capsys.readouterr().err
+    rest = (ROOT / "params.yaml").read_text().partition("\nmodel: ")[2].partition("\n")[2]
+    before = f"# one\nmodel: digits/cnn   # two\n{rest}"  # which a person may have written
+    (tmp_path / "params.yaml").write_text(before)
     with pytest.raises(SpecError, match="no model called digits_rnn"):
         repro.set_model("digits_rnn")
+    with pytest.raises(ParameterError, match="model: a model is named by its folder"):
+        repro.set_model("digits_cnn/")
+    assert (tmp_path / "params.yaml").read_text() == before
+    repro.set_model("digits_cnn")
+    assert (tmp_path / "params.yaml").read_text() == f"# one\nmodel: digits_cnn   # two\n{rest}"
+    assert "git restore params.yaml" in capsys.readouterr().err
 
 
 def test_a_misspelt_gate_ends_a_run_before_its_first_stage(tmp_path):
@@ -92,6 +98,8 @@ def test_a_misspelt_gate_ends_a_run_before_its_first_stage(tmp_path):
     text = (folder / "params.yaml").read_text()
     assert "summary.compression" in text
     (folder / "params.yaml").write_text(text.replace("summary.compression", "summary.compresion"))
+    git(folder, "init")
+    (folder / ".dvc").mkdir()
     result = run(folder, "tools.repro", env={"PYTHONPATH": str(ROOT)})
     assert result.returncode == 1
     assert result.stderr.startswith("error: params.yaml has a gate on summary.compresion")

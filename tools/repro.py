@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from onnx_release.command import run_tool, without_ctrl_c
-from onnx_release.errors import DataError, ReleaseFolderError, RevisionError
+from onnx_release.errors import DataError, ParameterError, ReleaseFolderError, RevisionError
 from onnx_release.files import remove, replacing, write_text
 from onnx_release.gates import check_gates
 from onnx_release.params import load_params
@@ -30,16 +30,16 @@ NO_GIT = """there is no git repository here, and DVC asks for one. Either will d
 
 
 def main(arguments: argparse.Namespace) -> None:
-    load_params()  # before it is written to, if it is
+    check_git()
+    check_writable()
+    locked = locked_outputs()
     if arguments.model:
         set_model(arguments.model)
     params = load_params()
     load_spec(params.model)  # a name that is no folder is "Parameters 'sources' are missing" to DVC
     check_gates(params.gates)  # the gate comes last, and a misspelt one would show only then
-    check_git()
-    check_writable()
-    remove_another_release(params.model)
-    outputs = [path for path in locked_outputs() if path.exists()]
+    remove_another_release(params.model)  # as the last of what may be refused: it takes a run to come back
+    outputs = [path for path in locked if path.exists()]
     metrics = {path: path.read_bytes() for path in METRICS.rglob("*") if path.is_file()}
     succeeded = interrupted = False
     try:
@@ -47,7 +47,6 @@ def main(arguments: argparse.Namespace) -> None:
     finally:
         if not succeeded:
             restore(outputs, metrics)
-            remove_another_release(params.model)
     if interrupted:
         raise KeyboardInterrupt
     sys.exit(0 if succeeded else 1)
@@ -70,7 +69,14 @@ def run_dvc() -> tuple[bool, bool]:
 
 
 def check_git() -> None:
-    """Raise RevisionError where DVC would refuse to run: in an archive's files, which have no git repository."""
+    """Raise RevisionError where DVC would refuse to run: in an archive's files, which have no git repository.
+
+    In a copy without the hidden files, or below the root, it would look for its own folder in vain.
+    """
+    if not Path(".dvc").is_dir():
+        raise RevisionError(
+            "there is no folder .dvc here: run this from the repository root, and in a copy, copy what is hidden, too"
+        )
     if any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
         return
     config = configparser.ConfigParser()
@@ -88,12 +94,21 @@ def check_writable() -> None:
 
 
 def set_model(model: str) -> None:
-    """Write the model's name to params.yaml. Raises SpecError for a model that there is not."""
+    """Write the model's name to params.yaml.
+
+    Raises SpecError for a model that there is not, and ParameterError for a file that has anything else wrong, which
+    is left as it was.
+    """
     load_spec(model)
     before = PARAMS.read_text(encoding="utf-8")
     after = re.sub(r"^model: *\S+", f"model: {model}", before, count=1, flags=re.MULTILINE)
     if after != before:
         write_text(PARAMS, after)
+        try:
+            load_params()
+        except ParameterError:
+            write_text(PARAMS, before)
+            raise
         print(
             f"params.yaml: model is {model} now; `git restore params.yaml dvc.lock metrics` goes back", file=sys.stderr
         )
