@@ -92,7 +92,8 @@ def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.Argume
             try:
                 main(parser.parse_args())
             finally:
-                sys.stdout.flush()  # or Python does it once all is over, and complains in its own words
+                if sys.stdout:  # None where it was closed before the start
+                    sys.stdout.flush()  # or Python does it once all is over, and complains in its own words
         except ReleaseError as error:
             fail(no_space(error) or str(error))
         except MemoryError as error:
@@ -112,7 +113,7 @@ def quiet_if_unread() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        unread = [stream for stream in (sys.stdout, sys.stderr) if is_unread(stream.fileno())]
+        unread = [stream for stream in (sys.stdout, sys.stderr) if stream and is_unread(stream.fileno())]
         if not unread:
             raise  # another pipe, which is a bug
         nowhere = os.open(os.devnull, os.O_WRONLY)
