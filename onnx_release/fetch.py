@@ -89,7 +89,7 @@ def sums_on_disk(model: str, sources: list[Source]) -> dict[str, str]:
 def origin_sha256(model: str, source: Source, digest: Digest) -> str | None:
     """The sha256 of what lies under the source's `path`; None where nothing does, or the source is not from a path.
 
-    Raises SourceError for what cannot be read, or is a folder that `tree_files` refuses.
+    Raises SourceError for what cannot be read or named, or is a folder that `tree_files` refuses.
     """
     path = origin_path(model, source)
     try:
@@ -102,8 +102,19 @@ def origin_sha256(model: str, source: Source, digest: Digest) -> str | None:
 
 
 def origin_path(model: str, source: Source) -> Path | None:
-    """Where a source from a path lies; a relative one starts at the model's folder."""
-    return None if source.origin.path is None else MODELS / model / Path(source.origin.path).expanduser()
+    """Where a source from a path lies; a relative one starts at the model's folder.
+
+    Raises SourceError for a ~ that stands for no home directory.
+    """
+    if source.origin.path is None:
+        return None
+    try:
+        return MODELS / model / Path(source.origin.path).expanduser()
+    except RuntimeError as cause:
+        raise SourceError(
+            f"{source.origin.path}: there is no home directory here for its ~: write the path in full in "
+            f"models/{model}/spec.yaml"
+        ) from cause
 
 
 def holds_all(folder: Path, sources: list[Source]) -> bool:

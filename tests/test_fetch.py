@@ -15,7 +15,7 @@ import pytest
 
 from onnx_release import fetch
 from onnx_release.errors import SourceError
-from onnx_release.fetch import fetch_sources
+from onnx_release.fetch import fetch_sources, sums_on_disk
 from onnx_release.spec import Source
 from onnx_release.sums import tree_sha256
 from tests.imports import ROOT
@@ -136,6 +136,12 @@ def test_one_bad_source_out_of_two_leaves_both_as_they_were(folder):
 
 def test_a_missing_path_is_named(folder):
     expect_failure(folder, [source({"path": "gone.pth"})], r"there is no file or folder models/net/gone\.pth")
+
+
+def test_a_home_directory_that_there_is_not_is_named(folder):
+    unknown = source({"path": "~nobody_of_this_name/weights.pth"})
+    expect_failure(folder, [unknown], r"~nobody_of_this_name/weights\.pth: there is no home directory here for its ~")
+    assert "write the path in full" in sums_on_disk("net", [unknown])[unknown.name]
 
 
 class Quiet(SimpleHTTPRequestHandler):
