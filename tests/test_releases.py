@@ -23,7 +23,10 @@ from tools.releases import NEW_MODELS, ask, attempt, check, models_below
 def test_every_folder_below_models_is_taken_and_every_task_of_new_model(tmp_path):
     for name in ("net", "another", "__pycache__"):
         (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "spec.yaml").write_text("")
     (tmp_path / "models/notes.txt").write_text("")
+    (tmp_path / "models/of_another_branch/__pycache__").mkdir(parents=True)
+    (tmp_path / "models/of_another_branch/__pycache__/network.pyc").write_text("")
     assert models_below(tmp_path / "models") == ["another", "net"]
     assert {options[options.index("--task") + 1] for options in NEW_MODELS.values()} == set(TASKS)
     assert {word for options in NEW_MODELS.values() for word in options} >= {"--images", "--weights"}
@@ -34,6 +37,14 @@ def test_a_model_that_there_is_not_is_named(tmp_path):
     result = run(ROOT, "tools.releases", "digits_rnn")
     assert result.returncode == 1
     assert result.stderr.startswith("error: there is no model digits_rnn to release: there are digits_cnn, ")
+
+
+def test_without_git_there_is_one_message(tmp_path):
+    result = run(tmp_path, "tools.releases", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: a clone is made of what git holds, and there is no git repository here: `git init`\n"
+    )
 
 
 def test_what_a_command_has_printed_is_in_the_error():

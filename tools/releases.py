@@ -22,11 +22,12 @@ import numpy as np
 from PIL import Image
 
 from onnx_release.command import run_tool
-from onnx_release.errors import ReleaseError, ReleaseFolderError, SpecError
+from onnx_release.errors import ReleaseError, ReleaseFolderError, RevisionError, SpecError
 from onnx_release.files import read_json
 from onnx_release.onnx_model import OnnxModel
 from onnx_release.paths import EVALUATION, METRICS, MODELS, RELEASE, variant_model
 from onnx_release.release import Release, open_release
+from onnx_release.revisions import git
 from onnx_release.samples import SampleFile, with_batch_axis
 from onnx_release.variants import made_variants
 from serving.tensors import DATATYPES
@@ -66,6 +67,8 @@ LINES = 30  # of what a command that failed has printed
 
 
 def main(arguments: argparse.Namespace) -> None:
+    if git("rev-parse").returncode:
+        raise RevisionError("a clone is made of what git holds, and there is no git repository here: `git init`")
     names = [*models_below(MODELS), *NEW_MODELS]
     unknown = set(arguments.models) - set(names)
     if unknown:
@@ -73,17 +76,21 @@ def main(arguments: argparse.Namespace) -> None:
     failed = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = {pool.submit(attempt, name): name for name in arguments.models or names}
-        for done in as_completed(running):
-            passed, said = done.result()
-            print(f"{running[done]}: {said}", flush=True)
-            failed += [] if passed else [running[done]]
+        try:
+            for done in as_completed(running):
+                passed, said = done.result()
+                print(f"{running[done]}: {said}", flush=True)
+                failed += [] if passed else [running[done]]
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # or Ctrl-C waits for all that have not begun
+            raise
     if failed:
         sys.exit(f"error: no release that answers of {', '.join(failed)}: see above")
 
 
 def models_below(folder: Path) -> list[str]:
-    """Every folder there, whatever is in it, but for one that Python makes."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__")
+    """Every folder there that holds anything; what Python has compiled outlives a branch and does not count."""
+    return sorted({path.relative_to(folder).parts[0] for path in folder.glob("*/*") if "__pycache__" not in path.parts})
 
 
 def attempt(name: str) -> tuple[bool, str]:
