@@ -1,5 +1,6 @@
 """What several test files share: tiny ONNX files, tiny specs, and the digits."""
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx_release.fetch import fetch_sources
 from onnx_release.spec import Spec, load_spec
 from tests.imports import ROOT
+
+# In the background of a shell Ctrl-C is ignored, and would be by everything that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A name with its shape (of float32), or with an element type and its shape.
 Value = tuple[str, Sequence[int | str]] | tuple[str, int, Sequence[int | str]]
