@@ -66,16 +66,16 @@ class Pair:
         if metric.noise and self.other_machine:
             return self.other_machine
         for side, name in enumerate(("the base", "the head")):
-            if (doubt := self.doubt(side, file, key, metric)) and not self.same_run(file):
+            if (doubt := self.doubt(side, file, key)) and not self.same_run(file):
                 return f"{NOT_MEASURED} in {name}: {doubt}"
         before, after = self.both(file, key)
         if (before is None) != (after is None):
             return "there was no value (null)" if before is None else VALUE_GONE
         return self.other_provider(file, key, metric) if metric.noise else ""
 
-    def doubt(self, side: int, file: str, key: str, metric: Metric) -> str:
+    def doubt(self, side: int, file: str, key: str) -> str:
         """Why a speed-up counts as not measured on one side; empty where it is measured, and for other figures."""
-        if metric.noise != "speedup":
+        if known_metric(file, key).noise != "speedup":
             return ""
         file, key = self.timed_as(side, file, key)
         values = self.values[side].get(file, {})
@@ -86,7 +86,8 @@ class Pair:
 
     def same_run(self, file: str) -> bool:
         """Whether the timings of a file were measured once, for both sides."""
-        before, after = (side.get("benchmark" if file == "summary" else file) for side in self.values)
+        file, _ = self.timed_as(0, file, "")
+        before, after = (side.get(file) for side in self.values)
         return before == after
 
     def timed_as(self, side: int, file: str, key: str) -> tuple[str, str]:

@@ -41,8 +41,9 @@ LEVEL = 0.05
 RESTS_ON = ("benchmark", "tune", "validate/*")
 # Pairs of loads behind the speed-up in metrics/optimize.json: optimize.LOADS, which would import ONNX Runtime.
 LOADS = 15
-# Why nothing of the summary compares where noise has chosen another variant.
-CHOSEN_BY_NOISE = "of another variant, decided anew within the noise of timings"
+# Why a decision is another one where nothing that it rests on has changed, and why the summary then does not compare.
+DECIDED_ANEW = "decided anew within the noise of timings"
+CHOSEN_BY_NOISE = f"of another variant, {DECIDED_ANEW}"
 
 
 @dataclass(frozen=True)
@@ -301,10 +302,9 @@ def judge_decisions(rows: list[Row], pair: Pair) -> list[Row]:
     )
     if moved:
         return [replace(row, verdict="changed") if decided(row) else row for row in rows]
-    anew = CHOSEN_BY_NOISE.partition(", ")[2]
     other = any(decided(row) for row in rows if row.name == "summary.variant")
     return [
-        replace(row, reason=anew)
+        replace(row, reason=DECIDED_ANEW)
         if decided(row)
         else replace(row, verdict="not comparable", reason=CHOSEN_BY_NOISE)
         if other and row.file == "summary" and not row.reason.startswith(NOT_MEASURED)

@@ -77,11 +77,11 @@ def hold(gates: Iterable[Gate], head: Revision, comparison: Comparison | None) -
             found = [Outcome(gate.metric, "not held", f"{bound(gate)} is against a base: give --base")]
         else:
             rows = [row for row in comparison.rows if fnmatchcase(row.name, gate.metric) and may_regress(row.metric)]
-            found = [against_base(gate, row, own) for row in rows]
+            found = [against_base(gate, row, head) for row in rows]
             # A percentile that one side has too few calls for is not compared.
             left = named.keys() - {row.name for row in comparison.rows}
             found += [
-                without_value(gate, name, own)
+                without_value(gate, name, head)
                 for name, value in named.items()
                 if value is None and name in left and may_regress(known_metric(*split(name)))
             ]
@@ -109,10 +109,10 @@ def bound(gate: Gate) -> str:
 
 def absolute(gate: Gate, name: str, value: Any, own: Pair) -> Outcome:
     """A gate on a figure by itself. A timing with an interval passes or fails where all of the interval does."""
-    if value is None:
-        return without_value(gate, name, own)
-    if doubt := own.doubt(1, *split(name), known_metric(*split(name))):
+    if doubt := own.doubt(1, *split(name)):
         return not_measured(gate, name, doubt, again(name))
+    if value is None:
+        return without_value(gate, name, own.head)
     if not isinstance(value, int | float):
         return Outcome(name, "not held", f"{bound(gate)}: it is {value!r}")
     low, high = timed_interval(own, name) or (value, value)
@@ -123,15 +123,13 @@ def absolute(gate: Gate, name: str, value: Any, own: Pair) -> Outcome:
     return Outcome(name, "passed" if kept[0] else "FAILED", f"{number(value, 6)} ({bound(gate)})")
 
 
-def without_value(gate: Gate, name: str, own: Pair) -> Outcome:
+def without_value(gate: Gate, name: str, head: Revision) -> Outcome:
     """A gate on a figure that is null. One that should have been timed has not been measured, noise or not."""
     file, key = split(name)
     known = known_metric(file, key)
-    if doubt := own.doubt(1, file, key, known):
-        return not_measured(gate, name, doubt, again(name))
     if not known.noise or known.noise == "preparation":  # a model without raw items has nothing to prepare
         return Outcome(name, "not held", f"{bound(gate)}: it is null")
-    reasons = failures(file, key, known, own.head)
+    reasons = failures(file, key, known, head)
     if known.noise == "tail" and not reasons:
         reasons = ["too few calls for a percentile, raise benchmark.turn_seconds"]
     return Outcome(name, "not measured", "; ".join([f"{bound(gate)}: it is null", *reasons]))
@@ -147,12 +145,12 @@ def failures(file: str, key: str, known: Metric, head: Revision) -> list[str]:
     return [f"{one} failed, {benchmark[f'{one}.failure']}" for one in timed if benchmark.get(f"{one}.failure")]
 
 
-def against_base(gate: Gate, row: Row, own: Pair) -> Outcome:
+def against_base(gate: Gate, row: Row, head: Revision) -> Outcome:
     """A gate on how much worse a figure is than the base's."""
     if row.reason.startswith(NOT_MEASURED):
         return not_measured(gate, row.name, row.reason.removeprefix(NOT_MEASURED).strip(), again(row.name))
     if row.metric.noise and row.reason == VALUE_GONE:
-        return without_value(gate, row.name, own)
+        return without_value(gate, row.name, head)
     null = row.base is None or row.head is None
     if not null and row.reason == CHOSEN_BY_NOISE and loss_of(row).raw > limit_of(gate, row):
         why = f"{amount(gate, row, loss_of(row).raw)} worse, {row.reason}"
@@ -193,7 +191,7 @@ def limit_of(gate: Gate, row: Row) -> float:
 def amount(gate: Gate, row: Row, value: float) -> str:
     """Some of a figure as the gate bounds it: in the figure's own unit, or as a share of the base's.
 
-    A share of ten and more is said in times: 2,325,626.9 % says nothing to anybody.
+    A share of ten and more is said in times: six digits of a percentage say nothing to anybody.
     """
     if gate.max_regression is not None:
         return number(value)
