@@ -17,20 +17,21 @@ def choose(validations: Mapping[str, dict[str, Any]], benchmark: Mapping[str, An
 
 
 def fastest_variants(validations: Mapping[str, dict[str, Any]], benchmark: Mapping[str, Any]) -> list[str]:
-    """Of the variants that may ship, passed and could be timed, the fastest by its median and what is as fast.
+    """Of the variants that are `releasable`, the fastest by its median and what is as fast.
 
     As fast are those that no measured difference sets apart from it. Where speed was not measured those are all, and
     the choice is not by speed. `validations` holds metrics/validate/VARIANT.json by variant that was made, `benchmark`
     is metrics/benchmark.json.
     """
-    latencies = {
-        variant: benchmark[variant]["latency_ms"]["median"]
-        for variant in SHIPPABLE
-        if variant in validations and validations[variant]["passed"]
-    }
-    timed = {variant: latency for variant, latency in latencies.items() if latency is not None}
-    if not timed:
+    found = releasable(validations, benchmark)
+    if not found:
         return []
-    fastest = min(timed, key=lambda variant: timed[variant])
+    fastest = min(found, key=lambda variant: benchmark[variant]["latency_ms"]["median"])
     alike = {fastest, *benchmark[fastest]["no_difference_from"].split(", ")}
-    return [variant for variant in timed if variant in alike]
+    return [variant for variant in found if variant in alike]
+
+
+def releasable(validations: Mapping[str, dict[str, Any]], benchmark: Mapping[str, Any]) -> list[str]:
+    """The variants that may ship, passed and could be timed."""
+    passed = [variant for variant in SHIPPABLE if variant in validations and validations[variant]["passed"]]
+    return [variant for variant in passed if benchmark[variant]["latency_ms"]["median"] is not None]

@@ -18,7 +18,7 @@ from onnx_release.charts import (
     speedup_chart,
     tradeoff_chart,
 )
-from onnx_release.choice import choose, fastest_variants
+from onnx_release.choice import choose, fastest_variants, releasable
 from onnx_release.errors import DataError
 from onnx_release.files import read_json, refuse_conflict
 from onnx_release.graph import describe, model_size_mb
@@ -31,7 +31,7 @@ from onnx_release.spec import Spec, load_spec
 from onnx_release.speedup import WIDEST, Speedup, describe_doubt, over_compile, over_eager
 from onnx_release.text import AGREEMENT, ANSWER_DETAILS, environment, number, share_cell
 from onnx_release.tradeoff import Quality, levels, make_points, qualities, standing
-from onnx_release.variants import BASE, COMPILED, REDUCED, SHIPPABLE, VARIANTS, made_variants
+from onnx_release.variants import BASE, COMPILED, REDUCED, VARIANTS, made_variants
 
 # Layers in the chart of what adds error, and nodes in that of what takes time.
 LISTED = 15
@@ -224,12 +224,12 @@ def describe_warnings(
 
 def describe_choice(rows: Sequence[dict[str, Any]], benchmark: dict[str, Any]) -> str:
     """Whether the variant was chosen by its speed or by its SQNR; empty where there was nothing to choose from."""
-    alike = fastest_variants({row["name"]: row for row in rows}, benchmark)
+    by_name = {row["name"]: row for row in rows}
+    alike = fastest_variants(by_name, benchmark)
     if len(alike) > 1:
         names = f"{', '.join(alike[:-1])} and {alike[-1]}"
         return f"The choice is by SQNR and not by speed: no measured difference in speed sets {names} apart."
-    rivals = [row for row in rows if row["name"] in SHIPPABLE and row["passed"] and not row["timing"]["failure"]]
-    return "The choice is by speed: the others are slower." if len(rivals) > 1 else ""
+    return "The choice is by speed: the others are slower." if len(releasable(by_name, benchmark)) > 1 else ""
 
 
 def describe_calibration(row: dict[str, Any], prepare: dict[str, Any], static: dict[str, Any]) -> str:
