@@ -24,25 +24,26 @@ import torch
 from onnx import ModelProto
 from threadpoolctl import threadpool_limits
 
-from onnx_release import equalize, qdq, refine, rounding
-from onnx_release.calibrate import find_ranges
-from onnx_release.command import run_stage
-from onnx_release.files import write_json
-from onnx_release.gptq import Limits, search_scales
-from onnx_release.judge import Judge
-from onnx_release.layers import weighted_layers
-from onnx_release.model_data import load_data
-from onnx_release.params import load_params
-from onnx_release.paths import RAW, variant_model
-from onnx_release.qdq import Ranges, insert_qdq, run_quantizer, with_float_layers
-from onnx_release.refine import refine_ranges, widest_factors
-from onnx_release.rounding import fit_weights
-from onnx_release.samples import SampleFile, spread, write_samples
-from onnx_release.saturation import HALVED
-from onnx_release.search import FEW_SAMPLES, scaled, search
-from onnx_release.spec import Budget, load_spec
-from onnx_release.targets import TARGETS, Target
-from onnx_release.work import Work, multiply_adds
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import write_json
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import RAW, variant_model
+from onnx_release.core.spec import Budget, load_spec
+from onnx_release.data.model_data import load_data
+from onnx_release.data.samples import SampleFile, spread, write_samples
+from onnx_release.graph.layers import weighted_layers
+from onnx_release.graph.targets import TARGETS, Target
+from onnx_release.reduce import equalize
+from onnx_release.reduce.calibrate import find_ranges
+from onnx_release.static import qdq, refine, rounding
+from onnx_release.static.compute_limit import Work, multiply_adds
+from onnx_release.static.gptq import Limits, search_scales
+from onnx_release.static.qdq import Ranges, insert_qdq, run_quantizer, with_float_layers
+from onnx_release.static.refine import refine_ranges, widest_factors
+from onnx_release.static.rounding import fit_weights
+from onnx_release.static.saturation import HALVED
+from onnx_release.static.scoring import Judge
+from onnx_release.static.search import FEW_SAMPLES, scaled, search
 
 RESULT = Path("benchmarks/ablation.json")
 MODEL = "mobilenet_v2"

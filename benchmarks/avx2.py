@@ -18,17 +18,17 @@ import onnx
 from threadpoolctl import threadpool_limits
 
 from benchmarks.quantization import recipes
-from onnx_release.command import run_stage
-from onnx_release.files import read_json, write_json
-from onnx_release.graph import save_model
-from onnx_release.judge import Judge
-from onnx_release.model_data import load_data
-from onnx_release.params import load_params
-from onnx_release.paths import CALIBRATED, CALIBRATION, EVALUATION, RANGES, variant_model
-from onnx_release.samples import SampleFile, with_batch_axis
-from onnx_release.search import search
-from onnx_release.spec import load_spec
-from onnx_release.targets import TARGETS
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import read_json, write_json
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import CALIBRATED, CALIBRATION, EVALUATION, RANGES, variant_model
+from onnx_release.core.spec import load_spec
+from onnx_release.data.model_data import load_data
+from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.graph.graph import save_model
+from onnx_release.graph.targets import TARGETS
+from onnx_release.static.scoring import Judge
+from onnx_release.static.search import search
 from tests.avx2 import AVAILABLE, outputs_on_avx2
 
 RESULT = Path("benchmarks/avx2.json")

@@ -11,11 +11,11 @@ import json
 import tempfile
 from pathlib import Path
 
-from onnx_release.command import run_stage
-from onnx_release.files import read_json, write_json
-from onnx_release.graph import model_size_mb
-from onnx_release.hardware import machine_name
-from onnx_release.paths import HARDWARE, variant_model
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import read_json, write_json
+from onnx_release.core.hardware import machine_name
+from onnx_release.core.paths import HARDWARE, variant_model
+from onnx_release.graph.graph import model_size_mb
 from tests.big import BENCHMARK, Usage, add_big_model, measured
 from tests.clone import make_clone, set_param
 

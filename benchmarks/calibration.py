@@ -22,19 +22,19 @@ import numpy as np
 import onnx
 from onnxruntime.quantization.calibrate import CalibrationDataReader, HistogramCollector, PercentileCalibrater
 
-from onnx_release.activations import cut, session_of
-from onnx_release.calibrate import Range, find_ranges, observe, values_to_observe
-from onnx_release.command import run_stage
-from onnx_release.files import read_json, write_json
-from onnx_release.hardware import machine_name
-from onnx_release.histograms import observe_values
-from onnx_release.model_data import load_data
-from onnx_release.params import Calibrate, Params, load_params
-from onnx_release.paths import CALIBRATED, CALIBRATION, HARDWARE, RAW
-from onnx_release.samples import SampleFile, with_batch_axis, write_samples
-from onnx_release.spec import load_spec
-from onnx_release.turns import peak_memory_bytes
-from onnx_release.workers import in_order
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import read_json, write_json
+from onnx_release.core.hardware import machine_name
+from onnx_release.core.params import Calibrate, Params, load_params
+from onnx_release.core.paths import CALIBRATED, CALIBRATION, HARDWARE, RAW
+from onnx_release.core.spec import load_spec
+from onnx_release.core.workers import in_order
+from onnx_release.data.model_data import load_data
+from onnx_release.data.samples import SampleFile, with_batch_axis, write_samples
+from onnx_release.graph.activations import cut, session_of
+from onnx_release.reduce.calibrate import Range, find_ranges, observe, values_to_observe
+from onnx_release.reduce.histograms import observe_values
+from onnx_release.timing.worker import peak_memory_bytes
 
 RESULT = Path("benchmarks/calibration.json")
 MODEL = CALIBRATED / "model.onnx"

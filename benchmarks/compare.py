@@ -6,8 +6,8 @@ runs the pipeline of digits_cnn in a clone and commits its metrics. Then it runs
 and again, with another `benchmark.replicate` and nothing else changed, compares each time with the first, and writes
 benchmarks/compare.json: how many figures of how many were called no difference, and which were not; by how many times
 at most a figure of each kind was apart once the machine's own drift is taken off, which is where the allowances in
-onnx_release/noise.py come from; and how often a variant whose timings were made so many times as long was found to be
-slower. Shorter turns than by default, and no tuning; 20 replicates take about 25 minutes on 2 idle cores.
+onnx_release/review/noise.py come from; and how often a variant whose timings were made so many times as long was found
+to be slower. Shorter turns than by default, and no tuning; 20 replicates take about 25 minutes on 2 idle cores.
 """
 
 import argparse
@@ -25,14 +25,14 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.pipeline import check
-from onnx_release.command import run_tool
-from onnx_release.compare import Comparison, compare
-from onnx_release.files import read_json, write_json
-from onnx_release.hardware import machine_name
-from onnx_release.noise import ALLOWANCES, beyond
-from onnx_release.paths import HARDWARE, PLOTS
-from onnx_release.paths import METRICS as METRICS_FOLDER
-from onnx_release.revisions import Revision, load_pair
+from onnx_release.core.command import run_tool
+from onnx_release.core.files import read_json, write_json
+from onnx_release.core.hardware import machine_name
+from onnx_release.core.paths import HARDWARE, PLOTS
+from onnx_release.core.paths import METRICS as METRICS_FOLDER
+from onnx_release.review.compare import Comparison, compare
+from onnx_release.review.noise import ALLOWANCES, beyond
+from onnx_release.review.revisions import Revision, load_pair
 from tests.clone import make_clone, run, set_param
 
 COMPARE_BENCHMARK = Path("benchmarks/compare.json")

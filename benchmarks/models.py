@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pipeline import timed_repro
-from onnx_release.command import run_tool
-from onnx_release.files import read_json, write_json
-from onnx_release.hardware import machine_name
-from onnx_release.paths import HARDWARE, MODELS_BENCHMARK
+from onnx_release.core.command import run_tool
+from onnx_release.core.files import read_json, write_json
+from onnx_release.core.hardware import machine_name
+from onnx_release.core.paths import HARDWARE, MODELS_BENCHMARK
 from tests.clone import make_clone
 
 MODELS = ("face_pnet", "minilm")

@@ -3,9 +3,9 @@
     python -m benchmarks.page_faults
 
 starts PyTorch eager on the model in params.yaml in STARTS fresh processes as glibc is, and in as many with the settings
-of onnx_release.turns.KEEP_MEMORY, one after the other, and writes benchmarks/page_faults.json: for each start the
-milliseconds, the page faults and the milliseconds in the kernel of a call, over CALLS calls. Linux alone. Takes under a
-minute on 2 cores.
+of onnx_release.timing.worker.KEEP_MEMORY, one after the other, and writes benchmarks/page_faults.json: for each start
+the milliseconds, the page faults and the milliseconds in the kernel of a call, over CALLS calls. Linux alone. Takes
+under a minute on 2 cores.
 """
 
 import json
@@ -17,15 +17,15 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
-from onnx_release.command import run_stage
-from onnx_release.contenders import prepare, torch_contenders
-from onnx_release.files import read_json, write_json
-from onnx_release.hardware import machine_name
-from onnx_release.params import Runtime, load_params
-from onnx_release.paths import EVALUATION, HARDWARE, PAGE_FAULTS_BENCHMARK, RAW
-from onnx_release.samples import SampleFile, real_batches
-from onnx_release.spec import load_spec
-from onnx_release.turns import KEEP_MEMORY
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import read_json, write_json
+from onnx_release.core.hardware import machine_name
+from onnx_release.core.params import Runtime, load_params
+from onnx_release.core.paths import EVALUATION, HARDWARE, PAGE_FAULTS_BENCHMARK, RAW
+from onnx_release.core.spec import load_spec
+from onnx_release.data.samples import SampleFile, real_batches
+from onnx_release.timing.contenders import prepare, torch_contenders
+from onnx_release.timing.worker import KEEP_MEMORY
 
 STARTS, WARM_UP, CALLS = 6, 20, 100
 

@@ -16,11 +16,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from onnx_release.command import run_stage
-from onnx_release.files import read_json, write_json
-from onnx_release.hardware import machine_name
-from onnx_release.params import load_params
-from onnx_release.paths import HARDWARE
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import read_json, write_json
+from onnx_release.core.hardware import machine_name
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import HARDWARE
 from tests.clone import make_clone, run, stages_run
 
 

@@ -24,21 +24,21 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, 
 from threadpoolctl import threadpool_limits
 
 from benchmarks.calibration import Reader, onnxruntime_ranges
-from onnx_release.benchmark import Measurement, measure
-from onnx_release.command import run_tool
-from onnx_release.contenders import Contender
-from onnx_release.files import read_json, write_json
-from onnx_release.graph import save_model
-from onnx_release.hardware import machine_name
-from onnx_release.judge import Judge
-from onnx_release.model_data import load_data
-from onnx_release.params import Params, Runtime, load_params
-from onnx_release.paths import CALIBRATED, CALIBRATION, EVALUATION, HARDWARE, RANGES, RAW, variant_model
-from onnx_release.qdq import run_quantizer
-from onnx_release.samples import SampleFile, real_batches, spread
-from onnx_release.search import search
-from onnx_release.spec import load_spec
-from onnx_release.targets import TARGETS, Target, load_target
+from onnx_release.core.command import run_tool
+from onnx_release.core.files import read_json, write_json
+from onnx_release.core.hardware import machine_name
+from onnx_release.core.params import Params, Runtime, load_params
+from onnx_release.core.paths import CALIBRATED, CALIBRATION, EVALUATION, HARDWARE, RANGES, RAW, variant_model
+from onnx_release.core.spec import load_spec
+from onnx_release.data.model_data import load_data
+from onnx_release.data.samples import SampleFile, real_batches, spread
+from onnx_release.graph.graph import save_model
+from onnx_release.graph.targets import TARGETS, Target, load_target
+from onnx_release.static.qdq import run_quantizer
+from onnx_release.static.scoring import Judge
+from onnx_release.static.search import search
+from onnx_release.timing.benchmark import Measurement, measure
+from onnx_release.timing.contenders import Contender
 
 RESULT = Path("benchmarks/quantization.json")
 CURVE = Path("benchmarks/quantization_curve.json")

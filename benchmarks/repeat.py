@@ -12,15 +12,15 @@ cores.
 import json
 from typing import Any
 
-from onnx_release.benchmark import measure, metrics, settings, time_spent
-from onnx_release.command import run_stage
-from onnx_release.contenders import all_contenders
-from onnx_release.files import read_json, write_json
-from onnx_release.hardware import installed, machine_name
-from onnx_release.params import load_params
-from onnx_release.paths import EVALUATION, HARDWARE, RAW, REPEAT_BENCHMARK
-from onnx_release.samples import SampleFile, real_batches
-from onnx_release.spec import load_spec
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import read_json, write_json
+from onnx_release.core.hardware import installed, machine_name
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import EVALUATION, HARDWARE, RAW, REPEAT_BENCHMARK
+from onnx_release.core.spec import load_spec
+from onnx_release.data.samples import SampleFile, real_batches
+from onnx_release.timing.benchmark import measure, metrics, settings, time_spent
+from onnx_release.timing.contenders import all_contenders
 
 
 def main() -> None:

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pipeline import check
-from onnx_release.command import run_stage
-from onnx_release.files import read_json, write_json
-from onnx_release.hardware import machine_name
-from onnx_release.paths import HARDWARE
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import read_json, write_json
+from onnx_release.core.hardware import machine_name
+from onnx_release.core.paths import HARDWARE
 from tests.clone import QUICK, make_clone, run
 
 RESULT = Path("benchmarks/scale_out.json")

@@ -20,24 +20,24 @@ import torch
 from onnx import ModelProto, NodeProto
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from onnx_release.activations import step_by_step
-from onnx_release.answers import compare_answers
-from onnx_release.array_files import ArrayFile
-from onnx_release.benchmark import measure, speedups
-from onnx_release.command import run_tool
-from onnx_release.contenders import Contender
-from onnx_release.errors import ParameterError
-from onnx_release.files import read_json, write_json
-from onnx_release.graph import load_model, model_size_mb
-from onnx_release.hardware import machine_name
-from onnx_release.network import load_network, run_network
-from onnx_release.onnx_model import OnnxModel
-from onnx_release.params import Runtime, load_params
-from onnx_release.paths import EVALUATION, HARDWARE, RAW, REFERENCE_SAMPLES, variant_model
-from onnx_release.precision import only_errors
-from onnx_release.samples import NO_LABEL, SampleFile, real_batches, sample_key, spread, with_batch_axis
-from onnx_release.spec import load_spec
-from onnx_release.types import Embedding
+from onnx_release.core.array_files import ArrayFile
+from onnx_release.core.command import run_tool
+from onnx_release.core.errors import ParameterError
+from onnx_release.core.files import read_json, write_json
+from onnx_release.core.hardware import machine_name
+from onnx_release.core.params import Runtime, load_params
+from onnx_release.core.paths import EVALUATION, HARDWARE, RAW, REFERENCE_SAMPLES, variant_model
+from onnx_release.core.spec import load_spec
+from onnx_release.core.types import Embedding
+from onnx_release.data.samples import NO_LABEL, SampleFile, real_batches, sample_key, spread, with_batch_axis
+from onnx_release.graph.activations import step_by_step
+from onnx_release.graph.graph import load_model, model_size_mb
+from onnx_release.graph.precision import only_errors
+from onnx_release.measure.answers import compare_answers
+from onnx_release.network.network import load_network, run_network
+from onnx_release.runtime.onnx_model import OnnxModel
+from onnx_release.timing.benchmark import measure, speedups
+from onnx_release.timing.contenders import Contender
 
 RESULT = Path("benchmarks/sequences.json")
 MODEL = "minilm"

@@ -47,13 +47,13 @@ from benchmarks.serving_page import MODEL, PARTS, STARTS
 from benchmarks.serving_peers.answer import answer, open_model
 from benchmarks.serving_process import HOST, READY, Running, Server, labels, running, upload
 from models.mobilenet_v2 import data
-from onnx_release.command import run_tool
-from onnx_release.errors import BenchmarkError
-from onnx_release.files import read_json, sha256, write_json
-from onnx_release.hardware import available_cores, installed, machine_name
-from onnx_release.paths import HARDWARE, RAW, RELEASE, variant_model
-from onnx_release.release import open_release
-from onnx_release.speedup import speedup_interval
+from onnx_release.core.command import run_tool
+from onnx_release.core.errors import BenchmarkError
+from onnx_release.core.files import read_json, sha256, write_json
+from onnx_release.core.hardware import available_cores, installed, machine_name
+from onnx_release.core.paths import HARDWARE, RAW, RELEASE, variant_model
+from onnx_release.runtime.release import open_release
+from onnx_release.timing.speedup import speedup_interval
 
 RESULT = Path("benchmarks/serving.json")
 REQUIREMENTS = Path("benchmarks/requirements-serving.txt")

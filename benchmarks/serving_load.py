@@ -28,8 +28,8 @@ import uvloop
 
 from benchmarks.serving_process import HOST, READY, upload
 from models.mobilenet_v2 import data
-from onnx_release.command import run_tool
-from onnx_release.paths import RAW
+from onnx_release.core.command import run_tool
+from onnx_release.core.paths import RAW
 
 FAILED, NO_CONNECTION, NO_ANSWER = 0, -1, -2
 SEED = 7

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from onnx_release.text import number, percent, table
+from onnx_release.report.text import number, percent, table
 
 MODEL = "mobilenet_v2"
 STARTS = 5

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from onnx_release.errors import BenchmarkError
+from onnx_release.core.errors import BenchmarkError
 
 HOST = "127.0.0.1"
 STARTED_WITHIN = 60.0  # seconds

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from onnx_release.command import run_stage
-from onnx_release.files import read_json, write_json
-from onnx_release.hardware import machine_name
-from onnx_release.paths import HARDWARE
-from onnx_release.sweep_queue import LOGS, repeated_work, stages_that_ran
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import read_json, write_json
+from onnx_release.core.hardware import machine_name
+from onnx_release.core.paths import HARDWARE
+from onnx_release.sweep.queue import LOGS, repeated_work, stages_that_ran
 from tests.clone import make_clone, run
 
 RESULT = Path("benchmarks/sweep.json")

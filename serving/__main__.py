@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import CliApp, CliSettingsSource
 
-from onnx_release.command import run_tool
-from onnx_release.errors import ParameterError
+from onnx_release.core.command import run_tool
+from onnx_release.core.errors import ParameterError
 from serving.settings import Settings
 
 

@@ -15,14 +15,14 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from onnx_release.errors import DataError, InputError, ReleaseError
-from onnx_release.hardware import available_cores
-from onnx_release.images import TooManyPixelsError, limit_pixels
-from onnx_release.model_data import load_data
-from onnx_release.onnx_model import OnnxModel
-from onnx_release.providers import CPU
-from onnx_release.release import Release, open_release
-from onnx_release.spec import Spec, concrete_shape, example_sizes
+from onnx_release.core.errors import DataError, InputError, ReleaseError
+from onnx_release.core.hardware import available_cores
+from onnx_release.core.spec import Spec, concrete_shape, example_sizes
+from onnx_release.data.images import TooManyPixelsError, limit_pixels
+from onnx_release.data.model_data import load_data
+from onnx_release.runtime.onnx_model import OnnxModel
+from onnx_release.runtime.providers import CPU
+from onnx_release.runtime.release import Release, open_release
 from serving import metrics
 from serving.engine import BusyError, ClientGoneError, DeadlineError, Engine
 from serving.errors import Problem, RequestError

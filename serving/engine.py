@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_release.errors import ReleaseError
+from onnx_release.core.errors import ReleaseError
 from serving.errors import RequestError
 
 Arrays = dict[str, np.ndarray]

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from onnx_release.errors import ReleaseError
+from onnx_release.core.errors import ReleaseError
 
 MEANINGS = {
     400: "the request is malformed",

@@ -10,9 +10,9 @@ from typing import Literal, get_type_hints
 
 from fastapi import APIRouter, Response
 
-from onnx_release.model_data import ModelData
-from onnx_release.release import Release
-from onnx_release.spec import Spec, concrete_shape, example_sizes
+from onnx_release.core.spec import Spec, concrete_shape, example_sizes
+from onnx_release.data.model_data import ModelData
+from onnx_release.runtime.release import Release
 from serving.settings import Settings
 
 # "image" where a client sends pictures, "text" where it sends text, "none" where there is no /predict.

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from onnx_release.errors import InputError
-from onnx_release.onnx_model import check_request
-from onnx_release.spec import Spec, Tensor, concrete_shape, rows_are_the_batch
+from onnx_release.core.errors import InputError
+from onnx_release.core.spec import Spec, Tensor, concrete_shape, rows_are_the_batch
+from onnx_release.runtime.onnx_model import check_request
 from serving.errors import RequestError
 from serving.tensors import DATATYPES, from_binary, from_json, shown
 

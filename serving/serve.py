@@ -32,7 +32,7 @@ import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.lifespan.on import LifespanOn
 
-from onnx_release.errors import ReleaseError
+from onnx_release.core.errors import ReleaseError
 from serving.connection import REFUSED, Connection
 from serving.settings import Settings
 

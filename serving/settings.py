@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-# Every number has both ends: tests/test_serve.py holds it.
+# Every number has both ends: tests/serving/test_serve.py holds it.
 Processes = Annotated[int, Field(ge=1, le=1024)]  # and threads: as many cores as the largest machines have
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1, le=2**40)]

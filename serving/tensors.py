@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from onnx_release.spec import Tensor
+from onnx_release.core.spec import Tensor
 from serving.errors import RequestError
 
 # By the dtype of the spec.

@@ -11,9 +11,9 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from pydantic import BaseModel
 
-from onnx_release.errors import GraphError
-from onnx_release.release import Release
-from onnx_release.spec import Spec, Tensor, concrete_shape
+from onnx_release.core.errors import GraphError
+from onnx_release.core.spec import Spec, Tensor, concrete_shape
+from onnx_release.runtime.release import Release
 from serving import protocol
 from serving.body import request_body
 from serving.connection import gone

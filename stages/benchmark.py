@@ -1,18 +1,18 @@
 """Time PyTorch and every variant on real samples, in interleaved rounds, and what comes before the network."""
 
-from onnx_release.benchmark import benchmark_metrics, check_settings, latency_rows, measure, settings
-from onnx_release.command import run_stage
-from onnx_release.contenders import all_contenders
-from onnx_release.files import read_json, write_json, write_rows
-from onnx_release.hardware import machine_name
-from onnx_release.model_data import load_data
-from onnx_release.params import load_params
-from onnx_release.paths import EVALUATION, HARDWARE, METRICS, PLOTS, PROVIDER, RAW
-from onnx_release.preparation import time_preparation
-from onnx_release.providers import CPU, device_id
-from onnx_release.runtime import load_runtime
-from onnx_release.samples import SampleFile, real_batches
-from onnx_release.spec import load_spec
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import read_json, write_json, write_rows
+from onnx_release.core.hardware import machine_name
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import EVALUATION, HARDWARE, METRICS, PLOTS, PROVIDER, RAW
+from onnx_release.core.spec import load_spec
+from onnx_release.data.model_data import load_data
+from onnx_release.data.samples import SampleFile, real_batches
+from onnx_release.runtime.providers import CPU, device_id
+from onnx_release.runtime.settings import load_runtime
+from onnx_release.timing.benchmark import benchmark_metrics, check_settings, latency_rows, measure, settings
+from onnx_release.timing.contenders import all_contenders
+from onnx_release.timing.preparation import time_preparation
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
 """Equalize the float32 model and find the range of every activation on calibration samples."""
 
-from onnx_release.calibrate import calibrate
-from onnx_release.command import run_stage
-from onnx_release.files import write_json
-from onnx_release.params import load_params
-from onnx_release.paths import CALIBRATED, CALIBRATION, METRICS, variant_model
-from onnx_release.samples import SampleFile
-from onnx_release.spec import load_spec
-from onnx_release.variants import leave_out
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import write_json
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import CALIBRATED, CALIBRATION, METRICS, variant_model
+from onnx_release.core.spec import load_spec
+from onnx_release.core.variants import leave_out
+from onnx_release.data.samples import SampleFile
+from onnx_release.reduce.calibrate import calibrate
 
 
 def main() -> None:

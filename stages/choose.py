@@ -1,12 +1,12 @@
 """Choose the variant to release. Its name alone is written: new timings that choose the same rerun nothing."""
 
-from onnx_release.choice import FALLBACK, choose
-from onnx_release.command import run_stage
-from onnx_release.files import read_json, write_json
-from onnx_release.params import load_params
-from onnx_release.paths import CHOICE, METRICS
-from onnx_release.spec import load_spec
-from onnx_release.variants import SHIPPABLE, made_variants
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import read_json, write_json
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import CHOICE, METRICS
+from onnx_release.core.spec import load_spec
+from onnx_release.core.variants import SHIPPABLE, made_variants
+from onnx_release.validate.choice import FALLBACK, choose
 
 
 def main() -> None:

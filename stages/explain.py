@@ -2,13 +2,13 @@
 
 import argparse
 
-from onnx_release.command import run_tool
-from onnx_release.explain import explain_variant
-from onnx_release.files import write_rows
-from onnx_release.params import load_params
-from onnx_release.paths import PLOTS
-from onnx_release.spec import load_spec
-from onnx_release.variants import REDUCED, leave_out
+from onnx_release.core.command import run_tool
+from onnx_release.core.files import write_rows
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import PLOTS
+from onnx_release.core.spec import load_spec
+from onnx_release.core.variants import REDUCED, leave_out
+from onnx_release.validate.explain import explain_variant
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -2,14 +2,14 @@
 
 import sys
 
-from onnx_release.command import run_stage
-from onnx_release.doctor import examine, refuse_errors
-from onnx_release.export import export_metrics, export_network
-from onnx_release.files import write_json
-from onnx_release.network import network_as_built
-from onnx_release.params import load_params
-from onnx_release.paths import METRICS, MODELS, RAW, variant_model
-from onnx_release.spec import load_spec
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import write_json
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import METRICS, MODELS, RAW, variant_model
+from onnx_release.core.spec import load_spec
+from onnx_release.export.doctor.doctor import examine, refuse_errors
+from onnx_release.export.export import export_metrics, export_network
+from onnx_release.network.network import network_as_built
 
 
 def main() -> None:

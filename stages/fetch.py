@@ -1,10 +1,10 @@
 """Fetch the model's weights and data, each file checked against its sha256."""
 
-from onnx_release.command import run_stage
-from onnx_release.fetch import fetch_sources
-from onnx_release.params import load_params
-from onnx_release.paths import RAW
-from onnx_release.spec import load_spec
+from onnx_release.core.command import run_stage
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import RAW
+from onnx_release.core.spec import load_spec
+from onnx_release.data.fetch import fetch_sources
 
 
 def main() -> None:

@@ -2,13 +2,13 @@
 
 import sys
 
-from onnx_release.command import run_stage
-from onnx_release.files import write_json
-from onnx_release.hardware import describe_hardware
-from onnx_release.params import load_params
-from onnx_release.paths import HARDWARE, PROVIDER, TARGET
-from onnx_release.runtime import find_provider
-from onnx_release.targets import choose_target
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import write_json
+from onnx_release.core.hardware import describe_hardware
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import HARDWARE, PROVIDER, TARGET
+from onnx_release.graph.probe import find_provider
+from onnx_release.graph.targets import choose_target
 
 
 def main() -> None:

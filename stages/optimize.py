@@ -1,13 +1,13 @@
 """Save the chosen variant as ONNX Runtime runs it on this CPU, and measure the load time that this saves."""
 
-from onnx_release.command import run_stage
-from onnx_release.files import read_json, replacing_folder, write_json
-from onnx_release.optimize import compare_files, optimize, ready_made
-from onnx_release.params import load_params
-from onnx_release.paths import CHOICE, EVALUATION, METRICS, OPTIMIZED, TUNED, variant_model
-from onnx_release.runtime import load_tuned
-from onnx_release.samples import SampleFile, real_batches
-from onnx_release.spec import load_spec
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import read_json, replacing_folder, write_json
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import CHOICE, EVALUATION, METRICS, OPTIMIZED, TUNED, variant_model
+from onnx_release.core.spec import load_spec
+from onnx_release.data.samples import SampleFile, real_batches
+from onnx_release.runtime.settings import load_tuned
+from onnx_release.tuning.optimize import compare_files, optimize, ready_made
 
 
 def main() -> None:

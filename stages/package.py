@@ -1,10 +1,10 @@
 """Put the chosen variant with all that it needs to run into artifacts/release/, or say there why none is released."""
 
-from onnx_release.command import run_stage
-from onnx_release.files import replacing_folder
-from onnx_release.package import package
-from onnx_release.params import load_params
-from onnx_release.paths import RELEASE
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import replacing_folder
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import RELEASE
+from onnx_release.packaging.package import package
 
 
 def main() -> None:

@@ -2,13 +2,13 @@
 
 import sys
 
-from onnx_release.command import run_stage
-from onnx_release.files import write_json
-from onnx_release.model_data import load_data
-from onnx_release.params import load_params
-from onnx_release.paths import METRICS, RAW
-from onnx_release.samples import calibration_note, sample_metrics, write_splits
-from onnx_release.spec import load_spec
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import write_json
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import METRICS, RAW
+from onnx_release.core.spec import load_spec
+from onnx_release.data.model_data import load_data
+from onnx_release.data.samples import calibration_note, sample_metrics, write_splits
 
 
 def main() -> None:

@@ -1,14 +1,14 @@
 """Profile the chosen variant on real samples: time by operator and by node, and a trace for chrome://tracing."""
 
-from onnx_release.command import run_stage
-from onnx_release.files import read_json, write_json, write_rows
-from onnx_release.graph import load_model
-from onnx_release.params import load_params
-from onnx_release.paths import CHOICE, EVALUATION, METRICS, PLOTS, SOURCES, TRACE, variant_model
-from onnx_release.profiling import known_sources, metrics, node_rows, profile_model
-from onnx_release.runtime import load_tuned
-from onnx_release.samples import SampleFile, real_batches
-from onnx_release.spec import load_spec
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import read_json, write_json, write_rows
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import CHOICE, EVALUATION, METRICS, PLOTS, SOURCES, TRACE, variant_model
+from onnx_release.core.spec import load_spec
+from onnx_release.data.samples import SampleFile, real_batches
+from onnx_release.graph.graph import load_model
+from onnx_release.runtime.settings import load_tuned
+from onnx_release.tuning.profiling import known_sources, metrics, node_rows, profile_model
 
 
 def main() -> None:

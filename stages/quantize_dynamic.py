@@ -1,13 +1,13 @@
 """Quantize the weights of MatMul and Gemm; their activations are quantized when the model runs."""
 
-from onnx_release.command import run_stage
-from onnx_release.files import write_json
-from onnx_release.params import load_params
-from onnx_release.paths import METRICS, variant_model
-from onnx_release.quantize_dynamic import quantize_dynamically
-from onnx_release.spec import load_spec
-from onnx_release.targets import load_target
-from onnx_release.variants import leave_out
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import write_json
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import METRICS, variant_model
+from onnx_release.core.spec import load_spec
+from onnx_release.core.variants import leave_out
+from onnx_release.graph.targets import load_target
+from onnx_release.reduce.quantize_dynamic import quantize_dynamically
 
 
 def main() -> None:

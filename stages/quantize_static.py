@@ -1,16 +1,16 @@
 """Quantize weights and activations for the CPU at hand, as far as the budget allows."""
 
-from onnx_release.command import run_stage
-from onnx_release.files import write_json
-from onnx_release.judge import Judge
-from onnx_release.model_data import load_data
-from onnx_release.params import load_params
-from onnx_release.paths import CALIBRATED, CALIBRATION, METRICS, RANGES, variant_model
-from onnx_release.quantize_static import quantize_statically
-from onnx_release.samples import SampleFile
-from onnx_release.spec import load_spec
-from onnx_release.targets import load_target
-from onnx_release.variants import leave_out
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import write_json
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import CALIBRATED, CALIBRATION, METRICS, RANGES, variant_model
+from onnx_release.core.spec import load_spec
+from onnx_release.core.variants import leave_out
+from onnx_release.data.model_data import load_data
+from onnx_release.data.samples import SampleFile
+from onnx_release.graph.targets import load_target
+from onnx_release.static.quantize_static import quantize_statically
+from onnx_release.static.scoring import Judge
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
 """Run PyTorch in float32 and in float64 on the evaluation samples and on the shape cases."""
 
-from onnx_release.command import run_stage
-from onnx_release.network import load_network
-from onnx_release.params import load_params
-from onnx_release.paths import EVALUATION, RAW
-from onnx_release.reference import write_reference
-from onnx_release.samples import SampleFile
-from onnx_release.spec import load_spec
+from onnx_release.core.command import run_stage
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import EVALUATION, RAW
+from onnx_release.core.spec import load_spec
+from onnx_release.data.samples import SampleFile
+from onnx_release.network.network import load_network
+from onnx_release.network.reference import write_reference
 
 
 def main() -> None:

@@ -2,13 +2,13 @@
 
 import pandas as pd
 
-from onnx_release.charts import stand_alone
-from onnx_release.command import run_stage
-from onnx_release.files import replacing, replacing_folder, write_json, write_text
-from onnx_release.params import load_params
-from onnx_release.paths import METRICS, PLOTS, REPORT
-from onnx_release.report import PICTURES, collect, make_charts, render_html, render_markdown
-from onnx_release.tradeoff import tradeoff_rows
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import replacing, replacing_folder, write_json, write_text
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import METRICS, PLOTS, REPORT
+from onnx_release.report.charts import stand_alone
+from onnx_release.report.report import PICTURES, collect, make_charts, render_html, render_markdown
+from onnx_release.report.tradeoff import tradeoff_rows
 
 
 def main() -> None:

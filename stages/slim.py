@@ -1,10 +1,10 @@
 """Slim the export with onnxslim, check it, and prove that it still gives the same answers."""
 
-from onnx_release.command import run_stage
-from onnx_release.files import write_json
-from onnx_release.params import load_params
-from onnx_release.paths import METRICS, REFERENCE_CASES, variant_model
-from onnx_release.slim import slim_metrics, slim_model
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import write_json
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import METRICS, REFERENCE_CASES, variant_model
+from onnx_release.export.slim import slim_metrics, slim_model
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
 """Look at the files and folders that the model's sources are copied from: only one that has changed reruns fetch."""
 
-from onnx_release.command import run_stage
-from onnx_release.fetch import sums_on_disk
-from onnx_release.files import write_json
-from onnx_release.params import load_params
-from onnx_release.paths import ON_DISK
-from onnx_release.spec import load_spec
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import write_json
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import ON_DISK
+from onnx_release.core.spec import load_spec
+from onnx_release.data.fetch import sums_on_disk
 
 
 def main() -> None:

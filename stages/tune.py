@@ -1,14 +1,14 @@
 """Look for runtime settings that make the chosen variant faster here, and write those that do."""
 
-from onnx_release.command import run_stage
-from onnx_release.contenders import Contender
-from onnx_release.files import read_json, replacing_folder, write_json
-from onnx_release.params import load_params
-from onnx_release.paths import CHOICE, EVALUATION, HARDWARE, METRICS, RAW, TUNED, variant_model
-from onnx_release.runtime import load_runtime
-from onnx_release.samples import SampleFile, real_batches
-from onnx_release.spec import load_spec
-from onnx_release.tune import tune, tune_metrics
+from onnx_release.core.command import run_stage
+from onnx_release.core.files import read_json, replacing_folder, write_json
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import CHOICE, EVALUATION, HARDWARE, METRICS, RAW, TUNED, variant_model
+from onnx_release.core.spec import load_spec
+from onnx_release.data.samples import SampleFile, real_batches
+from onnx_release.runtime.settings import load_runtime
+from onnx_release.timing.contenders import Contender
+from onnx_release.tuning.tune import tune, tune_metrics
 
 
 def main() -> None:

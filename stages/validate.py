@@ -3,17 +3,17 @@
 import argparse
 import sys
 
-from onnx_release.command import run_tool
-from onnx_release.files import write_json, write_rows
-from onnx_release.model_data import load_data
-from onnx_release.onnx_model import OnnxModel
-from onnx_release.params import load_params
-from onnx_release.paths import EVALUATION, METRICS, PLOTS, variant_model
-from onnx_release.runtime import load_runtime
-from onnx_release.samples import SampleFile
-from onnx_release.spec import load_spec
-from onnx_release.validate import budget_of, validate
-from onnx_release.variants import VARIANTS, leave_out, made_variants
+from onnx_release.core.command import run_tool
+from onnx_release.core.files import write_json, write_rows
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import EVALUATION, METRICS, PLOTS, variant_model
+from onnx_release.core.spec import load_spec
+from onnx_release.core.variants import VARIANTS, leave_out, made_variants
+from onnx_release.data.model_data import load_data
+from onnx_release.data.samples import SampleFile
+from onnx_release.runtime.onnx_model import OnnxModel
+from onnx_release.runtime.settings import load_runtime
+from onnx_release.validate.validate import budget_of, validate
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -55,7 +55,7 @@ def build(raw):
 DATA = """
 import numpy as np
 
-from onnx_release.types import Sample
+from onnx_release.core.types import Sample
 
 
 def samples(raw, split):
@@ -69,12 +69,12 @@ def preprocess(item):
 """
 # PyTorch and one file, each in a process of its own, as the stage benchmark times them all.
 BENCHMARK = """
-from onnx_release.benchmark import measure
-from onnx_release.contenders import onnx_contenders, torch_contenders
-from onnx_release.params import load_params
-from onnx_release.paths import EVALUATION, RAW, variant_model
-from onnx_release.samples import SampleFile, real_batches
-from onnx_release.spec import load_spec
+from onnx_release.timing.benchmark import measure
+from onnx_release.timing.contenders import onnx_contenders, torch_contenders
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import EVALUATION, RAW, variant_model
+from onnx_release.data.samples import SampleFile, real_batches
+from onnx_release.core.spec import load_spec
 
 params, spec = load_params(), load_spec("big")
 runtime = params.runtime.model_copy(update={"provider": "cpu", "intra_threads": 1})

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from onnx_release.fetch import fetch_sources
-from onnx_release.spec import Spec, load_spec
+from onnx_release.core.spec import Spec, load_spec
+from onnx_release.data.fetch import fetch_sources
 from tests.imports import ROOT
 
 # In the background of a shell Ctrl-C is ignored, and would be by everything that the tests start.

@@ -1,7 +1,7 @@
 """What the CPU at hand does to the answers of INT8."""
 
-from onnx_release.hardware import describe_hardware
-from onnx_release.targets import TARGETS, choose_target
+from onnx_release.core.hardware import describe_hardware
+from onnx_release.graph.targets import TARGETS, choose_target
 
 # Whether it adds products in 16 bits, which weights of 8 bits saturate: such a CPU shows no other target's answers.
 SATURATES = choose_target("auto", describe_hardware()).reduce_range

@@ -1,8 +1,8 @@
-"""Which modules a script of this repository imports: onnx_release/imports.py, from wherever a test runs."""
+"""Which modules a script of this repository imports: onnx_release/core/imports.py, from wherever a test runs."""
 
 from pathlib import Path
 
-from onnx_release import imports
+from onnx_release.core import imports
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = imports.PACKAGES
@@ -14,6 +14,12 @@ def imported_files(script: str) -> set[str]:
 
 def third_party(files: set[str]) -> set[str]:
     return imports.third_party(files, ROOT)
+
+
+def room(path: str) -> str:
+    """The folder of onnx_release/ that a module stands in, onnx_release/ROOM; the path itself elsewhere."""
+    parts = path.split("/")
+    return "/".join(parts[:2]) if parts[0] == "onnx_release" else path
 
 
 def stage_files(stage: str) -> set[str]:

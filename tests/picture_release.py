@@ -7,12 +7,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_release.errors import SpecError
-from onnx_release.files import write_text
-from onnx_release.paths import variant_model
-from onnx_release.spec import Spec
-from onnx_release.variants import SHIPPABLE
-from onnx_release.yaml_files import read_yaml
+from onnx_release.core.errors import SpecError
+from onnx_release.core.files import write_text
+from onnx_release.core.paths import variant_model
+from onnx_release.core.spec import Spec
+from onnx_release.core.variants import SHIPPABLE
+from onnx_release.core.yaml_files import read_yaml
 from tests.imports import ROOT
 from tests.release_project import make_project, make_release, write_validations
 
@@ -48,8 +48,8 @@ SPOTS_DATA = '''
 import numpy as np
 from PIL import Image
 
-from onnx_release.images import decode_image
-from onnx_release.types import Detections
+from onnx_release.data.images import decode_image
+from onnx_release.core.types import Detections
 
 def samples(raw, split):
     yield from ()
@@ -87,7 +87,7 @@ budget: {sqnr_db: 10}
 LENGTHS_DATA = """
 import numpy as np
 
-from onnx_release.types import Embedding
+from onnx_release.core.types import Embedding
 
 def samples(raw, split):
     yield from ()

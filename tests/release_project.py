@@ -11,14 +11,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from ruamel.yaml import YAML
 
-from onnx_release.errors import SpecError
-from onnx_release.files import rounded, write_json, write_text
-from onnx_release.package import package
-from onnx_release.params import Runtime
-from onnx_release.paths import HARDWARE, METRICS, PROVIDER, RELEASE, TUNED, variant_model
-from onnx_release.spec import Spec, Task
-from onnx_release.variants import SHIPPABLE
-from onnx_release.yaml_files import read_yaml
+from onnx_release.core.errors import SpecError
+from onnx_release.core.files import rounded, write_json, write_text
+from onnx_release.core.params import Runtime
+from onnx_release.core.paths import HARDWARE, METRICS, PROVIDER, RELEASE, TUNED, variant_model
+from onnx_release.core.spec import Spec, Task
+from onnx_release.core.variants import SHIPPABLE
+from onnx_release.core.yaml_files import read_yaml
+from onnx_release.packaging.package import package
 from tests.imports import ROOT
 from tests.validated import validated
 
@@ -28,8 +28,9 @@ SERVER = """
 import numpy
 from fastapi import FastAPI
 
-from onnx_release import model_data, onnx_model
-from onnx_release.release import open_release
+from onnx_release.data import model_data
+from onnx_release.runtime import onnx_model
+from onnx_release.runtime.release import open_release
 """
 HARDWARE_FACTS = {
     "cpu": "AMD EPYC",

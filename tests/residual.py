@@ -10,14 +10,14 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnx_release.calibrate import calibrate
-from onnx_release.files import read_json
-from onnx_release.judge import Judge
-from onnx_release.params import Calibrate
-from onnx_release.qdq import Ranges
-from onnx_release.samples import SampleFile
-from onnx_release.spec import Spec
-from onnx_release.types import softmax_prediction
+from onnx_release.core.files import read_json
+from onnx_release.core.params import Calibrate
+from onnx_release.core.spec import Spec
+from onnx_release.core.types import softmax_prediction
+from onnx_release.data.samples import SampleFile
+from onnx_release.reduce.calibrate import calibrate
+from onnx_release.static.qdq import Ranges
+from onnx_release.static.scoring import Judge
 from tests.samples import save_samples
 
 SHAPE = (3, 8, 8)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from onnx_release.benchmark import Measurement, Run, benchmark_metrics, latency_rows
-from onnx_release.files import rounded
-from onnx_release.params import Benchmark, Validate
-from onnx_release.revisions import Revision
-from onnx_release.turns import Loaded
-from onnx_release.validate import answer_metrics
+from onnx_release.core.files import rounded
+from onnx_release.core.params import Benchmark, Validate
+from onnx_release.review.revisions import Revision
+from onnx_release.timing.benchmark import Measurement, Run, benchmark_metrics, latency_rows
+from onnx_release.timing.worker import Loaded
+from onnx_release.validate.validate import answer_metrics
 
 CONTENDERS = {"torch_eager": 10.0, "torch_compile": 6.0, "fp32": 2.0, "int8_static": 1.0}
 STARTS, ROUNDS, CALLS = 3, 5, 20
@@ -37,9 +37,9 @@ LOCK = """stages:
 """
 # A program that times PyTorch, and a module that is no part of it.
 SOURCES = {
-    "onnx_release/benchmark.py": b"from onnx_release.turns import Worker\n",
-    "onnx_release/turns.py": b"class Worker: ...\n",
-    "onnx_release/report.py": b"",
+    "onnx_release/timing/benchmark.py": b"from onnx_release.timing.worker import Worker\n",
+    "onnx_release/timing/worker.py": b"class Worker: ...\n",
+    "onnx_release/report/report.py": b"",
 }
 
 

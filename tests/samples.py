@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from onnx_release.array_files import writing_arrays
-from onnx_release.samples import SampleFile, sample_key
+from onnx_release.core.array_files import writing_arrays
+from onnx_release.data.samples import SampleFile, sample_key
 
 
 def save_samples(path: Path, arrays: Sequence[np.ndarray], name: str = "x") -> SampleFile:

@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 from fastapi import FastAPI
 
-from onnx_release.release import Release
-from onnx_release.spec import Spec
+from onnx_release.core.spec import Spec
+from onnx_release.runtime.release import Release
 from serving.app import explain_errors
 from serving.connection import Connection
 from serving.engine import Engine

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dvc.repo import Repo
 
-from onnx_release.sweep_repository import git
+from onnx_release.sweep.repository import git
 
 
 def make_project(folder: Path, files: Mapping[str, str]) -> Path:

@@ -11,14 +11,14 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_release.onnx_model import OnnxModel
-from onnx_release.params import Runtime, Validate
-from onnx_release.paths import EVALUATION, variant_model
-from onnx_release.reference import write_reference
-from onnx_release.samples import SampleFile, write_samples
-from onnx_release.spec import Spec, Task
-from onnx_release.types import Answer, Detections, Embedding, Sample, softmax_prediction
-from onnx_release.validate import validate
+from onnx_release.core.params import Runtime, Validate
+from onnx_release.core.paths import EVALUATION, variant_model
+from onnx_release.core.spec import Spec, Task
+from onnx_release.core.types import Answer, Detections, Embedding, Sample, softmax_prediction
+from onnx_release.data.samples import SampleFile, write_samples
+from onnx_release.network.reference import write_reference
+from onnx_release.runtime.onnx_model import OnnxModel
+from onnx_release.validate.validate import validate
 
 TASKS: tuple[Task, ...] = ("classification", "detection", "embedding", "tensor")
 # Each task without labels, those that take labels with them, and a detector that finds nothing.

@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from onnx_release.command import run_tool
-from onnx_release.errors import GraphError
+from onnx_release.core.command import run_tool
+from onnx_release.core.errors import GraphError
 from serving.body import memory, parse_files, request_body
 from serving.connection import gone
 from serving.engine import BusyError, ClientGoneError

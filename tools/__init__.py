@@ -1,5 +1,5 @@
 """What a person runs, as `python -m tools.NAME`."""
 
-from onnx_release.command import die_of_ctrl_c_until_main
+from onnx_release.core.command import die_of_ctrl_c_until_main
 
 die_of_ctrl_c_until_main()

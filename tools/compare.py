@@ -8,11 +8,11 @@ difference beyond the noise, not comparable, or changed where neither direction 
 import argparse
 import json
 
-from onnx_release.command import run_tool
-from onnx_release.compare import compare
-from onnx_release.comparison_pages import as_json, as_markdown, as_text
-from onnx_release.files import rounded
-from onnx_release.revisions import load_pair
+from onnx_release.core.command import run_tool
+from onnx_release.core.files import rounded
+from onnx_release.review.compare import compare
+from onnx_release.review.comparison_pages import as_json, as_markdown, as_text
+from onnx_release.review.revisions import load_pair
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving_page import describe as describe_serving
-from onnx_release.command import run_tool
-from onnx_release.errors import DataError
-from onnx_release.files import read_json, refuse_conflict, write_text
-from onnx_release.paths import LOCK, MODELS_BENCHMARK, PARAMS, PIPELINE
-from onnx_release.report import contender_names
-from onnx_release.spec import load_spec
-from onnx_release.speedup import over_compile, over_eager, plain_speedup
-from onnx_release.text import AGREEMENT, ANSWER_DETAILS, number, percent, share_cell, speedup_cell, table
-from onnx_release.variants import BASE, VARIANTS
-from onnx_release.yaml_files import load_yaml
+from onnx_release.core.command import run_tool
+from onnx_release.core.errors import DataError
+from onnx_release.core.files import read_json, refuse_conflict, write_text
+from onnx_release.core.paths import LOCK, MODELS_BENCHMARK, PARAMS, PIPELINE
+from onnx_release.core.spec import load_spec
+from onnx_release.core.variants import BASE, VARIANTS
+from onnx_release.core.yaml_files import load_yaml
+from onnx_release.report.report import contender_names
+from onnx_release.report.text import AGREEMENT, ANSWER_DETAILS, number, percent, share_cell, speedup_cell, table
+from onnx_release.timing.speedup import over_compile, over_eager, plain_speedup
 from tools.gpu_check import GPU_CHECK, describe
 
 # Gives the content of a JSON file by its path.

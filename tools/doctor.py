@@ -6,17 +6,17 @@ Exits with code 1 if an error is among them.
 import argparse
 import sys
 
-from onnx_release.command import run_tool
-from onnx_release.doctor import double_inputs, examine
-from onnx_release.doctor_convert import examine_conversion
-from onnx_release.doctor_findings import Finding, Patient, unexamined
-from onnx_release.doctor_lines import function_line
-from onnx_release.fetch import ensure_sources
-from onnx_release.model_data import load_data
-from onnx_release.network import network_as_built
-from onnx_release.params import Params, load_params
-from onnx_release.paths import MODELS, RAW
-from onnx_release.spec import load_spec
+from onnx_release.core.command import run_tool
+from onnx_release.core.params import Params, load_params
+from onnx_release.core.paths import MODELS, RAW
+from onnx_release.core.spec import load_spec
+from onnx_release.data.fetch import ensure_sources
+from onnx_release.data.model_data import load_data
+from onnx_release.export.doctor.convert import examine_conversion
+from onnx_release.export.doctor.doctor import double_inputs, examine
+from onnx_release.export.doctor.findings import Finding, Patient, unexamined
+from onnx_release.export.doctor.lines import function_line
+from onnx_release.network.network import network_as_built
 
 
 def main(arguments: argparse.Namespace) -> None:

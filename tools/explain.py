@@ -5,13 +5,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from onnx_release.command import run_tool
-from onnx_release.errors import ParameterError
-from onnx_release.explain import explain_variant, first_beyond
-from onnx_release.params import load_params
-from onnx_release.spec import load_spec
-from onnx_release.text import number
-from onnx_release.variants import REFERENCES, check_made
+from onnx_release.core.command import run_tool
+from onnx_release.core.errors import ParameterError
+from onnx_release.core.params import load_params
+from onnx_release.core.spec import load_spec
+from onnx_release.core.variants import REFERENCES, check_made
+from onnx_release.report.text import number
+from onnx_release.validate.explain import explain_variant, first_beyond
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -7,15 +7,15 @@ Those that say how much worse than a base a figure may be need --base. No stage,
 import argparse
 import sys
 
-from onnx_release.command import run_tool
-from onnx_release.compare import compare
-from onnx_release.files import read_json
-from onnx_release.gates import check_gates, hold
-from onnx_release.params import load_params
-from onnx_release.paths import METRICS
-from onnx_release.revisions import load_pair, workspace
-from onnx_release.spec import load_spec
-from onnx_release.variants import made_variants
+from onnx_release.core.command import run_tool
+from onnx_release.core.files import read_json
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import METRICS
+from onnx_release.core.spec import load_spec
+from onnx_release.core.variants import made_variants
+from onnx_release.review.compare import compare
+from onnx_release.review.gates import check_gates, hold
+from onnx_release.review.revisions import load_pair, workspace
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -18,24 +18,24 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from onnx_release.benchmark import check_settings, measure, metrics, rounds_taken, settings
-from onnx_release.command import run_tool
-from onnx_release.contenders import Contender, Kind, torch_contenders
-from onnx_release.errors import DataError, GraphError, ProviderError
-from onnx_release.files import write_json
-from onnx_release.hardware import available_cores, gpus, installed
-from onnx_release.model_data import load_data
-from onnx_release.onnx_model import OnnxModel
-from onnx_release.params import Params, Runtime, load_params
-from onnx_release.paths import EVALUATION, RAW, variant_model
-from onnx_release.providers import CUDA, PROVIDERS, TENSORRT, check_provider, missing_library
-from onnx_release.runtime import find_provider
-from onnx_release.samples import SampleFile, real_batches
-from onnx_release.spec import Spec, load_spec
-from onnx_release.speedup import over_compile, over_eager
-from onnx_release.text import number, percent, speedup_cell, table
-from onnx_release.validate import budget_of, validate
-from onnx_release.variants import made_variants
+from onnx_release.core.command import run_tool
+from onnx_release.core.errors import DataError, GraphError, ProviderError
+from onnx_release.core.files import write_json
+from onnx_release.core.hardware import available_cores, gpus, installed
+from onnx_release.core.params import Params, Runtime, load_params
+from onnx_release.core.paths import EVALUATION, RAW, variant_model
+from onnx_release.core.spec import Spec, load_spec
+from onnx_release.core.variants import made_variants
+from onnx_release.data.model_data import load_data
+from onnx_release.data.samples import SampleFile, real_batches
+from onnx_release.graph.probe import find_provider
+from onnx_release.report.text import number, percent, speedup_cell, table
+from onnx_release.runtime.onnx_model import OnnxModel
+from onnx_release.runtime.providers import CUDA, PROVIDERS, TENSORRT, check_provider, missing_library
+from onnx_release.timing.benchmark import check_settings, measure, metrics, rounds_taken, settings
+from onnx_release.timing.contenders import Contender, Kind, torch_contenders
+from onnx_release.timing.speedup import over_compile, over_eager
+from onnx_release.validate.validate import budget_of, validate
 
 GPU_CHECK = Path("benchmarks/gpu.json")
 # int8_dynamic is for CPUs.

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from onnx_release.command import run_tool
-from onnx_release.files import rounded
-from onnx_release.graph import describe
+from onnx_release.core.command import run_tool
+from onnx_release.core.files import rounded
+from onnx_release.graph.graph import describe
 
 
 def main(arguments: argparse.Namespace) -> None:

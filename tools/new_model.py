@@ -12,14 +12,14 @@ from typing import Any
 from dvc.utils.serialize import modify_yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from onnx_release.command import run_tool
-from onnx_release.errors import SourceError, SpecError
-from onnx_release.files import replacing_folder
-from onnx_release.image_folder import ImageFolder, sorted_classes, split_folders
-from onnx_release.paths import MODELS
-from onnx_release.spec import Spec
-from onnx_release.sums import path_sha256
-from onnx_release.yaml_files import read_yaml
+from onnx_release.core.command import run_tool
+from onnx_release.core.errors import SourceError, SpecError
+from onnx_release.core.files import replacing_folder
+from onnx_release.core.paths import MODELS
+from onnx_release.core.spec import Spec
+from onnx_release.core.yaml_files import read_yaml
+from onnx_release.data.checksums import path_sha256
+from onnx_release.data.image_folder import ImageFolder, sorted_classes, split_folders
 
 TASKS = ("classification", "detection", "embedding", "tensor")
 TEMPLATES = Path(__file__).with_name("templates")

@@ -17,8 +17,8 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from onnx_release.command import run_tool
-from onnx_release.errors import DataError, StorageError
+from onnx_release.core.command import run_tool
+from onnx_release.core.errors import DataError, StorageError
 
 # What the comment is found by.
 MARKER = "<!-- onnx-release: the report of this pull request -->"

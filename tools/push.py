@@ -2,8 +2,8 @@
 
 import argparse
 
-from onnx_release.command import run_tool
-from onnx_release.run_cache import push_with_runs
+from onnx_release.core.command import run_tool
+from onnx_release.sweep.run_cache import push_with_runs
 
 
 def main(arguments: argparse.Namespace) -> None:

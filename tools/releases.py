@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from onnx_release.command import run_tool
-from onnx_release.errors import ReleaseError, ReleaseFolderError, RevisionError, SpecError
-from onnx_release.files import read_json
-from onnx_release.onnx_model import OnnxModel
-from onnx_release.paths import EVALUATION, METRICS, MODELS, RELEASE, variant_model
-from onnx_release.release import Release, open_release
-from onnx_release.revisions import git
-from onnx_release.samples import SampleFile, with_batch_axis
-from onnx_release.variants import made_variants
+from onnx_release.core.command import run_tool
+from onnx_release.core.errors import ReleaseError, ReleaseFolderError, RevisionError, SpecError
+from onnx_release.core.files import read_json
+from onnx_release.core.paths import EVALUATION, METRICS, MODELS, RELEASE, variant_model
+from onnx_release.core.variants import made_variants
+from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.review.revisions import git
+from onnx_release.runtime.onnx_model import OnnxModel
+from onnx_release.runtime.release import Release, open_release
 from serving.tensors import DATATYPES
 from tests.clone import make_clone, run
 from tests.served import Server, head, serving

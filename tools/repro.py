@@ -13,15 +13,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from onnx_release.command import run_tool, without_ctrl_c
-from onnx_release.errors import DataError, ParameterError, ReleaseFolderError, RevisionError
-from onnx_release.files import remove, replacing, write_text
-from onnx_release.gates import check_gates
-from onnx_release.params import load_params
-from onnx_release.paths import LOCK, METRICS, PARAMS, RELEASE
-from onnx_release.release import read_manifest
-from onnx_release.spec import load_spec
-from onnx_release.yaml_files import load_yaml
+from onnx_release.core.command import run_tool, without_ctrl_c
+from onnx_release.core.errors import DataError, ParameterError, ReleaseFolderError, RevisionError
+from onnx_release.core.files import remove, replacing, write_text
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import LOCK, METRICS, PARAMS, RELEASE
+from onnx_release.core.spec import load_spec
+from onnx_release.core.yaml_files import load_yaml
+from onnx_release.review.gates import check_gates
+from onnx_release.runtime.release import read_manifest
 
 DVC = [sys.executable, "-m", "dvc"]
 NO_GIT = """there is no git repository here, and DVC asks for one. Either will do, and then run this again:

@@ -4,11 +4,11 @@ import argparse
 import os
 import sys
 
-from onnx_release.command import run_tool
-from onnx_release.errors import ReleaseFolderError
-from onnx_release.params import load_params
-from onnx_release.paths import RELEASE
-from onnx_release.release import read_manifest
+from onnx_release.core.command import run_tool
+from onnx_release.core.errors import ReleaseFolderError
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import RELEASE
+from onnx_release.runtime.release import read_manifest
 
 
 def main(_: argparse.Namespace) -> None:

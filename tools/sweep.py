@@ -11,17 +11,17 @@ import sys
 import time
 from pathlib import Path
 
-from onnx_release import sweep_ray
-from onnx_release.command import run_tool
-from onnx_release.errors import SweepError
-from onnx_release.gates import check_gates
-from onnx_release.hardware import available_cores
-from onnx_release.params import load_params
-from onnx_release.sweep_grid import load_grid, swept_keys
-from onnx_release.sweep_plan import Experiment, make_plan
-from onnx_release.sweep_queue import run_plan
-from onnx_release.sweep_repository import check_repository, only_sweep
-from onnx_release.sweep_results import load_results, results_table, unmeasured, winner
+from onnx_release.core.command import run_tool
+from onnx_release.core.errors import SweepError
+from onnx_release.core.hardware import available_cores
+from onnx_release.core.params import load_params
+from onnx_release.review.gates import check_gates
+from onnx_release.sweep import ray as sweep_ray
+from onnx_release.sweep.grid import load_grid, swept_keys
+from onnx_release.sweep.plan import Experiment, make_plan
+from onnx_release.sweep.queue import run_plan
+from onnx_release.sweep.repository import check_repository, only_sweep
+from onnx_release.sweep.results import load_results, results_table, unmeasured, winner
 
 # Each is a process with the libraries of a stage.
 MOST_JOBS = 256

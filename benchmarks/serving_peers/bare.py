@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.serving_peers.answer import answer, open_model
 from models.mobilenet_v2 import data
-from onnx_release.paths import RAW
+from onnx_release.core.paths import RAW
 
 WARM_UP = 2.0  # seconds
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from models.digits_cnn.data import load_split, preprocess
 from models.digits_cnn.network import CHECKPOINT, DigitsCNN
-from onnx_release.files import sha256
+from onnx_release.core.files import sha256
 
 EPOCHS = 30
 BATCH = 64

@@ -1,0 +1,183 @@
+"""Files that are whole or not there at all, and whose bytes depend on nothing but their content."""
+
+import csv
+import hashlib
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from onnx_release.core.errors import DataError, ReleaseError
+from onnx_release.core.paths import LOCK, METRICS, MODELS, PARAMS, PIPELINE
+
+SIGNIFICANT_DIGITS = 6
+# The first and the last line of what git could not merge.
+CONFLICT = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path beside `path` to write a file or a folder to; once the block succeeds, it takes the place of `path`.
+
+    If the block raises, what stood at `path` is untouched and the unfinished work is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    remove(partial)
+    try:
+        yield partial
+        if partial.is_dir() and path.exists():
+            # A folder that is not empty cannot be replaced in one step.
+            old = path.with_name(path.name + ".old.partial")
+            remove(old)
+            path.rename(old)
+            try:
+                partial.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
+            remove(old)
+        else:
+            partial.replace(path)
+    except BaseException as error:
+        remove(partial)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk is reported by write(), which knows no name
+        raise
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Like `replacing`, for a folder, which is there and empty at the start of the block."""
+    with replacing(path) as partial:
+        partial.mkdir()
+        yield partial
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's content; folders above `target` are made. Raises DataError if it is not there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(source, target)
+    except FileNotFoundError as cause:
+        raise DataError(f"{source} is not there: run `dvc repro`") from cause
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 with \\n line ends, whole or not at all."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON with sorted keys and floats of six significant digits, whole or not at all.
+
+    Raises ValueError for NaN and infinity, which JSON has no word for: the caller writes None instead.
+    """
+    text = json.dumps(rounded(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write `rows`, one or more with the same keys, as CSV, whole or not at all.
+
+    Floats have six significant digits, None is empty.
+    """
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows({key: shown(value) for key, value in row.items()} for row in rows)
+
+
+def shown(value: Any) -> Any:
+    return f"{value:.{SIGNIFICANT_DIGITS}g}" if isinstance(value, float) else value
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file that a stage has made. Raises DataError if it is missing, damaged or in conflict."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        refuse_conflict(path, text, DataError)
+        return json.loads(text)
+    except FileNotFoundError as cause:
+        raise DataError(f"{path} is not there: run `dvc repro`") from cause
+    except ValueError as cause:
+        raise DataError(f"{path} is not JSON ({cause}): run `dvc repro`") from cause
+
+
+def read_names(path: Path, error: type[ReleaseError]) -> list[str]:
+    """The names of classes in a file in UTF-8, one a line, without the spaces around them.
+
+    Raises `error` if the file cannot be read or a line is empty.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as cause:
+        raise error(
+            f"{path} cannot be read ({cause.strerror}): it is a text file with a class's name a line"
+        ) from cause
+    except ValueError as cause:
+        raise error(f"{path} is not UTF-8 ({cause}): it has the name of a class in each line") from cause
+    names = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    if "" in names:
+        raise error(f"line {names.index('') + 1} of {path} is empty: it has the name of a class in each line")
+    return names
+
+
+def refuse_conflict(path: Path, text: str, error: type[ReleaseError]) -> None:
+    """Raise `error` if git has left its conflict markers in `text`, which is that of `path`.
+
+    The message names every file in conflict that a person writes or the pipeline makes, and what to do with each.
+    """
+    if not CONFLICT.search(text):
+        return
+    made = [item.as_posix() for item in (LOCK, *sorted(METRICS.rglob("*.*"))) if in_conflict(item)]
+    candidates = dict.fromkeys([PARAMS, PIPELINE, *sorted(MODELS.glob("*/spec.yaml")), path])
+    written = [item.as_posix() for item in candidates if in_conflict(item) and item.as_posix() not in made]
+    steps = []
+    if written:
+        steps.append(f"edit {', '.join(written)}: keep one side of each part, and delete <<<<<<<, =======, >>>>>>>")
+    if made:
+        steps.append(f"git checkout HEAD -- {LOCK} {METRICS}    # which a run makes; HEAD~ if the merge is committed")
+    steps.append("make repro    # what either branch ran comes back from DVC's cache")
+    lines = "".join(f"\n  {step}" for step in steps)
+    raise error(f"git could not merge {', '.join(made + written)}:{lines}\ndocs/review.md has more under Merging")
+
+
+def in_conflict(path: Path) -> bool:
+    """Whether it is a file in which git has left its conflict markers."""
+    return path.is_file() and bool(CONFLICT.search(path.read_text(encoding="utf-8", errors="replace")))
+
+
+def rounded(value: Any) -> Any:
+    """`value` with every float in it at six significant digits."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
+    if isinstance(value, float) and math.isfinite(value):
+        return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+    return value
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size_mb(path: Path) -> float:
+    """The size in MB (10^6 bytes) of a file, or of all files below a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file()) / 1e6

@@ -1,0 +1,78 @@
+"""Which of the repository's own modules a script imports, directly or not, read from the source without running it."""
+
+import ast
+import functools
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+PACKAGES = ("models", "onnx_release", "serving", "stages", "tools")
+
+# The library loads a model's files by the model's name: who imports the loader depends on what those files import.
+LOADERS = {"onnx_release/data/model_data.py": "data.py", "onnx_release/network/network.py": "network.py"}
+
+
+def imported_files(script: str, root: Path = Path(), model: str = "*") -> set[str]:
+    """What `reached_files` gives, without what lies in models/."""
+    return {path for path in reached_files(script, root, model) if not path.startswith("models/")}
+
+
+def reached_files(script: str, root: Path = Path(), model: str = "*") -> set[str]:
+    """Paths below `root` of the modules that `script` imports, directly or not, itself included.
+
+    Where the loader of a model's files is among them, so is what the files of `model` import; by default of all models.
+    """
+    found: set[str] = set()
+    waiting = [script]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += direct_imports(path, root)
+            waiting += [p.relative_to(root).as_posix() for p in root.glob(f"models/{model}/{LOADERS.get(path, '-')}")]
+    return found
+
+
+def direct_imports(path: str, root: Path) -> list[str]:
+    """The repository's own modules that a file names."""
+    files = [name.replace(".", "/") + ".py" for name in imported_names(path, root) if name.split(".")[0] in PACKAGES]
+    return [file for file in files if (root / file).is_file()]
+
+
+def outside_names(path: str, root: Path = Path()) -> set[str]:
+    """The dotted names that a file imports from elsewhere than the repository and Python itself."""
+    own = {*PACKAGES, *sys.stdlib_module_names}
+    return {name for name in imported_names(path, root) if name.split(".")[0] not in own}
+
+
+def third_party(files: Collection[str], root: Path = Path()) -> set[str]:
+    """The top-level packages from elsewhere that any of `files` imports, Python's own included."""
+    return {name.split(".")[0] for path in files for name in imported_names(path, root)} - set(PACKAGES)
+
+
+def imported_names(path: str, root: Path) -> set[str]:
+    """Every dotted name that may be a module: of `from a import b`, both a and a.b."""
+    names: set[str] = set()
+    for node in import_statements((root / path).resolve()):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        else:
+            above = Path(path).parent.parts  # where a relative import starts
+            start = above[: len(above) - node.level + 1] if node.level else ()
+            module = ".".join([*start, *([node.module] if node.module else [])])
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+@functools.cache
+def import_statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """All of them, those inside functions too, but for what only a type checker reads."""
+    found: list[ast.Import | ast.ImportFrom] = []
+    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.append(node)
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            waiting += ast.iter_child_nodes(node)
+    return found

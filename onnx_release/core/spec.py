@@ -1,0 +1,393 @@
+"""models/NAME/spec.yaml: what a model is. The single source for names, dtypes, shapes and dynamic axes."""
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from onnx_release.core.errors import SpecError
+from onnx_release.core.paths import MODELS
+from onnx_release.core.yaml_files import Strict, read_yaml
+
+# Every number has both ends: tests/core/test_spec.py holds it.
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Bound = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+Value = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]  # of pixels, which are 0..1 and hardly leave it
+Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Decibels = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
+Pixels = Annotated[int, Field(ge=1, le=16_384)]
+Size = Annotated[int, Field(ge=1, le=2**31 - 1)]  # of an axis, as ONNX Runtime's kernels count
+Axis = Size | str
+# The shape cases run the network with every dimension at its maximum: PyTorch in float64, which needs many times this.
+LARGEST_INPUT = 4 * 2**30
+Task = Literal["classification", "detection", "embedding", "tensor"]
+Dtype = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
+ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
+
+
+class Origin(Strict):
+    """Where a source comes from: a file in a wheel, a URL, or the path of a file or a folder.
+
+    A relative path starts at the model's folder.
+    """
+
+    wheel: str | None = None
+    member: str | None = None
+    url: str | None = None
+    path: str | None = None
+
+    @model_validator(mode="after")
+    def exactly_one(self) -> "Origin":
+        if sum(value is not None for value in (self.wheel, self.url, self.path)) != 1:
+            raise ValueError("give one of wheel, url and path")
+        if (self.wheel is None) != (self.member is None):
+            raise ValueError("wheel and member go together: the member is the file's path inside the wheel")
+        return self
+
+
+class Source(Strict):
+    """A file or a folder that is fetched to data/raw/NAME/ under `name` and must have this sha256.
+
+    That of a folder is onnx_release.data.checksums.tree_sha256. With `release` it goes into the release: preprocess()
+    or postprocess() reads it. With `trusted_pickle` a checkpoint that needs it may run code as it is loaded; the sha256
+    pins which file is trusted.
+    """
+
+    name: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    origin: Origin = Field(alias="from")
+    release: bool = False
+    trusted_pickle: bool = False
+
+    @field_validator("name")
+    @classmethod
+    def plain_file_name(cls, name: str) -> str:
+        if PurePath(name).name != name or name in ("", ".", ".."):
+            raise ValueError("a source's name is a plain file name, without folders")
+        return name
+
+
+class Dimension(Strict):
+    """A symbolic dimension: the sizes that it may have, both included, and one that an example uses."""
+
+    min: Size
+    max: Annotated[int, Field(ge=2, le=2**31 - 1)]
+    example: Annotated[
+        int, Field(ge=2, le=2**31 - 1)
+    ]  # torch.export specialises sizes 0 and 1 (pytorch/pytorch#157621)
+
+    @model_validator(mode="after")
+    def ordered(self) -> "Dimension":
+        if not self.min <= self.example <= self.max:
+            raise ValueError(f"example {self.example} is not between min {self.min} and max {self.max}")
+        return self
+
+
+class Tensor(Strict):
+    """An input or an output. The first axis is the batch; a string is the name of a symbolic dimension."""
+
+    name: Annotated[str, Field(min_length=1, pattern="^[^/]*$")]  # a / would divide a key of the sample files
+    dtype: Dtype
+    shape: Annotated[list[Axis], Field(min_length=1)]
+
+
+class Tolerance(Strict):
+    """How far a float32 variant may be from PyTorch in float64: within either bound.
+
+    `torch_rounding_multiple` is of PyTorch's own float32 rounding error; the other is atol + rtol * |reference|.
+    """
+
+    torch_rounding_multiple: Bound = 4
+    atol: Bound = 1e-5
+    rtol: Bound = 1e-4
+
+
+class Budget(Strict):
+    """What a variant of fewer bits may lose against PyTorch; without a figure there is no bound.
+
+    `agreement`: the least share of the samples that keep PyTorch's answer (onnx_release/measure/answers.py says what
+    that is for each task). `accuracy_drop`: the most accuracy lost, on samples with a label. `sqnr_db`: the least
+    signal to error, over all outputs. `cosine`: the least mean cosine of the outputs.
+    """
+
+    agreement: Share | None = None
+    accuracy_drop: Share | None = None
+    sqnr_db: Decibels | None = None
+    cosine: Share | None = None
+
+    @model_validator(mode="after")
+    def something_bound(self) -> "Budget":
+        if not self.model_dump(exclude_none=True):
+            raise ValueError("bounds nothing: give agreement, accuracy_drop, sqnr_db or cosine")
+        return self
+
+
+def names_or_a_source(names: Any) -> Any:
+    """`names`, a list of texts of one line each, the name of a source, or None. Raises ValueError for anything else."""
+    if isinstance(names, list):
+        if not names:
+            raise ValueError("the list is empty: name the classes, or leave the key out")
+        for position, name in enumerate(names):
+            if not isinstance(name, str):
+                raise ValueError(f"name {position} is no text: write it in quotes")
+            if not name or name.splitlines() != [name]:
+                raise ValueError(f"name {position} is empty or has more than one line")
+    elif not isinstance(names, str | None):
+        raise ValueError("give a list of names, or the name of the source that holds one a line")
+    return names
+
+
+def one_form(name: str) -> str:
+    """`name` in Unicode's composed form (NFC): macOS and other systems may write the same letters differently."""
+    return unicodedata.normalize("NFC", name)
+
+
+def repeated(names: Sequence[str], kind: str = "", start: int = 0) -> str | None:
+    """What is wrong with the first two `names` that are one folder on some file systems, or None.
+
+    These are equal but for case and Unicode form. With `kind`, what the names are, their places are said, counted from
+    `start`.
+    """
+    seen: dict[str, int] = {}
+    for place, name in enumerate(names):
+        first = seen.setdefault(one_form(name).casefold(), place)
+        if first == place:
+            continue
+        other, places = names[first], f" ({kind} {first + start} and {place + start})" if kind else ""
+        if name == other:
+            return f"{name} is named twice{places}: each name is the folder of one output"
+        if one_form(name) == one_form(other):
+            return f"{other!a} and {name!a}{places} are the same letters in two Unicode forms: rename or remove one"
+        return f"{other} and {name}{places} differ only by case, and some systems take them for one: rename one"
+    return None
+
+
+class Images(Strict):
+    """Photographs in CLASS/*.jpg (or .jpeg, .png) below the source `folder`, in place of a data.py.
+
+    The shorter side is resized to `resize` by `interpolation`, the middle `crop` by `crop` pixels are taken, scaled to
+    0..1, and normalised by `mean` and `std`, three of each for RGB and one for grey. `classes` are the names of the
+    folders in the order of the network's outputs, or the name of the source that holds them, one a line in UTF-8;
+    without it, they are sorted by name. `evaluation` is the share of the photographs that is evaluated on; the others
+    calibrate. Where the photographs are in train/CLASS and val/CLASS, these are the two parts, and `evaluation` is
+    left out. `seed` draws which photographs are taken for what, and which come first.
+    """
+
+    folder: str
+    resize: Pixels
+    crop: Pixels
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mean: Annotated[list[Value], Field(min_length=1, max_length=3)]
+    std: Annotated[list[Positive], Field(min_length=1, max_length=3)]
+    classes: list[str] | str | None = None
+    evaluation: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.5
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def distinct_names_or_a_source(cls, classes: Any) -> Any:
+        names = names_or_a_source(classes)
+        problem = repeated(names, "names") if isinstance(names, list) else None
+        if problem:
+            raise ValueError(problem)
+        return names
+
+    @model_validator(mode="after")
+    def fits(self) -> "Images":
+        if len(self.mean) != len(self.std) or len(self.mean) == 2:
+            raise ValueError("mean and std have three values each for RGB, or one each for grey")
+        if self.crop > self.resize:
+            raise ValueError(f"a crop of {self.crop} pixels does not fit into {self.resize}")
+        return self
+
+
+class Spec(Strict):
+    """What models/NAME/spec.yaml declares.
+
+    `variants` are those of fewer bits that make sense for the model: the pipeline makes no others. `derived` names the
+    sizes of outputs that follow from the inputs, such as the rows of a detector's map. `images` stands in for data.py,
+    and `transformers`, the name of a class of that package, for network.py. `labels` are the classes' names in the
+    order of their numbers, or the name of the source that holds them, one a line in UTF-8; without it, those of the
+    folders of `images`.
+    """
+
+    task: Task
+    sources: list[Source]
+    images: Images | None = None
+    transformers: str | None = None
+    labels: list[str] | str | None = None
+    dimensions: dict[str, Dimension]
+    derived: list[str] = Field(default_factory=list)
+    inputs: Annotated[list[Tensor], Field(min_length=1)]
+    outputs: Annotated[list[Tensor], Field(min_length=1)]
+    variants: list[Literal["fp16", "int8_dynamic", "int8_static"]]
+    budget: Budget | None = None
+    tolerance: Tolerance = Tolerance()
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def labels_or_a_source(cls, labels: Any) -> Any:
+        return names_or_a_source(labels)
+
+    @model_validator(mode="after")
+    def names_are_unique(self) -> "Spec":
+        for kind, names in (
+            ("sources", [source.name for source in self.sources]),
+            ("inputs or outputs", [tensor.name for tensor in (*self.inputs, *self.outputs)]),
+        ):
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"two {kind} are called {name}")
+        return self
+
+    @model_validator(mode="after")
+    def dimensions_are_declared(self) -> "Spec":
+        used = set()
+        for tensor in (*self.inputs, *self.outputs):
+            for axis in tensor.shape:
+                if isinstance(axis, str) and axis not in (*self.dimensions, *self.derived):
+                    raise ValueError(f"{tensor.name} uses the dimension {axis}, which is not under dimensions")
+                used.add(axis)
+        for name in (*self.dimensions, *self.derived):
+            if name not in used:
+                raise ValueError(f"no input or output uses the dimension {name}")
+        given = {axis for tensor in self.inputs for axis in tensor.shape}
+        for name in self.derived:
+            if name in given or name in self.dimensions:
+                raise ValueError(f"the derived size {name} is one of the inputs: declare it under dimensions alone")
+        return self
+
+    @model_validator(mode="after")
+    def batch_comes_first(self) -> "Spec":
+        batch = self.inputs[0].shape[0]
+        if any(tensor.shape[0] != batch for tensor in self.inputs):
+            raise ValueError("the first axis of every input is the batch, and the same for all of them")
+        smallest = self.dimensions[batch].min if isinstance(batch, str) else batch
+        if smallest != 1:
+            raise ValueError("the batch, the first axis of the inputs, must allow 1")
+        return self
+
+    @model_validator(mode="after")
+    def inputs_fit_into_memory(self) -> "Spec":
+        largest = {name: bounds.max for name, bounds in self.dimensions.items()}
+        for tensor in self.inputs:
+            size = math.prod(concrete_shape(tensor, largest)) * ITEM_BYTES[tensor.dtype]
+            if size > LARGEST_INPUT:
+                raise ValueError(
+                    f"{tensor.name} takes {size / 2**30:.3g} GiB with its dimensions at their max, and the network is "
+                    f"run so: {LARGEST_INPUT // 2**30} GiB is the most, so lower a max"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def fits_the_task(self) -> "Spec":
+        if self.task == "classification" and len(self.outputs[0].shape) != 2:
+            raise ValueError("a classification's first output has the shape [batch, classes]")
+        if self.variants and self.budget is None:
+            raise ValueError("variants lose something: say in budget how much they may, or write `variants: []`")
+        if self.budget is not None:
+            check_budget(self.budget, self.task)
+        if self.images is not None:
+            check_images(self.images, self)
+        if self.labels is not None:
+            check_labels(self.labels, self)
+        return self
+
+
+def check_budget(budget: Budget, task: str) -> None:
+    """Raise ValueError for a bound on a figure that the task does not have."""
+    if budget.agreement is not None and task == "tensor":
+        raise ValueError("budget.agreement: the task tensor has no answers to agree on; give sqnr_db or cosine")
+    if budget.accuracy_drop is not None and task in ("tensor", "embedding"):
+        raise ValueError(f"budget.accuracy_drop: the task {task} has no right answers; give sqnr_db or cosine")
+
+
+def check_images(images: Images, spec: Spec) -> None:
+    """Raise ValueError for what in the spec does not go with photographs."""
+    if spec.task != "classification":
+        raise ValueError(f"images: their folders are classes, but the task is {spec.task}: write a data.py")
+    if images.folder not in [source.name for source in spec.sources]:
+        raise ValueError(f"images.folder: {images.folder} is not the name of one of the sources")
+    check_source("images.classes", images.classes, spec)
+    count = class_count(spec)
+    if count is not None and isinstance(images.classes, list) and len(images.classes) > count:
+        raise ValueError(f"images.classes has {len(images.classes)} names, {spec.outputs[0].name} {count} classes")
+    given = (len(images.mean), images.crop, images.crop)
+    declared = spec.inputs[0].shape
+    fits = len(declared) == 4 and all(
+        isinstance(axis, str) or axis == size for axis, size in zip(declared[1:], given, strict=True)
+    )
+    if len(spec.inputs) != 1 or spec.inputs[0].dtype != "float32" or not fits:
+        raise ValueError(
+            f"images: by mean and crop they are one input, float32 [batch, {', '.join(map(str, given))}]; "
+            f"declared are {', '.join(f'{tensor.name} {tensor.dtype} {tensor.shape}' for tensor in spec.inputs)}"
+        )
+
+
+def check_labels(labels: list[str] | str, spec: Spec) -> None:
+    """Raise ValueError for names that the spec has no classes for, and for a source of them that it does not have."""
+    if spec.task not in ("classification", "detection"):
+        raise ValueError(f"labels: the task {spec.task} has no classes to name: leave it out")
+    check_source("labels", labels, spec)
+    count = class_count(spec)
+    if count is not None and isinstance(labels, list) and len(labels) != count:
+        raise ValueError(f"labels has {len(labels)} names, {spec.outputs[0].name} {count} classes")
+
+
+def check_source(key: str, names: list[str] | str | None, spec: Spec) -> None:
+    """Raise ValueError where the names under `key` are those in a source that the spec does not have."""
+    if isinstance(names, str) and names not in [source.name for source in spec.sources]:
+        raise ValueError(f"{key}: {names} is not the name of one of the sources; names themselves are a list")
+
+
+def rows_are_the_batch(spec: Spec) -> bool:
+    """Whether each row of the outputs belongs to the row of the inputs at its place: requests may share a call."""
+    batch = spec.inputs[0].shape[0]
+    return all(tensor.shape[0] == batch and batch not in tensor.shape[1:] for tensor in (*spec.inputs, *spec.outputs))
+
+
+def class_count(spec: Spec) -> int | None:
+    """The classes of a classification's first output; None for another task, and where their number is symbolic."""
+    classes = spec.outputs[0].shape[-1]
+    return classes if spec.task == "classification" and isinstance(classes, int) else None
+
+
+def load_spec(model: str) -> Spec:
+    """The spec of models/`model`. Raises SpecError, naming each key that is wrong."""
+    if not (MODELS / model).is_dir():
+        known = ", ".join(sorted(path.parent.name for path in MODELS.glob("*/spec.yaml"))) or "none"
+        raise SpecError(f"there is no model called {model}: models/ has {known}")
+    return read_yaml(MODELS / model / "spec.yaml", Spec, SpecError)
+
+
+def example_sizes(spec: Spec) -> dict[str, int]:
+    return {name: bounds.example for name, bounds in spec.dimensions.items()}
+
+
+def concrete_shape(tensor: Tensor, sizes: dict[str, int]) -> tuple[int, ...]:
+    """The shape of `tensor` where each symbolic dimension has its size in `sizes`."""
+    return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in tensor.shape)
+
+
+def symbolic_axes(tensor: Tensor) -> dict[int, str]:
+    """The name of each symbolic axis of `tensor`, by its position."""
+    return {position: axis for position, axis in enumerate(tensor.shape) if isinstance(axis, str)}
+
+
+def check_array(tensor: Tensor, dtype: str, shape: tuple[int, ...], sizes: dict[str, int]) -> str | None:
+    """What contradicts the declaration of `tensor` in an array of this dtype and shape, or None.
+
+    `sizes` holds the dimensions that are already bound; those bound here are added to it.
+    """
+    if dtype != tensor.dtype:
+        return f"{tensor.name} is {dtype} where {tensor.dtype} is declared"
+    if len(shape) != len(tensor.shape):
+        return f"{tensor.name} has the shape {list(shape)} where {tensor.shape} is declared"
+    for axis, size in zip(tensor.shape, shape, strict=True):
+        expected = sizes.setdefault(axis, size) if isinstance(axis, str) else axis
+        if size != expected:
+            return f"{tensor.name} has the shape {list(shape)} where {tensor.shape} is declared ({axis} is {expected})"
+    return None

@@ -1,0 +1,98 @@
+"""Load a model's data by the model's name: its data.py, or the photographs that its spec declares. No torch."""
+
+import importlib
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from onnx_release.core.errors import ReleaseError, SpecError
+from onnx_release.core.paths import MODELS
+from onnx_release.core.spec import load_spec
+from onnx_release.core.types import Answer, Sample
+
+# What in a spec.yaml stands for a file.
+INSTEAD = {
+    "data": "declare photographs under `images` in spec.yaml",
+    "network": "name a class of the package transformers under `transformers` in spec.yaml",
+}
+
+
+class ModelData(Protocol):
+    """What models/NAME/data.py defines; one for the task tensor needs no postprocess().
+
+    Where clients send raw items, it also has encoded(raw), which yields some of them as bytes, and decode(bytes), which
+    gives what preprocess() takes; without it the server has no /predict. That of a text is annotated to give str.
+    """
+
+    def samples(self, raw: Path, split: str) -> Iterator[Sample]:
+        """The samples of "calibration" or "evaluation", one after the other."""
+
+    def preprocess(self, item: Any) -> dict[str, np.ndarray]:
+        """One raw item as the network's inputs, without the batch axis.
+
+        For detection the whole picture, resized, as [channels, height, width]: the server scales boxes back.
+        """
+
+    def postprocess(self, outputs: dict[str, np.ndarray]) -> Answer:
+        """The network's outputs for one item, without the batch axis, as an answer."""
+
+
+def load_data(model: str) -> ModelData:
+    """models/`model`/data.py, or what `images` in its spec.yaml stands for.
+
+    Raises SpecError where there are both or neither, and where data.py cannot be loaded.
+    """
+    spec, path = load_spec(model), MODELS / model / "data.py"
+    if spec.images is not None:
+        if path.is_file():
+            raise SpecError(
+                f"models/{model} has a data.py and `images` in spec.yaml: remove data.py if the photographs are all "
+                "of the data, and otherwise `images`"
+            )
+        from onnx_release.data.image_folder import ImageFolder  # decodes, which a data.py may do without
+
+        return ImageFolder(spec)
+    functions = ("samples", "preprocess") if spec.task == "tensor" else ("samples", "preprocess", "postprocess")
+    return cast(ModelData, load_module(model, "data", functions))
+
+
+def load_module(model: str, name: str, functions: tuple[str, ...]) -> Any:
+    """The module models.`model`.`name`, "data" or "network".
+
+    Raises SpecError where it is missing, fails when it is imported, or lacks one of `functions`.
+    """
+    path = MODELS / model / f"{name}.py"
+    if not path.is_file():
+        needed = ", ".join(f"{function}()" for function in functions)
+        raise SpecError(f"{path} is not there: write it, to define {needed}, or {INSTEAD[name]}")
+    try:
+        module = importlib.import_module(f"models.{model}.{name}")
+    except ReleaseError:
+        raise
+    except Exception as cause:  # a model's file may fail in any way
+        raise SpecError(f"{path} cannot be imported: {place_of(cause, model)}: {reason_of(cause)}") from cause
+    for function in functions:
+        if not callable(getattr(module, function, None)):
+            raise SpecError(f"{path} does not define {function}()")
+    return module
+
+
+def place_of(cause: BaseException, model: str) -> str:
+    """FILE:LINE of the model's own code in which `cause` came up, the innermost; without one, the model's folder."""
+    folder = MODELS / model
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(cause.__traceback__)]
+    if isinstance(cause, SyntaxError) and cause.filename is not None:
+        places.append((cause.filename, cause.lineno))  # the file was never run
+    for file, line in reversed(places):
+        if folder.resolve() in Path(file).resolve().parents:
+            return f"{folder / Path(file).resolve().relative_to(folder.resolve())}:{line}"
+    return str(folder)
+
+
+def reason_of(cause: BaseException) -> str:
+    """The kind of `cause` and what it says, without the place that a SyntaxError repeats."""
+    text = cause.msg if isinstance(cause, SyntaxError) else str(cause)
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

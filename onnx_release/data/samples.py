@@ -1,0 +1,180 @@
+"""The prepared samples of a split: checked against the spec, written one at a time, read one at a time."""
+
+import itertools
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnx_release.core.array_files import ArrayFile, writing_arrays
+from onnx_release.core.errors import DataError
+from onnx_release.core.files import replacing
+from onnx_release.core.params import ENOUGH_TO_CALIBRATE, Prepare
+from onnx_release.core.paths import CALIBRATION, EVALUATION
+from onnx_release.core.spec import Spec, check_array, concrete_shape, example_sizes
+from onnx_release.core.types import Sample
+
+if TYPE_CHECKING:
+    from onnx_release.data.model_data import ModelData
+
+NO_LABEL = -1
+# The tasks whose answers are right or wrong.
+LABELLED = ("classification", "detection")
+# Samples that a timed model goes round, if its batch is not larger.
+MAX_SAMPLES = 32
+
+
+def write_splits(data: "ModelData", raw: Path, spec: Spec, params: Prepare) -> None:
+    """Write CALIBRATION and EVALUATION, or neither. Raises DataError as `write_samples` and `check_splits` do."""
+    with replacing(CALIBRATION) as first, replacing(EVALUATION) as second:
+        write_samples(first, data.samples(raw, "calibration"), params.calibration, spec)
+        write_samples(second, data.samples(raw, "evaluation"), params.evaluation, spec)
+        check_splits(SampleFile(first), SampleFile(second))
+
+
+def write_samples(path: Path, samples: Iterable[Sample], limit: int, spec: Spec) -> None:
+    """Write the first `limit` samples as the keys INDEX/INPUT, `labels` (int64, -1 for none) and `groups`.
+
+    A sample without a group is one of its own, named by the split and its index. Raises DataError for a sample that
+    contradicts the spec, holds NaN or infinity, or has a label that the task does not, and where there is none at all.
+    """
+    split = path.stem.removesuffix(".npz")
+    labels, groups = [], []
+    with writing_arrays(path) as writer:
+        for index, sample in enumerate(itertools.islice(samples, limit)):
+            check_sample(sample, f"sample {index}, group {sample.group}", spec)
+            writer.add_all(sample_key(index), sample.inputs)
+            labels.append(NO_LABEL if sample.label is None else sample.label)
+            groups.append(f"{split} sample {index}" if sample.group is None else sample.group)
+        if not groups:
+            raise DataError(f"data.py gives no sample for {split}: samples(raw, {split!r}) must yield one or more")
+        writer.add("labels", np.array(labels, np.int64))
+        writer.add("groups", np.array(groups, np.str_))
+
+
+def check_sample(sample: Sample, where: str, spec: Spec) -> None:
+    """Raise DataError, saying `where`, if the sample contradicts the spec, is not finite, or has a bad label."""
+    declared = [tensor.name for tensor in spec.inputs]
+    if sorted(sample.inputs) != sorted(declared):
+        raise DataError(f"{where}: data.py gives the inputs {sorted(sample.inputs)}, spec.yaml declares {declared}")
+    sizes: dict[str, int] = {}
+    for tensor in spec.inputs:
+        array = np.asarray(sample.inputs[tensor.name])
+        problem = check_array(tensor, str(array.dtype), (1, *array.shape), sizes)
+        if problem:
+            raise DataError(f"{where}: {problem}, counting the batch axis that the pipeline adds")
+        if not np.isfinite(array).all():
+            raise DataError(f"{where}: {tensor.name} holds NaN or infinity")
+    for name, size in sizes.items():
+        bounds = spec.dimensions[name]
+        if not bounds.min <= size <= bounds.max:
+            raise DataError(f"{where}: {name} is {size}, declared as {bounds.min} to {bounds.max}")
+    if sample.label is not None:
+        check_label(sample.label, where, spec)
+
+
+def check_label(label: int, where: str, spec: Spec) -> None:
+    """Raise DataError for a label that the task does not have."""
+    if spec.task not in LABELLED:
+        raise DataError(f"{where}: the label is {label}, but the task {spec.task} has no right answers; leave it out")
+    classes = 2 if spec.task == "detection" else spec.outputs[0].shape[1]
+    if label < 0 or (isinstance(classes, int) and label >= classes):
+        meaning = (
+            "something to find or nothing" if spec.task == "detection" else f"the classes of {spec.outputs[0].name}"
+        )
+        last = f"0 to {classes - 1}" if isinstance(classes, int) else "0 and up"
+        raise DataError(f"{where}: the label is {label}; {meaning} is {last}, and None means no label")
+
+
+def check_splits(calibration: "SampleFile", evaluation: "SampleFile") -> None:
+    """Raise DataError if a group is in both splits: the evaluation would then judge what calibration has seen."""
+    both = set(calibration.groups) & set(evaluation.groups)
+    if both:
+        raise DataError(
+            f"in both splits: {', '.join(sorted(both))}. samples() in data.py must give each group to calibration "
+            "or to evaluation, not to both"
+        )
+
+
+class SampleFile:
+    """Prepared samples. `labels`: int64 [n], -1 for none. `groups`: str [n]."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = ArrayFile(path)
+        self.labels = self.file.array("labels")
+        self.groups = self.file.array("groups")
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def inputs(self, index: int) -> dict[str, np.ndarray]:
+        """The inputs of one sample by name, without the batch axis."""
+        return self.file.folder(sample_key(index))
+
+
+def spread(count: int, wanted: int) -> range:
+    """At most `wanted` of `count` indices, evenly spread."""
+    return range(0, count, -(-count // wanted))
+
+
+def sample_key(index: int) -> str:
+    return f"{index:06d}"
+
+
+def with_batch_axis(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """One item as a batch of one."""
+    return {name: array[np.newaxis] for name, array in arrays.items()}
+
+
+def without_batch_axis(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The only item of a batch of one."""
+    return {name: array[0] for name, array in arrays.items()}
+
+
+def sample_metrics() -> dict[str, int]:
+    """metrics/prepare.json: how many samples, groups and labels there are."""
+    metrics = {}
+    for path in (CALIBRATION, EVALUATION):
+        samples = SampleFile(path)
+        metrics[f"{path.stem}_samples"] = len(samples)
+        metrics[f"{path.stem}_groups"] = len(set(samples.groups))
+    metrics["evaluation_labelled"] = int((samples.labels != NO_LABEL).sum())
+    return metrics
+
+
+def calibration_note(samples: int, spec: Spec, model: str, params: Prepare) -> str | None:
+    """What to do where int8_static is calibrated on few samples, or None."""
+    if samples >= ENOUGH_TO_CALIBRATE or "int8_static" not in spec.variants:
+        return None
+    if params.calibration < ENOUGH_TO_CALIBRATE:
+        fix = f"raise prepare.calibration in params.yaml, which is {params.calibration}"
+    elif spec.images is not None:
+        fix = (
+            f"put more photographs into the folder {spec.images.folder} where it comes from, and declare its new sha256"
+        )
+    else:
+        fix = f'let samples(raw, "calibration") in models/{model}/data.py give more'
+    return (
+        f"note: INT8 is calibrated on {samples} sample{'s' * (samples != 1)}, and {ENOUGH_TO_CALIBRATE} are the least "
+        f"from which its ranges hold for others: {fix}"
+    )
+
+
+def real_batches(samples: SampleFile, batch: int, spec: Spec) -> list[dict[str, np.ndarray]]:
+    """Batches of evaluation samples, inputs in the order of the spec, each repeated or cut to the example sizes."""
+    sizes = example_sizes(spec)
+    shapes = {tensor.name: concrete_shape(tensor, sizes)[1:] for tensor in spec.inputs}
+    items = [samples.inputs(index) for index in range(min(len(samples), max(batch, MAX_SAMPLES)))]
+    items = (items * batch)[: max(len(items) // batch, 1) * batch]
+    return [
+        {name: np.stack([fitted(item[name], shape) for item in items[i : i + batch]]) for name, shape in shapes.items()}
+        for i in range(0, len(items), batch)
+    ]
+
+
+def fitted(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`array` repeated or cut along each axis to `shape`."""
+    repeats = [math.ceil(wanted / size) for wanted, size in zip(shape, array.shape, strict=True)]
+    return np.tile(array, repeats)[tuple(slice(size) for size in shape)]

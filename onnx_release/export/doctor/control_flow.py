@@ -1,0 +1,171 @@
+"""Control flow that an export fixes: the network is captured, and held against itself at other sizes and values."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.jit._fuser import optimized_execution
+from torch.jit._trace import TracerWarning
+
+from onnx_release.core.errors import ExportError
+from onnx_release.core.spec import Spec, example_sizes, symbolic_axes
+from onnx_release.export.doctor.findings import Finding, Patient, fails, first_line, place_in, unexamined
+from onnx_release.export.doctor.lines import user_file
+from onnx_release.export.doctor.watch import Count, Watch, call, keeping_state
+from onnx_release.export.dynamo import capture, quiet
+from onnx_release.export.export import example_inputs
+from onnx_release.network.shape_cases import Sizes, case_name, odd_size
+
+# Of captured against eager, which run the same kernels.
+RTOL = 1e-3
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the network answers in eager mode."""
+
+    sizes: Sizes
+    inputs: tuple[torch.Tensor, ...]
+    answers: list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How a captured network differs from eager, in words, and for which inputs."""
+
+    what: str
+    inputs: tuple[torch.Tensor, ...]
+
+
+def frozen(patient: Patient, watch: Watch) -> list[Finding]:
+    """Python control flow and numbers that a trace fixes, found by running it at other sizes and values."""
+    network, spec = patient.network, patient.spec
+    example = example_inputs(spec, example_sizes(spec))
+    suspects: dict[str, None] = {}
+    untraced: Exception | None = None
+    try:
+        with keeping_state(network, watch):
+            traced = trace(network, example, suspects)
+    except Exception as cause:  # not every network can be traced
+        untraced = cause
+    expected: list[Expected] = []
+    for sizes, inputs in other_cases(spec, values=bool(suspects) or untraced is not None):
+        try:
+            with keeping_state(network, watch):
+                expected.append(Expected(sizes, inputs, call(network, inputs)))
+        except Exception as cause:
+            return [fails(patient, sizes, cause)]
+    if untraced is None:
+        differs = first_difference(traced, expected, network, watch)
+    elif patient.params.exporter == "torchscript":
+        return [unexamined(patient, "control flow", untraced)]
+    else:
+        differs = Difference("without a trace", expected[0].inputs)
+    if differs is None:
+        return []
+    place = None
+    if patient.params.exporter == "dynamo":  # which may see what a trace does not
+        try:
+            differs = captured_difference(patient, expected, watch)
+        except ExportError as cause:
+            differs, place = Difference(first_line(cause), expected[0].inputs), place_in(cause)
+        if differs is None:
+            return []
+    lines = list(suspects) or ([place] if place else []) or other_ways(patient, watch, example, differs.inputs)
+    return [
+        Finding(
+            "error",
+            f"the export fixes a branch, a loop or a number here that depends on the inputs: {differs.what}",
+            line,
+            "use tensor operators: torch.where or torch.cond for a branch on values, x.shape[i] as it is in place of "
+            "int(), len() or a loop over it",
+        )
+        for line in lines or [patient.home()]
+    ]
+
+
+def other_ways(
+    patient: Patient, watch: Watch, first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...]
+) -> list[str]:
+    """The lines that call operators more often for one of these inputs than for the other: bodies of loops, branches.
+
+    torch warns of no loop over range(x.shape[0]).
+    """
+    counts = []
+    for inputs in (first, second):
+        with keeping_state(patient.network, watch), Count() as count:
+            call(patient.network, inputs)
+        counts.append(count.lines)
+    return [line for line in {**counts[0], **counts[1]} if counts[0][line] != counts[1][line]]
+
+
+def other_cases(spec: Spec, values: bool) -> list[tuple[Sizes, tuple[torch.Tensor, ...]]]:
+    """The smallest sizes and odd ones; with `values`, the example's with every float negated, so that signs change.
+
+    torch warns of each use of a value, so that without a warning no other values need to be tried.
+    """
+    example = example_sizes(spec)
+    least = {name: bounds.min for name, bounds in spec.dimensions.items()}
+    odd = {name: odd_size(bounds) for name, bounds in spec.dimensions.items()}
+    batch = spec.inputs[0].shape[0]
+    if isinstance(batch, str):  # time grows with it, and little else depends on it
+        nearest = example[batch] + 1 + example[batch] % 2
+        odd[batch] = nearest if nearest <= spec.dimensions[batch].max else odd[batch]
+    cases = [(sizes, example_inputs(spec, sizes)) for sizes in (least, odd) if sizes != example]
+    if values:
+        floats = tuple(-tensor if tensor.is_floating_point() else tensor for tensor in example_inputs(spec, example))
+        cases.append((example, floats))
+    return cases
+
+
+def trace(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], suspects: dict[str, None]) -> Any:
+    """The network as torch.jit.trace records it. Each line that torch warns of is added to `suspects`."""
+
+    def note(_: Warning | str, category: type[Warning], file: str, number: int, *__: Any) -> None:
+        shown = user_file(file)  # not what torch's own modules ask: they raise, or go the same way
+        if issubclass(category, TracerWarning) and shown:
+            suspects[f"{shown}:{number}"] = None
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", TracerWarning)
+        warnings.showwarning = note  # type: ignore[assignment]
+        return torch.jit.trace(network, inputs, check_trace=False, strict=False)
+
+
+def first_difference(other: Any, expected: list[Expected], network: torch.nn.Module, watch: Watch) -> Difference | None:
+    """Where the answers or shapes of `other`, made of `network`, differ from the expected ones first; or None."""
+    for case in expected:
+        at = f"at {case_name(case.sizes)} the captured network"
+        try:
+            with keeping_state(network, watch), optimized_execution(False):
+                found = call(other, case.inputs)
+        except Exception as cause:
+            reason = (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
+            return Difference(f"{at} fails ({reason})", case.inputs)
+        for answer, value in zip(case.answers, found, strict=True):
+            if answer.shape != value.shape:
+                shapes = f"{list(value.shape)}, eager {list(answer.shape)}"
+                return Difference(f"{at} gives the shape {shapes}", case.inputs)
+            if not close(answer, value):
+                return Difference(f"{at} gives other values than eager", case.inputs)
+    return None
+
+
+def close(answer: torch.Tensor, value: torch.Tensor) -> bool:
+    if answer.dtype != value.dtype or not answer.is_floating_point():
+        return torch.equal(answer, value)
+    finite = answer[answer.isfinite()]
+    scale = float(finite.abs().max()) if finite.numel() else 0.0
+    return torch.allclose(answer, value, rtol=RTOL, atol=RTOL * scale, equal_nan=True)
+
+
+def captured_difference(patient: Patient, expected: list[Expected], watch: Watch) -> Difference | None:
+    """As `first_difference`, of what torch.export captures. Raises ExportError where it captures nothing."""
+    spec = patient.spec
+    names = tuple(symbolic_axes(tensor) for tensor in spec.inputs)
+    with quiet(), keeping_state(patient.network, watch):
+        program = capture(patient.network, spec, example_inputs(spec, example_sizes(spec)), names)
+        module = program.module()
+    return first_difference(module, expected, patient.network, watch)

@@ -1,0 +1,63 @@
+"""The conversion itself, tried in a temporary folder."""
+
+import tempfile
+from pathlib import Path
+
+from onnx_release.core.command import no_space
+from onnx_release.core.errors import ReleaseError
+from onnx_release.core.files import read_json
+from onnx_release.core.params import Export
+from onnx_release.export.doctor.doctor import in_eval_mode
+from onnx_release.export.doctor.findings import Finding, Patient, first_line, place_in
+from onnx_release.export.export import SOURCES, export_network
+from onnx_release.export.opsets import newer_operators
+from onnx_release.graph.graph import load_model
+
+# What torch.onnx's dynamo exporter builds before it converts down.
+BUILT = 18
+
+
+def examine_conversion(patient: Patient) -> list[Finding]:
+    """What keeps the network from being converted by the exporter and to the opset of its parameters."""
+    params = patient.params
+    built = params.model_copy(update={"opset": BUILT})
+    older = params.exporter == "dynamo" and params.opset < BUILT
+    with in_eval_mode(patient.network), tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "export"
+        found = attempt(patient, built if older else params, folder)
+        if found or not older:
+            return found
+        newer = newer_operators(load_model(folder / "model.onnx"), params.opset, read_json(folder / SOURCES))
+        if newer:
+            return [
+                Finding(
+                    "error",
+                    f"opset {params.opset} is too low: {problem}",
+                    line or patient.home(),
+                    f"set export.opset to {needed} or higher, or try export.exporter=torchscript",
+                )
+                for problem, line, needed in newer
+            ]
+        return attempt(patient, params, folder)
+
+
+def attempt(patient: Patient, params: Export, folder: Path) -> list[Finding]:
+    """What an export to `folder` fails with, if it does."""
+    try:
+        export_network(patient.network, patient.spec, params, folder)
+    except Exception as cause:  # of a release, or whatever torch stumbles over
+        if no_space(cause):
+            raise
+        other = "torchscript" if params.exporter == "dynamo" else "dynamo"
+        rest = " ".join(str(cause).strip().splitlines()[1:])
+        return [
+            Finding(
+                "error",
+                first_line(cause)
+                if isinstance(cause, ReleaseError)
+                else f"{type(cause).__name__}: {first_line(cause)}",
+                place_in(cause) or patient.home(),
+                rest or f"change what is named, or try export.exporter={other}",
+            )
+        ]
+    return []

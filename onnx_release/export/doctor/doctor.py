@@ -1,0 +1,294 @@
+"""The usual mistakes of a network that is to be exported, each with its line and its mend.
+
+The network runs in eager mode, watched operator by operator; a trace of it is then held against it at other sizes
+and values. Weights are never copied.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from onnx_release.core.errors import ExportError
+from onnx_release.core.params import Export
+from onnx_release.core.spec import Spec, check_array, example_sizes
+from onnx_release.export.doctor.control_flow import frozen
+from onnx_release.export.doctor.findings import Finding, Patient, fails, unexamined
+from onnx_release.export.doctor.lines import spec_line, weight_line
+from onnx_release.export.doctor.watch import Watch, call, keeping_state, network_tensors, storage
+from onnx_release.export.export import example_inputs
+from onnx_release.network.network import in_training, some
+from onnx_release.network.shape_cases import Sizes
+
+
+def examine(network: torch.nn.Module, spec: Spec, params: Export, folder: Path) -> list[Finding]:
+    """What is wrong with the network, without converting it; errors first. It stays as it was.
+
+    Where a part of the examination itself fails, a warning says which and why.
+    """
+    patient = Patient(network, spec, params, folder)
+    found = [*training_mode(patient), *fixed_batch(patient)]
+    with in_eval_mode(network), torch.random.fork_rng(devices=[]):
+        watch = Watch(network, example_inputs(spec, example_sizes(spec)))
+        try:
+            found += watched(patient, watch)
+        except Exception as cause:  # whatever a network of the user's can make the doctor stumble over
+            found.append(unexamined(patient, "the watched run", cause))
+        found += shared_weights(patient)
+    return sorted(dict.fromkeys(found), key=lambda finding: finding.level)
+
+
+def refuse_errors(findings: list[Finding]) -> None:
+    """Raise one ExportError that lists the errors among the findings, if there are any."""
+    errors = [finding for finding in findings if finding.level == "error"]
+    if errors:
+        listed = "\n".join(f"{finding.where}: {finding.what}\n  mend: {finding.mend}" for finding in errors)
+        raise ExportError(f"the network cannot be released as it is, for {len(errors)} reasons:\n{listed}")
+
+
+def training_mode(patient: Patient) -> list[Finding]:
+    training = in_training(patient.network)
+    if not training:
+        return []
+    return [
+        Finding(
+            "error",
+            f"in training mode: {some(training)}. Dropout and batch norm give other answers there",
+            patient.home(),
+            "end build() with `return network.eval()`",
+        )
+    ]
+
+
+def fixed_batch(patient: Patient) -> list[Finding]:
+    tensor = patient.spec.inputs[0]
+    if isinstance(tensor.shape[0], str):
+        return []
+    return [
+        Finding(
+            "warning",
+            f"the batch is fixed at {tensor.shape[0]}: the file takes no other",
+            spec_line(patient.folder, rf"name:\s*['\"]?{tensor.name}\b"),
+            "name a dimension, as in `shape: [batch, ...]` with `batch: {min: 1, max: 32, example: 2}` "
+            "under dimensions",
+        )
+    ]
+
+
+@contextmanager
+def in_eval_mode(network: torch.nn.Module) -> Iterator[None]:
+    """Every module in eval mode, and afterwards in the mode that it was in."""
+    modes = {module: module.training for module in network.modules()}
+    try:
+        for module in modes:
+            module.training = False
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def watched(patient: Patient, watch: Watch) -> list[Finding]:
+    """All that needs a run of the network."""
+    network, spec = patient.network, patient.spec
+    sizes = example_sizes(spec)
+    inputs = example_inputs(spec, sizes)
+    buffers = dict(network.named_buffers())
+    replaced = []
+    failed: Exception | None = None
+    outputs: list[torch.Tensor] = []
+    with keeping_state(network, watch):
+        try:
+            with watch:
+                outputs = call(network, inputs)
+        except Exception as cause:
+            failed = cause
+        replaced = [name for name, tensor in network.named_buffers() if buffers.get(name, tensor) is not tensor]
+    if failed is not None:
+        try:
+            with keeping_state(network, watch):
+                call(network, inputs)
+        except Exception as cause:
+            return [fails(patient, sizes, cause), *double_weights(patient, "error")]
+        return [unexamined(patient, "the watched run", failed)]
+    found = [
+        *double_weights(patient, "warning"),
+        *double_values(patient, watch),
+        *bool_choices(patient, watch),
+        *wrong_outputs(patient, watch, sizes, outputs),
+        *moving(patient, watch),
+        *changed_buffers(patient, watch, replaced),
+        *unused_weights(patient, watch),
+    ]
+    del outputs
+    if not watch.random and not watch.batch_statistics:  # else no two runs agree
+        found += frozen(patient, watch)
+    return found
+
+
+def double_weights(patient: Patient, level: Literal["error", "warning"]) -> list[Finding]:
+    """float64 parameters and buffers, one finding a line."""
+    lines: dict[str, list[str]] = {}
+    for name, tensor in network_tensors(patient.network):
+        if tensor.dtype in (torch.float64, torch.complex128):
+            lines.setdefault(weight_line(patient.network, name) or patient.home(), []).append(name)
+    return [
+        Finding(
+            level,
+            f"float64 in the network: {some(names)}",
+            line,
+            "make it float32: `.float()`, or `dtype=torch.float32` where it is made from NumPy, whose floats are "
+            "float64. ONNX Runtime lacks many operators in float64, and the others are slow",
+        )
+        for line, names in lines.items()
+    ]
+
+
+def double_values(patient: Patient, watch: Watch) -> list[Finding]:
+    return [
+        Finding(
+            "warning",
+            f"{operator} computes in float64 inside forward()",
+            line or patient.home(),
+            "give `dtype=x.dtype`, or `.to(x.dtype)` for what comes from NumPy. ONNX Runtime lacks many operators in "
+            "float64, and the others are slow",
+        )
+        for line, operator in watch.doubles.items()
+    ]
+
+
+def double_inputs(inputs: Mapping[str, np.ndarray], where: str) -> list[Finding]:
+    """float64 among a sample's inputs, as NumPy makes them unless told otherwise."""
+    return [
+        Finding(
+            "error",
+            f"data.py gives the input {name} in float64",
+            where,
+            f'end preprocess() with `{{"{name}": array.astype(np.float32)}}`',
+        )
+        for name, array in inputs.items()
+        if np.asarray(array).dtype == np.float64
+    ]
+
+
+def bool_choices(patient: Patient, watch: Watch) -> list[Finding]:
+    return [
+        Finding(
+            "error",
+            "torch.where chooses between booleans, for which ONNX Runtime has no Where",
+            line or patient.home(),
+            "write it in logic, (c & a) | (~c & b); for torch.where(c, True, False) that is c itself",
+        )
+        for line in watch.bool_where
+    ]
+
+
+def wrong_outputs(patient: Patient, watch: Watch, sizes: Sizes, outputs: list[torch.Tensor]) -> list[Finding]:
+    """Outputs of another number, dtype or shape than declared."""
+    declared = patient.spec.outputs
+    if len(outputs) != len(declared):
+        what = f"the network returns {len(outputs)} outputs, spec.yaml declares {len(declared)}"
+        return [Finding("error", what, patient.home(), "declare every output of the network, in its order")]
+    found = []
+    bound = dict(sizes)
+    for tensor, value in zip(declared, outputs, strict=True):
+        dtype = str(value.dtype).removeprefix("torch.")
+        problem = check_array(tensor, dtype, tuple(value.shape), bound)
+        if problem:
+            found.append(
+                Finding(
+                    "error",
+                    f"the network contradicts spec.yaml: {problem}",
+                    watch.made.get(value) or patient.home(),
+                    f"cast it, `.to(torch.{tensor.dtype})` (torch.where of two Python ints is int64; write 1.0), or "
+                    "declare it so"
+                    if dtype != tensor.dtype
+                    else "declare the shape that it has",
+                )
+            )
+    return found
+
+
+def moving(patient: Patient, watch: Watch) -> list[Finding]:
+    """Dropout, other random numbers, and batch norms on the batch's own statistics."""
+    drawn = [
+        Finding(
+            "error",
+            "dropout still drops" if source == "dropout" else f"{source} draws random numbers: no two runs agree",
+            line or patient.home(),
+            "use nn.Dropout, or F.dropout(x, p, training=self.training): its training is True unless given"
+            if source == "dropout"
+            else "take the random part out of forward(), or make it an input",
+        )
+        for line, source in watch.random.items()
+    ]
+    return drawn + [
+        Finding(
+            "error",
+            "batch norm takes mean and variance from the batch: an answer depends on what else is in it",
+            line or patient.home(),
+            "use running statistics: nn.BatchNorm with track_running_stats=True in eval mode, F.batch_norm with "
+            "training=False",
+        )
+        for line in watch.batch_statistics
+    ]
+
+
+def changed_buffers(patient: Patient, watch: Watch, replaced: list[str]) -> list[Finding]:
+    """Buffers and weights that a run changes: the ONNX file keeps them as they are."""
+    names = {storage(tensor): name for name, tensor in network_tensors(patient.network)}
+    changed = [
+        (names[key], line, key) for key, (_, _, line) in watch.written.items() if line not in watch.batch_statistics
+    ]
+    for name in replaced:
+        key = next(key for key, known in names.items() if known == name)
+        changed.append((name, weight_line(patient.network, name, last=True), key))
+    return [
+        Finding(
+            # One that nothing else reads changes no answer.
+            "error" if key in watch.read else "warning",
+            f"a run changes {name}, which an ONNX file cannot: each run starts from the exported value",
+            line or patient.home(),
+            "leave it alone unless self.training, or make it an input and an output",
+        )
+        for name, line, key in changed
+    ]
+
+
+def unused_weights(patient: Patient, watch: Watch) -> list[Finding]:
+    """Parameters that no operator reads, one finding a line."""
+    lines: dict[str, list[str]] = {}
+    for name, tensor in patient.network.named_parameters():
+        if tensor.numel() and storage(tensor) not in watch.read and storage(tensor) not in watch.written:
+            lines.setdefault(weight_line(patient.network, name) or patient.home(), []).append(name)
+    return [
+        Finding(
+            "warning",
+            f"forward() never uses {some(names)}: the ONNX file will not have them",
+            line,
+            "use them, or remove them; a layer that is meant to run may have been left out of forward()",
+        )
+        for line, names in lines.items()
+    ]
+
+
+def shared_weights(patient: Patient) -> list[Finding]:
+    """Parameters in the same memory under several names."""
+    groups: dict[tuple[int, int, int], list[str]] = {}
+    for name, tensor in patient.network.named_parameters(remove_duplicate=False):
+        if tensor.numel():
+            groups.setdefault((storage(tensor), int(tensor.storage_offset()), tensor.numel()), []).append(name)
+    return [
+        Finding(
+            "warning",
+            f"{' and '.join(names)} are one and the same weight: the ONNX file holds it under one of these "
+            "names, and a transposed copy where an operator needs one",
+            weight_line(patient.network, names[-1]) or patient.home(),
+            "nothing, if they are tied on purpose; else give each its own, with `.clone()`",
+        )
+        for names in groups.values()
+        if len(names) > 1
+    ]

@@ -1,0 +1,75 @@
+"""What the doctor says: a finding, its line and its mend, and the network that it is about."""
+
+import re
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from onnx_release.core.params import Export
+from onnx_release.core.spec import Spec
+from onnx_release.export.doctor.lines import build_line
+from onnx_release.graph.source_lines import source_line
+from onnx_release.network.shape_cases import Sizes, case_name
+
+PLACE = re.compile(r"[\w./-]+\.py:\d+")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`where` is FILE:LINE; an error makes the release wrong or impossible, a warning may be meant."""
+
+    level: Literal["error", "warning"]
+    what: str
+    where: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.level}: {self.where}: {self.what}\n  mend: {self.mend}"
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A network, and what is asked of it. `folder` is the model's, whose build() and spec.yaml findings point to."""
+
+    network: torch.nn.Module
+    spec: Spec
+    params: Export
+    folder: Path
+
+    def home(self) -> str:
+        """The line for what has no other."""
+        return build_line(self.folder)
+
+
+def unexamined(patient: Patient, part: str, cause: BaseException) -> Finding:
+    return Finding(
+        "warning",
+        f"{part} could not be examined: {type(cause).__name__}: {first_line(cause)}",
+        patient.home(),
+        "nothing, if the export and the validation pass; they check the file itself",
+    )
+
+
+def first_line(cause: BaseException) -> str:
+    return (str(cause).strip().splitlines() or [""])[0]
+
+
+def place_in(cause: BaseException) -> str | None:
+    """The first FILE:LINE in an error's message."""
+    found = PLACE.search(str(cause))
+    return found[0] if found else None
+
+
+def fails(patient: Patient, sizes: Sizes, cause: BaseException) -> Finding:
+    """The network raises at sizes that the spec allows."""
+    place = source_line("".join(traceback.format_exception(cause)))
+    return Finding(
+        "error",
+        f"the network fails in PyTorch itself at {case_name(sizes)}: {type(cause).__name__}: {first_line(cause)}",
+        f"{place[0]}:{place[1]}" if place else patient.home(),
+        "make it run at every size that spec.yaml declares, from x.shape and in the dtypes of the inputs; "
+        "or declare narrower bounds, or the size as a number",
+    )

@@ -1,0 +1,162 @@
+"""Which line of the user's source a finding is about: of the running network, of a weight, of build() or spec.yaml."""
+
+import ast
+import functools
+import inspect
+import re
+import sys
+import sysconfig
+import textwrap
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from types import CodeType
+
+import torch
+
+from onnx_release.graph.source_lines import relative_file
+
+STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
+
+
+@functools.cache
+def user_file(file: str) -> str | None:
+    """`file` as messages show it, or None if it is of Python, of torch or of this library."""
+    shown = relative_file(file)
+    library = Path(file).is_relative_to(STANDARD_LIBRARY) and "site-packages" not in Path(file).parts
+    return None if library or shown.startswith(("torch/", "onnx_release/", "<")) else shown
+
+
+def running_line(stop: Collection[CodeType]) -> str | None:
+    """FILE:LINE of the innermost frame of the user below the functions of `stop`, which call the network; or None."""
+    frame = sys._getframe(1)
+    while frame.f_code not in stop:
+        file = user_file(frame.f_code.co_filename)
+        if file:
+            return f"{file}:{frame.f_lineno}"
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return None
+
+
+def running_functions(stop: Collection[CodeType]) -> Iterator[str]:
+    """The names of the functions that run, from the innermost to those of `stop`."""
+    frame = sys._getframe(1)
+    while frame.f_code not in stop:
+        yield frame.f_code.co_name
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+
+
+def weight_line(network: torch.nn.Module, name: str, last: bool = False) -> str | None:
+    """FILE:LINE that makes the parameter or buffer `name`, or None where all its modules are of torch.
+
+    That is `self.a.weight = ...` where there is one, else the assignment of the innermost module whose class is the
+    user's, else the line of its class. Of several assignments it is the first, or the `last`.
+    """
+    parts = name.split(".")
+    owners = [(network.get_submodule(".".join(parts[:depth])), parts[depth:]) for depth in range(len(parts))]
+    for owner, rest in owners:
+        for length in range(len(rest), 1, -1):
+            line = assignment_line(type(owner), rest[:length], last)
+            if line:
+                return line
+    for owner, rest in reversed(owners):
+        line = assignment_line(type(owner), rest[:1], last) or class_line(type(owner))
+        if line:
+            return line
+    return None
+
+
+def assignment_line(of: type, path: list[str], last: bool) -> str | None:
+    """FILE:LINE of `self.PATH = ` (or register_buffer, register_parameter, add_module) in a class or its bases."""
+    for base in of.__mro__:
+        lines = sorted(line for assigned, line in assignments(base) if assigned == path)
+        if lines:
+            found = class_source(base)
+            return f"{found[0]}:{lines[-1 if last else 0]}" if found else None
+    return None
+
+
+@functools.cache
+def assignments(of: type) -> list[tuple[list[str], int]]:
+    """What a class of the user's assigns below `self`, and in which line of its file."""
+    found = class_source(of)
+    if found is None:
+        return []
+    _, first, text = found
+    result = []
+    for node in ast.walk(ast.parse(text)):
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        paths = [attribute_path(target) for target in targets]
+        if isinstance(node, ast.Call):
+            paths.append(registered(node))
+        result += [(path, first + node.lineno - 1) for path in paths if path]  # type: ignore[attr-defined]
+    return result
+
+
+def registered(call: ast.Call) -> list[str]:
+    """["NAME"] for self.register_buffer("NAME", ...) and alike; empty for all else."""
+    name = call.args[0] if call.args else None
+    if (
+        isinstance(call.func, ast.Attribute)
+        and call.func.attr in ("register_buffer", "register_parameter", "add_module", "register_module")
+        and isinstance(name, ast.Constant)
+        and isinstance(name.value, str)
+    ):
+        return [name.value]
+    return []
+
+
+def attribute_path(target: ast.expr) -> list[str]:
+    """["a", "weight"] for self.a.weight; empty for all else."""
+    path: list[str] = []
+    while isinstance(target, ast.Attribute):
+        path.insert(0, target.attr)
+        target = target.value
+    return path if isinstance(target, ast.Name) and target.id == "self" else []
+
+
+def class_line(of: type) -> str | None:
+    """FILE:LINE of a class of the user's, else None."""
+    found = class_source(of)
+    return f"{found[0]}:{found[1]}" if found else None
+
+
+def class_source(of: type) -> tuple[str, int, str] | None:
+    """The file, the first line and the text of a class of the user's; None for one of torch, or without a source."""
+    try:
+        file = user_file(inspect.getsourcefile(of) or "<")
+        lines, first = inspect.getsourcelines(of)
+    except (OSError, TypeError):  # made at run time, or of C++
+        return None
+    return (file, first, textwrap.dedent("".join(lines))) if file else None
+
+
+def build_line(folder: Path) -> str:
+    """FILE:LINE of the last `return` of build() in the model's network.py, or of the class in its spec.yaml."""
+    path = folder / "network.py"
+    return function_line(path, "build", last=True) if path.is_file() else spec_line(folder, r"^transformers:")
+
+
+def function_line(path: Path, name: str, last: bool = False) -> str:
+    """FILE:LINE of a function of a file, or of its last `return`; the first line where it has none."""
+    line = 1
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            returns = [inner.lineno for inner in ast.walk(node) if isinstance(inner, ast.Return)]
+            line = max([node.lineno, *returns]) if last else node.lineno
+    return f"{path.as_posix()}:{line}"
+
+
+def spec_line(folder: Path, pattern: str) -> str:
+    """FILE:LINE of the first line of the model's spec.yaml in which `pattern` is found; else of its first line."""
+    path = folder / "spec.yaml"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    found = (number for number, line in enumerate(lines, 1) if re.search(pattern, line))
+    return f"{path.as_posix()}:{next(found, 1)}"

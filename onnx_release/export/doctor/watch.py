@@ -1,0 +1,170 @@
+"""One eager run of a network, watched operator by operator."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from onnx_release.export.doctor.lines import running_functions, running_line
+
+DOUBLE = (torch.float64, torch.complex128)
+
+
+def call(network: Callable[..., Any], inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """The network's outputs as a list."""
+    # Not inference_mode: what a network keeps of such a run could no longer be exported.
+    with torch.no_grad():
+        result = network(*inputs)
+    if isinstance(result, torch.Tensor):
+        return [result]
+    return list(result.values() if isinstance(result, Mapping) else result)
+
+
+def storage(tensor: torch.Tensor) -> int:
+    """The same number for all tensors that share memory."""
+    return tensor.untyped_storage()._cdata
+
+
+def network_tensors(network: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every parameter and buffer under each of its names."""
+    yield from network.named_parameters(remove_duplicate=False)
+    yield from network.named_buffers(remove_duplicate=False)
+
+
+class Watch(TorchDispatchMode):
+    """What the operators of a run did; a line is FILE:LINE, or None inside networks made of torch's modules alone.
+
+    `doubles`: the operator that first made float64, by line; its single numbers do not count. `random`: by line, what
+    drew random numbers. `batch_statistics`: the lines of batch norms that take mean and variance from the batch.
+    `bool_where`: the lines that choose between booleans. `read`: the storages that operators read. `written`: for
+    each of the network's storages that was written to, the tensor, a copy of what it held, and the line. `made`: the
+    line that made a tensor.
+    """
+
+    def __init__(self, network: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.batch = inputs[0].shape[0]
+        self.owned = {storage(tensor) for _, tensor in network_tensors(network)}
+        self.doubles: dict[str | None, str] = {}
+        self.random: dict[str | None, str] = {}
+        self.batch_statistics: dict[str | None, None] = {}
+        self.bool_where: dict[str | None, None] = {}
+        self.read: set[int] = set()
+        self.written: dict[int, tuple[torch.Tensor, torch.Tensor, str | None]] = {}
+        self.made = WeakTensorKeyDictionary()
+        self.known_doubles = WeakTensorKeyDictionary()
+        for tensor in (*inputs, *(tensor for _, tensor in network_tensors(network))):
+            self.known_doubles[tensor] = None
+
+    def __torch_dispatch__(  # torch's own name
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        line = running_line(CALLERS)
+        written = written_tensors(func, args, kwargs)
+        for tensor in written:
+            if storage(tensor) in self.owned and storage(tensor) not in self.written:
+                self.written[storage(tensor)] = (tensor, tensor.detach().clone(), line)
+        taken = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        self.read |= {storage(tensor) for tensor in taken if not any(tensor is other for other in written)}
+
+        seeded = torch.Tag.nondeterministic_seeded in func.tags
+        before = torch.get_rng_state() if seeded else None
+        result = func(*args, **kwargs)
+        # The tag alone says little: attention has it without dropout too.
+        if before is not None and (kwargs.get("generator") or not torch.equal(before, torch.get_rng_state())):
+            self.random.setdefault(line, random_source(str(func)))
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        for tensor in made:
+            self.made[tensor] = line
+        self.note_doubles(str(func), line, taken, made)
+        name = func._schema.name
+        if "batch_norm" in name and batch_norm_trains(func, args) and not self.is_instance_norm(args[0]):
+            self.batch_statistics[line] = None
+        if name == "aten::where" and any(tensor.dtype == torch.bool for tensor in made):
+            self.bool_where[line] = None
+        return result
+
+    def is_instance_norm(self, given: torch.Tensor) -> bool:
+        """Whether a batch norm works for an instance norm, which gives it the whole batch as channels of one item."""
+        return "instance_norm" in running_functions(CALLERS) or (self.batch > 1 and given.shape[0] == 1)
+
+    def note_doubles(
+        self, operator: str, line: str | None, taken: list[torch.Tensor], made: list[torch.Tensor]
+    ) -> None:
+        """Where float64 begins: not in what is made of other float64, which would name every line after it."""
+        before = [tensor for tensor in taken if tensor.dtype in DOUBLE]
+        unknown = [tensor for tensor in before if tensor not in self.known_doubles]
+        after = [tensor for tensor in made if tensor.dtype in DOUBLE]
+        # A single number does not turn float32 into float64.
+        if any(tensor.dim() for tensor in (unknown if before else after)):
+            self.doubles.setdefault(line, operator)
+        for tensor in (*unknown, *after):
+            if tensor.dim():
+                self.known_doubles[tensor] = None
+
+
+class Count(TorchDispatchMode):
+    """How many operators each FILE:LINE of a run calls."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.lines: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        line = running_line(CALLERS)
+        if line:
+            self.lines[line] += 1
+        return func(*args, **(kwargs or {}))
+
+
+CALLERS = {call.__code__}
+
+
+def written_tensors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """The arguments that the operator changes in place."""
+    found = []
+    for index, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[index] if index < len(args) else kwargs.get(argument.name)
+            found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+    if func._schema.name == "aten::native_batch_norm" and batch_norm_trains(func, args):
+        found += [value for value in args[3:5] if value is not None]  # its schema does not say so
+    return found
+
+
+def batch_norm_trains(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether a batch norm operator is told to take mean and variance from the batch."""
+    for index, argument in enumerate(func._schema.arguments):
+        if argument.name in ("training", "train") and index < len(args):
+            return bool(args[index])
+    return False
+
+
+def random_source(operator: str) -> str:
+    """dropout, or the operator that draws."""
+    dropout = any("dropout" in name for name in running_functions(CALLERS)) or "dropout" in operator
+    return "dropout" if dropout else operator
+
+
+@contextmanager
+def keeping_state(network: torch.nn.Module, watch: Watch) -> Iterator[None]:
+    """What `watch` saw written, replaced buffers, and what modules cache in attributes come back afterwards."""
+    before = [(module, dict(module.__dict__), dict(module._buffers)) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes, buffers in before:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+            module._buffers.update(buffers)
+        with torch.no_grad():
+            for tensor, original, _ in watch.written.values():
+                tensor.copy_(original)

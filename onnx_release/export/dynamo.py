@@ -1,0 +1,158 @@
+"""The default exporter: torch.export captures the network, torch.onnx translates what it captured.
+
+The two steps are called one by one. In one call, torch.onnx.export would try other ways to capture after a failure,
+and with them quietly lose dynamic dimensions.
+"""
+
+import ast
+import inspect
+import io
+import logging
+import re
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import onnx_ir
+import torch
+from onnx import ModelProto
+from onnx_ir.passes.common import ClearMetadataAndDocStringPass, NameFixPass
+
+from onnx_release.core.errors import ExportError
+from onnx_release.core.spec import Spec, symbolic_axes
+from onnx_release.graph.graph import to_proto
+from onnx_release.graph.source_lines import describe_source, source_entry, source_line
+
+# As in "You marked L['x'].size()[0] as dynamic but your code specialized it to be a constant (2)".
+SPECIALISED = re.compile(r"marked L\['(\w+)'\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it")
+
+
+def export_dynamo(
+    network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], opset: int, folder: Path
+) -> tuple[ModelProto, dict[str, Any]]:
+    """The ONNX model, to be saved in `folder`, and, by node name, where each node comes from. Raises ExportError."""
+    names = tuple(symbolic_axes(tensor) for tensor in spec.inputs)
+    with quiet():
+        program = capture(network, spec, examples, names)
+        try:
+            onnx_program = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=opset,
+                input_names=[tensor.name for tensor in spec.inputs],
+                output_names=[tensor.name for tensor in spec.outputs],
+                dynamic_shapes=names,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as cause:
+            raise ExportError(describe_failure(cause)) from cause
+    if onnx_program is None:
+        raise ExportError("torch.onnx.export returned nothing")
+    model = onnx_program.model
+    # An inner value may have the name of an output (an nn.Embedding and an output both called "embedding").
+    NameFixPass()(model)
+    sources = {node.name or "": node_source(node) for node in model.graph}
+    # Stack traces hold absolute paths, so the file would differ from folder to folder.
+    ClearMetadataAndDocStringPass()(model)
+    return to_proto(model, folder), sources
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without torch's warnings and dumps of the graph: what matters is checked on the result or is in the exception."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "torch.fx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def capture(
+    network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], names: tuple[dict[int, str], ...]
+) -> torch.export.ExportedProgram:
+    """torch.export with every named axis dynamic. Raises ExportError where one of them came out fixed."""
+    # Dim.DYNAMIC raises where a size is specialised; Dim("batch") may quietly become a constant.
+    dynamic = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in names)
+    try:
+        return torch.export.export(network, examples, dynamic_shapes=dynamic, strict=False)
+    except Exception as cause:  # torch.export raises whatever the network's own code raises under tracing, and its own
+        place = source_line("".join(traceback.format_exception(cause)))
+        where = f" at {place[0]}:{place[1]}" if place else ""
+        fixed = fixed_dimensions(str(cause), network, spec)
+        if fixed:
+            raise ExportError(
+                f"the network fixes the size of {', '.join(fixed)}, declared as symbolic in spec.yaml{where}. Look for "
+                "loops over a size, int(x.shape[i]) and constants made for one size; or declare the size as a number"
+            ) from cause
+        reason = str(cause).strip().partition("\n\n")[0]
+        raise ExportError(
+            f"torch.export cannot capture the network{where}: {reason}\n"
+            "A branch on a value must become torch.where or torch.cond; or try export.exporter=torchscript"
+        ) from cause
+
+
+def fixed_dimensions(message: str, network: torch.nn.Module, spec: Spec) -> list[str]:
+    """The dimensions that torch.export's message, in terms of forward's parameters, says were specialised."""
+    parameters = list(inspect.signature(network.forward).parameters)
+    found = {
+        spec.inputs[parameters.index(name)].shape[int(axis)]
+        for name, axis in SPECIALISED.findall(message)
+        if name in parameters[: len(spec.inputs)]
+    }
+    return sorted(str(name) for name in found)
+
+
+def describe_failure(error: BaseException) -> str:
+    """What torch.onnx could not translate: the operator, the module and source line that used it, and what to try."""
+    node = failed_node(error)
+    root = list(causes(error))[-1]
+    if node is None:
+        return f"torch.onnx cannot translate the network: {root}"
+    # The last entry is the innermost module.
+    module, module_class = list((node.meta.get("nn_module_stack") or {"": ("", "")}).values())[-1]
+    if not isinstance(module_class, str):
+        module_class = f"{module_class.__module__}.{module_class.__qualname__}"
+    place = describe_source(module, module_class, source_line(node.meta.get("stack_trace")))
+    return (
+        f"the operator {node.target} does not convert to ONNX. Used by {place}.\n"
+        "Try: the same in terms of simpler operators; a newer export.opset; export.exporter=torchscript. "
+        f"torch says: {root}"
+    )
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what caused it, the first cause last."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def failed_node(error: BaseException) -> torch.fx.Node | None:
+    """The node that torch.onnx was translating. Its errors hold it only in words, its frames as a variable."""
+    for cause in causes(error):
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            node = frame.f_locals.get("node")
+            if isinstance(node, torch.fx.Node):
+                return node
+    return None
+
+
+def node_source(node: onnx_ir.Node) -> dict[str, Any]:
+    """The entry of sources.json for a node, from the metadata that torch.onnx leaves on it."""
+    metadata = node.metadata_props
+    scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))
+    classes = ast.literal_eval(metadata.get("pkg.torch.onnx.class_hierarchy", "[]"))
+    # Both lists end with the operator; before it stands the innermost module.
+    module, module_class = (scopes[-2], classes[-2]) if len(scopes) > 1 and len(classes) > 1 else ("", "")
+    operator = classes[-1] if classes else ""
+    return source_entry(module, module_class, operator, source_line(metadata.get("pkg.torch.onnx.stack_trace")))

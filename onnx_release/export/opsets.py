@@ -1,0 +1,79 @@
+"""Which operators of a graph an older opset does not have."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import onnx
+from onnx import ModelProto, NodeProto, helper
+from onnx.version_converter import convert_version
+
+from onnx_release.graph.graph import default_opset
+from onnx_release.graph.source_lines import source_of
+
+# Values of a node's constant inputs beyond this number do not matter to a conversion.
+SMALL = 1024
+
+
+def newer_operators(model: ModelProto, opset: int, sources: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+    """Of each operator that keeps the graph from `opset`: what is wrong, FILE:LINE of its first use, and its opset.
+
+    An operator is one if no version of it is as old as `opset`, or if onnx cannot rewrite the node for it. The line is
+    empty where `sources` (a sources.json) has none.
+    """
+    own = default_opset(model)
+    found = {}
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx") or node.op_type in found:
+            continue
+        since = onnx.defs.get_schema(node.op_type, own).since_version
+        if since <= opset:
+            continue
+        first = min(schema.since_version for schema in versions(node.op_type))
+        if first > opset:
+            problem, needed = f"{node.op_type} exists since opset {first}", first
+        elif not converts(model, node, opset):
+            problem, needed = f"{node.op_type} changed with opset {since}, and onnx cannot rewrite it", since
+        else:
+            continue
+        found[node.op_type] = (problem, source_of(sources.get(node.name, {})), needed)
+    return list(found.values())
+
+
+def versions(operator: str) -> Iterator[onnx.defs.OpSchema]:
+    """Every version of an operator of ONNX itself."""
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain == "" and schema.name == operator:
+            yield schema
+
+
+def converts(model: ModelProto, node: NodeProto, opset: int) -> bool:
+    """Whether onnx's version converter brings a graph of this node alone to `opset`."""
+    known = {value.name: value for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    names = [name for name in dict.fromkeys(node.input) if name]
+    graph = helper.make_graph(
+        [node],
+        "node",
+        [
+            helper.make_tensor_value_info(name, weights[name].data_type, weights[name].dims)
+            if name in weights
+            else known.get(name, helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+            for name in names
+        ],
+        [known.get(name, helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)) for name in node.output],
+        [weights[name] for name in names if name in weights and small(weights[name])],
+    )
+    alone = helper.make_model(graph, opset_imports=[helper.make_opsetid("", default_opset(model))], ir_version=10)
+    try:
+        convert_version(alone, opset)
+    except RuntimeError:  # of its C++; the message names a line of onnx's source
+        return False
+    return True
+
+
+def small(tensor: onnx.TensorProto) -> bool:
+    """Whether its values are in the model, and few."""
+    size = 1
+    for length in tensor.dims:
+        size *= length
+    return size <= SMALL and tensor.data_location != onnx.TensorProto.EXTERNAL

@@ -1,0 +1,82 @@
+"""The older exporter: a trace with TorchScript. Deprecated by torch, but some networks convert only with it."""
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from onnx import ModelProto
+
+from onnx_release.core.errors import ExportError
+from onnx_release.core.spec import Spec, symbolic_axes
+from onnx_release.graph.graph import copy_weights, external_tensors, load_model
+from onnx_release.graph.source_lines import describe_source, source_entry, source_line
+
+
+def export_torchscript(
+    network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], opset: int, folder: Path
+) -> tuple[ModelProto, dict[str, Any]]:
+    """The ONNX model, to be saved in `folder`, and, by node name, the module of each node. Raises ExportError."""
+    tensors = (*spec.inputs, *spec.outputs)
+    # Beside the result: over 2 GB torch writes a file for each weight, and /tmp may be memory.
+    with tempfile.TemporaryDirectory(dir=folder) as made, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the deprecation, and about traced values, which validation judges
+        path = Path(made) / "model.onnx"
+        try:
+            torch.onnx.export(
+                network,
+                examples,
+                str(path),  # over 2 GB it must be a string: a Path is taken for an open file
+                dynamo=False,
+                opset_version=opset,
+                input_names=[tensor.name for tensor in spec.inputs],
+                output_names=[tensor.name for tensor in spec.outputs],
+                dynamic_axes={tensor.name: symbolic_axes(tensor) for tensor in tensors},
+            )
+        except torch.onnx.errors.UnsupportedOperatorError as cause:
+            raise ExportError(describe_unsupported(network, examples, str(cause))) from cause
+        except (torch.onnx.errors.OnnxExporterError, RuntimeError) as cause:
+            raise ExportError(f"the TorchScript exporter fails: {cause}\nTry export.exporter=dynamo") from cause
+        model = load_model(path, weights=False)
+        if external_tensors(model):
+            copy_weights(model, path.parent, folder)
+    sources = {node.name: source_entry(scope_module(node.name), "", "", None) for node in model.graph.node}
+    for node in model.graph.node:
+        node.ClearField("doc_string")
+    return model, sources
+
+
+def scope_module(node_name: str) -> str:
+    """The module in a node's name: /features/features.0/features.0.1/Conv comes from features.0.1."""
+    scopes = node_name.strip("/").split("/")[:-1]
+    return scopes[-1] if scopes else ""
+
+
+def describe_unsupported(network: torch.nn.Module, examples: tuple[torch.Tensor, ...], message: str) -> str:
+    """Find the operator that the exporter's message names in a fresh trace, with the module and line that used it."""
+    traced = torch.jit.trace(network, examples, check_trace=False).inlined_graph
+    for node in traced.nodes():
+        if f"'{node.kind()}'" in message:
+            # A scope reads "__module.features/__module.features.0": the last part is the innermost module.
+            scope = node.scopeName().rpartition("/")[2].removeprefix("__module").removeprefix(".")
+            module = dict(network.named_modules()).get(scope, network)
+            place = describe_source(scope, type(module).__qualname__, trace_line(node.sourceRange()))
+            return (
+                f"the operator {node.kind()} does not convert to ONNX. Used by {place}.\n"
+                "Try: the same in terms of simpler operators; a newer export.opset; export.exporter=dynamo. "
+                f"torch says: {message}"
+            )
+    return f"the network does not convert to ONNX. Try export.exporter=dynamo. torch says: {message}"
+
+
+def trace_line(source_range: str) -> tuple[str, int] | None:
+    """The place in a TorchScript source range, whose lines read "/a/file.py(12): forward", innermost first."""
+    for line in source_range.splitlines():
+        file, found, rest = line.partition("(")
+        number = rest.partition(")")[0]
+        if found and number.isdigit():
+            place = source_line(f'File "{file.strip()}", line {number}')
+            if place:
+                return place
+    return None

@@ -1,0 +1,117 @@
+"""Look inside a graph: cut it at inner values, and run what is left on samples."""
+
+import tempfile
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from onnx_release.core.workers import in_order
+from onnx_release.graph.graph import save_model
+from onnx_release.runtime.session import open_session, run_session
+
+
+def float_values(model: ModelProto) -> list[str]:
+    """The float32 inputs and node outputs of the graph, in its order; constants are not among them."""
+    constants = constant_values(model)
+    inputs = [value.name for value in model.graph.input if value.name not in constants]
+    outputs = [name for node in model.graph.node for name in node.output if name]
+    types = value_types(model)
+    return [name for name in (*inputs, *outputs) if name not in constants and types.get(name) == TensorProto.FLOAT]
+
+
+def constant_values(model: ModelProto) -> set[str]:
+    """Initializers and what is computed from nothing else."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if all(name in constants for name in node.input if name):
+            constants |= set(node.output)
+    return constants
+
+
+def value_types(model: ModelProto) -> dict[str, int]:
+    """The element type of every value that shape inference knows."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    return {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
+
+
+def cut(model: ModelProto, names: Iterable[str], known: Mapping[str, int] | None = None) -> ModelProto:
+    """The part of `model` that computes the values `names`, which become its outputs.
+
+    Its inputs are all those of `model`, or else such of the values in `known`, by name with their element types, as
+    the others follow from.
+    """
+    wanted = list(names)
+    nodes, needed = ancestors(model, wanted, known or {})
+    if known is None:
+        inputs = list(model.graph.input)
+    else:
+        inputs = [helper.make_tensor_value_info(name, known[name], None) for name in known if name in needed]
+    graph = helper.make_graph(
+        nodes,
+        model.graph.name,
+        inputs,
+        [ValueInfoProto(name=name) for name in wanted],
+        [tensor for tensor in model.graph.initializer if tensor.name in needed],
+    )
+    return helper.make_model(
+        graph, opset_imports=model.opset_import, ir_version=model.ir_version, functions=model.functions
+    )
+
+
+def ancestors(model: ModelProto, wanted: Iterable[str], known: Container[str]) -> tuple[list[NodeProto], set[str]]:
+    """The nodes that compute `wanted` from the inputs and from the values `known`, and all the names that they take."""
+    open_values, taken, nodes = set(wanted), set(), []
+    for node in reversed(model.graph.node):
+        if open_values & set(node.output):
+            inputs = {name for name in node.input if name}
+            taken |= inputs
+            open_values |= {name for name in inputs if name not in known}
+            nodes.append(node)
+    return nodes[::-1], taken
+
+
+def descendants(model: ModelProto, names: Iterable[str]) -> set[str]:
+    """The values that depend on any of `names`, which may be initializers."""
+    found = set(names)
+    for node in model.graph.node:
+        if found & set(node.input):
+            found |= set(node.output)
+    return found - set(names)
+
+
+def step_by_step(
+    model: ModelProto, names: Sequence[str], feeds: Sequence[Mapping[str, np.ndarray]], chunk: int
+) -> Iterator[list[np.ndarray]]:
+    """The value of each of `names`, in this order, for every feed.
+
+    Each is computed when it is asked for, from those before it, so that what leads to one runs once; what has been
+    done to the weights of `model` by then counts. A value is forgotten once no later one needs it.
+    """
+    given = {value.name for value in model.graph.input}
+    needs = [ancestors(model, [name], {*given, *names[:index]})[1] for index, name in enumerate(names)]
+    known: list[dict[str, np.ndarray]] = [dict(feed) for feed in feeds]
+    for index, name in enumerate(names):
+        if name not in known[0]:
+            types = {key: helper.np_dtype_to_tensor_dtype(array.dtype) for key, array in known[0].items()}
+            session = session_of(cut(model, [name], types))
+            for values, found in zip(known, in_order(partial(run_on, session), known, chunk), strict=True):
+                values.update(found)
+        yield [values[name] for values in known]
+        later = set().union(*needs[index + 1 :], names[index + 1 :])
+        known = [{key: array for key, array in values.items() if key in later} for values in known]
+
+
+def run_on(session: onnxruntime.InferenceSession, known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """All outputs of a session that takes some of the values `known`."""
+    return run_session(session, {value.name: known[value.name] for value in session.get_inputs()})
+
+
+def session_of(model: ModelProto, threads: int = 1) -> onnxruntime.InferenceSession:
+    """A session on a model in memory, of any size. Raises GraphError if ONNX Runtime does not load it."""
+    with tempfile.TemporaryDirectory() as folder:
+        return open_session(save_model(model, Path(folder)), threads)

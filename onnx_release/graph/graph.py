@@ -1,0 +1,252 @@
+"""Write, check and describe ONNX files."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from onnx_release.core.errors import GraphError
+from onnx_release.core.files import size_mb
+from onnx_release.runtime.session import open_session
+
+if TYPE_CHECKING:
+    import onnx_ir  # takes a second, which only what writes an export or large weights needs
+
+MODEL = "model.onnx"
+EXTERNAL_DATA = "model.onnx.data"
+# protobuf refuses a message of 2 GiB; a margin leaves room for what is not weights.
+EXTERNAL_DATA_THRESHOLD = 2**31 - 2**26
+# Weights of up to so many bytes stay in the file itself.
+SMALL_WEIGHT = 1023
+# The suffix that onnxruntime's quantizer gives the name of a value behind its DequantizeLinear.
+DEQUANTIZED = "_DequantizeLinear_Output"
+
+
+def save_model(model: ModelProto, folder: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> Path:
+    """Write `model` to `folder`/model.onnx, its weights to a file beside it where they pass `threshold` bytes.
+
+    Weights that `to_proto` or `copy_weights` has put into the same folder stay there. Initializers that nothing uses
+    are removed from `model` first.
+    """
+    drop_unused_initializers(model)
+    if weight_bytes(model) > threshold:
+        import onnx_ir
+
+        model = write_weights(onnx_ir.from_proto(model), folder)
+    path = folder / MODEL
+    onnx.save_model(model, path)
+    return path
+
+
+def drop_unused_initializers(model: ModelProto) -> None:
+    """Remove the initializers that no node takes and that are no input or output, in place.
+
+    Quantizers and fusions leave some behind, and ONNX Runtime warns of each of them at every load.
+    """
+    inner = list(graphs(model.graph))
+    used = {name for graph in inner for node in graph.node for name in node.input}
+    used |= {value.name for graph in inner for value in (*graph.input, *graph.output)}
+    for graph in inner:
+        kept = [tensor for tensor in graph.initializer if tensor.name in used]
+        if len(kept) < len(graph.initializer):
+            del graph.initializer[:]
+            graph.initializer.extend(kept)
+
+
+def to_proto(model: "onnx_ir.Model", folder: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> ModelProto:
+    """What `save_model` takes for the same `folder`. Weights past `threshold` bytes are already written there."""
+    import onnx_ir
+
+    weights = (value.const_value for value in model.graph.initializers.values())
+    if sum(weight.nbytes for weight in weights if weight is not None) > threshold:
+        return write_weights(model, folder)
+    return onnx_ir.to_proto(model)
+
+
+def write_weights(model: "onnx_ir.Model", folder: Path) -> ModelProto:
+    """Write the weights to `folder`/model.onnx.data, one at a time, and give a model that finds them there.
+
+    Memory holds no second copy of them, as it would of a ModelProto with its weights.
+    """
+    import onnx_ir
+
+    onnx_ir.external_data.unload_from_model(model, folder, EXTERNAL_DATA, size_threshold_bytes=SMALL_WEIGHT)
+    return onnx_ir.to_proto(model)
+
+
+def copy_weights(model: ModelProto, source: Path, folder: Path) -> None:
+    """Copy the weights that `model` has in files of the folder `source` to `folder`, for `save_model`.
+
+    Raises GraphError if a file is missing or too short.
+    """
+    with (folder / EXTERNAL_DATA).open("wb") as file:
+        for tensor in external_tensors(model):
+            content = read_weight(tensor, source)
+            place = {"location": EXTERNAL_DATA, "offset": file.tell(), "length": len(content)}
+            file.write(content)
+            del tensor.external_data[:]
+            for key, value in place.items():
+                tensor.external_data.add(key=key, value=str(value))
+
+
+def load_weights(model: ModelProto, source: Path) -> None:
+    """Put the weights that `model` has in files of the folder `source` into the model. Errors as in `copy_weights`."""
+    for tensor in external_tensors(model):
+        tensor.raw_data = read_weight(tensor, source)
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+
+
+def read_weight(tensor: TensorProto, source: Path) -> bytes:
+    """The values of a weight in a file of `source`, which may be a hard link to DVC's cache: onnx refuses those."""
+    place = ExternalDataInfo(tensor)
+    path = source / place.location
+    try:
+        with path.open("rb") as file:
+            file.seek(place.offset or 0)
+            content = file.read(place.length)
+    except FileNotFoundError as cause:
+        raise GraphError(f"{path} is not there: it holds the weight {tensor.name}") from cause
+    if place.length is not None and len(content) < place.length:
+        raise GraphError(f"{path} is too short: it lacks {place.length - len(content)} bytes of {tensor.name}")
+    return content
+
+
+def external_tensors(model: ModelProto) -> list[TensorProto]:
+    """The weights that lie in other files, those of inner graphs included."""
+    return [tensor for graph in graphs(model.graph) for tensor in graph.initializer if uses_external_data(tensor)]
+
+
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph, and those in the attributes of its nodes, such as the branches of an If."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):  # an attribute of another kind has an empty g
+                yield from graphs(inner)
+
+
+def save_checked(model: ModelProto, folder: Path) -> Path:
+    """`save_model`, then `check_file`."""
+    path = save_model(model, folder)
+    check_file(path)
+    return path
+
+
+def load_model(path: Path, weights: bool = True) -> ModelProto:
+    """The model, without `weights` only what stands in the file itself. Raises GraphError if missing or damaged."""
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except FileNotFoundError as cause:
+        raise GraphError(f"{path} is not there") from cause
+    except Exception as cause:  # protobuf's DecodeError is not public in onnx
+        raise GraphError(f"{path} is no ONNX model, or a damaged one: {cause}") from cause
+    if weights:
+        load_weights(model, path.parent)
+    return model
+
+
+def check_file(path: Path) -> None:
+    """Raise GraphError unless onnx.checker passes it fully, each value has one producer, and ONNX Runtime loads it."""
+    graph = load_model(path, weights=False).graph
+    twice = [name for name, count in Counter(produced_values(graph)).items() if count > 1]
+    if twice:
+        raise GraphError(f"{path} is invalid: {', '.join(twice)} is produced more than once")
+    try:
+        onnx.checker.check_model(str(path), full_check=True)  # by path: over 2 GB there is no other way
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as cause:
+        raise GraphError(f"{path} is invalid: {cause}") from cause
+    open_session(path)
+
+
+def produced_values(graph: onnx.GraphProto) -> list[str]:
+    """The name of everything that the graph itself defines: inputs, initializers that are no inputs, node outputs."""
+    inputs = [value.name for value in graph.input]
+    initializers = [tensor.name for tensor in graph.initializer if tensor.name not in inputs]
+    return inputs + initializers + [name for node in graph.node for name in node.output if name]
+
+
+def weight_bytes(model: ModelProto) -> int:
+    """Of the weights that the model itself holds, not of those in another file."""
+    held = [tensor for tensor in model.graph.initializer if not uses_external_data(tensor)]
+    return sum(int(np.prod(tensor.dims)) * element_bytes(tensor.data_type) for tensor in held)
+
+
+def element_bytes(data_type: int) -> int:
+    return helper.tensor_dtype_to_np_dtype(data_type).itemsize
+
+
+def parameter_count(model: ModelProto) -> int:
+    """The elements of all initializers, folded constants among them."""
+    return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
+
+
+def default_opset(model: ModelProto) -> int:
+    """The version of the ai.onnx opset that the file itself declares. Raises GraphError if it declares none."""
+    for opset in model.opset_import:
+        if opset.domain in ("", "ai.onnx"):
+            return opset.version
+    raise GraphError("the model imports no ai.onnx opset")
+
+
+def axes(value: ValueInfoProto) -> list[int | str]:
+    """A size or a symbol for each axis; "?" where the file says nothing."""
+    return [
+        axis.dim_value if axis.HasField("dim_value") else axis.dim_param or "?"
+        for axis in value.type.tensor_type.shape.dim
+    ]
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What is in an ONNX file: opsets, inputs, outputs, symbolic dimensions, operators, parameters and size."""
+    model = load_model(path, weights=False)
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initializers]
+    values = {
+        kind: [{"name": value.name, "dtype": dtype_name(value), "shape": axes(value)} for value in group]
+        for kind, group in (("inputs", inputs), ("outputs", model.graph.output))
+    }
+    operators = Counter(f"{node.domain}.{node.op_type}" if node.domain else node.op_type for node in model.graph.node)
+    return {
+        **values,
+        "ir_version": model.ir_version,
+        "opsets": {opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
+        "producer": f"{model.producer_name} {model.producer_version}".strip(),
+        "symbols": sorted(
+            {axis for value in (*inputs, *model.graph.output) for axis in axes(value) if isinstance(axis, str)}
+        ),
+        "nodes": len(model.graph.node),
+        "operators": dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
+        "parameters": parameter_count(model),
+        "size_mb": model_size_mb(path),
+    }
+
+
+def dtype_name(value: ValueInfoProto) -> str:
+    """numpy's name of the element type, as in a model's spec."""
+    element = value.type.tensor_type.elem_type
+    return "string" if element == TensorProto.STRING else str(helper.tensor_dtype_to_np_dtype(element))
+
+
+def model_size_mb(path: Path) -> float:
+    """MB (10^6 bytes) of the model and of the files beside it that hold its weights. GraphError if one is missing."""
+    files = [path, *(path.parent / name for name in sorted(external_files(path)))]
+    for file in files:
+        if not file.is_file():
+            raise GraphError(f"{file} is not there: it holds weights of {path}")
+    return sum(size_mb(file) for file in files)
+
+
+def external_files(path: Path) -> set[str]:
+    """The names of the files beside the model that hold its weights."""
+    return {ExternalDataInfo(tensor).location for tensor in external_tensors(load_model(path, weights=False))}
+
+
+def producers(model: ModelProto) -> dict[str, NodeProto]:
+    """The node that makes each value, by the value's name."""
+    return {name: node for node in model.graph.node for name in node.output}

@@ -1,0 +1,45 @@
+"""What the stages that reduce the number of bits share: what a graph must not be yet, and quiet quantizers."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from onnx import ModelProto, TensorProto
+
+from onnx_release.core.errors import GraphError
+
+QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+HINT = "give it the float32 model, artifacts/fp32/model.onnx in this pipeline"
+
+
+def check_not_quantized(model: ModelProto, path: Path) -> None:
+    """Raise GraphError if the graph holds quantized operators: to quantize twice adds error and saves nothing."""
+    found = {node.op_type for node in model.graph.node if node.op_type in QUANTIZED or "QLinear" in node.op_type}
+    if found:
+        raise GraphError(f"{path} is already quantized ({', '.join(sorted(found))}): {HINT}")
+
+
+def check_not_float16(model: ModelProto, path: Path) -> None:
+    """Raise GraphError if the graph has float16 weights or casts to float16."""
+    weights = any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
+    casts = any(
+        attribute.name == "to" and attribute.i == TensorProto.FLOAT16
+        for node in model.graph.node
+        if node.op_type == "Cast"
+        for attribute in node.attribute
+    )
+    if weights or casts:
+        raise GraphError(f"{path} is already in float16: {HINT}")
+
+
+@contextmanager
+def only_errors() -> Iterator[None]:
+    """The quantizer advises on the root logger to preprocess, which slimming has done."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

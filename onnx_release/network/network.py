@@ -1,0 +1,148 @@
+"""Load a model's PyTorch network by the model's name, and run it on numpy arrays."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from onnx_release.core.errors import NetworkError, ReleaseError, SpecError
+from onnx_release.core.paths import MODELS
+from onnx_release.core.spec import Spec, check_array, load_spec
+from onnx_release.data.model_data import load_module, place_of, reason_of
+from onnx_release.network.hugging_face import load_pretrained, pretrained_class
+
+
+def load_network(model: str, raw: Path) -> torch.nn.Module:
+    """The network of `network_as_built`, which must be in eval mode, else NetworkError."""
+    network = network_as_built(model, raw)
+    refuse_training(network)
+    return network
+
+
+def network_as_built(model: str, raw: Path) -> torch.nn.Module:
+    """The network of models/`model`, its checkpoint in `raw`, in float32, in the mode that it comes in.
+
+    Outputs that it returns by name come out as a tuple in the order of the spec. Raises NetworkError if build() fails
+    or gives no network, and SpecError as `network_source` does.
+    """
+    spec, source = load_spec(model), network_source(model)
+    network = load_pretrained(source, spec, raw) if isinstance(source, str) else build_network(source, model, raw)
+    network.register_forward_hook(lambda _module, _inputs, result: in_order_of_spec(spec, result))
+    return network
+
+
+def network_source(model: str) -> Any:
+    """The imported network.py of models/`model`, or the class of transformers, itself imported, that its spec names.
+
+    Raises SpecError where there are both or neither, and where one cannot be loaded.
+    """
+    name, path = load_spec(model).transformers, MODELS / model / "network.py"
+    if name is None:
+        return load_module(model, "network", ("build",))
+    if path.is_file():
+        raise SpecError(
+            f"models/{model} has a network.py and `transformers` in spec.yaml: remove network.py if {name} is the "
+            "network, and otherwise `transformers`"
+        )
+    pretrained_class(name)
+    return name
+
+
+def build_network(module: Any, model: str, raw: Path) -> torch.nn.Module:
+    """What build() of network.py gives. Raises NetworkError if it fails, or is no torch module."""
+    try:
+        network = module.build(raw)
+    except ReleaseError:
+        raise
+    except Exception as cause:  # a model's code may fail in any way
+        raise NetworkError(
+            f"build() in models/{model}/network.py fails at {place_of(cause, model)}: {reason_of(cause)}"
+        ) from cause
+    if not isinstance(network, torch.nn.Module):
+        raise NetworkError(f"build() in models/{model}/network.py returns {type(network).__name__}, not a torch module")
+    return network
+
+
+def in_order_of_spec(spec: Spec, result: Any) -> Any:
+    """Outputs by name as a tuple in the order of the spec; any other result as it is.
+
+    Raises NetworkError where the names are not those that the spec declares.
+    """
+    if not isinstance(result, Mapping):
+        return result
+    missing = [tensor.name for tensor in spec.outputs if tensor.name not in result]
+    if missing:
+        raise NetworkError(
+            f"the network has no output {', '.join(missing)}, which spec.yaml declares; it gives {', '.join(result)}"
+        )
+    return tuple(result[tensor.name] for tensor in spec.outputs)
+
+
+def refuse_training(network: torch.nn.Module) -> None:
+    """Raise NetworkError if any module is in training mode, where dropout and batch norm change the answers."""
+    training = in_training(network)
+    if training:
+        raise NetworkError(f"in training mode: {some(training)}. End build() with `return network.eval()`")
+
+
+def in_training(network: torch.nn.Module) -> list[str]:
+    """The modules in training mode, each with its class."""
+    return [
+        f"{name or 'the network'} ({type(module).__name__})"
+        for name, module in network.named_modules()
+        if module.training
+    ]
+
+
+def some(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def run_network(
+    network: torch.nn.Module, spec: Spec, inputs: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float32
+) -> dict[str, np.ndarray]:
+    """The network's outputs by their declared names; inputs go in by position, in the spec's order.
+
+    Outputs are taken by name from a mapping, which may hold others too, and otherwise by position. Floating-point
+    inputs are cast to `dtype`, which must be the network's own; floating-point outputs come back in it. Raises
+    NetworkError if the network fails, for other outputs than declared, and for NaN or infinity.
+    """
+    tensors = [torch.from_numpy(np.ascontiguousarray(inputs[tensor.name])) for tensor in spec.inputs]
+    try:
+        with torch.inference_mode():
+            result = network(*(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors))
+    except (RuntimeError, TypeError, ValueError, IndexError) as cause:
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+        kind = str(dtype).removeprefix("torch.")
+        raise NetworkError(
+            f"the network fails in {kind} on {shapes}: {cause}\n"
+            "It must run at every declared size, and in float64 too, so forward() makes its constants in the dtype of x"
+        ) from cause
+    result = in_order_of_spec(spec, result)
+    values = [result] if isinstance(result, torch.Tensor) else list(result)
+    if len(values) != len(spec.outputs):
+        raise NetworkError(f"the network returns {len(values)} outputs, spec.yaml declares {len(spec.outputs)}")
+    outputs = {tensor.name: value.numpy() for tensor, value in zip(spec.outputs, values, strict=True)}
+    for name, array in outputs.items():
+        bad = array.size - int(np.isfinite(array).sum())
+        if bad:
+            raise NetworkError(
+                f"the network's output {name} holds {bad} NaN or infinite of {array.size} values in {array.dtype}: "
+                "look at the weights and at the inputs that data.py gives"
+            )
+    return outputs
+
+
+def check_outputs(spec: Spec, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
+    """Raise NetworkError where the float32 `outputs` for `inputs` contradict the spec's dtypes or shapes."""
+    sizes: dict[str, int] = {}
+    for tensor in spec.inputs:
+        check_array(tensor, str(inputs[tensor.name].dtype), inputs[tensor.name].shape, sizes)
+    for tensor in spec.outputs:
+        array = outputs[tensor.name]
+        problem = check_array(tensor, str(array.dtype), array.shape, sizes)
+        if problem:
+            raise NetworkError(f"the network contradicts spec.yaml: {problem}")

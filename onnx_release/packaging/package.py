@@ -1,0 +1,206 @@
+"""Put the variant that may be released into a folder that runs by itself: without PyTorch, and without the repository.
+
+The folder mirrors the repository, so that the same code finds the same files from its root.
+"""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from onnx_release.core.errors import SpecError
+from onnx_release.core.files import copy_file, read_json, sha256, write_json, write_text
+from onnx_release.core.imports import reached_files
+from onnx_release.core.paths import HARDWARE, METRICS, PARAMS, PROVIDER, RAW, TUNED, variant_model
+from onnx_release.core.spec import Spec, class_count, load_spec
+from onnx_release.core.variants import BASE, SHIPPABLE, made_variants
+from onnx_release.data.fetch import copy_tree
+from onnx_release.data.image_folder import class_names
+from onnx_release.graph.graph import describe, external_files
+from onnx_release.packaging.card import fill, model_card
+from onnx_release.packaging.packages import CONSTRAINTS, REQUIREMENTS, SERVING, locked
+from onnx_release.packaging.triton import triton_config
+from onnx_release.runtime.providers import CPU
+from onnx_release.runtime.release import (
+    FORMAT,
+    LABELS,
+    MANIFEST,
+    MODEL,
+    NOT_RELEASED,
+    RUNTIME,
+    Manifest,
+    open_release,
+    read_labels,
+    spec_path,
+)
+from onnx_release.runtime.settings import load_tuned
+
+SERVER = Path("serving")
+# The rooms of the library that run without the pipeline. They import no other, and nothing that a server has not.
+CARRIED = (Path("onnx_release/core"), Path("onnx_release/data"), Path("onnx_release/runtime"))
+# What decides what a release is; the rest of the repository may differ from the commit that it names.
+CODE = (
+    *("models", "onnx_release", "serving", "stages", PARAMS.as_posix(), "dvc.yaml"),
+    *(path.as_posix() for path in (REQUIREMENTS, CONSTRAINTS, SERVING)),
+)
+VERSIONS = ("numpy", "onnxruntime", "pillow", "pydantic", "fastapi", "uvicorn")
+
+
+def package(model: str, confidence: float, folder: Path) -> None:
+    """Fill the empty `folder` with the release of `model`, or with NOT_RELEASED.txt where no variant may be released.
+
+    `confidence` is that of the intervals in metrics/validate/. Raises SpecError for what in the model's folder or in
+    serving/ cannot be released, and DataError where a stage before has not run.
+    """
+    spec = load_spec(model)
+    variant = read_json(METRICS / "summary.json")["variant"]
+    if variant is None:
+        write_text(folder / NOT_RELEASED, fill(NOT_RELEASED, model=model, reasons=reasons(spec)))
+        return
+    provider = read_json(PROVIDER)["provider"]
+    hardware = read_json(HARDWARE)
+    labels = label_names(model, spec)
+    code = code_files(model)
+    packages = locked([path.as_posix() for path in code], provider)
+    for path in (*code, *page_files(), Path(spec_path(model))):
+        copy_file(path, folder / path)
+    for source in spec.sources:
+        if source.release:
+            copy_source(RAW / model / source.name, folder / RAW / model / source.name)
+    for name in (MODEL, *sorted(external_files(variant_model(variant)))):
+        copy_file(variant_model(variant).with_name(name), folder / name)
+    copy_file(TUNED, folder / RUNTIME)
+    if labels:
+        write_text(folder / LABELS, "\n".join(labels) + "\n")
+    write_text(folder / f"triton/{model}/config.pbtxt", triton_config(model, spec, load_tuned(), provider))
+    minor = hardware["python"].rpartition(".")[0]
+    write_text(folder / "Dockerfile", fill("Dockerfile", model=model.lower(), python=minor))
+    write_text(folder / ".dockerignore", fill("dockerignore"))
+    write_text(folder / "requirements.txt", package_list(packages, hardware, provider))
+    facts = {
+        "format": FORMAT,
+        "model": model,
+        "variant": variant,
+        "task": spec.task,
+        "git": git_state(),
+        "metrics": variant_metrics(variant),
+        "hardware": hardware,
+        "versions": versions(hardware, packages),
+        "opsets": describe(variant_model(variant))["opsets"],
+    }
+    target = read_json(METRICS / "quantize_static.json").get("target")
+    without_files = Manifest.model_validate({**facts, "files": {}})
+    card = model_card(without_files, spec, len(labels), confidence, provider, target)
+    write_text(folder / "MODEL_CARD.md", card)
+    write_json(folder / MANIFEST, {**facts, "files": describe_files(folder)})
+    open_release(folder)  # as a server would
+
+
+def reasons(spec: Spec) -> dict[str, str]:
+    """Why each variant is not released."""
+    benchmark = read_json(METRICS / "benchmark.json")
+    found = {}
+    for variant in SHIPPABLE:
+        if variant in made_variants(spec):
+            failure = read_json(METRICS / "validate" / f"{variant}.json")["failure"]
+            untimed = benchmark[variant]["failure"] or "there is no timing of it"
+            found[variant] = failure or f"it passed, but could not be timed: {untimed}"
+    return found
+
+
+def code_files(model: str) -> list[Path]:
+    """What `python -m serving` runs for this model: CARRIED as a whole, and what else it imports.
+
+    Raises SpecError if serving/ is not there.
+    """
+    main = SERVER / "__main__.py"
+    if not main.is_file():
+        raise SpecError(
+            f"{main} is not there, so the release could not be served: restore it with `git restore serving`"
+        )
+    carried = {path for room in CARRIED for path in room.rglob("*.py")}
+    modules = carried | {Path(name) for name in reached_files(main.as_posix(), model=model)}
+    packages = {parent / "__init__.py" for module in modules for parent in module.parents}
+    return sorted(modules | {path for path in packages if path.is_file()})
+
+
+def page_files() -> list[Path]:
+    """What serving/ has besides modules: the web page. What .dvcignore leaves out would be missing in a checkout."""
+    files = [path for path in sorted(SERVER.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    return [path for path in files if path.suffix not in (".py", ".pyc", ".partial")]
+
+
+def copy_source(source: Path, target: Path) -> None:
+    if source.is_dir():
+        copy_tree(source, target)
+    else:
+        copy_file(source, target)
+
+
+def label_names(model: str, spec: Spec) -> list[str]:
+    """The classes' names in the order of their numbers: `labels`, or those of `images`; empty where there are none.
+
+    Where `images` names fewer than the network has, the others have their numbers. Raises SpecError where a file of
+    labels has more or fewer lines than there are classes.
+    """
+    if isinstance(spec.labels, str):
+        return read_labels(RAW / model / spec.labels, spec, SpecError)
+    if spec.labels is not None:
+        return spec.labels
+    if spec.images is None:
+        return []
+    known = class_names(spec.images, RAW / model)
+    return [*known, *map(str, range(len(known), class_count(spec) or 0))]
+
+
+def package_list(packages: dict[str, str], hardware: dict[str, Any], provider: str) -> str:
+    """requirements.txt of the release."""
+    notes = ["These are the versions that it was tested with, and what they need is among them."]
+    if provider != CPU:
+        notes.append("CUDA and cuDNN come with onnxruntime-gpu, in the versions that pip finds for it.")
+    system = f"{hardware['system']} on {hardware['architecture']}"
+    return fill("requirements.txt", packages=packages, notes=notes, system=system, python=hardware["python"])
+
+
+def variant_metrics(variant: str) -> dict[str, Any]:
+    """What metrics/ has of the variant and, to compare it with, of PyTorch."""
+    benchmark = read_json(METRICS / "benchmark.json")
+    conditions = ("batch", "threads", "machine", "provider", "starts", "rounds", "disturbed_rounds")
+    return {
+        "summary": read_json(METRICS / "summary.json"),
+        "prepare": read_json(METRICS / "prepare.json"),
+        "validate": read_json(METRICS / "validate" / f"{variant}.json"),
+        "benchmark": {name: benchmark[name] for name in (*conditions, variant, BASE)},
+    }
+
+
+def versions(hardware: dict[str, Any], packages: dict[str, str]) -> dict[str, str]:
+    """Python's version, and those of the packages that a reader asks for first."""
+    named = {name.partition("[")[0].removesuffix("-gpu"): version for name, version in packages.items()}
+    return {"python": hardware["python"], **{name: named[name] for name in VERSIONS if name in named}}
+
+
+def git_state() -> dict[str, Any] | None:
+    """The commit that is checked out, and whether CODE differs from it; None outside of git, or before a commit."""
+    revision = git("rev-parse", "--verify", "HEAD")
+    changes = git("status", "--porcelain", "--untracked-files=all", "--", *CODE)
+    if revision is None or changes is None:
+        return None
+    return {"revision": revision.strip(), "modified": bool(changes.strip())}
+
+
+def git(*arguments: str) -> str | None:
+    """What git prints; None if it fails or is not there."""
+    try:
+        result = subprocess.run(["git", "--no-optional-locks", *arguments], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return result.stdout if result.returncode == 0 else None
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every file below `folder` with its sha256 and its size in bytes, by its path there."""
+    return {
+        path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,230 @@
+"""Equalize a float32 model, and find the range of every activation in one pass over the samples, in bounded memory.
+
+Counts are integers and every sample runs alone on one thread: neither `chunk` nor the number of cores changes a result.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+from tqdm import tqdm
+
+from onnx_release.core.errors import DataError
+from onnx_release.core.files import replacing_folder, write_json
+from onnx_release.core.params import Calibrate
+from onnx_release.core.paths import RANGES
+from onnx_release.core.spec import Spec
+from onnx_release.core.types import Sample
+from onnx_release.core.workers import in_order
+from onnx_release.data.samples import SampleFile, check_sample, with_batch_axis
+from onnx_release.graph.activations import cut, float_values, session_of
+from onnx_release.graph.graph import load_model, save_checked
+from onnx_release.graph.precision import check_not_quantized
+from onnx_release.reduce.equalize import equalize_on
+from onnx_release.reduce.histograms import Observed, observe_values
+from onnx_release.runtime.session import run_session
+
+Range = tuple[float, float]
+ENTROPY_LEVELS = 128  # of TensorRT's method: https://on-demand.gputechconf.com/gtc/2017/presentation/s7310
+ENTROPY_SMOOTHING = 1e-4  # what an empty bin counts, so that the divergence stays finite
+MSE_STEPS = 100  # shares of the full range that the method tries for either end
+QUANTIZED_STEPS = 255  # between the least and the greatest of 8 bits
+
+
+def calibrate(source: Path, spec: Spec, samples: SampleFile, params: Calibrate, folder: Path) -> dict[str, Any]:
+    """Write the equalized model and the ranges of its activations to `folder`; give metrics/calibrate.json.
+
+    Raises DataError where there is no sample, a sample contradicts the spec or is not finite, or an activation is not
+    finite; GraphError if the model is quantized already.
+    """
+    check_samples(samples, spec)
+    model = load_model(source)
+    check_not_quantized(model, source)
+    equalized, values = equalize_on(model, samples, params.chunk)
+    ranges, metrics = find_ranges(equalized, samples, params)
+    with replacing_folder(folder) as partial:
+        save_checked(equalized, partial)
+        write_json(partial / RANGES.name, {"method": params.method, "samples": len(samples), "ranges": ranges})
+    return {"method": params.method, "samples": len(samples), "equalized_values": values, **metrics}
+
+
+def check_samples(samples: SampleFile, spec: Spec) -> None:
+    """Raise DataError where there is no sample, or one of them contradicts the spec or is not finite."""
+    if not len(samples):
+        raise DataError("there is no sample to calibrate with: samples(raw, 'calibration') in data.py must yield some")
+    for index in range(len(samples)):
+        check_sample(Sample(samples.inputs(index)), f"calibration sample {index}", spec)
+
+
+def find_ranges(
+    model: ModelProto, samples: SampleFile, params: Calibrate
+) -> tuple[dict[str, Range], dict[str, int | float]]:
+    """The range of every activation that can be quantized, by name, and what `calibrate` says about them.
+
+    Every range holds 0, which quantization must represent exactly, and is wider than nothing. Raises DataError for an
+    activation that is not finite.
+    """
+    observed = observe(model, samples, params)
+    ranges = {name: widened(*choose_range(item, params)) for name, item in observed.items()}
+    counted = [item for item in observed.values() if item.counts is not None]
+    clipped = sum(clipped_count(item, ranges[name]) for name, item in observed.items())
+    return ranges, {
+        "tensors": len(ranges),
+        "constant_tensors": sum(item.low == item.high for item in observed.values()),
+        "clipped_share": clipped / max(sum(int(item.counts.sum()) for item in counted if item.counts is not None), 1),
+    }
+
+
+def observe(model: ModelProto, samples: SampleFile, params: Calibrate) -> dict[str, Observed]:
+    """What every activation takes for values, over all samples; counts unless the method is minmax.
+
+    Counts have twice params.bins bins, since they reach up to twice as far as the values. Raises DataError naming the
+    first activation that holds NaN or infinity.
+    """
+    names = values_to_observe(model)
+    session = session_of(cut(model, names))
+    bins = None if params.method == "minmax" else 4 * (params.bins // 2)
+
+    def run(index: int) -> dict[str, Observed]:
+        found = {}
+        for name, array in run_session(session, with_batch_axis(samples.inputs(index))).items():
+            try:
+                found[name] = observe_values(array, bins)
+            except ValueError as cause:
+                raise DataError(f"calibration sample {index} makes NaN or infinity in {name}, in float32") from cause
+        return found
+
+    observed: dict[str, Observed] = {}
+    for found in tqdm(in_order(run, range(len(samples)), params.chunk), "ranges", len(samples), unit="sample"):
+        for name, item in found.items():
+            observed[name] = observed[name].merge(item) if name in observed else item
+    return observed
+
+
+def values_to_observe(model: ModelProto) -> list[str]:
+    """The float values of the graph, without those that only go into a Clip or Relu.
+
+    Such an activation is part of the range of what it gives: no target quantizes what comes before it.
+    """
+    takers: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            takers.setdefault(name, []).append(node.op_type)
+    made = {name for node in model.graph.node for name in node.output} - {value.name for value in model.graph.output}
+    inner = {name for name in made if len(takers.get(name, [])) == 1 and takers[name][0] in ("Clip", "Relu")}
+    return [name for name in float_values(model) if name not in inner]
+
+
+def choose_range(observed: Observed, params: Calibrate) -> Range:
+    """The range that the method of `params` gives, within the extremes."""
+    low, high, counts, edges = observed.low, observed.high, observed.counts, observed.edges
+    if counts is None or low == high:
+        return low, high
+    if params.method == "percentile":
+        found = percentile_range(counts, edges, params.percentile)
+    elif params.method == "entropy":
+        found = entropy_range(counts, edges)
+    else:
+        found = mse_range(counts, edges, (low, high))
+    return max(low, found[0]), min(high, found[1])
+
+
+def percentile_range(counts: np.ndarray, edges: np.ndarray, percentile: float) -> Range:
+    """Half of the 100 - `percentile` per cent of the values are left out at either end, as in ONNX Runtime."""
+    if percentile == 100:
+        return float(edges[0]), float(edges[-1])
+    shares = np.cumsum(counts) / counts.sum()
+    tail = (100 - percentile) / 200
+    left, right = np.searchsorted(shares, [tail, 1 - tail])
+    if edges[right] <= 0:
+        right += 1  # all but the tail is in the bin above 0
+    return float(edges[left]), float(edges[right])
+
+
+def entropy_range(counts: np.ndarray, edges: np.ndarray) -> Range:
+    """The window around 0 whose ENTROPY_LEVELS levels lose the least information, by Kullback and Leibler.
+
+    P is the histogram in the window, with what lies outside added to its ends; Q is the same histogram brought to
+    ENTROPY_LEVELS levels and spread over the bins that are not empty. Source: Migacz, 8-bit inference with TensorRT,
+    GTC 2017.
+    """
+    middle = len(counts) // 2
+    outside = np.concatenate([[0], np.cumsum(counts)])
+    best, half_window = np.inf, middle
+    for half in range(ENTROPY_LEVELS // 2, middle + 1):
+        start, stop = middle - half, min(middle + half + 1, len(counts))
+        window = counts[start:stop]
+        expected = window.astype(np.float64)
+        expected[0] += outside[start]
+        expected[-1] += outside[-1] - outside[stop]
+        divergence = kullback_leibler(expected, spread_levels(window, expected > 0))
+        if divergence < best:
+            best, half_window = divergence, half
+    return float(edges[middle - half_window]), float(edges[min(middle + half_window + 1, len(counts))])
+
+
+def spread_levels(window: np.ndarray, filled: np.ndarray) -> np.ndarray:
+    """float64, like `window`: its counts merged into ENTROPY_LEVELS levels, each shared out over its filled bins.
+
+    The bins that are left over by the division belong to the last level's count, as in ONNX Runtime.
+    """
+    width = len(window) // ENTROPY_LEVELS
+    used = width * ENTROPY_LEVELS
+    levels = window[:used].reshape(ENTROPY_LEVELS, width).sum(axis=1)
+    levels[-1] += window[used:].sum()
+    shared = filled[:used].reshape(ENTROPY_LEVELS, width).sum(axis=1)
+    each = np.divide(levels, shared, out=np.zeros(ENTROPY_LEVELS), where=shared > 0)
+    spread = np.zeros(len(window))
+    spread[:used] = np.repeat(each, width)
+    return spread
+
+
+def kullback_leibler(p: np.ndarray, q: np.ndarray) -> float:
+    """sum p log(p / q) of two histograms, each smoothed and brought to the sum 1; infinite if one of them is empty."""
+    if not p.any() or not q.any():
+        return np.inf
+    p, q = smoothed(p), smoothed(q)
+    p, q = p / p.sum(), q / q.sum()
+    return float((p * np.log(p / q)).sum())
+
+
+def smoothed(counts: np.ndarray) -> np.ndarray:
+    """Empty bins get ENTROPY_SMOOTHING, taken from the others in equal parts."""
+    empty = counts == 0
+    taken = ENTROPY_SMOOTHING * empty.sum() / (~empty).sum()
+    return np.where(empty, ENTROPY_SMOOTHING, counts - taken)
+
+
+def mse_range(counts: np.ndarray, edges: np.ndarray, extreme: Range) -> Range:
+    """The ends within `extreme` with the least mean squared error of 8 bits, found for one end, then for the other.
+
+    A value in the range is off by step^2 / 12 in the mean, one outside by its distance to the nearer end.
+    """
+    centres = (edges[:-1] + edges[1:]) / 2
+    shares = np.arange(MSE_STEPS, 0, -1) / MSE_STEPS
+    low, high = min(extreme[0], 0.0), max(extreme[1], 0.0)
+
+    def error(low: float, high: float) -> float:
+        distance = np.maximum(np.maximum(low - centres, centres - high), 0)
+        inside = counts[distance == 0].sum()
+        return float((counts * distance**2).sum() + inside * ((high - low) / QUANTIZED_STEPS) ** 2 / 12)
+
+    for _ in range(2):  # the second time round, either end knows the other
+        high = float(min((high * share for share in shares), key=lambda end: error(low, end)))
+        low = float(min((low * share for share in shares), key=lambda end: error(end, high)))
+    return low, high
+
+
+def widened(low: float, high: float) -> Range:
+    """With 0 in it, and not empty: a constant 0 has any scale but none."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    return (low, high) if low < high else (0.0, 1.0)
+
+
+def clipped_count(observed: Observed, chosen: Range) -> int:
+    """The values in bins that lie outside of the chosen range altogether."""
+    if observed.counts is None:
+        return 0
+    edges = observed.edges
+    return int(observed.counts[(edges[1:] <= chosen[0]) | (edges[:-1] >= chosen[1])].sum())

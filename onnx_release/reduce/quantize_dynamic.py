@@ -1,0 +1,63 @@
+"""Quantize the weights of MatMul and Gemm to 8 bits; activations are quantized when the model runs."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from onnx_release.core.errors import ParameterError
+from onnx_release.core.files import replacing_folder
+from onnx_release.core.params import QuantizeDynamic
+from onnx_release.graph.graph import load_model, model_size_mb, save_checked
+from onnx_release.graph.precision import check_not_quantized, only_errors
+
+# The operators that ONNX Runtime quantizes so, and what it puts in their place.
+INTEGER = {
+    "MatMul": "MatMulInteger",
+    "Gemm": "MatMulInteger",
+    "Conv": "ConvInteger",
+    "Attention": "QAttention",
+    "LSTM": "DynamicQuantizeLSTM",
+}
+
+
+def quantize_dynamically(source: Path, params: QuantizeDynamic, reduce_range: bool, folder: Path) -> dict[str, Any]:
+    """Write `source` with int8 weights, one scale an output channel, to `folder`; give metrics/quantize_dynamic.json.
+
+    `reduce_range` keeps 7 bits of the weights, which CPUs without VNNI need against saturation. A model without any
+    of the operators is written as it is, and `quantized_nodes` is 0. Raises ParameterError for an operator that
+    ONNX Runtime does not quantize dynamically, GraphError for a model that is quantized already.
+    """
+    unknown = sorted(set(params.operators) - set(INTEGER))
+    if unknown:
+        raise ParameterError(
+            f"quantize_dynamic.operators: {', '.join(unknown)} cannot be quantized dynamically; "
+            f"{', '.join(INTEGER)} can"
+        )
+    model = load_model(source)
+    check_not_quantized(model, source)
+    before = len(model.graph.node)
+    with tempfile.TemporaryDirectory() as temporary, only_errors():
+        unchecked = Path(temporary) / "quantized.onnx"
+        quantize_dynamic(
+            model,
+            unchecked,
+            op_types_to_quantize=params.operators,
+            per_channel=True,
+            reduce_range=reduce_range,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=False,
+        )
+        quantized = load_model(unchecked)
+    with replacing_folder(folder) as partial:
+        path = save_checked(quantized, partial)
+        size = model_size_mb(path)
+    touched = sum(node.op_type in INTEGER.values() for node in quantized.graph.node)
+    return {
+        "size_mb": size,
+        "quantized_nodes": touched,
+        "float_nodes": before - touched,
+        "weight_type": "int8",
+        "reduce_range": reduce_range,
+    }

@@ -1,0 +1,285 @@
+"""What stands in the way of comparing two revisions: other models, samples, machines, settings; and what they share."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+
+from onnx_release.core.imports import reached_files
+from onnx_release.core.variants import BASE, VARIANTS
+from onnx_release.report.metrics import Metric, flatten, known_metric
+from onnx_release.review.noise import Spread, certain, pooled, round_latencies, rounds_spread, uncertainty
+from onnx_release.review.revisions import Revision
+from onnx_release.timing.speedup import Speedup
+
+# Settings in metrics/benchmark.json without which timings do not compare, and what they are called.
+SETTINGS = {"batch": "batch size", "threads": "thread count", "provider": "provider", "copies": "copies to a GPU"}
+# Files whose figures are of the chosen variant alone.
+OF_THE_CHOICE = ("tune", "optimize", "profile")
+# What times PyTorch: the harness, and what the process that it starts for each contender imports.
+HARNESS = "onnx_release/timing/benchmark.py"
+# Of what the stage `benchmark` depends on in dvc.lock, what PyTorch's time comes from beside the code: packages, the
+# model's folder with its weights, and samples.
+INPUTS = ("requirements.txt", "models/", "data/")
+
+
+# Why a figure that is null on the head alone does not compare.
+VALUE_GONE = "there is no value any more (null)"
+# How the reason begins where one side is null since its speed-up was not measured.
+NOT_MEASURED = "not measured"
+
+# A contender, "median" or "mean", and whether it is paired with PyTorch eager round by round.
+LatencyKey = tuple[str, str, bool]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two revisions, `base` and `head`."""
+
+    base: Revision
+    head: Revision
+
+    @cached_property
+    def values(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """The figures of both sides by file and dotted key."""
+        before, after = (
+            {file: dict(flatten(values)) for file, values in side.metrics.items()} for side in (self.base, self.head)
+        )
+        return before, after
+
+    def both(self, file: str, key: str) -> tuple[Any, Any]:
+        """A figure of both sides; None where a side lacks it."""
+        before, after = (side.get(file, {}).get(key) for side in self.values)
+        return before, after
+
+    def obstacle(self, file: str, key: str, metric: Metric) -> str:
+        """Why the two sides of a figure do not compare; empty if they do."""
+        if metric.noise == "decision":
+            return ""
+        if not is_static(file, key, metric) and self.other_samples:
+            return self.other_samples
+        if metric.noise and self.other_machine:
+            return self.other_machine
+        for side, name in enumerate(("the base", "the head")):
+            if (doubt := self.doubt(side, file, key)) and not self.same_run(file):
+                return f"{NOT_MEASURED} in {name}: {doubt}"
+        before, after = self.both(file, key)
+        if (before is None) != (after is None):
+            return "there was no value (null)" if before is None else VALUE_GONE
+        return self.other_provider(file, key, metric) if metric.noise else ""
+
+    def doubt(self, side: int, file: str, key: str) -> str:
+        """Why a speed-up counts as not measured on one side; empty where it is measured, and for other figures."""
+        if known_metric(file, key).noise != "speedup":
+            return ""
+        file, key = self.timed_as(side, file, key)
+        values = self.values[side].get(file, {})
+        timing = key.rpartition(".")[0]
+        run = timing.rpartition(".")[0] if file == "benchmark" else timing  # of one setting, or of all contenders
+        counts = (values.get(f"{run}.{name}" if run else name, 0) for name in ("disturbed_rounds", "rounds"))
+        return Speedup(values.get(key), *self.interval_ends(side, file, key), *counts).doubt
+
+    def same_run(self, file: str) -> bool:
+        """Whether the timings of a file were measured once, for both sides."""
+        file, _ = self.timed_as(0, file, "")
+        before, after = (side.get(file) for side in self.values)
+        return before == after
+
+    def timed_as(self, side: int, file: str, key: str) -> tuple[str, str]:
+        """File and key of where a timing was measured: the summary repeats what the benchmark has of one variant."""
+        if file != "summary":
+            return file, key
+        return "benchmark", f"{self.values[side].get('summary', {}).get('variant')}.{key}"
+
+    def interval_ends(self, side: int, file: str, key: str) -> tuple[Any, Any]:
+        """The ends of a figure's interval in the metrics; None where there are none."""
+        known = known_metric(file, key)
+        stem = key.removesuffix(known.key.rpartition(".")[2]) + known.interval
+        values = self.values[side].get(file, {})
+        return values.get(f"{stem}_low"), values.get(f"{stem}_high")
+
+    def other_choice(self, file: str) -> str:
+        """Whether a file is of the chosen variant, and another was chosen; empty if not."""
+        before, after = self.both(file, "variant")
+        return f"of another variant: {before}, now {after}" if file in OF_THE_CHOICE and before != after else ""
+
+    @cached_property
+    def other_samples(self) -> str:
+        """Which model or samples differ; empty if neither does."""
+        if self.base.model != self.head.model:
+            return f"another model: {self.base.model}, now {self.head.model}"
+        columns = ["sample", "group"]
+        for variant in VARIANTS:
+            before, after = (side.table(f"validate/{variant}") for side in (self.base, self.head))
+            if before is None or after is None or not {*columns} <= {*before.columns} & {*after.columns}:
+                continue
+            if not before[columns].equals(after[columns]):
+                return f"other evaluation samples: {described(before)}, now {described(after)}"
+            return ""
+        return ""
+
+    @cached_property
+    def other_machine(self) -> str:
+        """Why no timings compare: another machine, or another setting of the benchmark; empty if they do."""
+        for side, benchmark in zip((self.base, self.head), self.values, strict=True):
+            if "benchmark" not in benchmark:
+                return f"{side.name} has no metrics/benchmark.json, which says where it ran"
+        for key, name in {"machine": "machine", **SETTINGS}.items():
+            before, after = self.both("benchmark", key)
+            if before != after:
+                return f"another {name}: {before}; now {after}"
+        return ""
+
+    def other_provider(self, file: str, key: str, metric: Metric) -> str:
+        """Whether a contender of the benchmark ran on another provider than before; empty if not."""
+        before, after = self.both("benchmark", f"{contender(key, metric)}.provider")
+        return f"on another provider: {before}; now {after}" if file == "benchmark" and before != after else ""
+
+    @cached_property
+    def drift(self) -> float:
+        """How many times as long the machine takes, as far as PyTorch eager tells; 1 where it does not.
+
+        It tells where it is the same program on both sides: nothing but the machine has moved it then, and the machine
+        moves every other time as well. Where PyTorch eager was disturbed, and others were not, no more of it counts
+        than is sure (`noise.certain`).
+        """
+        before, after = self.both("benchmark", f"{BASE}.latency_ms.median")
+        if not self.same_pytorch or not before or not after:
+            return 1.0
+        ratio = float(after / before)
+        return ratio if self.by_eager else certain(ratio, self.eager_margin)
+
+    @cached_property
+    def by_eager(self) -> bool:
+        """Whether latencies are tested by their ratios to PyTorch eager, round by round, and not by themselves.
+
+        Of the two ways that is the one with the smaller errors. What a busy machine does to a whole round is in both
+        times of a pair; what has disturbed PyTorch eager alone is in every pair.
+        """
+        if not self.same_pytorch:
+            return False
+        alone, paired = self.latency_errors(paired=False), self.latency_errors(paired=True)
+        shares = [paired[name] / alone[name] for name in alone.keys() & paired.keys() if alone[name]]
+        return bool(shares) and median(shares) <= 1
+
+    def latency_errors(self, paired: bool) -> dict[str, float]:
+        """The standard error of the change of each contender's median latency, PyTorch eager's apart."""
+        before, after = self.latency_spreads
+        spreads = {
+            key[0]: (one, other)
+            for key, one in before.items()
+            if key[1:] == ("median", paired) and key[0] != BASE and one and (other := after.get(key))
+        }
+        pool = pooled(item for both in spreads.values() for item in both)
+        return {name: uncertainty(both, pool).error for name, both in spreads.items()}
+
+    @cached_property
+    def eager_margin(self) -> float:
+        """Half of the 95 % interval of the change of PyTorch eager's median latency, in its logarithm."""
+        before, after = (side.get((BASE, "median", False)) for side in self.latency_spreads)
+        return uncertainty((before, after), (0.0, before.freedom + after.freedom)).margin if before and after else 0.0
+
+    @cached_property
+    def latency_spreads(self) -> tuple[dict[LatencyKey, Spread | None], dict[LatencyKey, Spread | None]]:
+        """For both sides the spread of each contender's median and mean latency, and of its ratios to PyTorch eager."""
+        base, head = (
+            spreads_by_contender(side.table("latency"), values.get("benchmark", {}).get("starts", 0))
+            for side, values in zip((self.base, self.head), self.values, strict=True)
+        )
+        return base, head
+
+    @cached_property
+    def same_pytorch(self) -> bool:
+        """Whether PyTorch eager is the same program on both sides: while it is, what moves its time is the machine.
+
+        The same packages, model, weights and samples by dvc.lock, and the same code by the content of the files: the
+        stage may depend on whole folders, most of which PyTorch does not run. False where it cannot be told.
+        """
+        before, after = (side.locked("benchmark") for side in (self.base, self.head))
+        inputs = [{path: md5 for path, md5 in lock.items() if path.startswith(INPUTS)} for lock in (before, after)]
+        if inputs[0] != inputs[1] or not all(any(path.startswith(kind) for path in inputs[0]) for kind in INPUTS):
+            return False
+        programs = [reached_sources(side) for side in (self.base, self.head)]
+        if not programs[0] or programs[0] != programs[1]:
+            return False
+        # A commit may have code that its timings were not made with. Where dvc.lock has a file, it says what they were.
+        return all(before.get(path) == after.get(path) for path in programs[0])
+
+    def notes(self, noticed_drift: float) -> list[str]:
+        """Sentences to be read before the rows; the machine's drift from `noticed_drift` on."""
+        notes = [reason for reason in (self.other_samples, self.other_machine) if reason]
+        before, after = (side.locked("benchmark").get("artifacts/hardware.json") for side in (self.base, self.head))
+        if not self.other_machine and before and after and before != after:
+            notes.append(
+                "the machine has the same name, but artifacts/hardware.json differs: packages, memory, instruction sets"
+            )
+        if not self.other_machine and not 1 / noticed_drift < self.drift < noticed_drift:
+            notes.append(
+                f"PyTorch eager takes {self.drift:.2f} times as long, and is the same program on both sides: the "
+                "speed of the machine has changed, and other times may change by as much before they count"
+            )
+        elif self.same_pytorch and not self.by_eager and self.eager_margin > math.log(noticed_drift):
+            notes.append(
+                "PyTorch eager was disturbed more than the others, so it hardly tells what the machine has changed: "
+                "latencies are compared by themselves"
+            )
+        for side, values in zip(("base", "head"), self.values, strict=True):
+            benchmark = values.get("benchmark", {})
+            if benchmark.get("starts") == 1:
+                notes.append(f"the benchmark of the {side} has one start, so it does not know how starts differ")
+            if benchmark.get("disturbed_rounds"):
+                notes.append(
+                    f"other work took cores in {benchmark['disturbed_rounds']} of the {benchmark.get('rounds')} rounds "
+                    f"of the {side}"
+                )
+        return notes
+
+
+def reached_sources(revision: Revision) -> dict[str, bytes]:
+    """The repository's own files that the benchmark runs, by path; empty where that cannot be told."""
+    if HARNESS not in revision.sources or revision.model is None:
+        return {}
+    with TemporaryDirectory() as folder:
+        for path, content in revision.sources.items():
+            (Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
+            (Path(folder) / path).write_bytes(content)
+        try:
+            reached = reached_files(HARNESS, Path(folder), revision.model)
+        except (SyntaxError, ValueError):  # no Python of this version, or no text
+            return {}
+    return {path: revision.sources[path] for path in reached}
+
+
+def spreads_by_contender(latencies: pd.DataFrame | None, starts: int) -> dict[LatencyKey, Spread | None]:
+    """From metrics/plots/latency.csv; empty without it or its columns."""
+    if latencies is None or not {"variant", "round", "latency_ms"} <= {*latencies.columns}:
+        return {}
+    rounds = round_latencies(latencies)
+    return {
+        (name, statistic, paired): rounds_spread(
+            own, starts, rounds.get(BASE, {}).get(statistic, []) if paired else None
+        )
+        for name, statistics in rounds.items()
+        for statistic, own in statistics.items()
+        for paired in (False, True)
+    }
+
+
+def is_static(file: str, key: str, metric: Metric) -> bool:
+    """Whether a figure is of a file alone: another model or other samples leave it what it is."""
+    return not (metric.noise or metric.column or file.startswith("validate/") or key.startswith("calibration_"))
+
+
+def contender(key: str, metric: Metric) -> str:
+    """What the * of a metric's key stands for: a contender, one of another setting, an output; empty without a *."""
+    before, _, after = metric.key.partition("*")
+    return key[len(before) : len(key) - len(after)]
+
+
+def described(samples: pd.DataFrame) -> str:
+    return f"{len(samples)} from {samples['group'].nunique()} groups"

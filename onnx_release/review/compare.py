@@ -1,0 +1,337 @@
+"""Metrics of two revisions side by side, each figure with a verdict that knows its direction and its noise.
+
+Figures are judged in four ways. What comes out the same each time (sizes, nodes, SQNR) differs where it differs as
+printed. Means over samples are tested with the samples of both sides in pairs. Timings are tested by their starts and
+rounds, and given an allowance for what two runs of the same differ by (onnx_release/review/noise.py). What was decided
+by timings differs only where something has changed that it could rest on. All tests of a kind are adjusted together, so
+that among many figures none is called different for their number.
+"""
+
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal, get_args
+
+import pandas as pd
+
+from onnx_release.core.files import SIGNIFICANT_DIGITS
+from onnx_release.core.variants import BASE, VARIANTS
+from onnx_release.report.metrics import METRICS, Metric, known_metric
+from onnx_release.review.comparable import NOT_MEASURED, Pair, contender
+from onnx_release.review.noise import (
+    ALLOWANCES,
+    Change,
+    Spread,
+    Uncertainty,
+    allowed_range,
+    change_of,
+    difference_p,
+    pooled,
+    spread_of,
+    uncertainty,
+    within,
+)
+from onnx_release.review.revisions import Revision
+from onnx_release.review.significance import holm, sign_flip_p
+
+Verdict = Literal["worse", "better", "changed", "gone", "new", "no difference", "not comparable"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+# The chance that a figure is called different although nothing is, for all tests of a kind together.
+LEVEL = 0.05
+# What the choice of a variant and of its settings rests on.
+RESTS_ON = ("benchmark", "tune", "validate/*")
+# Pairs of loads behind the speed-up in metrics/optimize.json: optimize.LOADS, which would import ONNX Runtime.
+LOADS = 15
+# Why a decision is another one where nothing that it rests on has changed, and why the summary then does not compare.
+DECIDED_ANEW = "decided anew within the noise of timings"
+CHOSEN_BY_NOISE = f"of another variant, {DECIDED_ANEW}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure on both sides, None where a side lacks it or has null; intervals as (low, high).
+
+    `reason` says why a figure is not comparable, or what its verdict rests on where that is not plain. `p` is adjusted
+    for all tests of its kind, None where nothing was tested. `allowed` are the factors between which a timing may be of
+    the base's, `change` is what it has changed by and how sure that is.
+    """
+
+    file: str
+    key: str
+    metric: Metric
+    base: Any
+    head: Any
+    verdict: Verdict = "no difference"
+    reason: str = ""
+    base_interval: tuple[float, float] | None = None
+    head_interval: tuple[float, float] | None = None
+    p: float | None = None
+    allowed: tuple[float, float] | None = None
+    change: Change | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}.{self.key}"
+
+    @property
+    def open(self) -> bool:
+        """Whether nothing has been found yet, and the two sides are not the same anyway."""
+        return self.verdict == "no difference" and not same(self.base, self.head)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`notes` are sentences to be read before any row."""
+
+    base: str
+    head: str
+    rows: list[Row]
+    notes: list[str]
+
+    def counts(self) -> dict[Verdict, int]:
+        """How many rows have each verdict, the worst first."""
+        return {verdict: sum(row.verdict == verdict for row in self.rows) for verdict in VERDICTS}
+
+    def row(self, name: str) -> Row | None:
+        return next((row for row in self.rows if row.name == name), None)
+
+
+def compare(base: Revision, head: Revision) -> Comparison:
+    """Every figure that one of the two has, but for the ends of intervals and by-products of measuring."""
+    pair = Pair(base, head)
+    rows = [first_look(pair, *name) for name in figures(pair)]
+    rows = judge_decisions(judge_timings(judge_answers(rows, pair), pair), pair)
+    return Comparison(base.name, head.name, rows, pair.notes(ALLOWANCES["latency"]))
+
+
+def timed_interval(pair: Pair, name: str) -> tuple[float, float] | None:
+    """The interval of a timing on the head's side, by the figure's name; None for a figure that has none."""
+    file, _, key = name.partition(".")
+    known = known_metric(file, key)
+    return interval(pair, Row(file, key, known, *pair.both(file, key)), 1) if known.noise else None
+
+
+def figures(pair: Pair) -> list[tuple[str, str, Metric]]:
+    """File, key and metric of every figure to compare, in the order of the table, variants in that of the pipeline."""
+    keys = {(file, key) for side in pair.values for file, values in side.items() for key in values}
+    found = [(file, key, known_metric(file, key)) for file, key in keys if not unmeasured(pair, file, key)]
+    files = {item.file: number for number, item in reversed(list(enumerate(METRICS)))}
+    rows = {item: number for number, item in enumerate(METRICS)}
+
+    def place(figure: tuple[str, str, Metric]) -> tuple[Any, ...]:
+        file, key, known = figure
+        variant = file.partition("/")[2]
+        pattern = "validate/*" if variant else file
+        order = VARIANTS.index(variant) if variant in VARIANTS else len(VARIANTS)
+        owner = contender(key, known) if known.key.startswith("*.") else ""
+        return files.get(pattern, len(rows)), order, file, owner, rows.get(known, len(rows)), key
+
+    return sorted((item for item in found if not item[2].is_end and item[2].noise != "by-product"), key=place)
+
+
+def unmeasured(pair: Pair, file: str, key: str) -> bool:
+    """Whether one side had no time for a figure: a setting to try, or calls enough for a percentile."""
+    if known_metric(file, key).noise == "tail" and all(key in side.get(file, {}) for side in pair.values):
+        before, after = pair.both(file, key)
+        failed = pair.both(file, f"{contender(key, known_metric(file, key))}.failure")
+        return (before is None) != (after is None) and not any(failed)
+    names = [name for side in pair.both("tune", "untried") for name in (side or "").split(", ")]
+    return file == "tune" and any(key.startswith(f"trials.{name}.") for name in names)
+
+
+def first_look(pair: Pair, file: str, key: str, known: Metric) -> Row:
+    """The row, with its verdict as far as no test is needed; what is to be tested is "no difference" until then."""
+    before, after = pair.both(file, key)
+    row = Row(file, key, known, before, after)
+    row = replace(row, base_interval=interval(pair, row, 0), head_interval=interval(pair, row, 1))
+    if known.noise != "decision" and (reason := pair.other_choice(file)):
+        return replace(row, verdict="not comparable", reason=reason)
+    there = [key in side.get(file, {}) for side in pair.values]
+    if not all(there):
+        return replace(row, verdict="gone" if there[0] else "new")
+    if reason := pair.obstacle(file, key, known):
+        return replace(row, verdict="not comparable", reason=reason)
+    tested = known.noise or known.column
+    return replace(row, verdict=direction(row)) if row.open and not tested else row
+
+
+def judge_answers(rows: list[Row], pair: Pair) -> list[Row]:
+    """Judge means over samples, with the samples of both sides in pairs, by groups."""
+    pending = {row.name: row for row in rows if row.metric.column and row.verdict == "no difference"}
+    pairs = {name: paired_samples(pair, row) for name, row in pending.items()}
+    found = {
+        name: sign_flip_p((both["head"] - both["base"]).tolist(), both["group"].tolist())
+        for name, both in pairs.items()
+        if both is not None
+    }
+    # Where no sample differs there is nothing to test: such a test could never reject, and does not count among the
+    # others (Tarone, "A Modified Bonferroni Method for Discrete Data", 1990).
+    adjusted = holm({name: p for name, p in found.items() if p is not None})
+    for name, row in pending.items():
+        both = pairs[name]
+        if name in adjusted and both is not None:
+            p = adjusted[name]
+            # Samples without a value on one side may turn the means round.
+            agree = ((both["head"] - both["base"]).sum() > 0) == (row.head > row.base)
+            verdict = direction(row) if agree else "changed"
+            pending[name] = replace(row, p=p, verdict=verdict if p < LEVEL else "no difference")
+        elif row.open and both is None:
+            pending[name] = replace(row, verdict=direction(row), reason="not tested: the samples are not there")
+    return [pending.get(row.name, row) for row in rows]
+
+
+def paired_samples(pair: Pair, row: Row) -> pd.DataFrame | None:
+    """`base`, `head` and `group` of each sample that has a value on both sides; None if there are none."""
+    sides = [sample_values(pair, row, number) for number in range(2)]
+    if sides[0] is None or sides[1] is None:
+        return None
+    both = pd.DataFrame({"base": sides[0]["value"], "head": sides[1]["value"], "group": sides[0]["group"]}).dropna()
+    return None if both.empty else both
+
+
+def sample_values(pair: Pair, row: Row, side: int) -> pd.DataFrame | None:
+    """`value` and `group` behind a mean, by sample; None without the table or its columns."""
+    variant = pair.values[side][row.file].get("variant") if row.file == "summary" else row.file.partition("/")[2]
+    table = (pair.base, pair.head)[side].table(f"validate/{variant}")
+    wanted = ["torch_right", "variant_right"] if row.metric.column == "drop" else [row.metric.column]
+    if table is None or not {*wanted, "sample", "group"} <= {*table.columns}:
+        return None
+    table = table.set_index("sample")
+    values = table[wanted[0]] - table[wanted[1]] if len(wanted) == 2 else table[wanted[0]]
+    return pd.DataFrame({"value": values, "group": table["group"]})
+
+
+def judge_timings(rows: list[Row], pair: Pair) -> list[Row]:
+    """Judge timings: by a test where both sides have a spread, by the allowance alone elsewhere."""
+    timed = {
+        row.name: replace(row, allowed=allowed_range(row.metric.noise, row.metric.unit, pair.drift))
+        for row in rows
+        if row.metric.noise in ALLOWANCES and row.verdict == "no difference" and is_number(row.base, row.head)
+    }
+    sure = uncertainties(pair, timed)
+    adjusted = holm(
+        {
+            name: difference_p(timed[name].head / timed[name].base, found, allowed)
+            for name, found in sure.items()
+            if (allowed := timed[name].allowed)
+        }
+    )
+    for name, row in timed.items():
+        margin = sure[name].margin if name in sure else None
+        change = change_of(row.base, row.head, row.metric.noise, row.metric.unit, pair.drift, margin)
+        timed[name] = replace(tested(row, adjusted.get(name)), change=change)
+    return [timed.get(row.name, row) for row in rows]
+
+
+def tested(row: Row, p: float | None) -> Row:
+    """A timing with its verdict: by the adjusted p-value of its test, or by the allowance where there is none."""
+    if p is not None:
+        return replace(row, p=p, verdict=direction(row) if p < LEVEL else "no difference")
+    if row.allowed and not within(row.base, row.head, row.metric.noise, row.allowed):
+        low, high = row.allowed
+        reason = f"measured once; the same may be {low:.2f} to {high:.2f} times as much when measured again"
+        return replace(row, verdict=direction(row), reason=reason)
+    return row
+
+
+def uncertainties(pair: Pair, rows: dict[str, Row]) -> dict[str, Uncertainty]:
+    """How sure the change of each figure is that has a spread on both sides, pooled with those of the same kind.
+
+    Latencies are tested by their ratios to PyTorch eager where those are the better measured (`Pair.by_eager`). The
+    summary repeats a figure of the benchmark, which counts once.
+    """
+    kinds: dict[tuple[str, str, bool], dict[str, tuple[Spread, Spread]]] = {}
+    for name, row in rows.items():
+        # PyTorch eager itself has no ratio to go by.
+        paired = row.metric.noise == "latency" and pair.by_eager and contender(row.key, row.metric) != BASE
+        before, after = (
+            latency_spread(pair, row, side, paired) if paired else spread(pair, row, side) for side in (0, 1)
+        )
+        if before is not None and after is not None and row.base > 0 and row.head > 0:
+            file = "benchmark" if row.file == "summary" else row.file
+            kind = (file, row.metric.key.removeprefix("*."), paired)
+            kinds.setdefault(kind, {})[name] = (before, after)
+    found: dict[str, Uncertainty] = {}
+    for spreads in kinds.values():
+        own = {name: both for name, both in spreads.items() if rows[name].file != "summary"} or spreads
+        pool = pooled(item for both in own.values() for item in both)
+        found |= {name: uncertainty(both, pool) for name, both in spreads.items()}
+    return found
+
+
+def interval(pair: Pair, row: Row, side: int) -> tuple[float, float] | None:
+    """A figure's interval as the metrics have it, or as its rounds give it."""
+    if row.metric.interval:
+        low, high = pair.interval_ends(side, row.file, row.key)
+        return (low, high) if is_number(low, high) and low < high else None
+    found = spread(pair, row, side)
+    if found is None:
+        return None
+    if row.key.endswith("throughput_per_s"):  # the mean turned over
+        items = pair.values[side]["benchmark"].get("batch", 1) * 1e3
+        return items / found.high, items / found.low
+    return found.low, found.high
+
+
+def spread(pair: Pair, row: Row, side: int) -> Spread | None:
+    """How sure a timing is by its own run; None where the metrics do not tell."""
+    values = pair.values[side]
+    if row.metric.noise == "latency":
+        return latency_spread(pair, row, side, paired=False)
+    if row.metric.noise != "speedup":
+        return None
+    file, key = pair.timed_as(side, row.file, row.key)
+    starts, rounds = (values.get("benchmark", {}).get(name, 0) for name in ("starts", "rounds"))
+    units = LOADS if file == "optimize" else starts if starts > 1 else rounds
+    return spread_of(*pair.interval_ends(side, file, key), units)
+
+
+def latency_spread(pair: Pair, row: Row, side: int, paired: bool) -> Spread | None:
+    statistic = "median" if row.key.endswith("median") else "mean"
+    return pair.latency_spreads[side].get((contender(row.key, row.metric), statistic, paired))
+
+
+def judge_decisions(rows: list[Row], pair: Pair) -> list[Row]:
+    """Judge what was decided by timings: changed where something that it may rest on has, or does not compare.
+
+    Where nothing has, noise has decided, and what the summary says of the two variants is no change either.
+    """
+    moved = any(
+        row.verdict != "no difference" and row.metric.noise != "decision" and row.metric.better != "neither"
+        for row in rows
+        if any(fnmatchcase(row.file, file) for file in RESTS_ON) and not pair.other_choice(row.file)
+    )
+    if moved:
+        return [replace(row, verdict="changed") if decided(row) else row for row in rows]
+    other = any(decided(row) for row in rows if row.name == "summary.variant")
+    return [
+        replace(row, reason=DECIDED_ANEW)
+        if decided(row)
+        else replace(row, verdict="not comparable", reason=CHOSEN_BY_NOISE)
+        if other and row.file == "summary" and not row.reason.startswith(NOT_MEASURED)
+        else row
+        for row in rows
+    ]
+
+
+def decided(row: Row) -> bool:
+    """Whether a decision is another one than before."""
+    return row.metric.noise == "decision" and row.open
+
+
+def direction(row: Row) -> Verdict:
+    """The verdict of a figure that differs."""
+    if row.metric.better == "neither" or not is_number(row.base, row.head):
+        return "changed"
+    return "better" if (row.head > row.base) == (row.metric.better == "higher") else "worse"
+
+
+def is_number(*values: Any) -> bool:
+    """Whether all are numbers; True and False count as 1 and 0."""
+    return all(isinstance(value, int | float) for value in values)
+
+
+def same(base: Any, head: Any) -> bool:
+    """Whether two values are the same but for the last of the digits that are written."""
+    if is_number(base, head):
+        return abs(head - base) <= 10.0 ** (1 - SIGNIFICANT_DIGITS) * max(abs(base), abs(head))
+    return bool(base == head)

@@ -1,0 +1,229 @@
+"""The metrics as they are at a revision of git, in an experiment of DVC, or in the workspace."""
+
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pandas as pd
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from onnx_release.core.errors import RevisionError
+from onnx_release.core.files import CONFLICT, refuse_conflict
+from onnx_release.core.imports import PACKAGES
+from onnx_release.core.paths import LOCK, METRICS, PARAMS, PLOTS
+
+# What is read of a revision, relative to the repository root.
+READ = (METRICS, PARAMS, LOCK)
+# Where DVC keeps experiments: refs/exps/01/234.../NAME, below the commit that they start from; and what else is there.
+EXPERIMENTS = "refs/exps"
+NO_EXPERIMENTS = ("stash", "apply", "celery", "exec", "temp")
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What is compared: `name` says which it is, `files` has the content of each file by its path.
+
+    `sources` are the Python files of the repository's own packages, where a comparison needs them.
+    """
+
+    name: str
+    files: Mapping[str, bytes]
+    sources: Mapping[str, bytes] = field(default_factory=dict)
+
+    @cached_property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """What each file below metrics/ has, by its name without .json. Raises RevisionError if one is no JSON."""
+        found = {}
+        for path, content in sorted(self.files.items()):
+            pure = PurePosixPath(path)
+            if pure.suffix == ".json":
+                found[pure.relative_to(METRICS.as_posix()).with_suffix("").as_posix()] = self.parsed(path, content)
+        return found
+
+    def parsed(self, path: str, content: bytes) -> dict[str, Any]:
+        try:
+            value = json.loads(content)
+        except ValueError as cause:
+            raise RevisionError(f"{path} of {self.name} is not JSON ({cause}): run `dvc repro` there") from cause
+        if not isinstance(value, dict):
+            raise RevisionError(f"{path} of {self.name} has no figures by name: run `dvc repro` there")
+        return value
+
+    def table(self, name: str) -> pd.DataFrame | None:
+        """metrics/plots/`name`.csv; None if it is not there or has no rows. Raises RevisionError if it is damaged."""
+        path = (PLOTS / f"{name}.csv").as_posix()
+        if path not in self.files:
+            return None
+        try:
+            columns = pd.read_csv(io.BytesIO(self.files[path]), nrows=0).columns
+            # A group may be called NA or null.
+            empty = {name: [""] for name in columns if name != "group"}
+            table = pd.read_csv(
+                io.BytesIO(self.files[path]), dtype={"group": str}, keep_default_na=False, na_values=empty
+            )
+        except ValueError as cause:
+            raise RevisionError(f"{path} of {self.name} is not a table ({cause}): run `dvc repro` there") from cause
+        return None if table.empty else table
+
+    @cached_property
+    def model(self) -> str | None:
+        """The model that params.yaml names; None without the file."""
+        return self.yaml(PARAMS).get("model")
+
+    def locked(self, stage: str) -> dict[str, str]:
+        """The md5 of each dependency of a stage as dvc.lock has it, by its path; empty without it."""
+        deps = self.yaml(LOCK).get("stages", {}).get(stage, {}).get("deps", [])
+        return {dep["path"]: dep.get("md5", "") for dep in deps}
+
+    def yaml(self, path: Path) -> dict[str, Any]:
+        try:
+            found = YAML(typ="safe", pure=True).load(self.files.get(path.as_posix(), b"").decode())
+        except (YAMLError, ValueError) as cause:
+            raise RevisionError(f"{path} of {self.name} is not valid YAML: {cause}") from cause
+        return found if isinstance(found, dict) else {}
+
+
+def load_pair(base: str, head: str | None) -> tuple[Revision, Revision]:
+    """Both sides of a comparison; None for `head` is the workspace.
+
+    `base` and `head` are branches, tags or commits, or names of DVC's experiments. Unless `base` is an experiment, what
+    is read is the merge base of the two, as in a pull request: what the base's branch has got since is no change of
+    `head`. Raises RevisionError if one of them is not there, has no metrics, or if git knows no merge base.
+    """
+    head_commit = resolve(head or "HEAD")
+    base_commit = resolve(base)
+    name = f"{base} ({base_commit[:7]})"
+    if not is_experiment(base):
+        common = merge_base(base, base_commit, head or "the workspace", head_commit)
+        if common != base_commit:
+            name = f"merge base of {base} and {head or 'the workspace'} ({common[:7]})"
+        base_commit = common
+    before = with_sources(at_commit(base_commit, name), base_commit)
+    if head is None:
+        return before, workspace()
+    return before, with_sources(at_commit(head_commit, f"{head} ({head_commit[:7]})"), head_commit)
+
+
+def resolve(revision: str) -> str:
+    """The commit of a branch, a tag, a commit or an experiment. Raises RevisionError if there is none."""
+    found = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if found.returncode == 0:
+        return found.stdout.decode().strip()
+    experiments = experiments_called(revision)
+    if len(experiments) == 1:
+        return next(iter(experiments.values()))
+    if experiments:
+        listed = "\n".join(f"  {commit[:7]}  {ref}" for ref, commit in experiments.items())
+        raise RevisionError(f"there are {len(experiments)} experiments called {revision}; name a commit:\n{listed}")
+    if git("rev-parse", "--git-dir").returncode != 0:
+        raise RevisionError("this is no git repository: run it in a clone of one")
+    raise RevisionError(
+        f"there is no branch, tag, commit or experiment called {revision}: `git branch -a` and `dvc exp list -A` show "
+        "what there is; `git fetch` and `dvc exp pull REMOTE NAME` bring what is elsewhere"
+        + (f"\nThis clone is shallow: {UNSHALLOW}" if is_shallow() else "")
+    )
+
+
+def is_experiment(revision: str) -> bool:
+    """Whether it is an experiment's name, and nothing that git itself knows."""
+    known = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").returncode == 0
+    return not known and bool(experiments_called(revision))
+
+
+def experiments_called(name: str) -> dict[str, str]:
+    """The commits of the experiments of this name, by their refs; one below the current commit goes before others."""
+    listed = git("for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENTS).stdout.decode().splitlines()
+    refs = {ref: commit for commit, _, ref in (line.partition(" ") for line in listed)}
+    found = {
+        ref: commit
+        for ref, commit in refs.items()
+        if ref.split("/")[2] not in NO_EXPERIMENTS and ref.split("/")[4:] == [name]
+    }
+    current = git("rev-parse", "HEAD").stdout.decode().strip()
+    here = {ref: commit for ref, commit in found.items() if ref.startswith(f"{namespace(current)}/")}
+    return here or found
+
+
+UNSHALLOW = "`git fetch --unshallow` brings the history that is missing (in a workflow: fetch-depth: 0)"
+
+
+def merge_base(base: str, base_commit: str, head: str, head_commit: str) -> str:
+    """The last commit that both have. Raises RevisionError if there is none, or it is not in this clone."""
+    found = git("merge-base", base_commit, head_commit)
+    if found.returncode == 0:
+        return found.stdout.decode().strip()
+    if is_shallow():
+        raise RevisionError(f"this clone is shallow and lacks the merge base of {base} and {head}: {UNSHALLOW}")
+    raise RevisionError(f"{base} and {head} have no commit in common: choose a base that {head} starts from")
+
+
+def namespace(commit: str) -> str:
+    """Where DVC keeps the experiments that start from a commit, by its full hash."""
+    return f"{EXPERIMENTS}/{commit[:2]}/{commit[2:]}"
+
+
+def is_shallow() -> bool:
+    return git("rev-parse", "--is-shallow-repository").stdout.decode().strip() == "true"
+
+
+def at_commit(commit: str, name: str) -> Revision:
+    """What a commit has. Raises RevisionError if there are no metrics in it."""
+    wanted = [path.as_posix() for path in READ]
+    listed = git("ls-tree", "--name-only", commit, *wanted).stdout.decode().splitlines()
+    if METRICS.as_posix() not in listed:
+        raise RevisionError(
+            f"{name} has no {METRICS}/: choose a base that has run `make repro` and committed its metrics"
+        )
+    return Revision(name, contents(commit, name, listed))
+
+
+def with_sources(revision: Revision, commit: str) -> Revision:
+    """The revision with the sources that its commit has."""
+    listed = git("ls-tree", "-r", "-z", "--name-only", commit, *PACKAGES).stdout.decode().split("\0")
+    wanted = [path for path in listed if path.endswith(".py")]
+    return replace(revision, sources=contents(commit, revision.name, wanted) if wanted else {})
+
+
+def contents(commit: str, name: str, paths: Sequence[str]) -> dict[str, bytes]:
+    """The files of a commit at or below some paths, by path. Raises RevisionError if git cannot read them."""
+    archive = git("archive", "--format=tar", commit, *paths)
+    if archive.returncode != 0:
+        raise RevisionError(f"{name} cannot be read: {archive.stderr.decode().strip()}")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
+        files = {item.name: tar.extractfile(item) for item in tar if item.isfile()}
+        found = {path: file.read() for path, file in files.items() if file}
+    broken = [path for path, content in found.items() if CONFLICT.search(content.decode(errors="replace"))]
+    if broken:
+        raise RevisionError(
+            f"{name} was committed with git's conflict markers in {', '.join(broken)}: choose another revision, "
+            "or fix it there, as docs/review.md says under Merging, and commit"
+        )
+    return found
+
+
+def workspace() -> Revision:
+    """What is in the working tree, sources included. Raises RevisionError if there are no metrics in it."""
+    files = [path for path in (*METRICS.rglob("*"), PARAMS, LOCK) if path.suffix != ".partial" and path.is_file()]
+    if not any(METRICS in path.parents for path in files):
+        raise RevisionError(f"the workspace has no {METRICS}/: run `make repro`")
+    for path in files:
+        refuse_conflict(path, path.read_text(encoding="utf-8", errors="replace"), RevisionError)
+    changed = git("status", "--porcelain", "--", *(path.as_posix() for path in READ)).stdout.strip()
+    name = "workspace, not committed" if changed else "workspace, as committed"
+    sources = [path for package in PACKAGES for path in Path(package).rglob("*.py") if path.is_file()]
+    return Revision(name, *({path.as_posix(): path.read_bytes() for path in found} for found in (files, sources)))
+
+
+def git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Raises RevisionError if git is not installed."""
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, check=False)
+    except FileNotFoundError as cause:
+        raise RevisionError("git is not installed: install it") from cause

@@ -1,0 +1,120 @@
+"""The one way in which validation, benchmark, profile and server run a model: checked requests, and no torch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from onnx_release.core.errors import GraphError, InputError
+from onnx_release.core.hardware import cpu_kind
+from onnx_release.core.params import Runtime
+from onnx_release.core.spec import Spec, check_array
+from onnx_release.runtime.providers import CPU, device_id
+from onnx_release.runtime.session import open_with, run_bound, run_session
+
+# ONNX Runtime's names of what the spec calls otherwise.
+ORT_NAMES = {"float32": "float"}
+# The key in an ONNX file's metadata that names the CPU which its graph was optimised for (see optimize.py).
+CPU_KEY = "onnx_release.cpu"
+
+
+class OnnxModel:
+    """A model of `spec`, ready to run; any number of threads may call `run` at once.
+
+    `provider` is ONNX Runtime's name of what runs it, and `note` what `auto` had to do without. With `profile`, ONNX
+    Runtime writes its trace to a file whose path starts with it.
+    Raises GraphError if ONNX Runtime does not load it, if its inputs or outputs are not those of the spec, or if it was
+    optimised for another CPU, and ProviderError if `runtime` asks for a provider that does not run all of it.
+    """
+
+    def __init__(self, path: Path, spec: Spec, runtime: Runtime, profile: Path | None = None) -> None:
+        self.spec = spec
+        opened = open_with(path, runtime, profile)
+        self.session, self.provider, self.note = opened.session, opened.provider, opened.note
+        self.device_id = device_id(self.provider, runtime)
+        check_interface(self.session, spec, path)
+        check_cpu(self.session, path)
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs by name, in the dtypes and shapes of the spec, batch axis included.
+
+        Raises InputError if `inputs` contradicts the spec, and GraphError if ONNX Runtime fails on it.
+        """
+        check_request(self.spec, inputs)
+        if self.provider == CPU:
+            return run_session(self.session, inputs)
+        return run_bound(self.session, inputs, "cuda", self.device_id)
+
+
+def check_request(spec: Spec, inputs: Mapping[str, np.ndarray]) -> None:
+    """Raises InputError naming what in `inputs` is missing, unknown, or of another dtype or shape than declared."""
+    names = [tensor.name for tensor in spec.inputs]
+    unknown = sorted(set(inputs) - set(names))
+    missing = [name for name in names if name not in inputs]
+    if unknown or missing:
+        parts = [f"{', '.join(missing)} missing"] if missing else []
+        parts += [f"{', '.join(unknown)} unknown"] if unknown else []
+        raise InputError(f"the model takes {', '.join(names)}: {' and '.join(parts)}")
+    sizes: dict[str, int] = {}
+    for tensor in spec.inputs:
+        array = inputs[tensor.name]
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{tensor.name} is a {type(array).__name__}, not a numpy array")
+        problem = check_array(tensor, str(array.dtype), array.shape, sizes)
+        if problem:
+            raise InputError(problem)
+    for name, size in sizes.items():
+        bounds = spec.dimensions[name]
+        if not bounds.min <= size <= bounds.max:
+            raise InputError(f"{name} is {size}, where {bounds.min} to {bounds.max} is declared")
+
+
+def check_interface(session: onnxruntime.InferenceSession, spec: Spec, path: Path) -> None:
+    """Raises GraphError if the file's inputs or outputs have other names, dtypes or shapes than the spec's."""
+    for kind, found, declared in (
+        ("inputs", session.get_inputs(), spec.inputs),
+        ("outputs", session.get_outputs(), spec.outputs),
+    ):
+        values = {value.name: value for value in found}
+        if set(values) != {tensor.name for tensor in declared}:
+            raise GraphError(
+                f"{path} has the {kind} {', '.join(values)}, "
+                f"where the spec declares {', '.join(tensor.name for tensor in declared)}"
+            )
+        for tensor in declared:
+            value = values[tensor.name]
+            if value.type != f"tensor({ORT_NAMES.get(tensor.dtype, tensor.dtype)})":
+                raise GraphError(f"{tensor.name} of {path} is a {value.type}, where the spec declares {tensor.dtype}")
+            if not may_have(value.shape, tensor.shape):
+                raise GraphError(
+                    f"{tensor.name} of {path} has the shape {value.shape}, where the spec declares {tensor.shape}"
+                )
+
+
+def may_have(found: Sequence[int | str | None], declared: Sequence[int | str]) -> bool:
+    """Whether a value of the shape that a file gives may have every shape that the spec declares.
+
+    A file may leave a size open, and ONNX Runtime gives an empty shape where the file has none.
+    """
+    if not found:
+        return True
+    if len(found) != len(declared):
+        return False
+    return all(not isinstance(size, int) or size == axis for size, axis in zip(found, declared, strict=True))
+
+
+def check_cpu(session: onnxruntime.InferenceSession, path: Path) -> None:
+    """Raises GraphError for a graph that was optimised for another CPU or another version of ONNX Runtime."""
+    marked = session.get_modelmeta().custom_metadata_map.get(CPU_KEY)
+    if marked is None:
+        return
+    made_for, here = json.loads(marked), cpu_kind()
+    different = [key for key in here if made_for.get(key) != here[key]]
+    if different:
+        parts = [f"{key} {made_for.get(key)} there and {here[key]} here" for key in different]
+        raise GraphError(
+            f"{path} was optimised for another machine ({'; '.join(parts)}): run the model that it was made of, "
+            "or the stage optimize here"
+        )

@@ -1,0 +1,92 @@
+"""ONNX Runtime's execution providers: their options, whether they load, and which nodes they really run."""
+
+import ctypes
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import onnxruntime
+
+from onnx_release.core.errors import ProviderError
+from onnx_release.core.params import Runtime
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+PROVIDERS = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
+# Nodes that a message names before it counts the rest.
+NAMED = 5
+
+
+def provider_options(provider: str, runtime: Runtime) -> dict[str, str]:
+    """The options of the provider under ONNX Runtime's names."""
+    if provider == CUDA:
+        options = {key: str(value) for key, value in runtime.cuda.model_dump().items() if value is not None}
+        options["use_tf32"] = str(int(runtime.cuda.use_tf32))
+    elif provider == TENSORRT:
+        settings = runtime.tensorrt
+        options = {
+            "device_id": str(settings.device_id),
+            "trt_max_workspace_size": str(settings.workspace),
+            "trt_fp16_enable": str(settings.fp16),
+            "trt_int8_enable": str(settings.int8),
+        }
+        if settings.engine_cache:
+            options |= {"trt_engine_cache_enable": "True", "trt_engine_cache_path": settings.engine_cache}
+    else:
+        options = {}
+    return options
+
+
+def device_id(provider: str, runtime: Runtime) -> int:
+    """The number of the GPU that the provider runs on."""
+    return (runtime.tensorrt if provider == TENSORRT else runtime.cuda).device_id
+
+
+def check_provider(provider: str) -> None:
+    """Load the CUDA libraries that pip has brought, and the provider's own. Raises ProviderError if one is missing."""
+    available = onnxruntime.get_available_providers()
+    if provider not in available:
+        raise ProviderError(
+            f"runtime.provider asks for {provider}, which this onnxruntime does not have ({', '.join(available)}): "
+            "install onnxruntime-gpu, or choose auto or cpu"
+        )
+    with redirect_stdout(io.StringIO()):  # it prints what it does not find; what matters is raised below
+        onnxruntime.preload_dlls()
+    missing = missing_library(provider)
+    if missing:
+        raise ProviderError(
+            f"runtime.provider asks for {provider}, which does not load: {missing}. "
+            "Install the library (the NVIDIA packages that the CUDA build of torch brings have CUDA and cuDNN), "
+            "or choose auto or cpu"
+        )
+
+
+def missing_library(provider: str) -> str | None:
+    """What the loader says of the provider's library, which names the first one that it lacks; None if it loads."""
+    name = provider.removesuffix("ExecutionProvider").lower()
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    libraries = sorted(folder.glob(f"*onnxruntime_providers_{name}.*"))
+    if not libraries:
+        return f"{folder} has no onnxruntime_providers_{name}"
+    try:
+        # ONNX Runtime loads it with this one in the process; without, its symbols are undefined.
+        for shared in folder.glob("*onnxruntime_providers_shared.*"):
+            ctypes.CDLL(str(shared), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(libraries[0]))
+    except OSError as cause:
+        return str(cause)
+    return None
+
+
+def nodes_elsewhere(session: onnxruntime.InferenceSession, wanted: str) -> str:
+    """The nodes that ONNX Runtime gave to another provider than `wanted`, in words; empty if there are none.
+
+    The session must have been opened with session.record_ep_graph_assignment_info.
+    """
+    elsewhere = [
+        f"{node.name} ({node.op_type})"
+        for part in session.get_provider_graph_assignment_info()
+        if part.ep_name != wanted
+        for node in part.get_nodes()
+    ]
+    rest = f" and {len(elsewhere) - NAMED} more" if len(elsewhere) > NAMED else ""
+    return ", ".join(elsewhere[:NAMED]) + rest

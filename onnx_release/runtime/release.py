@@ -1,0 +1,176 @@
+"""A release: the folder that package.py makes, opened only if every file in it is the one that was released."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from onnx_release.core.errors import ReleaseError, ReleaseFolderError
+from onnx_release.core.files import read_names, sha256
+from onnx_release.core.params import Runtime
+from onnx_release.core.spec import Spec, Task, class_count
+from onnx_release.core.yaml_files import Strict, describe, read_yaml
+
+# What is in a release, relative to its folder; paths.py says where the folder itself is.
+MANIFEST = "MANIFEST.json"
+NOT_RELEASED = "NOT_RELEASED.txt"
+MODEL = "model.onnx"
+RUNTIME = "runtime.json"
+LABELS = "labels.txt"
+FORMAT = 1
+
+
+class File(Strict):
+    """What a file must have: `bytes` is its size."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Git(Strict):
+    """The commit that was checked out when it was packaged; `modified` if anything that goes into it was another."""
+
+    revision: str
+    modified: bool
+
+
+class Manifest(Strict):
+    """MANIFEST.json: what the release is and was made of.
+
+    `files` are all others in the folder, by their paths in it with slashes. `metrics` holds what metrics/ has of the
+    variant, `hardware` the machine that it was timed on, `versions` Python's and the packages', `opsets` the version of
+    each of the model's operator sets. Without git, `git` is None.
+    """
+
+    format: Literal[1]
+    model: str
+    variant: str
+    task: Task
+    files: dict[str, File]
+    git: Git | None
+    metrics: dict[str, Any]
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    opsets: dict[str, int]
+
+    @field_validator("files")
+    @classmethod
+    def stay_in_the_folder(cls, files: dict[str, File]) -> dict[str, File]:
+        for name in files:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or path.as_posix() != name or "\\" in name or ":" in name:
+                raise ValueError(f"the path {name!r} is not one in the folder")
+        return files
+
+
+@dataclass(frozen=True)
+class Release:
+    """A verified release; `model` is the path of its model.onnx, `labels` the classes' names where there are some."""
+
+    folder: Path
+    manifest: Manifest
+    spec: Spec
+    labels: list[str] | None
+    runtime: Runtime
+    model: Path
+
+
+def open_release(folder: Path) -> Release:
+    """The release in `folder`, every file of which has the sha256 of its manifest.
+
+    Raises ReleaseFolderError naming the first file that is missing or another one, and where nothing was released.
+    """
+    manifest = read_manifest(folder)
+    check_model(folder, manifest)
+    for name, file in sorted(manifest.files.items()):
+        check_file(folder, name, file)
+    spec = read_yaml(folder / spec_path(manifest.model), Spec, ReleaseFolderError)
+    labels = read_labels(folder / LABELS, spec, ReleaseFolderError) if LABELS in manifest.files else None
+    return Release(folder, manifest, spec, labels, read_runtime(folder), folder / MODEL)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """MANIFEST.json. Raises ReleaseFolderError if it is missing, damaged or of another format, or none was released."""
+    if not folder.is_dir():
+        raise ReleaseFolderError(f"there is no folder {folder}: `make repro` makes a release in artifacts/release")
+    if (folder / NOT_RELEASED).is_file():
+        reason = (folder / NOT_RELEASED).read_text(encoding="utf-8", errors="replace").strip()
+        raise ReleaseFolderError(f"{shown(folder)} holds no release. {reason}")
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as cause:
+        raise ReleaseFolderError(
+            f"{path} is not there: this is no release. Run this in the folder of one, such as artifacts/release"
+        ) from cause
+    except OSError as cause:
+        raise ReleaseFolderError(f"{path} cannot be read ({cause.strerror}): make it readable") from cause
+    except ValueError as cause:  # not UTF-8, too
+        raise ReleaseFolderError(f"{path} is not JSON ({cause}): fetch the release again") from cause
+    if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+        raise ReleaseFolderError(
+            f"{path} has the format {content['format']!r}, and this code reads {FORMAT}: run the release with the code "
+            "that lies in its own folder"
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as cause:
+        problems = "; ".join(describe(problem, Manifest) for problem in cause.errors())
+        raise ReleaseFolderError(f"{path} is no manifest of a release ({problems}): fetch the release again") from cause
+
+
+def check_model(folder: Path, manifest: Manifest) -> None:
+    """Raise ReleaseFolderError for the manifest of another model, and for one that leaves out what a release has."""
+    here = sorted(path.parent.name for path in folder.glob("models/*/spec.yaml"))
+    places = [name.split("/") for name in sorted(manifest.files)]
+    listed = [parts[1] for parts in places if len(parts) == 3 and parts[0] == "models" and parts[2] == "spec.yaml"]
+    for names, holder in ((listed, "lists the files of"), (here, "lies beside the files of")):
+        if names and names != [manifest.model]:
+            raise ReleaseFolderError(
+                f"{folder / MANIFEST} is of the model {manifest.model}, but {holder} {', '.join(names)}: "
+                "fetch the release again, into a folder of its own"
+            )
+    missing = [name for name in (MODEL, RUNTIME, spec_path(manifest.model)) if name not in manifest.files]
+    if missing:
+        raise ReleaseFolderError(f"{folder / MANIFEST} does not list {', '.join(missing)}: fetch the release again")
+
+
+def check_file(folder: Path, name: str, file: File) -> None:
+    """Raise ReleaseFolderError unless the file is there and the one that was released."""
+    path = folder / name
+    if not path.is_file():
+        raise ReleaseFolderError(f"{path} is missing: {MANIFEST} lists it. Fetch the release again")
+    found = sha256(path)
+    if found != file.sha256:
+        size = path.stat().st_size
+        sizes = f", {size} bytes in place of {file.bytes}" if size != file.bytes else ""
+        raise ReleaseFolderError(
+            f"{path} is not the file that was released: its sha256 is {found}, in {MANIFEST} {file.sha256}{sizes}. "
+            "Fetch the release again"
+        )
+
+
+def read_labels(path: Path, spec: Spec, error: type[ReleaseError]) -> list[str]:
+    """The names in a file, one a line. Raises `error` if one is empty, or the spec has more or fewer classes."""
+    names, count = read_names(path, error), class_count(spec)
+    if count is not None and len(names) != count:
+        raise error(f"{path} names {len(names)} classes, {spec.outputs[0].name} has {count}")
+    return names
+
+
+def read_runtime(folder: Path) -> Runtime:
+    try:
+        return Runtime.model_validate_json((folder / RUNTIME).read_text(encoding="utf-8"))
+    except ValueError as cause:  # pydantic's ValidationError, too
+        raise ReleaseFolderError(f"{folder / RUNTIME} holds no runtime settings: {cause}") from cause
+
+
+def spec_path(model: str) -> str:
+    """Where a release has its spec."""
+    return f"models/{model}/spec.yaml"
+
+
+def shown(folder: Path) -> str:
+    return "this folder" if folder == Path() else str(folder)

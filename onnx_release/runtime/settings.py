@@ -1,0 +1,21 @@
+"""The runtime settings that stages have settled: the provider of this machine, and what tuning has found."""
+
+from onnx_release.core.files import read_json
+from onnx_release.core.params import Runtime
+from onnx_release.core.paths import PROVIDER, TUNED
+from onnx_release.runtime.providers import CPU
+
+
+def load_runtime(runtime: Runtime) -> Runtime:
+    """`runtime` as the hardware stage has settled it: where `auto` came to the CPU, nothing is tried again.
+
+    Raises DataError if that stage has not run.
+    """
+    if runtime.provider == "auto" and read_json(PROVIDER)["provider"] == CPU:
+        return runtime.model_copy(update={"provider": "cpu"})
+    return runtime
+
+
+def load_tuned() -> Runtime:
+    """What the tune stage has found for the chosen variant. Raises DataError if it has not run."""
+    return Runtime.model_validate(read_json(TUNED))

@@ -1,0 +1,79 @@
+"""Which quantized nodes ONNX Runtime runs on integers, told from the graph that it makes of the model."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto, NodeProto
+
+from onnx_release.core.params import Runtime
+from onnx_release.graph.graph import load_model, producers
+from onnx_release.graph.layers import initializers
+from onnx_release.runtime.session import save_optimized
+from onnx_release.static.qdq import QUANTIZED_WHEN_LOADED
+
+QDQ = ("QuantizeLinear", "DequantizeLinear")
+
+
+def optimized_graph(path: Path) -> ModelProto:
+    """What ONNX Runtime runs in place of the model: all optimizations, on this CPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "optimized.onnx"
+        save_optimized(path, written, Runtime(provider="cpu", intra_threads=1))
+        return load_model(written)
+
+
+def fusion_metrics(path: Path) -> dict[str, Any]:
+    """Nodes that take 8-bit data, how many of them run on integers, and why the others do not.
+
+    `float_nodes` are those that take none. A node that takes 8-bit data and runs in float costs more than it saves:
+    its inputs are turned into floats and its output back. `requantized` are layers in float that ONNX Runtime
+    quantizes by itself all the same, which `keep_float` should have kept it from.
+    """
+    model = load_model(path)
+    makers = producers(model)
+    nodes = [node for node in model.graph.node if node.op_type not in QDQ]
+    quantized = [node for node in nodes if any(made_by_dequantize(name, makers) for name in node.input)]
+    optimized = optimized_graph(path)
+    # A fused node's output has the name of the node that it came from; its own name may get a suffix.
+    found = {node.name: node for node in optimized.graph.node} | producers(optimized)
+    optimized_makers = producers(optimized)
+    unfused = [node for node in quantized if not runs_on_integers(found.get(node.name), optimized_makers)]
+    constants = initializers(model)
+    in_float = [node for node in nodes if node.op_type in QUANTIZED_WHEN_LOADED and node.input[1] in constants]
+    requantized = [node.name for node in in_float if has_quantized_weight(found.get(node.name), optimized_makers)]
+    return {
+        "quantized_nodes": len(quantized),
+        "float_nodes": len(nodes) - len(quantized),
+        "fused_nodes": len(quantized) - len(unfused),
+        "unfused_nodes": len(unfused),
+        "requantized_nodes": len(requantized),
+        "requantized": ", ".join(requantized),
+        "unfused": "; ".join(f"{node.name} ({node.op_type}): {reason(node, model, makers)}" for node in unfused),
+    }
+
+
+def runs_on_integers(node: NodeProto | None, makers: dict[str, NodeProto]) -> bool:
+    """Whether a node of the optimized graph takes its data as integers; one that is gone has become a float one."""
+    return node is not None and not made_by_dequantize(node.input[0], makers)
+
+
+def has_quantized_weight(node: NodeProto | None, makers: dict[str, NodeProto]) -> bool:
+    """Whether a layer of the optimized graph has become an integer one, or has its weight dequantized."""
+    return node is not None and (node.op_type.startswith("Q") or made_by_dequantize(node.input[1], makers))
+
+
+def made_by_dequantize(name: str, makers: dict[str, NodeProto]) -> bool:
+    return name in makers and makers[name].op_type == "DequantizeLinear"
+
+
+def reason(node: NodeProto, model: ModelProto, makers: dict[str, NodeProto]) -> str:
+    """Why ONNX Runtime did not fuse it, as far as the graph tells."""
+    computed = [name for name in node.input if name in makers]
+    floats = [name for name in computed if not made_by_dequantize(name, makers)]
+    if floats:
+        return f"its input {floats[0]} is in float"
+    takers = [other for other in model.graph.node if node.output[0] in other.input]
+    if not takers or any(other.op_type != "QuantizeLinear" for other in takers):
+        return "its output stays in float"
+    return "ONNX Runtime has no integer kernel for it in this form on this CPU"

@@ -1,0 +1,207 @@
+"""Put QuantizeLinear and DequantizeLinear around the operators of a graph, and find them again."""
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QDQQuantizer, QuantType
+from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+
+from onnx_release.graph.graph import producers
+from onnx_release.graph.layers import attributes, clip_bounds, initializers
+from onnx_release.graph.precision import only_errors
+from onnx_release.graph.targets import Target
+
+# What ONNX Runtime has integer kernels for on CPUs, and what only moves values.
+OPERATORS = (
+    *("Conv", "Gemm", "MatMul", "Add", "Mul", "Clip", "Relu", "LeakyRelu", "Sigmoid", "Concat", "Resize"),
+    *("GlobalAveragePool", "AveragePool", "MaxPool"),
+    *("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"),
+)
+TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+# What has integer kernels with a float output.
+FLOAT_OUTPUT = ("Gemm", "MatMul")
+# The operators whose float weights ONNX Runtime quantizes by itself.
+QUANTIZED_WHEN_LOADED = ("Conv", "ConvTranspose", "Gemm")
+# The suffix of QDQQuantizer's names for what goes into a QuantizeLinear.
+QUANTIZED_INPUT = "_QuantizeLinear_Input"
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+def insert_qdq(model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]) -> ModelProto:
+    """A quantized copy of `model`, `float_nodes` apart: a scale for each output channel, and for each activation."""
+    quantized = run_quantizer(model, ranges, target, float_nodes)
+    free_outputs(quantized)
+    keep_float(quantized)
+    return quantized
+
+
+def run_quantizer(model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]) -> ModelProto:
+    """What onnxruntime's own quantizer makes of `model`."""
+    source = ModelProto()
+    source.CopyFrom(model)
+    limits = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    for node in model.graph.node:
+        if node.op_type in ("Clip", "Relu") and node.input[0] not in limits and node.output[0] in limits:
+            limits[node.input[0]] = limits[node.output[0]]  # what is clipped anyway needs no range of its own
+    options = {}
+    if target.symmetric:
+        options = {
+            "ActivationSymmetric": True,
+            "QuantizeBias": False,
+            "DedicatedQDQPair": True,
+            "AddQDQPairToWeight": True,
+            "OpTypesToExcludeOutputQuantization": list(OPERATORS),
+        }
+    quantizer = QDQQuantizer(
+        source,
+        per_channel=True,
+        reduce_range=target.reduce_range,
+        weight_qType=QuantType.QInt8,
+        activation_qType=TYPES[target.activation_type],
+        tensors_range=TensorsData(CalibrationMethod.MinMax, limits),
+        nodes_to_quantize=[],
+        nodes_to_exclude=[*float_nodes, *kept_clips(model)],
+        op_types_to_quantize=list(OPERATORS),
+        extra_options=options,
+    )
+    with only_errors():
+        quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    return quantizer.model.model
+
+
+def kept_clips(model: ModelProto) -> list[str]:
+    """The Clips that no range can stand for, as every range holds 0: those with 0 out of bounds, or bounds unknown."""
+    tensors = initializers(model)
+    bounds = {node.name: clip_bounds(node, tensors) for node in model.graph.node if node.op_type == "Clip"}
+    return [name for name, found in bounds.items() if found is None or not found[0] <= 0 <= found[1]]
+
+
+def free_outputs(quantized: ModelProto) -> None:
+    """Let products that are an output of the graph give floats, in place: the kernels do so at no cost.
+
+    An answer beyond all that calibration has seen is then not cut off.
+    """
+    makers = producers(quantized)
+    taken = [name for node in quantized.graph.node for name in node.input]
+    for value in quantized.graph.output:
+        dequantize = makers.get(value.name)
+        if dequantize is None or dequantize.op_type != "DequantizeLinear" or value.name in taken:
+            continue
+        quantize = makers.get(dequantize.input[0])
+        if quantize is None:
+            continue
+        product = makers.get(quantize.input[0])
+        if product is not None and product.op_type in FLOAT_OUTPUT and taken.count(product.output[0]) == 1:
+            product.output[0] = value.name
+            quantized.graph.node.remove(quantize)
+            quantized.graph.node.remove(dequantize)
+
+
+def keep_float(quantized: ModelProto) -> None:
+    """Keep ONNX Runtime from quantizing layers that are in float on purpose, in place.
+
+    Since 1.21 it gives a layer between quantized ones int8 weights at one scale for all of them, when it loads the
+    model (microsoft/onnxruntime#22969): several decibels worse than float on MobileNetV2. It leaves a layer alone whose
+    input is dequantized with a scale for each channel; here all of them are equal.
+    """
+    tensors, makers = initializers(quantized), producers(quantized)
+    nodes = []
+    for node in quantized.graph.node:
+        maker = (
+            makers.get(node.input[0]) if node.op_type in QUANTIZED_WHEN_LOADED and node.input[1] in tensors else None
+        )
+        if maker is not None and maker.op_type == "DequantizeLinear" and not tensors[maker.input[1]].dims:
+            own = NodeProto()
+            own.CopyFrom(maker)
+            own.name, own.output[0] = f"{node.name}_dequantize", f"{node.name}_dequantized"
+            own.attribute.append(helper.make_attribute("axis", 1))
+            count = input_channels(node, tuple(tensors[node.input[1]].dims))
+            for position, kind in enumerate(("scale", "zero_point"), start=1):
+                value = numpy_helper.to_array(tensors[maker.input[position]])
+                own.input[position] = f"{node.name}_{kind}s"
+                quantized.graph.initializer.append(
+                    numpy_helper.from_array(np.repeat(value, count), own.input[position])
+                )
+            nodes.append(own)
+            node.input[0] = own.output[0]
+        nodes.append(node)
+    del quantized.graph.node[:]
+    quantized.graph.node.extend(nodes)
+
+
+def input_channels(node: NodeProto, weight: tuple[int, ...]) -> int:
+    """The size of axis 1 of what a layer takes, by the shape of its weight."""
+    found = attributes(node)
+    if node.op_type == "Conv":
+        return weight[1] * int(found.get("group", 1))
+    return weight[1] if found.get("transB", 0) else weight[0]  # of a Gemm or a ConvTranspose
+
+
+def clip_activations(model: ModelProto, quantized: ModelProto, ranges: Ranges) -> ModelProto:
+    """`model` with every activation that `quantized` quantizes clipped to its range: what is left without rounding.
+
+    It is what layers are fitted to. Against the float model, the few values beyond a range would drown the rest in any
+    mean or product, though the answer hardly depends on them.
+    """
+    result = ModelProto()
+    result.CopyFrom(model)
+    wanted = quantized_values(quantized).keys() & ranges.keys()
+    outputs = {value.name for value in result.graph.output}
+    nodes = list(result.graph.node)
+    del result.graph.node[:]
+    renamed: dict[str, str] = {}
+
+    def clip(name: str) -> None:
+        if name not in wanted or name in outputs:
+            return
+        bounds = [f"{name}_low", f"{name}_high"]
+        for bound, value in zip(bounds, ranges[name], strict=True):
+            result.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), bound))
+        renamed[name] = f"{name}_clipped"
+        result.graph.node.append(helper.make_node("Clip", [name, *bounds], [renamed[name]], f"{name}_clip"))
+
+    for value in result.graph.input:
+        clip(value.name)
+    for node in nodes:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        result.graph.node.append(node)
+        for name in node.output:
+            clip(name)
+    return result
+
+
+def quantized_values(quantized: ModelProto) -> dict[str, list[str]]:
+    """The activations that have a QuantizeLinear, by their names in the float model, and what it makes of each."""
+    constants = initializers(quantized)
+    found: dict[str, list[str]] = {}
+    for node in quantized.graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[0] not in constants:
+            found.setdefault(node.input[0].removesuffix(QUANTIZED_INPUT), []).append(node.output[0])
+    return found
+
+
+def with_float_layers(quantized: ModelProto, model: ModelProto, names: Collection[str]) -> ModelProto:
+    """A copy of `quantized` in which the named layers have the weights and biases of `model`, and so compute in float.
+
+    What they take and give is still quantized, since the ReLU6 before a QuantizeLinear is only in its range: an
+    estimate, quickly made, of `insert_qdq` with these `float_nodes`.
+    """
+    result = ModelProto()
+    result.CopyFrom(quantized)
+    makers, known = producers(result), initializers(result)
+    tensors, originals = initializers(model), {node.name: node for node in model.graph.node}
+    for node in result.graph.node:
+        if node.name not in names:
+            continue
+        for index, name in enumerate(originals[node.name].input):
+            if name in tensors:
+                copy = TensorProto()
+                copy.CopyFrom(tensors[name])
+                copy.name = name if name not in known and name not in makers else f"{name}_float"
+                result.graph.initializer.append(copy)
+                node.input[index] = copy.name
+    keep_float(result)
+    return result

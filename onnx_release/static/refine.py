@@ -1,0 +1,117 @@
+"""Try narrower and wider activation ranges on the quantized graph itself, and keep what brings the answers closer.
+
+A calibration method sees one tensor at a time and takes every value for equally important. Which outliers the network
+can do without only its answers tell.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from onnx import ModelProto, helper
+from tqdm import tqdm
+
+from onnx_release.core.workers import in_order
+from onnx_release.data.samples import with_batch_axis
+from onnx_release.graph.activations import cut, descendants, run_on, session_of
+from onnx_release.graph.layers import clip_bounds, initializers, set_array
+from onnx_release.measure.budget import signal
+from onnx_release.static.compute_limit import Work
+from onnx_release.static.qdq import Ranges, quantized_values
+from onnx_release.static.quantized_graph import QuantizedGraph
+from onnx_release.static.scoring import Judge
+
+# Half of a range tells outliers that do not matter from those that do; smaller steps alone stop short of it.
+COARSE = (0.5, 0.8, 1.25)
+FINE = (0.9, 1.1)
+# Less than this, in dB, is no reason to move.
+LEAST_GAIN = 0.02
+CHUNK = 16
+
+
+def refine_ranges(
+    quantized: ModelProto,
+    widest: Mapping[str, float],
+    steps: Sequence[float],
+    judge: Judge,
+    indices: Sequence[int],
+    work: Work,
+) -> dict[str, float]:
+    """What to multiply the ranges of which activations by, for better answers on some samples.
+
+    `widest` has the activations to try and the largest factor for each, which is made of `steps`. Goes once through the
+    graph, from its end, as long as there is work left. A trial computes only what depends on its range: all quantized
+    values of every sample are kept, in 8 bits.
+    """
+    activations = quantized_values(quantized)
+    if not activations:
+        return {}
+    outputs = [value.name for value in quantized.graph.output]
+    feeds = [with_batch_axis(judge.samples.inputs(index)) for index in indices]
+    session = session_of(cut(quantized, [name for names in activations.values() for name in names]))
+    known = [feed | found for feed, found in zip(feeds, in_order(partial(run_on, session), feeds, CHUNK), strict=True)]
+    work.run(len(indices))
+    types = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in known[0].items()}
+    best = signal(judge.figures(quantized, indices))
+    factors = {name: 1.0 for name in one_per_scale(quantized) if name in widest}
+    stale: set[str] = set()
+    for name in tqdm(reversed(factors), "ranges", len(factors), unit="range"):
+        for step in steps:
+            while work.left > 0 and factors[name] * step <= widest[name]:
+                trial, changed = with_scaled_range(quantized, name, step)
+                affected = descendants(trial, changed)
+                usable = {key: kind for key, kind in types.items() if key not in affected | stale}
+                session = session_of(cut(trial, outputs, usable))
+                answers = list(in_order(partial(run_on, session), known, CHUNK))
+                work.run(len(indices), {node.name for node in trial.graph.node if affected & set(node.output)})
+                found = signal(judge.compare(answers, indices))
+                if not found - best >= LEAST_GAIN:  # nor is one from infinity to infinity
+                    break
+                best, quantized = found, trial
+                stale |= affected
+                factors[name] *= step
+    return {name: factor for name, factor in factors.items() if factor != 1.0}
+
+
+def one_per_scale(quantized: ModelProto) -> list[str]:
+    """The activations with a range of their own: what a MaxPool or a Flatten gives has the scale of what it takes."""
+    integers = {name: values[0] for name, values in quantized_values(quantized).items()}
+    graph = QuantizedGraph(quantized)
+    first: dict[str, str] = {}
+    for name, value in integers.items():
+        first.setdefault(graph.makers[value].input[1], name)
+    return list(first.values())
+
+
+def widest_factors(model: ModelProto, ranges: Ranges) -> dict[str, float]:
+    """How far each range may be widened: what a Clip gives up to its bounds, which only the range still has."""
+    tensors, factors = initializers(model), dict.fromkeys(ranges, np.inf)
+    for node in model.graph.node:
+        bounds = clip_bounds(node, tensors) if node.op_type == "Clip" else None
+        if bounds is not None and node.output[0] in ranges:
+            pairs = zip(bounds, ranges[node.output[0]], strict=True)
+            factors[node.output[0]] = min((bound / end for bound, end in pairs if end), default=np.inf)
+    return factors
+
+
+def with_scaled_range(quantized: ModelProto, name: str, factor: float) -> tuple[ModelProto, set[str]]:
+    """A copy in which the range of the activation `name` is `factor` times as wide, with the same zero point.
+
+    Also gives the names of the initializers that are not as they were.
+    """
+    result = ModelProto()
+    result.CopyFrom(quantized)
+    graph = QuantizedGraph(result)
+    integers = set(quantized_values(result)[name])
+    scales = {node.input[1] for node in result.graph.node if integers & {node.input[0], node.output[0]}}
+    # A quantized bias has the scale of the products, so it moves with that of the input.
+    biases = {
+        layer: graph.bias(layer)
+        for layer, node in graph.nodes.items()
+        if graph.has_quantized_bias(layer) and graph.makers[node.input[0]].input[1] in scales
+    }
+    for scale in scales:
+        set_array(graph.tensors[scale], graph.array(scale) * np.float32(factor))
+    for layer, bias in biases.items():
+        graph.set_bias(layer, bias)
+    return result, scales.union(*(graph.bias_tensors(layer) for layer in biases))

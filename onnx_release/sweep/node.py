@@ -1,0 +1,305 @@
+"""One experiment of a sweep on a node of a Ray cluster: clone, pull, run, push.
+
+Ray sends the functions of this module by value, since a node has the packages of requirements.txt but no copy of the
+repository before a task clones it. So nothing of onnx_release is imported here.
+"""
+
+import errno
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Threads are counted by loky (onnx_release.core.hardware), and by the libraries below numpy, torch and tokenizers. Ray
+# sets the second by itself, to the CPUs of a task; a timed experiment must have it as it is outside of Ray.
+OMP = "OMP_NUM_THREADS"
+ONE_THREAD = dict.fromkeys(
+    ("LOKY_MAX_CPU_COUNT", OMP, "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"
+)
+# `dvc exp run --pull` pulls what a stage that runs needs and lacks, but first every entry of the remote's run cache,
+# one request each, whether it is there or not. `pull_run_cache` has pulled those that were not.
+DVC = """
+import sys
+from dvc.cli import main
+from dvc.stage.cache import StageCache
+StageCache.pull = lambda *_, **__: []
+sys.exit(main(sys.argv[1:]))
+"""
+LAST_LINES = 15
+
+
+@dataclass(frozen=True)
+class Job:
+    """An experiment and where a node finds what it needs.
+
+    `arguments` are what `dvc exp run` takes beside the name. `after` are the experiments whose work it may find done,
+    and `needs` those of them without whose result it would only repeat what failed. `base` is the full hash of the
+    commit that it starts from, `url` the git remote's, `author` a name and an address for its commit.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    after: tuple[str, ...]
+    needs: tuple[str, ...]
+    timed: bool
+    url: str
+    base: str
+    author: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job. Its `state` is one of
+
+    - ran: here, and its result is on both remotes;
+    - found: an earlier attempt had pushed its result to the git remote;
+    - failed: for `reason`, which trying again does not change;
+    - skipped: what it builds on has no result;
+    - unfit: the node has other packages than the repository asks for.
+    """
+
+    name: str
+    state: str
+    node: str
+    seconds: float
+    reason: str = ""
+
+
+class JobError(Exception):
+    """Why an experiment has no result."""
+
+
+def run_job(job: Job, *earlier: Outcome) -> Outcome:
+    """Run one experiment in a clone of its own and push its result, after the `earlier` ones."""
+    start = time.perf_counter()
+
+    def outcome(state: str, reason: str = "") -> Outcome:
+        return Outcome(job.name, state, socket.gethostname(), time.perf_counter() - start, reason)
+
+    for other in earlier:
+        if other.name in job.needs and other.state not in {"ran", "found"}:
+            return outcome("skipped", f"it builds on {other.name}, which {other.state}: {other.reason}")
+    try:
+        with job_folder() as folder:
+            clone = make_clone(job, folder)
+            wrong = wrong_versions(clone / "requirements.txt")
+            if wrong:
+                return outcome("unfit", f"{sys.executable} has {', '.join(wrong)}")
+            if is_pushed(job, clone):
+                return outcome("found")
+            pull_run_cache(clone)
+            for name in reversed(job.after):
+                take_over(job, name, clone)
+            before = locked_stages(clone)
+            run_experiment(job, clone)
+            return outcome("ran" if push(job, clone, before) else "found")
+    except JobError as error:
+        return outcome("failed", str(error))
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        return outcome("failed", no_space(f"{error.strerror}: {error.filename}"))
+
+
+def node_folder() -> Path:
+    """What the jobs of one node share: DVC's cache, and beside it a folder for each process."""
+    folder = Path(tempfile.gettempdir()) / f"onnx-release-sweep-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def job_folder() -> Iterator[Path]:
+    """An empty folder, removed afterwards; and those of killed processes are removed first."""
+    import psutil
+
+    jobs = node_folder() / "jobs"
+    jobs.mkdir(exist_ok=True)
+    for folder in jobs.iterdir():
+        if folder.name == str(os.getpid()) or not psutil.pid_exists(int(folder.name)):
+            shutil.rmtree(folder, ignore_errors=True)
+    mine = jobs / str(os.getpid())
+    mine.mkdir()
+    try:
+        yield mine
+    finally:
+        shutil.rmtree(mine, ignore_errors=True)
+
+
+def make_clone(job: Job, folder: Path) -> Path:
+    """The repository at the base revision, with the cache that all jobs of the node share."""
+    clone = folder / "clone"
+    call("git", "clone", "--quiet", "--no-checkout", job.url, str(clone))
+    call("git", "checkout", "--quiet", "--detach", job.base, cwd=clone)
+    settings = f"[cache]\n    dir = {node_folder() / 'cache'}\n[core]\n    site_cache_dir = {folder / 'site'}\n"
+    (clone / ".dvc/config.local").write_text(settings, encoding="utf-8")
+    return clone
+
+
+def wrong_versions(requirements: Path) -> list[str]:
+    """What this Python has in other versions than the file pins, in words."""
+    from packaging.requirements import Requirement
+
+    wrong = []
+    for line in requirements.read_text(encoding="utf-8").splitlines():
+        text = line.partition("#")[0].strip()
+        if not text or text.startswith("-"):
+            continue
+        wanted = Requirement(text)
+        if wanted.marker and not wanted.marker.evaluate():
+            continue
+        try:
+            found = version(wanted.name)
+        except PackageNotFoundError:
+            wrong.append(f"no {wanted.name}")
+            continue
+        if not wanted.specifier.contains(found, prereleases=True):
+            wrong.append(f"{wanted.name} {found} and not {str(wanted.specifier).removeprefix('==')}")
+    return wrong
+
+
+def ref(job: Job, name: str) -> str:
+    """Where DVC keeps an experiment of this name in git."""
+    return f"refs/exps/{job.base[:2]}/{job.base[2:]}/{name}"
+
+
+def is_pushed(job: Job, clone: Path) -> bool:
+    return bool(call("git", "ls-remote", "origin", ref(job, job.name), cwd=clone))
+
+
+def pull_run_cache(clone: Path) -> None:
+    """Copy the entries of the remote's run cache that the node has not; one job at a time, they share the folder."""
+    from dvc.repo import Repo
+    from filelock import FileLock
+
+    with remote_errors(), FileLock(node_folder() / "run-cache.lock"), chdir(clone), Repo() as repo:
+        remote = repo.cloud.get_remote_odb(hash_name="md5-dos2unix")  # by the name of what the run cache grew from
+        if remote.fs.protocol == "local" and not Path(remote.path).is_dir():
+            # DVC would make the folder, and what is pushed there would be lost to all others.
+            raise JobError(f"the DVC remote is {remote.path}, which is not on {socket.gethostname()}: mount it there")
+        repo.stage_cache.transfer(remote, repo.cache.legacy, force=False)
+
+
+@contextmanager
+def remote_errors() -> Iterator[None]:
+    """Turn what DVC, git and the remotes' own libraries raise, which share no base class, into a JobError."""
+    try:
+        yield
+    except JobError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            raise
+        raise JobError(f"a remote cannot be used: {type(error).__name__}: {error}") from error
+
+
+def take_over(job: Job, name: str, clone: Path) -> None:
+    """Bring into the workspace what another experiment has in dvc.lock, and the metrics and plots that are in git.
+
+    DVC then finds its stages unchanged, and pulls nothing of them but what another stage reads. To restore each from
+    the run cache takes it a second, and their data.
+    """
+    from dvc.utils.serialize import dump_yaml, load_yaml
+
+    if not call("git", "ls-remote", "origin", ref(job, name), cwd=clone):
+        return  # it failed
+    call("git", "fetch", "--quiet", "origin", ref(job, name), cwd=clone)
+    base, merged = locked_stages(clone, job.base), load_yaml(clone / "dvc.lock")
+    changed = {key: stage for key, stage in locked_stages(clone, "FETCH_HEAD").items() if base.get(key) != stage}
+    merged["stages"] |= changed
+    dump_yaml(clone / "dvc.lock", merged)
+    outs = [out["path"] for stage in changed.values() for out in stage.get("outs", [])]
+    in_git = call("git", "ls-tree", "-r", "--name-only", "FETCH_HEAD", "--", *outs, cwd=clone).splitlines()
+    if in_git:
+        call("git", "checkout", "--quiet", "FETCH_HEAD", "--", *in_git, cwd=clone)
+
+
+def run_experiment(job: Job, clone: Path) -> None:
+    """`dvc exp run` in this Python. Raises JobError with the end of its output if it fails."""
+    author = zip(("NAME", "EMAIL"), job.author, strict=True)
+    environment = {
+        **{key: value for key, value in os.environ.items() if key != OMP},
+        **({} if job.timed else ONE_THREAD),
+        **{f"GIT_{who}_{what}": value for what, value in author for who in ("AUTHOR", "COMMITTER")},
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "DVC_NO_ANALYTICS": "1",
+    }
+    arguments = ["exp", "run", "--pull", "--allow-missing", "--name", job.name, *job.arguments]
+    call(sys.executable, "-c", DVC, *arguments, cwd=clone, env=environment)
+
+
+def push(job: Job, clone: Path, before: dict[str, Any]) -> bool:
+    """Push data, then the run cache, then the experiment: what git has a name of is whole.
+
+    `before` are the stages of dvc.lock as they were before it ran; what they made is on the remote. False if another
+    attempt has pushed the name before; its result stays. `dvc exp push` does it in the other order, and leaves out the
+    metrics that are in git: without them, no entry of the run cache restores on another node.
+    """
+    from dvc.fs import LocalFileSystem, generic
+    from dvc.repo import Repo
+
+    changed = {name: stage for name, stage in locked_stages(clone).items() if before.get(name) != stage}
+    with remote_errors(), chdir(clone), Repo() as repo:
+        runs = Path(repo.stage_cache.cache_dir)
+        entries = [entry for entry in map(run_cache_entry, changed.values()) if runs.joinpath(*entry).is_file()]
+        used: list[dict[Any, set[Any]]] = [repo.stage_cache.get_used_objs([entry[1:] for entry in entries])]
+        used += [stage.get_used_objs(push=True) for stage in repo.index.stages if stage.name in changed]
+        failed = repo.cloud.push({item for found in used for items in found.values() for item in items}).failed
+        if failed:
+            raise JobError(f"{len(failed)} files of its result did not go to the DVC remote")
+        remote = repo.cloud.get_remote_odb(hash_name="md5-dos2unix")
+        for entry in entries:
+            path = remote.fs.join(remote.path, "runs", *entry)
+            generic.copy(LocalFileSystem(), str(runs.joinpath(*entry)), remote.fs, path)
+        try:
+            pushed = repo.experiments.push("origin", [job.name]).get("success")
+        except Exception:
+            if is_pushed(job, clone):
+                return False
+            raise
+    if not pushed and not is_pushed(job, clone):
+        raise JobError("its result could not be pushed: the git remote refused the reference")
+    return bool(pushed)
+
+
+def locked_stages(clone: Path, commit: str = "") -> dict[str, Any]:
+    """The stages of dvc.lock, in the workspace or in a commit."""
+    from dvc.utils.serialize import load_yaml, parse_yaml
+
+    if not commit:
+        return dict(load_yaml(clone / "dvc.lock")["stages"])
+    return dict(parse_yaml(call("git", "show", f"{commit}:dvc.lock", cwd=clone), "dvc.lock")["stages"])
+
+
+def run_cache_entry(stage: dict[str, Any]) -> tuple[str, str, str]:
+    """Where DVC's run cache has a stage of dvc.lock: two folders and a file below runs/."""
+    from dvc.stage.cache import _get_cache_hash
+
+    key = _get_cache_hash(deepcopy(stage), key=True)  # which it changes
+    return key[:2], key, _get_cache_hash(stage)
+
+
+def call(*command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """What a command prints. Raises JobError with the end of it and of its errors if it fails."""
+    result = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    if result.returncode == 0:
+        return result.stdout
+    lines = "\n".join((result.stdout + result.stderr).strip().splitlines()[-LAST_LINES:])
+    called = "dvc exp run" if DVC in command else " ".join(command[:2])
+    full = any(os.strerror(code).lower() in lines.lower() for code in NO_SPACE) or "no space left" in lines
+    raise JobError((no_space(called) if full else f"{called} failed") + f":\n{lines}")
+
+
+def no_space(where: str) -> str:
+    return f"no space left on {socket.gethostname()} ({where}): free some in {tempfile.gettempdir()}"

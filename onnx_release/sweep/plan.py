@@ -1,0 +1,218 @@
+"""The experiments of a sweep, in an order in which none repeats the work of another.
+
+DVC's run cache shares a stage's work among experiments that run one after the other; two at once would both do it. So
+what several experiments share is done by one preparing experiment, which the others come after. Two stages are prepared
+together if the same experiments share them. What dvc.yaml's graph says is asked of DVC itself.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+from ruamel.yaml import YAML
+
+from onnx_release.core.errors import SweepError
+from onnx_release.core.paths import HARDWARE, PARAMS, PIPELINE
+from onnx_release.core.yaml_files import load_yaml
+from onnx_release.sweep.grid import Grid, combinations, put, split_key, swept_keys
+
+# What stands between ${ and } in dvc.yaml; the items of foreach and matrix are no parameters, and harmless here.
+INTERPOLATED = re.compile(r"\$\{\s*([\w.]+)\s*\}")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One `dvc exp run`.
+
+    `params` by dotted key, with FILE: before it where that is not params.yaml. `targets` are stages; none are the whole
+    pipeline. `after` are the names of the experiments that must have ended before, whose work it finds done. A `timed`
+    experiment must run alone on its machine. One that only `prepares` is not of the grid and may be removed in the end.
+    """
+
+    name: str
+    params: dict[str, Any]
+    targets: tuple[str, ...]
+    after: tuple[str, ...]
+    timed: bool
+    prepares: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """What the plan must know of a stage.
+
+    `keys` are the swept parameters that reach it, itself or through `before`, the stages that it depends on at any
+    distance. `declared` are those that do so as params. The others are in a file that is a dependency as a whole, and
+    may change nothing there: what comes behind is then the same work, which DVC only finds if the other is done.
+    `timed` is what depends on artifacts/hardware.json, on which timings depend, at any distance.
+    `cached` is false for a stage that always runs.
+    """
+
+    keys: frozenset[str]
+    declared: frozenset[str]
+    before: frozenset[str]
+    timed: bool
+    cached: bool
+
+
+def make_plan(grid: Grid, base: str, sweep: str) -> list[Experiment]:
+    """All experiments, those that prepare first, those of the grid last and in its order.
+
+    `base` is the full hash of the commit that they start from, `sweep` the name of the grid file without .yaml. To be
+    called in the repository's root. Raises SweepError for keys that change nothing, and a name that DVC would refuse.
+    """
+    if not re.fullmatch(r"\w[\w-]*", sweep, re.ASCII):
+        raise SweepError(f"{sweep} names the experiments: name the grid file in letters, digits, _ and - alone")
+    rows = combinations(grid)
+    stages = stages_of_rows(rows, list(rows[0]))
+    if useless := list(without_effect(grid, stages)):
+        raise SweepError("\n".join(["the grid has what changes nothing:", *(f"  {line}" for line in useless)]))
+    plan: list[Experiment] = []
+    prepared: dict[tuple[int, str], str] = {}  # the experiment that does a stage, by row and stage
+    latest: dict[tuple[str, str], str] = {}  # the last experiment that may do this very work
+
+    def add(row: int, wanted: Iterable[str], targets: tuple[str, ...], prepares: bool) -> str:
+        pipeline = stages[row]
+        digest = hashlib.sha256(json.dumps([base, rows[row], targets], sort_keys=True).encode()).hexdigest()
+        name = "-".join([sweep, *(["prepare"] if prepares else []), digest[:10]])
+        needed = {part for stage in wanted for part in (stage, *pipeline[stage].before)}
+        after = [earlier for (at, stage), earlier in prepared.items() if at == row and stage in needed]
+        timed = grid.timing and not prepares  # and then alone on its machine
+        for stage in [] if timed else sorted(needed):
+            if (row, stage) not in prepared and pipeline[stage].cached:
+                work = stage, values_of(rows[row], pipeline[stage].declared)
+                after += [latest[work]] if work in latest else []
+                latest[work] = name
+        plan.append(Experiment(name, rows[row], targets, tuple(dict.fromkeys(after)), timed, prepares))
+        return name
+
+    # More rows first: what a stage depends on is shared by the same rows, or by more.
+    groups = shared_work(rows, stages, at_least=1 if grid.timing else 2)
+    for sharing in sorted(groups, key=lambda rows: (-len(rows), min(rows))):
+        row = min(sharing)
+        name = add(row, groups[sharing], last_of(groups[sharing], stages[row]), prepares=True)
+        prepared |= {(row, stage): name for row in sharing for stage in groups[sharing]}
+    for row, pipeline in enumerate(stages):
+        wanted = [name for name, stage in pipeline.items() if grid.timing or not stage.timed]
+        add(row, wanted, () if grid.timing else last_of(wanted, pipeline), prepares=False)
+    return plan
+
+
+def without_effect(grid: Grid, stages: list[dict[str, PlannedStage]]) -> Iterator[str]:
+    """A line for each key that no stage reads, and for each that varies what is not run.
+
+    What has one value in the sweep may be for timed stages alone: it is in force when the winner is applied and timed.
+    """
+    swept = swept_keys(grid)
+    for key in combinations(grid)[0]:
+        readers = {name: stage for row in stages for name, stage in row.items() if key in stage.keys}
+        if not readers:
+            yield f"no stage reads {key}: take it out"
+        elif key in swept and not grid.timing and all(stage.timed for stage in readers.values()):
+            first = sorted(name for name, stage in readers.items() if readers.keys().isdisjoint(stage.before))
+            yield f"{key} is read by {', '.join(first)} alone, and timing: false runs no timed stage: take it out"
+
+
+def values_of(params: Mapping[str, Any], keys: Iterable[str]) -> str:
+    return json.dumps({key: params[key] for key in sorted(keys)})
+
+
+def shared_work(
+    rows: list[dict[str, Any]], stages: list[dict[str, PlannedStage]], at_least: int
+) -> dict[frozenset[int], set[str]]:
+    """The stages to prepare, by the rows that share them; at least so many rows do.
+
+    Rows share a stage where the parameters that reach it have the same values. Timed stages are left to the
+    experiments of the grid, and so is what the run cache cannot bring back.
+    """
+    units: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for row, (params, pipeline) in enumerate(zip(rows, stages, strict=True)):
+        for name, stage in pipeline.items():
+            if stage.cached and not stage.timed:
+                units[name, values_of(params, stage.keys)].add(row)
+    groups: dict[frozenset[int], set[str]] = defaultdict(set)
+    for (name, _), sharing in units.items():
+        if len(sharing) >= at_least:
+            groups[frozenset(sharing)].add(name)
+    return groups
+
+
+def last_of(names: Iterable[str], pipeline: Mapping[str, PlannedStage]) -> tuple[str, ...]:
+    """Those that none of the others depends on, which brings the others with them."""
+    names = list(names)
+    before = {earlier for name in names for earlier in pipeline[name].before}
+    return tuple(sorted(name for name in names if name not in before))
+
+
+def stages_of_rows(rows: list[dict[str, Any]], keys: list[str]) -> list[dict[str, PlannedStage]]:
+    """The pipeline of every row, by the name of the stage. It differs where dvc.yaml has ${NAME} of a swept NAME."""
+    written = {name.split(".")[0] for name in INTERPOLATED.findall(PIPELINE.read_text(encoding="utf-8"))}
+    pipelines: dict[str, dict[str, PlannedStage]] = {}
+    result = []
+    for params in rows:
+        in_pipeline = {key: value for key, value in params.items() if key.split(".")[0] in written}
+        spelled = json.dumps(in_pipeline, sort_keys=True)
+        if spelled not in pipelines:
+            pipelines[spelled] = read_pipeline(in_pipeline, keys)
+        result.append(pipelines[spelled])
+    return result
+
+
+def read_pipeline(params: Mapping[str, Any], keys: list[str]) -> dict[str, PlannedStage]:
+    """What DVC makes of dvc.yaml with these parameters."""
+    from dvc.repo import Repo
+
+    yaml = YAML(typ="safe", pure=True)
+    content = load_yaml(PARAMS, SweepError)
+    for key, value in params.items():
+        put(content, split_key(key)[1], value)
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(PIPELINE, folder)
+        with (Path(folder) / PARAMS).open("w", encoding="utf-8") as file:
+            yaml.dump(content, file)
+        with Repo(folder, uninitialized=True) as repo:
+            graph = repo.index.graph
+    before = {stage: nx.descendants(graph, stage) for stage in graph}  # an edge points at what the stage depends on
+    reads_hardware = {stage for stage in graph if any(dep.def_path == HARDWARE.as_posix() for dep in stage.deps)}
+    in_file = {stage: {key for key in keys if any(holds(dep, key) for dep in stage.deps)} for stage in graph}
+    declared = {stage: {key for key in keys if key in params or declares(stage, key)} for stage in graph}
+    return {
+        stage.name: PlannedStage(
+            keys=frozenset(key for part in (stage, *before[stage]) for key in in_file[part] | declared[part]),
+            declared=frozenset(key for part in (stage, *before[stage]) for key in declared[part]),
+            before=frozenset(earlier.name for earlier in before[stage]),
+            timed=not reads_hardware.isdisjoint((stage, *before[stage])),
+            cached=not stage.always_changed,
+        )
+        for stage in graph
+    }
+
+
+def holds(dep: Any, key: str) -> bool:
+    """Whether the dependency is the file of a parameter as a whole, or a folder above it."""
+    file, _ = split_key(key)
+    return not hasattr(dep, "params") and Path(dep.def_path) in (file, *file.parents)
+
+
+def declares(stage: Any, key: str) -> bool:
+    """Whether a parameter, its section, or something in it is among the stage's params."""
+    file, names = split_key(key)
+    declared = [name.split(".") for dep in stage.params if Path(dep.def_path) == file for name in dep.params]
+    return any(names[: len(name)] == name[: len(names)] for name in declared)
+
+
+def override(params: Mapping[str, Any]) -> list[str]:
+    """What `dvc exp run` takes to set these parameters, an `-S` before each; ++ sets keys that are not there, too."""
+    arguments = []
+    for key, value in params.items():
+        file, colon, name = key.rpartition(":")
+        arguments += ["-S", f"{file}{colon}++{name}={json.dumps(value, ensure_ascii=False)}"]
+    return arguments

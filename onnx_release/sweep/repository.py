@@ -1,0 +1,144 @@
+"""Where a sweep runs: a clone in .dvc/tmp/sweep that shares the repository's cache, and what must hold for it.
+
+`dvc exp run --queue` changes params.yaml in the workspace and resets it with git. In a clone of its own, neither it nor
+its being killed halfway can touch the work of the user, who may go on editing. Results are fetched as refs/exps.
+"""
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import zc.lockfile
+
+from onnx_release.core.errors import SweepError
+from onnx_release.core.files import replacing_folder
+from onnx_release.core.paths import LOCK
+from onnx_release.review.revisions import is_shallow, namespace
+
+FOLDER = Path(".dvc/tmp/sweep")
+CLONE = FOLDER / "repository"
+
+
+def git(*arguments: str, cwd: Path = Path(), check: bool = True) -> str:
+    """What git prints, without the last line break. Raises SweepError if it fails."""
+    result = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    if check and result.returncode:
+        raise SweepError(f"git {' '.join(arguments)} failed: {result.stderr.strip()}")
+    return result.stdout.rstrip("\n")
+
+
+def check_repository(grid: Path) -> str:
+    """The hash of HEAD, from which a sweep can start in this folder. Raises SweepError with what is in its way.
+
+    The grid file alone may differ from HEAD: no stage reads it.
+    """
+    if not Path(".git").exists() or not Path(".dvc").is_dir():
+        raise SweepError("no git repository with a .dvc folder is here: run this in the repository's root")
+    base = git("rev-parse", "--verify", "--quiet", "HEAD", check=False)
+    if not base:
+        raise SweepError("there is no commit to start from: commit the project first")
+    if is_shallow():
+        raise SweepError("this is a shallow clone, whose history DVC's experiments need: run `git fetch --unshallow`")
+    for key in ("user.name", "user.email"):
+        if not git("config", key, check=False):
+            raise SweepError(f"git does not know {key}, and experiments are commits: run `git config {key} ...`")
+    if not git("ls-tree", "--name-only", base, LOCK.name):
+        raise SweepError(f"HEAD has no {LOCK}: run `make repro` and commit {LOCK} and metrics/")
+    changed = [Path(line) for line in git("diff", "--name-only", "HEAD").splitlines()]
+    untracked = [Path(line) for line in git("ls-files", "--others", "--exclude-standard").splitlines()]
+    differing = [path.as_posix() for path in (*changed, *read_by_stages(untracked)) if not same_file(path, grid)]
+    if differing:
+        raise SweepError(
+            "experiments start from HEAD, and would not have what differs from it: commit or stash "
+            + ", ".join(differing)
+        )
+    return base
+
+
+def same_file(path: Path, other: Path) -> bool:
+    return path.absolute() == other.absolute()
+
+
+def read_by_stages(paths: list[Path]) -> list[Path]:
+    """Those that a stage may read: they are dependencies in dvc.yaml, or lie in a folder that has some."""
+    from dvc.repo import Repo
+
+    if not paths:
+        return []
+    with Repo() as repo:
+        deps = {Path(dep.def_path) for stage in repo.index.stages for dep in stage.deps}
+    folders = {dep.parent for dep in deps if dep.parent != Path()} | {dep for dep in deps if dep.is_dir()}
+    return [path for path in paths if path in deps or not folders.isdisjoint(path.parents)]
+
+
+@contextlib.contextmanager
+def only_sweep() -> Iterator[None]:
+    """Hold the repository's sweep. Raises SweepError if another process does; a process that dies lets go of it."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    try:
+        # flock, which the kernel undoes. Workers must not inherit it: they are started by another program.
+        lock = zc.lockfile.SimpleLockFile(str(FOLDER / "lock"))
+    except zc.lockfile.LockError as cause:
+        raise SweepError("another sweep runs in this repository: wait until it is done") from cause
+    try:
+        yield
+    finally:
+        lock.close()
+
+
+def open_clone(base: str) -> None:
+    """Make CLONE anew, at `base`, with the cache of this repository and the experiments of an earlier clone."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        cache = {"dir": str(Path(repo.cache.local_cache_dir).absolute()), "type": repo.config["cache"].get("type")}
+    with replacing_folder(CLONE) as clone:
+        git("clone", "--quiet", "--no-checkout", str(Path.cwd()), str(clone))
+        git("checkout", "--quiet", "-B", "sweep", base, cwd=clone)
+        for key in ("user.name", "user.email"):
+            git("config", key, git("config", key), cwd=clone)
+        settings = "".join(
+            f"    {key} = {','.join(value) if isinstance(value, list) else value}\n"
+            for key, value in cache.items()
+            if value
+        )
+        (clone / ".dvc/config.local").write_text(f"[cache]\n{settings}", encoding="utf-8")
+        if CLONE.is_dir():
+            pattern = f"{namespace(base)}/*"
+            git("fetch", "--quiet", str(CLONE.absolute()), f"{pattern}:{pattern}", cwd=clone)
+
+
+def experiments(base: str, repository: Path) -> set[str]:
+    """The names of the experiments that the repository has of a commit."""
+    prefix = namespace(base) + "/"
+    listed = git("for-each-ref", "--format=%(refname)", prefix, cwd=repository).splitlines()
+    return {name.removeprefix(prefix) for name in listed}
+
+
+def bring(base: str, name: str) -> None:
+    """Fetch an experiment of the clone. Its outputs are in the cache already."""
+    ref = f"{namespace(base)}/{name}"
+    git("fetch", "--quiet", str(CLONE.absolute()), f"{ref}:{ref}")
+
+
+def processes() -> list[psutil.Process]:
+    """All that run in the clone: workers of its queue, experiments and their stages."""
+    folder = CLONE.absolute()
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if folder in (here := Path(process.cwd()), *here.parents) and process.pid != os.getpid():
+                found.append(process)
+    return found
+
+
+def stop_processes() -> None:
+    """Kill all that run in the clone, until none is left."""
+    while running := processes():
+        for process in running:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(running, timeout=5)

@@ -1,0 +1,1 @@
+"""The benchmark: contenders in processes of their own, timed in paired rounds."""

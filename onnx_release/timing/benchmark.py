@@ -1,0 +1,285 @@
+"""Time contenders against each other: all processes alive, one active at a time, turns interleaved in rounds.
+
+Interleaving is what makes the ratios hold on a machine whose speed drifts: each round gives one ratio, and the
+interval resamples starts of the processes and, within them, rounds.
+"""
+
+import itertools
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnx_release.core.errors import BenchmarkError, ParameterError
+from onnx_release.core.params import Benchmark, Params
+from onnx_release.core.spec import Spec
+from onnx_release.core.variants import BASE, COMPILED
+from onnx_release.data.samples import spread
+from onnx_release.timing.contenders import Arrays, Contender
+from onnx_release.timing.speedup import Speedup, speedup_interval
+from onnx_release.timing.worker import Loaded, Worker, worker_environment
+
+# The fewest samples at which a percentile has ten values beyond it.
+P95_SAMPLES, P99_SAMPLES = 200, 1000
+# Latencies of a turn that are plotted.
+PLOTTED = 20
+
+
+@dataclass
+class Measurement:
+    """What one contender did: latencies in seconds, one list a round; bytes for the peak memory.
+
+    `failure` says why it could not be measured, and then nothing else counts.
+    """
+
+    loaded: list[Loaded] = field(default_factory=list)
+    rounds: list[list[float]] = field(default_factory=list)
+    peak_memory: int = 0
+    failure: str = ""
+
+    def loading_seconds(self) -> float:
+        """Seconds that went into what is reported of loading: every time, and the first run of the first."""
+        return sum(start.load_seconds for start in self.loaded) + sum(x.first_run_seconds for x in self.loaded[:1])
+
+    def calling_seconds(self) -> float:
+        """Seconds of the calls that are reported."""
+        return sum(sum(turn) for turn in self.rounds)
+
+
+@dataclass
+class Run:
+    """Every contender's measurement by its name, and how long the whole of it took.
+
+    Rounds in which other work took cores from a contender were repeated, half as many as count at most; those
+    that counted nevertheless are `disturbed`.
+    """
+
+    measurements: dict[str, Measurement]
+    wall_seconds: float = 0.0
+    repeated: int = 0
+    disturbed: int = 0
+
+
+def time_spent(runs: Sequence[Run]) -> dict[str, float]:
+    """How long it took, what of it went into reported calls and into reported loading, and the share of the rest.
+
+    The rest is starting processes with their imports, first runs after the first, warming up, gaps, the first call of
+    every turn, repeated rounds, and all of what failed.
+    """
+    items = [item for run in runs for item in run.measurements.values() if not item.failure]
+    wall = sum(run.wall_seconds for run in runs)
+    calling = sum(item.calling_seconds() for item in items)
+    loading = sum(item.loading_seconds() for item in items)
+    return {"wall_s": wall, "calling_s": calling, "loading_s": loading, "overhead": 1 - (calling + loading) / wall}
+
+
+def settings(params: Params, cores: int) -> list[tuple[int, int]]:
+    """Every pair of a batch size and a thread count to measure, once each; the first is what everything else reads."""
+    threads = [count or params.runtime.intra_threads or cores for count in params.benchmark.threads]
+    return list(dict.fromkeys(itertools.product(params.benchmark.batches, threads)))
+
+
+def check_settings(params: Params, spec: Spec, cores: int) -> None:
+    """Raises ParameterError for a batch size outside the declared range, or for more threads than cores."""
+    axis = spec.inputs[0].shape[0]
+    low, high = (axis, axis) if isinstance(axis, int) else (spec.dimensions[axis].min, spec.dimensions[axis].max)
+    for batch in params.benchmark.batches:
+        if not low <= batch <= high:
+            raise ParameterError(
+                f"benchmark.batches has {batch}, where the spec declares {axis} from {low} to {high}: "
+                "choose one within, or widen the dimension in spec.yaml"
+            )
+    counts = [("benchmark.threads", count) for count in params.benchmark.threads]
+    for key, threads in [*counts, ("runtime.intra_threads", params.runtime.intra_threads)]:
+        if threads is not None and threads > cores:
+            raise ParameterError(
+                f"{key} has {threads}, but this process may use {cores} cores (a container's CPU quota is "
+                "what counts): threads without a core of their own only wait for each other"
+            )
+
+
+def measure(entries: list[Contender], batches: list[Arrays], params: Benchmark, keep_memory: bool = True) -> Run:
+    """Start all contenders `params.starts` times, with `params.rounds` rounds each time.
+
+    A process may be faster or slower than the next one of the same code for as long as it lives, which rounds within
+    it would not show. Without `keep_memory`, memory is handled as in production, and not as turns.KEEP_MEMORY says;
+    PyTorch then differs more from start to start. A contender that fails is left out from there on, and its measurement
+    says why. Raises BenchmarkError if all of them fail, or if there are none.
+    """
+    if not entries:
+        raise BenchmarkError("there is nothing to time: run the stages that make the variants, with `dvc repro`")
+    begin = time.perf_counter()
+    random = np.random.default_rng(params.seed)
+    run = Run({entry.name: Measurement() for entry in entries})
+    with worker_environment(keep_memory):
+        for _ in range(params.starts):
+            left = [entry for entry in entries if not run.measurements[entry.name].failure]
+            measure_start(left, batches, params, random, run)
+    if all(item.failure for item in run.measurements.values()):
+        reasons = "\n".join(f"  {name}: {item.failure}" for name, item in run.measurements.items())
+        raise BenchmarkError(f"no contender could be measured:\n{reasons}")
+    run.wall_seconds = time.perf_counter() - begin
+    return run
+
+
+def measure_start(
+    entries: list[Contender], batches: list[Arrays], params: Benchmark, random: np.random.Generator, run: Run
+) -> None:
+    """Start every contender, warm it up, take `params.rounds` rounds, and end them all; `run` gets what was seen."""
+    found = run.measurements
+    with ExitStack() as stack:
+        workers = {entry.name: stack.enter_context(Worker(entry, batches, params.timeout_seconds)) for entry in entries}
+
+        def ask(name: str, *request: Any) -> Any:
+            """The answer, or None from a contender that has failed, now or before."""
+            if found[name].failure:
+                return None
+            try:
+                return workers[name].ask(*request) if request else workers[name].answer()
+            except BenchmarkError as error:
+                found[name].failure = str(error)
+                workers[name].stop()
+                return None
+
+        for name in workers:
+            ask(name)  # its imports are done
+        for name in workers:  # one after the other: this is timed as well
+            loaded = ask(name, "load")
+            if loaded:
+                found[name].loaded.append(loaded)
+        for name in workers:
+            ask(name, "warm_up")
+        rounds = repeats = 0
+        while rounds < params.rounds:
+            turns = {}
+            for name in random.permutation(list(workers)):
+                time.sleep(params.settle_seconds)
+                turns[name] = ask(name, "turn", params.turn_seconds)
+            disturbed = any(turn and turn.disturbed for turn in turns.values())
+            if disturbed and repeats < params.rounds // 2:  # on a busy machine more would only take longer
+                repeats += 1
+                continue
+            rounds += 1
+            run.disturbed += disturbed
+            for name, turn in turns.items():
+                if turn:
+                    found[name].rounds.append(turn.latencies)
+        run.repeated += repeats
+        for name in workers:
+            found[name].peak_memory = max(found[name].peak_memory, ask(name, "memory") or 0)
+
+
+def benchmark_metrics(runs: dict[tuple[int, int], Run], params: Benchmark) -> dict[str, Any]:
+    """What metrics/benchmark.json has of the runs, by batch size and threads; the first one's contenders on top."""
+    figures = {key: rounds_taken(run) | metrics(run, key[0], params) for key, run in runs.items()}
+    batch, threads = next(iter(runs))
+    return {
+        "batch": batch,
+        "threads": threads,
+        "starts": params.starts,
+        "rounds": params.starts * params.rounds,
+        **time_spent(list(runs.values())),
+        **figures.pop((batch, threads)),
+        "settings": {f"batch_{key[0]}_threads_{key[1]}": found for key, found in figures.items()},
+    }
+
+
+def rounds_taken(run: Run) -> dict[str, int]:
+    return {"repeated_rounds": run.repeated, "disturbed_rounds": run.disturbed}
+
+
+def metrics(run: Run, batch: int, params: Benchmark) -> dict[str, dict[str, Any]]:
+    """The figures of every contender at one batch size and thread count, as metrics/benchmark.json has them.
+
+    Speed-ups are over BASE and over COMPILED, and None where one of the two could not be measured.
+    """
+    alike = no_differences(run, params)
+    return {
+        name: contender_metrics(item, batch)
+        | {"no_difference_from": ", ".join(alike[name])}
+        | speedups("speedup_vs_eager", "speedup", run.measurements.get(BASE), item, params)
+        | speedups("speedup_vs_compile", "speedup_vs_compile", run.measurements.get(COMPILED), item, params)
+        for name, item in run.measurements.items()
+    }
+
+
+def contender_metrics(item: Measurement, batch: int) -> dict[str, Any]:
+    """One contender's own figures; every one of a contender that failed is None."""
+    ok = not item.failure
+    latencies = np.concatenate(item.rounds) * 1e3 if ok else None
+    return {
+        "failure": item.failure,
+        "provider": item.loaded[0].provider if ok else None,
+        "provider_note": item.loaded[0].note if ok else None,
+        "latency_ms": latency_figures(latencies),
+        "samples": 0 if latencies is None else len(latencies),
+        "throughput_per_s": None if latencies is None else batch * 1e3 / float(latencies.mean()),
+        "load_ms": float(np.median([start.load_seconds for start in item.loaded])) * 1e3 if ok else None,
+        "first_run_ms": item.loaded[0].first_run_seconds * 1e3 if ok else None,
+        "peak_memory_mb": item.peak_memory / 1e6 if ok else None,
+    }
+
+
+def no_differences(run: Run, params: Benchmark) -> dict[str, list[str]]:
+    """For every contender the others that no measured difference sets apart from it.
+
+    Those whose speed-up over it has an interval that holds 1, or was not measured (`Speedup.doubt`).
+    """
+    alike: dict[str, list[str]] = {name: [] for name in run.measurements}
+    rounds = params.starts * params.rounds
+    for one, other in itertools.combinations(run.measurements, 2):
+        found = paired_speedup(run.measurements[one], run.measurements[other], params)
+        if found is not None and Speedup(*found, run.disturbed, rounds).no_difference:
+            alike[one].append(other)
+            alike[other].append(one)
+    return alike
+
+
+def speedups(
+    name: str, ends: str, base: Measurement | None, item: Measurement, params: Benchmark
+) -> dict[str, float | None]:
+    """The speed-up of `item` over `base` under `name`, and the interval under `ends`_low and `ends`_high."""
+    keys = (name, f"{ends}_low", f"{ends}_high")
+    found = paired_speedup(base, item, params)
+    return dict.fromkeys(keys) if found is None else dict(zip(keys, found, strict=True))
+
+
+def paired_speedup(base: Measurement | None, item: Measurement, params: Benchmark) -> tuple[float, float, float] | None:
+    """`speedup_interval` of `item` over `base`, round by round; None if one of them could not be measured."""
+    theirs, own = round_medians(base), round_medians(item)
+    if theirs is None or own is None:
+        return None
+    return speedup_interval(theirs, own, params.starts, params.seed)
+
+
+def round_medians(item: Measurement | None) -> list[float] | None:
+    return None if item is None or item.failure else [float(np.median(turn)) for turn in item.rounds]
+
+
+def latency_figures(latencies: np.ndarray | None) -> dict[str, float | None]:
+    """Figures of latencies in ms; percentiles are None where there are too few samples for them."""
+    if latencies is None:
+        return dict.fromkeys(("median", "mean", "std", "min", "max", "p95", "p99"))
+    return {
+        "median": float(np.median(latencies)),
+        "mean": float(latencies.mean()),
+        "std": float(latencies.std()),
+        "min": float(latencies.min()),
+        "max": float(latencies.max()),
+        "p95": float(np.percentile(latencies, 95)) if len(latencies) >= P95_SAMPLES else None,
+        "p99": float(np.percentile(latencies, 99)) if len(latencies) >= P99_SAMPLES else None,
+    }
+
+
+def latency_rows(run: Run) -> list[dict[str, Any]]:
+    """Latencies for metrics/plots/latency.csv, which is in git: of each turn at most PLOTTED, evenly spaced."""
+    return [
+        {"variant": name, "round": number, "latency_ms": f"{latency * 1e3:.4f}"}
+        for name, item in run.measurements.items()
+        if not item.failure
+        for number, turn in enumerate(item.rounds)
+        for latency in (turn[index] for index in spread(len(turn), PLOTTED))
+    ]

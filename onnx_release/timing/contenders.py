@@ -1,0 +1,152 @@
+"""What the benchmark times: PyTorch in several forms, ONNX files on ONNX Runtime, and the same files on OpenVINO.
+
+Each kind is prepared in two steps, so that imports are no part of the time to load: `prepare` imports the framework
+and returns a function that loads the contender. Only a torch contender imports torch.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from onnx_release.core.params import Runtime
+from onnx_release.core.spec import Spec
+from onnx_release.core.variants import ON_OPENVINO, variant_files
+
+Arrays = dict[str, np.ndarray]
+# A batch in, the outputs as arrays out.
+Call = Callable[[Arrays], list[np.ndarray]]
+Kind = Literal["torch_eager", "torch_channels_last", "torch_compile", "torch_autocast", "onnx", "openvino"]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A loaded contender: what to call, what runs it, and what `auto` had to do without, as OnnxModel notes it."""
+
+    call: Call
+    provider: str
+    note: str = ""
+
+
+# What PyTorch offers by itself, the base of every speed-up first.
+TORCH: tuple[Kind, ...] = ("torch_eager", "torch_channels_last", "torch_compile")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What to time. `target` is the model's folder for PyTorch, and otherwise a file.
+
+    All run on `runtime.intra_threads` threads; PyTorch on `device`, by torch's name for it.
+    """
+
+    name: str
+    kind: Kind
+    target: str
+    raw: Path
+    spec: Spec
+    runtime: Runtime
+    device: str = "cpu"
+
+
+def all_contenders(model: str, raw: Path, spec: Spec, runtime: Runtime, device: str) -> list[Contender]:
+    """PyTorch in its forms, every variant of the pipeline, and OpenVINO where it is installed.
+
+    Raises BenchmarkError if there is no variant at all.
+    """
+    return torch_contenders(model, raw, spec, runtime, device) + onnx_contenders(variant_files(), raw, spec, runtime)
+
+
+def torch_contenders(
+    model: str, raw: Path, spec: Spec, runtime: Runtime, device: str, kinds: tuple[Kind, ...] = TORCH
+) -> list[Contender]:
+    return [Contender(kind, kind, model, raw, spec, runtime, device) for kind in kinds]
+
+
+def onnx_contenders(files: dict[str, Path], raw: Path, spec: Spec, runtime: Runtime) -> list[Contender]:
+    """Each file by its variant's name; those of ON_OPENVINO on OpenVINO as well, where it is installed."""
+    entries = [Contender(name, "onnx", str(path), raw, spec, runtime) for name, path in files.items()]
+    if importlib.util.find_spec("openvino"):
+        entries += [
+            Contender(f"openvino_{name}", "openvino", str(files[name]), raw, spec, runtime)
+            for name in ON_OPENVINO
+            if name in files
+        ]
+    return entries
+
+
+def prepare(contender: Contender) -> Callable[[], Ready]:
+    """Import the contender's framework and return what loads it."""
+    if contender.kind == "onnx":
+        return prepare_onnx(contender)
+    if contender.kind == "openvino":
+        return prepare_openvino(contender)
+    return prepare_torch(contender)
+
+
+def prepare_onnx(contender: Contender) -> Callable[[], Ready]:
+    from onnx_release.runtime.onnx_model import OnnxModel
+    from onnx_release.runtime.session import find_libraries
+
+    find_libraries(contender.runtime)
+
+    def load() -> Ready:
+        model = OnnxModel(Path(contender.target), contender.spec, contender.runtime)
+        return Ready(lambda batch: list(model.run(batch).values()), model.provider, model.note)
+
+    return load
+
+
+def prepare_openvino(contender: Contender) -> Callable[[], Ready]:
+    import openvino
+
+    def load() -> Ready:
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": contender.runtime.intra_threads,
+            "INFERENCE_PRECISION_HINT": "f32",  # or it computes float32 files in bfloat16 where the CPU has it
+        }
+        model = openvino.Core().compile_model(contender.target, "CPU", settings)
+        return Ready(lambda batch: list(model(batch).values()), "OpenVINO on the CPU")
+
+    return load
+
+
+def prepare_torch(contender: Contender) -> Callable[[], Ready]:
+    """PyTorch in inference mode, copies to its device and back included; channels_last converts each batch."""
+    import torch
+
+    from onnx_release.network.network import load_network, network_source
+
+    network_source(contender.target)
+    if contender.kind == "torch_compile":
+        importlib.import_module("torch._dynamo")  # or torch.compile would import it
+    assert contender.runtime.intra_threads is not None
+    torch.set_num_threads(contender.runtime.intra_threads)
+    device = torch.device(contender.device)
+    images = torch.channels_last if contender.kind == "torch_channels_last" else torch.contiguous_format
+
+    def tensor_of(array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array).to(device)
+        return tensor.contiguous(memory_format=images) if tensor.ndim == 4 else tensor
+
+    def load() -> Ready:
+        network: Any = load_network(contender.target, contender.raw).to(device)
+        if contender.kind == "torch_channels_last":
+            network = network.to(memory_format=torch.channels_last)
+        if contender.kind == "torch_compile":
+            network = torch.compile(network)
+        autocast = torch.autocast(device.type, torch.float16, enabled=contender.kind == "torch_autocast")
+
+        def call(batch: Arrays) -> list[np.ndarray]:
+            with torch.inference_mode(), autocast:
+                result = network(*(tensor_of(array) for array in batch.values()))
+            values = [result] if isinstance(result, torch.Tensor) else result
+            return [value.cpu().numpy() for value in values]  # on a GPU the copy waits for the work
+
+        return Ready(call, f"PyTorch on {contender.device}")
+
+    return load

@@ -1,0 +1,1 @@
+"""The chosen variant at its best: runtime settings, an optimised file, and a profile."""

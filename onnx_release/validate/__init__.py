@@ -1,0 +1,1 @@
+"""Whether a variant answers as PyTorch does, why not, and which variant is released."""

@@ -1,0 +1,186 @@
+"""Where a variant leaves the float model: the error that each step adds, and the error that has come together there.
+
+A step is what lies between values that both graphs have: a Conv with its ReLU6, an Add. The error that it adds is the
+difference between what it gives in the variant and what the float step gives on the same inputs, the variant's own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from onnx_release.core.files import read_json
+from onnx_release.core.paths import CALIBRATION, SOURCES, variant_model
+from onnx_release.core.variants import REFERENCES
+from onnx_release.core.workers import in_order
+from onnx_release.data.samples import SampleFile, spread, with_batch_axis
+from onnx_release.graph.activations import cut, float_values, session_of
+from onnx_release.graph.graph import DEQUANTIZED, load_model, producers
+from onnx_release.graph.layers import as_matrix, initializers, weighted_layers
+from onnx_release.graph.source_lines import source_of
+from onnx_release.measure.numerics import OutputError, finite_or_none
+from onnx_release.runtime.session import run_session
+
+CHUNK = 4
+SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Step:
+    """What makes one value that both graphs have, of others that both have."""
+
+    value: str
+    inputs: tuple[str, ...]
+    nodes: tuple[NodeProto, ...]
+    session: onnxruntime.InferenceSession
+
+    @property
+    def name(self) -> str:
+        """The name of the node that weighs the most: the first with weights, or else the last."""
+        return str(self.main.name)
+
+    @property
+    def main(self) -> NodeProto:
+        weighted = [node for node in self.nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
+        return (weighted or list(reversed(self.nodes)))[0]
+
+
+def explain_variant(variant: str) -> list[dict[str, Any]]:
+    """`explain` of a variant of the pipeline against its reference, on SAMPLES calibration samples."""
+    samples = SampleFile(CALIBRATION)
+    used = spread(len(samples), SAMPLES)
+    return explain(variant_model(variant), variant_model(REFERENCES[variant]), samples, used, read_json(SOURCES))
+
+
+def explain(
+    variant: Path, reference: Path, samples: SampleFile, used: Sequence[int], sources: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """A row for each step in the order of the graph.
+
+    Columns: `node`, `operators`, `module` and `source` of PyTorch where known; `added` is the power of the error that
+    the step adds by that of its output, `sqnr_db` what has come together against the reference; `low` and `high` are
+    the least and the greatest value of the reference; `weight_spread` is the largest magnitude of a row of weights by
+    the median one, None without weights.
+    """
+    float_model, model = load_model(reference), load_model(variant)
+    steps = make_steps(float_model, model)
+    whole = whole_inputs(float_model)  # which both sides get as they are
+    seen = {name: version(model, name) for step in steps for name in (step.value, *step.inputs) if name not in whole}
+    session = session_of(cut(model, sorted(set(seen.values()))))
+    wanted = session_of(cut(float_model, [step.value for step in steps]))
+
+    def run(index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        feed = with_batch_axis(samples.inputs(index))
+        found = run_session(session, feed)
+        floats = {name: found[real].astype(np.float32) for name, real in seen.items()}
+        return floats | {name: feed[name] for name in whole}, run_session(wanted, feed)
+
+    added = {step.value: OutputError() for step in steps}
+    total = {step.value: OutputError() for step in steps}
+    extremes: dict[str, list[float]] = {step.value: [np.inf, -np.inf] for step in steps}
+    for found, expected in in_order(run, used, CHUNK):
+        for step in steps:
+            (alone,) = step.session.run(None, {name: found[name] for name in step.inputs})
+            added[step.value].add(alone, found[step.value])
+            total[step.value].add(expected[step.value], found[step.value])
+            low, high = extremes[step.value]
+            extremes[step.value] = [min(low, expected[step.value].min()), max(high, expected[step.value].max())]
+    spreads = weight_spreads(float_model)
+    return [
+        {
+            "node": step.name,
+            "operators": "+".join(node.op_type for node in step.nodes),
+            "module": sources.get(step.name, {}).get("module", ""),
+            "source": source_of(sources.get(step.name, {})),
+            "added": share(added[step.value]),
+            "sqnr_db": finite_or_none(total[step.value].sqnr_db),
+            "low": float(extremes[step.value][0]),
+            "high": float(extremes[step.value][1]),
+            "weight_spread": spreads.get(step.name),
+        }
+        for step in steps
+    ]
+
+
+def make_steps(reference: ModelProto, variant: ModelProto) -> list[Step]:
+    """The steps of the reference, in its order, whose values the variant has too, in float or in float16."""
+    made = {name for node in variant.graph.node for name in node.output} | {value.name for value in variant.graph.input}
+    values = float_values(reference)
+    shared = {name for name in values if name in made} | set(whole_inputs(reference))
+    makers = producers(reference)
+    steps = []
+    for value in values:
+        if value not in shared or value not in makers:
+            continue
+        nodes, inputs, waiting = [], set(), [value]
+        while waiting:
+            name = waiting.pop()
+            node = makers[name]
+            nodes.append(node)
+            for taken in node.input:
+                if taken in shared:
+                    inputs.add(taken)
+                elif taken in makers and makers[taken] not in nodes:
+                    waiting.append(taken)
+        ordered = [node for node in reference.graph.node if node in nodes]
+        steps.append(
+            Step(value, tuple(sorted(inputs)), tuple(ordered), step_session(reference, value, ordered, inputs))
+        )
+    return steps
+
+
+def whole_inputs(model: ModelProto) -> dict[str, int]:
+    """The inputs of the graph that are not float32, such as token ids, with their element types."""
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    constants = initializers(model)
+    return {name: kind for name, kind in types.items() if kind != TensorProto.FLOAT and name not in constants}
+
+
+def step_session(
+    reference: ModelProto, value: str, nodes: Sequence[NodeProto], inputs: set[str]
+) -> onnxruntime.InferenceSession:
+    """The float nodes of a step as a model of its own; symbolic shapes fit whatever the variant feeds."""
+    taken = {name for node in nodes for name in node.input}
+    whole = whole_inputs(reference)
+    graph = helper.make_graph(
+        list(nodes),
+        "step",
+        [helper.make_tensor_value_info(name, whole.get(name, TensorProto.FLOAT), None) for name in sorted(inputs)],
+        [helper.make_tensor_value_info(value, TensorProto.FLOAT, None)],
+        [tensor for tensor in reference.graph.initializer if tensor.name in taken],
+    )
+    return session_of(helper.make_model(graph, opset_imports=reference.opset_import, ir_version=reference.ir_version))
+
+
+def version(model: ModelProto, name: str) -> str:
+    """The name under which the variant's own nodes take the value: dequantized where it is quantized."""
+    return name + DEQUANTIZED if name + DEQUANTIZED in producers(model) else name
+
+
+def share(error: OutputError) -> float | None:
+    """Power of the error by that of the signal; None if it is not finite."""
+    return finite_or_none(error.noise / error.signal) if error.signal else None
+
+
+def weight_spreads(model: ModelProto) -> dict[str, float]:
+    """For each layer, the largest magnitude of a row of weights by the median one."""
+    tensors = initializers(model)
+    spreads = {}
+    for layer in weighted_layers(model):
+        rows = np.abs(as_matrix(layer, numpy_helper.to_array(tensors[layer.weight]))).max(axis=2)
+        spreads[layer.name] = float(rows.max() / max(float(np.median(rows)), 1e-12))
+    return spreads
+
+
+def first_beyond(rows: Sequence[Mapping[str, Any]], bound_db: float) -> Mapping[str, Any] | None:
+    """The first step whose value is further from the reference than `bound_db` of SQNR, or is not finite."""
+    for row in rows:
+        if row["sqnr_db"] is None and row["added"] != 0:
+            return row
+        if row["sqnr_db"] is not None and row["sqnr_db"] < bound_db:
+            return row
+    return None

@@ -1,0 +1,206 @@
+"""Hold a variant against PyTorch: on every evaluation sample and at every corner of the declared dimensions."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnx_release.core.array_files import ArrayFile
+from onnx_release.core.params import Validate
+from onnx_release.core.paths import REFERENCE_CASES, REFERENCE_SAMPLES
+from onnx_release.core.spec import Budget, Spec, Task, Tolerance
+from onnx_release.core.types import Answer
+from onnx_release.core.variants import REDUCED
+from onnx_release.data.model_data import ModelData
+from onnx_release.data.samples import NO_LABEL, SampleFile, sample_key, with_batch_axis, without_batch_axis
+from onnx_release.measure.answers import accuracy_drop, compare_answers, details, mean
+from onnx_release.measure.bootstrap import grouped_interval
+from onnx_release.measure.budget import over_budget
+from onnx_release.measure.numerics import OutputError, finite_or_none, tolerance_needed
+from onnx_release.runtime.onnx_model import OnnxModel
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass
+class Comparison:
+    """One output of a variant over all cases."""
+
+    variant: OutputError = field(default_factory=OutputError)  # against PyTorch in float64
+    torch: OutputError = field(default_factory=OutputError)  # PyTorch in float32, against itself in float64
+    tolerance: float = 0.0  # the atol that would pass, at the rtol of the spec
+    worst_case: str = ""
+    worst_error: float = 0.0
+
+    def add(self, case: str, float64: np.ndarray, float32: np.ndarray, output: np.ndarray, rtol: float) -> None:
+        self.variant.add(float64, output)
+        self.torch.add(float64, float32)
+        self.tolerance = float(np.maximum(self.tolerance, tolerance_needed(float64, output, rtol)))
+        error = float(np.abs(output.astype(np.float64) - float64).max(initial=0.0))
+        worse = error > self.worst_error or (math.isnan(error) and not math.isnan(self.worst_error))
+        if worse or not self.worst_case:
+            self.worst_case, self.worst_error = case, error
+
+    @property
+    def torch_rounding_multiple(self) -> float:
+        """The variant's largest error in units of PyTorch's own; infinite where PyTorch makes none and it does."""
+        if self.torch.max_abs:
+            return self.variant.max_abs / self.torch.max_abs
+        return math.inf if self.variant.max_abs else 0.0
+
+    def passes(self, allowed: Tolerance) -> bool:
+        within_rounding = self.torch_rounding_multiple <= allowed.torch_rounding_multiple
+        return within_rounding or self.tolerance <= allowed.atol  # both are False for NaN
+
+
+def validate(
+    model: OnnxModel, data: ModelData, samples: SampleFile, params: Validate, budget: Budget | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The metrics of the variant that `model` runs, and a row for each evaluation sample.
+
+    A float32 variant passes when each output's largest error against PyTorch in float64 is within the tolerance of
+    the spec: `torch_rounding_multiple` times PyTorch's own float32 error, or every element within
+    atol + rtol * |reference|. One of fewer bits has a `budget` and passes when it keeps within that.
+    """
+    spec = model.spec
+    rtol = spec.tolerance.rtol
+    comparisons = {tensor.name: Comparison() for tensor in spec.outputs}
+    cases = ArrayFile(REFERENCE_CASES)
+    case_agreement: list[float] = []
+    case_names = [folder.removesuffix("/inputs") for folder in cases.names if folder.endswith("/inputs")]
+    for name in case_names:
+        outputs = model.run(cases.folder(f"{name}/inputs"))
+        compare(comparisons, name, cases, name, outputs, rtol)
+        if spec.task == "detection":
+            case_agreement.append(case_boxes(spec, data, cases.folder(f"{name}/float32"), outputs))
+
+    reference = ArrayFile(REFERENCE_SAMPLES)
+    rows: list[dict[str, Any]] = []
+    wanted: list[Answer] = []
+    found: list[Answer] = []
+    for index in range(len(samples)):
+        key = sample_key(index)
+        outputs = model.run(with_batch_axis(samples.inputs(index)))
+        group = str(samples.groups[index])
+        compare(comparisons, sample_case(index, group), reference, key, outputs, rtol)
+        rows.append({"sample": index, "group": group, **sample_error(spec, reference, key, outputs)})
+        if spec.task != "tensor":
+            wanted.append(data.postprocess(without_batch_axis(reference.folder(f"{key}/float32"))))
+            found.append(data.postprocess(without_batch_axis(outputs)))
+
+    metrics = summary(comparisons, spec)
+    metrics |= {"cases": len(case_names) + len(samples), "provider": model.provider, "provider_note": model.note}
+    if spec.task != "tensor":
+        answers = compare_answers(spec, wanted, found, [int(label) for label in samples.labels])
+        rows = [row | answer for row, answer in zip(rows, answers, strict=True)]
+    metrics |= answer_metrics(spec.task, rows, params)
+    if spec.task == "detection":
+        metrics["case_agreement"] = min(case_agreement, default=None)
+    if budget is not None:
+        failures = over_budget(metrics, budget)
+        metrics |= {"passed": not failures, "failure": "; ".join(failures)}
+    return metrics, rows
+
+
+def sample_case(index: int, group: str) -> str:
+    """What messages call a sample: its index, and its group unless that is only the index again."""
+    name = f"evaluation sample {index}"
+    return name if group == name else f"{name} ({group})"
+
+
+def compare(
+    comparisons: dict[str, Comparison], case: str, reference: ArrayFile, key: str, outputs: Arrays, rtol: float
+) -> None:
+    float64, float32 = reference.folder(f"{key}/float64"), reference.folder(f"{key}/float32")
+    for name, comparison in comparisons.items():
+        comparison.add(case, float64[name], float32[name], outputs[name], rtol)
+
+
+def sample_error(spec: Spec, reference: ArrayFile, key: str, outputs: Arrays) -> dict[str, float]:
+    """The largest error of one sample, over its outputs."""
+    float64 = reference.folder(f"{key}/float64")
+    errors = [np.abs(outputs[tensor.name].astype(np.float64) - float64[tensor.name]).max() for tensor in spec.outputs]
+    return {"max_abs_error": float(np.max(errors))}
+
+
+def case_boxes(spec: Spec, data: ModelData, torch_outputs: Arrays, outputs: Arrays) -> float:
+    """The mean agreement of the boxes in the items of a shape case."""
+    batch = len(outputs[spec.outputs[0].name])
+    wanted, found = (
+        [data.postprocess({name: array[item] for name, array in side.items()}) for item in range(batch)]
+        for side in (torch_outputs, outputs)
+    )
+    return float(np.mean([row["agrees"] for row in compare_answers(spec, wanted, found, [NO_LABEL] * batch)]))
+
+
+def summary(comparisons: dict[str, Comparison], spec: Spec) -> dict[str, Any]:
+    """What holds for every task: the verdict, and the errors by output and of the worst output."""
+    allowed = spec.tolerance
+    failures = [describe_failure(name, item, allowed) for name, item in comparisons.items() if not item.passes(allowed)]
+    worst = max(comparisons.values(), key=lambda item: (math.isnan(item.variant.max_abs), item.variant.max_abs))
+    # numpy's maximum keeps NaN, which Python's loses.
+    multiple = float(np.max([item.torch_rounding_multiple for item in comparisons.values()]))
+    return {
+        "passed": not failures,
+        "failure": "; ".join(failures),
+        "max_abs_error": finite_or_none(worst.variant.max_abs),
+        "max_rel_error": finite_or_none(float(np.max([item.variant.max_rel for item in comparisons.values()]))),
+        "error_vs_torch_rounding": finite_or_none(multiple),
+        "sqnr_db": finite_or_none(float(np.min([item.variant.sqnr_db for item in comparisons.values()]))),
+        "cosine": finite_or_none(float(np.min([item.variant.mean_cosine for item in comparisons.values()]))),
+        "outputs": {
+            name: {
+                "max_abs_error": finite_or_none(item.variant.max_abs),
+                "max_abs_error_torch": finite_or_none(item.torch.max_abs),
+                "max_rel_error": finite_or_none(item.variant.max_rel),
+                "sqnr_db": finite_or_none(item.variant.sqnr_db),
+                "cosine": finite_or_none(item.variant.mean_cosine),
+                "worst_case": item.worst_case,
+                "tolerance_needed": finite_or_none(item.tolerance),
+            }
+            for name, item in comparisons.items()
+        },
+    }
+
+
+def budget_of(variant: str, spec: Spec) -> Budget | None:
+    """The budget that the variant must keep within; None for one in float32, which has a tolerance."""
+    return spec.budget if variant in REDUCED else None
+
+
+def describe_failure(name: str, item: Comparison, allowed: Tolerance) -> str:
+    """Which output, which case, how far off, and what would have passed."""
+    if not math.isfinite(item.variant.max_abs):
+        return f"{name} holds NaN or infinity in the case {item.worst_case}"
+    return (
+        f"{name} is off by {item.worst_error:.3g} in the case {item.worst_case}: "
+        f"{item.torch_rounding_multiple:.3g} times PyTorch's own rounding, where at most "
+        f"{allowed.torch_rounding_multiple:g} is allowed. It would pass with "
+        f"tolerance.torch_rounding_multiple {item.torch_rounding_multiple:.3g} in spec.yaml, or with tolerance.atol "
+        f"{item.tolerance:.3g} at rtol {allowed.rtol:g}"
+    )
+
+
+def answer_metrics(task: Task, rows: list[dict[str, Any]], params: Validate) -> dict[str, Any]:
+    """Agreement with PyTorch on all samples, accuracy on those with labels, and what the task adds to that.
+
+    The keys are the same for every model of a task, and all but the task's own are the same for every model: what
+    there is no figure for, as the accuracy without labels, is None.
+    """
+    answers = [row for row in rows if "agrees" in row]  # none has one where the task is tensor
+    labelled = [row for row in answers if row["variant_right"] is not None]
+    metrics = share("agreement", [(row["agrees"], row["group"]) for row in answers], params)
+    metrics |= share("accuracy", [(row["variant_right"], row["group"]) for row in labelled], params)
+    metrics |= {"accuracy_torch": mean(row["torch_right"] for row in labelled)}
+    metrics |= {"accuracy_drop": accuracy_drop(answers), "labelled": len(labelled)}
+    return metrics | details(task, answers)
+
+
+def share(name: str, values: list[tuple[float, str]], params: Validate) -> dict[str, Any]:
+    """The mean of values in 0..1, with the interval of `grouped_interval`; all None without a value."""
+    if not values:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+    numbers, groups = [value for value, _ in values], [group for _, group in values]
+    low, high = grouped_interval(numbers, groups, params.resamples, params.confidence, params.seed)
+    return {name: float(np.mean(numbers)), f"{name}_low": low, f"{name}_high": high}

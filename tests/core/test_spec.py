@@ -1,0 +1,240 @@
+"""spec.yaml: what contradicts itself is refused, with the key."""
+
+import pytest
+
+from onnx_release.core.errors import SpecError
+from onnx_release.core.spec import Images, Spec, Tensor, check_array, class_count, concrete_shape, load_spec
+from onnx_release.core.yaml_files import read_yaml
+from tests.bounds import open_ended
+from tests.digits_spec import DIGITS_SPEC as GOOD
+from tests.imports import ROOT
+
+LABELS = 'labels: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]'
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Load the spec of digits_cnn with one text in it replaced by another."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models/digits").mkdir(parents=True)
+
+    def loaded(old="", new=""):
+        assert old in GOOD
+        (tmp_path / "models/digits/spec.yaml").write_text(GOOD.replace(old, new, 1))
+        return load_spec("digits")
+
+    return loaded
+
+
+def test_the_text_that_is_changed_here_is_the_spec_of_digits_cnn(load):
+    assert load() == read_yaml(ROOT / "models/digits_cnn/spec.yaml", Spec, SpecError)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("models/*/spec.yaml")), ids=lambda path: path.parent.name)
+def test_every_model_s_spec_loads(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert load_spec(path.parent.name).inputs
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[batch, 10]", "[batch, classes]", "logits uses the dimension classes, which is not under dimensions"),
+        ("inputs:", "  width: {min: 1, max: 8, example: 2}\ninputs:", "no input or output uses the dimension width"),
+        ("name: logits", "name: image", "two inputs or outputs are called image"),
+        ("inputs:", "derived: [rows]\ninputs:", "no input or output uses the dimension rows"),
+        ("inputs:", "derived: [batch]\ninputs:", "the derived size batch is one of the inputs"),
+        ("[fp16, int8_dynamic, int8_static]", "[int4]", r"variants\.0: .*not 'int4'"),
+        ("budget:", "tolerance: {atol: -1.0}\nbudget:", r"tolerance\.atol: .*not -1"),
+        ("agreement: 0.86", "agreement: 86", r"budget\.agreement: .*not 86"),
+        ("agreement: 0.86", "minutes: 2", r"budget\.minutes: no such key"),
+        ("example: 2", "example: 1", r"dimensions\.batch\.example: .*greater than or equal to 2, not 1"),
+        ("example: 2", "example: 65", "example 65 is not between min 1 and max 64"),
+        ("min: 1", "min: 2", "must allow 1"),
+        ("[batch, 1, 8, 8]", "[2, 1, 8, 8]", "must allow 1"),
+        ("[batch, 10]", "[batch, 10, 1]", r"has the shape \[batch, classes\]"),
+        ("dtype: float32", "dtype: float64", r"inputs\.0\.dtype: .*not 'float64'"),
+        ("{path: weights.pth}", "{path: weights.pth, url: file:///w}", "give one of wheel, url and path"),
+        ("{path: weights.pth}", "{}", "give one of wheel, url and path"),
+        ("{path: weights.pth}", "{wheel: a==1}", "wheel and member go together"),
+        ("sha256: 9", "sha256: x9", r"sources\.0\.sha256"),
+        ("name: weights.pth", "name: ../weights.pth", "a source's name is a plain file name"),
+        ("{path: weights.pth}", "{wheel: a==1, member: b, path: c}", "give one of wheel, url and path"),
+        ("{path: weights.pth}", "{path: c, member: b}", "wheel and member go together"),
+        ("    from: {path: weights.pth}\n", "", r"sources\.0\.from: missing"),
+        ("sha256: 920a", "sha256: 920A", r"sources\.0\.sha256"),
+        ("sha256: 920a", "sha256: 20a", r"sources\.0\.sha256"),
+        ("name: weights.pth", "name: ..", "a source's name is a plain file name"),
+        ("min: 1", "min: 0", r"dimensions\.batch\.min: .*greater than or equal to 1, not 0"),
+        ("min: 1, max: 64", "min: 3, max: 64", "example 2 is not between min 3 and max 64"),
+        ("[batch, 10]", "[batch, 0]", r"outputs\.0\.shape\.1.*greater than or equal to 1, not 0"),
+        ("[batch, 10]", "[]", r"outputs\.0\.shape: .*at least 1 item"),
+        ("name: image", "name: ''", r"inputs\.0\.name: .*at least 1 character"),
+        ("  - {name: image, dtype: float32, shape: [batch, 1, 8, 8]}\n", "  []\n", "inputs: .*at least 1 item"),
+        ("task: classification", "task: magic", r"task: .*not 'magic'"),
+        ("task: classification", "tasks: classification", "tasks: no such key; did you mean task"),
+        ('labels: ["0", ', "labels: [", "labels has 9 names, logits 10 classes"),
+        ('["0", "1"', '[0, "1"', "labels: name 0 is no text: write it in quotes"),
+        ('"1", ', '"", ', "labels: name 1 is empty or has more than one line"),
+        ('"1", ', '"1\\n", ', "labels: name 1 is empty or has more than one line"),
+        (LABELS, "labels: digits.txt", "labels: digits.txt is not the name of one of the sources"),
+        (LABELS, "labels: {0: zero}", "labels: give a list of names, or the name of the source"),
+        ("task: classification", "task: embedding", "labels: the task embedding has no classes to name"),
+        (
+            "    from: {path: weights.pth}",
+            "    from: {path: weights.pth}\n    release: 1",
+            r"sources\.0\.release: .*not 1",
+        ),
+        ("    from: {path: weights.pth}", "    from: {path: weights.pth}\n    released: true", "did you mean release"),
+    ],
+)
+def test_a_contradiction_is_named(load, old, new, message):
+    with pytest.raises(SpecError, match=message):
+        load(old, new)
+
+
+def test_labels_of_photographs_are_names_for_people(load):
+    images = "images: {folder: weights.pth, resize: 8, crop: 8, mean: [0.0], std: [1.0], classes: [zero, one]}\nbudget:"
+    spec = load("budget:", images)
+    assert spec.images and spec.images.classes == ["zero", "one"] and spec.labels == list("0123456789")
+
+
+def test_labels_of_one_name_are_legitimate(load):
+    """ImageNet has two classes called crane."""
+    assert load(LABELS, f"labels: {['crane'] * 10}").labels == ["crane"] * 10
+
+
+def test_names_may_lie_in_a_source_and_are_counted_where_it_is_there(load):
+    """Of a detector they are what its data.py counts to, and of symbolic classes there may be any number."""
+    assert load(LABELS, "labels: digits.csv.gz").labels == "digits.csv.gz"
+    spec = load()
+    assert class_count(spec) == 10
+    assert class_count(spec.model_copy(update={"task": "detection"})) is None
+    symbolic = spec.outputs[0].model_copy(update={"shape": ["batch", "classes"]})
+    assert class_count(spec.model_copy(update={"outputs": [symbolic]})) is None
+
+
+def test_a_batch_fixed_at_one_will_do(load):
+    spec = load("[batch, 1, 8, 8]", "[1, 1, 8, 8]")
+    assert concrete_shape(spec.inputs[0], {}) == (1, 1, 8, 8)
+
+
+def test_several_sizes_are_put_in_their_places():
+    tensor = Tensor(name="x", dtype="float32", shape=["batch", 3, "height", "width"])
+    assert concrete_shape(tensor, {"width": 5, "batch": 1, "height": 4}) == (1, 3, 4, 5)
+
+
+def test_a_model_without_spec_yaml_is_told_to_write_it(load, tmp_path):
+    load()
+    (tmp_path / "models/digits/spec.yaml").unlink()
+    with pytest.raises(SpecError, match=r"models/digits/spec\.yaml is not there: .*write the file"):
+        load_spec("digits")
+
+
+def test_two_inputs_share_the_batch(load):
+    extra = "  - {name: mask, dtype: bool, shape: [1, 8]}\noutputs:"
+    with pytest.raises(SpecError, match="the first axis of every input is the batch"):
+        load("outputs:", extra)
+
+
+def test_an_unknown_model_where_there_is_none_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match="no model called resnet: models/ has none"):
+        load_spec("resnet")
+
+
+def test_an_unknown_model_lists_those_there_are(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SpecError, match=r"no model called resnet: models/ has .*digits_cnn.*mobilenet_v2"):
+        load_spec("resnet")
+
+
+def test_an_array_binds_dimensions_and_is_held_against_them(load):
+    spec = load()
+    (image,), (logits,) = spec.inputs, spec.outputs
+    sizes: dict[str, int] = {}
+    assert check_array(image, "float32", (3, 1, 8, 8), sizes) is None
+    assert sizes == {"batch": 3}
+    assert check_array(logits, "float32", (3, 10), sizes) is None
+    assert "batch is 3" in str(check_array(logits, "float32", (4, 10), sizes))
+    assert "10 is 10" in str(check_array(logits, "float32", (3, 11), sizes))
+    assert "float64 where float32" in str(check_array(logits, "float64", (3, 10), sizes))
+    assert "has the shape [3]" in str(check_array(logits, "float32", (3,), sizes))
+    assert concrete_shape(image, {"batch": 5}) == (5, 1, 8, 8)
+
+
+def test_a_dimension_that_stands_twice_has_one_size():
+    square = Tensor(name="x", dtype="float32", shape=["batch", "side", "side"])
+    assert check_array(square, "float32", (1, 3, 3), {}) is None
+    assert check_array(square, "float32", (1, 3, 4), {}) == (
+        "x has the shape [1, 3, 4] where ['batch', 'side', 'side'] is declared (side is 3)"
+    )
+    assert "side is 5" in str(check_array(square, "float32", (1, 3, 3), {"side": 5}))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("name: weights.pth", "name: ''", "a source's name is a plain file name"),
+        ("name: weights.pth", "name: digits.csv.gz", "two sources are called digits.csv.gz"),
+        ("name: image", "name: a/image", r"inputs\.0\.name: .*not 'a/image'"),
+    ],
+)
+def test_a_name_that_cannot_be_kept_is_refused(load, old, new, message):
+    with pytest.raises(SpecError, match=message):
+        load(old, new)
+
+
+def test_variants_without_a_budget_are_refused(load):
+    budget = GOOD[GOOD.index("budget:") :]
+    with pytest.raises(SpecError, match="say in budget how much they may, or write `variants: "):
+        load(budget, "")
+
+
+def test_derived_sizes_of_outputs_are_free_but_the_same_everywhere(make_spec):
+    spec = Spec.model_validate(
+        {
+            **make_spec({"x": ["batch", "width"]}, {"y": ["batch"]}, batch=(1, 4, 2), width=(2, 9, 4)).model_dump(),
+            "derived": ["columns"],
+            "outputs": [{"name": n, "dtype": "float32", "shape": ["batch", "columns"]} for n in ("y", "z")],
+        }
+    )
+    sizes = {"batch": 2, "width": 9}
+    assert check_array(spec.outputs[0], "float32", (2, 4), sizes) is None
+    assert check_array(spec.outputs[1], "float32", (2, 5), sizes) == (
+        "z has the shape [2, 5] where ['batch', 'columns'] is declared (columns is 4)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({"crop": 300}, "a crop of 300 pixels does not fit into 256"),
+        ({"mean": [0.5]}, "three values each for RGB, or one each for grey"),
+        ({"mean": [0.5, 0.5], "std": [1.0, 1.0]}, "three values each for RGB, or one each for grey"),
+        ({"evaluation": 1.0}, "less than 1"),
+        ({"std": [0.2, 0.0, 0.2]}, "greater than 0"),
+    ],
+)
+def test_images_that_cannot_be_are_refused(images, message):
+    good = {"folder": "photographs", "resize": 256, "crop": 224, "mean": [0.5] * 3, "std": [0.2] * 3}
+    assert Images.model_validate(good).evaluation == 0.5
+    with pytest.raises(ValueError, match=message):
+        Images.model_validate(good | images)
+
+
+def test_every_number_has_both_ends():
+    assert open_ended(Spec) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("max: 64", "max: 1e20", r"dimensions\.batch\.max: .*integer, not 1e\+20"),
+        ("max: 64", "max: 100000000000000000000", r"dimensions\.batch\.max: .*less than or equal to 2147483647"),
+        ("max: 64", "max: 2000000000", r"image takes 477 GiB with its dimensions at their max, .*4 GiB is the most"),
+    ],
+)
+def test_a_dimension_that_no_memory_holds_is_refused(load, old, new, message):
+    with pytest.raises(SpecError, match=message):
+        load(old, new)

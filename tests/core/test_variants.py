@@ -1,0 +1,41 @@
+"""Which variants a model's spec has the pipeline make, and what stands where the others would."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from onnx_release.core.errors import SpecError
+from onnx_release.core.paths import variant_model
+from onnx_release.core.spec import Budget
+from onnx_release.core.variants import check_made, leave_out, made_variants, variant_files
+
+
+@pytest.fixture
+def spec(make_spec):
+    made = make_spec({"x": ["batch", 2]}, {"y": ["batch", 2]}, batch=(1, 4, 2))
+    return made.model_copy(update={"variants": ["int8_static", "fp16"], "budget": Budget(sqnr_db=20)})
+
+
+def test_float32_is_always_made_and_the_others_as_the_spec_says(spec):
+    assert made_variants(spec) == ["export", "fp32", "fp16", "int8_static"]
+    assert made_variants(spec.model_copy(update={"variants": []})) == ["export", "fp32"]
+
+
+def test_a_variant_that_is_left_out_is_asked_for_in_vain(spec):
+    check_made("fp16", spec)
+    check_made("fp32", spec)
+    with pytest.raises(SpecError, match=r"int8_dynamic is left out by the model's spec\.yaml: add it to `variants`"):
+        check_made("int8_dynamic", spec)
+
+
+def test_what_is_left_out_says_so_and_takes_an_earlier_model_with_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for variant in ("fp32", "fp16"):
+        variant_model(variant).parent.mkdir(parents=True)
+        variant_model(variant).touch()
+    leave_out(tmp_path / "fp16.json", variant_model("fp16").parent, tmp_path / "fp16.csv")
+    assert json.loads((tmp_path / "fp16.json").read_text()) == {"left_out": True}
+    assert "fp16 is not among `variants`" in variant_model("fp16").with_name("left_out.txt").read_text()
+    assert pd.read_csv(tmp_path / "fp16.csv").empty
+    assert list(variant_files()) == ["fp32"]

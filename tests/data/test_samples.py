@@ -1,0 +1,232 @@
+"""Prepared samples: checked, the same bytes each time, and read one at a time."""
+
+import re
+
+import numpy as np
+import pytest
+
+from onnx_release.core.errors import DataError
+from onnx_release.core.files import sha256
+from onnx_release.core.params import Prepare
+from onnx_release.core.paths import CALIBRATION, EVALUATION
+from onnx_release.core.spec import Images, Spec
+from onnx_release.core.types import Sample
+from onnx_release.data.samples import (
+    SampleFile,
+    calibration_note,
+    real_batches,
+    sample_metrics,
+    with_batch_axis,
+    without_batch_axis,
+    write_samples,
+    write_splits,
+)
+
+SPEC = Spec.model_validate(
+    {
+        "task": "classification",
+        "sources": [],
+        "variants": [],
+        "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}, "width": {"min": 2, "max": 4, "example": 3}},
+        "inputs": [
+            {"name": "x", "dtype": "float32", "shape": ["batch", "width"]},
+            {"name": "mask", "dtype": "int64", "shape": ["batch", "width"]},
+        ],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 3]}],
+    }
+)
+
+
+def sample(width=3, group=None, label=None, **inputs):
+    arrays = {"x": np.arange(width, dtype=np.float32), "mask": np.ones(width, np.int64), **inputs}
+    return Sample(arrays, label=label, group=group)
+
+
+class Data:
+    """A model's data.py."""
+
+    def __init__(self, calibration, evaluation):
+        self.splits = {"calibration": calibration, "evaluation": evaluation}
+
+    def samples(self, raw, split):
+        yield from self.splits[split]
+
+    def preprocess(self, item):
+        raise AssertionError("the pipeline takes samples as they are")
+
+    def postprocess(self, outputs):
+        raise AssertionError("nothing has been predicted yet")
+
+
+def test_samples_of_different_sizes_come_back_as_they_were(tmp_path):
+    write_samples(tmp_path / "a.npz", [sample(2, "cat", 1), sample(4)], 10, SPEC)
+    file = SampleFile(tmp_path / "a.npz")
+    assert len(file) == 2
+    assert file.labels.tolist() == [1, -1]
+    assert file.groups.tolist() == ["cat", "a sample 1"]
+    assert file.inputs(0)["x"].tolist() == [0, 1]
+    assert file.inputs(1)["mask"].dtype == np.int64
+    assert file.inputs(1)["x"].shape == (4,)
+
+
+def test_no_more_samples_are_taken_than_asked_for(tmp_path):
+    def just_enough():
+        yield from [sample()] * 3
+        raise AssertionError("a fourth was drawn")
+
+    write_samples(tmp_path / "a.npz", just_enough(), 3, SPEC)
+    assert len(SampleFile(tmp_path / "a.npz")) == 3
+
+
+def test_the_same_samples_are_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_samples(tmp_path / f"{name}.npz", [sample(group="cat")] * 3, 10, SPEC)
+    assert sha256(tmp_path / "a.npz") == sha256(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (sample(x=np.array([0, np.nan, 1], np.float32)), "sample 1, group None: x holds NaN or infinity"),
+        (sample(x=np.zeros(3)), "x is float64 where float32 is declared"),
+        (sample(x=np.zeros((3, 1), np.float32)), r"x has the shape \[1, 3, 1\]"),
+        (sample(mask=np.ones(2, np.int64)), r"mask has the shape \[1, 2\] .*width is 3"),
+        (sample(5, "cat"), "group cat: width is 5, declared as 2 to 4"),
+        (sample(extra=np.zeros(3)), r"gives the inputs \['extra', 'mask', 'x'\]"),
+        (sample(x=np.array([0, np.inf, 1], np.float32)), "x holds NaN or infinity"),
+        (sample(1), "width is 1, declared as 2 to 4"),
+        (Sample({"x": np.zeros(3, np.float32)}), r"gives the inputs \['x'\], spec.yaml declares \['x', 'mask'\]"),
+        (sample(label=-1), "the label is -1"),
+    ],
+)
+def test_a_bad_sample_is_named_and_nothing_is_written(tmp_path, bad, message):
+    with pytest.raises(DataError, match=message):
+        write_samples(tmp_path / "a.npz", [sample(), bad], 10, SPEC)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_in_either_split_leaves_both_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    counts = Prepare(calibration=5, evaluation=5)
+    write_splits(Data([sample(group="a", label=1)], [sample(group="b", label=2), sample()]), tmp_path, SPEC, counts)
+    before = [sha256(path) for path in (CALIBRATION, EVALUATION)]
+    assert sample_metrics() == {
+        "calibration_samples": 1,
+        "calibration_groups": 1,
+        "evaluation_samples": 2,
+        "evaluation_groups": 2,
+        "evaluation_labelled": 1,
+    }
+    for data, message in (
+        (Data([sample(group="a")], [sample(group="b"), sample(group="a")]), "in both splits: a"),
+        (Data([sample(group="c")], []), "data.py gives no sample for evaluation"),
+        (Data([], [sample()]), "data.py gives no sample for calibration"),
+        (Data([sample(group="c")], [sample(5, "d")]), "sample 0, group d: width is 5"),
+        (Data([sample(group="c"), sample(label=-2)], [sample()]), "the label is -2"),
+    ):
+        with pytest.raises(DataError, match=message):
+            write_splits(data, tmp_path, SPEC, counts)
+        assert [sha256(path) for path in (CALIBRATION, EVALUATION)] == before
+        assert len(list(CALIBRATION.parent.iterdir())) == 2
+
+
+def test_a_data_py_that_breaks_off_leaves_both_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    counts = Prepare(calibration=5, evaluation=5)
+    write_splits(Data([sample()], [sample()]), tmp_path, SPEC, counts)
+    before = [sha256(path) for path in (CALIBRATION, EVALUATION)]
+
+    def broken():
+        yield sample(2)
+        raise DataError("cat.jpg cannot be read")
+
+    with pytest.raises(DataError, match=r"cat\.jpg"):
+        write_splits(Data([sample(2)], broken()), tmp_path, SPEC, counts)
+    assert [sha256(path) for path in (CALIBRATION, EVALUATION)] == before
+    assert len(list(CALIBRATION.parent.iterdir())) == 2
+
+
+def test_a_group_beyond_the_samples_taken_does_not_count(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = Data([sample(group="a"), sample(group="b")], [sample(group="b")])
+    write_splits(data, tmp_path, SPEC, Prepare(calibration=1, evaluation=1))
+    with pytest.raises(DataError, match="in both splits: b"):
+        write_splits(data, tmp_path, SPEC, Prepare(calibration=2, evaluation=1))
+
+
+@pytest.mark.parametrize(
+    ("task", "label", "message"),
+    [
+        ("classification", 3, r"sample 0, group None: the label is 3; the classes of y is 0 to 2"),
+        ("detection", 2, "the label is 2; something to find or nothing is 0 to 1"),
+        ("embedding", 0, "the label is 0, but the task embedding has no right answers; leave it out"),
+        ("tensor", 0, "the label is 0, but the task tensor has no right answers; leave it out"),
+    ],
+)
+def test_a_label_that_the_task_does_not_have_is_named(tmp_path, task, label, message):
+    with pytest.raises(DataError, match=message):
+        write_samples(tmp_path / "a.npz", [sample(label=label)], 1, SPEC.model_copy(update={"task": task}))
+
+
+INT8 = SPEC.model_copy(update={"variants": ["int8_static"]})
+PHOTOGRAPHS = INT8.model_copy(
+    update={"images": Images(folder="pets", resize=8, crop=8, mean=[0.5] * 3, std=[0.5] * 3)},
+)
+
+
+@pytest.mark.parametrize(
+    ("samples", "limit", "spec", "says"),
+    [
+        (1, 160, PHOTOGRAPHS, r"on 1 sample, and 16 are the least .*: put more photographs into the folder pets"),
+        (15, 160, INT8, r'on 15 samples, .*: let samples\(raw, "calibration"\) in models/net/data\.py give more'),
+        (15, 15, INT8, r"on 15 samples, .*: raise prepare\.calibration in params\.yaml, which is 15"),
+        (16, 160, PHOTOGRAPHS, None),
+        (1, 160, SPEC, None),  # which has no INT8
+    ],
+)
+def test_few_samples_to_calibrate_with_are_noted_with_what_to_do(samples, limit, spec, says):
+    note = calibration_note(samples, spec, "net", Prepare(calibration=limit, evaluation=1))
+    assert (note is None) == (says is None)
+    assert note is None or re.match(f"note: INT8 is calibrated {says}", note)
+
+
+def test_a_label_of_zero_is_a_label(tmp_path):
+    write_samples(tmp_path / "a.npz", [sample(label=0)], 1, SPEC)
+    assert SampleFile(tmp_path / "a.npz").labels.tolist() == [0]
+
+
+def test_a_sample_without_a_group_may_stand_in_both_splits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_splits(Data([sample()], [sample()]), tmp_path, SPEC, Prepare(calibration=1, evaluation=1))
+
+
+def test_a_batch_of_one_has_one_axis_more():
+    item = {"x": np.arange(3)}
+    assert with_batch_axis(item)["x"].shape == (1, 3)
+    assert without_batch_axis(with_batch_axis(item))["x"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("widths", "batch", "found"),
+    [
+        ([2, 2, 2], 1, [[0], [1], [2]]),
+        ([2, 2, 2, 2, 2], 2, [[0, 1], [2, 3]]),  # what does not fill a batch is left out
+        ([3, 4, 2, 3], 1, [[0], [1], [2], [3]]),  # each in the size of the example
+        ([2, 2], 4, [[0, 1, 0, 1]]),  # too few are repeated
+        ([2] * 70, 1, [[index] for index in range(32)]),  # 32 samples are enough
+        ([2] * 70, 40, [list(range(40))]),  # or one batch
+    ],
+)
+def test_batches_are_real_samples(tmp_path, widths, batch, found):
+    items = [sample(width, x=np.full(width, index, np.float32)) for index, width in enumerate(widths)]
+    write_samples(tmp_path / "a.npz", items, 100, SPEC)
+    batches = real_batches(SampleFile(tmp_path / "a.npz"), batch, SPEC)
+    assert [entry["x"][:, 0].tolist() for entry in batches] == found
+    assert all(entry["x"].shape[1] == 3 for entry in batches)
+
+
+def test_a_sample_is_repeated_or_cut_to_the_sizes_of_the_example(tmp_path):
+    write_samples(tmp_path / "a.npz", [sample(2), sample(4)], 2, SPEC)
+    batches = real_batches(SampleFile(tmp_path / "a.npz"), 1, SPEC)
+    assert [entry["x"][0].tolist() for entry in batches] == [[0, 1, 0], [0, 1, 2]]
+    assert all(list(entry) == ["x", "mask"] for entry in batches)  # in the order of the spec

@@ -1,0 +1,424 @@
+"""Exports by both exporters: what is in the file, what is refused, and that the bytes depend on the network alone."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import ModelProto, helper
+from torch import nn
+
+from onnx_release.core.errors import ExportError, NetworkError
+from onnx_release.core.params import Export
+from onnx_release.core.spec import Spec, example_sizes
+from onnx_release.export.export import (
+    check_axes,
+    check_opset,
+    check_sizes,
+    example_inputs,
+    export_metrics,
+    export_network,
+)
+from onnx_release.graph.graph import EXTERNAL_DATA, check_file, describe, external_files, load_model, to_proto
+from onnx_release.runtime.session import open_session, run_session
+from tests.imports import ROOT
+
+BOTH = pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+DYNAMO = Export(exporter="dynamo", opset=18)
+
+
+class Tagger(nn.Module):
+    """Tokens [batch, length] and a scale [batch] to scores [batch, length, 3] and sums [batch, 4]."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(5, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, tokens, scale):
+        hidden = self.embedding(tokens) * scale[:, None, None]
+        return self.head(hidden), hidden.sum(1)
+
+
+class Bessel(nn.Module):
+    def forward(self, x):
+        return torch.special.bessel_j0(x)
+
+
+class FixedReshape(nn.Module):
+    def forward(self, x):
+        return x.reshape(int(x.shape[0]), 8) * torch.ones(2, 8)
+
+
+class Loop(nn.Module):
+    def forward(self, x):
+        total = x
+        for _ in range(x.shape[0]):
+            total = total + x
+        return total
+
+
+class FixedConstant(nn.Module):
+    def forward(self, x):
+        return x * torch.ones(2, 8)
+
+
+class Branch(nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:
+            return x
+        return -x
+
+
+class Clashing(nn.Module):
+    """A submodule, its value and a parameter whose names outputs may have too."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.scale = nn.Parameter(torch.full((8,), 2.0))
+
+    def forward(self, x):
+        return torch.relu(self.linear(x)) * self.scale
+
+
+def line_of(text: str) -> int:
+    """The number of the only line of this file, above this function, that holds `text`."""
+    lines = Path(__file__).read_text().splitlines()[: inspect.getsourcelines(line_of)[1] - 1]
+    (number,) = [number for number, line in enumerate(lines, 1) if text in line]
+    return number
+
+
+def tagger_spec() -> Spec:
+    return Spec.model_validate(
+        {
+            "task": "tensor",
+            "sources": [],
+            "variants": [],
+            "dimensions": {"batch": {"min": 1, "max": 6, "example": 2}, "length": {"min": 2, "max": 9, "example": 3}},
+            "inputs": [
+                {"name": "ids", "dtype": "int64", "shape": ["batch", "length"]},
+                {"name": "factor", "dtype": "float32", "shape": ["batch"]},
+            ],
+            "outputs": [
+                {"name": "scores", "dtype": "float32", "shape": ["batch", "length", 3]},
+                {"name": "total", "dtype": "float32", "shape": ["batch", 4]},
+            ],
+        }
+    )
+
+
+@pytest.fixture
+def rows_spec(make_spec):
+    """One input and one output, both [batch, 8]; the output has the given name."""
+
+    def make(output: str = "y", shape: list[int | str] | None = None) -> Spec:
+        return make_spec({"input": ["batch", 8]}, {output: shape or ["batch", 8]}, batch=(1, 6, 2))
+
+    return make
+
+
+@BOTH
+@pytest.mark.parametrize("opset", [18, 20])
+def test_the_file_has_the_names_axes_and_opset_asked_for_and_torchs_answers(exporter, opset, tmp_path):
+    torch.manual_seed(0)
+    network, spec = Tagger().eval(), tagger_spec()
+    params = Export(exporter=exporter, opset=opset)
+    export_network(network, spec, params, tmp_path / "out")
+
+    path = tmp_path / "out/model.onnx"
+    found = describe(path)
+    assert found["inputs"] == [
+        {"name": "ids", "dtype": "int64", "shape": ["batch", "length"]},
+        {"name": "factor", "dtype": "float32", "shape": ["batch"]},
+    ]
+    assert found["outputs"] == [
+        {"name": "scores", "dtype": "float32", "shape": ["batch", "length", 3]},
+        {"name": "total", "dtype": "float32", "shape": ["batch", 4]},
+    ]
+    assert found["opsets"]["ai.onnx"] == opset
+    assert "+" not in found["producer"]
+
+    session = open_session(path)
+    for batch, length in ((1, 2), (2, 3), (6, 9), (5, 7)):
+        ids = np.arange(batch * length).reshape(batch, length) % 5
+        factor = np.linspace(-1, 2, batch, dtype=np.float32)
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(ids), torch.from_numpy(factor))
+        outputs = run_session(session, {"ids": ids, "factor": factor})
+        for output, tensor in zip(outputs.values(), expected, strict=True):
+            np.testing.assert_allclose(output, tensor.numpy(), rtol=1e-5, atol=1e-6)
+
+    metrics = export_metrics(path, params)
+    assert (metrics["opset"], metrics["exporter"], metrics["nodes"]) == (opset, exporter, found["nodes"])
+    # The embedding's and the head's weights, and whatever the exporter folded.
+    assert metrics["parameters"] >= 5 * 4 + 4 * 3 + 3
+    assert metrics["size_mb"] == path.stat().st_size / 1e6
+
+
+@BOTH
+def test_every_node_is_mapped_to_its_module(exporter, tmp_path):
+    export_network(Tagger().eval(), tagger_spec(), Export(exporter=exporter, opset=18), tmp_path / "out")
+    sources = json.loads((tmp_path / "out/sources.json").read_text())
+    nodes = load_model(tmp_path / "out/model.onnx").graph.node
+    assert sorted(sources) == sorted(node.name for node in nodes)
+    modules = {node.op_type: sources[node.name]["module"] for node in nodes}
+    assert (modules["Gather"], modules["MatMul"], modules["Mul"]) == ("embedding", "head", "")
+
+
+def test_dynamo_maps_every_node_to_its_source_line(tmp_path):
+    export_network(Tagger().eval(), tagger_spec(), DYNAMO, tmp_path / "out")
+    sources = json.loads((tmp_path / "out/sources.json").read_text())
+    nodes = {node.op_type: sources[node.name] for node in load_model(tmp_path / "out/model.onnx").graph.node}
+    file = "tests/export/test_export.py"
+    assert nodes["Mul"] == {
+        "module": "",
+        "class": f"{Tagger.__module__}.Tagger",
+        "operator": "aten.mul.Tensor",
+        "file": file,
+        "line": line_of("self.embedding(tokens) * scale"),
+    }
+    # Where the network calls the layer, not where torch implements it.
+    assert (nodes["MatMul"]["class"], nodes["MatMul"]["operator"]) == (
+        "torch.nn.modules.linear.Linear",
+        "aten.linear.default",
+    )
+    assert (nodes["MatMul"]["file"], nodes["MatMul"]["line"]) == (file, line_of("return self.head(hidden)"))
+
+
+@BOTH
+def test_a_network_in_training_mode_is_refused(exporter, tmp_path, rows_spec):
+    network = nn.Sequential(nn.Dropout())
+    with pytest.raises(NetworkError, match="in training mode"):
+        export_network(network, rows_spec(), Export(exporter=exporter, opset=18), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@BOTH
+def test_an_unsupported_operator_is_named_with_module_line_and_what_to_try(exporter, tmp_path, rows_spec):
+    network = nn.Sequential(nn.Linear(8, 8), nn.Sequential(nn.ReLU(), Bessel())).eval()
+    with pytest.raises(ExportError) as caught:
+        export_network(network, rows_spec(), Export(exporter=exporter, opset=18), tmp_path / "out")
+    message = str(caught.value)
+    assert "bessel_j0" in message.partition("does not convert to ONNX")[0]
+    assert "Used by 1.1 (" in message and "Bessel)" in message
+    assert f"tests/export/test_export.py:{line_of('torch.special.bessel_j0(x)')}." in message
+    other = "torchscript" if exporter == "dynamo" else "dynamo"
+    assert "simpler operators" in message and f"export.exporter={other}" in message
+
+
+@pytest.mark.parametrize("network", [Loop(), FixedConstant()], ids=["a loop", "a constant"])
+def test_dynamo_names_the_dimension_that_the_network_fixes(network, tmp_path, rows_spec):
+    with pytest.raises(ExportError, match=r"fixes the size of batch, declared as symbolic in spec\.yaml"):
+        export_network(network.eval(), rows_spec(), DYNAMO, tmp_path / "out")
+
+
+def test_dynamo_names_only_the_dimension_that_is_fixed(tmp_path):
+    class Halves(Tagger):
+        def forward(self, tokens, scale):
+            return super().forward(tokens * torch.ones(3, dtype=torch.int64), scale)
+
+    with pytest.raises(ExportError, match="fixes the size of length, declared"):
+        export_network(Halves().eval(), tagger_spec(), DYNAMO, tmp_path / "out")
+
+
+@pytest.mark.parametrize("network", [FixedReshape(), FixedConstant()], ids=["a reshape", "a constant"])
+def test_torchscript_names_the_dimension_that_is_symbolic_only_in_name(network, tmp_path, rows_spec):
+    with pytest.raises(ExportError, match=r"dimension batch is symbolic only in name: .*fails on input \[3, 8\]"):
+        export_network(network.eval(), rows_spec(), Export(exporter="torchscript", opset=18), tmp_path / "out")
+
+
+def test_a_size_that_the_graph_loses_without_failing_is_found(save_graph, rows_spec):
+    shape = np.array([-1, 8], np.int64)
+    flat = helper.make_node("Reshape", ["input", "shape"], ["flat"])
+    first = helper.make_node("Slice", ["flat", "zero", "two", "zero"], ["y"])
+    weights = {"shape": shape, "zero": np.array([0], np.int64), "two": np.array([2], np.int64)}
+    path = save_graph([flat, first], [("input", ["batch", 8])], [("y", ["batch", 8])], weights)
+    with pytest.raises(ExportError, match=r"at batch=3 y has the shape \[2, 8\]"):
+        check_sizes(path, rows_spec())
+
+
+def test_dynamo_names_the_line_of_a_branch_on_a_value(tmp_path, rows_spec):
+    with pytest.raises(ExportError, match="cannot capture the network") as caught:
+        export_network(Branch().eval(), rows_spec(), DYNAMO, tmp_path / "out")
+    assert f" at tests/export/test_export.py:{line_of('if x.sum() > 0')}: " in str(caught.value)
+    assert "torch.where" in str(caught.value)
+
+
+@pytest.mark.parametrize("output", ["linear", "relu", "scale"])
+def test_an_output_may_have_the_name_of_something_inside(output, tmp_path, rows_spec):
+    torch.manual_seed(0)
+    network = Clashing().eval()
+    export_network(network, rows_spec(output), DYNAMO, tmp_path / "out")
+    path = tmp_path / "out/model.onnx"
+    check_file(path)
+    inputs = np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(inputs)).numpy()
+    np.testing.assert_allclose(run_session(open_session(path), {"input": inputs})[output], expected, atol=1e-6)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        (["batch", 7], r"axis 1 of y is 8 in the file, spec\.yaml declares 7"),
+        (["batch", 8, 1], r"y has 2 axes in the file, spec\.yaml declares \['batch', 8, 1\]"),
+    ],
+    ids=["a size", "the axes"],
+)
+def test_a_shape_that_contradicts_the_spec_is_named(exporter, shape, says, tmp_path, rows_spec):
+    with pytest.raises(ExportError, match=says):
+        export_network(nn.ReLU().eval(), rows_spec("y", shape), Export(exporter=exporter, opset=18), tmp_path / "out")
+
+
+def values(**shapes: list[int | str | None]) -> ModelProto:
+    """A model of one input, then outputs, with nothing in between."""
+    made = [helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()]
+    return helper.make_model(helper.make_graph([], "graph", made[:1], made[1:]))
+
+
+def test_a_dimension_that_came_out_fixed_is_named(rows_spec):
+    with pytest.raises(ExportError, match=r"dimension batch \(axis 0 of y\) came out fixed at 2"):
+        check_axes(values(input=["batch", 8], y=[2, 8]), rows_spec())
+
+
+def test_other_symbols_are_renamed_and_open_sizes_are_filled_in(rows_spec):
+    model = values(input=["batch", 8], y=["s0", "s1"])
+    check_axes(model, rows_spec())
+    axes = model.graph.output[0].type.tensor_type.shape.dim
+    assert (axes[0].dim_param, axes[1].dim_value) == ("batch", 8)
+
+
+def test_an_output_that_the_spec_does_not_declare_is_named(rows_spec):
+    with pytest.raises(ExportError, match=r"outputs are \['y', 'other'\], spec\.yaml declares \['y'\]"):
+        check_axes(values(input=["batch", 8], y=["batch", 8], other=["batch", 8]), rows_spec())
+
+
+def test_another_opset_than_asked_for_is_an_error_that_says_what_to_set():
+    model = helper.make_model(helper.make_graph([], "graph", [], []), opset_imports=[helper.make_opsetid("", 18)])
+    check_opset(model, DYNAMO, {})
+    with pytest.raises(ExportError, match=r"asked for opset 15, .*delivered 18.*export\.opset to 18.*=torchscript"):
+        check_opset(model, Export(exporter="dynamo", opset=15), {})
+
+
+def test_example_inputs_are_the_same_each_time_and_of_the_declared_dtypes():
+    spec = tagger_spec()
+    first, second = (example_inputs(spec, example_sizes(spec)) for _ in range(2))
+    assert [(tuple(tensor.shape), tensor.dtype) for tensor in first] == [((2, 3), torch.int64), ((2,), torch.float32)]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@BOTH
+def test_a_failed_export_leaves_the_earlier_one(exporter, tmp_path, rows_spec):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "model.onnx").write_text("the earlier one")
+    params = Export(exporter=exporter, opset=18)
+    for network, spec in ((Bessel(), rows_spec()), (nn.ReLU(), rows_spec("y", ["batch", 7]))):
+        with pytest.raises(ExportError):
+            export_network(network.eval(), spec, params, folder)
+    if exporter == "torchscript":  # found only once the new file is written
+        with pytest.raises(ExportError, match="only in name"):
+            export_network(FixedReshape().eval(), rows_spec(), params, folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (folder / "model.onnx").read_text() == "the earlier one"
+
+
+EXPORT_HERE = """
+import sys
+from pathlib import Path
+
+import torch
+
+import network
+from onnx_release.export.export import export_network
+from onnx_release.core.params import Export
+from onnx_release.core.spec import Spec
+
+spec = Spec.model_validate({
+    "task": "tensor",
+    "sources": [],
+    "variants": [],
+    "dimensions": {"batch": {"min": 1, "max": 6, "example": 2}},
+    "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 8]}],
+    "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 4]}],
+})
+torch.manual_seed(0)
+for exporter in ("dynamo", "torchscript"):
+    export_network(network.Small().eval(), spec, Export(exporter=exporter, opset=18), Path(exporter))
+"""
+NETWORK = """
+from torch import nn
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+"""
+
+
+def test_the_bytes_do_not_depend_on_the_folder(tmp_path):
+    folders = [tmp_path / "first", tmp_path / "second with another name"]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "network.py").write_text(NETWORK)
+        (folder / "make.py").write_text(EXPORT_HERE)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    running = [subprocess.Popen([sys.executable, "make.py"], cwd=folder, env=environment) for folder in folders]
+    assert [process.wait() for process in running] == [0, 0]
+    names = [(exporter, file) for exporter in ("dynamo", "torchscript") for file in ("model.onnx", "sources.json")]
+    contents = [[(folder / exporter / file).read_bytes() for exporter, file in names] for folder in folders]
+    assert contents[0] == contents[1]
+    for content in contents[0]:
+        for absolute in (tmp_path, ROOT, Path(sys.prefix), Path(torch.__file__).parent):
+            assert str(absolute).encode() not in content
+    assert json.loads(contents[0][1])["node_linear_1"]["file"] == "network.py"
+
+
+def test_a_dimension_whose_odd_size_is_its_example_is_tried_at_another(save_graph, make_spec):
+    spec = make_spec({"input": ["batch", 8]}, {"y": ["batch", 8]}, batch=(1, 3, 3))
+    fixed = helper.make_node("Reshape", ["input", "shape"], ["y"])
+    weights = {"shape": np.array([3, 8], np.int64)}
+    path = save_graph([fixed], [("input", ["batch", 8])], [("y", ["batch", 8])], weights)
+    with pytest.raises(ExportError, match=r"batch is symbolic only in name: .*fails on input \[1, 8\]"):
+        check_sizes(path, spec)
+
+
+@BOTH
+def test_weights_over_2_gb_go_to_one_file_beside_the_model(exporter, tmp_path, make_spec, monkeypatch):
+    """As if 2 GB were nothing: torch's older exporter then writes a file for each weight."""
+    real = torch.onnx.export
+
+    def export(*arguments, dynamo, **options):
+        program = real(*arguments, dynamo=dynamo, **options)
+        if not dynamo:
+            path = arguments[2]
+            onnx.save_model(onnx.load(path), path, save_as_external_data=True, all_tensors_to_one_file=False)
+        return program
+
+    monkeypatch.setattr("torch.onnx.export", export)
+    monkeypatch.setattr("onnx_release.export.dynamo.to_proto", partial(to_proto, threshold=0))
+    spec = make_spec({"input": ["batch", 32]}, {"y": ["batch", 32]}, batch=(1, 6, 2))
+    network = nn.Sequential(nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32)).eval()
+    export_network(network, spec, Export(exporter=exporter, opset=18), tmp_path / "out")
+    path = tmp_path / "out/model.onnx"
+    assert sorted(file.name for file in path.parent.iterdir()) == ["model.onnx", EXTERNAL_DATA, "sources.json"]
+    assert external_files(path) == {EXTERNAL_DATA}
+    assert path.with_name(EXTERNAL_DATA).stat().st_size == 2 * 32 * 32 * 4
+    inputs = np.linspace(-1, 1, 96, dtype=np.float32).reshape(3, 32)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(inputs)).numpy()
+    np.testing.assert_allclose(run_session(open_session(path), {"input": inputs})["y"], expected, atol=1e-5)

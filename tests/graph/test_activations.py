@@ -1,0 +1,99 @@
+"""Cutting a graph at inner values, and going through it step by step."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from onnx_release.graph import activations
+from onnx_release.graph.activations import (
+    constant_values,
+    cut,
+    descendants,
+    float_values,
+    run_on,
+    session_of,
+    step_by_step,
+)
+from onnx_release.graph.layers import initializers, set_array
+
+
+@pytest.fixture
+def model(save_graph):
+    nodes = [
+        helper.make_node("Constant", [], ["two"], value_float=2.0),
+        helper.make_node("Mul", ["x", "two"], ["a"]),
+        helper.make_node("Cast", ["a"], ["i"], to=TensorProto.INT64),
+        helper.make_node("Cast", ["i"], ["b"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["b", "w"], ["y"]),
+    ]
+    return onnx.load(save_graph(nodes, [("x", [1, 2])], [("y", [1, 2])], {"w": np.array([1.0, 1.0], np.float32)}))
+
+
+def test_float_values_are_inputs_and_outputs_but_no_constants_and_no_integers(model):
+    assert float_values(model) == ["x", "a", "b", "y"]
+    assert constant_values(model) == {"w", "two"}
+
+
+def test_a_cut_computes_the_value_and_nothing_behind_it(model):
+    part = cut(model, ["a"])
+    assert [node.op_type for node in part.graph.node] == ["Constant", "Mul"]
+    assert not part.graph.initializer
+    (found,) = session_of(part).run(None, {"x": np.array([[1.25, 3]], np.float32)})
+    np.testing.assert_array_equal(found, [[2.5, 6]])
+
+
+def test_a_cut_starts_from_what_is_known(model):
+    part = cut(model, ["y"], {"x": TensorProto.FLOAT, "i": TensorProto.INT64})
+    assert [node.output[0] for node in part.graph.node] == ["b", "y"]
+    assert [value.name for value in part.graph.input] == ["i"]
+    known = {"x": np.zeros((1, 2), np.float32), "i": np.array([[3, 4]])}
+    assert run_on(session_of(part), known)["y"].tolist() == [[4, 5]]
+
+
+def test_descendants_are_what_depends_on_a_value_or_a_weight(model):
+    assert descendants(model, ["a"]) == {"i", "b", "y"}
+    assert descendants(model, ["w"]) == {"y"}
+    assert descendants(model, ["x", "b"]) == {"a", "i", "y"}
+
+
+@pytest.fixture
+def diamond(save_graph):
+    """y = v (w x + x) + w x, step by step."""
+    nodes = [
+        helper.make_node("Mul", ["x", "w"], ["a"]),
+        helper.make_node("Add", ["a", "x"], ["b"]),
+        helper.make_node("Mul", ["b", "v"], ["c"]),
+        helper.make_node("Add", ["c", "a"], ["y"]),
+    ]
+    weights = {"w": np.full(1, 2, np.float32), "v": np.full(1, 10, np.float32)}
+    return onnx.load(save_graph(nodes, [("x", ["n", 1])], [("y", ["n", 1])], weights))
+
+
+FEEDS = [{"x": np.full((1, 1), value, np.float32)} for value in (1, 2, 3)]
+
+
+def test_steps_give_every_value_of_every_feed(diamond):
+    found = [np.ravel(values).tolist() for values in step_by_step(diamond, "xaby", FEEDS, 2)]
+    assert found == [[1, 2, 3], [2, 4, 6], [3, 6, 9], [32, 64, 96]]
+
+
+def test_a_step_sees_the_weights_of_its_time(diamond):
+    tensors, found = initializers(diamond), {}
+    for name, values in zip("ay", step_by_step(diamond, "ay", FEEDS, 2), strict=True):
+        found[name] = np.ravel(values).tolist()
+        set_array(tensors["w"], np.full(1, 1000, np.float32))  # too late for a, which is not computed again
+        set_array(tensors["v"], np.full(1, 1, np.float32))
+    assert found == {"a": [2, 4, 6], "y": [5, 10, 15]}
+
+
+def test_what_no_later_step_needs_is_forgotten(diamond, monkeypatch):
+    held = []
+
+    def watched(session, known):
+        held.append(set(known))
+        return run_on(session, known)
+
+    monkeypatch.setattr(activations, "run_on", watched)
+    list(step_by_step(diamond, "aby", FEEDS[:1], 1))
+    assert held == [{"x"}, {"x", "a"}, {"a", "b"}]

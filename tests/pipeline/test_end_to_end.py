@@ -1,0 +1,377 @@
+"""The pipeline itself, on digits_cnn: what reruns, what its bytes depend on, and what bad input does."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import venv
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import tritonclient.http
+from ruamel.yaml import YAML
+
+from onnx_release.core.paths import EVALUATION, variant_model
+from onnx_release.core.spec import load_spec
+from onnx_release.core.variants import VARIANTS
+from onnx_release.data.samples import SampleFile
+from onnx_release.runtime.onnx_model import OnnxModel
+from onnx_release.runtime.providers import CPU
+from onnx_release.runtime.settings import load_tuned
+from tests.clone import QUICK, edited, make_clone, outputs, run, stages_run
+from tests.digits_spec import DIGITS_SPEC
+from tests.imports import ROOT
+from tests.served import serving
+
+# What may differ between two runs on one machine: what was timed, and what reads it.
+TIMED = {"benchmark", "choose", "tune", "optimize", "profile", "report", "package"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_compilation() -> Iterator[None]:
+    """torch.compile hands back the network as it is: compiling it takes longer than the rest of the pipeline here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHDYNAMO_DISABLE", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def clones(no_compilation: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A clone in which the whole pipeline has run once, and one that ran all but TIMED at the same time.
+
+    No test reads a timing, and one after the other they would take nearly twice as long.
+    """
+    first = make_clone(tmp_path_factory.mktemp("clone"), QUICK)
+    second = make_clone(tmp_path_factory.mktemp("clone") / "a folder with another name", QUICK)
+    declared = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].keys()
+    commands = {first: ["tools.repro"], second: ["dvc", "repro", *(declared - TIMED)]}
+    with ThreadPoolExecutor() as pool:
+        for result in pool.map(lambda folder: run(folder, *commands[folder]), commands):
+            assert result.returncode == 0, result.stdout + result.stderr
+    return first, second
+
+
+@pytest.fixture(scope="session")
+def clone(clones: tuple[Path, Path]) -> Path:
+    return clones[0]
+
+
+def locked(clone: Path) -> dict[str, object]:
+    return dict(YAML(typ="safe").load((clone / "dvc.lock").read_text())["stages"])
+
+
+def test_two_clones_in_two_folders_make_the_same_bytes(clones):
+    first, second = (locked(clone) for clone in clones)
+    assert first.keys() - TIMED <= second.keys()
+    assert {name for name in first.keys() - TIMED if first[name] != second[name]} == set()
+
+
+def test_the_release_is_real(clone):
+    metrics = {
+        name: json.loads((clone / f"metrics/{name}.json").read_text()) for name in ("validate/fp32", "benchmark")
+    }
+    assert metrics["validate/fp32"]["passed"]
+    assert metrics["validate/fp32"]["accuracy"] == metrics["validate/fp32"]["accuracy_torch"] > 0.98
+    assert metrics["benchmark"]["fp32"]["samples"] > 0
+    assert (clone / "artifacts/report/index.html").is_file()
+    assert run(clone, "tools.gate").returncode == 0
+
+
+def test_onnx_runtime_has_nothing_to_say_of_any_model(clone, capfd):
+    models = sorted(clone.glob("artifacts/**/*.onnx"))
+    assert {path.parent.name for path in models} >= {*VARIANTS, "calibration", "optimized", "release"}
+    for path in models:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 2  # warnings, ONNX Runtime's default: what whoever loads a release sees
+        onnxruntime.InferenceSession(str(path), options, providers=[CPU])
+    assert capfd.readouterr().err == ""
+
+
+def test_the_release_alone_gives_the_pipeline_s_answers_without_what_made_it(clone, tmp_path, monkeypatch):
+    """Bit for bit over HTTP, in an environment that has what its requirements.txt names and nothing else."""
+    folder = shutil.copytree(clone / "artifacts/release", tmp_path / "release")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv/bin/python"
+    for arguments in (["install", "--quiet", "--requirement", "requirements.txt"], ["check"]):
+        command = [python, "-m", "pip", "--disable-pip-version-check", *arguments]
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    monkeypatch.chdir(clone)
+    variant = json.loads(Path("metrics/summary.json").read_text())["variant"]
+    model = OnnxModel(variant_model(variant), load_spec("digits_cnn"), load_tuned())
+    samples = SampleFile(EVALUATION)
+    images = np.stack([samples.inputs(index)["image"][np.newaxis] for index in range(len(samples))])
+    expected = np.stack([model.run({"image": image})["logits"] for image in images])
+    listed = subprocess.check_output([python, "-m", "pip", "list", "--format=json"], text=True)
+    installed = {package["name"].lower() for package in json.loads(listed)}
+    assert {"numpy", "pillow", "onnxruntime"} <= installed
+    assert installed & {"torch", "onnx", "pandas", "scipy", "dvc", "onnxruntime-gpu", "transformers"} == set()
+    with (
+        serving(folder, python) as server,
+        tritonclient.http.InferenceServerClient(f"127.0.0.1:{server.port}") as client,
+    ):
+        tensor = tritonclient.http.InferInput("image", list(images[0].shape), "FP32")
+        for image, logits in zip(images, expected, strict=True):
+            tensor.set_data_from_numpy(image)
+            found = client.infer("digits_cnn", [tensor]).as_numpy("logits")
+            assert np.array_equal(found, logits)
+
+
+def test_a_second_run_does_nothing_but_look_at_the_hardware_and_at_the_sources(clone):
+    before = outputs(clone)
+    result = run(clone, "tools.repro")
+    assert stages_run(result.stdout) == ["hardware", "sources"]
+    assert outputs(clone) == before
+
+
+def test_retrained_weights_are_refused_before_a_stage_takes_them(clone):
+    before = outputs(clone)
+    weights = clone / "models/digits_cnn/weights.pth"
+    state = torch.load(weights, weights_only=True)
+    content = saved({name: tensor + 1 for name, tensor in state.items()})
+    with edited(weights, content):
+        result = run(clone, "tools.repro")
+    assert result.returncode == 1
+    assert stages_run(result.stdout) == ["hardware", "sources", "fetch"]
+    assert f"    sha256: {hashlib.sha256(content).hexdigest()}\n" in result.stderr
+    run(clone, "tools.repro")
+    assert outputs(clone) == before
+
+
+def test_a_sweep_runs_only_what_each_experiment_must_and_names_the_winner(clone):
+    """No other test asks for opset 20: DVC's run cache would know it."""
+    for arguments in (["config", "user.name", "test"], ["config", "user.email", "test@example.invalid"]):
+        subprocess.run(["git", *arguments], cwd=clone, check=True)
+    subprocess.run(["git", "commit", "--quiet", "--all", "--message", "as it ran"], cwd=clone, check=True)
+    (clone / "grid.yaml").write_text("timing: false\ngrid: {export.opset: [18, 20], calibrate.method: [minmax]}\n")
+    result = run(clone, "tools.sweep", "grid.yaml")
+    assert result.returncode == 0, result.stdout + result.stderr
+    logs = {path.stem: path.read_text() for path in (clone / ".dvc/tmp/sweep/logs").glob("*.log")}
+    shared, *ran = sorted((set(stages_run(log)) for log in logs.values()), key=len)
+    calibrated = {"hardware", "sources", "calibrate", "quantize_static", "validate@int8_static", "explain@int8_static"}
+    assert shared == {"sources"}  # which nothing keeps from running
+    assert ran == [calibrated, set(locked(clone)) - {"fetch", "prepare", "reference", *TIMED}]
+    winner = re.search(r"^The winner: dvc exp apply (grid-\w+) && make repro$", result.stdout, re.MULTILINE)
+    assert winner
+    rows = [row.split(" | ") for row in result.stdout.splitlines() if row.startswith("| ") and "grid-" in row]
+    assert [row[0] for row in rows] == ["| 18", "| 20"]
+    shown = json.loads(run(clone, "dvc", "exp", "show", "--json").stdout)
+    found = {
+        experiment["name"]: experiment["revs"][0]["data"]["metrics"]["metrics/export.json"]["data"]["opset"]
+        for commit in shown
+        for experiment in commit["experiments"] or []
+    }
+    assert {row[-1].removesuffix(" |"): int(row[0].removeprefix("| ")) for row in rows} == found
+    assert winner[1] in found
+
+
+def test_dvc_shows_every_metric_and_what_changed(clone):
+    shown = json.loads(run(clone, "dvc", "metrics", "show", "--json").stdout)
+    files = next(iter(shown.values()))["data"]
+    assert {"metrics/export.json", "metrics/slim.json", "metrics/benchmark.json", "metrics/summary.json"} <= set(files)
+    assert files["metrics/validate/fp32.json"]["data"]["passed"] is True
+
+
+def test_a_failed_variant_is_written_down_and_refused_by_the_gate(clone):
+    before = (clone / SPEC).read_bytes()
+    saved = {path: path.read_bytes() for path in (clone / "metrics").rglob("*") if path.is_file()}
+    (clone / SPEC).write_bytes(before + b"tolerance: {torch_rounding_multiple: 0.0, atol: 0.0, rtol: 0.0}\n")
+    try:
+        assert run(clone, "stages.validate", "fp32").returncode == 0
+        gate = run(clone, "tools.gate")
+        assert gate.returncode == 1
+        assert "fp32: FAILED: logits is off by" in gate.stdout
+        assert "It would pass with" in gate.stdout
+    finally:
+        (clone / SPEC).write_bytes(before)
+        for path, content in saved.items():
+            path.write_bytes(content)
+
+
+def test_a_failed_stage_gets_its_earlier_outputs_back(clone):
+    before = outputs(clone)
+    in_both = replaced(DATA, "label=int(label))", "label=int(label), group='Ada')")
+    with edited(clone / DATA, in_both(clone)):
+        result = run(clone, "tools.repro")
+    assert result.returncode != 0
+    assert "in both splits: Ada" in result.stderr
+    assert outputs(clone) == before
+
+
+@dataclass(frozen=True)
+class BadInput:
+    """A `file` given the content that `make` returns, the stage that meets it first, and what its message says."""
+
+    stage: str
+    file: str
+    make: Callable[[Path], bytes]
+    says: list[str]
+    env: dict[str, str] = field(default_factory=dict)
+
+
+def replaced(file: str, old: str, new: str) -> Callable[[Path], bytes]:
+    def make(clone: Path) -> bytes:
+        text = (clone / file).read_text()
+        assert old in text
+        return text.replace(old, new).encode()
+
+    return make
+
+
+SPEC, DATA, PARAMS = "models/digits_cnn/spec.yaml", "models/digits_cnn/data.py", "params.yaml"
+NETWORK = "models/digits_cnn/network.py"
+WEIGHTS = "data/raw/digits_cnn/weights.pth"
+
+
+def network_with(line: str) -> Callable[[Path], bytes]:
+    return replaced(NETWORK, "super().__init__()\n", f"super().__init__()\n        {line}\n")
+
+
+# Nothing listens on port 9 of this machine, and pip's own settings and cache are out of the way.
+NO_NETWORK = {
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_CONFIG_FILE": os.devnull,
+    "PIP_RETRIES": "0",
+    "PIP_NO_CACHE_DIR": "1",
+}
+
+
+class RunsCode:
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("ran"),)  # relative: to the folder of whoever unpickles it
+
+
+def saved(state: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+BAD_INPUT = {
+    "wrong sha256": BadInput(
+        "fetch",
+        SPEC,
+        lambda clone: (clone / SPEC).read_bytes().replace(b"sha256: 9", b"sha256: 0"),
+        ["weights.pth has the sha256 920ace", "declares 020ace"],
+    ),
+    "no network": BadInput(
+        "fetch",
+        SPEC,
+        lambda clone: (clone / SPEC).read_bytes(),
+        ["pip cannot download scikit-learn==1.9.1", "Check the network"],
+        NO_NETWORK,
+    ),
+    "a truncated weights file": BadInput(
+        "reference",
+        WEIGHTS,
+        lambda clone: (clone / WEIGHTS).read_bytes()[:9000],
+        ["weights.pth is truncated or no checkpoint"],
+    ),
+    "a pickle that would run code": BadInput(
+        "reference",
+        WEIGHTS,
+        lambda _: saved({"weight": RunsCode()}),
+        ["weights.pth is not a plain file of weights", "Unsupported global"],
+    ),
+    "a checkpoint whose keys do not match": BadInput(
+        "reference",
+        NETWORK,
+        network_with("self.other = nn.Linear(2, 2)"),
+        ["does not fit the network", "missing: other.weight"],
+    ),
+    "an undeclared dimension": BadInput(
+        "prepare",
+        SPEC,
+        lambda _: DIGITS_SPEC.replace("shape: [batch, 10]", "shape: [batch, classes]").encode(),
+        ["logits uses the dimension classes"],
+    ),
+    "a shape that the network contradicts": BadInput(
+        "reference",
+        SPEC,
+        lambda _: (
+            DIGITS_SPEC.replace("shape: [batch, 10]", "shape: [batch, 11]").replace('["0", ', '["0", "0", ').encode()
+        ),
+        ["network contradicts spec.yaml: logits"],
+    ),
+    "a network that returns NaN": BadInput(
+        "reference", NETWORK, replaced(NETWORK, "flatten(1))", "flatten(1)) * float('nan')"), ["logits holds", "NaN"]
+    ),
+    "a network in training mode": BadInput(
+        "reference",
+        NETWORK,
+        replaced(NETWORK, "network.eval()", "network.train()"),
+        ["in training mode", "network.eval()"],
+    ),
+    "an unknown model": BadInput(
+        "fetch",
+        PARAMS,
+        replaced(PARAMS, "model: digits_cnn", "model: digits"),
+        ["no model called digits", "mobilenet_v2"],
+    ),
+    "an opset out of range": BadInput(
+        "hardware", PARAMS, replaced(PARAMS, "opset: 18", "opset: 99"), ["export: opset 99 is out of range", "13 to 23"]
+    ),
+    "a parameter of the wrong type": BadInput(
+        "hardware", PARAMS, replaced(PARAMS, "opset: 18", "opset: '18'"), ["export.opset: ", "not '18'"]
+    ),
+    "an unknown parameter": BadInput(
+        "hardware", PARAMS, replaced(PARAMS, "opset: 18", "opset: 18\n  opsets: 18"), ["export.opsets: no such key"]
+    ),
+    "a group in both splits": BadInput(
+        "prepare", DATA, replaced(DATA, "label=int(label))", "label=int(label), group='Ada')"), ["in both splits: Ada"]
+    ),
+    "a label out of range": BadInput(
+        "prepare",
+        DATA,
+        replaced(DATA, "label=int(label))", "label=int(label) + 1)"),
+        ["the label is 10", "the classes of logits", "0 to 9"],
+    ),
+    "no samples": BadInput(
+        "prepare",
+        DATA,
+        replaced(DATA, "return rows[:, :-1]", "rows = rows[:0]\n    return rows[:, :-1]"),
+        ["gives no sample"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUT)
+def test_bad_input_ends_with_one_message_and_leaves_the_outputs(clone, name):
+    case = BAD_INPUT[name]
+    before = outputs(clone)
+    with ExitStack() as stack:
+        stack.enter_context(edited(clone / case.file, case.make(clone)))
+        with_it = outputs(clone)  # the file itself may be one of them
+        result = run(clone, f"stages.{case.stage}", env=case.env)
+        assert outputs(clone) == with_it
+    assert outputs(clone) == before
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and result.stderr.count("error: ") == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    assert all(text in result.stderr for text in case.says), result.stderr
+    assert not (clone / "ran").exists()
+
+
+@pytest.mark.parametrize("stage", ["fetch", "prepare", "reference", "export", "slim"])
+def test_no_space_while_writing_leaves_the_outputs(clone, stage):
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    before = outputs(clone)
+    result = run(clone, f"stages.{stage}", preexec_fn=limit, env={"PIP_NO_CACHE_DIR": "1"})
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "error: " in result.stderr
+    assert outputs(clone) == before

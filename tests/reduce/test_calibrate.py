@@ -1,0 +1,159 @@
+"""Ranges against values worked out by hand or by numpy, and what bad samples end in."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from onnx_release.core.errors import DataError, GraphError
+from onnx_release.core.files import read_json
+from onnx_release.core.params import Calibrate
+from onnx_release.graph.activations import float_values
+from onnx_release.reduce.calibrate import (
+    calibrate,
+    choose_range,
+    entropy_range,
+    find_ranges,
+    mse_range,
+    percentile_range,
+    values_to_observe,
+    widened,
+)
+from onnx_release.reduce.histograms import Observed, count
+from tests.samples import save_samples
+
+PARAMS = Calibrate(method="minmax", percentile=99.99, bins=2048, chunk=2)
+
+
+@pytest.fixture
+def relu(save_graph):
+    return save_graph([helper.make_node("Relu", ["x"], ["y"])], [("x", ["batch", 4])], [("y", ["batch", 4])])
+
+
+@pytest.fixture
+def spec(make_spec):
+    return make_spec({"x": ["batch", 4]}, {"y": ["batch", 4]}, batch=(1, 4, 2))
+
+
+def random_samples(tmp_path, count=7, size=4):
+    random = np.random.default_rng(0)
+    return save_samples(tmp_path / "samples.npz", [random.normal(size=size).astype(np.float32) for _ in range(count)])
+
+
+def ranges(model, samples, **changes):
+    return find_ranges(onnx.load(model), samples, PARAMS.model_copy(update=changes))[0]
+
+
+def test_minmax_is_the_least_and_the_greatest_value_of_all_samples(relu, tmp_path):
+    samples = save_samples(tmp_path / "s.npz", [np.array(x, np.float32) for x in ([1, -2, 0, 3], [-5, 0, 1, 2])])
+    assert ranges(relu, samples) == {"x": (-5, 3), "y": (0, 3)}
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_the_chunk_changes_no_range(relu, tmp_path, method, chunk):
+    samples = random_samples(tmp_path)
+    assert ranges(relu, samples, method=method, chunk=chunk) == ranges(relu, samples, method=method)
+
+
+def test_the_percentile_leaves_half_of_the_rest_out_at_either_end():
+    counts = np.array([1, 0, 0, 98, 0, 0, 0, 1])
+    edges = np.linspace(-4, 4, 9)
+    assert percentile_range(counts, edges, 100) == (-4, 4)
+    assert percentile_range(counts, edges, 97) == (-1, 0)  # 98 of 100 are in the bin from -1 to 0
+
+
+def test_the_percentile_stays_within_the_extremes():
+    observed = Observed(0.1, 0.4, -1, np.array([0, 0, 0, 0, 50, 0, 0, 50]))
+    params = PARAMS.model_copy(update={"method": "percentile", "percentile": 100})
+    assert choose_range(observed, params) == (0.1, 0.4)
+
+
+def test_mse_gives_up_a_lone_outlier_and_keeps_an_even_spread():
+    bins, edges = 2048, np.linspace(-100, 100, 2049)
+    outlier = np.zeros(bins, np.int64)
+    outlier[1024:1034] = 1_000_000  # 0 to 1
+    outlier[-1] = 1  # one value at 100
+    low, high = mse_range(outlier, edges, (0.0, 100.0))
+    assert low == 0 and 0.9 <= high < 10
+    even = np.zeros(bins, np.int64)
+    even[1024:] = 1000
+    assert mse_range(even, edges, (0.0, 100.0))[1] >= 99
+
+
+def test_entropy_gives_up_a_thin_tail():
+    values = np.concatenate([np.random.default_rng(0).normal(size=200_000), [60.0]]).astype(np.float32)
+    edges = np.linspace(-60, 60, 2049)
+    low, high = entropy_range(count(values, 60.0, 2048), edges)
+    assert 3 < high < 30 and -30 < low < -3
+
+
+def test_a_constant_activation_gets_a_range_that_is_wider_than_nothing(save_graph, spec, tmp_path):
+    nodes = [helper.make_node("Mul", ["x", "zero"], ["a"]), helper.make_node("Add", ["a", "three"], ["y"])]
+    weights = {"zero": np.zeros(1, np.float32), "three": np.full(1, 3, np.float32)}
+    model = save_graph(nodes, [("x", ["batch", 4])], [("y", ["batch", 4])], weights)
+    for method in ("minmax", "percentile", "entropy", "mse"):
+        params = PARAMS.model_copy(update={"method": method})
+        found, metrics = find_ranges(onnx.load(model), random_samples(tmp_path), params)
+        assert found["a"] == (0.0, 1.0)
+        assert found["y"][0] == 0.0 and found["y"][1] > 0
+        assert metrics["constant_tensors"] == 2
+
+
+def test_what_only_goes_into_an_activation_has_no_range(save_graph, tmp_path):
+    nodes = [
+        helper.make_node("Neg", ["x"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Exp", ["b"], ["c"]),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Add", ["c", "d"], ["y"]),
+    ]
+    model = onnx.load(save_graph(nodes, [("x", ["batch", 4])], [("y", ["batch", 4])]))
+    assert values_to_observe(model) == ["x", "b", "c", "d", "y"]
+
+
+def test_every_range_holds_zero():
+    assert widened(2.0, 3.0) == (0.0, 3.0)
+    assert widened(-3.0, -2.0) == (-3.0, 0.0)
+    assert widened(0.0, 0.0) == (0.0, 1.0)
+
+
+def test_the_files_and_the_metrics(relu, spec, tmp_path):
+    metrics = calibrate(relu, spec, random_samples(tmp_path), PARAMS, tmp_path / "out")
+    assert metrics["samples"] == 7 and metrics["tensors"] == 2 and metrics["clipped_share"] == 0
+    assert set(read_json(tmp_path / "out/ranges.json")["ranges"]) == set(float_values(onnx.load(relu)))
+    assert (tmp_path / "out/model.onnx").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ([], "there is no sample to calibrate with"),
+        ([np.zeros(4, np.float32), np.array([0, np.nan, 0, 0], np.float32)], "calibration sample 1: x holds NaN"),
+        ([np.zeros(5, np.float32)], "calibration sample 0"),
+        ([np.zeros(4, np.float64)], "calibration sample 0"),
+    ],
+)
+def test_bad_samples_are_named_and_nothing_is_written(relu, spec, tmp_path, arrays, message):
+    with pytest.raises(DataError, match=message):
+        calibrate(relu, spec, save_samples(tmp_path / "bad.npz", arrays), PARAMS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_activation_that_overflows_is_named(save_graph, spec, tmp_path):
+    nodes = [helper.make_node("Exp", ["x"], ["e"]), helper.make_node("Neg", ["e"], ["y"])]
+    model = save_graph(nodes, [("x", ["batch", 4])], [("y", ["batch", 4])])
+    samples = save_samples(tmp_path / "s.npz", [np.zeros(4, np.float32), np.full(4, 1e4, np.float32)])
+    with pytest.raises(DataError, match="calibration sample 1 makes NaN or infinity in e"):
+        calibrate(model, spec, samples, PARAMS, tmp_path / "out")
+
+
+def test_a_quantized_model_is_refused(save_graph, spec, tmp_path):
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    weights = {"s": np.array(0.1, np.float32), "z": np.array(0, np.uint8)}
+    model = save_graph(nodes, [("x", ["batch", 4])], [("y", ["batch", 4])], weights)
+    with pytest.raises(GraphError, match=r"already quantized .*float32 model"):
+        calibrate(model, spec, random_samples(tmp_path), PARAMS, tmp_path / "out")

@@ -1,0 +1,130 @@
+"""What overflows in float16 stays in float32, is named, and no Cast undoes another."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from onnx_release.core.errors import DataError, GraphError
+from onnx_release.core.params import Fp16
+from onnx_release.reduce.fp16 import convert_to_fp16
+from onnx_release.runtime.session import open_session
+from tests.samples import save_samples
+
+PARAMS = Fp16(block_operators=[], max_finite_val=65504)
+
+
+def convert(model, samples, tmp_path, **changes):
+    metrics = convert_to_fp16(model, samples, PARAMS.model_copy(update=changes), tmp_path / "fp16")
+    return metrics, onnx.load(tmp_path / "fp16/model.onnx")
+
+
+def ones(tmp_path, *shape, value=1.0):
+    return save_samples(tmp_path / "samples.npz", [np.full(shape, value, np.float32)])
+
+
+def run(tmp_path, x):
+    return open_session(tmp_path / "fp16/model.onnx").run(None, {"x": x})[0]
+
+
+def cascades(model):
+    makers = {name: node for node in model.graph.node for name in node.output}
+    casts = [node for node in model.graph.node if node.op_type == "Cast"]
+    return [node for node in casts if node.input[0] in makers and makers[node.input[0]].op_type == "Cast"]
+
+
+def test_a_graph_becomes_float16_with_its_inputs_and_outputs_as_they_are(save_graph, tmp_path):
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
+    model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])], {"w": np.eye(2, dtype=np.float32)})
+    metrics, converted = convert(model, ones(tmp_path, 2), tmp_path)
+    assert (metrics["fp16_nodes"], metrics["float_nodes"], metrics["casts"]) == (2, 0, 2)
+    assert metrics["blocked_nodes"] == 0 and metrics["clamped_weights"] == 0
+    assert converted.graph.initializer[0].data_type == TensorProto.FLOAT16
+    found = run(tmp_path, np.array([[1.5, -2]], np.float32))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [[1.5, 0]])
+
+
+def test_a_value_beyond_float16_keeps_both_sides_in_float32(save_graph, tmp_path):
+    """1,000 * 1,000 is beyond 65,504, and a tenth of a thousandth of it is not."""
+    nodes = [
+        helper.make_node("Mul", ["x", "big"], ["a"], name="grow"),
+        helper.make_node("Mul", ["a", "small"], ["b"], name="shrink"),
+        helper.make_node("Relu", ["b"], ["y"], name="last"),
+    ]
+    weights = {"big": np.full(1, 1000, np.float32), "small": np.full(1, 1e-4, np.float32)}
+    model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])], weights)
+    metrics, converted = convert(model, ones(tmp_path, 2, value=1000.0), tmp_path)
+    assert metrics["blocked"] == "grow, shrink" and metrics["blocked_nodes"] == 2
+    assert (metrics["fp16_nodes"], metrics["float_nodes"]) == (1, 2)
+    np.testing.assert_allclose(run(tmp_path, np.full((1, 2), 1000, np.float32)), 100, rtol=1e-3)
+    assert not cascades(converted)
+
+
+def test_a_mean_whose_sum_overflows_is_blocked(save_graph, tmp_path):
+    nodes = [helper.make_node("ReduceMean", ["x"], ["y"], name="mean", keepdims=1)]
+    model = save_graph(nodes, [("x", ["batch", 1000])], [("y", ["?", "?"])])
+    metrics, _ = convert(model, ones(tmp_path, 1000, value=100.0), tmp_path)
+    assert metrics["blocked"] == "mean"
+
+
+def test_an_overflow_that_only_float16_makes_is_found_by_running_it(save_graph, tmp_path):
+    """1.0001 is 1 in float16, so the difference is 0 there, and its reciprocal infinite."""
+    nodes = [
+        helper.make_node("Sub", ["x", "one"], ["a"], name="difference"),
+        helper.make_node("Reciprocal", ["a"], ["y"], name="divide"),
+    ]
+    weights = {"one": np.ones(1, np.float32)}
+    model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])], weights)
+    metrics, _ = convert(model, ones(tmp_path, 2, value=1.0001), tmp_path)
+    assert metrics["blocked"] == "divide"
+
+
+def test_casts_of_the_source_survive_and_none_cancels_another(save_graph, tmp_path):
+    nodes = [
+        helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64),
+        helper.make_node("Cast", ["i"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["f", "x"], ["y"]),
+    ]
+    model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])])
+    _, converted = convert(model, ones(tmp_path, 2), tmp_path)
+    np.testing.assert_array_equal(run(tmp_path, np.array([[2.5, -3.5]], np.float32)), [[5, 10.5]])
+    floats = {TensorProto.FLOAT, TensorProto.FLOAT16}
+    for node in cascades(converted):
+        assert node.attribute[0].i not in floats or node.input[0] == "i"
+
+
+def test_blocked_operators_stay_in_float32(save_graph, tmp_path):
+    nodes = [helper.make_node("Exp", ["x"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
+    model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])])
+    metrics, _ = convert(model, ones(tmp_path, 2), tmp_path, block_operators=["Exp"])
+    assert (metrics["fp16_nodes"], metrics["float_nodes"], metrics["blocked_nodes"]) == (1, 1, 0)
+
+
+def test_clamped_weights_are_counted(save_graph, tmp_path):
+    weights = {"w": np.array([1, 2e5], np.float32)}
+    model = save_graph(
+        [helper.make_node("Mul", ["x", "w"], ["y"])], [("x", ["batch", 2])], [("y", ["batch", 2])], weights
+    )
+    samples = ones(tmp_path, 2, value=0.1)
+    assert convert(model, samples, tmp_path)[0]["clamped_weights"] == 1
+    assert convert(model, samples, tmp_path, max_finite_val=0.5)[0]["clamped_weights"] == 2
+
+
+def test_what_cannot_be_converted_is_an_error(save_graph, tmp_path):
+    half = {"w": np.ones(2, np.float16)}
+    nodes = [
+        helper.make_node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16),
+        helper.make_node("Mul", ["h", "w"], ["m"]),
+        helper.make_node("Cast", ["m"], ["y"], to=TensorProto.FLOAT),
+    ]
+    model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])], half)
+    with pytest.raises(GraphError, match="already in float16"):
+        convert(model, ones(tmp_path, 2), tmp_path)
+    relu = save_graph([helper.make_node("Relu", ["x"], ["y"])], [("x", ["batch", 2])], [("y", ["batch", 2])])
+    with pytest.raises(DataError, match="no sample to check float16 on"):
+        convert(relu, save_samples(tmp_path / "none.npz", []), tmp_path)
+    log = save_graph([helper.make_node("Log", ["x"], ["y"])], [("x", ["batch", 2])], [("y", ["batch", 2])])
+    with pytest.raises(DataError, match="calibration sample 0 makes NaN or infinity in y, in float32 already"):
+        convert(log, ones(tmp_path, 2, value=-1.0), tmp_path)
+    assert not (tmp_path / "fp16").exists()

@@ -1,0 +1,581 @@
+"""The pages say what was measured, what failed, and what is no difference."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from markupsafe import escape
+
+from onnx_release.core.files import read_json
+from onnx_release.core.params import load_params
+from onnx_release.core.paths import METRICS, PLOTS, REPORT
+from onnx_release.core.spec import load_spec
+from onnx_release.core.variants import SHIPPABLE, VARIANTS
+from onnx_release.report.charts import stand_alone
+from onnx_release.report.metrics import flatten
+from onnx_release.report.report import (
+    PICTURES,
+    Results,
+    describe_choice,
+    describe_verdict,
+    describe_warnings,
+    make_charts,
+    operator_cells,
+    profile_shares,
+    render_html,
+    render_markdown,
+    summarise,
+    worst_layers,
+)
+from onnx_release.report.text import AGREEMENT, ANSWER_DETAILS, number, percent
+from onnx_release.report.tradeoff import tradeoff_rows
+from stages import report as stage
+from tests.imports import ROOT
+from tests.validated import KINDS, validated
+
+
+def timing(speedup, low, high):
+    latency = {"median": 2.0, "mean": 2.1, "std": 0.1, "min": 1.9, "max": 3.0, "p95": 2.5, "p99": None}
+    return {
+        "failure": "",
+        "provider": "CPUExecutionProvider",
+        "provider_note": "",
+        "latency_ms": latency,
+        "samples": 300,
+        "throughput_per_s": 476.2,
+        "speedup_vs_eager": speedup,
+        "speedup_low": low,
+        "speedup_high": high,
+        "speedup_vs_compile": speedup and speedup / 2,
+        "speedup_vs_compile_low": low and low / 2,
+        "speedup_vs_compile_high": high and high / 2,
+        "no_difference_from": "",
+        "load_ms": 50.0,
+        "first_run_ms": 4.0,
+        "peak_memory_mb": 170.0,
+    }
+
+
+def broken(reason):
+    """The row of a contender that could not be measured."""
+    figures = dict.fromkeys(timing(1.0, 1.0, 1.0))
+    return {**figures, "failure": reason, "latency_ms": dict.fromkeys(timing(1.0, 1.0, 1.0)["latency_ms"])}
+
+
+def row(name, passed=True, speedup=(3.0, 2.8, 3.2), size=14.0, **more):
+    """What the pages read of a variant, whose validation is that of a task without answers unless `more` has them."""
+    output = {
+        "max_abs_error": 2e-5,
+        "max_abs_error_torch": 1e-5,
+        "max_rel_error": 1e-3,
+        "sqnr_db": 120.0,
+        "cosine": 1.0,
+    }
+    return {
+        **validated("tensor"),
+        "name": name,
+        "size_mb": size,
+        "passed": passed,
+        "failure": "" if passed else f"logits of {name} is off by 3",
+        "max_abs_error": 2e-5,
+        "error_vs_torch_rounding": 2.0,
+        "sqnr_db": 120.0,
+        "outputs": {"logits": {**output, "worst_case": "batch=7", "tolerance_needed": 1e-6}},
+        "timing": timing(*speedup),
+        **more,
+    }
+
+
+BASE_OF_COMPILED = ("speedup_vs_compile", "speedup_vs_compile_low", "speedup_vs_compile_high")
+CLASSES = {"agreement": 0.99, "agreement_low": 0.9, "agreement_high": 1.0, "accuracy": 0.9, "accuracy_low": 0.7}
+CLASSES |= {"accuracy_high": 1.0, "accuracy_torch": 0.95, "accuracy_drop": 0.05, "labelled": 20}
+
+
+# Every chart that there may be; what they look like is tested below, and in test_charts.py.
+CHARTS = dict.fromkeys((*PICTURES, "operators", "worst_layers"), "<svg></svg>")
+
+
+def html(results, charts=CHARTS):
+    """The page with plain spaces."""
+    return render_html(results, charts).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def short(results):
+    return render_markdown(results, CHARTS)
+
+
+@pytest.fixture
+def make(monkeypatch):
+    """Results with these rows."""
+    monkeypatch.chdir(ROOT)
+
+    def results(*rows, task="classification", model="net", benchmark=None, tune=None, calibration=160, **static):
+        benchmark = {
+            "batch": 1,
+            "threads": 2,
+            "starts": 3,
+            "rounds": 15,
+            "provider": "CPUExecutionProvider",
+            "provider_note": "",
+            "copies": "none",
+            "repeated_rounds": 2,
+            "disturbed_rounds": 0,
+            "wall_s": 80.0,
+            "overhead": 0.25,
+            "preparation": {"decode_ms": 2.96, "preprocess_ms": 1.51, "raw_items": 20},
+            "settings": {},
+            "torch_eager": timing(1.0, 1.0, 1.0),
+            "torch_compile": timing(2.0, 1.9, 2.1) | dict.fromkeys(BASE_OF_COMPILED, 1.0),
+            **{name: timing(0.5, 0.4, 0.6) for name in VARIANTS},  # beside the rows that a test is about
+            **{item["name"]: item["timing"] for item in rows},
+            **(benchmark or {}),
+        }
+        everything = [*rows, *(row(name, passed=False) for name in SHIPPABLE if name not in [r["name"] for r in rows])]
+        summary = summarise(everything, benchmark)
+        prepare = {"evaluation_samples": 200, "evaluation_groups": 20, "evaluation_labelled": 20}
+        prepare |= {"calibration_samples": calibration}
+        static = {
+            **{"target": "avx2", "weight_type": "int8", "activation_type": "uint8", "reduce_range": True},
+            **{"quantized_nodes": 60, "fused_nodes": 59, "unfused": "node_mean (ReduceMean): no kernel"},
+            **{"float_layers": "node_first", "budget_met": True, "budget_failure": ""},
+            **{"calibration_sqnr_db": 121.0, **static},
+        }
+        return Results(
+            model=model,
+            spec=load_spec("digits_cnn").model_copy(update={"task": task}),
+            verdict=describe_verdict(list(rows), summary, task, benchmark),
+            warnings=describe_warnings(list(rows), summary, benchmark, prepare, static),
+            choice=describe_choice(list(rows), benchmark),
+            passed=all(item["passed"] for item in rows),
+            summary=summary,
+            rows=list(rows),
+            benchmark=benchmark,
+            prepare=prepare,
+            slim={"nodes_before": 120, "nodes_after": 99},
+            operators=[("Conv", [52, 52, 52, 52, 2]), ("Identity", [3, 0, 0, 0, 0])],
+            fp16={"fp16_nodes": 98, "float_nodes": 1, "blocked": "node_mean"},
+            quantize_dynamic={"quantized_nodes": 1, "float_nodes": 98},
+            quantize_static=static,
+            tune=tune or {"variant": "fp32", "failure": "", "kept": "", "untried": "", "trials": {}},
+            optimize={
+                **{"variant": "fp32", "onnxruntime": "1.31.1", "nodes_before": 298, "nodes": 69},
+                **{"load_ms_before": 14.9, "load_ms": 5.8},
+                **{"speedup": 2.5, "speedup_low": 2.4, "speedup_high": 2.6},
+            },
+            profile={
+                **{"variant": "fp32", "calls": 100, "model_ms": 2.0, "outside_ms": 0.5},
+                "operators": {
+                    "Conv": {"nodes": 2, "ms": 1.0, "share": 0.67},
+                    "Add": {"nodes": 1, "ms": 0.5, "share": 0.33},
+                },
+            },
+            nodes=[
+                {
+                    "node": "slow_conv",
+                    "operator": "Conv",
+                    "share": 0.4,
+                    "ms": 0.6,
+                    "module": "stem.0",
+                    "source": "net.py:7",
+                }
+            ],
+            explained="int8_static",
+            layers=[
+                {
+                    **{"node": "node_worst", "operators": "Conv+Clip", "added": 0.02, "sqnr_db": 17.0},
+                    **{"module": "features.3", "source": "net.py:9"},
+                }
+            ],
+            signals={"fp16": [70.0, 60.0], "int8_static": [float("nan"), 17.0]},
+            hardware={"cpu": "a CPU", "gpus": [], "cores": 2, "packages": {"numpy": "2"}},
+            params=load_params(),
+            latencies={name: np.array([1.0, 2.0, 3.0]) for name in ("torch_eager", *VARIANTS)},
+        )
+
+    return results
+
+
+def test_the_fastest_variant_that_passed_and_may_ship_is_chosen(make):
+    results = make(row("export", speedup=(9.0, 8.0, 10.0), size=28.0), row("fp32", **CLASSES))
+    assert results.summary == {
+        "variant": "fp32",
+        "accuracy_drop": 0.05,
+        "agreement": 0.99,
+        "speedup_vs_eager": 3.0,
+        "speedup_vs_compile": 1.5,
+        "not_measured": "",
+        "size_mb": 14.0,
+        "compression": 2.0,
+    }
+    assert results.verdict == (
+        "Release fp32: the same answer as PyTorch on 99.0 % [90.0 %, 100.0 %] of the samples, "
+        "3 [2.8, 3.2] times as fast as PyTorch eager, 1.5 [1.4, 1.6] times as fast as torch.compile, 14 MB."
+    )
+
+
+def test_nothing_is_released_when_all_failed(make):
+    results = make(row("export"), row("fp32", passed=False))
+    assert set(results.summary.values()) == {None}
+    assert results.verdict == "Nothing to release: fp32 failed."
+    for text in (html(results), short(results)):
+        assert "logits of fp32 is off by 3" in text
+        assert "failed" in text.lower()
+
+
+def test_an_interval_that_holds_1_is_no_difference(make):
+    results = make(row("export"), row("fp32", speedup=(1.02, 0.97, 1.05)))
+    assert "as fast (no difference [0.97, 1.05]) as PyTorch eager" in results.verdict
+    assert "no difference: 0.97 to 1.05" in html(results)
+    assert "<b>no difference</b>in speed from PyTorch eager" in html(results)
+    assert "no difference [0.97, 1.05]" in short(results)
+    assert "<b>3×</b>as fast as PyTorch eager" in html(make(row("export"), row("fp32")))
+    assert "no difference:" not in html(make(row("export"), row("fp32")))
+
+
+def test_a_task_without_classes_has_no_agreement(make):
+    results = make(row("export"), row("fp32"))
+    assert "as PyTorch on" not in results.verdict
+    assert "| fp32 | yes | – | – | 2 |" in short(results)
+    assert html(results)
+
+
+@pytest.mark.parametrize(("task", "labelled"), KINDS)
+def test_every_task_has_its_pages_with_labels_and_without(make, task, labelled):
+    """They are made from what the real validate() gives, where an unknown name is an error."""
+    results = make(*(row(name, **validated(task, labelled)) for name in ("export", "fp32")), task=task)
+    page, text = html(results), short(results)
+    assert (escape(AGREEMENT[task]) in page.partition("<nav")[0]) == (task != "tensor")
+    assert ("accuracy, PyTorch's is" in page) == (labelled > 0)
+    assert all(f"<th>{name.replace('_', ' ')}</th>" in page for name in ANSWER_DETAILS[task])
+    agreement, accuracy = "100.0 % [47.8 %, 100.0 %]" if task != "tensor" else "–", percent(results.rows[1]["accuracy"])
+    assert f"| fp32 | yes | {agreement} | {accuracy}" in text
+    assert len(tradeoff_rows(results.rows, results.latencies)) == 2
+    assert (results.summary["accuracy_drop"] is None) == (labelled == 0)
+
+
+def test_a_detector_that_finds_nothing_has_dashes(make):
+    found = validated("detection", finds_nothing=True)
+    assert "<td>–</td><td>–</td></tr>" in html(make(row("export", **found), row("fp32", **found), task="detection"))
+
+
+def test_the_page_and_its_pictures_need_no_network(make):
+    results = make(row("export", **CLASSES), row("fp32", **CLASSES))
+    charts = make_charts(results)
+    namespaces = re.compile(r'xmlns(:\w+)?="[^"]*"')
+    for text in (html(results, charts), *map(stand_alone, charts.values())):
+        assert not re.search(r"https?://|<script|<link|<image|@import|url\((?!#)", namespaces.sub("", text))
+        assert not re.search(r"""(?:src|href)=["'](?!#)""", text)
+
+
+def test_every_link_of_the_contents_leads_somewhere(make):
+    text = html(make(row("export"), row("fp32")))
+    links = re.findall(r'href="#([^"]+)"', text)
+    assert links
+    assert set(links) == set(re.findall(r'<(?:h2|details) id="([^"]+)"', text))
+
+
+def test_the_charts_take_their_colours_from_the_page_and_are_the_same_bytes_each_time(make):
+    results = make(row("export", **CLASSES), row("fp32", **CLASSES))
+    charts = make_charts(results)
+    text = html(results, charts)
+    assert text.count("<svg") == len(charts) == 7
+    assert "var(--accent)" in text
+    assert not re.search(r"#010203|#040506|#070809|#0a0b0c", text)
+    assert html(results, make_charts(results)) == text, "the same results are not the same bytes"
+
+
+def test_the_pictures_of_the_short_form_stand_in_lines_of_their_own(make):
+    lines = short(make(row("export", **CLASSES), row("fp32", **CLASSES))).splitlines()
+    assert [line for line in lines if "![" in line] == [f"![{text}]({name}.svg)" for name, text in PICTURES.items()]
+
+
+def test_the_stage_writes_the_page_and_every_picture_that_the_short_form_names(make, monkeypatch, tmp_path):
+    results = make(row("export", **CLASSES), row("fp32", **CLASSES))
+    monkeypatch.setattr(stage, "load_params", lambda: results.params)
+    monkeypatch.setattr(stage, "collect", lambda _: results)
+    monkeypatch.chdir(tmp_path)
+    stage.main()
+    pictures = re.findall(r"\((\w+\.svg)\)", (REPORT / "report.md").read_text())
+    assert pictures
+    assert {path.name for path in REPORT.iterdir()} == {"index.html", "report.md", *pictures}
+    assert pd.read_csv(PLOTS / "tradeoff.csv")["variant"].tolist() == ["export", "fp32"]
+    assert read_json(METRICS / "summary.json") == results.summary
+
+
+def interval_text(key, low, high):
+    written = percent if key.startswith(("agreement", "accuracy")) else number
+    return f"{written(low)} to {written(high)}"
+
+
+def test_every_interval_of_the_metrics_is_on_the_page(make):
+    classes = {"agreement": 0.97, "agreement_low": 0.91, "agreement_high": 0.985}
+    classes |= {"accuracy": 0.88, "accuracy_low": 0.71, "accuracy_high": 0.965, "accuracy_torch": 0.9}
+    rows = [
+        row("export", **CLASSES),
+        row("fp32", speedup=(3.04, 2.83, 3.27), **{**CLASSES, **classes, "accuracy_drop": 0.02}),
+    ]
+    trial = {"speedup": 1.31, "speedup_low": 1.22, "speedup_high": 1.44, "kept": True, "failure": ""}
+    tune = {"variant": "fp32", "failure": "", "kept": "arena_false", "untried": "", "trials": {"arena_false": trial}}
+    settings = {"batch_8_threads_1": {"fp32": timing(2.55, 2.46, 2.64)}}
+    results = make(*rows, tune=tune, benchmark={"settings": settings})
+    text = html(results)
+    measured = {"rows": {item["name"]: item for item in results.rows}, "benchmark": results.benchmark}
+    flat = dict(flatten({**measured, "tune": results.tune, "optimize": results.optimize}))
+    ends = {key.removesuffix("_low") for key in flat if key.endswith("_low")}
+    assert len(ends) > 20
+    for key in ends:
+        name, low, high = key.rsplit(".", 1)[1], flat[f"{key}_low"], flat[f"{key}_high"]
+        assert low == high or interval_text(name, low, high) in text, key
+
+
+def test_what_a_model_is_called_is_text(make):
+    text = html(make(row("export"), row("fp32"), model="<b>net</b>"))
+    assert "<b>net</b>" not in text
+    assert "&lt;b&gt;net" in text
+
+
+def test_numbers_are_short_and_none_is_a_dash():
+    assert [number(value) for value in (0.0123456, 2.0, 123.4, 12345.6, None)] == ["0.0123", "2", "123", "12,346", "–"]
+    assert [percent(value) for value in (0.8316, 1.0, None)] == ["83.2 %", "100.0 %", "–"]
+
+
+def test_the_page_says_what_became_of_the_bits(make):
+    text = html(make(row("export", **CLASSES), row("fp32", **CLASSES)))
+    assert "node_mean stayed in float32" in text
+    assert "int8 weights of 7 bits, uint8 activations" in text
+    assert "runs 59 of its 60 quantized nodes on integers, but not node_mean (ReduceMean): no kernel" in text
+    assert "The search keeps node_first in float." in text
+    assert "<td>node_worst</td>" in text and "net.py:9" in text and "did not meet the budget" not in text
+
+
+def test_what_the_search_missed_is_on_the_page_and_no_verdict(make):
+    text = html(make(row("export"), row("fp32"), budget_met=False, budget_failure="the SQNR is 12 dB"))
+    assert "the search found nothing within the budget: the SQNR is 12 dB. Validation decides" in text
+
+
+def test_the_worst_layers_come_first_and_those_that_are_not_finite_before_them():
+    steps = pd.DataFrame({"node": ["a", "b", "c"], "added": [0.1, None, 0.3]})
+    assert [layer["node"] for layer in worst_layers(steps)] == ["b", "c", "a"]
+
+
+def test_a_contender_that_failed_has_a_row_that_says_so(make):
+    results = make(row("export"), row("fp32"), benchmark={"torch_compile": broken("it crashed with signal 11")})
+    text = html(results)
+    assert "could not be measured: it crashed with signal 11" in text
+    assert "| torch.compile | | | | | | – | it crashed with signal 11 |" in short(results)
+
+
+def test_without_a_baseline_there_are_latencies_and_no_speed_ups(make):
+    rows = [row(name, speedup=(None, None, None)) for name in ("export", "fp32")]
+    none = timing(None, None, None)
+    others = {name: none for name in ("torch_compile", *SHIPPABLE) if name != "fp32"}
+    results = make(*rows, benchmark={**others, "torch_eager": broken("it ran out of memory")})
+    assert results.summary["variant"] == "fp32"
+    assert results.verdict == "Release fp32: 14 MB."
+    assert "it ran out of memory" in html(results)
+
+
+def test_a_variant_that_could_not_be_timed_is_not_released(make):
+    results = make(row("export"), {**row("fp32"), "timing": broken("the outputs hold NaN")}, row("fp16"))
+    assert results.summary["variant"] == "fp16"
+
+
+def test_what_is_beside_the_variants_has_its_row(make):
+    text = html(make(row("export"), row("fp32"), benchmark={"openvino_fp32": timing(3.1, 3.0, 3.2)}))
+    assert "<td>openvino_fp32</td>" in text
+
+
+def test_other_batch_sizes_and_thread_counts_have_their_table(make):
+    others = {"batch_8_threads_1": {"torch_eager": broken("it hangs"), "fp32": timing(2.5, 2.4, 2.6)}}
+    text = html(make(row("export"), row("fp32"), benchmark={"settings": others}))
+    assert '<td>batch 8 threads 1</td><td class="left">fp32</td>' in text
+    assert "2.4 to 2.6" in text
+    assert '<td class="left">torch_eager</td><td class="bad words" colspan="4">could not be measured: it hangs' in text
+
+
+def test_what_comes_before_the_network_is_on_the_page_where_it_was_timed(make):
+    assert "decoding an item takes 2.96 ms and preprocessing it 1.51 ms" in html(make(row("export"), row("fp32")))
+    nothing = {"preparation": {"decode_ms": None, "preprocess_ms": None, "raw_items": 0}}
+    assert "decoding an item" not in html(make(row("export"), row("fp32"), benchmark=nothing))
+
+
+def test_a_gpu_that_is_not_used_and_copies_are_on_the_page(make):
+    said = {"provider_note": "the GPU is not used: libcudnn.so.9 is missing", "copies": "included"}
+    text = html(make(row("export"), row("fp32"), benchmark=said))
+    assert "the GPU is not used: libcudnn.so.9 is missing" in text
+    assert "copies to the GPU and back included on both sides" in text
+    left = {**timing(3.0, 2.8, 3.2), "provider_note": "CUDAExecutionProvider does not run n0 (Neg)"}
+    assert "does not run n0 (Neg)" in html(make(row("export"), {**row("fp32"), "timing": left}))
+
+
+@pytest.mark.parametrize(
+    ("kept", "low", "says"),
+    [("arena_false", 1.05, "Kept: <b>arena_false</b>"), ("", 0.95, "None is faster beyond its interval")],
+)
+def test_tried_settings_are_on_the_page(make, kept, low, says):
+    trial = {"speedup": 1.1, "speedup_low": low, "speedup_high": 1.15, "kept": bool(kept), "failure": ""}
+    failed = {**dict.fromkeys(trial), "kept": False, "failure": "it crashed"}
+    trials = {"arena_false": trial, "execution_mode_parallel": failed}
+    tune = {"variant": "fp32", "failure": "", "kept": kept, "untried": "memory_pattern_false", "trials": trials}
+    text = html(make(row("export"), row("fp32"), tune=tune))
+    assert says in text
+    assert "No time was left for memory_pattern_false" in text
+    assert "did not run: it crashed" in text
+
+
+def test_why_settings_could_not_be_tried_is_on_the_page(make):
+    tune = {"variant": "fp32", "failure": "fp32 cannot be measured", "kept": "", "untried": "", "trials": {}}
+    text = html(make(row("export"), row("fp32"), tune=tune))
+    assert "left as they are: fp32 cannot be measured" in text
+    assert "No runtime setting was tried" not in text and "None is faster" not in text
+
+
+def test_variants_that_no_difference_sets_apart_are_named_on_the_page(make):
+    alike = {**timing(3.0, 2.8, 3.2), "no_difference_from": "export, fp16"}
+    text = html(make(row("export"), {**row("fp32"), "timing": alike}))
+    assert '<td class="words">export, fp16</td>' in text
+
+
+def test_where_the_time_goes_is_on_the_page(make):
+    text = html(make(row("export"), row("fp32")))
+    assert '<td>slow_conv</td><td class="left">Conv</td><td>40.0 %</td>' in text
+    assert '<td class="left">stem.0</td><td class="left">net.py:7</td>' in text
+    assert "69 nodes for 298, and loaded in 5.8 ms for 14.9" in text
+
+
+def test_the_shares_of_a_call_sum_to_one():
+    operators = {"Add": {"ms": 0.5}, "Conv": {"ms": 1.0}}
+    shares = profile_shares({"model_ms": 2.0, "outside_ms": 0.5, "operators": operators})
+    assert shares == [("Conv", 0.5), ("Add", 0.25), ("outside of nodes", 0.25)]
+
+
+def test_changes_of_operators_are_from_the_export_and_then_from_the_slimmed_graph():
+    assert operator_cells([10, 7, 7, 9, 7]) == [(10, 0), (7, -3), (7, 0), (9, 2), (7, 0)]
+
+
+def test_changes_of_operators_are_on_the_page(make):
+    text = html(make(row("export"), row("fp32")))
+    assert '<td>Identity</td><td>3</td><td><span class="soft">-3</span> <span class="changed">0</span></td>' in text
+    assert '<td>all nodes</td><td>55</td><td><span class="soft">-3</span> <span class="changed">52</span></td>' in text
+
+
+def test_where_each_variant_stands_is_on_the_page(make):
+    slow = {**timing(2.0, 1.9, 2.1), "latency_ms": {**timing(1, 1, 1)["latency_ms"], "median": 4.0}}
+    fp16 = {**row("fp16", **{**CLASSES, "accuracy": 0.95, "accuracy_low": 0.8}), "timing": slow}
+    text = html(make(row("export", **CLASSES), row("fp32", **CLASSES), fp16))
+    assert "is never released" in text and "the fastest" in text
+    assert "5 points better than fp32 and 2 ms slower (the intervals overlap)" in text  # by accuracy
+    assert "beaten by fp32" in text  # by SQNR, which is the same
+
+
+@pytest.mark.parametrize(("disturbed", "says"), [(0, False), (3, True)])
+def test_a_disturbed_benchmark_says_so(make, disturbed, says):
+    text = html(make(row("export"), row("fp32"), benchmark={"disturbed_rounds": disturbed}))
+    assert "made 2 rounds be taken again" in text
+    assert ("3 of those that count were disturbed all the same" in text) is says
+
+
+def test_where_all_passed_and_none_was_timed_the_verdict_says_so(make):
+    rows = [{**row(name), "timing": broken("it hangs")} for name in ("export", *SHIPPABLE)]
+    assert make(*rows).verdict == "Nothing to release: no variant could be timed."
+
+
+CALIBRATED = {**CLASSES, "sqnr_db": 20.0}
+
+
+def test_a_speed_up_of_a_disturbed_benchmark_is_not_measured(make):
+    results = make(row("export"), row("fp32", **CLASSES), benchmark={"disturbed_rounds": 8})
+    assert (results.summary["speedup_vs_eager"], results.summary["speedup_vs_compile"]) == (None, None)
+    assert results.summary["not_measured"] == "other work took cores"
+    assert "speed not measured (other work took cores), 14 MB." in results.verdict
+    assert "3 [2.8, 3.2]" not in short(results) and "| fp32 | yes |" in short(results)
+    page = html(results)
+    first_screen = page[: page.index("<nav")]
+    assert "2.8 to 3.2" not in page
+    assert "<b>Speed was not measured.</b> Other work took cores in 8 of 15 rounds." in first_screen
+    assert "<code>dvc repro -f -s benchmark</code>" in first_screen
+    assert "`dvc repro -f -s benchmark`" in short(results)
+    assert "<b>not measured</b>speed against PyTorch eager" in first_screen
+    assert make(row("export"), row("fp32"), benchmark={"disturbed_rounds": 7}).summary["not_measured"] == ""
+
+
+def test_a_wide_interval_is_not_blamed_on_other_work(make):
+    results = make(row("export"), row("fp32", speedup=(3476.0, 31.3, 385_550.0)))
+    assert results.summary["not_measured"] == "the interval is wider than a factor of 3"
+    page = html(results)
+    assert "385,550" not in page + short(results) + results.verdict
+    first_screen = page[: page.index("<nav")]
+    assert "Other work" not in first_screen and "<code>benchmark.starts</code>" in first_screen
+
+
+def test_one_of_two_speed_ups_may_be_measured(make):
+    wide = {"speedup_vs_compile_low": 0.1, "speedup_vs_compile_high": 30.0}
+    results = make(row("export"), {**row("fp32"), "timing": {**timing(3.0, 2.8, 3.2), **wide}})
+    assert "3 [2.8, 3.2] times as fast as PyTorch eager, speed against torch.compile not measured" in results.verdict
+    assert (results.summary["speedup_vs_eager"], results.summary["speedup_vs_compile"]) == (3.0, None)
+    assert results.warnings[0].startswith("**Speed against torch.compile was not measured.** Its 95 % interval is")
+
+
+def test_a_choice_that_is_not_by_speed_says_so(make):
+    alike = {**timing(3.0, 2.8, 3.2), "no_difference_from": "fp32"}
+    fp16 = {**row("fp16"), "timing": alike, "sqnr_db": 60.0}
+    rows = [row("export"), {**row("fp32"), "timing": {**timing(2.9, 2.7, 3.1), "no_difference_from": "fp16"}}, fp16]
+    text = "by SQNR and not by speed: no measured difference in speed sets fp32 and fp16 apart."
+    assert text in html(make(*rows))
+    assert any(text in warning for warning in make(*rows, benchmark={"disturbed_rounds": 15}).warnings)
+    slower = {**row("fp16"), "timing": timing(1.0, 0.9, 1.1)}
+    faster = {**row("fp32"), "timing": {**timing(3.0, 2.8, 3.2), "no_difference_from": ""}}
+    assert make(row("export"), faster, slower).choice == "The choice is by speed: the others are slower."
+
+
+def test_where_there_is_one_variant_nothing_was_chosen_by_speed(make):
+    failed = {**row("fp16"), "passed": False, "failure": "the SQNR is 3 dB"}
+    for rows in ([row("export"), row("fp32")], [row("export"), row("fp32"), failed]):
+        results = make(*rows, benchmark={"disturbed_rounds": 15})
+        assert results.choice == ""
+        assert not any("The choice is" in warning for warning in results.warnings)
+
+
+def test_little_calibration_is_on_the_first_screen(make):
+    results = make(
+        row("export"), row("fp32"), row("int8_static", **CALIBRATED), calibration=15, calibration_sqnr_db=23.1
+    )
+    (warning,) = results.warnings
+    assert warning.startswith(
+        "**int8_static is calibrated on 15 samples, and 3.1 dB worse on evaluation samples (20 dB) than on those that "
+        "it was calibrated on (23.1 dB).** Calibrate on more samples"
+    )
+    page = html(results)
+    assert "calibrated on 15 samples" in page[: page.index("<nav")] and warning in short(results)
+
+
+@pytest.mark.parametrize(
+    ("samples", "searched", "says"),
+    [(16, 23.0, ""), (1, 23.0, "calibrated on 1 sample."), (16, 37.0, "17 dB worse"), (16, None, "")],
+)
+def test_enough_calibration_has_no_warning(make, samples, searched, says):
+    static = row("int8_static", **CALIBRATED)
+    warnings = make(row("export"), row("fp32"), static, calibration=samples, calibration_sqnr_db=searched).warnings
+    assert bool(warnings) is bool(says)
+    assert says in "".join(warnings)
+
+
+def test_a_model_without_int8_static_has_no_warning_of_its_calibration(make):
+    assert make(row("export"), row("fp32"), calibration=1).warnings == []
+
+
+def test_what_other_settings_did_not_measure_is_said_of_them_alone(make):
+    other = {"torch_eager": timing(1.0, 1.0, 1.0), "fp32": timing(4.0, 3.8, 4.2), "disturbed_rounds": 15}
+    text = html(make(row("export"), row("fp32"), benchmark={"settings": {"batch_8_threads_2": other}}))
+    line = next(line for line in text.splitlines() if "batch 8 threads 2" in line and ">fp32<" in line)
+    assert line.count("not measured") == 2
+    assert "2.8 to 3.2" in text
+
+
+def test_a_setting_that_was_not_measured_says_so(make):
+    trial = {"speedup": 3.0, "speedup_low": 2.9, "speedup_high": 3.1, "rounds": 15, "disturbed_rounds": 8}
+    trials = {"spinning_false": {**trial, "kept": False, "failure": ""}}
+    tune = {"variant": "fp32", "failure": "", "kept": "", "untried": "", "trials": trials}
+    line = next(x for x in html(make(row("export"), row("fp32"), tune=tune)).splitlines() if "spinning false" in x)
+    assert "not measured" in line and "2.9" not in line

@@ -1,0 +1,393 @@
+"""Gates by hand, and the tools that hold them and compare, run as a person runs them."""
+
+import json
+import shutil
+
+import pytest
+
+from onnx_release.core.errors import ParameterError
+from onnx_release.core.params import Gate
+from onnx_release.report.metrics import METRICS
+from onnx_release.review.compare import compare
+from onnx_release.review.gates import check_gates, hold
+from tests.clone import run, set_param
+from tests.digits_spec import DIGITS_SPEC
+from tests.imports import ROOT
+from tests.revisions import as_json, changed, commit, git, release, revision, unmeasured, write
+
+FILES = release()
+MEDIAN = "benchmark.int8_static.latency_ms.median"
+
+
+def held(gate, head=FILES, base=FILES, against=True):
+    """What comes of one gate: (figure, status) each."""
+    comparison = compare(revision(base), revision(head)) if against else None
+    found = hold([Gate(**gate)], revision(head), comparison)
+    return {outcome.figure: outcome.status for outcome in found}
+
+
+def outcome(gate, head=FILES, base=FILES):
+    """What comes of one gate on its first figure."""
+    return hold([Gate(**gate)], revision(head), compare(revision(base), revision(head)))[0]
+
+
+def reason(gate, head=FILES, base=FILES):
+    return outcome(gate, head, base).reason
+
+
+@pytest.mark.parametrize(
+    ("bound", "status"),
+    [
+        ({"max": 0.25}, "passed"),
+        ({"max": 0.249}, "FAILED"),
+        ({"min": 0.25}, "passed"),
+        ({"min": 0.251}, "FAILED"),
+    ],
+)
+def test_an_absolute_bound_holds_with_and_without_a_base(bound, status):
+    gate = {"metric": "export.size_mb", **bound}
+    assert held(gate) == held(gate, against=False) == {"export.size_mb": status}
+
+
+def test_a_wildcard_names_every_figure_and_true_counts_as_one():
+    assert held({"metric": "validate/*.passed", "min": 1}) == {
+        "validate/fp32.passed": "passed",
+        "validate/int8_static.passed": "passed",
+    }
+    head = changed(FILES, "metrics/validate/fp32.json", passed=False)
+    assert held({"metric": "validate/*.passed", "min": 1}, head)["validate/fp32.passed"] == "FAILED"
+
+
+def test_the_end_of_an_interval_may_have_an_absolute_bound():
+    assert held({"metric": "validate/fp32.agreement_low", "min": 0.99}) == {"validate/fp32.agreement_low": "FAILED"}
+
+
+def test_what_there_is_not_is_null_or_a_text_is_not_held_and_says_so():
+    assert held({"metric": "validate/*.box_iou", "min": 0.5}) == {"validate/*.box_iou": "not held"}
+    head = changed(FILES, "metrics/validate/fp32.json", sqnr_db=None)
+    assert held({"metric": "validate/fp32.sqnr_db", "min": 20}, head) == {"validate/fp32.sqnr_db": "not held"}
+    assert reason({"metric": "validate/fp32.sqnr_db", "min": 20}, head) == "min 20: it is null"
+    assert held({"metric": "quantize_static.budget_failure", "max": 1}) == {
+        "quantize_static.budget_failure": "not held"
+    }
+
+
+@pytest.mark.parametrize(
+    ("bound", "status"),
+    [
+        ({"max_regression": 0.03}, "passed"),
+        ({"max_regression": 0.01}, "FAILED"),
+        ({"max_regression_share": 0.1}, "passed"),
+        ({"max_regression_share": 0.05}, "FAILED"),
+    ],
+)
+def test_a_bound_against_the_base_by_hand(bound, status):
+    head = changed(FILES, "metrics/export.json", size_mb=0.27)  # 0.02, or 8 %, more
+    assert held({"metric": "export.size_mb", **bound}, head) == {"export.size_mb": status}
+    assert held({"metric": "export.size_mb", **bound}, FILES, base=head) == {"export.size_mb": "passed"}
+
+
+def test_null_on_both_sides_is_not_held_against_the_base():
+    files = changed(FILES, "metrics/validate/fp32.json", sqnr_db=None)
+    gate = {"metric": "validate/fp32.sqnr_db", "max_regression": 1}
+    assert held(gate, files, base=files) == {"validate/fp32.sqnr_db": "not held"}
+    assert held(gate, FILES, base=FILES) == {"validate/fp32.sqnr_db": "passed"}
+
+
+def test_without_a_base_a_bound_against_it_is_not_held():
+    assert held({"metric": MEDIAN, "max_regression_share": 0.1}, against=False) == {MEDIAN: "not held"}
+
+
+def test_twice_as_slow_fails_and_what_is_worse_within_the_noise_passes_a_bound_that_is_wider():
+    gate = {"metric": MEDIAN, "max_regression_share": 0.3}
+    slower = next(
+        files
+        for files in map(release, range(1, 9))
+        if json.loads(files["metrics/benchmark.json"])["int8_static"]["latency_ms"]["median"]
+        > json.loads(FILES["metrics/benchmark.json"])["int8_static"]["latency_ms"]["median"]
+    )
+    assert held(gate, slower) == {MEDIAN: "passed"}
+    assert "no difference beyond the noise of 1" in reason(gate, slower)  # the allowance alone is 15 %
+    none = gate | {"max_regression_share": 0.0}
+    assert held(none, slower) == {MEDIAN: "not measured"}
+    assert outcome(none, slower).fix.startswith(
+        f"two runs of the same may be 15.0 % apart in {MEDIAN}: raise the bound"
+    )
+    assert held(none | {"noisy": "pass"}, slower) == {MEDIAN: "passed"}
+    assert held(none, FILES) == {MEDIAN: "passed"}  # the same timings, not measured anew
+    twice = release(1, int8_static=2.0)
+    assert held(gate, twice) == {MEDIAN: "FAILED"}
+    assert reason({"metric": MEDIAN, "max_regression_share": 0.2}, twice).endswith("worse (max_regression_share 0.2)")
+
+
+DISTURBED = ("torch_eager",)
+SPEEDUP = "benchmark.int8_static.speedup_vs_eager"
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_twenty_times_slower_fails_however_much_pytorch_eager_was_disturbed(seed):
+    """Its own intervals are clean; its ratio to PyTorch eager is not measured, and neither is the machine's drift."""
+    head = release(seed, disturbed=DISTURBED, int8_static=20.0)
+    for share in (0.2, 0.5):
+        assert held({"metric": MEDIAN, "max_regression_share": share}, head) == {MEDIAN: "FAILED"}
+        assert held({"metric": SPEEDUP, "max_regression_share": share}, head) == {SPEEDUP: "not measured"}
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_what_is_no_slower_passes_by_its_own_clean_intervals_and_not_by_a_disturbed_yardstick(seed):
+    head = release(seed, disturbed=DISTURBED)
+    assert held({"metric": MEDIAN, "max_regression_share": 0.3}, head) == {MEDIAN: "passed"}
+    gate = {"metric": SPEEDUP, "max_regression_share": 0.3}
+    found = outcome(gate, head)
+    assert (found.status, found.fails) == ("not measured", True)
+    assert "in the head: the interval is wider than a factor of 3" in found.reason
+    assert "`dvc repro -f -s benchmark`" in found.fix and "`noisy: pass`" in found.fix
+    passed = outcome(gate | {"noisy": "pass"}, head)
+    assert (passed.status, passed.fails) == ("passed", False) and "noisy: pass" in passed.reason
+
+
+def test_a_disturbed_contender_is_not_measured_and_the_others_are():
+    head = release(1, disturbed=("int8_static",))
+    found = held({"metric": "benchmark.*.latency_ms.median", "max_regression_share": 0.3}, head)
+    assert found[MEDIAN] == "not measured" and found["benchmark.fp32.latency_ms.median"] == "passed"
+
+
+def test_a_machine_that_has_become_faster_may_hide_a_loss():
+    head = release(1, noise=0.005, speed=2.0, int8_static=2.0)  # as long as before, on a machine twice as fast
+    base = release(0, noise=0.005)
+    found = outcome({"metric": MEDIAN, "max_regression_share": 0.3}, head, base)
+    assert found.status == "not measured" and "the machine has become faster, which may hide" in found.reason
+    assert held({"metric": SPEEDUP, "max_regression_share": 0.3}, head, base) == {SPEEDUP: "FAILED"}
+
+
+def test_a_slower_machine_explains_what_takes_as_much_longer():
+    head, base = release(1, noise=0.005, speed=0.5), release(0, noise=0.005)
+    assert held({"metric": MEDIAN, "max_regression_share": 0.3}, head, base) == {MEDIAN: "passed"}
+
+
+def test_a_bound_in_the_figure_s_own_unit_is_held_against_the_noise_in_it():
+    gate = {"metric": MEDIAN, "max_regression": 0.3}  # of 1 ms
+    assert held(gate, release(1)) == {MEDIAN: "passed"}
+    assert held(gate | {"max_regression": 0.1}, release(1)) == {MEDIAN: "not measured"}
+    assert held(gate, release(1, int8_static=2.0)) == {MEDIAN: "FAILED"}
+
+
+def test_what_is_measured_once_has_the_noise_of_its_allowance():
+    gate = {"metric": "benchmark.fp32.load_ms", "max_regression_share": 0.2}
+    assert held(gate, release(1)) == {"benchmark.fp32.load_ms": "not measured"}
+    assert held(gate | {"max_regression_share": 3.0}, release(1)) == {"benchmark.fp32.load_ms": "passed"}
+    tail = {"metric": "benchmark.fp32.latency_ms.p95", "max_regression": 9.0}  # of 2 ms, which may be 10 ms more
+    assert "may be 10 apart in benchmark.fp32.latency_ms.p95: raise the bound" in outcome(tail, release(1)).fix
+
+
+def test_a_loss_of_answers_beyond_the_bound_that_may_be_chance_is_not_measured():
+    gate, head = {"metric": "validate/fp32.accuracy", "max_regression": 0.005}, release(wrong={"fp32": 2})
+    found = outcome(gate, head)  # 0.01, by two samples of 200
+    assert found.status == "not measured" and found.reason.endswith(
+        "0.01 worse, which noise may explain (max_regression 0.005)"
+    )
+    assert "prepare.evaluation" in found.fix
+    assert held(gate | {"max_regression": 0.02}, head) == {"validate/fp32.accuracy": "passed"}
+    assert held(gate, release(wrong={"fp32": 20})) == {"validate/fp32.accuracy": "FAILED"}
+
+
+@pytest.mark.parametrize(("bound", "status"), [(1.0, "passed"), (10.0, "not measured"), (30.0, "FAILED")])
+def test_a_bound_within_a_timing_s_own_interval_is_not_measured(bound, status):
+    gate = {"metric": SPEEDUP, "min": bound}  # it is 10.3 [8.6, 12.4]
+    assert held(gate) == held(gate, against=False) == {SPEEDUP: status}
+    latency = {"metric": MEDIAN, "max": 10 / bound}  # ms, of 0.97 [0.84, 1.11]
+    assert held(latency) == {MEDIAN: status}
+    summary = changed(FILES, "metrics/summary.json", speedup_vs_eager=10.3)
+    assert held({"metric": "summary.speedup_vs_eager", "min": bound}, summary) == {"summary.speedup_vs_eager": status}
+    if status == "not measured":
+        assert held(gate | {"noisy": "pass"}) == {SPEEDUP: "passed"}
+
+
+def failing(files, name):
+    """The files as if a contender had failed."""
+    benchmark = json.loads(files["metrics/benchmark.json"])
+    nulls = dict.fromkeys(benchmark[name]) | {"latency_ms": dict.fromkeys(benchmark[name]["latency_ms"])}
+    benchmark[name] = nulls | {"failure": "it hangs", "no_difference_from": "", "samples": 0}
+    if name == "torch_compile":
+        benchmark["int8_static"]["speedup_vs_compile"] = None
+    return {**files, "metrics/benchmark.json": as_json(benchmark)}
+
+
+@pytest.mark.parametrize("noisy", ["fail", "pass"])
+@pytest.mark.parametrize("bound", [{"max": 5.0}, {"max_regression_share": 0.3}])
+def test_a_contender_that_failed_is_not_measured_whatever_noise_may_do(bound, noisy):
+    found = outcome({"metric": MEDIAN, "noisy": noisy, **bound}, failing(FILES, "int8_static"))
+    assert (found.status, found.fails) == ("not measured", True)
+    assert found.reason.endswith("it is null; int8_static failed, it hangs")
+
+
+def test_a_contender_that_fails_on_both_sides_has_lost_nothing():
+    files = failing(FILES, "int8_static")
+    assert held({"metric": MEDIAN, "max_regression_share": 0.3}, files, files) == {MEDIAN: "not held"}
+
+
+def test_a_ratio_is_null_for_the_contender_that_it_is_a_ratio_to():
+    files = failing(changed(FILES, "metrics/summary.json", speedup_vs_compile=None), "torch_compile")
+    found = outcome({"metric": "summary.speedup_vs_compile", "min": 1.0}, files)
+    assert found.status == "not measured" and "torch_compile failed, it hangs" in found.reason
+    none = changed(FILES, "metrics/summary.json", variant=None, speedup_vs_compile=None)
+    assert reason({"metric": "summary.speedup_vs_compile", "min": 1.0}, none).endswith("no variant is released")
+
+
+def test_a_speed_up_that_was_measured_on_neither_side_is_not_measured_unless_nothing_was_timed_anew():
+    gate = {"metric": "summary.speedup_vs_eager", "max_regression_share": 0.3}
+    base, head = unmeasured(FILES), unmeasured(release(1))
+    assert held(gate, head, base) == {"summary.speedup_vs_eager": "not measured"}
+    assert reason(gate, head, base) == "in the base: other work took cores (max_regression_share 0.3)"
+    assert held(gate, base, base) == {"summary.speedup_vs_eager": "not held"}
+
+
+@pytest.mark.parametrize("bound", [{"min": 2.0}, {"max_regression_share": 0.3}])
+def test_a_speed_up_of_the_benchmark_is_not_measured_where_that_of_the_summary_is_not(bound):
+    base = changed(FILES, "metrics/summary.json", speedup_vs_eager=10.3)
+    for name in (SPEEDUP, "summary.speedup_vs_eager"):
+        found = outcome({"metric": name, **bound}, unmeasured(release(1)), base)
+        assert (found.status, found.fails) == ("not measured", True) and "other work took cores" in found.reason
+
+
+def test_noise_does_not_excuse_a_contender_that_failed():
+    files = failing(unmeasured(FILES), "torch_compile")
+    found = outcome({"metric": "summary.speedup_vs_compile", "min": 1.0, "noisy": "pass"}, files)
+    assert (found.status, found.fails) == ("not measured", True) and "torch_compile failed" in found.reason
+
+
+def test_what_noise_has_chosen_passes_no_gate_that_it_breaks():
+    base = changed(FILES, "metrics/summary.json", speedup_vs_eager=10.3)
+    other = changed(release(1), "metrics/summary.json", variant="fp32", size_mb=0.25, speedup_vs_eager=5.0)
+    gate = {"metric": "summary.size_mb", "max_regression_share": 0.1}
+    size = outcome(gate, other, base)
+    assert (size.status, size.fails) == ("not measured", True)
+    assert "212.5 % worse, of another variant, decided anew within the noise" in size.reason
+    assert held(gate | {"max_regression_share": 3.0}, other, base) == {"summary.size_mb": "not held"}
+    assert held(gate, unmeasured(other), base) == {"summary.size_mb": "FAILED"}  # what the choice rests on is unknown
+    speed = outcome({"metric": "summary.speedup_vs_eager", "max_regression_share": 0.3}, unmeasured(other), base)
+    assert speed.status == "not measured" and speed.reason.startswith("in the head: other work took cores")
+
+
+def test_ten_times_and_more_is_no_percentage():
+    head = release(1, disturbed=DISTURBED, int8_static=200.0)
+    text = reason({"metric": MEDIAN, "max_regression_share": 0.3}, head)
+    assert " times worse (max_regression_share 0.3)" in text and "%" not in text
+
+
+def test_a_percentile_without_calls_enough_is_not_measured():
+    benchmark = json.loads(FILES["metrics/benchmark.json"])
+    benchmark["fp32"]["latency_ms"]["p95"] = None
+    head = {**FILES, "metrics/benchmark.json": as_json(benchmark)}
+    for bound in ({"max": 5.0}, {"max_regression_share": 2.0}):
+        found = outcome({"metric": "benchmark.fp32.latency_ms.p95", **bound}, head)
+        assert found.status == "not measured" and "raise benchmark.turn_seconds" in found.reason
+
+
+def test_what_does_not_compare_is_not_held_and_says_why_once():
+    gate = {"metric": "benchmark.*.latency_ms.median", "max_regression_share": 0.1}
+    head = changed(release(1, int8_static=2.0), "metrics/benchmark.json", machine="another")
+    assert held(gate, head) == {"benchmark.*.latency_ms.median": "not held"}
+    assert reason(gate, head) == "max_regression_share 0.1: another machine: a machine; now another"
+
+
+def test_from_nothing_every_loss_is_beyond_any_share():
+    base = changed(FILES, "metrics/export.json", nodes=0)
+    assert held({"metric": "export.nodes", "max_regression_share": 9.0}, FILES, base) == {"export.nodes": "FAILED"}
+
+
+def test_every_figure_of_the_table_may_have_a_gate_and_so_may_patterns_of_them():
+    for row in METRICS:
+        check_gates([Gate(metric=row.name, min=0)])
+    names = ["benchmark.fp32.latency_ms.p99", "validate/int8_*.sqnr_db", "*.size_mb", "validate/fp32.outputs.x.cosine"]
+    check_gates([Gate(metric=name, min=0) for name in names])
+
+
+@pytest.mark.parametrize("name", ["sumary.accuracy_drop", "summary/accuracy_drop", "accuracy_drop"])
+def test_an_unknown_figure_is_an_error_that_names_the_nearest(name):
+    with pytest.raises(ParameterError, match=rf"a gate on {name}, .* nearest figures are .*summary\.accuracy_drop"):
+        check_gates([Gate(metric=name, max=0.1)])
+
+
+@pytest.mark.parametrize("name", ["export.opset", "validate/fp32.agreement_low", "benchmark.overhead"])
+def test_what_cannot_get_worse_has_no_gate_against_a_base(name):
+    with pytest.raises(ParameterError, match=f"how much worse {name} may become"):
+        check_gates([Gate(metric=name, max_regression=0)])
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """The metrics of a small release on main; in the workspace, of one that is twice as slow and has a node more."""
+    folder = tmp_path_factory.mktemp("repository")
+    (folder / "models/digits_cnn").mkdir(parents=True)
+    made = DIGITS_SPEC.replace("[fp16, int8_dynamic, int8_static]", "[int8_static]")
+    (folder / "models/digits_cnn/spec.yaml").write_text(made)
+    write(folder, {**FILES, "metrics/validate/export.json": b'{"passed": true, "failure": ""}'})
+    shutil.copy(ROOT / "params.yaml", folder)
+    set_param(folder, "model", "digits_cnn")
+    git(folder, "init", "-q", "-b", "main")
+    commit(folder)
+    head = changed(release(1, int8_static=2.0), "metrics/export.json", nodes=41)
+    write(folder, {path: content for path, content in head.items() if path.startswith("metrics/")})
+    return folder
+
+
+def tool(folder, *arguments):
+    return run(folder, *arguments, env={"PYTHONPATH": str(ROOT)})
+
+
+def test_the_gate_exits_with_the_reasons_and_says_what_it_does_not_hold(repository):
+    result = tool(repository, "tools.gate", "--base", "main")
+    assert (result.returncode, result.stderr) == (1, "")
+    lines = result.stdout.splitlines()
+    assert lines[:3] == ["export: passed", "fp32: passed", "int8_static: passed"]
+    failed = [line for line in lines if "FAILED" in line]
+    assert len(failed) == 1
+    assert failed[0].startswith(f"{MEDIAN}: FAILED, ") and failed[0].endswith("worse (max_regression_share 0.5)")
+    assert "summary.speedup_vs_eager: not held, max_regression_share 0.3: this model has no such figure" in lines
+
+
+def test_the_gate_without_a_base_passes_what_only_the_base_forbids_and_names_it(repository):
+    result = tool(repository, "tools.gate")
+    assert result.returncode == 0
+    assert "benchmark.fp*.latency_ms.median: not held, max_regression_share 0.5 is against a base" in result.stdout
+
+
+def test_the_gate_says_what_to_do_about_what_was_not_measured(repository, tmp_path):
+    shutil.copytree(repository, tmp_path / "clone")
+    head = release(1, disturbed=("int8_static",))
+    write(tmp_path / "clone", {path: content for path, content in head.items() if path.startswith("metrics/")})
+    result = tool(tmp_path / "clone", "tools.gate", "--base", "main")
+    assert result.returncode == 1
+    lines = result.stdout.splitlines()
+    assert [line.split(", ")[0] for line in lines if "not measured" in line] == [f"{MEDIAN}: not measured"]
+    assert lines[-1].startswith("fix: measure again on a quiet machine: `dvc repro -f -s benchmark`, then `dvc repro`.")
+    params = tmp_path / "clone/params.yaml"
+    gate = "- metric: benchmark.int8_*.latency_ms.median\n"
+    assert gate in params.read_text()
+    params.write_text(params.read_text().replace(gate, f"{gate}  noisy: pass\n"))
+    assert tool(tmp_path / "clone", "tools.gate", "--base", "main").returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [("tools.gate", "--base", "mian"), ("tools.compare", "mian")])
+def test_a_base_that_there_is_not_is_one_message(repository, arguments):
+    result = tool(repository, *arguments)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: there is no branch, tag, commit or experiment called mian")
+
+
+def test_the_comparison_is_printed_as_a_table_and_exits_with_0(repository):
+    result = tool(repository, "tools.compare", "main")
+    lines = result.stdout.splitlines()
+    assert (result.returncode, result.stderr) == (0, "")
+    assert lines[0].startswith("base  main (") and lines[1] == "head  workspace, not committed"
+    assert any(line.split()[:5] == ["worse", "export.nodes", "40", "41", "+1"] for line in lines)
+
+
+def test_the_comparison_in_json_is_complete(repository):
+    found = json.loads(tool(repository, "tools.compare", "main", "--format", "json").stdout)
+    rows = {row["figure"]: row for row in found["rows"]}
+    assert found["counts"]["worse"] == sum(row["verdict"] == "worse" for row in found["rows"])
+    assert rows[MEDIAN]["verdict"] == "worse" and rows[MEDIAN]["unit"] == "ms" and rows[MEDIAN]["better"] == "lower"
+    assert rows[MEDIAN]["base_interval"][0] < rows[MEDIAN]["base"] < rows[MEDIAN]["base_interval"][1]
+    assert rows["export.opset"]["verdict"] == "no difference"

@@ -1,0 +1,72 @@
+"""The application apart from any release: what is called first, and what any error becomes."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from onnx_release.runtime.release import Release
+from serving.app import Application, default_batch
+from serving.errors import RequestError
+
+
+async def echo(request: Request) -> Response:
+    body = await request.body()
+    if not body:
+        raise RequestError(400, "the body is empty")
+    return Response(body)
+
+
+class Failing:
+    """Middleware that lets nothing through."""
+
+    def __init__(self, app):
+        pass
+
+    async def __call__(self, scope, receive, send):
+        raise ValueError("middleware")
+
+
+@pytest.mark.parametrize(
+    ("variant", "on_cpu", "rows"),
+    [("fp32", True, 4), ("int8_static", True, 4), ("int8_dynamic", True, 1), ("fp16", False, 8)],
+)
+def test_batches_are_of_few_on_a_cpu_and_of_one_where_they_would_move_an_answer(variant, on_cpu, rows):
+    release = cast(Release, SimpleNamespace(manifest=SimpleNamespace(variant=variant)))
+    assert default_batch(release, on_cpu) == rows
+
+
+def ask(method, path, body=b"x"):
+    """The status, the body, and the route that a request to the application ends at."""
+    app = Application()
+    app.first = APIRoute("/predict", echo, methods=["POST"])
+    app.add_middleware(Failing)
+    scope = {"type": "http", "method": method, "path": path, "headers": [], "query_string": b""}
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    start, answer = sent
+    return start["status"], answer["body"], scope["route"].path
+
+
+def test_the_first_route_is_called_ahead_of_middleware():
+    assert ask("POST", "/predict") == (200, b"x", "/predict")
+
+
+def test_and_what_it_raises_is_explained():
+    assert ask("POST", "/predict", b"") == (400, b'{"error":"the body is empty"}', "/predict")
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/predict"), ("POST", "/predict/"), ("POST", "/")])
+def test_everything_else_is_fastapi_s(method, path):
+    with pytest.raises(ValueError, match="middleware"):
+        ask(method, path)

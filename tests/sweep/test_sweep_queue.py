@@ -1,0 +1,187 @@
+"""A plan runs through DVC's queue, is killed in the middle, and goes on."""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from onnx_release.review.revisions import namespace
+from onnx_release.sweep.plan import Experiment
+from onnx_release.sweep.queue import (
+    LOGS,
+    Progress,
+    failure,
+    lock_entries,
+    repeated_work,
+    run_plan,
+    run_wave,
+    stages_that_ran,
+)
+from onnx_release.sweep.repository import (
+    CLONE,
+    check_repository,
+    experiments,
+    git,
+    open_clone,
+    processes,
+    stop_processes,
+)
+from tests.imports import ROOT
+from tests.sweep_project import make_project
+
+PIPELINE = """
+stages:
+  first: {cmd: python stage.py first.txt, deps: [stage.py], params: [a], outs: [first.txt]}
+  second:
+    cmd: python stage.py second.txt
+    deps: [stage.py, first.txt]
+    params: [b]
+    outs: [second.txt]
+    metrics: [{metrics/b.json: {cache: false}}]
+"""
+STAGE = """
+import os, sys, time
+from pathlib import Path
+values = dict(line.split(": ") for line in Path("params.yaml").read_text().splitlines())
+b = values["b"] if sys.argv[1] == "second.txt" else ""
+if b == "fail":
+    sys.exit("error: b is no good")
+if b == "wait":
+    Path(os.environ["BEGUN"]).touch()
+    while not Path(os.environ["GO"]).exists():
+        time.sleep(0.1)
+Path(sys.argv[1]).write_text("x" * (2**24 if b == "big" else 1) + values["a"] + b)
+Path("metrics").mkdir(exist_ok=True)
+if b:
+    Path("metrics/b.json").write_text('{"size": %d}' % len(b))
+"""
+PLAN = [
+    Experiment("prepare", {"a": 2}, ("first",), (), timed=False, prepares=True),
+    *(Experiment(b, {"a": 2, "b": b}, (), ("prepare",), timed=b == "timed") for b in ("wait", "fail", "big", "timed")),
+]
+RUN = """
+from onnx_release.sweep.repository import only_sweep
+from tests.sweep.test_sweep_queue import *
+with only_sweep():
+    run_plan(PLAN, check_repository(Path("none")), 2, lambda *line: print(*line, sep=": ", flush=True))
+"""
+
+
+def small_disk() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**23, 2**23))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(make_project(tmp_path / "project", {"dvc.yaml": PIPELINE, "stage.py": STAGE}))
+    yield
+    stop_processes()  # after a failed test, for nobody lets go of what waits
+
+
+def test_a_sweep_is_killed_and_goes_on_where_it_was(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    for name in ("BEGUN", "GO"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    base = check_repository(Path("none"))
+    head = git("symbolic-ref", "HEAD")
+    tool = subprocess.Popen(
+        [sys.executable, "-c", RUN],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=small_disk,  # noqa: PLW1509
+    )
+    said: dict[str, str] = {}
+    assert tool.stdout is not None
+    for line in tool.stdout:
+        name, _, what = line.strip().partition(": ")
+        said[name] = what
+        if {"prepare", "fail", "big"} <= said.keys() and (tmp_path / "BEGUN").exists():
+            break
+    tool.kill()
+    assert tool.wait() != 0
+    assert said["prepare"].startswith("first in ")
+    assert said["fail"].startswith("FAILED: error: b is no good")
+    assert said["big"].startswith("FAILED: ") and "File too large" in said["big"]
+    assert any("stage.py" in " ".join(process.cmdline()) for process in processes())  # waits
+    stop_processes()
+    assert git("status", "--porcelain") == "" and git("symbolic-ref", "HEAD") == head
+
+    (tmp_path / "GO").touch()
+    progress = run_plan(PLAN, base, 2, lambda *_: None)
+    assert progress.done.pop("prepare") == "there already"
+    assert {name: ran.split(" in ")[0] for name, ran in progress.done.items()} == dict.fromkeys(
+        ("wait", "big", "timed"), "second"
+    )
+    assert progress.failed.keys() == {"fail"}
+    assert list(progress.done)[-1] == "timed"
+    assert experiments(base, Path()) == {"wait", "big", "timed"}
+    assert experiments(base, CLONE) == {"wait", "big", "timed", "prepare"}  # until nothing is left to do
+    assert repeated_work(sorted(LOGS.glob("*.log")), Path(".dvc/cache/runs"), set()) == {}
+    assert git("status", "--porcelain") == "" and git("symbolic-ref", "HEAD") == head
+    result = subprocess.run(["dvc", "exp", "apply", "big"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert Path("second.txt").stat().st_size == 2**24 + len("2big")
+
+
+LOCK = """schema: '2.0'
+stages:
+  first:
+    cmd: a
+    deps:
+    - path: x
+  validate@fp32:
+    cmd: b
+"""
+
+
+def test_a_result_of_a_queue_that_was_discarded_is_taken(project):
+    base = check_repository(Path("none"))
+    open_clone(base)
+    git("update-ref", f"{namespace(base)}/timed", base, cwd=CLONE)
+    progress, said = Progress(), []
+    run_wave([PLAN[-1]], base, 1, progress, lambda *line: said.append(line))
+    assert progress.done == {"timed": "ran in a queue that was discarded"}
+    assert said == [("timed", "ran in a queue that was discarded")]
+    assert experiments(base, Path()) == {"timed"}
+    assert not processes()
+
+
+def test_dvc_lock_is_divided_into_its_stages():
+    entries = lock_entries(LOCK)
+    assert list(entries) == ["", "first", "validate@fp32"]
+    assert entries["validate@fp32"] == "  validate@fp32:\n    cmd: b\n"
+    assert "".join(entries.values()) == LOCK
+
+
+@pytest.mark.parametrize(
+    ("log", "says"),
+    [
+        ("> a\nerror: opset\nnote: DVC removed\nERROR: failed to reproduce 'a'\n", "error: opset"),
+        ("Traceback:\n  1 / 0\nValueError: x\nERROR: failed to reproduce 'a'\n", "ValueError: x"),
+        ("ERROR: failed to reproduce 'a'\nWARNING: files\n", "ERROR: failed to reproduce 'a'"),
+        ("something\n", "something"),
+        ("", "it said nothing"),
+    ],
+)
+def test_why_an_experiment_failed_is_the_last_error_of_its_log(tmp_path, log, says):
+    path = tmp_path / "x.log"
+    path.write_text(log)
+    assert failure(path) == f"{says} ({path})"
+
+
+def test_a_command_that_ran_twice_on_the_same_is_repeated_work(tmp_path):
+    log = tmp_path / "x.log"
+    log.write_text("Running stage 'hardware':\n> h\nStage 'a' is cached - skipping run\nRunning stage 'b':\n> b\n")
+    failed = tmp_path / "failed.log"
+    failed.write_text("Running stage 'b':\n> b\nERROR: failed to reproduce 'b'\n")
+    assert stages_that_ran(log) == ["hardware", "b"]
+    for key in ("known", "new"):
+        (tmp_path / "runs/ab" / key).mkdir(parents=True)
+        (tmp_path / "runs/ab" / key / "value").write_text("cmd: b\ndeps: []\n")
+    assert repeated_work([log, failed], tmp_path / "runs", {"known"}) == {}
+    assert repeated_work([log, log, failed], tmp_path / "runs", {"known"}) == {"b": 1}

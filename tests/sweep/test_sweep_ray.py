@@ -1,0 +1,392 @@
+"""A sweep on a Ray cluster: two nodes on this machine, a bare git repository and a folder as the remotes.
+
+The repository of these tests is made here, with stages that take no time; git, DVC and Ray are the real ones. Two
+nodes of one machine have a TMPDIR each, in which a node keeps its clones and its cache.
+"""
+
+import errno
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import dvc
+import psutil
+import pytest
+import ray
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ruamel.yaml import YAML
+
+from onnx_release.core.errors import SweepError
+from onnx_release.sweep import node as sweep_node
+from onnx_release.sweep import ray as sweep_ray
+from onnx_release.sweep.node import JobError, Outcome, call, wrong_versions
+from onnx_release.sweep.plan import Experiment
+from onnx_release.sweep.ray import make_job, run_plan
+from tests.clone import make_clone, run
+from tests.imports import ROOT
+
+WORK = """
+import json, os, signal, sys
+from pathlib import Path
+from ruamel.yaml import YAML
+
+stage, params = sys.argv[1], YAML(typ="safe").load(Path("params.yaml").read_text())
+with open(os.environ["SWEEP_LOG"], "a") as log:
+    log.write(f"{stage} {params['rows']} {params['rate']} {os.environ.get('OMP_NUM_THREADS')}\\n")
+if stage == "train" and "SWEEP_DOOMED" in os.environ:
+    Path(os.environ["SWEEP_DOOMED"]).write_text("begun")  # a FIFO: whoever reads it knows that the stage runs
+    signal.pause()
+if params["rate"] < 0:
+    sys.exit("a rate below zero")
+made = {"prepare": params["rows"], "train": params["rows"] * params["rate"], "report": 0}[stage]
+Path(f"{stage}.txt").write_text(str(made))
+Path(f"{stage}.json").write_text(json.dumps({"made": made}))
+"""
+PIPELINE = """
+stages:
+  prepare:
+    cmd: python work.py prepare
+    deps: [work.py]
+    params: [rows]
+    outs: [prepare.txt]
+    metrics: [prepare.json: {cache: false}]
+  train:
+    cmd: python work.py train
+    deps: [prepare.txt, work.py]
+    params: [rate]
+    outs: [train.txt]
+    metrics: [train.json: {cache: false}]
+  report:
+    cmd: python work.py report
+    deps: [train.txt, work.py]
+    outs: [report.txt]
+    metrics: [report.json: {cache: false}]
+"""
+AUTHOR = ("test", "test@example.invalid")
+SETTINGS = "[core]\n    analytics = false\n    remote = store\n['remote \"store\"']\n    url = {store}\n"
+
+
+def git(folder, *arguments):
+    result = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("ray")
+
+
+@pytest.fixture(scope="module")
+def project(home):
+    """A repository whose base revision has run, with all of it on the two remotes."""
+    folder = home / "project"
+    folder.mkdir()
+    files = {
+        "work.py": WORK,
+        "dvc.yaml": PIPELINE,
+        "params.yaml": "rows: 3\nrate: 1\n",
+        "requirements.txt": f"# pinned\ndvc=={dvc.__version__}  # and no other\n",
+        ".gitignore": "/*.txt\n!/requirements.txt\n",
+        ".dvc/config": SETTINGS.format(store=home / "store"),
+        ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
+    }
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content)
+    git(home, "init", "--quiet", "--bare", "origin.git")
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "config", "user.name", "test")
+    git(folder, "config", "user.email", "test@example.invalid")
+    git(folder, "remote", "add", "origin", str(home / "origin.git"))
+    log = {
+        "SWEEP_LOG": str(home / "base.log"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    for command in (["repro", "--quiet"], ["push", "--quiet", "--run-cache"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=folder, env={**os.environ, **log}, check=True)
+    git(folder, "add", "-A")
+    git(folder, "commit", "--quiet", "-m", "base")
+    git(folder, "push", "--quiet", "origin", "main")
+    return folder
+
+
+@pytest.fixture
+def inside(project, home, monkeypatch):
+    """The working folder is the project's, as it is for the driver, and this machine another node."""
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("SWEEP_LOG", str(home / "work.log"))
+    (home / "here").mkdir(exist_ok=True)
+    monkeypatch.setattr("tempfile.tempdir", str(home / "here"))
+    return project
+
+
+@pytest.fixture(scope="module")
+def cluster(home):
+    """A cluster of two nodes with a CPU each, and the second of them, whose training stages never end."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TMPDIR", "/tmp")  # a socket's path is short
+        patch.setenv("SWEEP_LOG", str(home / "work.log"))
+        os.mkfifo(home / "doomed.fifo")
+        for node in ("head", "doomed"):
+            (home / node).mkdir()
+        found = Cluster()
+        found.add_node(num_cpus=1, include_dashboard=False, env_vars={"TMPDIR": str(home / "head")})
+        environment = {"TMPDIR": str(home / "doomed"), "SWEEP_DOOMED": str(home / "doomed.fifo")}
+        yield found, found.add_node(num_cpus=1, env_vars=environment)
+        found.shutdown()
+
+
+def experiment(name, rows, rate, after=(), timed=False):
+    return Experiment(name, {"rows": rows, "rate": rate}, ("train",), after, timed)
+
+
+PREPARE = Experiment("sweep-prepare-1", {"rows": 5, "rate": 1}, ("prepare",), (), timed=False, prepares=True)
+RESULTS = [experiment(f"sweep-{rate}", 5, rate, after=(PREPARE.name,)) for rate in (2, 3)]
+FAILING = experiment("sweep-failing", 5, -1, after=(PREPARE.name,))
+
+
+def lose(cluster, node, fifo):
+    """End every process of the doomed node at once, as when its machine is lost, as soon as a stage runs on it."""
+    assert fifo.read_text() == "begun"
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    for process in [raylet, *raylet.children(recursive=True)]:
+        process.kill()
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def names_on_remote(project):
+    return sorted(line.rpartition("/")[2] for line in git(project, "ls-remote", "origin", "refs/exps/*").splitlines())
+
+
+def test_a_lost_node_loses_no_experiment_and_only_its_own_work_is_done_twice(project, inside, home, cluster):
+    base = git(project, "rev-parse", "HEAD")
+    loser = threading.Thread(target=lose, args=(*cluster, home / "doomed.fifo"), daemon=True)
+    loser.start()
+    lines: list[tuple[str, str]] = []
+    progress = run_plan([PREPARE, *RESULTS, FAILING], base, cluster[0].address, lambda *line: lines.append(line))
+    loser.join(timeout=60)
+    assert not loser.is_alive()
+    assert set(progress.done) == {PREPARE.name, *(result.name for result in RESULTS)}
+    assert set(progress.failed) == {FAILING.name}
+    assert "a rate below zero" in progress.failed[FAILING.name]
+    assert {name for name, _ in lines} == progress.done.keys() | progress.failed.keys() and len(lines) == 4
+    assert names_on_remote(project) == sorted(progress.done)
+    # Its results are here, and what only prepares is not.
+    here = git(project, "for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps/").splitlines()
+    assert sorted(here) == sorted(result.name for result in RESULTS)
+    for result in RESULTS:
+        found = git(project, "show", f"refs/exps/{base[:2]}/{base[2:]}/{result.name}:train.json")
+        assert found == f'{{"made": {5 * result.params["rate"]}}}'
+    work = (home / "work.log").read_text().splitlines()
+    assert work.count("prepare 5 1 1") == 1
+    assert sum(line.startswith("prepare") for line in work) == 1
+    trained = [line for line in work if line.startswith("train")]
+    assert len(trained) == 4  # the lost one twice
+    assert set(trained) == {f"train 5 {rate} 1" for rate in (2, 3, -1)}
+
+
+def test_a_driver_on_another_machine_goes_on_from_the_remotes(project, inside, home, cluster, monkeypatch):
+    other = home / "other"
+    git(home, "clone", "--quiet", "--branch", "main", str(home / "origin.git"), str(other))
+    git(other, "config", "user.name", "test")
+    git(other, "config", "user.email", "test@example.invalid")
+    monkeypatch.chdir(other)
+    more = experiment("sweep-9", 5, 9, after=(PREPARE.name,), timed=True)
+    before = (home / "work.log").read_text()
+    progress = run_plan([PREPARE, *RESULTS, more], git(other, "rev-parse", "HEAD"), cluster[0].address, print)
+    assert not progress.failed
+    assert progress.done[RESULTS[0].name] == "there already"
+    assert (home / "work.log").read_text().removeprefix(before) == "train 5 9 None\n"  # timed: on all threads
+    sweep_ray.pull_data([more.name])
+    assert "45" in [path.read_text() for path in (other / ".dvc/cache/files").rglob("*") if path.is_file()]
+
+
+def test_a_node_with_another_environment_ends_the_sweep_with_one_error(project, home, cluster, tmp_path, monkeypatch):
+    clone = tmp_path / "clone"
+    git(home, "clone", "--quiet", "--branch", "main", str(home / "origin.git"), str(clone))
+    git(clone, "config", "user.name", "test")
+    git(clone, "config", "user.email", "test@example.invalid")
+    (clone / "requirements.txt").write_text("dvc==1.0.0\n")
+    git(clone, "commit", "--quiet", "--all", "-m", "another version")
+    git(clone, "push", "--quiet", "origin", "HEAD:refs/heads/other")
+    monkeypatch.chdir(clone)
+    with pytest.raises(
+        SweepError, match=f"environment of .* not the repository's: .* dvc {dvc.__version__} and not 1.0.0"
+    ):
+        run_plan(RESULTS, git(clone, "rev-parse", "HEAD"), cluster[0].address, print)
+
+
+def test_a_result_that_is_pushed_is_taken_and_never_replaced(project, inside, home):
+    """A worker that dies after the push is tried again; of two attempts at once, the first to push counts."""
+    base = git(project, "rev-parse", "HEAD")
+    job = make_job(experiment("sweep-twice", 3, 7), set(), base, str(home / "origin.git"), AUTHOR)
+    assert sweep_node.run_job(job).state == "ran"
+    first = git(project, "ls-remote", "origin", sweep_node.ref(job, job.name))
+    assert sweep_node.run_job(job).state == "found"
+    with sweep_node.job_folder() as folder:
+        clone = sweep_node.make_clone(job, folder)
+        before = sweep_node.locked_stages(clone)
+        sweep_node.run_experiment(job, clone)
+        assert not sweep_node.push(job, clone, before)
+    assert git(project, "ls-remote", "origin", sweep_node.ref(job, job.name)) == first
+    assert list((sweep_node.node_folder() / "jobs").iterdir()) == []
+
+
+def test_the_run_cache_that_one_node_has_pushed_spares_another_the_work(project, inside, home, monkeypatch):
+    base = git(project, "rev-parse", "HEAD")
+    jobs = [
+        make_job(experiment(name, 3, 6), set(), base, str(home / "origin.git"), AUTHOR)
+        for name in ("sweep-one", "sweep-other")
+    ]
+    assert sweep_node.run_job(jobs[0]).state == "ran"
+    before = (home / "work.log").read_text()
+    (home / "there").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(home / "there"))
+    assert sweep_node.run_job(jobs[1]).state == "ran"
+    assert (home / "work.log").read_text() == before
+
+
+def test_what_builds_on_a_failed_experiment_is_not_tried(project, home):
+    late = experiment("sweep-late", 3, 7, after=("sweep-prepare-1", "sweep-2"))
+    job = make_job(late, {"sweep-prepare-1"}, "0" * 40, "no such repository", AUTHOR)
+    outcome = sweep_node.run_job(job, Outcome("sweep-prepare-1", "failed", "node", 1.0, "why"))
+    assert (outcome.state, outcome.reason) == ("skipped", "it builds on sweep-prepare-1, which failed: why")
+    # One of the grid before it may have done the same work, and if not, this one does it.
+    outcome = sweep_node.run_job(job, Outcome("sweep-2", "failed", "node", 1.0, "why"))
+    assert outcome.state == "failed" and "no such repository" in outcome.reason
+
+
+def test_a_node_with_other_packages_is_named(tmp_path):
+    pins = ["-c constraints.txt", "", f"dvc=={dvc.__version__}  # as here", "pytest==1.0", "not-there==2"]
+    (tmp_path / "requirements.txt").write_text("\n".join([*pins, "elsewhere==1; sys_platform == 'elsewhere'"]))
+    assert wrong_versions(tmp_path / "requirements.txt") == [f"pytest {pytest.__version__} and not 1.0", "no not-there"]
+
+
+def test_no_space_on_a_node_is_the_reason(project, inside, home, monkeypatch):
+    job = make_job(
+        experiment("sweep-full", 3, 8), set(), git(project, "rev-parse", "HEAD"), str(home / "origin.git"), AUTHOR
+    )
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "clone")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    outcome = sweep_node.run_job(job)
+    assert outcome.state == "failed"
+    assert "no space left on" in outcome.reason and str(home / "here") in outcome.reason
+    with pytest.raises(JobError, match="no space left on"):
+        call(sys.executable, "-c", "raise OSError(28, 'No space left on device')")
+    with pytest.raises(JobError, match=r"(?s)-c failed:.*KeyError"):
+        call(sys.executable, "-c", "raise KeyError")
+
+
+def test_a_folder_that_a_node_does_not_mount_is_not_made_there(project, inside, home, tmp_path):
+    job = make_job(experiment("sweep-lost", 3, 8), set(), git(project, "rev-parse", "HEAD"), str(project), AUTHOR)
+    clone = sweep_node.make_clone(job, tmp_path)
+    (clone / ".dvc/config").write_text(SETTINGS.format(store=tmp_path / "not mounted"))
+    with pytest.raises(JobError, match=r"not mounted, which is not on .*: mount it there"):
+        sweep_node.pull_run_cache(clone)
+    assert not (tmp_path / "not mounted").exists()
+    (clone / ".dvc/config").write_text(SETTINGS.format(store="s3://bucket"))
+    with pytest.raises(JobError, match=r"a remote cannot be used: .*s3"):  # its package is not installed
+        sweep_node.pull_run_cache(clone)
+
+
+def without_dvc_remote(clone):
+    (clone / ".dvc/config").write_text("[core]\n    analytics = false\n")
+
+
+def with_http_remote(clone):
+    (clone / ".dvc/config").write_text(SETTINGS.format(store="https://example.invalid/store"))
+
+
+def with_relative_remote(clone):
+    (clone / ".dvc/config").write_text(SETTINGS.format(store="../store"))
+
+
+def with_commit(clone):
+    git(clone, "-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "-q", "--allow-empty", "-m", "more")
+
+
+def with_other_outputs(clone):
+    lock = YAML(typ="safe").load((clone / "dvc.lock").read_text())
+    next(out for out in lock["stages"]["train"]["outs"] if out["path"] == "train.txt")["md5"] = "0" * 32
+    with (clone / "dvc.lock").open("w") as file:
+        YAML(typ="safe").dump(lock, file)
+
+
+def with_experiment(clone):
+    base = git(clone, "rev-parse", "HEAD")
+    git(clone, "update-ref", f"refs/exps/{base[:2]}/{base[2:]}/{RESULTS[0].name}", base)
+
+
+BAD_REPOSITORIES = {
+    "no git remote": (lambda clone: git(clone, "remote", "remove", "origin"), "no git remote called origin"),
+    "a base that is not pushed": (with_commit, "is not on origin.*git push origin HEAD"),
+    "no DVC remote": (without_dvc_remote, "no default DVC remote in .dvc/config.*dvc remote add --default"),
+    "a DVC remote without run cache": (with_http_remote, "does not go through HTTP"),
+    "a DVC remote beside the repository": (with_relative_remote, "another folder from each node's clone"),
+    "outputs that only another machine has": (with_other_outputs, "lacks 1 outputs.*train.txt.*tools.push"),
+    "a name that is something else here": (with_experiment, f"{RESULTS[0].name}: here and not on origin"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_REPOSITORIES)
+def test_what_is_in_the_way_is_said_before_anything_runs(project, home, tmp_path, monkeypatch, name):
+    change, message = BAD_REPOSITORIES[name]
+    clone = tmp_path / "clone"
+    git(home, "clone", "--quiet", "--branch", "main", str(home / "origin.git"), str(clone))
+    monkeypatch.chdir(clone)
+    change(clone)
+    with pytest.raises(SweepError, match=message):
+        run_plan(RESULTS[:1], git(clone, "rev-parse", "HEAD"), "127.0.0.1:9", print)
+
+
+def test_an_address_that_does_not_answer(inside):
+    with pytest.raises(SweepError, match=r"nothing answers at 127\.0\.0\.1:9 .*ray start --head"):
+        sweep_ray.connect(ray, "127.0.0.1:9")
+    with pytest.raises(SweepError, match=r"ray://127\.0\.0\.1:9: --ray takes HOST:PORT"):
+        sweep_ray.connect(ray, "ray://127.0.0.1:9")
+
+
+def test_without_ray_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SweepError, match=r"pip install -r requirements-ray\.txt"):
+        sweep_ray.import_ray()
+
+
+def test_the_tool_ends_with_one_error(tmp_path):
+    clone = make_clone(tmp_path / "clone")
+    author = {f"GIT_CONFIG_KEY_{i}": key for i, key in enumerate(("user.name", "user.email"))}
+    values = {"GIT_CONFIG_COUNT": "2", "GIT_CONFIG_VALUE_0": "test", "GIT_CONFIG_VALUE_1": "test@example.invalid"}
+    result = run(clone, "tools.sweep", "sweeps/digits.yaml", "--ray", "127.0.0.1:9", env=author | values)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: there is no git remote called origin, from which nodes clone"), (
+        result.stderr
+    )
+
+
+def blocks_of_yaml(page):
+    return [
+        YAML(typ="safe").load(block) for block in re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    ]
+
+
+def test_the_clusters_of_the_page_are_valid_and_have_the_pinned_ray():
+    page = (ROOT / "docs/scale-out.md").read_text()
+    cluster, kubernetes = blocks_of_yaml(page)
+    validate_config(prepare_config(cluster))
+    assert (kubernetes["apiVersion"], kubernetes["kind"]) == ("ray.io/v1", "RayCluster")
+    pinned = re.search(r"^ray==(\S+)$", (ROOT / "requirements-ray.txt").read_text(), re.MULTILINE)
+    assert pinned and kubernetes["spec"]["rayVersion"] == pinned[1] == ray.__version__
+    assert set(re.findall(r"ray\[default\]==([\d.]+)", page)) == {pinned[1]}
+    groups = [kubernetes["spec"]["headGroupSpec"], *kubernetes["spec"]["workerGroupSpecs"]]
+    images = {container["image"] for group in groups for container in group["template"]["spec"]["containers"]}
+    assert images == {cluster["docker"]["image"]}

@@ -1,0 +1,242 @@
+"""A new model's folder runs as it is written, is written whole or not at all, and nothing else is touched."""
+
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from onnx_release.core.errors import CheckpointError, DataError, ReleaseError, SourceError, SpecError
+from onnx_release.core.params import Export, Prepare
+from onnx_release.core.paths import CALIBRATION, EVALUATION
+from onnx_release.core.spec import load_spec
+from onnx_release.data.checksums import tree_sha256
+from onnx_release.data.fetch import fetch_sources
+from onnx_release.data.model_data import load_data
+from onnx_release.data.samples import SampleFile, with_batch_axis, without_batch_axis, write_splits
+from onnx_release.export.export import export_network
+from onnx_release.measure.answers import check_answers
+from onnx_release.network.network import check_outputs, load_network, run_network
+from onnx_release.runtime.session import open_session, run_session
+from tests.clone import run, set_param
+from tests.imports import ROOT
+from tools.new_model import TASKS, write_model
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    """An empty repository as the working directory and the place to import models from."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "models").mkdir()
+    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "models"}
+    for name in before:
+        del sys.modules[name]
+    yield tmp_path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "models"]:
+        del sys.modules[name]
+    sys.modules.update(before)
+
+
+@pytest.fixture
+def photographs(root):
+    """photographs/ with two classes of three pictures each."""
+    for label, shade in (("cats", 40), ("dogs", 200)):
+        (root / "photographs" / label).mkdir(parents=True)
+        for index in range(3):
+            Image.new("RGB", (300, 260), (shade, index, 0)).save(root / "photographs" / label / f"{index}.png")
+    return root / "photographs"
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_written_runs_from_its_sources_to_an_answer_that_onnx_gives_too(root, task):
+    write_model("mine", task)
+    assert files(root) == {"models/mine/spec.yaml", "models/mine/network.py", "models/mine/data.py"}
+    spec, raw = load_spec("mine"), root / "data/raw/mine"
+    fetch_sources("mine", spec.sources, raw)
+    data, network = load_data("mine"), load_network("mine", raw)
+    write_splits(data, raw, spec, Prepare(calibration=4, evaluation=4))
+    assert len(SampleFile(CALIBRATION)) == len(SampleFile(EVALUATION)) == 4
+    inputs = with_batch_axis(SampleFile(EVALUATION).inputs(0))
+    wanted = run_network(network, spec, inputs)
+    check_outputs(spec, inputs, wanted)
+    if task != "tensor":
+        check_answers(spec, [data.postprocess(without_batch_axis(wanted))])
+    export_network(network, spec, Export(exporter="torchscript", opset=18), root / "export")
+    found = run_session(open_session(root / "export/model.onnx"), inputs)
+    assert all(found[name] == pytest.approx(wanted[name], abs=1e-4) for name in wanted)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_weights_that_nobody_trained_are_the_same_every_time(task):
+    write_model("mine", task)
+    first, second = (load_network("mine", Path("raw")).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_every_task_has_the_variants_that_make_sense_and_a_budget():
+    for task in TASKS:
+        write_model(task, task)
+        spec = load_spec(task)
+        assert spec.task == task
+        assert ("int8_dynamic" in spec.variants) == (task == "embedding")  # the one of matrix products alone
+        assert spec.budget is not None
+
+
+def test_photographs_stand_in_for_data_py_and_their_folders_are_counted(root, photographs):
+    write_model("pets", "classification", images=photographs)
+    assert files(root / "models") == {"pets/spec.yaml", "pets/network.py"}
+    spec, raw = load_spec("pets"), root / "data/raw/pets"
+    assert spec.outputs[0].shape == ["batch", 2]
+    assert spec.images and spec.images.mean == [0.485, 0.456, 0.406]
+    assert spec.sources[0].sha256 == tree_sha256(photographs)
+    fetch_sources("pets", spec.sources, raw)
+    write_splits(load_data("pets"), raw, spec, Prepare(calibration=2, evaluation=2))
+    inputs = with_batch_axis(SampleFile(EVALUATION).inputs(1))
+    check_outputs(spec, inputs, run_network(load_network("pets", raw), spec, inputs))
+
+
+def test_one_photograph_a_class_is_written_and_prepared_with_a_note(root):
+    """The stage itself, on the spec as it is written: the split is fair, and the note is on standard error."""
+    for label in range(6):
+        (root / "birds" / f"{label}").mkdir(parents=True)
+        Image.new("RGB", (300, 260), (40 * label, 0, 0)).save(root / "birds" / f"{label}/one.jpg")
+    write_model("birds", "classification", images=root / "birds")
+    fetch_sources("birds", load_spec("birds").sources, root / "data/raw/birds")
+    shutil.copy(ROOT / "params.yaml", root)
+    set_param(root, "model", "birds")
+    result = run(root, "stages.prepare", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("note: INT8 is calibrated on 3 samples, and 16 are the least")
+    assert (len(SampleFile(CALIBRATION)), len(SampleFile(EVALUATION))) == (3, 3)
+
+
+def test_an_official_split_is_written_and_prepared_as_it_is(root, photographs):
+    for part in ("train", "valid"):
+        shutil.copytree(photographs, root / "pets" / part)
+    write_model("pets", "classification", images=root / "pets")
+    assert "valid/ is evaluated on" in (root / "models/pets/spec.yaml").read_text()
+    spec, raw = load_spec("pets"), root / "data/raw/pets"
+    assert spec.outputs[0].shape == ["batch", 2]
+    fetch_sources("pets", spec.sources, raw)
+    write_splits(load_data("pets"), raw, spec, Prepare(calibration=160, evaluation=200))
+    for path, part in ((CALIBRATION, "train"), (EVALUATION, "valid")):
+        assert {group.split("/")[0] for group in SampleFile(path).groups} == {part}
+        assert len(SampleFile(path)) == 6
+
+
+def test_a_class_that_is_only_held_out_is_named_before_anything_is_written(root, photographs):
+    shutil.copytree(photographs, root / "pets/train")
+    shutil.copytree(photographs, root / "pets/val")
+    (root / "pets/val/dogs").rename(root / "pets/val/wolves")
+    with pytest.raises(DataError, match=r"has the folders wolves, which .*train has not"):
+        write_model("pets", "classification", images=root / "pets")
+    assert not list((root / "models").iterdir())
+
+
+def test_of_many_classes_the_first_are_shown(root):
+    for label in range(30):
+        (root / "many" / f"{label:02d}").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(root / "many" / f"{label:02d}/one.jpg")
+    write_model("many", "classification", images=root / "many")
+    assert '#   "00", "01", "02", "03", "04", ...\n' in (root / "models/many/spec.yaml").read_text()
+
+
+def test_weights_are_declared_with_their_sum_and_loaded_strictly(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "my weights.pth"
+    torch.save({"scale": torch.ones(1)}, elsewhere)
+    write_model("mine", "tensor", weights=elsewhere)
+    spec = load_spec("mine")
+    assert spec.sources[0].sha256 == hashlib.sha256(elsewhere.read_bytes()).hexdigest()
+    fetch_sources("mine", spec.sources[:1], root / "raw")
+    with pytest.raises(CheckpointError, match=r"my weights\.pth does not fit .*\n  missing: layers\.0\.weight"):
+        load_network("mine", root / "raw")
+    fitting = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 16, 3), torch.nn.ReLU(), torch.nn.Conv2d(16, 4, 3), torch.nn.PixelShuffle(2)
+    )
+    state = {f"layers.{name}": torch.full_like(value, 0.5) for name, value in fitting.state_dict().items()}
+    torch.save(state, root / "raw/my weights.pth")
+    assert all((value == 0.5).all() for value in load_network("mine", root / "raw").state_dict().values())
+
+
+@pytest.mark.parametrize("name", ["my-net", "1st", "", "a/b", ".."])
+def test_a_name_that_cannot_be_imported_is_refused(root, name):
+    with pytest.raises(SpecError, match="cannot be the name of a model"):
+        write_model(name, "tensor")
+    assert files(root) == set()
+
+
+def test_a_folder_that_is_there_is_refused_and_kept(root):
+    (root / "models/mine").mkdir()
+    (root / "models/mine/notes.txt").write_text("mine")
+    with pytest.raises(SpecError, match="models/mine is there already"):
+        write_model("mine", "tensor")
+    assert files(root) == {"models/mine/notes.txt"}
+
+
+def test_another_working_directory_than_the_repository_is_refused(root):
+    (root / "models").rmdir()
+    with pytest.raises(SpecError, match="run this from the repository root"):
+        write_model("mine", "tensor")
+    assert files(root) == set()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"weights": "gone.pth"}, SourceError, r"there is no file gone\.pth"),
+        ({"weights": "photographs"}, SourceError, "there is no file photographs"),
+        ({"images": "gone"}, DataError, "there is no folder gone"),
+        ({"images": "photographs/cats"}, DataError, "3 photographs outside of a class"),
+    ],
+)
+def test_what_is_not_there_is_named_and_nothing_is_written(root, photographs, options, error, says):
+    before = files(root)
+    paths = {key: photographs.parent.joinpath(value).relative_to(root) for key, value in options.items()}
+    with pytest.raises(error, match=says):
+        write_model("mine", "classification", **paths)
+    assert files(root) == before
+
+
+def test_photographs_are_for_a_classification_alone(photographs):
+    with pytest.raises(SpecError, match="the task is embedding"):
+        write_model("mine", "embedding", images=photographs)
+
+
+def test_what_would_be_no_spec_is_not_written(root, photographs):
+    (root / "other").mkdir()
+    (root / "other/photographs").write_bytes(b"weights of the same name")
+    with pytest.raises(ReleaseError, match="two sources are called photographs"):
+        write_model("mine", "classification", root / "other/photographs", photographs)
+    assert not list((root / "models").iterdir())
+
+
+def test_names_that_mean_something_to_yaml_are_kept(root, photographs):
+    (photographs / "cats").rename(photographs / "yes: #1")
+    shutil.move(photographs, root / "a: b #c")
+    write_model("mine", "classification", images=root / "a: b #c")
+    images = load_spec("mine").images
+    assert images and images.folder == "a: b #c"
+
+
+def test_the_command_says_what_to_do_next(root, photographs):
+    arguments = ["mine", "--task", "classification", "--images", "photographs"]
+    result = run(root, "tools.new_model", *arguments, env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 0, result.stderr
+    assert "models/mine/network.py" in result.stdout and "data.py" not in result.stdout
+    assert "make repro MODEL=mine" in result.stdout
+    again = run(root, "tools.new_model", *arguments, env={"PYTHONPATH": str(ROOT)})
+    assert (again.returncode, again.stderr.partition(":")[0]) == (1, "error")
+
+
+def test_pixels_of_the_generated_data_are_in_range():
+    write_model("mine", "classification")
+    assert np.array_equal(load_data("mine").preprocess(np.full((8, 8), 16.0))["image"], np.ones((1, 8, 8), np.float32))

@@ -1,0 +1,162 @@
+"""What a person runs: inspect, gate, repro and docs."""
+
+import json
+import shutil
+
+import pytest
+from onnx import helper
+
+from onnx_release.core.errors import ParameterError, SpecError
+from onnx_release.core.files import write_json
+from onnx_release.core.paths import METRICS
+from onnx_release.core.variants import VARIANTS
+from onnx_release.report.text import table
+from tests.clone import run, set_param
+from tests.digits_spec import DIGITS_SPEC
+from tests.imports import ROOT
+from tests.revisions import git
+from tools import repro
+from tools.docs import replace_part
+
+
+@pytest.fixture
+def model(save_graph):
+    nodes = [helper.make_node("Relu", ["x"], ["a"], name="relu"), helper.make_node("Neg", ["a"], ["y"], name="neg")]
+    return save_graph(nodes, [("x", ["batch", 3])], [("y", ["batch", 3])])
+
+
+def test_inspect_prints_a_table(model):
+    printed = run(ROOT, "tools.inspect", str(model)).stdout
+    assert "input    x  float32  [batch, 3]" in printed
+    assert "output   y  float32  [batch, 3]" in printed
+    assert "symbolic batch" in printed
+    assert "opset    ai.onnx 18" in printed
+    assert "nodes    2" in printed
+    assert "1  Relu" in printed
+
+
+def test_inspect_prints_json(model):
+    described = json.loads(run(ROOT, "tools.inspect", str(model), "--json").stdout)
+    assert described["operators"] == {"Neg": 1, "Relu": 1}
+    assert described["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 3]}]
+    assert described["symbols"] == ["batch"]
+
+
+@pytest.mark.parametrize("content", [None, b"no model"])
+def test_inspect_names_a_file_that_it_cannot_read(tmp_path, content):
+    path = tmp_path / "gone.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    result = run(ROOT, "tools.inspect", str(path))
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and "gone.onnx" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def model_folder(folder, old="", new=""):
+    """`folder` with params.yaml for digits_cnn, and its spec with one text replaced."""
+    (folder / "models/digits_cnn").mkdir(parents=True)
+    assert old in DIGITS_SPEC
+    (folder / "models/digits_cnn/spec.yaml").write_text(DIGITS_SPEC.replace(old, new))
+    shutil.copy(ROOT / "params.yaml", folder)
+    set_param(folder, "model", "digits_cnn")
+    return folder
+
+
+def test_the_gate_does_not_ask_for_what_the_spec_leaves_out(tmp_path):
+    for variant in VARIANTS:
+        content = {"passed": True, "failure": ""} if variant in ("export", "fp32", "fp16") else {"left_out": True}
+        write_json(tmp_path / f"metrics/validate/{variant}.json", content)
+    write_json(tmp_path / "metrics/quantize_static.json", {"left_out": True})
+    write_json(tmp_path / "metrics/summary.json", {"variant": "fp32", "accuracy_drop": None})
+    folder = model_folder(tmp_path, "[fp16, int8_dynamic, int8_static]", "[fp16]")
+    result = run(folder, "tools.gate", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 0
+    assert result.stdout.startswith("export: passed\nfp32: passed\nfp16: passed\nsummary.accuracy_drop: not held, ")
+    result = run(folder, "tools.explain", "int8_static", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 1
+    assert "int8_static is left out by the model's spec.yaml: add it to `variants`" in result.stderr
+
+
+def test_another_model_is_named_in_params_yaml_and_nothing_else_changes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(model_folder(tmp_path))
+    rest = (ROOT / "params.yaml").read_text().partition("\nmodel: ")[2].partition("\n")[2]
+    before = f"# one\nmodel: digits/cnn   # two\n{rest}"  # which a person may have written
+    (tmp_path / "params.yaml").write_text(before)
+    with pytest.raises(SpecError, match="no model called digits_rnn"):
+        repro.set_model("digits_rnn")
+    with pytest.raises(ParameterError, match="model: a model is named by its folder"):
+        repro.set_model("digits_cnn/")
+    assert (tmp_path / "params.yaml").read_text() == before
+    repro.set_model("digits_cnn")
+    assert (tmp_path / "params.yaml").read_text() == f"# one\nmodel: digits_cnn   # two\n{rest}"
+    assert "git restore params.yaml" in capsys.readouterr().err
+
+
+def test_a_misspelt_gate_ends_a_run_before_its_first_stage(tmp_path):
+    folder = model_folder(tmp_path)
+    text = (folder / "params.yaml").read_text()
+    assert "summary.compression" in text
+    (folder / "params.yaml").write_text(text.replace("summary.compression", "summary.compresion"))
+    git(folder, "init")
+    (folder / ".dvc").mkdir()
+    result = run(folder, "tools.repro", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: params.yaml has a gate on summary.compresion")
+    assert "summary.compression" in result.stderr
+
+
+@pytest.mark.parametrize(("failure", "code"), [("", 0), ("logits is off by 3", 1)])
+@pytest.mark.parametrize("missed", ["", "the SQNR is 12 dB"])
+def test_the_gate_lists_what_failed_and_notes_what_the_search_missed(tmp_path, failure, code, missed):
+    for variant in VARIANTS:
+        bad = failure if variant == "fp32" else ""
+        write_json(tmp_path / f"metrics/validate/{variant}.json", {"passed": not bad, "failure": bad})
+    write_json(tmp_path / "metrics/quantize_static.json", {"budget_met": not missed, "budget_failure": missed})
+    write_json(tmp_path / "metrics/summary.json", {"variant": "fp32"})
+    result = run(model_folder(tmp_path), "tools.gate", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == code
+    assert "export: passed" in result.stdout and "int8_static: passed" in result.stdout
+    assert failure in result.stdout
+    assert [line for line in result.stdout.splitlines() if line.startswith("note: ")] == (
+        [f"note: on calibration samples, the search found no int8_static for the budget: {missed}"] if missed else []
+    )
+
+
+def test_the_gate_fails_where_there_is_nothing_to_release(tmp_path):
+    for variant in VARIANTS:
+        write_json(tmp_path / f"metrics/validate/{variant}.json", {"passed": True, "failure": ""})
+    write_json(tmp_path / "metrics/quantize_static.json", {"budget_met": True, "budget_failure": ""})
+    write_json(tmp_path / "metrics/summary.json", {"variant": None})
+    result = run(model_folder(tmp_path), "tools.gate", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 1
+    assert "release: FAILED: there is none" in result.stdout
+
+
+def test_the_gate_says_what_to_run_where_nothing_was_validated(tmp_path):
+    result = run(model_folder(tmp_path), "tools.gate", env={"PYTHONPATH": str(ROOT)})
+    assert result.returncode == 1
+    assert "metrics/validate/export.json is not there: run `dvc repro`" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_metrics_that_a_failed_run_took_away_come_back_and_newer_ones_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/newer.json").write_text("newer")
+    copies = {METRICS / "gone.json": b"gone", METRICS / "newer.json": b"older"}
+    repro.restore([], copies)
+    assert (tmp_path / "metrics/gone.json").read_bytes() == b"gone"
+    assert (tmp_path / "metrics/newer.json").read_text() == "newer"
+
+
+def test_a_table_is_markdown():
+    assert table(["", "a"], [["b", "1"], ["c", ""]]) == "| | a |\n| --- | --- |\n| b | 1 |\n| c | |"
+
+
+def test_a_page_keeps_all_but_its_generated_parts():
+    readme = "a\n<!-- begin results: made -->\nold\n<!-- end results -->\nb\n"
+    expected = "a\n<!-- begin results: made -->\nnew \\1\n<!-- end results -->\nb\n"
+    assert replace_part(readme, "results", "new \\1") == expected
+    with pytest.raises(ValueError, match="no markers for the part pipeline"):
+        replace_part(readme, "pipeline", "new")

@@ -1,0 +1,134 @@
+"""Where a variant's error comes from, on a network with one layer that was spoilt."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from onnx_release.core.array_files import writing_arrays
+from onnx_release.core.params import Fp16
+from onnx_release.data.samples import SampleFile
+from onnx_release.graph.layers import initializers
+from onnx_release.graph.targets import TARGETS
+from onnx_release.reduce.fp16 import convert_to_fp16
+from onnx_release.static.qdq import insert_qdq
+from onnx_release.validate.explain import explain, first_beyond
+from tests.residual import save_inputs, save_network
+from tools.explain import departure, ranking
+
+SOURCES = {"depthwise": {"module": "block.1", "file": "network.py", "line": 7}}
+
+
+@pytest.fixture
+def network(save_graph):
+    return save_network(save_graph)
+
+
+def spoil(network, tmp_path, change):
+    """The network with the weight of its depthwise Conv changed."""
+    model = onnx.load(network)
+    tensor = initializers(model)["w2"]
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), "w2"))
+    onnx.save(model, tmp_path / "spoilt.onnx")
+    return tmp_path / "spoilt.onnx"
+
+
+def rows_of(variant, network, tmp_path):
+    return explain(variant, network, save_inputs(tmp_path, 4), range(4), SOURCES)
+
+
+def departing(rows, bound):
+    row = first_beyond(rows, bound)
+    return row and row["node"]
+
+
+def test_the_spoilt_layer_adds_all_of_the_error(network, tmp_path):
+    """Weights that are a tenth too large make an output that is off by a tenth, but for bias and bounds."""
+    rows = rows_of(spoil(network, tmp_path, lambda weight: weight * 1.1), network, tmp_path)
+    added = {row["node"]: row["added"] for row in rows}
+    assert set(added) == {
+        *("first", "clip1", "depthwise", "clip2", "project", "inner", "add", "expand", "relu", "mean", "classify")
+    }
+    assert 0.001 < added.pop("depthwise") < 0.05
+    assert max(added.values()) < 1e-12
+    assert departing(rows, 60) == "depthwise"
+    (row,) = (row for row in rows if row["node"] == "depthwise")
+    assert (row["module"], row["source"], row["operators"]) == ("block.1", "network.py:7", "Conv")
+
+
+def test_range_and_spread_are_those_of_the_reference(network, tmp_path):
+    rows = {row["node"]: row for row in rows_of(network, network, tmp_path)}
+    assert rows["clip1"]["low"] == 0 and rows["clip1"]["high"] <= 6
+    weight = numpy_helper.to_array(initializers(onnx.load(network))["w1"])
+    sizes = np.abs(weight).max(axis=(1, 2, 3))
+    assert rows["first"]["weight_spread"] == pytest.approx(sizes.max() / np.median(sizes))
+    assert rows["add"]["weight_spread"] is None
+    assert first_beyond(list(rows.values()), 100) is None
+
+
+def test_a_quantized_variant_is_seen_through_its_ranges(network, tmp_path):
+    """The Clips are gone there, and its bottleneck's range is a tenth of what it should be."""
+    model = onnx.load(network)
+    values = [name for node in model.graph.node for name in node.output]
+    ranges = dict.fromkeys(["x", *values], (-10.0, 10.0)) | dict.fromkeys(["r1", "r2"], (0.0, 6.0)) | {"a": (-0.1, 0.1)}
+    onnx.save(insert_qdq(model, ranges, TARGETS["vnni"], []), tmp_path / "int8.onnx")
+    rows = rows_of(tmp_path / "int8.onnx", network, tmp_path)
+    assert max(rows, key=lambda row: row["added"])["node"] == "add"
+    assert "Conv+Clip" in {row["operators"] for row in rows}
+
+
+def test_a_float16_variant_is_close_everywhere(network, tmp_path):
+    params = Fp16(block_operators=[], max_finite_val=65504)
+    convert_to_fp16(network, save_inputs(tmp_path, 2), params, tmp_path / "fp16")
+    rows = rows_of(tmp_path / "fp16/model.onnx", network, tmp_path)
+    assert first_beyond(rows, 40) is None
+    assert any(row["added"] > 0 for row in rows)
+
+
+def test_not_a_number_is_the_first_beyond_any_bound_and_on_top(network, tmp_path):
+    variant = spoil(network, tmp_path, lambda weight: np.full_like(weight, np.nan))
+    rows = rows_of(variant, network, tmp_path)
+    assert departing(rows, 0) == "depthwise"
+    assert ranking(rows, 1).splitlines()[1].startswith("depthwise  Conv       not finite")
+
+
+def test_the_tables_say_it_in_words(network, tmp_path):
+    rows = rows_of(spoil(network, tmp_path, lambda weight: weight * 1.1), network, tmp_path)
+    lines = ranking(rows, 3).splitlines()
+    assert len(lines) == 4 and lines[1].startswith("depthwise  Conv") and lines[1].endswith("network.py:7")
+    assert departure(rows, 60).startswith("The first step beyond 60 dB is depthwise (Conv, block.1 at network.py:7)")
+    assert departure(rows, 0) == "No step is further from the reference than 0 dB."
+
+
+def test_token_ids_and_masks_reach_the_steps_that_take_them(save_graph, tmp_path):
+    """An embedding of tokens, and a product with a table, masked: one row of the table is off by a half."""
+    table, weight = np.array([[1, 0], [0, 2], [3, 1]], np.float32), np.array([[1, 0], [0, 1]], np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["words"], name="embed"),
+        helper.make_node("Cast", ["mask"], ["kept"], name="cast", to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["words", "kept"], ["masked"], name="drop"),
+        helper.make_node("MatMul", ["masked", "weight"], ["y"], name="product"),
+    ]
+    integers = [("ids", TensorProto.INT64, ["batch", 3]), ("mask", TensorProto.INT64, ["batch", 3, 1])]
+    paths = [
+        save_graph(nodes, integers, [("y", ["batch", 3, 2])], {"table": table * scale, "weight": weight}, name)
+        for name, scale in (("float.onnx", np.float32(1)), ("off.onnx", np.float32(1.5)))
+    ]
+    with writing_arrays(tmp_path / "ids.npz") as writer:
+        writer.add_all("000000", {"ids": np.array([0, 2, 1]), "mask": np.array([[1], [1], [0]])})
+        writer.add("labels", np.array([-1]))
+        writer.add("groups", np.array(["a"]))
+    rows = {row["node"]: row for row in explain(paths[1], paths[0], SampleFile(tmp_path / "ids.npz"), range(1), {})}
+    assert set(rows) == {"embed", "cast", "drop", "product"}
+    # By hand: an error of half of the right answer has a quarter of its power. The steps after it add nothing.
+    assert rows["embed"]["sqnr_db"] == pytest.approx(10 * np.log10(4), abs=1e-4)
+    assert rows["embed"]["added"] == pytest.approx(1 / 4)
+    assert rows["drop"]["added"] == rows["product"]["added"] == 0
+    assert rows["product"]["sqnr_db"] == pytest.approx(10 * np.log10(4), abs=1e-4)
+
+
+def test_a_small_error_is_not_nothing():
+    row = {"node": "conv", "operators": "Conv", "added": 3.62e-7, "sqnr_db": 64.4, "low": 0.0, "high": 1.0}
+    row |= {"weight_spread": None, "module": "", "source": ""}
+    lines = ranking([row, {**row, "added": 0.0}, {**row, "added": 0.125}], 3).splitlines()
+    assert [line.split()[2] for line in lines[1:]] == ["12.5", "3.62e-05", "0"]
