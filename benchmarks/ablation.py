@@ -36,13 +36,13 @@ from onnx_release.graph.targets import TARGETS, Target
 from onnx_release.reduce import equalize
 from onnx_release.reduce.calibrate import find_ranges
 from onnx_release.static import qdq, refine, rounding
-from onnx_release.static.compute_limit import Work, multiply_adds
+from onnx_release.static.compute_limit import ComputeLimit, multiply_adds
 from onnx_release.static.gptq import Limits, search_scales
 from onnx_release.static.qdq import Ranges, insert_qdq, run_quantizer, with_float_layers
 from onnx_release.static.refine import refine_ranges, widest_factors
 from onnx_release.static.rounding import fit_weights
 from onnx_release.static.saturation import HALVED
-from onnx_release.static.scoring import Judge
+from onnx_release.static.scoring import Scorer
 from onnx_release.static.search import FEW_SAMPLES, scaled, search
 
 RESULT = Path("benchmarks/ablation.json")
@@ -57,21 +57,21 @@ VNNI, AVX2 = TARGETS["vnni"], TARGETS["avx2"]
 
 
 class Bench:
-    """Samples to fit to, and judges on these and on the others."""
+    """Samples to fit to, and scorers on these and on the others."""
 
     def __init__(self, folder: Path) -> None:
         spec, data, source = load_spec(MODEL), load_data(MODEL), variant_model("fp32")
-        judges = []
-        for name, chosen in (("fit", True), ("judge", False)):
+        scorers = []
+        for name, chosen in (("fit", True), ("scorer", False)):
             every = data.samples(RAW / MODEL, "calibration")
             samples = (sample for sample in every if (sample.group in FITTED) == chosen)
             write_samples(folder / f"{name}.npz", samples, SAMPLES, spec)
-            judges.append(Judge(source, spec, data, SampleFile(folder / f"{name}.npz")))
-        self.own, self.others = judges
+            scorers.append(Scorer(source, spec, data, SampleFile(folder / f"{name}.npz")))
+        self.own, self.others = scorers
         self.samples, self.source = self.own.samples, onnx.load(source)
 
     def sqnr_db(self, model: ModelProto) -> float:
-        return float(self.others.figures(model, range(SAMPLES))["sqnr_db"])
+        return self.others.score(model, range(SAMPLES)).signal
 
     def calibrated(self, equalized: bool = True, **settings: Any) -> tuple[ModelProto, Ranges]:
         model = equalize.equalize_on(self.source, self.samples, CHUNK)[0] if equalized else self.source
@@ -84,7 +84,7 @@ class Bench:
 
     def swept(self, model: ModelProto, ranges: Ranges, target: Target) -> ModelProto:
         """Fitted, ranges refined once, and fitted again."""
-        work = Work(float("inf"), multiply_adds(model, self.samples))
+        work = ComputeLimit(float("inf"), multiply_adds(model, self.samples))
         first = self.fitted(model, ranges, target)
         factors = refine_ranges(
             first, widest_factors(model, ranges), refine.COARSE, self.own, spread(SAMPLES, FEW_SAMPLES), work

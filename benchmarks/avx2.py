@@ -21,13 +21,13 @@ from benchmarks.quantization import recipes
 from onnx_release.core.command import run_stage
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import CALIBRATED, CALIBRATION, EVALUATION, RANGES, variant_model
+from onnx_release.core.paths import CALIBRATION_FOLDER, CALIBRATION_SAMPLES, EVALUATION_SAMPLES, RANGES, variant_model
 from onnx_release.core.spec import load_spec
 from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, with_batch_axis
 from onnx_release.graph.graph import save_model
 from onnx_release.graph.targets import TARGETS
-from onnx_release.static.scoring import Judge
+from onnx_release.static.scoring import Scorer
 from onnx_release.static.search import search
 from tests.avx2 import AVAILABLE, outputs_on_avx2
 
@@ -39,12 +39,13 @@ def main() -> None:
         sys.exit("this needs valgrind, on x86-64: apt install valgrind")
     params = load_params()
     spec, data = load_spec(params.model), load_data(params.model)
-    by_calibration, judge = (
-        Judge(variant_model("fp32"), spec, data, SampleFile(path)) for path in (CALIBRATION, EVALUATION)
+    by_calibration, scorer = (
+        Scorer(variant_model("fp32"), spec, data, SampleFile(path))
+        for path in (CALIBRATION_SAMPLES, EVALUATION_SAMPLES)
     )
     assert spec.budget is not None  # mobilenet_v2 has one
     minutes = params.quantize_static.minutes
-    calibrated, ranges = onnx.load(CALIBRATED / "model.onnx"), read_json(RANGES)["ranges"]
+    calibrated, ranges = onnx.load(CALIBRATION_FOLDER / "model.onnx"), read_json(RANGES)["ranges"]
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(limits=1):
         # S8S8 runs mostly in float, which is slowest in there.
         models = {name: path for name, path in recipes(Path(folder)).items() if "U8S8" in name}
@@ -52,16 +53,16 @@ def main() -> None:
             best = search(calibrated, ranges, TARGETS[name], by_calibration, spec.budget, minutes).best
             (Path(folder) / f"searched for {name}").mkdir()
             models[f"int8_static for {name}"] = save_model(best.model, Path(folder) / f"searched for {name}")
-        result = {"model": params.model, "models": {name: figures(judge, path) for name, path in models.items()}}
+        result = {"model": params.model, "models": {name: figures(scorer, path) for name, path in models.items()}}
     write_json(RESULT, result)
     print(json.dumps(result, indent=2))
 
 
-def figures(judge: Judge, path: Path) -> dict[str, Any]:
-    indices = range(len(judge.samples))
-    feeds = [with_batch_axis(judge.samples.inputs(index)) for index in indices]
-    found = judge.compare(outputs_on_avx2([(path, feed) for feed in feeds]), indices)
-    return {"agreement": found["agreement"], "sqnr_db": found["sqnr_db"]}
+def figures(scorer: Scorer, path: Path) -> dict[str, Any]:
+    indices = range(len(scorer.samples))
+    feeds = [with_batch_axis(scorer.samples.inputs(index)) for index in indices]
+    found = scorer.score_outputs(outputs_on_avx2([(path, feed) for feed in feeds]), indices)
+    return {"agreement": found.agreement, "sqnr_db": found.sqnr_db}
 
 
 if __name__ == "__main__":

@@ -26,18 +26,18 @@ from onnx_release.core.command import run_stage
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import machine_name
 from onnx_release.core.params import Calibrate, Params, load_params
-from onnx_release.core.paths import CALIBRATED, CALIBRATION, HARDWARE, RAW
+from onnx_release.core.paths import CALIBRATION_FOLDER, CALIBRATION_SAMPLES, HARDWARE, RAW
 from onnx_release.core.spec import load_spec
 from onnx_release.core.workers import in_order
 from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, with_batch_axis, write_samples
-from onnx_release.graph.activations import cut, session_of
+from onnx_release.graph.activations import extract, session_of
 from onnx_release.reduce.calibrate import Range, find_ranges, observe, values_to_observe
 from onnx_release.reduce.histograms import observe_values
 from onnx_release.timing.worker import peak_memory_bytes
 
 RESULT = Path("benchmarks/calibration.json")
-MODEL = CALIBRATED / "model.onnx"
+MODEL = CALIBRATION_FOLDER / "model.onnx"
 # onnxruntime holds the activations of a chunk in memory.
 CHUNK = 8
 COUNTS = (100, 2000)
@@ -46,7 +46,7 @@ COUNTS = (100, 2000)
 def main() -> None:
     params = load_params()
     settings = params.calibrate.model_copy(update={"method": "percentile"})
-    samples = SampleFile(CALIBRATION)
+    samples = SampleFile(CALIBRATION_SAMPLES)
     # First: a new process counts the memory of its parent at that time as its own.
     memory = {count: memory_mb(params, count) for count in COUNTS}
     start = time.perf_counter()
@@ -124,7 +124,7 @@ def histogram_seconds(samples: SampleFile, settings: Calibrate) -> tuple[float, 
     """
     model = onnx.load(MODEL)
     names = values_to_observe(model)
-    session = session_of(cut(model, names))
+    session = session_of(extract(model, names))
     found = [dict(zip(names, session.run(None, with_batch_axis(samples.inputs(i))), strict=True)) for i in range(8)]
     start = time.perf_counter()
     for _ in in_order(lambda values: [observe_values(array, 2 * settings.bins) for array in values.values()], found, 8):

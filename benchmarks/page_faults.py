@@ -21,7 +21,7 @@ from onnx_release.core.command import run_stage
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import machine_name
 from onnx_release.core.params import Runtime, load_params
-from onnx_release.core.paths import EVALUATION, HARDWARE, PAGE_FAULTS_BENCHMARK, RAW
+from onnx_release.core.paths import EVALUATION_SAMPLES, HARDWARE, PAGE_FAULTS_BENCHMARK, RAW
 from onnx_release.core.spec import load_spec
 from onnx_release.data.samples import SampleFile, real_batches
 from onnx_release.timing.contenders import prepare, torch_contenders
@@ -63,7 +63,7 @@ def figures(threads: int) -> dict[str, float]:
     spec = load_spec(model)
     runtime = Runtime(provider="cpu", intra_threads=threads)
     (entry,) = torch_contenders(model, RAW / model, spec, runtime, "cpu", ("torch_eager",))
-    batch = real_batches(SampleFile(EVALUATION), 1, spec)[0]
+    batch = real_batches(SampleFile(EVALUATION_SAMPLES), 1, spec)[0]
     call = prepare(entry)().call
     for _ in range(WARM_UP):
         call(batch)

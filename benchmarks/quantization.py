@@ -28,14 +28,22 @@ from onnx_release.core.command import run_tool
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import machine_name
 from onnx_release.core.params import Params, Runtime, load_params
-from onnx_release.core.paths import CALIBRATED, CALIBRATION, EVALUATION, HARDWARE, RANGES, RAW, variant_model
+from onnx_release.core.paths import (
+    CALIBRATION_FOLDER,
+    CALIBRATION_SAMPLES,
+    EVALUATION_SAMPLES,
+    HARDWARE,
+    RANGES,
+    RAW,
+    variant_model,
+)
 from onnx_release.core.spec import load_spec
 from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, real_batches, spread
 from onnx_release.graph.graph import save_model
 from onnx_release.graph.targets import TARGETS, Target, load_target
 from onnx_release.static.qdq import run_quantizer
-from onnx_release.static.scoring import Judge
+from onnx_release.static.scoring import Scorer
 from onnx_release.static.search import search
 from onnx_release.timing.benchmark import Measurement, measure
 from onnx_release.timing.contenders import Contender
@@ -50,38 +58,43 @@ def main(arguments: argparse.Namespace) -> None:
     logging.getLogger().setLevel(logging.ERROR)
     params = load_params()
     hardware = read_json(HARDWARE)
-    judge = Judge(variant_model("fp32"), load_spec(params.model), load_data(params.model), SampleFile(EVALUATION))
+    scorer = Scorer(
+        variant_model("fp32"), load_spec(params.model), load_data(params.model), SampleFile(EVALUATION_SAMPLES)
+    )
     if arguments.curve:
-        result: dict[str, Any] = {"minutes": curve(params, judge)}
+        result: dict[str, Any] = {"minutes": curve(params, scorer)}
         path = CURVE
     else:
         with tempfile.TemporaryDirectory() as folder:
-            result = {"models": compare(params, judge, hardware, Path(folder), arguments.nncf)}
+            result = {"models": compare(params, scorer, hardware, Path(folder), arguments.nncf)}
         path = RESULT
     result = {"model": params.model, "machine": machine_name(hardware), **result}
     write_json(path, result)
     print(json.dumps(result, indent=2))
 
 
-def compare(params: Params, judge: Judge, hardware: dict[str, Any], folder: Path, nncf: str | None) -> dict[str, Any]:
+def compare(params: Params, scorer: Scorer, hardware: dict[str, Any], folder: Path, nncf: str | None) -> dict[str, Any]:
     """Figures of every model by name; `latency` is the median ratio to float32."""
     models = {"fp32": variant_model("fp32"), "int8_static": variant_model("int8_static"), **recipes(folder)}
     if nncf:
         models |= nncf_recipes(nncf, folder)
     raw, runtime = RAW / params.model, Runtime(provider="cpu", intra_threads=hardware["cores"])
-    entries = [Contender(name, "onnx", str(path), raw, judge.spec, runtime) for name, path in models.items()]
-    batches = real_batches(judge.samples, 1, judge.spec)
+    entries = [Contender(name, "onnx", str(path), raw, scorer.spec, runtime) for name, path in models.items()]
+    batches = real_batches(scorer.samples, 1, scorer.spec)
     measurements = measure(entries, batches, params.benchmark).measurements
     return {
-        name: {**evaluation_figures(judge, onnx.load(path)), "latency": ratio(measurements[name], measurements["fp32"])}
+        name: {
+            **evaluation_figures(scorer, onnx.load(path)),
+            "latency": ratio(measurements[name], measurements["fp32"]),
+        }
         for name, path in models.items()
         if name != "fp32"
     }
 
 
-def evaluation_figures(judge: Judge, model: onnx.ModelProto) -> dict[str, float]:
-    figures = judge.figures(model, range(len(judge.samples)))
-    return {"agreement": figures["agreement"], "sqnr_db": figures["sqnr_db"]}
+def evaluation_figures(scorer: Scorer, model: onnx.ModelProto) -> dict[str, float | None]:
+    found = scorer.score(model, range(len(scorer.samples)))
+    return {"agreement": found.agreement, "sqnr_db": found.sqnr_db}
 
 
 def ratio(one: Measurement, other: Measurement) -> float:
@@ -92,7 +105,7 @@ def ratio(one: Measurement, other: Measurement) -> float:
 
 def recipes(folder: Path) -> dict[str, Path]:
     """Models that onnxruntime's quantizer makes of the float32 model without more ado."""
-    source, samples = variant_model("fp32"), SampleFile(CALIBRATION)
+    source, samples = variant_model("fp32"), SampleFile(CALIBRATION_SAMPLES)
     kinds = {
         "onnxruntime S8S8 MinMax, its defaults": {},
         "onnxruntime U8S8 per-channel MinMax": {"activation_type": QuantType.QUInt8, "per_channel": True},
@@ -120,7 +133,7 @@ def recipes(folder: Path) -> dict[str, Path]:
 
 
 def nncf_recipes(python: str, folder: Path) -> dict[str, Path]:
-    command = [python, "benchmarks/nncf_recipes.py", str(variant_model("fp32")), str(CALIBRATION), str(folder)]
+    command = [python, "benchmarks/nncf_recipes.py", str(variant_model("fp32")), str(CALIBRATION_SAMPLES), str(folder)]
     subprocess.run(command, check=True)
     return {f"NNCF, {name} bias correction": folder / f"{name}.onnx" for name in ("fast", "full")}
 
@@ -130,23 +143,23 @@ def save_quantized(source: Path, limits: dict[str, tuple[float, float]], target:
     return save_model(run_quantizer(onnx.load(source), limits, target, []), folder)
 
 
-def curve(params: Params, judge: Judge) -> list[dict[str, Any]]:
+def curve(params: Params, scorer: Scorer) -> list[dict[str, Any]]:
     """What the search finds by minutes of work, within the budget of the model."""
-    judge_by_calibration = Judge(variant_model("fp32"), judge.spec, judge.data, SampleFile(CALIBRATION))
-    model, ranges = onnx.load(CALIBRATED / "model.onnx"), read_json(RANGES)["ranges"]
+    calibration_scorer = Scorer(variant_model("fp32"), scorer.spec, scorer.data, SampleFile(CALIBRATION_SAMPLES))
+    model, ranges = onnx.load(CALIBRATION_FOLDER / "model.onnx"), read_json(RANGES)["ranges"]
     rows = []
-    target, budget = load_target(), judge.spec.budget
+    target, budget = load_target(), scorer.spec.budget
     assert budget is not None  # mobilenet_v2 has one
     for minutes in MINUTES:
         with threadpool_limits(limits=1):
-            result = search(model, ranges, target, judge_by_calibration, budget, minutes)
+            result = search(model, ranges, target, calibration_scorer, budget, minutes)
         best = result.best
         rows.append(
             {
                 **{"target": target.name, "minutes": minutes, "float_layers": len(best.float_layers)},
-                **{"budget_met": not best.failures, "calibration_sqnr_db": best.figures["sqnr_db"]},
+                **{"budget_met": not best.failures, "calibration_sqnr_db": best.closeness.sqnr_db},
                 "fitted_graphs": result.fitted,
-                **evaluation_figures(judge, best.model),
+                **evaluation_figures(scorer, best.model),
             }
         )
     return rows

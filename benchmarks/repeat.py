@@ -16,11 +16,12 @@ from onnx_release.core.command import run_stage
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import installed, machine_name
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import EVALUATION, HARDWARE, RAW, REPEAT_BENCHMARK
+from onnx_release.core.paths import EVALUATION_SAMPLES, HARDWARE, RAW, REPEAT_BENCHMARK
 from onnx_release.core.spec import load_spec
 from onnx_release.data.samples import SampleFile, real_batches
-from onnx_release.timing.benchmark import measure, metrics, settings, time_spent
+from onnx_release.timing.benchmark import contender_metrics, measure, settings, time_spent
 from onnx_release.timing.contenders import all_contenders
+from onnx_release.timing.metrics import ContenderMetrics
 
 
 def main() -> None:
@@ -28,13 +29,13 @@ def main() -> None:
     spec = load_spec(params.model)
     batch, threads = settings(params, hardware["cores"])[0]
     runtime = params.runtime.model_copy(update={"provider": "cpu", "intra_threads": threads})
-    batches = real_batches(SampleFile(EVALUATION), batch, spec)
+    batches = real_batches(SampleFile(EVALUATION_SAMPLES), batch, spec)
     entries = all_contenders(params.model, RAW / params.model, spec, runtime, "cpu")
     runs = [
         measure(entries, batches, params.benchmark.model_copy(update={"seed": params.benchmark.seed + number}))
         for number in range(2)
     ]
-    first, second = (metrics(run, batch, params.benchmark) for run in runs)
+    first, second = (contender_metrics(run, batch, params.benchmark) for run in runs)
     contenders = {name: change(figures, second[name]) for name, figures in first.items()}
     changes = [item["change"] for item in contenders.values() if item["change"] is not None]
     result = {
@@ -49,16 +50,18 @@ def main() -> None:
     print(json.dumps(result, indent=2))
 
 
-def change(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+def change(first: ContenderMetrics, second: ContenderMetrics) -> dict[str, Any]:
     """Both speed-ups of one contender, and how far apart they are by the first; None where one run lacks it."""
-    before, after = first["speedup_vs_eager"], second["speedup_vs_eager"]
-    return {
-        "latency_ms": [first["latency_ms"]["median"], second["latency_ms"]["median"]],
+    before, after = first.speedup_vs_eager, second.speedup_vs_eager
+    low, high = first.speedup_low, first.speedup_high
+    figures = {
+        "latency_ms": [first.latency_ms.median, second.latency_ms.median],
         "speedups": [before, after],
-        "interval": [first["speedup_low"], first["speedup_high"]],
-        "change": abs(after / before - 1) if before and after else None,
-        "within": first["speedup_low"] <= after <= first["speedup_high"] if before and after else None,
+        "interval": [low, high],
     }
+    if before is None or after is None or low is None or high is None:
+        return {**figures, "change": None, "within": None}
+    return {**figures, "change": abs(after / before - 1), "within": low <= after <= high}
 
 
 if __name__ == "__main__":

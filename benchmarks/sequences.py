@@ -26,7 +26,7 @@ from onnx_release.core.errors import ParameterError
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import machine_name
 from onnx_release.core.params import Runtime, load_params
-from onnx_release.core.paths import EVALUATION, HARDWARE, RAW, REFERENCE_SAMPLES, variant_model
+from onnx_release.core.paths import EVALUATION_SAMPLES, HARDWARE, RAW, REFERENCE_SAMPLES, variant_model
 from onnx_release.core.spec import load_spec
 from onnx_release.core.types import Embedding
 from onnx_release.data.samples import NO_LABEL, SampleFile, real_batches, sample_key, spread, with_batch_axis
@@ -56,7 +56,7 @@ def main(_: argparse.Namespace) -> None:
     params, hardware = load_params(), read_json(HARDWARE)
     if params.model != MODEL:
         raise ParameterError(f"params.yaml has the model {params.model}: run `make repro MODEL={MODEL}` first")
-    samples = SampleFile(EVALUATION)
+    samples = SampleFile(EVALUATION_SAMPLES)
     texts = [samples.inputs(index) for index in range(len(samples))]
     few = [texts[index] for index in spread(len(texts), FEW)]
     int8, fp32 = embedder(variant_model("int8_dynamic")), variant_model("fp32")

@@ -244,13 +244,13 @@ def run(
 
 
 @dataclass(eq=False)
-class Worker:
+class ServerProcess:
     process: SpawnProcess
     channel: socket.socket  # from it a byte when it is ready, to it connections
     ready: bool = False
 
 
-def start_worker(settings: Settings, app: Application) -> Worker:
+def start_worker(settings: Settings, app: Application) -> ServerProcess:
     context = multiprocessing.get_context("spawn")  # a model's threads and a fork do not go together
     ours, theirs = socket.socketpair()
     with theirs:
@@ -258,7 +258,7 @@ def start_worker(settings: Settings, app: Application) -> Worker:
         theirs.setblocking(False)
         process = context.Process(target=work, args=(settings, app, theirs))
         process.start()
-    return Worker(process, ours)
+    return ServerProcess(process, ours)
 
 
 def work(settings: Settings, app: Application, channel: socket.socket) -> None:

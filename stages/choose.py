@@ -1,19 +1,23 @@
-"""Choose the variant to release. Its name alone is written: new timings that choose the same rerun nothing."""
+"""Choose the variant to release, and write why; its name alone to a file, so that new timings may rerun nothing."""
 
+from onnx_release.choice.choice import FALLBACK, read_candidates, summarise
 from onnx_release.core.command import run_stage
-from onnx_release.core.files import read_json, write_json
+from onnx_release.core.files import write_json
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import CHOICE, METRICS
+from onnx_release.core.paths import CHOICE, variant_model
 from onnx_release.core.spec import load_spec
-from onnx_release.core.variants import SHIPPABLE, made_variants
-from onnx_release.validate.choice import FALLBACK, choose
+from onnx_release.core.variants import made_variants
+from onnx_release.graph.graph import model_size_mb
+from onnx_release.timing.metrics import BenchmarkMetrics
 
 
 def main() -> None:
-    made = made_variants(load_spec(load_params().model))
-    validations = {name: read_json(METRICS / "validate" / f"{name}.json") for name in SHIPPABLE if name in made}
-    variant = choose(validations, read_json(METRICS / "benchmark.json"))
-    write_json(CHOICE, {"variant": variant or FALLBACK})
+    spec, benchmark = load_spec(load_params().model), BenchmarkMetrics.read()
+    candidates = read_candidates(made_variants(spec), benchmark)
+    sizes_mb = {one.name: model_size_mb(variant_model(one.name)) for one in candidates}
+    summary = summarise(candidates, sizes_mb, benchmark)
+    write_json(CHOICE, {"variant": summary.variant or FALLBACK})
+    summary.write()
 
 
 if __name__ == "__main__":

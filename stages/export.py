@@ -3,9 +3,8 @@
 import sys
 
 from onnx_release.core.command import run_stage
-from onnx_release.core.files import write_json
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import METRICS, MODELS, RAW, variant_model
+from onnx_release.core.paths import MODELS, RAW, variant_model
 from onnx_release.core.spec import load_spec
 from onnx_release.export.doctor.doctor import examine, refuse_errors
 from onnx_release.export.export import export_metrics, export_network
@@ -22,7 +21,7 @@ def main() -> None:
         print(finding, file=sys.stderr)
     path = variant_model("export")
     export_network(network, spec, params.export, path.parent)
-    write_json(METRICS / "export.json", export_metrics(path, params.export))
+    export_metrics(path, params.export).write()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from onnx_release.core.command import run_stage
 from onnx_release.core.files import read_json, replacing_folder, write_json
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import CHOICE, EVALUATION, METRICS, OPTIMIZED, TUNED, variant_model
+from onnx_release.core.paths import CHOICE, EVALUATION_SAMPLES, OPTIMIZED, TUNED, variant_model
 from onnx_release.core.spec import load_spec
 from onnx_release.data.samples import SampleFile, real_batches
 from onnx_release.runtime.settings import load_tuned
@@ -15,12 +15,12 @@ def main() -> None:
     spec = load_spec(params.model)
     variant = read_json(CHOICE)["variant"]
     runtime = load_tuned().model_copy(update={"provider": "cpu"})
-    batches = real_batches(SampleFile(EVALUATION), params.benchmark.batches[0], spec)
+    batches = real_batches(SampleFile(EVALUATION_SAMPLES), params.benchmark.batches[0], spec)
     with replacing_folder(OPTIMIZED) as partial:
         path = optimize(variant_model(variant), partial, runtime)
-        metrics = compare_files(variant_model(variant), path, spec, runtime, batches)
+        metrics = compare_files(variant, variant_model(variant), path, spec, runtime, batches)
         write_json(partial / TUNED.name, ready_made(runtime).model_dump())
-    write_json(METRICS / "optimize.json", {"variant": variant, **metrics})
+    metrics.write()
 
 
 if __name__ == "__main__":

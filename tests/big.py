@@ -72,7 +72,7 @@ BENCHMARK = """
 from onnx_release.timing.benchmark import measure
 from onnx_release.timing.contenders import onnx_contenders, torch_contenders
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import EVALUATION, RAW, variant_model
+from onnx_release.core.paths import EVALUATION_SAMPLES, RAW, variant_model
 from onnx_release.data.samples import SampleFile, real_batches
 from onnx_release.core.spec import load_spec
 
@@ -80,7 +80,7 @@ params, spec = load_params(), load_spec("big")
 runtime = params.runtime.model_copy(update={"provider": "cpu", "intra_threads": 1})
 entries = torch_contenders("big", RAW / "big", spec, runtime, "cpu", ("torch_eager",))
 entries += onnx_contenders({"fp32": variant_model("fp32")}, RAW / "big", spec, runtime)
-run = measure(entries, real_batches(SampleFile(EVALUATION), 1, spec), params.benchmark)
+run = measure(entries, real_batches(SampleFile(EVALUATION_SAMPLES), 1, spec), params.benchmark)
 assert not any(item.failure for item in run.measurements.values()), run.measurements
 """
 

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from ruamel.yaml import YAML
 
+from onnx_release.choice.metrics import SummaryMetrics
 from onnx_release.core.errors import SpecError
 from onnx_release.core.files import rounded, write_json, write_text
 from onnx_release.core.params import Runtime
@@ -19,6 +20,8 @@ from onnx_release.core.spec import Spec, Task
 from onnx_release.core.variants import SHIPPABLE
 from onnx_release.core.yaml_files import read_yaml
 from onnx_release.packaging.package import package
+from onnx_release.static.metrics import QuantizeStaticMetrics
+from tests.candidates import timing
 from tests.imports import ROOT
 from tests.validated import validated
 
@@ -60,19 +63,42 @@ FIGURES = {
     "max_abs_error": 0.1,
     "error_vs_torch_rounding": 1.25,
 }
-TIMING = {
-    "failure": "",
-    "latency_ms": {"median": 0.125, "p95": 0.25},
-    "speedup_vs_eager": 5.5,
-    "speedup_low": 5.0,
-    "speedup_high": 6.0,
-    "load_ms": 9.5,
-    "peak_memory_mb": 55.5,
-}
+TIMING = timing(
+    0.125,
+    latency_ms={**dict.fromkeys(("median", "mean", "std", "min", "max"), 0.125), "p95": 0.25, "p99": None},
+    speedup_vs_eager=5.5,
+    speedup_low=5.0,
+    speedup_high=6.0,
+    load_ms=9.5,
+    peak_memory_mb=55.5,
+).model_dump()
 BENCHMARK = {
     **{"batch": 1, "threads": 2, "machine": "AMD EPYC, 2 cores", "provider": "CPUExecutionProvider"},
-    **{"starts": 3, "rounds": 15, "disturbed_rounds": 0, "torch_eager": TIMING},
+    **{"provider_note": "", "copies": "none", "settings": {}, "torch_eager": TIMING},
+    **{"starts": 3, "rounds": 15, "disturbed_rounds": 0, "repeated_rounds": 0},
+    **{"wall_s": 60.0, "calling_s": 40.0, "loading_s": 10.0, "overhead": 0.2},
+    "preparation": {"decode_ms": None, "preprocess_ms": None, "raw_items": 0},
 }
+SUMMARY = SummaryMetrics(
+    variant="int8_static",
+    reason="",
+    refused={},
+    accuracy_drop=None,
+    agreement=None,
+    speedup_vs_eager=5.5,
+    speedup_vs_compile=None,
+    not_measured="",
+    size_mb=0.125,
+    compression=2.0,
+)
+STATIC = QuantizeStaticMetrics.model_validate(
+    {
+        **{"size_mb": 0.125, "target": "avx2", "weight_type": "int8", "activation_type": "uint8", "reduce_range": True},
+        **{"quantized_nodes": 2, "float_nodes": 0, "fused_nodes": 2, "unfused_nodes": 0, "unfused": ""},
+        **{"requantized_nodes": 0, "requantized": "", "budget_met": True, "budget_failure": "", "float_layers": ""},
+        **{"fitted_graphs": 1, "refined_ranges": 0, "calibration_sqnr_db": 30.0, "calibration_agreement": 1.0},
+    }
+)
 
 
 def make_project(folder: Path, model: str = MODEL, server: str = SERVER) -> None:
@@ -87,8 +113,8 @@ def make_project(folder: Path, model: str = MODEL, server: str = SERVER) -> None
         save_digits(folder / variant_model(variant))
     write_validations(folder, read_yaml(folder / f"models/{model}/spec.yaml", Spec, SpecError).task)
     write_json(folder / METRICS / "benchmark.json", {**BENCHMARK, **dict.fromkeys(SHIPPABLE, TIMING)})
-    write_json(folder / METRICS / "quantize_static.json", {"target": "avx2"})
-    write_json(folder / METRICS / "summary.json", {"variant": "int8_static", "size_mb": 0.125})
+    write_json(folder / STATIC.path(), STATIC.content())
+    write_json(folder / SUMMARY.path(), SUMMARY.content())
     write_json(folder / HARDWARE, HARDWARE_FACTS)
     write_json(folder / PROVIDER, {"provider": "CPUExecutionProvider", "note": ""})
     write_json(folder / TUNED, Runtime(provider="cpu", intra_threads=1).model_dump())

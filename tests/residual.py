@@ -17,7 +17,7 @@ from onnx_release.core.types import softmax_prediction
 from onnx_release.data.samples import SampleFile
 from onnx_release.reduce.calibrate import calibrate
 from onnx_release.static.qdq import Ranges
-from onnx_release.static.scoring import Judge
+from onnx_release.static.scoring import Scorer
 from tests.samples import save_samples
 
 SHAPE = (3, 8, 8)
@@ -92,8 +92,8 @@ SPEC = Spec.model_validate(
 # Without counts, which such a small network can do without.
 CALIBRATE = Calibrate(method="minmax", percentile=99.99, bins=2048, chunk=8)
 
-# The calibrated network, its ranges, samples, and a judge.
-Case = tuple[onnx.ModelProto, Ranges, SampleFile, Judge]
+# The calibrated network, its ranges, samples, and a scorer.
+Case = tuple[onnx.ModelProto, Ranges, SampleFile, Scorer]
 
 
 def calibrated(save_graph: Callable[..., Path], tmp_path: Path) -> Case:
@@ -101,4 +101,4 @@ def calibrated(save_graph: Callable[..., Path], tmp_path: Path) -> Case:
     source, samples, folder = save_network(save_graph), save_inputs(tmp_path), tmp_path / "calibration"
     calibrate(source, SPEC, samples, CALIBRATE, folder)
     ranges = read_json(folder / "ranges.json")["ranges"]
-    return onnx.load(folder / "model.onnx"), ranges, samples, Judge(source, SPEC, Data(), samples)
+    return onnx.load(folder / "model.onnx"), ranges, samples, Scorer(source, SPEC, Data(), samples)

@@ -12,7 +12,8 @@ import pandas as pd
 from onnx_release.core.files import rounded
 from onnx_release.core.params import Benchmark, Validate
 from onnx_release.review.revisions import Revision
-from onnx_release.timing.benchmark import Measurement, Run, benchmark_metrics, latency_rows
+from onnx_release.timing.benchmark import Conditions, Measurement, Run, benchmark_metrics, latency_rows
+from onnx_release.timing.metrics import PreparationMetrics
 from onnx_release.timing.worker import Loaded
 from onnx_release.validate.validate import answer_metrics
 
@@ -37,8 +38,8 @@ LOCK = """stages:
 """
 # A program that times PyTorch, and a module that is no part of it.
 SOURCES = {
-    "onnx_release/timing/benchmark.py": b"from onnx_release.timing.worker import Worker\n",
-    "onnx_release/timing/worker.py": b"class Worker: ...\n",
+    "onnx_release/timing/benchmark.py": b"from onnx_release.timing.worker import ContenderProcess\n",
+    "onnx_release/timing/worker.py": b"class ContenderProcess: ...\n",
     "onnx_release/report/report.py": b"",
 }
 
@@ -99,9 +100,11 @@ def timings(
         loads = 0.05 * np.exp(random.normal(machine, noise, STARTS))
         loaded = [Loaded(float(seconds), 0.1, "CPUExecutionProvider") for seconds in loads]
         run.measurements[name] = Measurement(loaded, rounds, peak_memory=200_000_000)
-    where = {"machine": "a machine", "provider": "CPUExecutionProvider", "copies": "none"}
+    conditions = Conditions("a machine", "CPUExecutionProvider", "", "none")
+    nothing = PreparationMetrics(decode_ms=None, preprocess_ms=None, raw_items=0)
+    found = benchmark_metrics({(1, 2): run}, BENCHMARK, conditions, nothing)
     return {
-        "metrics/benchmark.json": as_json(where | benchmark_metrics({(1, 2): run}, BENCHMARK)),
+        "metrics/benchmark.json": as_json(found.content()),
         "metrics/plots/latency.csv": pd.DataFrame(latency_rows(run)).to_csv(index=False).encode(),
     }
 

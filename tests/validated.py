@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_release.core.params import Runtime, Validate
-from onnx_release.core.paths import EVALUATION, variant_model
+from onnx_release.core.paths import EVALUATION_SAMPLES, variant_model
 from onnx_release.core.spec import Spec, Task
 from onnx_release.core.types import Answer, Detections, Embedding, Sample, softmax_prediction
 from onnx_release.data.samples import SampleFile, write_samples
@@ -74,12 +74,12 @@ def validated(task: Task, labelled: int = 0, finds_nothing: bool = False) -> dic
     samples = [Sample(data.preprocess(item), 1 if n < labelled else None) for n, item in enumerate(ITEMS)]
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        write_samples(EVALUATION, samples, len(samples), spec)
-        write_reference(network.eval(), spec, SampleFile(EVALUATION), seed=0)
+        write_samples(EVALUATION_SAMPLES, samples, len(samples), spec)
+        write_reference(network.eval(), spec, SampleFile(EVALUATION_SAMPLES), seed=0)
         save_product(variant_model("fp32"))
         model = OnnxModel(variant_model("fp32"), spec, Runtime(provider="cpu", intra_threads=1))
         params = Validate(resamples=100, confidence=0.95, seed=0)
-        return validate(model, data, SampleFile(EVALUATION), params)[0]
+        return validate(model, data, SampleFile(EVALUATION_SAMPLES), params)[0].content()
 
 
 def save_product(path: Path) -> None:

@@ -12,13 +12,17 @@ from benchmarks.serving_page import describe as describe_serving
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import read_json, refuse_conflict, write_text
+from onnx_release.core.metrics import LEFT_OUT
 from onnx_release.core.paths import LOCK, MODELS_BENCHMARK, PARAMS, PIPELINE
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import BASE, VARIANTS
 from onnx_release.core.yaml_files import load_yaml
-from onnx_release.report.report import contender_names
+from onnx_release.data.metrics import PrepareMetrics
+from onnx_release.report.pages import contender_names
 from onnx_release.report.text import AGREEMENT, ANSWER_DETAILS, number, percent, share_cell, speedup_cell, table
-from onnx_release.timing.speedup import over_compile, over_eager, plain_speedup
+from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
+from onnx_release.timing.speedup import Rounds, Speedup, over_compile, over_eager
+from onnx_release.validate.metrics import ValidateMetrics
 from tools.gpu_check import GPU_CHECK, describe
 
 # Gives the content of a JSON file by its path.
@@ -61,15 +65,21 @@ def replace_part(text: str, name: str, content: str) -> str:
 
 def results(read: Read) -> str:
     """PyTorch eager and every variant, and under the table how it was measured."""
-    benchmark, prepare = read("metrics/benchmark.json"), read("metrics/prepare.json")
+    benchmark = BenchmarkMetrics.parse(read("metrics/benchmark.json"), "metrics/benchmark.json")
+    prepare = PrepareMetrics.parse(read("metrics/prepare.json"), "metrics/prepare.json")
     found = {variant: read(f"metrics/validate/{variant}.json") for variant in VARIANTS}
-    validations = {variant: row for variant, row in found.items() if "left_out" not in row}
+    validations = {
+        variant: ValidateMetrics.parse(row, f"metrics/validate/{variant}.json")
+        for variant, row in found.items()
+        if LEFT_OUT not in row
+    }
     pipeline = read("benchmarks/pipeline.json")
+    answers = variants_table("same answer as PyTorch", ["accuracy"], validations, benchmark.contenders, benchmark)
     return (
-        f"{variants_table('same answer as PyTorch', ['accuracy'], validations, benchmark)}\n\n"
-        f"{prepare['evaluation_samples']} samples from {prepare['evaluation_groups']} groups, "
-        f"{prepare['evaluation_labelled']} labelled; batch {benchmark['batch']}, {benchmark['threads']} threads, "
-        f"{benchmark['machine']}. Brackets are 95 % intervals. The pipeline takes "
+        f"{answers}\n\n"
+        f"{prepare.evaluation_samples} samples from {prepare.evaluation_groups} groups, "
+        f"{prepare.evaluation_labelled} labelled; batch {benchmark.batch}, {benchmark.threads} threads, "
+        f"{benchmark.machine}. Brackets are 95 % intervals. The pipeline takes "
         f"{number(pipeline['fresh_seconds'])} s in a fresh clone with the packages installed and "
         f"{number(pipeline['unchanged_seconds'])} s when nothing changed (`python -m benchmarks.pipeline`, "
         f"{pipeline['machine']})."
@@ -81,12 +91,20 @@ def other_model(model: str) -> Callable[[Read], str]:
 
     def make(read: Read) -> str:
         found = read(MODELS_BENCHMARK.as_posix())[model]
-        task, first = load_spec(model).task, found["validate"]["fp32"]
-        columns = [name for name in ("accuracy", *ANSWER_DETAILS[task]) if first.get(name) is not None]
+        source, task = f"{MODELS_BENCHMARK}, {model}", load_spec(model).task
         benchmark, prepare = found["benchmark"], found["prepare"]
-        validations = {name: found["validate"][name] for name in VARIANTS if name in found["validate"]}
+        contenders = {
+            name: ContenderMetrics.model_validate(row) for name, row in benchmark.items() if isinstance(row, dict)
+        }
+        validations = {
+            name: ValidateMetrics.parse(found["validate"][name], source)
+            for name in VARIANTS
+            if name in found["validate"]
+        }
+        first = validations["fp32"]
+        columns = [name for name in ("accuracy", *ANSWER_DETAILS[task]) if getattr(first, name) is not None]
         return (
-            f"{variants_table(AGREEMENT[task], columns, validations, benchmark)}\n\n"
+            f"{variants_table(AGREEMENT[task], columns, validations, contenders, Rounds(0, 0))}\n\n"
             f"{prepare['evaluation_samples']} samples of {prepare['evaluation_groups']} "
             f"groups, {prepare['evaluation_labelled']} labelled; batch {benchmark['batch']}, "
             f"{benchmark['threads']} threads, {found['machine']}. Brackets are 95 % intervals. "
@@ -99,18 +117,23 @@ def other_model(model: str) -> Callable[[Read], str]:
 
 
 def variants_table(
-    agreement: str, columns: list[str], validations: dict[str, dict[str, Any]], benchmark: dict[str, Any]
+    agreement: str,
+    columns: list[str],
+    validations: dict[str, ValidateMetrics],
+    contenders: dict[str, ContenderMetrics],
+    rounds: BenchmarkMetrics | Rounds,
 ) -> str:
     """PyTorch in its forms and every variant: its agreement, `columns` of its validation, its SQNR and its timing."""
     rows = []
-    for name in [name for name in contender_names(benchmark) if name.startswith("torch_")]:
-        known = {"accuracy": percent(validations["export"].get("accuracy_torch"))} if name == BASE else {}
+    for name in [name for name in contender_names(contenders) if name.startswith("torch_")]:
+        known = {"accuracy": percent(validations["export"].accuracy_torch)} if name == BASE else {}
         details = [known.get(column, "") for column in columns]
-        rows.append([name, "", *details, "", *timing_cells(benchmark[name], benchmark)])
+        rows.append([name, "", *details, "", *timing_cells(contenders[name], rounds)])
     for variant, row in validations.items():
-        details = [percent(row[name]) if name == "accuracy" else number(row[name], 5) for name in columns]
-        same = share_cell(row["agreement"], row["agreement_low"], row["agreement_high"])
-        rows.append([variant, same, *details, number(row["sqnr_db"]), *timing_cells(benchmark[variant], benchmark)])
+        values = {name: getattr(row, name) for name in columns}
+        details = [percent(value) if name == "accuracy" else number(value, 5) for name, value in values.items()]
+        same = share_cell(row.agreement, row.agreement_low, row.agreement_high)
+        rows.append([variant, same, *details, number(row.sqnr_db), *timing_cells(contenders[variant], rounds)])
     header = [
         *("", agreement),
         *(name.replace("_", " ").replace("iou", "IoU") for name in columns),
@@ -149,7 +172,8 @@ def sequence_recipes(read: Read) -> str:
     rows = [
         [
             *(row["name"], str(row["quantized"]), *neighbour_cells(row)),
-            *(f"{row['size_mb']:.1f}", speedup_cell(plain_speedup(row))),
+            f"{row['size_mb']:.1f}",
+            speedup_cell(Speedup(row["speedup"], row["speedup_low"], row["speedup_high"])),
         ]
         for row in found["recipes"]
     ]
@@ -168,12 +192,12 @@ def neighbour_cells(row: dict[str, float]) -> list[str]:
     return [f"{row['mean_cosine']:.4f}", f"{row['least_cosine']:.4f}", f"{row['same_neighbour']:.3f}"]
 
 
-def timing_cells(timing: dict[str, Any], run: dict[str, Any]) -> list[str]:
+def timing_cells(timing: ContenderMetrics, rounds: BenchmarkMetrics | Rounds) -> list[str]:
     return [
-        number(timing["latency_ms"]["median"]),
-        speedup_cell(over_eager(timing, run)),
-        speedup_cell(over_compile(timing, run)),
-        number(timing["peak_memory_mb"]),
+        number(timing.latency_ms.median),
+        speedup_cell(over_eager(timing, rounds)),
+        speedup_cell(over_compile(timing, rounds)),
+        number(timing.peak_memory_mb),
     ]
 
 

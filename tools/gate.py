@@ -7,22 +7,23 @@ Those that say how much worse than a base a figure may be need --base. No stage,
 import argparse
 import sys
 
+from onnx_release.choice.metrics import SummaryMetrics
 from onnx_release.core.command import run_tool
-from onnx_release.core.files import read_json
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import METRICS
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import made_variants
 from onnx_release.review.compare import compare
 from onnx_release.review.gates import check_gates, hold
 from onnx_release.review.revisions import load_pair, workspace
+from onnx_release.static.metrics import QuantizeStaticMetrics
+from onnx_release.validate.metrics import ValidateMetrics
 
 
 def main(arguments: argparse.Namespace) -> None:
     params = load_params()
     check_gates(params.gates)
     failed = spec_failed(params.model)
-    if read_json(METRICS / "summary.json")["variant"] is None:
+    if SummaryMetrics.read().variant is None:
         print("release: FAILED: there is none, since no variant both passed and could be timed")
         failed = True
     if arguments.base:
@@ -43,15 +44,13 @@ def main(arguments: argparse.Namespace) -> None:
 def spec_failed(model: str) -> bool:
     """Print how each variant that is made was validated, and what the search missed; whether a validation failed."""
     made = made_variants(load_spec(model))
-    results = {variant: read_json(METRICS / "validate" / f"{variant}.json") for variant in made}
-    for variant, metrics in results.items():
-        print(f"{variant}: " + ("passed" if metrics["passed"] else f"FAILED: {metrics['failure']}"))
-    static = read_json(METRICS / "quantize_static.json") if "int8_static" in made else {"budget_met": True}
-    if not static["budget_met"]:
-        print(
-            f"note: on calibration samples, the search found no int8_static for the budget: {static['budget_failure']}"
-        )
-    return not all(metrics["passed"] for metrics in results.values())
+    results = {variant: ValidateMetrics.read(variant) for variant in made}
+    for variant, found in results.items():
+        print(f"{variant}: " + ("passed" if found.passed else f"FAILED: {found.failure}"))
+    static = QuantizeStaticMetrics.read() if "int8_static" in made else None
+    if static is not None and not static.budget_met:
+        print(f"note: on calibration samples, the search found no int8_static for the budget: {static.budget_failure}")
+    return not all(found.passed for found in results.values())
 
 
 if __name__ == "__main__":

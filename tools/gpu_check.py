@@ -23,7 +23,7 @@ from onnx_release.core.errors import DataError, GraphError, ProviderError
 from onnx_release.core.files import write_json
 from onnx_release.core.hardware import available_cores, gpus, installed
 from onnx_release.core.params import Params, Runtime, load_params
-from onnx_release.core.paths import EVALUATION, RAW, variant_model
+from onnx_release.core.paths import EVALUATION_SAMPLES, RAW, variant_model
 from onnx_release.core.spec import Spec, load_spec
 from onnx_release.core.variants import made_variants
 from onnx_release.data.model_data import load_data
@@ -32,9 +32,10 @@ from onnx_release.graph.probe import find_provider
 from onnx_release.report.text import number, percent, speedup_cell, table
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.providers import CUDA, PROVIDERS, TENSORRT, check_provider, missing_library
-from onnx_release.timing.benchmark import check_settings, measure, metrics, rounds_taken, settings
+from onnx_release.timing.benchmark import check_settings, contender_metrics, measure, rounds_taken, settings
 from onnx_release.timing.contenders import Contender, Kind, torch_contenders
-from onnx_release.timing.speedup import over_compile, over_eager
+from onnx_release.timing.metrics import ContenderMetrics
+from onnx_release.timing.speedup import Rounds, over_compile, over_eager
 from onnx_release.validate.validate import budget_of, validate
 
 GPU_CHECK = Path("benchmarks/gpu.json")
@@ -143,12 +144,12 @@ def check_all(params: Params, variants: Sequence[str], providers: Sequence[str],
     check_settings(params, spec, available_cores())
     verdicts = [judge(variant, provider, params) for provider in providers for variant in variants]
     batch = params.benchmark.batches[0]
-    batches = real_batches(SampleFile(EVALUATION), batch, spec)
+    batches = real_batches(SampleFile(EVALUATION_SAMPLES), batch, spec)
     run = measure(contenders(verdicts, params, spec, device), batches, params.benchmark)
     return {
         "rounds": params.benchmark.starts * params.benchmark.rounds,
         **rounds_taken(run),
-        "rows": rows(verdicts, metrics(run, batch, params.benchmark)),
+        "rows": rows(verdicts, contender_metrics(run, batch, params.benchmark)),
     }
 
 
@@ -176,17 +177,17 @@ def validated(variant: str, provider: str, params: Params) -> Verdict:
     found, _ = validate(
         model,
         load_data(params.model),
-        SampleFile(EVALUATION),
+        SampleFile(EVALUATION_SAMPLES),
         params.validate_,
         budget_of(variant, spec),
     )
     return Verdict(
         variant,
         provider,
-        passed=found["passed"],
-        failure=found["failure"],
-        sqnr_db=found["sqnr_db"],
-        agreement=found["agreement"],
+        passed=found.passed,
+        failure=found.failure,
+        sqnr_db=found.sqnr_db,
+        agreement=found.agreement,
         note=model.note,
     )
 
@@ -240,10 +241,11 @@ def entry_name(verdict: Verdict) -> str:
     return f"{verdict.contender} on {verdict.provider}"
 
 
-def rows(verdicts: Iterable[Verdict], figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Verdicts with what `metrics` says of each contender; `timing` is None for one that does not run."""
-    torch_rows = [{**asdict(Verdict(kind, "PyTorch", passed=None)), "timing": figures[kind]} for kind in PYTORCH]
-    return torch_rows + [{**asdict(item), "timing": figures.get(entry_name(item))} for item in verdicts]
+def rows(verdicts: Iterable[Verdict], figures: Mapping[str, ContenderMetrics]) -> list[dict[str, Any]]:
+    """Verdicts with the figures of each contender; `timing` is None for one that does not run."""
+    timings = {name: found.model_dump() for name, found in figures.items()}
+    torch_rows = [{**asdict(Verdict(kind, "PyTorch", passed=None)), "timing": timings[kind]} for kind in PYTORCH]
+    return torch_rows + [{**asdict(item), "timing": timings.get(entry_name(item))} for item in verdicts]
 
 
 def describe(result: Mapping[str, Any]) -> str:
@@ -265,19 +267,20 @@ def describe(result: Mapping[str, Any]) -> str:
 
 def cells(row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     """One line of the table; a dash is what could not be timed."""
-    timing = row["timing"]
+    timing = ContenderMetrics.model_validate(row["timing"]) if row["timing"] else None
+    rounds = Rounds(result.get("rounds", 0), result.get("disturbed_rounds", 0))  # older results have not counted them
     notes = [row["note"]]
-    if timing and timing["failure"]:
-        notes.append(f"not timed: {timing['failure']}")
-    elif timing and timing["provider_note"] != row["note"]:  # as where the GPU's memory was full
-        notes.append(f"timed on {timing['provider']}: {timing['provider_note']}")
+    if timing and timing.failure:
+        notes.append(f"not timed: {timing.failure}")
+    elif timing and timing.provider_note != row["note"]:  # as where the GPU's memory was full
+        notes.append(f"timed on {timing.provider}: {timing.provider_note}")
     return [
         row["contender"],
         row["provider"],
         one_line(verdict_cell(row)),
         number(row["sqnr_db"]),
         percent(row["agreement"]),
-        *(timing_cells(timing, result) if timing else ["–"] * 4),
+        *(timing_cells(timing, rounds) if timing else ["–"] * 4),
         one_line("; ".join(note for note in notes if note)),
     ]
 
@@ -288,10 +291,9 @@ def verdict_cell(row: Mapping[str, Any]) -> str:
     return "passed" if row["passed"] else f"failed: {row['failure']}"
 
 
-def timing_cells(timing: dict[str, Any], result: Mapping[str, Any]) -> list[str]:
-    latency = timing["latency_ms"]
-    speedups = [speedup_cell(over_eager(timing, result)), speedup_cell(over_compile(timing, result))]
-    return [number(latency["median"]), number(latency["p95"]), *speedups]
+def timing_cells(timing: ContenderMetrics, rounds: Rounds) -> list[str]:
+    speedups = [speedup_cell(over_eager(timing, rounds)), speedup_cell(over_compile(timing, rounds))]
+    return [number(timing.latency_ms.median), number(timing.latency_ms.p95), *speedups]
 
 
 def one_line(text: str) -> str:

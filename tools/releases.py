@@ -24,10 +24,10 @@ from PIL import Image
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import ReleaseError, ReleaseFolderError, RevisionError, SpecError
 from onnx_release.core.files import read_json
-from onnx_release.core.paths import EVALUATION, METRICS, MODELS, RELEASE, variant_model
+from onnx_release.core.git import run_git
+from onnx_release.core.paths import EVALUATION_SAMPLES, METRICS, MODELS, RELEASE, variant_model
 from onnx_release.core.variants import made_variants
 from onnx_release.data.samples import SampleFile, with_batch_axis
-from onnx_release.review.revisions import git
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.release import Release, open_release
 from serving.tensors import DATATYPES
@@ -67,7 +67,7 @@ LINES = 30  # of what a command that failed has printed
 
 
 def main(arguments: argparse.Namespace) -> None:
-    if git("rev-parse").returncode:
+    if run_git("rev-parse").returncode:
         raise RevisionError("a clone is made of what git holds, and there is no git repository here: `git init`")
     names = [*models_below(MODELS), *NEW_MODELS]
     unknown = set(arguments.models) - set(names)
@@ -113,7 +113,7 @@ def release_model(clone: Path, name: str) -> str:
     if release.manifest.model != name:
         raise ReleaseFolderError(f"{RELEASE} is a release of {release.manifest.model}")
     with serving(release.folder) as server:
-        ask(server, release, clone / variant_model(release.manifest.variant), SampleFile(clone / EVALUATION))
+        ask(server, release, clone / variant_model(release.manifest.variant), SampleFile(clone / EVALUATION_SAMPLES))
     validations = {
         variant: read_json(clone / METRICS / f"validate/{variant}.json") for variant in made_variants(release.spec)
     }

@@ -8,7 +8,7 @@ import numpy as np
 from onnx_release.core.types import Prediction, Sample, softmax_prediction
 
 DIGITS = "digits.csv.gz"
-EVALUATION = 500
+EVALUATION_SAMPLES = 500
 # The file is ordered by writer and class, so the split is drawn.
 SEED = 7
 
@@ -34,5 +34,5 @@ def load_split(raw: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Images float64 [n, 8, 8] of 0..16 and labels int64 [n]. "calibration" is also what train.py learns from."""
     table = np.loadtxt(raw / DIGITS, delimiter=",")
     order = np.random.default_rng(SEED).permutation(len(table))
-    rows = table[order[:EVALUATION] if split == "evaluation" else order[EVALUATION:]]
+    rows = table[order[:EVALUATION_SAMPLES] if split == "evaluation" else order[EVALUATION_SAMPLES:]]
     return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)

@@ -16,8 +16,8 @@ from onnx_release.data.boxes import suppress
 from onnx_release.data.images import decode_image, read_image
 
 SMALLEST, LARGEST = 48, 640  # of height and width, as spec.yaml declares
-EVALUATION = ["t1.jpg", "bus.jpg", "camera.png"]
-CALIBRATION = ["zidane.jpg", "astronaut.png", "Tom_Hanks_54745.png"]
+EVALUATION_SAMPLES = ["t1.jpg", "bus.jpg", "camera.png"]
+CALIBRATION_SAMPLES = ["zidane.jpg", "astronaut.png", "Tom_Hanks_54745.png"]
 SHRINK = 0.9  # from one level of a pyramid to the next; half of the sizes come out odd
 
 CROPS = "lfw_subset.npy"
@@ -39,13 +39,13 @@ def samples(raw: Path, split: str) -> Iterator[Sample]:
     have no labels: nobody has counted their faces. A crop is a group of its own.
     """
     if split == "calibration":
-        yield from levels(raw, CALIBRATION, mirrored=False)
-        yield from levels(raw, CALIBRATION, mirrored=True)
+        yield from levels(raw, CALIBRATION_SAMPLES, mirrored=False)
+        yield from levels(raw, CALIBRATION_SAMPLES, mirrored=True)
         return
     crops = np.load(raw / CROPS)
     faces = (crop_sample(crop, 1, f"face {index}") for index, crop in enumerate(crops[:FACES]))
     others = (crop_sample(crop, 0, f"other {index}") for index, crop in enumerate(crops[FACES:]))
-    for turn in itertools.zip_longest(levels(raw, EVALUATION, mirrored=False), faces, others):
+    for turn in itertools.zip_longest(levels(raw, EVALUATION_SAMPLES, mirrored=False), faces, others):
         yield from (sample for sample in turn if sample is not None)
 
 
@@ -85,7 +85,7 @@ def crop_sample(crop: np.ndarray, label: int, group: str) -> Sample:
 
 def encoded(raw: Path) -> Iterator[bytes]:
     """The evaluation photographs as a client sends them."""
-    for name in EVALUATION:
+    for name in EVALUATION_SAMPLES:
         yield (raw / name).read_bytes()
 
 

@@ -16,7 +16,7 @@ MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 # The two motorcycle pictures are one scene, so only one is here.
-CALIBRATION = [
+CALIBRATION_SAMPLES = [
     "astronaut.png",
     "chelsea.png",
     "china.jpg",
@@ -34,7 +34,7 @@ def samples(raw: Path, split: str) -> Iterator[Sample]:
 
     Crops go through the photographs in turn, so that any number of first samples holds all of them about equally.
     """
-    paths = evaluation_paths(raw) if split == "evaluation" else [raw / name for name in CALIBRATION]
+    paths = evaluation_paths(raw) if split == "evaluation" else [raw / name for name in CALIBRATION_SAMPLES]
     images = [read_image(path) for path in paths]
     if split == "evaluation":
         for path, image in zip(paths, images, strict=True):

@@ -9,8 +9,8 @@ MODELS = Path("models")
 
 RAW = Path("data/raw")
 ON_DISK = Path("data/sources")
-CALIBRATION = Path("data/prepared/calibration.npz")
-EVALUATION = Path("data/prepared/evaluation.npz")
+CALIBRATION_SAMPLES = Path("data/prepared/calibration.npz")
+EVALUATION_SAMPLES = Path("data/prepared/evaluation.npz")
 
 ARTIFACTS = Path("artifacts")
 HARDWARE = ARTIFACTS / "hardware.json"
@@ -20,8 +20,8 @@ CHOICE = ARTIFACTS / "choice.json"
 REFERENCE = ARTIFACTS / "reference"
 REFERENCE_SAMPLES = REFERENCE / "evaluation.npz"
 REFERENCE_CASES = REFERENCE / "cases.npz"
-CALIBRATED = ARTIFACTS / "calibration"
-RANGES = CALIBRATED / "ranges.json"
+CALIBRATION_FOLDER = ARTIFACTS / "calibration"
+RANGES = CALIBRATION_FOLDER / "ranges.json"
 SOURCES = ARTIFACTS / "export/sources.json"
 TUNED = ARTIFACTS / "tuned/runtime.json"
 OPTIMIZED = ARTIFACTS / "optimized"

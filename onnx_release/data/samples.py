@@ -12,9 +12,10 @@ from onnx_release.core.array_files import ArrayFile, writing_arrays
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import replacing
 from onnx_release.core.params import ENOUGH_TO_CALIBRATE, Prepare
-from onnx_release.core.paths import CALIBRATION, EVALUATION
+from onnx_release.core.paths import CALIBRATION_SAMPLES, EVALUATION_SAMPLES
 from onnx_release.core.spec import Spec, check_array, concrete_shape, example_sizes
 from onnx_release.core.types import Sample
+from onnx_release.data.metrics import PrepareMetrics
 
 if TYPE_CHECKING:
     from onnx_release.data.model_data import ModelData
@@ -27,8 +28,8 @@ MAX_SAMPLES = 32
 
 
 def write_splits(data: "ModelData", raw: Path, spec: Spec, params: Prepare) -> None:
-    """Write CALIBRATION and EVALUATION, or neither. Raises DataError as `write_samples` and `check_splits` do."""
-    with replacing(CALIBRATION) as first, replacing(EVALUATION) as second:
+    """Write the samples of both splits, or neither. Raises DataError as `write_samples` and `check_splits` do."""
+    with replacing(CALIBRATION_SAMPLES) as first, replacing(EVALUATION_SAMPLES) as second:
         write_samples(first, data.samples(raw, "calibration"), params.calibration, spec)
         write_samples(second, data.samples(raw, "evaluation"), params.evaluation, spec)
         check_splits(SampleFile(first), SampleFile(second))
@@ -133,15 +134,16 @@ def without_batch_axis(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: array[0] for name, array in arrays.items()}
 
 
-def sample_metrics() -> dict[str, int]:
-    """metrics/prepare.json: how many samples, groups and labels there are."""
-    metrics = {}
-    for path in (CALIBRATION, EVALUATION):
-        samples = SampleFile(path)
-        metrics[f"{path.stem}_samples"] = len(samples)
-        metrics[f"{path.stem}_groups"] = len(set(samples.groups))
-    metrics["evaluation_labelled"] = int((samples.labels != NO_LABEL).sum())
-    return metrics
+def sample_metrics() -> PrepareMetrics:
+    """Count the prepared samples, their groups and their labels."""
+    calibration, evaluation = SampleFile(CALIBRATION_SAMPLES), SampleFile(EVALUATION_SAMPLES)
+    return PrepareMetrics(
+        calibration_samples=len(calibration),
+        calibration_groups=len(set(calibration.groups)),
+        evaluation_samples=len(evaluation),
+        evaluation_groups=len(set(evaluation.groups)),
+        evaluation_labelled=int((evaluation.labels != NO_LABEL).sum()),
+    )
 
 
 def calibration_note(samples: int, spec: Spec, model: str, params: Prepare) -> str | None:

@@ -16,6 +16,7 @@ from onnx_release.core.files import replacing_folder, write_json
 from onnx_release.core.params import Export
 from onnx_release.core.spec import Spec, Tensor, check_array, concrete_shape, example_sizes
 from onnx_release.export.dynamo import export_dynamo
+from onnx_release.export.metrics import ExportMetrics
 from onnx_release.export.opsets import newer_operators
 from onnx_release.export.torchscript import export_torchscript
 from onnx_release.graph.graph import (
@@ -148,13 +149,13 @@ def check_sizes(path: Path, spec: Spec) -> None:
                 raise ExportError(f"the dimension {name} is symbolic only in name: at {name}={sizes[name]} {problem}")
 
 
-def export_metrics(path: Path, params: Export) -> dict[str, Any]:
-    """metrics/export.json, read back from the file."""
+def export_metrics(path: Path, params: Export) -> ExportMetrics:
+    """Read the metrics of an export back from its file."""
     model = load_model(path, weights=False)
-    return {
-        "opset": default_opset(model),
-        "exporter": params.exporter,
-        "nodes": len(model.graph.node),
-        "parameters": parameter_count(model),
-        "size_mb": model_size_mb(path),
-    }
+    return ExportMetrics(
+        opset=default_opset(model),
+        exporter=params.exporter,
+        nodes=len(model.graph.node),
+        parameters=parameter_count(model),
+        size_mb=model_size_mb(path),
+    )

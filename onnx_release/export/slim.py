@@ -2,7 +2,6 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,6 +13,7 @@ from onnx_release.core.array_files import ArrayFile, writing_arrays
 from onnx_release.core.errors import GraphError
 from onnx_release.core.files import replacing_folder
 from onnx_release.core.params import Slim
+from onnx_release.export.metrics import SlimMetrics
 from onnx_release.graph.graph import (
     check_file,
     copy_weights,
@@ -122,11 +122,11 @@ def write_answers(model: Path, cases: ArrayFile, names: list[str], path: Path) -
             writer.add_all(name, run_session(session, cases.folder(f"{name}/inputs")))
 
 
-def slim_metrics(before: Path, after: Path) -> dict[str, Any]:
-    """metrics/slim.json: nodes and sizes before and after."""
-    return {
-        "nodes_before": len(load_model(before, weights=False).graph.node),
-        "nodes_after": len(load_model(after, weights=False).graph.node),
-        "size_mb_before": model_size_mb(before),
-        "size_mb_after": model_size_mb(after),
-    }
+def slim_metrics(before: Path, after: Path) -> SlimMetrics:
+    """Count nodes and bytes of a model before and after onnxslim."""
+    return SlimMetrics(
+        nodes_before=len(load_model(before, weights=False).graph.node),
+        nodes_after=len(load_model(after, weights=False).graph.node),
+        size_mb_before=model_size_mb(before),
+        size_mb_after=model_size_mb(after),
+    )

@@ -39,7 +39,7 @@ def value_types(model: ModelProto) -> dict[str, int]:
     return {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
 
 
-def cut(model: ModelProto, names: Iterable[str], known: Mapping[str, int] | None = None) -> ModelProto:
+def extract(model: ModelProto, names: Iterable[str], known: Mapping[str, int] | None = None) -> ModelProto:
     """The part of `model` that computes the values `names`, which become its outputs.
 
     Its inputs are all those of `model`, or else such of the values in `known`, by name with their element types, as
@@ -98,7 +98,7 @@ def step_by_step(
     for index, name in enumerate(names):
         if name not in known[0]:
             types = {key: helper.np_dtype_to_tensor_dtype(array.dtype) for key, array in known[0].items()}
-            session = session_of(cut(model, [name], types))
+            session = session_of(extract(model, [name], types))
             for values, found in zip(known, in_order(partial(run_on, session), known, chunk), strict=True):
                 values.update(found)
         yield [values[name] for values in known]

@@ -1,54 +1,44 @@
 """Whether a variant of fewer bits keeps within what its model's spec lets it lose."""
 
-import math
-from typing import Any
-
 from onnx_release.core.spec import Budget
+from onnx_release.measure.closeness import Closeness
 
 
-def over_budget(metrics: dict[str, Any], budget: Budget, margin_db: float = 0.0) -> list[str]:
+def over_budget(found: Closeness, budget: Budget, margin_db: float = 0.0) -> list[str]:
     """What is lost beyond the budget, a sentence each; an error that is not finite is beyond any.
 
     `margin_db` is asked for on top of `budget.sqnr_db`.
     """
     failures = []
-    if metrics["sqnr_db"] is None and metrics["max_abs_error"] is None:
+    if found.sqnr_db is None and found.max_abs_error is None:
         failures.append("an output holds NaN or infinity")
-    elif budget.sqnr_db is not None and signal(metrics) < budget.sqnr_db + margin_db:
+    elif budget.sqnr_db is not None and found.signal < budget.sqnr_db + margin_db:
         margin = f" and the margin {margin_db:g}" if margin_db else ""
-        failures.append(f"the SQNR is {signal(metrics):.3g} dB, budget.sqnr_db is {budget.sqnr_db:g}{margin}")
-    agreement = metrics.get("agreement")
-    if budget.agreement is not None and agreement is not None and agreement < budget.agreement:
+        failures.append(f"the SQNR is {found.signal:.3g} dB, budget.sqnr_db is {budget.sqnr_db:g}{margin}")
+    if budget.agreement is not None and found.agreement is not None and found.agreement < budget.agreement:
         failures.append(
-            f"{agreement:.3g} of the samples keep PyTorch's answer, budget.agreement is {budget.agreement:g}"
+            f"{found.agreement:.3g} of the samples keep PyTorch's answer, budget.agreement is {budget.agreement:g}"
         )
-    if budget.accuracy_drop is not None and (lost := accuracy_lost(metrics, budget.accuracy_drop)):
+    if budget.accuracy_drop is not None and (lost := accuracy_lost(found, budget.accuracy_drop)):
         failures.append(f"{lost}, budget.accuracy_drop is {budget.accuracy_drop:g}")
-    if budget.cosine is not None and not (metrics["cosine"] or 0.0) >= budget.cosine:
-        cosine = "no number" if metrics["cosine"] is None else f"{metrics['cosine']:.4g}"
+    if budget.cosine is not None and not (found.cosine or 0.0) >= budget.cosine:
+        cosine = "no number" if found.cosine is None else f"{found.cosine:.4g}"
         failures.append(f"the mean cosine with PyTorch is {cosine}, budget.cosine is {budget.cosine:g}")
     return failures
 
 
-def accuracy_lost(metrics: dict[str, Any], bound: float) -> str:
+def accuracy_lost(found: Closeness, bound: float) -> str:
     """What is wrong with the accuracy; empty if no more than `bound` is lost.
 
     Samples without a label do not tell. The search, which may have no others, goes by `changed_answers`: no more
     accuracy can be lost than answers change. A validation that has no others cannot say that the bound is kept.
     """
-    drop, changed = metrics.get("accuracy_drop"), metrics.get("changed_answers")
+    drop, changed = found.accuracy_drop, found.changed_answers
     if drop is not None:
         return f"the accuracy drops by {drop:.3g}" if drop > bound else ""
     if changed is not None:
         return f"{changed:.3g} of the answers change on samples without a label" if changed > bound else ""
     return "no sample has a label that would tell how much accuracy is lost"
-
-
-def signal(metrics: dict[str, Any]) -> float:
-    """The SQNR in dB: infinite without any error, and worse than any with NaN or where zeros should be."""
-    if metrics["sqnr_db"] is None:
-        return math.inf if metrics["max_abs_error"] == 0 else -math.inf
-    return float(metrics["sqnr_db"])
 
 
 def describe_budget(budget: Budget | None) -> str:

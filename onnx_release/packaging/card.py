@@ -3,17 +3,23 @@
 import ast
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnx_release.choice.metrics import SummaryMetrics
 from onnx_release.core.paths import MODELS, RAW
 from onnx_release.core.spec import Images, Spec
-from onnx_release.core.variants import REDUCED
+from onnx_release.core.variants import BASE, REDUCED
 from onnx_release.data.image_folder import split_folders
+from onnx_release.data.metrics import PrepareMetrics
 from onnx_release.measure.budget import describe_budget
 from onnx_release.report.text import AGREEMENT, ANSWER_DETAILS, environment
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.release import Manifest
+from onnx_release.static.metrics import QuantizeStaticMetrics
+from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
+from onnx_release.validate.metrics import ValidateMetrics
 
 TEMPLATES = Path(__file__).parent / "templates"
 BITS = {
@@ -31,31 +37,55 @@ def fill(name: str, **values: Any) -> str:
     return environment(TEMPLATES, autoescape=False).get_template(name).render(values)
 
 
-def model_card(
-    manifest: Manifest, spec: Spec, label_count: int, confidence: float, provider: str, target: str | None
-) -> str:
-    """MODEL_CARD.md. `label_count` is 0 without labels, `confidence` that of the validation's intervals.
+@dataclass(frozen=True)
+class ReleaseMetrics:
+    """What was measured of the released variant; `static` is None for any other than int8_static."""
 
-    `target` is what kind of CPU int8_static was made for.
-    """
+    summary: SummaryMetrics
+    prepare: PrepareMetrics
+    validation: ValidateMetrics
+    benchmark: BenchmarkMetrics
+    static: QuantizeStaticMetrics | None
+
+    @property
+    def timing(self) -> ContenderMetrics:
+        """The variant's own."""
+        return self.benchmark.contenders[str(self.summary.variant)]
+
+    def content(self) -> dict[str, Any]:
+        """What the manifest has of it: of the benchmark the conditions, the variant, and PyTorch to compare it with."""
+        benchmark = self.benchmark.content()
+        conditions = ("batch", "threads", "machine", "provider", "starts", "rounds", "disturbed_rounds")
+        return {
+            "summary": self.summary.content(),
+            "prepare": self.prepare.content(),
+            "validate": self.validation.content(),
+            "benchmark": {name: benchmark[name] for name in (*conditions, str(self.summary.variant), BASE)},
+        }
+
+
+def model_card(
+    manifest: Manifest, metrics: ReleaseMetrics, spec: Spec, label_count: int, confidence: float, provider: str
+) -> str:
+    """MODEL_CARD.md. `label_count` is 0 without labels, `confidence` that of the validation's intervals."""
     folder = MODELS / manifest.model
-    reduced = manifest.variant in REDUCED
     functions = docstrings(folder / "data.py")
     text = fill(
         "MODEL_CARD.md",
         manifest=manifest,
+        metrics=metrics,
+        eager=metrics.benchmark.contenders[BASE],
         spec=spec,
         images=spec.images,
         label_count=label_count,
         confidence=confidence,
-        target=target,
         gpu=None if provider == CPU else provider.removesuffix("ExecutionProvider").replace("Tensorrt", "TensorRT"),
         image=manifest.model.lower(),
         network=spec.transformers or docstrings(folder / "network.py").get(""),
         data=describe_images(spec.images, RAW / manifest.model) if spec.images else functions.get(""),
         functions={name: functions[name] for name in FUNCTIONS if functions.get(name)},
         decodes=spec.task != "tensor" and (spec.images is not None or "decode" in functions),
-        budget=describe_budget(spec.budget) if reduced else "",
+        budget=describe_budget(spec.budget) if manifest.variant in REDUCED else "",
         bits=BITS,
         agreement=AGREEMENT,
         details=ANSWER_DETAILS[spec.task],

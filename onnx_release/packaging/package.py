@@ -3,20 +3,21 @@
 The folder mirrors the repository, so that the same code finds the same files from its root.
 """
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
+from onnx_release.choice.metrics import SummaryMetrics
 from onnx_release.core.errors import SpecError
 from onnx_release.core.files import copy_file, read_json, sha256, write_json, write_text
+from onnx_release.core.git import git_output
 from onnx_release.core.imports import reached_files
-from onnx_release.core.paths import HARDWARE, METRICS, PARAMS, PROVIDER, RAW, TUNED, variant_model
+from onnx_release.core.paths import HARDWARE, PARAMS, PROVIDER, RAW, TUNED, variant_model
 from onnx_release.core.spec import Spec, class_count, load_spec
-from onnx_release.core.variants import BASE, SHIPPABLE, made_variants
 from onnx_release.data.fetch import copy_tree
 from onnx_release.data.image_folder import class_names
+from onnx_release.data.metrics import PrepareMetrics
 from onnx_release.graph.graph import describe, external_files
-from onnx_release.packaging.card import fill, model_card
+from onnx_release.packaging.card import ReleaseMetrics, fill, model_card
 from onnx_release.packaging.packages import CONSTRAINTS, REQUIREMENTS, SERVING, locked
 from onnx_release.packaging.triton import triton_config
 from onnx_release.runtime.providers import CPU
@@ -33,6 +34,9 @@ from onnx_release.runtime.release import (
     spec_path,
 )
 from onnx_release.runtime.settings import load_tuned
+from onnx_release.static.metrics import QuantizeStaticMetrics
+from onnx_release.timing.metrics import BenchmarkMetrics
+from onnx_release.validate.metrics import ValidateMetrics
 
 SERVER = Path("serving")
 # The rooms of the library that run without the pipeline. They import no other, and nothing that a server has not.
@@ -51,16 +55,41 @@ def package(model: str, confidence: float, folder: Path) -> None:
     `confidence` is that of the intervals in metrics/validate/. Raises SpecError for what in the model's folder or in
     serving/ cannot be released, and DataError where a stage before has not run.
     """
-    spec = load_spec(model)
-    variant = read_json(METRICS / "summary.json")["variant"]
-    if variant is None:
-        write_text(folder / NOT_RELEASED, fill(NOT_RELEASED, model=model, reasons=reasons(spec)))
+    summary = SummaryMetrics.read()
+    if summary.variant is None:
+        write_text(folder / NOT_RELEASED, fill(NOT_RELEASED, model=model, reasons=summary.refused))
         return
-    provider = read_json(PROVIDER)["provider"]
-    hardware = read_json(HARDWARE)
-    labels = label_names(model, spec)
-    code = code_files(model)
+    spec, hardware, provider = load_spec(model), read_json(HARDWARE), read_json(PROVIDER)["provider"]
+    labels, code = label_names(model, spec), code_files(model)
     packages = locked([path.as_posix() for path in code], provider)
+    copy_files(model, spec, summary.variant, code, folder)
+    if labels:
+        write_text(folder / LABELS, "\n".join(labels) + "\n")
+    write_text(folder / f"triton/{model}/config.pbtxt", triton_config(model, spec, load_tuned(), provider))
+    minor = hardware["python"].rpartition(".")[0]
+    write_text(folder / "Dockerfile", fill("Dockerfile", model=model.lower(), python=minor))
+    write_text(folder / ".dockerignore", fill("dockerignore"))
+    write_text(folder / "requirements.txt", package_list(packages, hardware, provider))
+    metrics = read_metrics(summary)
+    facts = {
+        "format": FORMAT,
+        "model": model,
+        "variant": summary.variant,
+        "task": spec.task,
+        "git": git_state(),
+        "metrics": metrics.content(),
+        "hardware": hardware,
+        "versions": versions(hardware, packages),
+        "opsets": describe(variant_model(summary.variant))["opsets"],
+    }
+    without_files = Manifest.model_validate({**facts, "files": {}})
+    write_text(folder / "MODEL_CARD.md", model_card(without_files, metrics, spec, len(labels), confidence, provider))
+    write_json(folder / MANIFEST, {**facts, "files": describe_files(folder)})
+    open_release(folder)  # as a server would
+
+
+def copy_files(model: str, spec: Spec, variant: str, code: list[Path], folder: Path) -> None:
+    """Copy what the release has from the repository: its code, sources that it reads, the model, and its settings."""
     for path in (*code, *page_files(), Path(spec_path(model))):
         copy_file(path, folder / path)
     for source in spec.sources:
@@ -69,42 +98,6 @@ def package(model: str, confidence: float, folder: Path) -> None:
     for name in (MODEL, *sorted(external_files(variant_model(variant)))):
         copy_file(variant_model(variant).with_name(name), folder / name)
     copy_file(TUNED, folder / RUNTIME)
-    if labels:
-        write_text(folder / LABELS, "\n".join(labels) + "\n")
-    write_text(folder / f"triton/{model}/config.pbtxt", triton_config(model, spec, load_tuned(), provider))
-    minor = hardware["python"].rpartition(".")[0]
-    write_text(folder / "Dockerfile", fill("Dockerfile", model=model.lower(), python=minor))
-    write_text(folder / ".dockerignore", fill("dockerignore"))
-    write_text(folder / "requirements.txt", package_list(packages, hardware, provider))
-    facts = {
-        "format": FORMAT,
-        "model": model,
-        "variant": variant,
-        "task": spec.task,
-        "git": git_state(),
-        "metrics": variant_metrics(variant),
-        "hardware": hardware,
-        "versions": versions(hardware, packages),
-        "opsets": describe(variant_model(variant))["opsets"],
-    }
-    target = read_json(METRICS / "quantize_static.json").get("target")
-    without_files = Manifest.model_validate({**facts, "files": {}})
-    card = model_card(without_files, spec, len(labels), confidence, provider, target)
-    write_text(folder / "MODEL_CARD.md", card)
-    write_json(folder / MANIFEST, {**facts, "files": describe_files(folder)})
-    open_release(folder)  # as a server would
-
-
-def reasons(spec: Spec) -> dict[str, str]:
-    """Why each variant is not released."""
-    benchmark = read_json(METRICS / "benchmark.json")
-    found = {}
-    for variant in SHIPPABLE:
-        if variant in made_variants(spec):
-            failure = read_json(METRICS / "validate" / f"{variant}.json")["failure"]
-            untimed = benchmark[variant]["failure"] or "there is no timing of it"
-            found[variant] = failure or f"it passed, but could not be timed: {untimed}"
-    return found
 
 
 def code_files(model: str) -> list[Path]:
@@ -161,16 +154,12 @@ def package_list(packages: dict[str, str], hardware: dict[str, Any], provider: s
     return fill("requirements.txt", packages=packages, notes=notes, system=system, python=hardware["python"])
 
 
-def variant_metrics(variant: str) -> dict[str, Any]:
-    """What metrics/ has of the variant and, to compare it with, of PyTorch."""
-    benchmark = read_json(METRICS / "benchmark.json")
-    conditions = ("batch", "threads", "machine", "provider", "starts", "rounds", "disturbed_rounds")
-    return {
-        "summary": read_json(METRICS / "summary.json"),
-        "prepare": read_json(METRICS / "prepare.json"),
-        "validate": read_json(METRICS / "validate" / f"{variant}.json"),
-        "benchmark": {name: benchmark[name] for name in (*conditions, variant, BASE)},
-    }
+def read_metrics(summary: SummaryMetrics) -> ReleaseMetrics:
+    """The metrics of the released variant. Raises DataError where a stage has not run."""
+    assert summary.variant is not None  # or there would be no release
+    static = QuantizeStaticMetrics.read() if summary.variant == "int8_static" else None
+    validation = ValidateMetrics.read(summary.variant)
+    return ReleaseMetrics(summary, PrepareMetrics.read(), validation, BenchmarkMetrics.read(), static)
 
 
 def versions(hardware: dict[str, Any], packages: dict[str, str]) -> dict[str, str]:
@@ -181,20 +170,11 @@ def versions(hardware: dict[str, Any], packages: dict[str, str]) -> dict[str, st
 
 def git_state() -> dict[str, Any] | None:
     """The commit that is checked out, and whether CODE differs from it; None outside of git, or before a commit."""
-    revision = git("rev-parse", "--verify", "HEAD")
-    changes = git("status", "--porcelain", "--untracked-files=all", "--", *CODE)
+    revision = git_output("rev-parse", "--verify", "HEAD")
+    changes = git_output("status", "--porcelain", "--untracked-files=all", "--", *CODE)
     if revision is None or changes is None:
         return None
-    return {"revision": revision.strip(), "modified": bool(changes.strip())}
-
-
-def git(*arguments: str) -> str | None:
-    """What git prints; None if it fails or is not there."""
-    try:
-        result = subprocess.run(["git", "--no-optional-locks", *arguments], capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return result.stdout if result.returncode == 0 else None
+    return {"revision": revision, "modified": bool(changes)}
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:

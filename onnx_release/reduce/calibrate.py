@@ -3,8 +3,8 @@
 Counts are integers and every sample runs alone on one thread: neither `chunk` nor the number of cores changes a result.
 """
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from onnx import ModelProto
@@ -18,11 +18,12 @@ from onnx_release.core.spec import Spec
 from onnx_release.core.types import Sample
 from onnx_release.core.workers import in_order
 from onnx_release.data.samples import SampleFile, check_sample, with_batch_axis
-from onnx_release.graph.activations import cut, float_values, session_of
+from onnx_release.graph.activations import extract, float_values, session_of
 from onnx_release.graph.graph import load_model, save_checked
 from onnx_release.graph.precision import check_not_quantized
 from onnx_release.reduce.equalize import equalize_on
 from onnx_release.reduce.histograms import Observed, observe_values
+from onnx_release.reduce.metrics import CalibrateMetrics
 from onnx_release.runtime.session import run_session
 
 Range = tuple[float, float]
@@ -32,7 +33,16 @@ MSE_STEPS = 100  # shares of the full range that the method tries for either end
 QUANTIZED_STEPS = 255  # between the least and the greatest of 8 bits
 
 
-def calibrate(source: Path, spec: Spec, samples: SampleFile, params: Calibrate, folder: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class RangeCounts:
+    """How many activations have a range, how many of them never change, and the share of values outside."""
+
+    tensors: int
+    constant_tensors: int
+    clipped_share: float
+
+
+def calibrate(source: Path, spec: Spec, samples: SampleFile, params: Calibrate, folder: Path) -> CalibrateMetrics:
     """Write the equalized model and the ranges of its activations to `folder`; give metrics/calibrate.json.
 
     Raises DataError where there is no sample, a sample contradicts the spec or is not finite, or an activation is not
@@ -42,11 +52,11 @@ def calibrate(source: Path, spec: Spec, samples: SampleFile, params: Calibrate, 
     model = load_model(source)
     check_not_quantized(model, source)
     equalized, values = equalize_on(model, samples, params.chunk)
-    ranges, metrics = find_ranges(equalized, samples, params)
+    ranges, found = find_ranges(equalized, samples, params)
     with replacing_folder(folder) as partial:
         save_checked(equalized, partial)
         write_json(partial / RANGES.name, {"method": params.method, "samples": len(samples), "ranges": ranges})
-    return {"method": params.method, "samples": len(samples), "equalized_values": values, **metrics}
+    return CalibrateMetrics(method=params.method, samples=len(samples), equalized_values=values, **asdict(found))
 
 
 def check_samples(samples: SampleFile, spec: Spec) -> None:
@@ -57,10 +67,8 @@ def check_samples(samples: SampleFile, spec: Spec) -> None:
         check_sample(Sample(samples.inputs(index)), f"calibration sample {index}", spec)
 
 
-def find_ranges(
-    model: ModelProto, samples: SampleFile, params: Calibrate
-) -> tuple[dict[str, Range], dict[str, int | float]]:
-    """The range of every activation that can be quantized, by name, and what `calibrate` says about them.
+def find_ranges(model: ModelProto, samples: SampleFile, params: Calibrate) -> tuple[dict[str, Range], RangeCounts]:
+    """The range of every activation that can be quantized, by name, and how many there are.
 
     Every range holds 0, which quantization must represent exactly, and is wider than nothing. Raises DataError for an
     activation that is not finite.
@@ -69,11 +77,11 @@ def find_ranges(
     ranges = {name: widened(*choose_range(item, params)) for name, item in observed.items()}
     counted = [item for item in observed.values() if item.counts is not None]
     clipped = sum(clipped_count(item, ranges[name]) for name, item in observed.items())
-    return ranges, {
-        "tensors": len(ranges),
-        "constant_tensors": sum(item.low == item.high for item in observed.values()),
-        "clipped_share": clipped / max(sum(int(item.counts.sum()) for item in counted if item.counts is not None), 1),
-    }
+    return ranges, RangeCounts(
+        tensors=len(ranges),
+        constant_tensors=sum(item.low == item.high for item in observed.values()),
+        clipped_share=clipped / max(sum(int(item.counts.sum()) for item in counted if item.counts is not None), 1),
+    )
 
 
 def observe(model: ModelProto, samples: SampleFile, params: Calibrate) -> dict[str, Observed]:
@@ -83,7 +91,7 @@ def observe(model: ModelProto, samples: SampleFile, params: Calibrate) -> dict[s
     first activation that holds NaN or infinity.
     """
     names = values_to_observe(model)
-    session = session_of(cut(model, names))
+    session = session_of(extract(model, names))
     bins = None if params.method == "minmax" else 4 * (params.bins // 2)
 
     def run(index: int) -> dict[str, Observed]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from onnx_release.core.errors import GraphError
 from onnx_release.core.workers import in_order
 from onnx_release.data.samples import SampleFile, with_batch_axis
-from onnx_release.graph.activations import constant_values, cut, session_of
+from onnx_release.graph.activations import constant_values, extract, session_of
 from onnx_release.graph.layers import (
     Layer,
     as_matrix,
@@ -62,7 +62,7 @@ def equalize_on(model: ModelProto, samples: SampleFile, chunk: int) -> tuple[Mod
     if not values:
         return model, 0
     outputs = [value.name for value in model.graph.output]
-    session = session_of(cut(model, [*values, *outputs]))
+    session = session_of(extract(model, [*values, *outputs]))
 
     def run(index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         found = run_session(session, with_batch_axis(samples.inputs(index)))

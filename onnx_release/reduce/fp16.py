@@ -8,7 +8,6 @@ Casts that cancel out are removed.
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -18,10 +17,11 @@ from onnx_release.core.errors import DataError
 from onnx_release.core.files import replacing_folder
 from onnx_release.core.params import Fp16
 from onnx_release.data.samples import SampleFile, with_batch_axis
-from onnx_release.graph.activations import constant_values, cut, float_values, session_of, value_types
+from onnx_release.graph.activations import constant_values, extract, float_values, session_of, value_types
 from onnx_release.graph.graph import load_model, model_size_mb, save_checked
 from onnx_release.graph.layers import set_array
 from onnx_release.graph.precision import check_not_float16, check_not_quantized
+from onnx_release.reduce.metrics import Fp16Metrics
 from onnx_release.runtime.session import run_session
 
 MAX_FLOAT16 = 65504.0
@@ -29,7 +29,7 @@ MAX_FLOAT16 = 65504.0
 MEANS = ("ReduceMean", "GlobalAveragePool")
 
 
-def convert_to_fp16(source: Path, samples: SampleFile, params: Fp16, folder: Path) -> dict[str, Any]:
+def convert_to_fp16(source: Path, samples: SampleFile, params: Fp16, folder: Path) -> Fp16Metrics:
     """Write `source` in float16 to `folder`, inputs and outputs as they are, and give metrics/fp16.json.
 
     Raises GraphError if `source` is in float16 or quantized already, or if the result is invalid; DataError where the
@@ -52,7 +52,7 @@ def convert_to_fp16(source: Path, samples: SampleFile, params: Fp16, folder: Pat
     with replacing_folder(folder) as partial:
         path = save_checked(converted, partial)
         size = model_size_mb(path)
-    return {"size_mb": size, **metrics(model, converted, overflowing, params)}
+    return fp16_metrics(model, converted, overflowing, params, size)
 
 
 def name_nodes(graph: GraphProto) -> None:
@@ -68,7 +68,7 @@ def name_nodes(graph: GraphProto) -> None:
 def beyond_float16(model: ModelProto, samples: SampleFile) -> set[str]:
     """Names of the nodes that make, or take, a value or a sum beyond float16 on any sample, in float32."""
     names = float_values(model)
-    session = session_of(cut(model, names))
+    session = session_of(extract(model, names))
     sums = {node.output[0]: node for node in model.graph.node if node.op_type in MEANS}
     large: set[str] = set()
     for index in range(len(samples)):
@@ -155,7 +155,7 @@ def subgraph_inputs(node: NodeProto) -> set[str]:
 def overflows(model: ModelProto, converted: ModelProto, samples: SampleFile) -> set[str]:
     """Nodes of `model` where NaN or infinity begins in float16, and their takers, on the first sample with any."""
     names = float_values(model)
-    session = session_of(cut(rounding_as(model, converted), names))
+    session = session_of(extract(rounding_as(model, converted), names))
     for index in range(len(samples)):
         values = run_session(session, with_batch_axis(samples.inputs(index)))
         bad = {name for name, array in values.items() if not np.isfinite(array).all()}
@@ -202,20 +202,23 @@ def rounding_as(model: ModelProto, converted: ModelProto) -> ModelProto:
     return result
 
 
-def metrics(model: ModelProto, converted: ModelProto, overflowing: set[str], params: Fp16) -> dict[str, Any]:
-    """What became of nodes and weights. A node counts by the type of its first output; Casts count apart."""
+def fp16_metrics(
+    model: ModelProto, converted: ModelProto, overflowing: set[str], params: Fp16, size_mb: float
+) -> Fp16Metrics:
+    """Count nodes and weights by what became of them; a node by the type of its first output, and Casts apart."""
     types, constants = value_types(converted), constant_values(converted)
     nodes = [node for node in converted.graph.node if node.op_type != "Cast" and node.output[0] not in constants]
     counts = Counter(types.get(node.output[0]) for node in nodes)
     weights = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer if is_float(tensor)]
-    return {
-        "fp16_nodes": counts[TensorProto.FLOAT16],
-        "float_nodes": counts[TensorProto.FLOAT],
-        "casts": sum(node.op_type == "Cast" for node in converted.graph.node),
-        "blocked_nodes": len(overflowing),
-        "blocked": ", ".join(node.name for node in model.graph.node if node.name in overflowing),
-        "clamped_weights": int(sum((np.abs(array) > params.max_finite_val).sum() for array in weights)),
-    }
+    return Fp16Metrics(
+        size_mb=size_mb,
+        fp16_nodes=counts[TensorProto.FLOAT16],
+        float_nodes=counts[TensorProto.FLOAT],
+        casts=sum(node.op_type == "Cast" for node in converted.graph.node),
+        blocked_nodes=len(overflowing),
+        blocked=", ".join(node.name for node in model.graph.node if node.name in overflowing),
+        clamped_weights=int(sum((np.abs(array) > params.max_finite_val).sum() for array in weights)),
+    )
 
 
 def is_float(tensor: TensorProto) -> bool:

@@ -2,7 +2,6 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -11,6 +10,7 @@ from onnx_release.core.files import replacing_folder
 from onnx_release.core.params import QuantizeDynamic
 from onnx_release.graph.graph import load_model, model_size_mb, save_checked
 from onnx_release.graph.precision import check_not_quantized, only_errors
+from onnx_release.reduce.metrics import QuantizeDynamicMetrics
 
 # The operators that ONNX Runtime quantizes so, and what it puts in their place.
 INTEGER = {
@@ -22,7 +22,9 @@ INTEGER = {
 }
 
 
-def quantize_dynamically(source: Path, params: QuantizeDynamic, reduce_range: bool, folder: Path) -> dict[str, Any]:
+def quantize_dynamically(
+    source: Path, params: QuantizeDynamic, reduce_range: bool, folder: Path
+) -> QuantizeDynamicMetrics:
     """Write `source` with int8 weights, one scale an output channel, to `folder`; give metrics/quantize_dynamic.json.
 
     `reduce_range` keeps 7 bits of the weights, which CPUs without VNNI need against saturation. A model without any
@@ -54,10 +56,10 @@ def quantize_dynamically(source: Path, params: QuantizeDynamic, reduce_range: bo
         path = save_checked(quantized, partial)
         size = model_size_mb(path)
     touched = sum(node.op_type in INTEGER.values() for node in quantized.graph.node)
-    return {
-        "size_mb": size,
-        "quantized_nodes": touched,
-        "float_nodes": before - touched,
-        "weight_type": "int8",
-        "reduce_range": reduce_range,
-    }
+    return QuantizeDynamicMetrics(
+        size_mb=size,
+        quantized_nodes=touched,
+        float_nodes=before - touched,
+        weight_type="int8",
+        reduce_range=reduce_range,
+    )

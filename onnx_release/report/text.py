@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from onnx_release.core.spec import Task
-from onnx_release.timing.speedup import Speedup, describe_doubt, over_compile, over_eager, plain_speedup
+from onnx_release.timing.speedup import Speedup, describe_doubt, over_compile, over_eager
 
 # What agreeing with PyTorch means, by task.
 AGREEMENT: dict[Task, str] = {
@@ -81,7 +81,7 @@ def environment(folder: Path, autoescape: bool) -> Environment:
     )
     made.filters |= {"number": number, "percent": percent, "markup": markup}
     made.globals |= {
-        **{"plain_speedup": plain_speedup, "over_eager": over_eager, "over_compile": over_compile},
+        **{"over_eager": over_eager, "over_compile": over_compile},
         **{"speedup_cell": speedup_cell, "share_cell": share_cell, "describe_doubt": describe_doubt},
     }
     return made

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from onnx_release.choice.choice import Candidate, releasable
 from onnx_release.core.spec import Budget
 from onnx_release.core.variants import SHIPPABLE
-from onnx_release.measure.budget import signal
 from onnx_release.report.pareto import pareto_front
 from onnx_release.report.text import number, percent
+from onnx_release.validate.metrics import ValidateMetrics
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,13 @@ class Quality:
     key: str
     label: str
     share: bool
+
+    def of(self, validation: ValidateMetrics) -> float | None:
+        """The value of a variant; None where the metrics have none."""
+        if self.key == "sqnr_db":
+            return validation.closeness.signal
+        value: float | None = getattr(validation, self.key)
+        return value
 
     def written(self, value: float) -> str:
         """The SQNR is infinite without any error, and minus infinity where an output is not finite."""
@@ -55,42 +63,40 @@ class Point:
     alike: tuple[str, ...]  # variants that no difference in speed sets apart from it
 
 
-def qualities(rows: Sequence[Mapping[str, Any]], agreement: str) -> list[Quality]:
+def qualities(candidates: Sequence[Candidate], agreement: str) -> list[Quality]:
     """What variants are judged by: accuracy where samples are labelled, else agreement; and always SQNR, the finest."""
     for quality in (Quality("accuracy", "accuracy", True), Quality("agreement", agreement, True)):
-        if all(row[quality.key] is not None for row in rows):
+        if all(quality.of(one.validation) is not None for one in candidates):
             return [quality, SQNR]
     return [SQNR]
 
 
-def make_points(
-    rows: Sequence[Mapping[str, Any]], latencies: Mapping[str, np.ndarray], quality: Quality
-) -> list[Point]:
-    """A point for each row that was timed; the front is that of the variants that may be released."""
-    timed = [row for row in rows if not row["timing"]["failure"]]
-    values = [signal(dict(row)) if quality == SQNR else float(row[quality.key]) for row in timed]
-    releasable = [bool(row["passed"]) and row["name"] in SHIPPABLE for row in timed]
+def make_points(candidates: Sequence[Candidate], latencies: Mapping[str, np.ndarray], quality: Quality) -> list[Point]:
+    """A point for each candidate that was timed; the front is that of the variants that may be released."""
+    timed = [(one, one.timing.latency_ms.median) for one in candidates if one.timing.latency_ms.median is not None]
+    values = [quality.of(one.validation) or 0.0 for one, _ in timed]
+    may_ship = {one.name for one in releasable(candidates)}
     on_front = pareto_front(
         [
-            (value, -row["timing"]["latency_ms"]["median"]) if may else (None, None)
-            for row, value, may in zip(timed, values, releasable, strict=True)
+            (value, -latency) if one.name in may_ship else (None, None)
+            for (one, latency), value in zip(timed, values, strict=True)
         ]
     )
     points = []
-    for row, value, may, on in zip(timed, values, releasable, on_front, strict=True):
-        low, high = np.percentile(latencies[row["name"]], [25, 75])
+    for (one, latency), value, on in zip(timed, values, on_front, strict=True):
+        quartile_low, quartile_high = np.percentile(latencies[one.name], [25, 75])
         points.append(
             Point(
-                row["name"],
-                row["timing"]["latency_ms"]["median"],
-                float(low),
-                float(high),
-                value,
-                row.get(f"{quality.key}_low", value),
-                row.get(f"{quality.key}_high", value),
-                may,
-                on,
-                tuple(row["timing"]["no_difference_from"].split(", ")),
+                name=one.name,
+                latency=latency,
+                quartile_low=float(quartile_low),
+                quartile_high=float(quartile_high),
+                value=value,
+                low=getattr(one.validation, f"{quality.key}_low", value),
+                high=getattr(one.validation, f"{quality.key}_high", value),
+                releasable=one.name in may_ship,
+                on_front=on,
+                alike=tuple(one.timing.no_difference_from.split(", ")),
             )
         )
     return points
@@ -136,22 +142,23 @@ def noise(one: Point, other: Point) -> str:
     return f" ({', '.join(within)})" if within else ""
 
 
-def levels(rows: Sequence[Mapping[str, Any]], quality: Quality, budget: Budget | None) -> dict[str, float]:
+def levels(candidates: Sequence[Candidate], quality: Quality, budget: Budget | None) -> dict[str, float]:
     """Lines to hold the points against: PyTorch's own accuracy, and what the budget asks of variants of fewer bits."""
     known: dict[str, float | None] = {}
     asked = None
     if quality.key == "accuracy":
-        known["PyTorch"] = torch = rows[0]["accuracy_torch"]
-        asked = torch - budget.accuracy_drop if budget and budget.accuracy_drop is not None else None
+        known["PyTorch"] = torch = candidates[0].validation.accuracy_torch
+        if torch is not None and budget and budget.accuracy_drop is not None:
+            asked = torch - budget.accuracy_drop
     elif budget:
         asked = getattr(budget, quality.key)
     known["budget"] = asked
     return {name: level for name, level in known.items() if level is not None}
 
 
-def tradeoff_rows(rows: Sequence[Mapping[str, Any]], latencies: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def tradeoff_rows(candidates: Sequence[Candidate], latencies: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """metrics/plots/tradeoff.csv, a row for each variant that was timed: its qualities, and its latency in ms."""
-    of = {row["name"]: row for row in rows}
+    validations = {one.name: one.validation for one in candidates}
     keys = [f"{key}{end}" for key in ("agreement", "accuracy") for end in ("", "_low", "_high")]
     return [
         {
@@ -159,8 +166,7 @@ def tradeoff_rows(rows: Sequence[Mapping[str, Any]], latencies: Mapping[str, np.
             "latency_ms": point.latency,
             "latency_ms_low": round(point.quartile_low, 4),
             "latency_ms_high": round(point.quartile_high, 4),
-            "sqnr_db": of[point.name]["sqnr_db"],
-            **{key: of[point.name][key] for key in keys},
+            **{key: getattr(validations[point.name], key) for key in ("sqnr_db", *keys)},
         }
-        for point in make_points(rows, latencies, SQNR)
+        for point in make_points(candidates, latencies, SQNR)
     ]

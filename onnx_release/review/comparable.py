@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from onnx_release.core.imports import reached_files
+from onnx_release.core.metrics import Metric
 from onnx_release.core.variants import BASE, VARIANTS
-from onnx_release.report.metrics import Metric, flatten, known_metric
+from onnx_release.report.metrics import flatten, known_metric
 from onnx_release.review.noise import Spread, certain, pooled, round_latencies, rounds_spread, uncertainty
 from onnx_release.review.revisions import Revision
 from onnx_release.timing.speedup import Speedup

@@ -14,8 +14,9 @@ from typing import Any, Literal, get_args
 import pandas as pd
 
 from onnx_release.core.files import SIGNIFICANT_DIGITS
+from onnx_release.core.metrics import Metric
 from onnx_release.core.variants import BASE, VARIANTS
-from onnx_release.report.metrics import METRICS, Metric, known_metric
+from onnx_release.report.metrics import METRICS, known_metric
 from onnx_release.review.comparable import NOT_MEASURED, Pair, contender
 from onnx_release.review.noise import (
     ALLOWANCES,
@@ -98,7 +99,7 @@ class Comparison:
 def compare(base: Revision, head: Revision) -> Comparison:
     """Every figure that one of the two has, but for the ends of intervals and by-products of measuring."""
     pair = Pair(base, head)
-    rows = [first_look(pair, *name) for name in figures(pair)]
+    rows = [first_look(pair, *name) for name in compared_figures(pair)]
     rows = judge_decisions(judge_timings(judge_answers(rows, pair), pair), pair)
     return Comparison(base.name, head.name, rows, pair.notes(ALLOWANCES["latency"]))
 
@@ -110,7 +111,7 @@ def timed_interval(pair: Pair, name: str) -> tuple[float, float] | None:
     return interval(pair, Row(file, key, known, *pair.both(file, key)), 1) if known.noise else None
 
 
-def figures(pair: Pair) -> list[tuple[str, str, Metric]]:
+def compared_figures(pair: Pair) -> list[tuple[str, str, Metric]]:
     """File, key and metric of every figure to compare, in the order of the table, variants in that of the pipeline."""
     keys = {(file, key) for side in pair.values for file, values in side.items() for key in values}
     found = [(file, key, known_metric(file, key)) for file, key in keys if not unmeasured(pair, file, key)]

@@ -7,9 +7,10 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from onnx_release.core.errors import ParameterError
+from onnx_release.core.metrics import Metric
 from onnx_release.core.params import Gate
 from onnx_release.core.variants import BASE, COMPILED
-from onnx_release.report.metrics import METRICS, Metric, flatten, known_metric, nearest_names
+from onnx_release.report.metrics import METRICS, flatten, known_metric, nearest_names
 from onnx_release.report.text import number
 from onnx_release.review.comparable import NOT_MEASURED, VALUE_GONE, Pair, contender
 from onnx_release.review.compare import CHOSEN_BY_NOISE, Comparison, Row, same, timed_interval

@@ -2,7 +2,6 @@
 
 import io
 import json
-import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from onnx_release.core.errors import RevisionError
 from onnx_release.core.files import CONFLICT, refuse_conflict
+from onnx_release.core.git import run_git
 from onnx_release.core.imports import PACKAGES
 from onnx_release.core.paths import LOCK, METRICS, PARAMS, PLOTS
 
@@ -113,7 +113,7 @@ def load_pair(base: str, head: str | None) -> tuple[Revision, Revision]:
 
 def resolve(revision: str) -> str:
     """The commit of a branch, a tag, a commit or an experiment. Raises RevisionError if there is none."""
-    found = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    found = run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if found.returncode == 0:
         return found.stdout.decode().strip()
     experiments = experiments_called(revision)
@@ -122,7 +122,7 @@ def resolve(revision: str) -> str:
     if experiments:
         listed = "\n".join(f"  {commit[:7]}  {ref}" for ref, commit in experiments.items())
         raise RevisionError(f"there are {len(experiments)} experiments called {revision}; name a commit:\n{listed}")
-    if git("rev-parse", "--git-dir").returncode != 0:
+    if run_git("rev-parse", "--git-dir").returncode != 0:
         raise RevisionError("this is no git repository: run it in a clone of one")
     raise RevisionError(
         f"there is no branch, tag, commit or experiment called {revision}: `git branch -a` and `dvc exp list -A` show "
@@ -133,20 +133,20 @@ def resolve(revision: str) -> str:
 
 def is_experiment(revision: str) -> bool:
     """Whether it is an experiment's name, and nothing that git itself knows."""
-    known = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").returncode == 0
+    known = run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").returncode == 0
     return not known and bool(experiments_called(revision))
 
 
 def experiments_called(name: str) -> dict[str, str]:
     """The commits of the experiments of this name, by their refs; one below the current commit goes before others."""
-    listed = git("for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENTS).stdout.decode().splitlines()
+    listed = run_git("for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENTS).stdout.decode().splitlines()
     refs = {ref: commit for commit, _, ref in (line.partition(" ") for line in listed)}
     found = {
         ref: commit
         for ref, commit in refs.items()
         if ref.split("/")[2] not in NO_EXPERIMENTS and ref.split("/")[4:] == [name]
     }
-    current = git("rev-parse", "HEAD").stdout.decode().strip()
+    current = run_git("rev-parse", "HEAD").stdout.decode().strip()
     here = {ref: commit for ref, commit in found.items() if ref.startswith(f"{namespace(current)}/")}
     return here or found
 
@@ -156,7 +156,7 @@ UNSHALLOW = "`git fetch --unshallow` brings the history that is missing (in a wo
 
 def merge_base(base: str, base_commit: str, head: str, head_commit: str) -> str:
     """The last commit that both have. Raises RevisionError if there is none, or it is not in this clone."""
-    found = git("merge-base", base_commit, head_commit)
+    found = run_git("merge-base", base_commit, head_commit)
     if found.returncode == 0:
         return found.stdout.decode().strip()
     if is_shallow():
@@ -170,13 +170,13 @@ def namespace(commit: str) -> str:
 
 
 def is_shallow() -> bool:
-    return git("rev-parse", "--is-shallow-repository").stdout.decode().strip() == "true"
+    return run_git("rev-parse", "--is-shallow-repository").stdout.decode().strip() == "true"
 
 
 def at_commit(commit: str, name: str) -> Revision:
     """What a commit has. Raises RevisionError if there are no metrics in it."""
     wanted = [path.as_posix() for path in READ]
-    listed = git("ls-tree", "--name-only", commit, *wanted).stdout.decode().splitlines()
+    listed = run_git("ls-tree", "--name-only", commit, *wanted).stdout.decode().splitlines()
     if METRICS.as_posix() not in listed:
         raise RevisionError(
             f"{name} has no {METRICS}/: choose a base that has run `make repro` and committed its metrics"
@@ -186,14 +186,14 @@ def at_commit(commit: str, name: str) -> Revision:
 
 def with_sources(revision: Revision, commit: str) -> Revision:
     """The revision with the sources that its commit has."""
-    listed = git("ls-tree", "-r", "-z", "--name-only", commit, *PACKAGES).stdout.decode().split("\0")
+    listed = run_git("ls-tree", "-r", "-z", "--name-only", commit, *PACKAGES).stdout.decode().split("\0")
     wanted = [path for path in listed if path.endswith(".py")]
     return replace(revision, sources=contents(commit, revision.name, wanted) if wanted else {})
 
 
 def contents(commit: str, name: str, paths: Sequence[str]) -> dict[str, bytes]:
     """The files of a commit at or below some paths, by path. Raises RevisionError if git cannot read them."""
-    archive = git("archive", "--format=tar", commit, *paths)
+    archive = run_git("archive", "--format=tar", commit, *paths)
     if archive.returncode != 0:
         raise RevisionError(f"{name} cannot be read: {archive.stderr.decode().strip()}")
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
@@ -215,15 +215,7 @@ def workspace() -> Revision:
         raise RevisionError(f"the workspace has no {METRICS}/: run `make repro`")
     for path in files:
         refuse_conflict(path, path.read_text(encoding="utf-8", errors="replace"), RevisionError)
-    changed = git("status", "--porcelain", "--", *(path.as_posix() for path in READ)).stdout.strip()
+    changed = run_git("status", "--porcelain", "--", *(path.as_posix() for path in READ)).stdout.strip()
     name = "workspace, not committed" if changed else "workspace, as committed"
     sources = [path for package in PACKAGES for path in Path(package).rglob("*.py") if path.is_file()]
     return Revision(name, *({path.as_posix(): path.read_bytes() for path in found} for found in (files, sources)))
-
-
-def git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Raises RevisionError if git is not installed."""
-    try:
-        return subprocess.run(["git", *arguments], capture_output=True, check=False)
-    except FileNotFoundError as cause:
-        raise RevisionError("git is not installed: install it") from cause

@@ -1,4 +1,4 @@
-"""The work that a search may do, in multiply-adds rather than seconds: the same on a fast and on a slow day."""
+"""How much a search may compute, in multiply-adds rather than seconds: the same on a fast and on a slow day."""
 
 from collections.abc import Container, Mapping
 
@@ -6,11 +6,11 @@ import numpy as np
 from onnx import ModelProto
 
 from onnx_release.data.samples import SampleFile, with_batch_axis
-from onnx_release.graph.activations import cut, session_of
+from onnx_release.graph.activations import extract, session_of
 from onnx_release.graph.layers import initializers, weighted_layers
 from onnx_release.runtime.session import run_session
 
-# Multiply-adds a second of float32, on two cores of 2020: what turns minutes into work.
+# Multiply-adds a second of float32, on two cores of 2020: what turns minutes into multiply-adds.
 MACS_PER_SECOND = 50e9
 # What running a sample costs beside its multiply-adds: a fifth of a millisecond.
 OVERHEAD = 10e6
@@ -20,8 +20,8 @@ OPENING = 10
 FITTING = 20
 
 
-class Work:
-    """`minutes` of work on a model with `macs` multiply-adds in each layer, how much of it is left, and `held` back."""
+class ComputeLimit:
+    """`minutes` of computing on a model with `macs` multiply-adds in each layer; how much is left, and `held` back."""
 
     def __init__(self, minutes: float, macs: Mapping[str, float]) -> None:
         self.macs = macs
@@ -30,7 +30,7 @@ class Work:
 
     @property
     def left(self) -> float:
-        """What may be done now, in multiply-adds; below zero once the last piece of work took more."""
+        """What may be done now, in multiply-adds; below zero once the last step took more."""
         return self.total - self.held
 
     def run(self, samples: int, layers: Container[str] | None = None) -> None:
@@ -50,7 +50,7 @@ def multiply_adds(model: ModelProto, samples: SampleFile) -> dict[str, float]:
         return {}
     tensors = initializers(model)
     names = [layer.node.output[0] for layer in layers]
-    outputs = run_session(session_of(cut(model, names)), with_batch_axis(samples.inputs(0)))
+    outputs = run_session(session_of(extract(model, names)), with_batch_axis(samples.inputs(0)))
     macs = {}
     for layer, name in zip(layers, names, strict=True):
         weight = tuple(tensors[layer.weight].dims)

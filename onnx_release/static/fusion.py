@@ -1,8 +1,8 @@
 """Which quantized nodes ONNX Runtime runs on integers, told from the graph that it makes of the model."""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from onnx import ModelProto, NodeProto
 
@@ -23,13 +23,26 @@ def optimized_graph(path: Path) -> ModelProto:
         return load_model(written)
 
 
-def fusion_metrics(path: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class FusedNodes:
     """Nodes that take 8-bit data, how many of them run on integers, and why the others do not.
 
     `float_nodes` are those that take none. A node that takes 8-bit data and runs in float costs more than it saves:
     its inputs are turned into floats and its output back. `requantized` are layers in float that ONNX Runtime
     quantizes by itself all the same, which `keep_float` should have kept it from.
     """
+
+    quantized_nodes: int
+    float_nodes: int
+    fused_nodes: int
+    unfused_nodes: int
+    requantized_nodes: int
+    requantized: str
+    unfused: str
+
+
+def count_fused(path: Path) -> FusedNodes:
+    """Count the nodes of a quantized model by what ONNX Runtime makes of them on this CPU."""
     model = load_model(path)
     makers = producers(model)
     nodes = [node for node in model.graph.node if node.op_type not in QDQ]
@@ -42,15 +55,15 @@ def fusion_metrics(path: Path) -> dict[str, Any]:
     constants = initializers(model)
     in_float = [node for node in nodes if node.op_type in QUANTIZED_WHEN_LOADED and node.input[1] in constants]
     requantized = [node.name for node in in_float if has_quantized_weight(found.get(node.name), optimized_makers)]
-    return {
-        "quantized_nodes": len(quantized),
-        "float_nodes": len(nodes) - len(quantized),
-        "fused_nodes": len(quantized) - len(unfused),
-        "unfused_nodes": len(unfused),
-        "requantized_nodes": len(requantized),
-        "requantized": ", ".join(requantized),
-        "unfused": "; ".join(f"{node.name} ({node.op_type}): {reason(node, model, makers)}" for node in unfused),
-    }
+    return FusedNodes(
+        quantized_nodes=len(quantized),
+        float_nodes=len(nodes) - len(quantized),
+        fused_nodes=len(quantized) - len(unfused),
+        unfused_nodes=len(unfused),
+        requantized_nodes=len(requantized),
+        requantized=", ".join(requantized),
+        unfused="; ".join(f"{node.name} ({node.op_type}): {reason(node, model, makers)}" for node in unfused),
+    )
 
 
 def runs_on_integers(node: NodeProto | None, makers: dict[str, NodeProto]) -> bool:

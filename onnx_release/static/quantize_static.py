@@ -1,8 +1,8 @@
 """Static INT8: quantize a calibrated model for a target, as the budget allows, and count what runs on integers."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -10,53 +10,52 @@ from onnx_release.core.files import read_json, replacing_folder
 from onnx_release.graph.graph import load_model, model_size_mb, save_checked
 from onnx_release.graph.precision import check_not_quantized
 from onnx_release.graph.targets import Target
-from onnx_release.static.fusion import fusion_metrics
-from onnx_release.static.scoring import Judge
+from onnx_release.static.fusion import count_fused
+from onnx_release.static.metrics import QuantizeStaticMetrics
+from onnx_release.static.scoring import Scorer
 from onnx_release.static.search import search
-
-# The others follow from these.
-CALIBRATION_FIGURES = ("sqnr_db", "agreement")
 
 
 def quantize_statically(
-    source: Path, ranges: Path, target: Target, judge: Judge, minutes: float, folder: Path
-) -> dict[str, Any]:
+    source: Path, ranges: Path, target: Target, scorer: Scorer, minutes: float, folder: Path
+) -> QuantizeStaticMetrics:
     """Write the best quantized form of `source` to `folder` and give metrics/quantize_static.json.
 
     `source` is the equalized float model and `ranges` the file of its activations' ranges, both made by calibration.
-    The budget is that of the judge's spec. Whether it was met on calibration samples is in the metrics; whether the
+    The budget is that of the scorer's spec. Whether it was met on calibration samples is in the metrics; whether the
     variant keeps it, validation alone decides. Nothing is written until the search is over: an interrupted one starts
     anew. Raises GraphError if `source` is quantized already.
     """
-    budget = judge.spec.budget
+    budget = scorer.spec.budget
     assert budget is not None  # a spec that makes variants has one
     model = load_model(source)
     check_not_quantized(model, source)
     limits = {name: (low, high) for name, (low, high) in read_json(ranges)["ranges"].items()}
     # Sums of products come out the same on any number of cores.
     with threadpool_limits(limits=1):
-        result = search(model, limits, target, judge, budget, minutes)
+        result = search(model, limits, target, scorer, budget, minutes)
     best = result.best
     with replacing_folder(folder) as partial:
         path = save_checked(best.model, partial)
-        fused = fusion_metrics(path)
+        fused = count_fused(path)
         size = model_size_mb(path)
     if best.failures:
         print(
             f"no graph within the budget was found on calibration samples; the best one: {'; '.join(best.failures)}",
             file=sys.stderr,
         )
-    return {
-        "size_mb": size,
-        "target": target.name,
-        "weight_type": "int8",
-        "activation_type": target.activation_type,
-        "reduce_range": target.reduce_range,
-        "budget_met": not best.failures,
-        "budget_failure": "; ".join(best.failures),
-        "float_layers": ", ".join(node.name for node in model.graph.node if node.name in best.float_layers),
-        "fitted_graphs": result.fitted,
-        "refined_ranges": result.refined_ranges,
-        **{f"calibration_{name}": value for name, value in best.figures.items() if name in CALIBRATION_FIGURES},
-        **fused,
-    }
+    return QuantizeStaticMetrics(
+        size_mb=size,
+        target=target.name,
+        weight_type="int8",
+        activation_type=target.activation_type,
+        reduce_range=target.reduce_range,
+        budget_met=not best.failures,
+        budget_failure="; ".join(best.failures),
+        float_layers=", ".join(node.name for node in model.graph.node if node.name in best.float_layers),
+        fitted_graphs=result.fitted,
+        refined_ranges=result.refined_ranges,
+        calibration_sqnr_db=best.closeness.sqnr_db,
+        calibration_agreement=best.closeness.agreement,
+        **asdict(fused),
+    )

@@ -13,13 +13,12 @@ from tqdm import tqdm
 
 from onnx_release.core.workers import in_order
 from onnx_release.data.samples import with_batch_axis
-from onnx_release.graph.activations import cut, descendants, run_on, session_of
+from onnx_release.graph.activations import descendants, extract, run_on, session_of
 from onnx_release.graph.layers import clip_bounds, initializers, set_array
-from onnx_release.measure.budget import signal
-from onnx_release.static.compute_limit import Work
+from onnx_release.static.compute_limit import ComputeLimit
 from onnx_release.static.qdq import Ranges, quantized_values
 from onnx_release.static.quantized_graph import QuantizedGraph
-from onnx_release.static.scoring import Judge
+from onnx_release.static.scoring import Scorer
 
 # Half of a range tells outliers that do not matter from those that do; smaller steps alone stop short of it.
 COARSE = (0.5, 0.8, 1.25)
@@ -33,38 +32,38 @@ def refine_ranges(
     quantized: ModelProto,
     widest: Mapping[str, float],
     steps: Sequence[float],
-    judge: Judge,
+    scorer: Scorer,
     indices: Sequence[int],
-    work: Work,
+    limit: ComputeLimit,
 ) -> dict[str, float]:
     """What to multiply the ranges of which activations by, for better answers on some samples.
 
     `widest` has the activations to try and the largest factor for each, which is made of `steps`. Goes once through the
-    graph, from its end, as long as there is work left. A trial computes only what depends on its range: all quantized
-    values of every sample are kept, in 8 bits.
+    graph, from its end, as long as the limit leaves something. A trial computes only what depends on its range: all
+    quantized values of every sample are kept, in 8 bits.
     """
     activations = quantized_values(quantized)
     if not activations:
         return {}
     outputs = [value.name for value in quantized.graph.output]
-    feeds = [with_batch_axis(judge.samples.inputs(index)) for index in indices]
-    session = session_of(cut(quantized, [name for names in activations.values() for name in names]))
+    feeds = [with_batch_axis(scorer.samples.inputs(index)) for index in indices]
+    session = session_of(extract(quantized, [name for names in activations.values() for name in names]))
     known = [feed | found for feed, found in zip(feeds, in_order(partial(run_on, session), feeds, CHUNK), strict=True)]
-    work.run(len(indices))
+    limit.run(len(indices))
     types = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in known[0].items()}
-    best = signal(judge.figures(quantized, indices))
+    best = scorer.score(quantized, indices).signal
     factors = {name: 1.0 for name in one_per_scale(quantized) if name in widest}
     stale: set[str] = set()
     for name in tqdm(reversed(factors), "ranges", len(factors), unit="range"):
         for step in steps:
-            while work.left > 0 and factors[name] * step <= widest[name]:
+            while limit.left > 0 and factors[name] * step <= widest[name]:
                 trial, changed = with_scaled_range(quantized, name, step)
                 affected = descendants(trial, changed)
                 usable = {key: kind for key, kind in types.items() if key not in affected | stale}
-                session = session_of(cut(trial, outputs, usable))
+                session = session_of(extract(trial, outputs, usable))
                 answers = list(in_order(partial(run_on, session), known, CHUNK))
-                work.run(len(indices), {node.name for node in trial.graph.node if affected & set(node.output)})
-                found = signal(judge.compare(answers, indices))
+                limit.run(len(indices), {node.name for node in trial.graph.node if affected & set(node.output)})
+                found = scorer.score_outputs(answers, indices).signal
                 if not found - best >= LEAST_GAIN:  # nor is one from infinity to infinity
                     break
                 best, quantized = found, trial

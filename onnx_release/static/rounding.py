@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from onnx_release.core.workers import in_order
 from onnx_release.data.samples import SampleFile, with_batch_axis
-from onnx_release.graph.activations import cut, session_of, step_by_step
+from onnx_release.graph.activations import extract, session_of, step_by_step
 from onnx_release.graph.layers import Layer, as_matrix, initializers, kernel_shape, patches, weighted_layers
 from onnx_release.graph.targets import Target
 from onnx_release.runtime.session import run_session
@@ -67,7 +67,7 @@ def wanted_means(
     """The mean of every layer's inputs in the float graph, float64 [groups, inputs], by the layer's name."""
     tensors = initializers(reference)
     inputs = {node.name: node.input[0] for node in reference.graph.node}
-    session = session_of(cut(reference, dict.fromkeys(inputs[layer.name] for layer in layers)))
+    session = session_of(extract(reference, dict.fromkeys(inputs[layer.name] for layer in layers)))
 
     def sums(index: int) -> Sums:
         found = run_session(session, with_batch_axis(samples.inputs(index)))

@@ -1,8 +1,8 @@
-"""How close a graph comes to the float one on calibration samples, in the figures that `budget` bounds."""
+"""How close a quantized graph comes to the float one on calibration samples."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from onnx import ModelProto
@@ -15,13 +15,14 @@ from onnx_release.data.samples import SampleFile, with_batch_axis, without_batch
 from onnx_release.graph.activations import session_of
 from onnx_release.graph.graph import load_model
 from onnx_release.measure.answers import accuracy_drop, compare_answers
+from onnx_release.measure.closeness import Closeness
 from onnx_release.measure.numerics import OutputError, finite_or_none
 from onnx_release.runtime.session import run_session
 
 CHUNK = 16
 
 
-class Judge:
+class Scorer:
     """Holds the float model's outputs on all samples."""
 
     def __init__(self, path: Path, spec: Spec, data: ModelData, samples: SampleFile) -> None:
@@ -36,34 +37,33 @@ class Judge:
 
         return list(in_order(run, indices, CHUNK))
 
-    def figures(self, model: ModelProto, indices: Sequence[int]) -> dict[str, Any]:
-        """What `compare` says of the model's outputs on some samples."""
-        return self.compare(self.outputs(model, indices), indices)
+    def score(self, model: ModelProto, indices: Sequence[int]) -> Closeness:
+        """How close the model's outputs on some samples come to the float model's."""
+        return self.score_outputs(self.outputs(model, indices), indices)
 
-    def compare(self, found: Sequence[Mapping[str, np.ndarray]], indices: Sequence[int]) -> dict[str, Any]:
-        """`sqnr_db`, `max_abs_error` and `cosine` of the worst output, None where not finite, as `validate` gives them.
-
-        Where the task has answers, also `agreement`; and `accuracy_drop`, the accuracy lost on the samples that have a
-        label. Without a label it is None, and `changed_answers` says what it cannot be more than.
-        """
+    def score_outputs(self, found: Sequence[Mapping[str, np.ndarray]], indices: Sequence[int]) -> Closeness:
+        """The same, of outputs that are there already."""
         wanted = [self.wanted[index] for index in indices]
         errors = {tensor.name: OutputError() for tensor in self.spec.outputs}
         for one, other in zip(wanted, found, strict=True):
             for name, error in errors.items():
                 error.add(one[name], other[name])
-        figures: dict[str, Any] = {
-            "sqnr_db": finite_or_none(float(np.min([error.sqnr_db for error in errors.values()]))),
-            "max_abs_error": finite_or_none(float(np.max([error.max_abs for error in errors.values()]))),
-            "cosine": finite_or_none(float(np.min([error.mean_cosine for error in errors.values()]))),
-        }
-        if self.spec.task != "tensor":
-            answers = [self.answer(outputs) for outputs in wanted], [self.answer(outputs) for outputs in found]
-            rows = compare_answers(self.spec, *answers, [int(self.samples.labels[index]) for index in indices])
-            figures["agreement"] = float(np.mean([row["agrees"] for row in rows]))
-            figures["accuracy_drop"] = accuracy_drop(rows)
-            if figures["accuracy_drop"] is None:
-                figures["changed_answers"] = float(np.mean([1 - row["agrees"] for row in rows]))
-        return figures
+        errors_only = Closeness(
+            sqnr_db=finite_or_none(float(np.min([error.sqnr_db for error in errors.values()]))),
+            max_abs_error=finite_or_none(float(np.max([error.max_abs for error in errors.values()]))),
+            cosine=finite_or_none(float(np.min([error.mean_cosine for error in errors.values()]))),
+        )
+        if self.spec.task == "tensor":
+            return errors_only
+        answers = [self.answer(outputs) for outputs in wanted], [self.answer(outputs) for outputs in found]
+        rows = compare_answers(self.spec, *answers, [int(self.samples.labels[index]) for index in indices])
+        drop = accuracy_drop(rows)
+        return replace(
+            errors_only,
+            agreement=float(np.mean([row["agrees"] for row in rows])),
+            accuracy_drop=drop,
+            changed_answers=float(np.mean([1 - row["agrees"] for row in rows])) if drop is None else None,
+        )
 
     def answer(self, outputs: Mapping[str, np.ndarray]) -> Answer:
         return self.data.postprocess(without_batch_axis(dict(outputs)))

@@ -1,20 +1,19 @@
-"""Find the ranges and the float layers with which a quantized graph keeps within `budget`, with the least float work.
+"""Search the ranges, and the layers to keep in float, with which a quantized graph keeps within its budget.
 
-1. Quantize everything and fit the weights (see onnx_release/static/rounding.py).
-2. Refine the ranges by the answers (see onnx_release/static/refine.py) and fit again, as long as that gains: before
-   anything else where the budget is not met, and in the end with what work is left.
+1. Quantize everything and fit the weights (onnx_release/static/rounding.py).
+2. Refine the ranges by the answers (onnx_release/static/refine.py) and fit again, as long as that gains: before
+   anything else where the budget is not met, and in the end with what the limit leaves.
 3. Where that is not within the budget: the sensitivity of each layer, which is what the answers gain when it alone is
-   in float; the layers that gain most, those that gain most for their multiply-adds, and the first of the network, 1,
-   2, 3, 5, 8 ... of them, each set estimated with the weights at hand; those that seem to do fitted anew, least float
-   work first, and once one does, those with still less float work.
+   in float. Then sets of layers are estimated with the weights at hand: the 1, 2, 3, 5, 8 ... layers that gain most,
+   those that gain most for their multiply-adds, and the first of the network. The sets that seem to do are fitted,
+   least float work first; once one does, those with still less float work.
 
-`minutes` is an amount of work, not of time: the same parameters give the same bytes on a fast and a slow day.
+`minutes` is an amount of computing, not of time: the same parameters give the same bytes on a fast and a slow day.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from onnx import ModelProto
 from tqdm import tqdm
@@ -22,12 +21,13 @@ from tqdm import tqdm
 from onnx_release.core.spec import Budget
 from onnx_release.data.samples import spread
 from onnx_release.graph.targets import Target
-from onnx_release.measure.budget import over_budget, signal
-from onnx_release.static.compute_limit import Work, multiply_adds
+from onnx_release.measure.budget import over_budget
+from onnx_release.measure.closeness import Closeness
+from onnx_release.static.compute_limit import ComputeLimit, multiply_adds
 from onnx_release.static.qdq import Ranges, insert_qdq, with_float_layers
 from onnx_release.static.refine import COARSE, FINE, refine_ranges, widest_factors
 from onnx_release.static.rounding import copy_fit, fit_weights
-from onnx_release.static.scoring import Judge
+from onnx_release.static.scoring import Scorer
 
 # Calibration samples, which everything here is fitted to, flatter: docs/quantization.md shows by how much.
 MARGIN_DB = 2.0
@@ -39,91 +39,151 @@ FEW_SAMPLES = 32
 STAGES = ((FEW_SAMPLES, COARSE), (64, FINE), (128, FINE), (FIT_SAMPLES, FINE))
 # A sweep of all ranges that gains less, in dB, is the last one of its stage.
 LEAST_SWEEP_GAIN = 0.1
-# The share of the work that is kept for layers in float, while the budget is not met.
+# The share of the limit that is kept for layers in float, while the budget is not met.
 RESERVE = 1 / 3
 SIZES = (1, 2, 3, 5, 8, 13)
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A quantized graph, the ranges it is made with, and its figures on the calibration samples.
+class Attempt:
+    """A quantized graph, the ranges it is made with, and how close it comes on the calibration samples.
 
-    `price` is the multiply-adds of the layers that it keeps in float.
+    `price` is the multiply-adds of the layers that it keeps in float, `failures` what of the budget it misses.
     """
 
     model: ModelProto
     ranges: Ranges
     float_layers: frozenset[str]
     price: float
-    figures: dict[str, Any]
+    closeness: Closeness
     failures: list[str]
 
 
 @dataclass(frozen=True)
-class Result:
+class SearchResult:
     """The best graph; how many were fitted; how many ranges are not those of calibration."""
 
-    best: Trial
+    best: Attempt
     fitted: int
     refined_ranges: int
 
 
-def search(model: ModelProto, ranges: Ranges, target: Target, judge: Judge, budget: Budget, minutes: float) -> Result:
+def search(
+    model: ModelProto, ranges: Ranges, target: Target, scorer: Scorer, budget: Budget, minutes: float
+) -> SearchResult:
     """The graph with the least float work that meets the budget, or else the one with the best SQNR."""
-    macs = multiply_adds(model, judge.samples)
-    work = Work(minutes, macs)
-    used, few = spread(len(judge.samples), FIT_SAMPLES), spread(len(judge.samples), FEW_SAMPLES)
-    fits = 0
-
-    def judged(quantized: ModelProto, ranges: Ranges, float_layers: frozenset[str]) -> Trial:
-        figures = judge.figures(quantized, range(len(judge.samples)))
-        work.run(len(judge.samples))
-        price = sum(macs[name] for name in float_layers)
-        return Trial(quantized, ranges, float_layers, price, figures, over_budget(figures, budget, MARGIN_DB))
-
-    def fitted(ranges: Ranges, float_layers: frozenset[str]) -> Trial:
-        nonlocal fits
-        quantized = insert_qdq(model, ranges, target, float_layers)
-        fit_weights(model, quantized, ranges, target, judge.samples, used)
-        work.fit(len(used))
-        fits += 1
-        trial = judged(quantized, ranges, float_layers)
-        say(trial)
-        return trial
-
-    def refined(trial: Trial, steps: Sequence[float], indices: Sequence[int]) -> Trial:
-        factors = refine_ranges(trial.model, widest_factors(model, trial.ranges), steps, judge, indices, work)
-        return fitted(scaled(trial.ranges, factors), trial.float_layers) if factors else trial
-
-    def estimated(float_layers: frozenset[str]) -> Trial:
-        quantized = insert_qdq(model, best.ranges, target, float_layers)
-        copy_fit(best.model, quantized, model)
-        return judged(quantized, best.ranges, float_layers)
-
-    def score(quantized: ModelProto) -> float:
-        work.run(len(few))
-        return signal(judge.figures(quantized, few))
-
-    best = fitted(ranges, frozenset())
-    gains, work.held = True, work.left * RESERVE
-    while best.failures and gains and work.left > 0:
-        trial = refined(best, COARSE, few)
-        best, gains = better(best, trial), is_gain(best, trial)
-    work.held = 0.0
+    steps = Search(model, target, scorer, budget, minutes)
+    best = steps.fit(ranges, frozenset())
     if best.failures:
-        alone = sensitivities(best.model, model, macs, score, work)
-        for candidate in candidates(alone, macs, estimated, work):
+        steps.limit.held = steps.limit.left * RESERVE
+        best = steps.refine_until_met(best)
+        steps.limit.held = 0.0
+    if best.failures:
+        best = steps.keep_layers_in_float(best)
+    best = steps.refine_with_what_is_left(best)
+    return SearchResult(best, steps.fitted, sum(best.ranges[name] != limits for name, limits in ranges.items()))
+
+
+class Search:
+    """The steps of a search, and what they share: the float model, the calibration samples, and the limit."""
+
+    def __init__(self, model: ModelProto, target: Target, scorer: Scorer, budget: Budget, minutes: float) -> None:
+        self.model, self.target, self.scorer, self.budget = model, target, scorer, budget
+        self.macs = multiply_adds(model, scorer.samples)
+        self.limit = ComputeLimit(minutes, self.macs)
+        self.few = spread(len(scorer.samples), FEW_SAMPLES)
+        self.fitted = 0
+
+    def fit(self, ranges: Ranges, float_layers: frozenset[str]) -> Attempt:
+        """Quantize with these ranges and float layers, and fit the weights to the calibration samples."""
+        quantized = insert_qdq(self.model, ranges, self.target, float_layers)
+        used = spread(len(self.scorer.samples), FIT_SAMPLES)
+        fit_weights(self.model, quantized, ranges, self.target, self.scorer.samples, used)
+        self.limit.fit(len(used))
+        self.fitted += 1
+        attempt = self.attempt(quantized, ranges, float_layers)
+        say(attempt)
+        return attempt
+
+    def estimate(self, best: Attempt, float_layers: frozenset[str]) -> Attempt:
+        """The same without a fit: with the weights that are fitted in `best`."""
+        quantized = insert_qdq(self.model, best.ranges, self.target, float_layers)
+        copy_fit(best.model, quantized, self.model)
+        return self.attempt(quantized, best.ranges, float_layers)
+
+    def attempt(self, quantized: ModelProto, ranges: Ranges, float_layers: frozenset[str]) -> Attempt:
+        closeness = self.scorer.score(quantized, range(len(self.scorer.samples)))
+        self.limit.run(len(self.scorer.samples))
+        price = sum(self.macs[name] for name in float_layers)
+        return Attempt(
+            quantized, ranges, float_layers, price, closeness, over_budget(closeness, self.budget, MARGIN_DB)
+        )
+
+    def refine(self, attempt: Attempt, steps: Sequence[float], indices: Sequence[int]) -> Attempt:
+        """One sweep over all ranges, and a fit with those that it found; `attempt` itself if it found none."""
+        widest = widest_factors(self.model, attempt.ranges)
+        factors = refine_ranges(attempt.model, widest, steps, self.scorer, indices, self.limit)
+        return self.fit(scaled(attempt.ranges, factors), attempt.float_layers) if factors else attempt
+
+    def refine_until_met(self, best: Attempt) -> Attempt:
+        """Coarse sweeps until the budget is met, or one of them gains too little."""
+        gains = True
+        while best.failures and gains and self.limit.left > 0:
+            attempt = self.refine(best, COARSE, self.few)
+            best, gains = better(best, attempt), is_gain(best, attempt)
+        return best
+
+    def refine_with_what_is_left(self, best: Attempt) -> Attempt:
+        """Sweeps in ever smaller steps and on ever more samples, as long as they gain."""
+        available = len(self.scorer.samples)
+        for count, steps in dict.fromkeys((min(count, available), steps) for count, steps in STAGES):
+            gains = True
+            while gains and self.limit.left > 0:
+                attempt = self.refine(best, steps, spread(available, count))
+                best, gains = better(best, attempt), is_gain(best, attempt)
+        return best
+
+    def keep_layers_in_float(self, best: Attempt) -> Attempt:
+        """Fit the sets of float layers that seem to do; of those that do, the one with the least float work."""
+        for candidate in self.candidates(best, self.sensitivities(best.model)):
             if not best.failures and candidate.price >= best.price:
                 continue
-            best = better(best, fitted(best.ranges, candidate.float_layers))
-            if work.left <= 0:
+            best = better(best, self.fit(best.ranges, candidate.float_layers))
+            if self.limit.left <= 0:
                 break
-    for count, steps in dict.fromkeys((min(count, len(judge.samples)), steps) for count, steps in STAGES):
-        gains = True
-        while gains and work.left > 0:
-            trial = refined(best, steps, spread(len(judge.samples), count))
-            best, gains = better(best, trial), is_gain(best, trial)
-    return Result(best, fits, sum(best.ranges[name] != limits for name, limits in ranges.items()))
+        return best
+
+    def sensitivities(self, quantized: ModelProto) -> dict[str, float]:
+        """For each layer by name, what the SQNR gains, in dB, when it alone computes in float."""
+        base = self.signal(quantized)
+        gains = {}
+        for name in tqdm(self.macs, "sensitivity", unit="layer"):
+            if self.limit.left <= 0:
+                break
+            gains[name] = self.signal(with_float_layers(quantized, self.model, {name})) - base
+        return gains
+
+    def signal(self, quantized: ModelProto) -> float:
+        """The SQNR in dB on few samples."""
+        self.limit.run(len(self.few))
+        return self.scorer.score(quantized, self.few).signal
+
+    def candidates(self, best: Attempt, gains: Mapping[str, float]) -> list[Attempt]:
+        """Estimates of sets of float layers: those that seem to meet the budget by float work, then the others by SQNR.
+
+        Among them are the first layers of the network: neighbours gain more together than apart, since nothing between
+        them is quantized.
+        """
+        by_gain = sorted(gains, key=lambda name: -gains[name])
+        by_price = sorted(gains, key=lambda name: -gains[name] / max(self.macs[name], 1))
+        orders = by_gain, by_price, list(self.macs)
+        sets = dict.fromkeys(frozenset(order[:size]) for size in SIZES for order in orders if gains)
+        estimates: list[Attempt] = []
+        for chosen in tqdm(sets, "candidates", unit="set"):
+            if estimates and self.limit.left <= 0:
+                break
+            estimates.append(self.estimate(best, chosen))
+        return sorted(estimates, key=rank, reverse=True)
 
 
 def scaled(ranges: Ranges, factors: Mapping[str, float]) -> Ranges:
@@ -131,61 +191,23 @@ def scaled(ranges: Ranges, factors: Mapping[str, float]) -> Ranges:
     return {name: (low * factors.get(name, 1.0), high * factors.get(name, 1.0)) for name, (low, high) in ranges.items()}
 
 
-def sensitivities(
-    quantized: ModelProto,
-    model: ModelProto,
-    macs: Mapping[str, float],
-    score: Callable[[ModelProto], float],
-    work: Work,
-) -> dict[str, float]:
-    """For each layer by name, what the SQNR gains, in dB, when it alone computes in float."""
-    base = score(quantized)
-    gains = {}
-    for name in tqdm(macs, "sensitivity", unit="layer"):
-        if work.left <= 0:
-            break
-        gains[name] = score(with_float_layers(quantized, model, {name})) - base
-    return gains
-
-
-def candidates(
-    gains: Mapping[str, float],
-    macs: Mapping[str, float],
-    estimated: Callable[[frozenset[str]], Trial],
-    work: Work,
-) -> list[Trial]:
-    """Estimates of sets of float layers: those that seem to meet the budget by float work, then the others by SQNR.
-
-    Among them are the first layers of the network: neighbours gain more together than apart, since nothing between
-    them is quantized.
-    """
-    by_gain = sorted(gains, key=lambda name: -gains[name])
-    by_price = sorted(gains, key=lambda name: -gains[name] / max(macs[name], 1))
-    orders = by_gain, by_price, list(macs)
-    sets = dict.fromkeys(frozenset(order[:size]) for size in SIZES for order in orders if gains)
-    estimates: list[Trial] = []
-    for chosen in tqdm(sets, "candidates", unit="set"):
-        if estimates and work.left <= 0:
-            break
-        estimates.append(estimated(chosen))
-    return sorted(estimates, key=rank, reverse=True)
-
-
-def is_gain(before: Trial, after: Trial) -> bool:
+def is_gain(before: Attempt, after: Attempt) -> bool:
     """Whether a sweep was worth it; one from or to infinity is not."""
-    return signal(after.figures) - signal(before.figures) >= LEAST_SWEEP_GAIN
+    return after.closeness.signal - before.closeness.signal >= LEAST_SWEEP_GAIN
 
 
-def better(one: Trial, other: Trial) -> Trial:
+def better(one: Attempt, other: Attempt) -> Attempt:
+    """The one that `rank` puts first, and of two alike the first."""
     return max(one, other, key=rank)
 
 
-def rank(trial: Trial) -> tuple[bool, float, float]:
+def rank(attempt: Attempt) -> tuple[bool, float, float]:
     """A graph that meets the budget before one that does not, of those the cheaper one, and then the closer one."""
-    return not trial.failures, 0.0 if trial.failures else -trial.price, signal(trial.figures)
+    return not attempt.failures, 0.0 if attempt.failures else -attempt.price, attempt.closeness.signal
 
 
-def say(trial: Trial) -> None:
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in trial.figures.items() if value is not None)
-    verdict = "within the budget" if not trial.failures else "; ".join(trial.failures)
-    print(f"{len(trial.float_layers)} layers in float: {figures}: {verdict}", file=sys.stderr)
+def say(attempt: Attempt) -> None:
+    """Print what a fit came to: it is the only sign of progress in minutes."""
+    found = ", ".join(f"{name} {value:.4g}" for name, value in asdict(attempt.closeness).items() if value is not None)
+    verdict = "within the budget" if not attempt.failures else "; ".join(attempt.failures)
+    print(f"{len(attempt.float_layers)} layers in float: {found}: {verdict}", file=sys.stderr)

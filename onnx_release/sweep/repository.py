@@ -6,7 +6,6 @@ its being killed halfway can touch the work of the user, who may go on editing. 
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import zc.lockfile
 
 from onnx_release.core.errors import SweepError
 from onnx_release.core.files import replacing_folder
+from onnx_release.core.git import git_output, run_git
 from onnx_release.core.paths import LOCK
 from onnx_release.review.revisions import is_shallow, namespace
 
@@ -22,12 +22,12 @@ FOLDER = Path(".dvc/tmp/sweep")
 CLONE = FOLDER / "repository"
 
 
-def git(*arguments: str, cwd: Path = Path(), check: bool = True) -> str:
+def git(*arguments: str, cwd: Path = Path()) -> str:
     """What git prints, without the last line break. Raises SweepError if it fails."""
-    result = subprocess.run(["git", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
-    if check and result.returncode:
-        raise SweepError(f"git {' '.join(arguments)} failed: {result.stderr.strip()}")
-    return result.stdout.rstrip("\n")
+    result = run_git(*arguments, cwd=cwd)
+    if result.returncode:
+        raise SweepError(f"git {' '.join(arguments)} failed: {result.stderr.decode().strip()}")
+    return result.stdout.decode().rstrip("\n")
 
 
 def check_repository(grid: Path) -> str:
@@ -37,13 +37,13 @@ def check_repository(grid: Path) -> str:
     """
     if not Path(".git").exists() or not Path(".dvc").is_dir():
         raise SweepError("no git repository with a .dvc folder is here: run this in the repository's root")
-    base = git("rev-parse", "--verify", "--quiet", "HEAD", check=False)
+    base = git_output("rev-parse", "--verify", "--quiet", "HEAD")
     if not base:
         raise SweepError("there is no commit to start from: commit the project first")
     if is_shallow():
         raise SweepError("this is a shallow clone, whose history DVC's experiments need: run `git fetch --unshallow`")
     for key in ("user.name", "user.email"):
-        if not git("config", key, check=False):
+        if not git_output("config", key):
             raise SweepError(f"git does not know {key}, and experiments are commits: run `git config {key} ...`")
     if not git("ls-tree", "--name-only", base, LOCK.name):
         raise SweepError(f"HEAD has no {LOCK}: run `make repro` and commit {LOCK} and metrics/")

@@ -3,14 +3,15 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from onnx_release.choice.choice import Candidate, choose
+from onnx_release.core.metrics import LEFT_OUT
 from onnx_release.core.params import Gate
 from onnx_release.core.paths import METRICS
 from onnx_release.core.variants import VARIANTS
-from onnx_release.measure.budget import signal
 from onnx_release.report.metrics import flatten, metric
 from onnx_release.report.pareto import pareto_front
 from onnx_release.report.text import number, table
@@ -18,8 +19,9 @@ from onnx_release.review.gates import hold
 from onnx_release.review.revisions import Revision, at_commit, namespace
 from onnx_release.sweep.grid import RELEASED, TIMED_METRICS, Grid
 from onnx_release.sweep.plan import Experiment
+from onnx_release.timing.metrics import BenchmarkMetrics
 from onnx_release.timing.speedup import OTHER_WORK, Speedup, mostly_disturbed
-from onnx_release.validate.choice import choose
+from onnx_release.validate.metrics import ValidateMetrics
 
 # A value and the ends of its interval, with None for what there is not.
 Interval = tuple[float | None, float | None, float | None]
@@ -29,7 +31,7 @@ TIMED_UNITS = ("ms", "s", "1/s")
 
 
 @dataclass(frozen=True)
-class Result:
+class ExperimentResult:
     """One experiment of the grid.
 
     `passed` is whether every variant is within its bounds, and every gate holds that needs no base. `values` are those
@@ -52,7 +54,7 @@ class Result:
 
 def load_results(
     grid: Grid, plan: Sequence[Experiment], base: str, done: set[str], gates: Sequence[Gate]
-) -> list[Result]:
+) -> list[ExperimentResult]:
     """The results of the experiments of the grid that are done, in the plan's order."""
     experiments = [experiment for experiment in plan if experiment.name in done and not experiment.prepares]
     results = [
@@ -62,7 +64,7 @@ def load_results(
     return with_front(grid, results)
 
 
-def with_front(grid: Grid, results: Sequence[Result]) -> list[Result]:
+def with_front(grid: Grid, results: Sequence[ExperimentResult]) -> list[ExperimentResult]:
     """The results with their place on or off the front, which is of what has passed, and was timed on one machine."""
     usual = usual_machine(results)
     points = [
@@ -75,24 +77,24 @@ def with_front(grid: Grid, results: Sequence[Result]) -> list[Result]:
     return [replace(result, on_front=front) for result, front in zip(results, pareto_front(points), strict=True)]
 
 
-def result_of(grid: Grid, experiment: Experiment, revision: Revision, gates: Sequence[Gate]) -> Result:
+def result_of(grid: Grid, experiment: Experiment, revision: Revision, gates: Sequence[Gate]) -> ExperimentResult:
     """The result by its metrics, below which those that are timed are the base's still where the grid is not timed."""
     if not grid.timing:
         timed = {(METRICS / f"{file}.json").as_posix() for file in TIMED_METRICS}
         revision = replace(revision, files={path: file for path, file in revision.files.items() if path not in timed})
     metrics = revision.metrics
     validations = {
-        variant: metrics[f"validate/{variant}"]
+        variant: ValidateMetrics.parse(metrics[f"validate/{variant}"], revision.name)
         for variant in VARIANTS
-        if "left_out" not in metrics.get(f"validate/{variant}", {"left_out": True})
+        if LEFT_OUT not in metrics.get(f"validate/{variant}", {LEFT_OUT: True})
     }
-    released = choose(validations, metrics["benchmark"]) if grid.timing else None
-    passed = all(validation["passed"] for validation in validations.values())
+    released = released_variant(validations, revision) if grid.timing else None
+    passed = all(validation.passed for validation in validations.values())
     speedup = f"benchmark:{RELEASED}.speedup_vs_eager"
     doubts = {objective: doubt_of(objective, metrics, released) for objective in (*grid.objectives, speedup)}
     values = {key: NOTHING if doubt else value_of(key, metrics, released) for key, doubt in doubts.items()}
     exact = released or ("int8_static" if "int8_static" in validations else None)
-    return Result(
+    return ExperimentResult(
         name=experiment.name,
         params=experiment.params,
         passed=passed and not any(outcome.fails for outcome in hold(gates, revision, None)),
@@ -100,9 +102,16 @@ def result_of(grid: Grid, experiment: Experiment, revision: Revision, gates: Seq
         machine=metrics["benchmark"]["machine"] if grid.timing else None,
         values=tuple(values[objective] for objective in grid.objectives),
         speedup=values[speedup],
-        exactness=signal(validations[exact]) if exact else -math.inf,
+        exactness=validations[exact].closeness.signal if exact else -math.inf,
         doubt=next(filter(None, doubts.values()), ""),
     )
+
+
+def released_variant(validations: Mapping[str, ValidateMetrics], revision: Revision) -> str | None:
+    """The variant that would be released of an experiment; None if none may be."""
+    benchmark = BenchmarkMetrics.parse(revision.metrics["benchmark"], revision.name)
+    best = choose([Candidate(name, found, benchmark.contenders[name]) for name, found in validations.items()])
+    return best.name if best else None
 
 
 def value_of(objective: str, metrics: dict[str, Any], released: str | None) -> Interval:
@@ -126,7 +135,7 @@ def doubt_of(objective: str, metrics: dict[str, Any], released: str | None) -> s
         return ""
     run = metrics.get("benchmark", {})
     if known.noise != "speedup":
-        return OTHER_WORK if mostly_disturbed(run) else ""
+        return OTHER_WORK if mostly_disturbed(run.get("disturbed_rounds", 0), run.get("rounds", 0)) else ""
     interval = value_of(objective, metrics, released)
     return Speedup(*interval, run.get("disturbed_rounds", 0), run.get("rounds", 0)).doubt
 
@@ -137,13 +146,13 @@ def signed(objective: str, value: float | None) -> float | None:
     return -value if value is not None and metric(file, key).better == "lower" else value
 
 
-def usual_machine(results: Sequence[Result]) -> str | None:
+def usual_machine(results: Sequence[ExperimentResult]) -> str | None:
     """The machine of most results; None where nothing was timed. Timings of others do not compare with its."""
     machines = Counter(result.machine for result in results)
     return machines.most_common(1)[0][0] if machines else None
 
 
-def winner(results: Sequence[Result]) -> Result | None:
+def winner(results: Sequence[ExperimentResult]) -> ExperimentResult | None:
     """What to apply; None if nothing passed.
 
     Of those that passed the fastest, and of those that no difference sets apart from it the most exact. Without
@@ -172,7 +181,7 @@ def no_faster(first: Interval, second: Interval) -> bool:
     return abs(math.log(first[0] / second[0])) <= math.hypot(*margins)  # type: ignore[operator]
 
 
-def results_table(grid: Grid, keys: Sequence[str], results: Sequence[Result]) -> str:
+def results_table(grid: Grid, keys: Sequence[str], results: Sequence[ExperimentResult]) -> str:
     """Markdown: the swept parameters `keys`, objectives, what is released, whether it passed, the front."""
     header = [key.rpartition(":")[2] for key in keys]
     header += [title(objective) for objective in grid.objectives]
@@ -191,7 +200,7 @@ def results_table(grid: Grid, keys: Sequence[str], results: Sequence[Result]) ->
     return table(header, rows)
 
 
-def unmeasured(results: Sequence[Result]) -> str:
+def unmeasured(results: Sequence[ExperimentResult]) -> str:
     """Which experiments are not ranked by speed, and what to do; empty if none."""
     names = [result.name for result in results if result.doubt]
     if not names:

@@ -8,7 +8,7 @@ import itertools
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,15 @@ from onnx_release.core.spec import Spec
 from onnx_release.core.variants import BASE, COMPILED
 from onnx_release.data.samples import spread
 from onnx_release.timing.contenders import Arrays, Contender
+from onnx_release.timing.metrics import (
+    BenchmarkMetrics,
+    ContenderMetrics,
+    LatencyMetrics,
+    PreparationMetrics,
+    SettingMetrics,
+)
 from onnx_release.timing.speedup import Speedup, speedup_interval
-from onnx_release.timing.worker import Loaded, Worker, worker_environment
+from onnx_release.timing.worker import ContenderProcess, Loaded, worker_environment
 
 # The fewest samples at which a percentile has ten values beyond it.
 P95_SAMPLES, P99_SAMPLES = 200, 1000
@@ -131,7 +138,10 @@ def measure_start(
     """Start every contender, warm it up, take `params.rounds` rounds, and end them all; `run` gets what was seen."""
     found = run.measurements
     with ExitStack() as stack:
-        workers = {entry.name: stack.enter_context(Worker(entry, batches, params.timeout_seconds)) for entry in entries}
+        workers = {
+            entry.name: stack.enter_context(ContenderProcess(entry, batches, params.timeout_seconds))
+            for entry in entries
+        }
 
         def ask(name: str, *request: Any) -> Any:
             """The answer, or None from a contender that has failed, now or before."""
@@ -172,49 +182,71 @@ def measure_start(
             found[name].peak_memory = max(found[name].peak_memory, ask(name, "memory") or 0)
 
 
-def benchmark_metrics(runs: dict[tuple[int, int], Run], params: Benchmark) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Conditions:
+    """What a run of the benchmark ran on; the names are those of BenchmarkMetrics."""
+
+    machine: str
+    provider: str
+    provider_note: str
+    copies: str
+
+
+def benchmark_metrics(
+    runs: dict[tuple[int, int], Run], params: Benchmark, conditions: Conditions, preparation: PreparationMetrics
+) -> BenchmarkMetrics:
     """What metrics/benchmark.json has of the runs, by batch size and threads; the first one's contenders on top."""
-    figures = {key: rounds_taken(run) | metrics(run, key[0], params) for key, run in runs.items()}
-    batch, threads = next(iter(runs))
-    return {
+    (batch, threads), first = next(iter(runs.items()))
+    others = {key: run for key, run in runs.items() if key != (batch, threads)}
+    fields = {
+        **asdict(conditions),
         "batch": batch,
         "threads": threads,
         "starts": params.starts,
         "rounds": params.starts * params.rounds,
+        **rounds_taken(first),
         **time_spent(list(runs.values())),
-        **figures.pop((batch, threads)),
-        "settings": {f"batch_{key[0]}_threads_{key[1]}": found for key, found in figures.items()},
+        "preparation": preparation,
+        "settings": {
+            f"batch_{key[0]}_threads_{key[1]}": SettingMetrics.model_validate(
+                rounds_taken(run) | contender_metrics(run, key[0], params)
+            )
+            for key, run in others.items()
+        },
     }
+    return BenchmarkMetrics.model_validate(fields | contender_metrics(first, batch, params))
 
 
 def rounds_taken(run: Run) -> dict[str, int]:
     return {"repeated_rounds": run.repeated, "disturbed_rounds": run.disturbed}
 
 
-def metrics(run: Run, batch: int, params: Benchmark) -> dict[str, dict[str, Any]]:
-    """The figures of every contender at one batch size and thread count, as metrics/benchmark.json has them.
+def contender_metrics(run: Run, batch: int, params: Benchmark) -> dict[str, ContenderMetrics]:
+    """The figures of every contender at one batch size and thread count, by name.
 
     Speed-ups are over BASE and over COMPILED, and None where one of the two could not be measured.
     """
     alike = no_differences(run, params)
     return {
-        name: contender_metrics(item, batch)
-        | {"no_difference_from": ", ".join(alike[name])}
-        | speedups("speedup_vs_eager", "speedup", run.measurements.get(BASE), item, params)
-        | speedups("speedup_vs_compile", "speedup_vs_compile", run.measurements.get(COMPILED), item, params)
+        name: ContenderMetrics(
+            **own_figures(item, batch),
+            no_difference_from=", ".join(alike[name]),
+            **speedups("speedup_vs_eager", "speedup", run.measurements.get(BASE), item, params),
+            **speedups("speedup_vs_compile", "speedup_vs_compile", run.measurements.get(COMPILED), item, params),
+        )
         for name, item in run.measurements.items()
     }
 
 
-def contender_metrics(item: Measurement, batch: int) -> dict[str, Any]:
-    """One contender's own figures; every one of a contender that failed is None."""
+def own_figures(item: Measurement, batch: int) -> dict[str, Any]:
+    """One contender's figures without those that compare it; every one of a contender that failed is None."""
     ok = not item.failure
     latencies = np.concatenate(item.rounds) * 1e3 if ok else None
     return {
         "failure": item.failure,
         "provider": item.loaded[0].provider if ok else None,
         "provider_note": item.loaded[0].note if ok else None,
-        "latency_ms": latency_figures(latencies),
+        "latency_ms": latency_metrics(latencies),
         "samples": 0 if latencies is None else len(latencies),
         "throughput_per_s": None if latencies is None else batch * 1e3 / float(latencies.mean()),
         "load_ms": float(np.median([start.load_seconds for start in item.loaded])) * 1e3 if ok else None,
@@ -238,9 +270,7 @@ def no_differences(run: Run, params: Benchmark) -> dict[str, list[str]]:
     return alike
 
 
-def speedups(
-    name: str, ends: str, base: Measurement | None, item: Measurement, params: Benchmark
-) -> dict[str, float | None]:
+def speedups(name: str, ends: str, base: Measurement | None, item: Measurement, params: Benchmark) -> dict[str, Any]:
     """The speed-up of `item` over `base` under `name`, and the interval under `ends`_low and `ends`_high."""
     keys = (name, f"{ends}_low", f"{ends}_high")
     found = paired_speedup(base, item, params)
@@ -259,19 +289,19 @@ def round_medians(item: Measurement | None) -> list[float] | None:
     return None if item is None or item.failure else [float(np.median(turn)) for turn in item.rounds]
 
 
-def latency_figures(latencies: np.ndarray | None) -> dict[str, float | None]:
+def latency_metrics(latencies: np.ndarray | None) -> LatencyMetrics:
     """Figures of latencies in ms; percentiles are None where there are too few samples for them."""
     if latencies is None:
-        return dict.fromkeys(("median", "mean", "std", "min", "max", "p95", "p99"))
-    return {
-        "median": float(np.median(latencies)),
-        "mean": float(latencies.mean()),
-        "std": float(latencies.std()),
-        "min": float(latencies.min()),
-        "max": float(latencies.max()),
-        "p95": float(np.percentile(latencies, 95)) if len(latencies) >= P95_SAMPLES else None,
-        "p99": float(np.percentile(latencies, 99)) if len(latencies) >= P99_SAMPLES else None,
-    }
+        return LatencyMetrics(median=None, mean=None, std=None, min=None, max=None, p95=None, p99=None)
+    return LatencyMetrics(
+        median=float(np.median(latencies)),
+        mean=float(latencies.mean()),
+        std=float(latencies.std()),
+        min=float(latencies.min()),
+        max=float(latencies.max()),
+        p95=float(np.percentile(latencies, 95)) if len(latencies) >= P95_SAMPLES else None,
+        p99=float(np.percentile(latencies, 99)) if len(latencies) >= P99_SAMPLES else None,
+    )
 
 
 def latency_rows(run: Run) -> list[dict[str, Any]]:

@@ -8,28 +8,29 @@ from typing import Any
 import numpy as np
 
 from onnx_release.data.model_data import ModelData
+from onnx_release.timing.metrics import PreparationMetrics
 
 # Times that every item is decoded and preprocessed.
 REPEATS = 3
 
 
-def time_preparation(data: ModelData, raw: Path) -> dict[str, Any]:
+def time_preparation(data: ModelData, raw: Path) -> PreparationMetrics:
     """Median milliseconds of decode() and of preprocess() for an item of encoded().
 
     A model whose data.py does not define encoded() and decode() has no raw items: both figures are None.
     """
-    none = {"decode_ms": None, "preprocess_ms": None, "raw_items": 0}
+    none = PreparationMetrics(decode_ms=None, preprocess_ms=None, raw_items=0)
     if not hasattr(data, "encoded") or not hasattr(data, "decode"):
         return none
     contents = list(data.encoded(raw))
     if not contents:
         return none
     items = [data.decode(content) for content in contents]
-    return {
-        "decode_ms": median_ms(data.decode, contents),
-        "preprocess_ms": median_ms(data.preprocess, items),
-        "raw_items": len(contents),
-    }
+    return PreparationMetrics(
+        decode_ms=median_ms(data.decode, contents),
+        preprocess_ms=median_ms(data.preprocess, items),
+        raw_items=len(contents),
+    )
 
 
 def median_ms(work: Callable[[Any], Any], items: list[Any]) -> float:

@@ -1,12 +1,13 @@
 """How many times as fast one contender is as another, and how sure that is."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
+
+from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics, SettingMetrics
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -35,7 +36,7 @@ class Speedup:
         """Why the figure counts as not measured, in a few words; empty where it is measured, or where there is none."""
         if self.value is None or self.is_base:
             return ""
-        if mostly_disturbed({"disturbed_rounds": self.disturbed, "rounds": self.rounds}):
+        if mostly_disturbed(self.disturbed, self.rounds):
             return OTHER_WORK
         if self.low is None or self.high is None or self.low <= 0 or self.high / self.low > WIDEST:
             return OTHER_WORK if self.disturbed else TOO_WIDE
@@ -63,30 +64,33 @@ class Speedup:
         return not self.measured or no_difference(*self.figures[1:])
 
 
-def over_eager(timing: Mapping[str, Any], run: Mapping[str, Any]) -> Speedup:
-    """A contender's speed-up over PyTorch eager, of metrics/benchmark.json `run` or of one of its settings."""
-    return read_speedup(timing, run, "speedup_vs_eager", "speedup")
+@dataclass(frozen=True)
+class Rounds:
+    """The rounds of a run that count, and how many of them were disturbed by other work."""
+
+    rounds: int
+    disturbed_rounds: int
 
 
-def over_compile(timing: Mapping[str, Any], run: Mapping[str, Any]) -> Speedup:
+def over_eager(
+    timing: ContenderMetrics, run: BenchmarkMetrics | Rounds, setting: SettingMetrics | None = None
+) -> Speedup:
+    """A contender's speed-up over PyTorch eager, in a run of the benchmark or at one of its other settings."""
+    ends = timing.speedup_low, timing.speedup_high
+    return Speedup(timing.speedup_vs_eager, *ends, (setting or run).disturbed_rounds, run.rounds)
+
+
+def over_compile(
+    timing: ContenderMetrics, run: BenchmarkMetrics | Rounds, setting: SettingMetrics | None = None
+) -> Speedup:
     """The same, over torch.compile."""
-    return read_speedup(timing, run, "speedup_vs_compile", "speedup_vs_compile")
+    ends = timing.speedup_vs_compile_low, timing.speedup_vs_compile_high
+    return Speedup(timing.speedup_vs_compile, *ends, (setting or run).disturbed_rounds, run.rounds)
 
 
-def plain_speedup(figures: Mapping[str, Any]) -> Speedup:
-    """A speed-up that has its figures together, as in metrics/tune.json and metrics/optimize.json."""
-    return read_speedup(figures, figures, "speedup", "speedup")
-
-
-def read_speedup(timing: Mapping[str, Any], run: Mapping[str, Any], key: str, ends: str) -> Speedup:
-    """Metrics of older commits do not count disturbed rounds."""
-    rounds = (run.get("disturbed_rounds", 0), run.get("rounds", 0))
-    return Speedup(timing[key], timing[f"{ends}_low"], timing[f"{ends}_high"], *rounds)
-
-
-def mostly_disturbed(run: Mapping[str, Any]) -> bool:
-    """Whether other work took cores in most rounds of `run`, whose times then say little of what was timed."""
-    return bool(2 * run.get("disturbed_rounds", 0) > run.get("rounds", 0))
+def mostly_disturbed(disturbed: int, rounds: int) -> bool:
+    """Whether other work took cores in most rounds, whose times then say little of what was timed."""
+    return 2 * disturbed > rounds
 
 
 def describe_doubt(speedup: Speedup) -> str:

@@ -85,7 +85,7 @@ def without_script() -> Iterator[None]:
         sys.modules["__main__"] = script
 
 
-class Worker:
+class ContenderProcess:
     """The parent's side of a contender's process, which is idle unless it is asked. Use it in a `with` block."""
 
     def __init__(self, contender: Contender, batches: list[Arrays], timeout: float) -> None:
@@ -98,7 +98,7 @@ class Worker:
         self.watched = psutil.Process(self.process.pid)  # knows it from a later process of the same number
         child.close()
 
-    def __enter__(self) -> "Worker":
+    def __enter__(self) -> "ContenderProcess":
         return self
 
     def __exit__(self, *_: object) -> None:

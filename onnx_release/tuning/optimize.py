@@ -3,7 +3,6 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -18,6 +17,7 @@ from onnx_release.runtime.onnx_model import CPU_KEY, OnnxModel
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.session import create_session, save_optimized, session_options
 from onnx_release.timing.speedup import speedup_interval
+from onnx_release.tuning.metrics import OptimizeMetrics
 
 # Times that each of the two files is loaded, in turn.
 LOADS = 15
@@ -43,9 +43,9 @@ def optimize(model: Path, folder: Path, runtime: Runtime) -> Path:
 
 
 def compare_files(
-    model: Path, optimized: Path, spec: Spec, runtime: Runtime, batches: list[dict[str, np.ndarray]]
-) -> dict[str, Any]:
-    """metrics/optimize.json: the load time that the optimised file saves, once it is shown to give the same answers.
+    variant: str, model: Path, optimized: Path, spec: Spec, runtime: Runtime, batches: list[dict[str, np.ndarray]]
+) -> OptimizeMetrics:
+    """Measure the load time that the optimised file saves, once it is shown to give the same answers.
 
     The two are loaded in turn, LOADS times each, the optimised one with graph optimisation disabled as it ships and its
     CPU checked. Raises GraphError if an answer differs in a bit, on one thread.
@@ -63,17 +63,18 @@ def compare_files(
     seconds = [(load_seconds(model, spec, runtime), load_seconds(optimized, spec, ready)) for _ in range(LOADS)]
     own, optimised = (list(column) for column in zip(*seconds, strict=True))
     speedup, low, high = speedup_interval(own, optimised, starts=1, seed=0)
-    return {
-        "load_ms_before": float(np.median(own)) * 1e3,
-        "load_ms": float(np.median(optimised)) * 1e3,
-        "speedup": speedup,
-        "speedup_low": low,
-        "speedup_high": high,
-        "nodes_before": len(load_model(model, weights=False).graph.node),
-        "nodes": len(load_model(optimized, weights=False).graph.node),
-        "size_mb": size_mb(optimized.parent),
-        "onnxruntime": onnxruntime.__version__,
-    }
+    return OptimizeMetrics(
+        variant=variant,
+        load_ms_before=float(np.median(own)) * 1e3,
+        load_ms=float(np.median(optimised)) * 1e3,
+        speedup=speedup,
+        speedup_low=low,
+        speedup_high=high,
+        nodes_before=len(load_model(model, weights=False).graph.node),
+        nodes=len(load_model(optimized, weights=False).graph.node),
+        size_mb=size_mb(optimized.parent),
+        onnxruntime=onnxruntime.__version__,
+    )
 
 
 def ready_made(runtime: Runtime) -> Runtime:

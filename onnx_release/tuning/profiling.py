@@ -23,6 +23,7 @@ from onnx_release.core.params import Runtime
 from onnx_release.core.spec import Spec
 from onnx_release.graph.source_lines import source_of
 from onnx_release.runtime.onnx_model import OnnxModel
+from onnx_release.tuning.metrics import OperatorMetrics, ProfileMetrics
 
 # Calls before those that count: the first ones allocate memory and wake threads.
 WARM_UP = 10
@@ -195,18 +196,18 @@ def node_rows(timing: Timing, known: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def metrics(timing: Timing, variant: str) -> dict[str, Any]:
-    """metrics/profile.json: the whole call, and every operator."""
+def profile_metrics(timing: Timing, variant: str) -> ProfileMetrics:
+    """What metrics/profile.json has: the whole call, and every operator."""
     by_operator: dict[str, list[float]] = defaultdict(list)
     for node in timing.nodes:
         by_operator[node.operator].append(node.ms)
-    return {
-        "variant": variant,
-        "calls": timing.calls,
-        "model_ms": timing.model_ms,
-        "outside_ms": timing.outside_ms,
-        "operators": {
-            operator: {"nodes": len(times), "ms": sum(times), "share": timing.share(sum(times))}
+    return ProfileMetrics(
+        variant=variant,
+        calls=timing.calls,
+        model_ms=timing.model_ms,
+        outside_ms=timing.outside_ms,
+        operators={
+            operator: OperatorMetrics(nodes=len(times), ms=sum(times), share=timing.share(sum(times)))
             for operator, times in by_operator.items()
         },
-    }
+    )

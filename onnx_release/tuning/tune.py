@@ -11,6 +11,7 @@ from onnx_release.core.params import Benchmark, Runtime
 from onnx_release.timing.benchmark import measure, paired_speedup
 from onnx_release.timing.contenders import Arrays, Contender
 from onnx_release.timing.speedup import Speedup
+from onnx_release.tuning.metrics import TrialMetrics, TuneMetrics
 
 NOTHING = Speedup(None, None, None)
 NOW, TRIED = "as it is", "changed"
@@ -104,26 +105,26 @@ def compare(
     return Trial(key, value, speedup, speedup.measured and speedup.figures[1] > 1)
 
 
-def tune_metrics(variant: str, tuned: Tuned) -> dict[str, Any]:
-    """metrics/tune.json."""
-    return {
-        "variant": variant,
-        "failure": tuned.failure,
-        "kept": ", ".join(trial_name(trial.key, trial.value) for trial in tuned.trials if trial.kept),
-        "untried": ", ".join(tuned.untried),
-        "trials": {
-            trial_name(trial.key, trial.value): {
-                "speedup": trial.speedup.value,
-                "speedup_low": trial.speedup.low,
-                "speedup_high": trial.speedup.high,
-                "rounds": trial.speedup.rounds,
-                "disturbed_rounds": trial.speedup.disturbed,
-                "kept": trial.kept,
-                "failure": trial.failure,
-            }
+def tune_metrics(variant: str, tuned: Tuned) -> TuneMetrics:
+    """What metrics/tune.json has of the trials."""
+    return TuneMetrics(
+        variant=variant,
+        failure=tuned.failure,
+        kept=", ".join(trial_name(trial.key, trial.value) for trial in tuned.trials if trial.kept),
+        untried=", ".join(tuned.untried),
+        trials={
+            trial_name(trial.key, trial.value): TrialMetrics(
+                speedup=trial.speedup.value,
+                speedup_low=trial.speedup.low,
+                speedup_high=trial.speedup.high,
+                rounds=trial.speedup.rounds,
+                disturbed_rounds=trial.speedup.disturbed,
+                kept=trial.kept,
+                failure=trial.failure,
+            )
             for trial in tuned.trials
         },
-    }
+    )
 
 
 def trial_name(key: str, value: Any) -> str:

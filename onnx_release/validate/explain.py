@@ -14,11 +14,11 @@ import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_release.core.files import read_json
-from onnx_release.core.paths import CALIBRATION, SOURCES, variant_model
+from onnx_release.core.paths import CALIBRATION_SAMPLES, SOURCES, variant_model
 from onnx_release.core.variants import REFERENCES
 from onnx_release.core.workers import in_order
 from onnx_release.data.samples import SampleFile, spread, with_batch_axis
-from onnx_release.graph.activations import cut, float_values, session_of
+from onnx_release.graph.activations import extract, float_values, session_of
 from onnx_release.graph.graph import DEQUANTIZED, load_model, producers
 from onnx_release.graph.layers import as_matrix, initializers, weighted_layers
 from onnx_release.graph.source_lines import source_of
@@ -51,7 +51,7 @@ class Step:
 
 def explain_variant(variant: str) -> list[dict[str, Any]]:
     """`explain` of a variant of the pipeline against its reference, on SAMPLES calibration samples."""
-    samples = SampleFile(CALIBRATION)
+    samples = SampleFile(CALIBRATION_SAMPLES)
     used = spread(len(samples), SAMPLES)
     return explain(variant_model(variant), variant_model(REFERENCES[variant]), samples, used, read_json(SOURCES))
 
@@ -70,8 +70,8 @@ def explain(
     steps = make_steps(float_model, model)
     whole = whole_inputs(float_model)  # which both sides get as they are
     seen = {name: version(model, name) for step in steps for name in (step.value, *step.inputs) if name not in whole}
-    session = session_of(cut(model, sorted(set(seen.values()))))
-    wanted = session_of(cut(float_model, [step.value for step in steps]))
+    session = session_of(extract(model, sorted(set(seen.values()))))
+    wanted = session_of(extract(float_model, [step.value for step in steps]))
 
     def run(index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         feed = with_batch_axis(samples.inputs(index))

@@ -17,15 +17,17 @@ from onnx_release.data.samples import NO_LABEL, SampleFile, sample_key, with_bat
 from onnx_release.measure.answers import accuracy_drop, compare_answers, details, mean
 from onnx_release.measure.bootstrap import grouped_interval
 from onnx_release.measure.budget import over_budget
+from onnx_release.measure.closeness import Closeness
 from onnx_release.measure.numerics import OutputError, finite_or_none, tolerance_needed
 from onnx_release.runtime.onnx_model import OnnxModel
+from onnx_release.validate.metrics import OutputMetrics, ValidateMetrics
 
 Arrays = dict[str, np.ndarray]
 
 
 @dataclass
-class Comparison:
-    """One output of a variant over all cases."""
+class OutputErrors:
+    """The errors of one output of a variant, over all cases."""
 
     variant: OutputError = field(default_factory=OutputError)  # against PyTorch in float64
     torch: OutputError = field(default_factory=OutputError)  # PyTorch in float32, against itself in float64
@@ -53,10 +55,21 @@ class Comparison:
         within_rounding = self.torch_rounding_multiple <= allowed.torch_rounding_multiple
         return within_rounding or self.tolerance <= allowed.atol  # both are False for NaN
 
+    def metrics(self) -> OutputMetrics:
+        return OutputMetrics(
+            max_abs_error=finite_or_none(self.variant.max_abs),
+            max_abs_error_torch=finite_or_none(self.torch.max_abs),
+            max_rel_error=finite_or_none(self.variant.max_rel),
+            sqnr_db=finite_or_none(self.variant.sqnr_db),
+            cosine=finite_or_none(self.variant.mean_cosine),
+            worst_case=self.worst_case,
+            tolerance_needed=finite_or_none(self.tolerance),
+        )
+
 
 def validate(
     model: OnnxModel, data: ModelData, samples: SampleFile, params: Validate, budget: Budget | None = None
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+) -> tuple[ValidateMetrics, list[dict[str, Any]]]:
     """The metrics of the variant that `model` runs, and a row for each evaluation sample.
 
     A float32 variant passes when each output's largest error against PyTorch in float64 is within the tolerance of
@@ -65,13 +78,13 @@ def validate(
     """
     spec = model.spec
     rtol = spec.tolerance.rtol
-    comparisons = {tensor.name: Comparison() for tensor in spec.outputs}
+    errors = {tensor.name: OutputErrors() for tensor in spec.outputs}
     cases = ArrayFile(REFERENCE_CASES)
     case_agreement: list[float] = []
     case_names = [folder.removesuffix("/inputs") for folder in cases.names if folder.endswith("/inputs")]
     for name in case_names:
         outputs = model.run(cases.folder(f"{name}/inputs"))
-        compare(comparisons, name, cases, name, outputs, rtol)
+        compare(errors, name, cases, name, outputs, rtol)
         if spec.task == "detection":
             case_agreement.append(case_boxes(spec, data, cases.folder(f"{name}/float32"), outputs))
 
@@ -83,23 +96,28 @@ def validate(
         key = sample_key(index)
         outputs = model.run(with_batch_axis(samples.inputs(index)))
         group = str(samples.groups[index])
-        compare(comparisons, sample_case(index, group), reference, key, outputs, rtol)
+        compare(errors, sample_case(index, group), reference, key, outputs, rtol)
         rows.append({"sample": index, "group": group, **sample_error(spec, reference, key, outputs)})
         if spec.task != "tensor":
             wanted.append(data.postprocess(without_batch_axis(reference.folder(f"{key}/float32"))))
             found.append(data.postprocess(without_batch_axis(outputs)))
 
-    metrics = summary(comparisons, spec)
-    metrics |= {"cases": len(case_names) + len(samples), "provider": model.provider, "provider_note": model.note}
     if spec.task != "tensor":
         answers = compare_answers(spec, wanted, found, [int(label) for label in samples.labels])
         rows = [row | answer for row, answer in zip(rows, answers, strict=True)]
-    metrics |= answer_metrics(spec.task, rows, params)
+    figures = error_figures(errors) | answer_metrics(spec.task, rows, params)
     if spec.task == "detection":
-        metrics["case_agreement"] = min(case_agreement, default=None)
-    if budget is not None:
-        failures = over_budget(metrics, budget)
-        metrics |= {"passed": not failures, "failure": "; ".join(failures)}
+        figures["case_agreement"] = min(case_agreement, default=None)
+    failures = over_budget(closeness(figures), budget) if budget is not None else over_tolerance(errors, spec.tolerance)
+    metrics = ValidateMetrics(
+        passed=not failures,
+        failure="; ".join(failures),
+        cases=len(case_names) + len(samples),
+        provider=model.provider,
+        provider_note=model.note,
+        outputs={name: item.metrics() for name, item in errors.items()},
+        **figures,
+    )
     return metrics, rows
 
 
@@ -110,11 +128,11 @@ def sample_case(index: int, group: str) -> str:
 
 
 def compare(
-    comparisons: dict[str, Comparison], case: str, reference: ArrayFile, key: str, outputs: Arrays, rtol: float
+    errors: dict[str, OutputErrors], case: str, reference: ArrayFile, key: str, outputs: Arrays, rtol: float
 ) -> None:
     float64, float32 = reference.folder(f"{key}/float64"), reference.folder(f"{key}/float32")
-    for name, comparison in comparisons.items():
-        comparison.add(case, float64[name], float32[name], outputs[name], rtol)
+    for name, item in errors.items():
+        item.add(case, float64[name], float32[name], outputs[name], rtol)
 
 
 def sample_error(spec: Spec, reference: ArrayFile, key: str, outputs: Arrays) -> dict[str, float]:
@@ -134,34 +152,29 @@ def case_boxes(spec: Spec, data: ModelData, torch_outputs: Arrays, outputs: Arra
     return float(np.mean([row["agrees"] for row in compare_answers(spec, wanted, found, [NO_LABEL] * batch)]))
 
 
-def summary(comparisons: dict[str, Comparison], spec: Spec) -> dict[str, Any]:
-    """What holds for every task: the verdict, and the errors by output and of the worst output."""
-    allowed = spec.tolerance
-    failures = [describe_failure(name, item, allowed) for name, item in comparisons.items() if not item.passes(allowed)]
-    worst = max(comparisons.values(), key=lambda item: (math.isnan(item.variant.max_abs), item.variant.max_abs))
+def error_figures(errors: dict[str, OutputErrors]) -> dict[str, Any]:
+    """The errors of the worst output, under their names in ValidateMetrics."""
+    found = list(errors.values())
+    worst = max(found, key=lambda item: (math.isnan(item.variant.max_abs), item.variant.max_abs))
     # numpy's maximum keeps NaN, which Python's loses.
-    multiple = float(np.max([item.torch_rounding_multiple for item in comparisons.values()]))
     return {
-        "passed": not failures,
-        "failure": "; ".join(failures),
         "max_abs_error": finite_or_none(worst.variant.max_abs),
-        "max_rel_error": finite_or_none(float(np.max([item.variant.max_rel for item in comparisons.values()]))),
-        "error_vs_torch_rounding": finite_or_none(multiple),
-        "sqnr_db": finite_or_none(float(np.min([item.variant.sqnr_db for item in comparisons.values()]))),
-        "cosine": finite_or_none(float(np.min([item.variant.mean_cosine for item in comparisons.values()]))),
-        "outputs": {
-            name: {
-                "max_abs_error": finite_or_none(item.variant.max_abs),
-                "max_abs_error_torch": finite_or_none(item.torch.max_abs),
-                "max_rel_error": finite_or_none(item.variant.max_rel),
-                "sqnr_db": finite_or_none(item.variant.sqnr_db),
-                "cosine": finite_or_none(item.variant.mean_cosine),
-                "worst_case": item.worst_case,
-                "tolerance_needed": finite_or_none(item.tolerance),
-            }
-            for name, item in comparisons.items()
-        },
+        "max_rel_error": finite_or_none(float(np.max([item.variant.max_rel for item in found]))),
+        "error_vs_torch_rounding": finite_or_none(float(np.max([item.torch_rounding_multiple for item in found]))),
+        "sqnr_db": finite_or_none(float(np.min([item.variant.sqnr_db for item in found]))),
+        "cosine": finite_or_none(float(np.min([item.variant.mean_cosine for item in found]))),
     }
+
+
+def over_tolerance(errors: dict[str, OutputErrors], allowed: Tolerance) -> list[str]:
+    """What is wrong with each output that is beyond the tolerance of a float32 variant."""
+    return [describe_failure(name, item, allowed) for name, item in errors.items() if not item.passes(allowed)]
+
+
+def closeness(figures: dict[str, Any]) -> Closeness:
+    """What of the figures of a validation a budget bounds."""
+    names = ("sqnr_db", "max_abs_error", "cosine", "agreement", "accuracy_drop")
+    return Closeness(**{name: figures[name] for name in names})
 
 
 def budget_of(variant: str, spec: Spec) -> Budget | None:
@@ -169,7 +182,7 @@ def budget_of(variant: str, spec: Spec) -> Budget | None:
     return spec.budget if variant in REDUCED else None
 
 
-def describe_failure(name: str, item: Comparison, allowed: Tolerance) -> str:
+def describe_failure(name: str, item: OutputErrors, allowed: Tolerance) -> str:
     """Which output, which case, how far off, and what would have passed."""
     if not math.isfinite(item.variant.max_abs):
         return f"{name} holds NaN or infinity in the case {item.worst_case}"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from onnx_release.core.errors import DataError, SpecError
 from onnx_release.core.params import Prepare
-from onnx_release.core.paths import EVALUATION
+from onnx_release.core.paths import EVALUATION_SAMPLES
 from onnx_release.core.spec import Spec
 from onnx_release.core.yaml_files import read_yaml
 from onnx_release.data.image_folder import ImageFolder, resized
@@ -301,7 +301,7 @@ def test_all_corrupt_photographs_are_counted_and_named_before_anything_is_writte
     for name in ("roses/1.JPG", "tulips/0.png"):
         Image.new("RGB", (8, 6)).save(raw / "flowers" / name)
     write_splits(ImageFolder(spec), raw, spec, params)
-    assert len(set(SampleFile(EVALUATION).labels)) == 2
+    assert len(set(SampleFile(EVALUATION_SAMPLES).labels)) == 2
 
 
 def test_ten_corrupt_photographs_are_named_and_the_others_counted(make, raw):

@@ -8,7 +8,7 @@ import pytest
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import sha256
 from onnx_release.core.params import Prepare
-from onnx_release.core.paths import CALIBRATION, EVALUATION
+from onnx_release.core.paths import CALIBRATION_SAMPLES, EVALUATION_SAMPLES
 from onnx_release.core.spec import Images, Spec
 from onnx_release.core.types import Sample
 from onnx_release.data.samples import (
@@ -109,8 +109,8 @@ def test_a_failure_in_either_split_leaves_both_as_they_were(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     counts = Prepare(calibration=5, evaluation=5)
     write_splits(Data([sample(group="a", label=1)], [sample(group="b", label=2), sample()]), tmp_path, SPEC, counts)
-    before = [sha256(path) for path in (CALIBRATION, EVALUATION)]
-    assert sample_metrics() == {
+    before = [sha256(path) for path in (CALIBRATION_SAMPLES, EVALUATION_SAMPLES)]
+    assert sample_metrics().content() == {
         "calibration_samples": 1,
         "calibration_groups": 1,
         "evaluation_samples": 2,
@@ -126,15 +126,15 @@ def test_a_failure_in_either_split_leaves_both_as_they_were(tmp_path, monkeypatc
     ):
         with pytest.raises(DataError, match=message):
             write_splits(data, tmp_path, SPEC, counts)
-        assert [sha256(path) for path in (CALIBRATION, EVALUATION)] == before
-        assert len(list(CALIBRATION.parent.iterdir())) == 2
+        assert [sha256(path) for path in (CALIBRATION_SAMPLES, EVALUATION_SAMPLES)] == before
+        assert len(list(CALIBRATION_SAMPLES.parent.iterdir())) == 2
 
 
 def test_a_data_py_that_breaks_off_leaves_both_as_they_were(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     counts = Prepare(calibration=5, evaluation=5)
     write_splits(Data([sample()], [sample()]), tmp_path, SPEC, counts)
-    before = [sha256(path) for path in (CALIBRATION, EVALUATION)]
+    before = [sha256(path) for path in (CALIBRATION_SAMPLES, EVALUATION_SAMPLES)]
 
     def broken():
         yield sample(2)
@@ -142,8 +142,8 @@ def test_a_data_py_that_breaks_off_leaves_both_as_they_were(tmp_path, monkeypatc
 
     with pytest.raises(DataError, match=r"cat\.jpg"):
         write_splits(Data([sample(2)], broken()), tmp_path, SPEC, counts)
-    assert [sha256(path) for path in (CALIBRATION, EVALUATION)] == before
-    assert len(list(CALIBRATION.parent.iterdir())) == 2
+    assert [sha256(path) for path in (CALIBRATION_SAMPLES, EVALUATION_SAMPLES)] == before
+    assert len(list(CALIBRATION_SAMPLES.parent.iterdir())) == 2
 
 
 def test_a_group_beyond_the_samples_taken_does_not_count(tmp_path, monkeypatch):

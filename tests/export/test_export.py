@@ -157,10 +157,10 @@ def test_the_file_has_the_names_axes_and_opset_asked_for_and_torchs_answers(expo
             np.testing.assert_allclose(output, tensor.numpy(), rtol=1e-5, atol=1e-6)
 
     metrics = export_metrics(path, params)
-    assert (metrics["opset"], metrics["exporter"], metrics["nodes"]) == (opset, exporter, found["nodes"])
+    assert (metrics.opset, metrics.exporter, metrics.nodes) == (opset, exporter, found["nodes"])
     # The embedding's and the head's weights, and whatever the exporter folded.
-    assert metrics["parameters"] >= 5 * 4 + 4 * 3 + 3
-    assert metrics["size_mb"] == path.stat().st_size / 1e6
+    assert metrics.parameters >= 5 * 4 + 4 * 3 + 3
+    assert metrics.size_mb == path.stat().st_size / 1e6
 
 
 @BOTH

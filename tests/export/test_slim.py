@@ -61,9 +61,9 @@ def test_a_redundant_graph_gets_fewer_nodes_and_the_same_answers(redundant, case
     assert operators == ["Add", "Relu"]
     assert run_session(open_session(path), {"x": X})["y"].tolist() == [[2, 0, 6]]
     metrics = slim_metrics(redundant, path)
-    assert (metrics["nodes_before"], metrics["nodes_after"]) == (4, 2)
-    assert metrics["size_mb_before"] == redundant.stat().st_size / 1e6
-    assert metrics["size_mb_after"] == path.stat().st_size / 1e6
+    assert (metrics.nodes_before, metrics.nodes_after) == (4, 2)
+    assert metrics.size_mb_before == redundant.stat().st_size / 1e6
+    assert metrics.size_mb_after == path.stat().st_size / 1e6
 
 
 def test_the_same_graph_gives_the_same_bytes(redundant, cases, tmp_path):

@@ -10,7 +10,7 @@ from torch import nn
 from onnx_release.core.array_files import ArrayFile
 from onnx_release.core.errors import NetworkError
 from onnx_release.core.params import Prepare
-from onnx_release.core.paths import EVALUATION, REFERENCE, REFERENCE_CASES, REFERENCE_SAMPLES
+from onnx_release.core.paths import EVALUATION_SAMPLES, REFERENCE, REFERENCE_CASES, REFERENCE_SAMPLES
 from onnx_release.core.types import Sample
 from onnx_release.data.samples import SampleFile, write_splits
 from onnx_release.network.reference import write_reference
@@ -40,7 +40,7 @@ def samples(tmp_path, monkeypatch, spec):
     monkeypatch.chdir(tmp_path)
     data = SimpleNamespace(samples=lambda raw, split: (Sample({"x": row}) for row in PIXELS))
     write_splits(data, tmp_path, spec, Prepare(calibration=3, evaluation=3))
-    return SampleFile(EVALUATION)
+    return SampleFile(EVALUATION_SAMPLES)
 
 
 def test_the_answers_in_float64_are_those_of_float64(samples, spec):

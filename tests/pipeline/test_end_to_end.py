@@ -22,7 +22,7 @@ import torch
 import tritonclient.http
 from ruamel.yaml import YAML
 
-from onnx_release.core.paths import EVALUATION, variant_model
+from onnx_release.core.paths import EVALUATION_SAMPLES, variant_model
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import VARIANTS
 from onnx_release.data.samples import SampleFile
@@ -111,7 +111,7 @@ def test_the_release_alone_gives_the_pipeline_s_answers_without_what_made_it(clo
     monkeypatch.chdir(clone)
     variant = json.loads(Path("metrics/summary.json").read_text())["variant"]
     model = OnnxModel(variant_model(variant), load_spec("digits_cnn"), load_tuned())
-    samples = SampleFile(EVALUATION)
+    samples = SampleFile(EVALUATION_SAMPLES)
     images = np.stack([samples.inputs(index)["image"][np.newaxis] for index in range(len(samples))])
     expected = np.stack([model.run({"image": image})["logits"] for image in images])
     listed = subprocess.check_output([python, "-m", "pip", "list", "--format=json"], text=True)

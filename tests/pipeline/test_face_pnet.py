@@ -40,7 +40,7 @@ def raw(tmp_path_factory, spec):
     folder = tmp_path_factory.mktemp("raw") / "face_pnet"
     needed = [source for source in spec.sources if source.name in ("pnet.pt", faces.CROPS)]
     fetch_sources("face_pnet", needed, folder)
-    for number, name in enumerate([*faces.EVALUATION, *faces.CALIBRATION]):
+    for number, name in enumerate([*faces.EVALUATION_SAMPLES, *faces.CALIBRATION_SAMPLES]):
         noise = np.random.default_rng(number).integers(0, 256, (61 + number, 70, 3), np.uint8)
         Image.fromarray(noise).save(folder / name)
     return folder
@@ -256,7 +256,7 @@ def test_evaluation_is_a_level_a_face_and_another_thing_in_turn(raw, spec):
 def test_calibration_is_levels_of_other_photographs_and_then_their_mirror_images(raw, spec):
     samples = list(faces.samples(raw, "calibration"))
     groups = {sample.group for sample in samples}
-    assert groups == set(faces.CALIBRATION)
+    assert groups == set(faces.CALIBRATION_SAMPLES)
     assert not groups & {sample.group for sample in faces.samples(raw, "evaluation")}
     half = len(samples) // 2
     for index, (plain, mirrored) in enumerate(zip(samples[:half], samples[half:], strict=True)):
@@ -267,7 +267,7 @@ def test_calibration_is_levels_of_other_photographs_and_then_their_mirror_images
 
 def test_what_a_client_sends_is_decoded_and_scaled(raw):
     items = list(faces.encoded(raw))
-    assert len(items) == len(faces.EVALUATION)
+    assert len(items) == len(faces.EVALUATION_SAMPLES)
     with Image.open(io.BytesIO(items[1])) as image:
         width, height = image.size
     assert faces.preprocess(faces.decode(items[1]))["input"].shape == (3, height, width)
@@ -275,4 +275,4 @@ def test_what_a_client_sends_is_decoded_and_scaled(raw):
 
 def test_the_spec_declares_every_file_that_is_read(spec):
     names = {source.name for source in spec.sources}
-    assert names == {"pnet.pt", faces.CROPS, *faces.EVALUATION, *faces.CALIBRATION}
+    assert names == {"pnet.pt", faces.CROPS, *faces.EVALUATION_SAMPLES, *faces.CALIBRATION_SAMPLES}

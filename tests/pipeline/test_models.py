@@ -14,7 +14,7 @@ from models.mobilenet_v2 import data as photographs
 from models.mobilenet_v2.network import MobileNetV2
 from onnx_release.core.errors import DataError
 from onnx_release.core.params import Prepare
-from onnx_release.core.paths import EVALUATION
+from onnx_release.core.paths import EVALUATION_SAMPLES
 from onnx_release.core.spec import Spec, load_spec
 from onnx_release.data.samples import SampleFile, check_sample, write_splits
 from tests.imports import ROOT
@@ -137,7 +137,7 @@ def test_a_corrupt_photograph_is_named_before_anything_is_written(tmp_path, monk
     raw = tmp_path / "raw"
     raw.mkdir()
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8))
-    for name in [*photographs.CALIBRATION, "imagenet_00_1.jpg", "imagenet_01_2.jpg"]:
+    for name in [*photographs.CALIBRATION_SAMPLES, "imagenet_00_1.jpg", "imagenet_01_2.jpg"]:
         image.save(raw / name)
     (raw / "imagenet_01_2.jpg").write_bytes((raw / "imagenet_01_2.jpg").read_bytes()[:500])
     spec = Spec.model_validate(YAML(typ="safe").load((ROOT / "models/mobilenet_v2/spec.yaml").read_text()))
@@ -146,7 +146,7 @@ def test_a_corrupt_photograph_is_named_before_anything_is_written(tmp_path, monk
     assert not list(tmp_path.glob("data/prepared/*"))
     image.save(raw / "imagenet_01_2.jpg")
     write_splits(photographs, raw, spec, Prepare(calibration=7, evaluation=2))
-    assert SampleFile(EVALUATION).labels.tolist() == [1, 2]
+    assert SampleFile(EVALUATION_SAMPLES).labels.tolist() == [1, 2]
 
 
 def test_crops_are_drawn_by_their_seed():
@@ -172,7 +172,7 @@ def test_a_crop_is_the_whole_or_a_part_and_perhaps_mirrored():
 @pytest.fixture
 def photograph_folder(tmp_path):
     """A folder as data/raw/mobilenet_v2, with three photographs of ImageNet and the others."""
-    names = ["imagenet_00_243.jpg", "imagenet_01_559.jpg", "imagenet_15_99.jpg", *photographs.CALIBRATION]
+    names = ["imagenet_00_243.jpg", "imagenet_01_559.jpg", "imagenet_15_99.jpg", *photographs.CALIBRATION_SAMPLES]
     for number, name in enumerate(names):
         noise = np.random.default_rng(number).integers(0, 255, (20 + number, 30, 3), np.uint8)
         Image.fromarray(noise).save(tmp_path / name)
@@ -210,7 +210,7 @@ def test_the_samples_are_the_same_each_time(photograph_folder):
 
 def test_the_spec_declares_every_photograph_that_data_py_reads(root):
     names = {source.name for source in load_spec("mobilenet_v2").sources}
-    assert names >= set(photographs.CALIBRATION)
+    assert names >= set(photographs.CALIBRATION_SAMPLES)
     assert len([name for name in names if name.endswith(".jpg") and name.startswith("imagenet_")]) == 20
 
 

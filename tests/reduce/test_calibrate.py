@@ -97,7 +97,7 @@ def test_a_constant_activation_gets_a_range_that_is_wider_than_nothing(save_grap
         found, metrics = find_ranges(onnx.load(model), random_samples(tmp_path), params)
         assert found["a"] == (0.0, 1.0)
         assert found["y"][0] == 0.0 and found["y"][1] > 0
-        assert metrics["constant_tensors"] == 2
+        assert metrics.constant_tensors == 2
 
 
 def test_what_only_goes_into_an_activation_has_no_range(save_graph, tmp_path):
@@ -120,7 +120,7 @@ def test_every_range_holds_zero():
 
 def test_the_files_and_the_metrics(relu, spec, tmp_path):
     metrics = calibrate(relu, spec, random_samples(tmp_path), PARAMS, tmp_path / "out")
-    assert metrics["samples"] == 7 and metrics["tensors"] == 2 and metrics["clipped_share"] == 0
+    assert metrics.samples == 7 and metrics.tensors == 2 and metrics.clipped_share == 0
     assert set(read_json(tmp_path / "out/ranges.json")["ranges"]) == set(float_values(onnx.load(relu)))
     assert (tmp_path / "out/model.onnx").is_file()
 

@@ -29,8 +29,8 @@ def model(save_graph):
 @pytest.mark.parametrize("reduce_range", [False, True])
 def test_the_answers_stay_close_and_the_nodes_are_counted(model, tmp_path, reduce_range):
     metrics = quantize_dynamically(model, PARAMS, reduce_range, tmp_path / "out")
-    assert (metrics["quantized_nodes"], metrics["float_nodes"]) == (2, 1)
-    assert metrics["reduce_range"] == reduce_range
+    assert (metrics.quantized_nodes, metrics.float_nodes) == (2, 1)
+    assert metrics.reduce_range == reduce_range
     integers = [onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "out/model.onnx").graph.initializer]
     largest = max(np.abs(array.astype(int)).max() for array in integers if array.dtype == np.int8)
     assert (largest <= 64) == reduce_range
@@ -42,7 +42,7 @@ def test_the_answers_stay_close_and_the_nodes_are_counted(model, tmp_path, reduc
 
 def test_nothing_to_quantize_is_said_plainly(model, save_graph, tmp_path):
     relu = save_graph([helper.make_node("Relu", ["x"], ["y"])], [("x", [1])], [("y", [1])])
-    assert quantize_dynamically(relu, PARAMS, False, tmp_path / "out")["quantized_nodes"] == 0
+    assert quantize_dynamically(relu, PARAMS, False, tmp_path / "out").quantized_nodes == 0
 
 
 def test_an_operator_that_cannot_be_quantized_is_named(model, tmp_path):

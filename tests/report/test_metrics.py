@@ -38,7 +38,8 @@ def test_every_row_of_the_table_is_emitted():
     # metrics/ holds those of one model, which has a task and makes its variants.
     for found in read_json(ROOT / MODELS_BENCHMARK).values():
         emitted |= {metric("validate/fp32", key) for key, _ in flatten(found["validate"]["fp32"])}
-    assert [row for row in METRICS if row not in emitted and row.key != "left_out"] == []
+    at_times = ("left_out", "settings.*.", "refused.")
+    assert [row for row in METRICS if row not in emitted and not row.key.startswith(at_times)] == []
 
 
 def dotted(settings: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -103,7 +104,7 @@ def test_a_metric_is_better_in_its_direction(file, key, better):
     ("file", "key"), [("export", "latency"), ("exports", "opset"), ("validate", "passed"), ("export", "Opset")]
 )
 def test_an_unknown_key_is_refused(file, key):
-    with pytest.raises(KeyError, match=rf"{file}: {key} is not in onnx_release/metrics\.py"):
+    with pytest.raises(KeyError, match=rf"{file}: {key} is in no class of"):
         metric(file, key)
 
 

@@ -7,29 +7,32 @@ import pandas as pd
 import pytest
 from markupsafe import escape
 
-from onnx_release.core.files import read_json
+from onnx_release.choice.choice import Candidate, summarise
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import METRICS, PLOTS, REPORT
+from onnx_release.core.paths import PLOTS, REPORT
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import SHIPPABLE, VARIANTS
+from onnx_release.data.metrics import PrepareMetrics
+from onnx_release.export.metrics import SlimMetrics
+from onnx_release.reduce.metrics import Fp16Metrics, QuantizeDynamicMetrics
 from onnx_release.report.charts import stand_alone
 from onnx_release.report.metrics import flatten
-from onnx_release.report.report import (
+from onnx_release.report.pages import (
     PICTURES,
-    Results,
-    describe_choice,
-    describe_verdict,
-    describe_warnings,
     make_charts,
     operator_cells,
     profile_shares,
     render_html,
     render_markdown,
-    summarise,
-    worst_layers,
 )
+from onnx_release.report.results import Explained, Graphs, Results, StageMetrics, worst_layers
 from onnx_release.report.text import AGREEMENT, ANSWER_DETAILS, number, percent
 from onnx_release.report.tradeoff import tradeoff_rows
+from onnx_release.report.verdict import describe_verdict, describe_warnings
+from onnx_release.static.metrics import QuantizeStaticMetrics
+from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
+from onnx_release.tuning.metrics import OperatorMetrics, OptimizeMetrics, ProfileMetrics, TuneMetrics
+from onnx_release.validate.metrics import ValidateMetrics
 from stages import report as stage
 from tests.imports import ROOT
 from tests.validated import KINDS, validated
@@ -60,7 +63,8 @@ def timing(speedup, low, high):
 def broken(reason):
     """The row of a contender that could not be measured."""
     figures = dict.fromkeys(timing(1.0, 1.0, 1.0))
-    return {**figures, "failure": reason, "latency_ms": dict.fromkeys(timing(1.0, 1.0, 1.0)["latency_ms"])}
+    texts = {"failure": reason, "no_difference_from": "", "samples": 0}
+    return {**figures, **texts, "latency_ms": dict.fromkeys(timing(1.0, 1.0, 1.0)["latency_ms"])}
 
 
 def row(name, passed=True, speedup=(3.0, 2.8, 3.2), size=14.0, **more):
@@ -87,6 +91,69 @@ def row(name, passed=True, speedup=(3.0, 2.8, 3.2), size=14.0, **more):
     }
 
 
+def candidate_of(item):
+    """The candidate of a row, whose other fields are those of its validation."""
+    found = {key: value for key, value in item.items() if key not in ("name", "size_mb", "timing")}
+    timed = ContenderMetrics.model_validate(item["timing"])
+    return Candidate(item["name"], ValidateMetrics.model_validate(found), timed)
+
+
+PREPARE = PrepareMetrics(
+    calibration_samples=160,
+    calibration_groups=160,
+    evaluation_samples=200,
+    evaluation_groups=20,
+    evaluation_labelled=20,
+)
+FP16 = Fp16Metrics(
+    size_mb=7.0, fp16_nodes=98, float_nodes=1, casts=4, blocked_nodes=1, blocked="node_mean", clamped_weights=0
+)
+STATIC = QuantizeStaticMetrics(
+    size_mb=3.5,
+    target="avx2",
+    weight_type="int8",
+    activation_type="uint8",
+    reduce_range=True,
+    quantized_nodes=60,
+    float_nodes=39,
+    fused_nodes=59,
+    unfused_nodes=1,
+    unfused="node_mean (ReduceMean): no kernel",
+    requantized_nodes=0,
+    requantized="",
+    budget_met=True,
+    budget_failure="",
+    float_layers="node_first",
+    fitted_graphs=3,
+    refined_ranges=5,
+    calibration_sqnr_db=121.0,
+    calibration_agreement=1.0,
+)
+QUIET = {"repeated_rounds": 0, "disturbed_rounds": 0}
+TRIED = {"rounds": 15, "disturbed_rounds": 0, "failure": ""}
+UNTUNED = {"variant": "fp32", "failure": "", "kept": "", "untried": "", "trials": {}}
+OPTIMIZE = OptimizeMetrics(
+    variant="fp32",
+    load_ms_before=14.9,
+    load_ms=5.8,
+    speedup=2.5,
+    speedup_low=2.4,
+    speedup_high=2.6,
+    nodes_before=298,
+    nodes=69,
+    size_mb=14.0,
+    onnxruntime="1.31.1",
+)
+PROFILE = ProfileMetrics(
+    variant="fp32",
+    calls=100,
+    model_ms=2.0,
+    outside_ms=0.5,
+    operators={
+        "Conv": OperatorMetrics(nodes=2, ms=1.0, share=0.67),
+        "Add": OperatorMetrics(nodes=1, ms=0.5, share=0.33),
+    },
+)
 BASE_OF_COMPILED = ("speedup_vs_compile", "speedup_vs_compile_low", "speedup_vs_compile_high")
 CLASSES = {"agreement": 0.99, "agreement_low": 0.9, "agreement_high": 1.0, "accuracy": 0.9, "accuracy_low": 0.7}
 CLASSES |= {"accuracy_high": 1.0, "accuracy_torch": 0.95, "accuracy_drop": 0.05, "labelled": 20}
@@ -112,6 +179,7 @@ def make(monkeypatch):
 
     def results(*rows, task="classification", model="net", benchmark=None, tune=None, calibration=160, **static):
         benchmark = {
+            "machine": "a machine",
             "batch": 1,
             "threads": 2,
             "starts": 3,
@@ -122,6 +190,8 @@ def make(monkeypatch):
             "repeated_rounds": 2,
             "disturbed_rounds": 0,
             "wall_s": 80.0,
+            "calling_s": 40.0,
+            "loading_s": 20.0,
             "overhead": 0.25,
             "preparation": {"decode_ms": 2.96, "preprocess_ms": 1.51, "raw_items": 20},
             "settings": {},
@@ -131,65 +201,46 @@ def make(monkeypatch):
             **{item["name"]: item["timing"] for item in rows},
             **(benchmark or {}),
         }
-        everything = [*rows, *(row(name, passed=False) for name in SHIPPABLE if name not in [r["name"] for r in rows])]
-        summary = summarise(everything, benchmark)
-        prepare = {"evaluation_samples": 200, "evaluation_groups": 20, "evaluation_labelled": 20}
-        prepare |= {"calibration_samples": calibration}
-        static = {
-            **{"target": "avx2", "weight_type": "int8", "activation_type": "uint8", "reduce_range": True},
-            **{"quantized_nodes": 60, "fused_nodes": 59, "unfused": "node_mean (ReduceMean): no kernel"},
-            **{"float_layers": "node_first", "budget_met": True, "budget_failure": ""},
-            **{"calibration_sqnr_db": 121.0, **static},
-        }
+        candidates = [candidate_of(item) for item in rows]
+        measured = BenchmarkMetrics.model_validate(benchmark)
+        sizes = {item["name"]: item["size_mb"] for item in rows}
         return Results(
             model=model,
             spec=load_spec("digits_cnn").model_copy(update={"task": task}),
-            verdict=describe_verdict(list(rows), summary, task, benchmark),
-            warnings=describe_warnings(list(rows), summary, benchmark, prepare, static),
-            choice=describe_choice(list(rows), benchmark),
-            passed=all(item["passed"] for item in rows),
-            summary=summary,
-            rows=list(rows),
-            benchmark=benchmark,
-            prepare=prepare,
-            slim={"nodes_before": 120, "nodes_after": 99},
-            operators=[("Conv", [52, 52, 52, 52, 2]), ("Identity", [3, 0, 0, 0, 0])],
-            fp16={"fp16_nodes": 98, "float_nodes": 1, "blocked": "node_mean"},
-            quantize_dynamic={"quantized_nodes": 1, "float_nodes": 98},
-            quantize_static=static,
-            tune=tune or {"variant": "fp32", "failure": "", "kept": "", "untried": "", "trials": {}},
-            optimize={
-                **{"variant": "fp32", "onnxruntime": "1.31.1", "nodes_before": 298, "nodes": 69},
-                **{"load_ms_before": 14.9, "load_ms": 5.8},
-                **{"speedup": 2.5, "speedup_low": 2.4, "speedup_high": 2.6},
-            },
-            profile={
-                **{"variant": "fp32", "calls": 100, "model_ms": 2.0, "outside_ms": 0.5},
-                "operators": {
-                    "Conv": {"nodes": 2, "ms": 1.0, "share": 0.67},
-                    "Add": {"nodes": 1, "ms": 0.5, "share": 0.33},
-                },
-            },
+            params=load_params(),
+            hardware={"cpu": "a CPU", "gpus": [], "cores": 2, "packages": {"numpy": "2"}},
+            candidates=candidates,
+            metrics=StageMetrics(
+                prepare=PREPARE.model_copy(update={"calibration_samples": calibration}),
+                slim=SlimMetrics(nodes_before=120, nodes_after=99, size_mb_before=14.1, size_mb_after=14.0),
+                fp16=FP16,
+                quantize_dynamic=QuantizeDynamicMetrics(
+                    size_mb=4.0, quantized_nodes=1, float_nodes=98, weight_type="int8", reduce_range=False
+                ),
+                quantize_static=STATIC.model_copy(update=static),
+                benchmark=measured,
+                tune=TuneMetrics.model_validate(tune or UNTUNED),
+                optimize=OPTIMIZE,
+                profile=PROFILE,
+                summary=summarise(candidates, sizes, measured),
+            ),
+            graphs=Graphs(sizes, [("Conv", [52, 52, 52, 52, 2]), ("Identity", [3, 0, 0, 0, 0])]),
+            explained=Explained(
+                "int8_static",
+                [
+                    {
+                        **{"node": "node_worst", "operators": "Conv+Clip", "added": 0.02, "sqnr_db": 17.0},
+                        **{"module": "features.3", "source": "net.py:9"},
+                    }
+                ],
+                {"fp16": [70.0, 60.0], "int8_static": [float("nan"), 17.0]},
+            ),
             nodes=[
                 {
-                    "node": "slow_conv",
-                    "operator": "Conv",
-                    "share": 0.4,
-                    "ms": 0.6,
-                    "module": "stem.0",
-                    "source": "net.py:7",
+                    **{"node": "slow_conv", "operator": "Conv", "share": 0.4, "ms": 0.6},
+                    **{"module": "stem.0", "source": "net.py:7"},
                 }
             ],
-            explained="int8_static",
-            layers=[
-                {
-                    **{"node": "node_worst", "operators": "Conv+Clip", "added": 0.02, "sqnr_db": 17.0},
-                    **{"module": "features.3", "source": "net.py:9"},
-                }
-            ],
-            signals={"fp16": [70.0, 60.0], "int8_static": [float("nan"), 17.0]},
-            hardware={"cpu": "a CPU", "gpus": [], "cores": 2, "packages": {"numpy": "2"}},
-            params=load_params(),
             latencies={name: np.array([1.0, 2.0, 3.0]) for name in ("torch_eager", *VARIANTS)},
         )
 
@@ -198,8 +249,10 @@ def make(monkeypatch):
 
 def test_the_fastest_variant_that_passed_and_may_ship_is_chosen(make):
     results = make(row("export", speedup=(9.0, 8.0, 10.0), size=28.0), row("fp32", **CLASSES))
-    assert results.summary == {
+    assert results.metrics.summary.content() == {
         "variant": "fp32",
+        "reason": "",
+        "refused": {},
         "accuracy_drop": 0.05,
         "agreement": 0.99,
         "speedup_vs_eager": 3.0,
@@ -208,7 +261,7 @@ def test_the_fastest_variant_that_passed_and_may_ship_is_chosen(make):
         "size_mb": 14.0,
         "compression": 2.0,
     }
-    assert results.verdict == (
+    assert describe_verdict(results) == (
         "Release fp32: the same answer as PyTorch on 99.0 % [90.0 %, 100.0 %] of the samples, "
         "3 [2.8, 3.2] times as fast as PyTorch eager, 1.5 [1.4, 1.6] times as fast as torch.compile, 14 MB."
     )
@@ -216,8 +269,10 @@ def test_the_fastest_variant_that_passed_and_may_ship_is_chosen(make):
 
 def test_nothing_is_released_when_all_failed(make):
     results = make(row("export"), row("fp32", passed=False))
-    assert set(results.summary.values()) == {None}
-    assert results.verdict == "Nothing to release: fp32 failed."
+    summary = results.metrics.summary
+    assert (summary.variant, summary.size_mb, summary.agreement, summary.not_measured) == (None, None, None, "")
+    assert summary.refused == {"fp32": "logits of fp32 is off by 3"}
+    assert describe_verdict(results) == "Nothing to release: fp32 failed."
     for text in (html(results), short(results)):
         assert "logits of fp32 is off by 3" in text
         assert "failed" in text.lower()
@@ -225,7 +280,7 @@ def test_nothing_is_released_when_all_failed(make):
 
 def test_an_interval_that_holds_1_is_no_difference(make):
     results = make(row("export"), row("fp32", speedup=(1.02, 0.97, 1.05)))
-    assert "as fast (no difference [0.97, 1.05]) as PyTorch eager" in results.verdict
+    assert "as fast (no difference [0.97, 1.05]) as PyTorch eager" in describe_verdict(results)
     assert "no difference: 0.97 to 1.05" in html(results)
     assert "<b>no difference</b>in speed from PyTorch eager" in html(results)
     assert "no difference [0.97, 1.05]" in short(results)
@@ -235,7 +290,7 @@ def test_an_interval_that_holds_1_is_no_difference(make):
 
 def test_a_task_without_classes_has_no_agreement(make):
     results = make(row("export"), row("fp32"))
-    assert "as PyTorch on" not in results.verdict
+    assert "as PyTorch on" not in describe_verdict(results)
     assert "| fp32 | yes | – | – | 2 |" in short(results)
     assert html(results)
 
@@ -248,10 +303,13 @@ def test_every_task_has_its_pages_with_labels_and_without(make, task, labelled):
     assert (escape(AGREEMENT[task]) in page.partition("<nav")[0]) == (task != "tensor")
     assert ("accuracy, PyTorch's is" in page) == (labelled > 0)
     assert all(f"<th>{name.replace('_', ' ')}</th>" in page for name in ANSWER_DETAILS[task])
-    agreement, accuracy = "100.0 % [47.8 %, 100.0 %]" if task != "tensor" else "–", percent(results.rows[1]["accuracy"])
+    agreement, accuracy = (
+        "100.0 % [47.8 %, 100.0 %]" if task != "tensor" else "–",
+        percent(results.candidates[1].validation.accuracy),
+    )
     assert f"| fp32 | yes | {agreement} | {accuracy}" in text
-    assert len(tradeoff_rows(results.rows, results.latencies)) == 2
-    assert (results.summary["accuracy_drop"] is None) == (labelled == 0)
+    assert len(tradeoff_rows(results.candidates, results.latencies)) == 2
+    assert (results.metrics.summary.accuracy_drop is None) == (labelled == 0)
 
 
 def test_a_detector_that_finds_nothing_has_dashes(make):
@@ -300,7 +358,6 @@ def test_the_stage_writes_the_page_and_every_picture_that_the_short_form_names(m
     assert pictures
     assert {path.name for path in REPORT.iterdir()} == {"index.html", "report.md", *pictures}
     assert pd.read_csv(PLOTS / "tradeoff.csv")["variant"].tolist() == ["export", "fp32"]
-    assert read_json(METRICS / "summary.json") == results.summary
 
 
 def interval_text(key, low, high):
@@ -315,13 +372,14 @@ def test_every_interval_of_the_metrics_is_on_the_page(make):
         row("export", **CLASSES),
         row("fp32", speedup=(3.04, 2.83, 3.27), **{**CLASSES, **classes, "accuracy_drop": 0.02}),
     ]
-    trial = {"speedup": 1.31, "speedup_low": 1.22, "speedup_high": 1.44, "kept": True, "failure": ""}
+    trial = {"speedup": 1.31, "speedup_low": 1.22, "speedup_high": 1.44, **TRIED, "kept": True}
     tune = {"variant": "fp32", "failure": "", "kept": "arena_false", "untried": "", "trials": {"arena_false": trial}}
-    settings = {"batch_8_threads_1": {"fp32": timing(2.55, 2.46, 2.64)}}
+    settings = {"batch_8_threads_1": {**QUIET, "fp32": timing(2.55, 2.46, 2.64)}}
     results = make(*rows, tune=tune, benchmark={"settings": settings})
     text = html(results)
-    measured = {"rows": {item["name"]: item for item in results.rows}, "benchmark": results.benchmark}
-    flat = dict(flatten({**measured, "tune": results.tune, "optimize": results.optimize}))
+    files = {name: found.content() for name, found in vars(results.metrics).items()}
+    files |= {one.name: one.validation.content() for one in results.candidates}
+    flat = dict(flatten(files))
     ends = {key.removesuffix("_low") for key in flat if key.endswith("_low")}
     assert len(ends) > 20
     for key in ends:
@@ -371,14 +429,14 @@ def test_without_a_baseline_there_are_latencies_and_no_speed_ups(make):
     none = timing(None, None, None)
     others = {name: none for name in ("torch_compile", *SHIPPABLE) if name != "fp32"}
     results = make(*rows, benchmark={**others, "torch_eager": broken("it ran out of memory")})
-    assert results.summary["variant"] == "fp32"
-    assert results.verdict == "Release fp32: 14 MB."
+    assert results.metrics.summary.variant == "fp32"
+    assert describe_verdict(results) == "Release fp32: 14 MB."
     assert "it ran out of memory" in html(results)
 
 
 def test_a_variant_that_could_not_be_timed_is_not_released(make):
     results = make(row("export"), {**row("fp32"), "timing": broken("the outputs hold NaN")}, row("fp16"))
-    assert results.summary["variant"] == "fp16"
+    assert results.metrics.summary.variant == "fp16"
 
 
 def test_what_is_beside_the_variants_has_its_row(make):
@@ -387,7 +445,7 @@ def test_what_is_beside_the_variants_has_its_row(make):
 
 
 def test_other_batch_sizes_and_thread_counts_have_their_table(make):
-    others = {"batch_8_threads_1": {"torch_eager": broken("it hangs"), "fp32": timing(2.5, 2.4, 2.6)}}
+    others = {"batch_8_threads_1": {**QUIET, "torch_eager": broken("it hangs"), "fp32": timing(2.5, 2.4, 2.6)}}
     text = html(make(row("export"), row("fp32"), benchmark={"settings": others}))
     assert '<td>batch 8 threads 1</td><td class="left">fp32</td>' in text
     assert "2.4 to 2.6" in text
@@ -414,8 +472,8 @@ def test_a_gpu_that_is_not_used_and_copies_are_on_the_page(make):
     [("arena_false", 1.05, "Kept: <b>arena_false</b>"), ("", 0.95, "None is faster beyond its interval")],
 )
 def test_tried_settings_are_on_the_page(make, kept, low, says):
-    trial = {"speedup": 1.1, "speedup_low": low, "speedup_high": 1.15, "kept": bool(kept), "failure": ""}
-    failed = {**dict.fromkeys(trial), "kept": False, "failure": "it crashed"}
+    trial = {"speedup": 1.1, "speedup_low": low, "speedup_high": 1.15, **TRIED, "kept": bool(kept)}
+    failed = {**dict.fromkeys(trial), **TRIED, "kept": False, "failure": "it crashed"}
     trials = {"arena_false": trial, "execution_mode_parallel": failed}
     tune = {"variant": "fp32", "failure": "", "kept": kept, "untried": "memory_pattern_false", "trials": trials}
     text = html(make(row("export"), row("fp32"), tune=tune))
@@ -445,8 +503,7 @@ def test_where_the_time_goes_is_on_the_page(make):
 
 
 def test_the_shares_of_a_call_sum_to_one():
-    operators = {"Add": {"ms": 0.5}, "Conv": {"ms": 1.0}}
-    shares = profile_shares({"model_ms": 2.0, "outside_ms": 0.5, "operators": operators})
+    shares = profile_shares(PROFILE)
     assert shares == [("Conv", 0.5), ("Add", 0.25), ("outside of nodes", 0.25)]
 
 
@@ -478,17 +535,17 @@ def test_a_disturbed_benchmark_says_so(make, disturbed, says):
 
 def test_where_all_passed_and_none_was_timed_the_verdict_says_so(make):
     rows = [{**row(name), "timing": broken("it hangs")} for name in ("export", *SHIPPABLE)]
-    assert make(*rows).verdict == "Nothing to release: no variant could be timed."
+    assert describe_verdict(make(*rows)) == "Nothing to release: no variant could be timed."
 
 
-CALIBRATED = {**CLASSES, "sqnr_db": 20.0}
+CALIBRATION_FOLDER = {**CLASSES, "sqnr_db": 20.0}
 
 
 def test_a_speed_up_of_a_disturbed_benchmark_is_not_measured(make):
     results = make(row("export"), row("fp32", **CLASSES), benchmark={"disturbed_rounds": 8})
-    assert (results.summary["speedup_vs_eager"], results.summary["speedup_vs_compile"]) == (None, None)
-    assert results.summary["not_measured"] == "other work took cores"
-    assert "speed not measured (other work took cores), 14 MB." in results.verdict
+    assert (results.metrics.summary.speedup_vs_eager, results.metrics.summary.speedup_vs_compile) == (None, None)
+    assert results.metrics.summary.not_measured == "other work took cores"
+    assert "speed not measured (other work took cores), 14 MB." in describe_verdict(results)
     assert "3 [2.8, 3.2]" not in short(results) and "| fp32 | yes |" in short(results)
     page = html(results)
     first_screen = page[: page.index("<nav")]
@@ -497,14 +554,14 @@ def test_a_speed_up_of_a_disturbed_benchmark_is_not_measured(make):
     assert "<code>dvc repro -f -s benchmark</code>" in first_screen
     assert "`dvc repro -f -s benchmark`" in short(results)
     assert "<b>not measured</b>speed against PyTorch eager" in first_screen
-    assert make(row("export"), row("fp32"), benchmark={"disturbed_rounds": 7}).summary["not_measured"] == ""
+    assert make(row("export"), row("fp32"), benchmark={"disturbed_rounds": 7}).metrics.summary.not_measured == ""
 
 
 def test_a_wide_interval_is_not_blamed_on_other_work(make):
     results = make(row("export"), row("fp32", speedup=(3476.0, 31.3, 385_550.0)))
-    assert results.summary["not_measured"] == "the interval is wider than a factor of 3"
+    assert results.metrics.summary.not_measured == "the interval is wider than a factor of 3"
     page = html(results)
-    assert "385,550" not in page + short(results) + results.verdict
+    assert "385,550" not in page + short(results) + describe_verdict(results)
     first_screen = page[: page.index("<nav")]
     assert "Other work" not in first_screen and "<code>benchmark.starts</code>" in first_screen
 
@@ -512,9 +569,11 @@ def test_a_wide_interval_is_not_blamed_on_other_work(make):
 def test_one_of_two_speed_ups_may_be_measured(make):
     wide = {"speedup_vs_compile_low": 0.1, "speedup_vs_compile_high": 30.0}
     results = make(row("export"), {**row("fp32"), "timing": {**timing(3.0, 2.8, 3.2), **wide}})
-    assert "3 [2.8, 3.2] times as fast as PyTorch eager, speed against torch.compile not measured" in results.verdict
-    assert (results.summary["speedup_vs_eager"], results.summary["speedup_vs_compile"]) == (3.0, None)
-    assert results.warnings[0].startswith("**Speed against torch.compile was not measured.** Its 95 % interval is")
+    verdict = describe_verdict(results)
+    assert "3 [2.8, 3.2] times as fast as PyTorch eager, speed against torch.compile not measured" in verdict
+    assert (results.metrics.summary.speedup_vs_eager, results.metrics.summary.speedup_vs_compile) == (3.0, None)
+    warning = describe_warnings(results)[0]
+    assert warning.startswith("**Speed against torch.compile was not measured.** Its 95 % interval is")
 
 
 def test_a_choice_that_is_not_by_speed_says_so(make):
@@ -523,25 +582,27 @@ def test_a_choice_that_is_not_by_speed_says_so(make):
     rows = [row("export"), {**row("fp32"), "timing": {**timing(2.9, 2.7, 3.1), "no_difference_from": "fp16"}}, fp16]
     text = "by SQNR and not by speed: no measured difference in speed sets fp32 and fp16 apart."
     assert text in html(make(*rows))
-    assert any(text in warning for warning in make(*rows, benchmark={"disturbed_rounds": 15}).warnings)
+    assert any(text in warning for warning in describe_warnings(make(*rows, benchmark={"disturbed_rounds": 15})))
     slower = {**row("fp16"), "timing": timing(1.0, 0.9, 1.1)}
     faster = {**row("fp32"), "timing": {**timing(3.0, 2.8, 3.2), "no_difference_from": ""}}
-    assert make(row("export"), faster, slower).choice == "The choice is by speed: the others are slower."
+    assert (
+        make(row("export"), faster, slower).metrics.summary.reason == "The choice is by speed: the others are slower."
+    )
 
 
 def test_where_there_is_one_variant_nothing_was_chosen_by_speed(make):
     failed = {**row("fp16"), "passed": False, "failure": "the SQNR is 3 dB"}
     for rows in ([row("export"), row("fp32")], [row("export"), row("fp32"), failed]):
         results = make(*rows, benchmark={"disturbed_rounds": 15})
-        assert results.choice == ""
-        assert not any("The choice is" in warning for warning in results.warnings)
+        assert results.metrics.summary.reason == ""
+        assert not any("The choice is" in warning for warning in describe_warnings(results))
 
 
 def test_little_calibration_is_on_the_first_screen(make):
     results = make(
-        row("export"), row("fp32"), row("int8_static", **CALIBRATED), calibration=15, calibration_sqnr_db=23.1
+        row("export"), row("fp32"), row("int8_static", **CALIBRATION_FOLDER), calibration=15, calibration_sqnr_db=23.1
     )
-    (warning,) = results.warnings
+    (warning,) = describe_warnings(results)
     assert warning.startswith(
         "**int8_static is calibrated on 15 samples, and 3.1 dB worse on evaluation samples (20 dB) than on those that "
         "it was calibrated on (23.1 dB).** Calibrate on more samples"
@@ -555,18 +616,19 @@ def test_little_calibration_is_on_the_first_screen(make):
     [(16, 23.0, ""), (1, 23.0, "calibrated on 1 sample."), (16, 37.0, "17 dB worse"), (16, None, "")],
 )
 def test_enough_calibration_has_no_warning(make, samples, searched, says):
-    static = row("int8_static", **CALIBRATED)
-    warnings = make(row("export"), row("fp32"), static, calibration=samples, calibration_sqnr_db=searched).warnings
+    static = row("int8_static", **CALIBRATION_FOLDER)
+    results = make(row("export"), row("fp32"), static, calibration=samples, calibration_sqnr_db=searched)
+    warnings = describe_warnings(results)
     assert bool(warnings) is bool(says)
     assert says in "".join(warnings)
 
 
 def test_a_model_without_int8_static_has_no_warning_of_its_calibration(make):
-    assert make(row("export"), row("fp32"), calibration=1).warnings == []
+    assert describe_warnings(make(row("export"), row("fp32"), calibration=1)) == []
 
 
 def test_what_other_settings_did_not_measure_is_said_of_them_alone(make):
-    other = {"torch_eager": timing(1.0, 1.0, 1.0), "fp32": timing(4.0, 3.8, 4.2), "disturbed_rounds": 15}
+    other = {**QUIET, "torch_eager": timing(1.0, 1.0, 1.0), "fp32": timing(4.0, 3.8, 4.2), "disturbed_rounds": 15}
     text = html(make(row("export"), row("fp32"), benchmark={"settings": {"batch_8_threads_2": other}}))
     line = next(line for line in text.splitlines() if "batch 8 threads 2" in line and ">fp32<" in line)
     assert line.count("not measured") == 2

@@ -7,23 +7,21 @@ import pytest
 
 from onnx_release.core.spec import Budget
 from onnx_release.report.tradeoff import SQNR, Quality, front, levels, make_points, qualities, standing, tradeoff_rows
-from tests.validated import validated
+from tests.candidates import candidate
 
 ACCURACY = Quality("accuracy", "accuracy", share=True)
 
 
-def row(name, latency, accuracy=None, sqnr=60.0, passed=True, alike=""):
-    found = {**validated("tensor"), "name": name, "passed": passed, "sqnr_db": sqnr}
-    found["max_abs_error"] = 0.1 if sqnr is not None else 0.0
-    found["timing"] = {"failure": "", "latency_ms": {"median": latency}, "no_difference_from": alike}
+def row(name, latency, accuracy=None, sqnr=60.0, passed=True, alike="", **more):
+    found = {"passed": passed, "sqnr_db": sqnr, "max_abs_error": 0.1 if sqnr is not None else 0.0}
     if accuracy is not None:
         found |= {"accuracy": accuracy, "accuracy_low": accuracy - 0.02, "accuracy_high": accuracy + 0.02}
         found |= {"accuracy_torch": 0.96}
-    return found
+    return candidate(name, latency, alike, **{**found, **more})
 
 
 def points_of(rows, quality=ACCURACY):
-    calls = {item["name"]: np.array([1.0, 2.0, 3.0, 4.0, 5.0]) for item in rows}
+    calls = {item.name: np.array([1.0, 2.0, 3.0, 4.0, 5.0]) for item in rows}
     return make_points(rows, calls, quality)
 
 
@@ -74,19 +72,18 @@ def test_no_error_at_all_is_better_than_any():
 
 def test_an_error_that_is_not_finite_is_not_called_none():
     assert SQNR.written(math.inf) == "no error"
-    broken = {**row("fp16", 2.0, sqnr=None, passed=False), "max_abs_error": None}
+    broken = row("fp16", 2.0, sqnr=None, passed=False, max_abs_error=None)
     assert SQNR.written(points_of([broken], SQNR)[0].value) == "not finite"
 
 
 def test_what_could_not_be_timed_has_no_point():
-    broken = {**row("fp16", None), "timing": {"failure": "it hangs", "latency_ms": {"median": None}}}
-    assert [point.name for point in points_of([row("fp32", 2.0), broken], SQNR)] == ["fp32"]
+    assert [point.name for point in points_of([row("fp32", 2.0), row("fp16", None)], SQNR)] == ["fp32"]
 
 
 def test_accuracy_counts_where_samples_are_labelled_else_agreement_and_sqnr_always():
-    plain, labelled = row("fp32", 2.0), row("fp32", 2.0, 0.9)
-    agreeing = {**plain, "agreement": 0.99}
-    assert [quality.key for quality in qualities([{**labelled, "agreement": 0.99}], "")] == ["accuracy", "sqnr_db"]
+    plain, labelled = row("fp32", 2.0), row("fp32", 2.0, 0.9, agreement=0.99)
+    agreeing = row("fp32", 2.0, agreement=0.99)
+    assert [quality.key for quality in qualities([labelled], "")] == ["accuracy", "sqnr_db"]
     assert [quality.key for quality in qualities([agreeing], "boxes matched")] == ["agreement", "sqnr_db"]
     assert qualities([agreeing], "boxes matched")[0].label == "boxes matched"
     assert qualities([plain], "") == [SQNR]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from onnx_release.report.metrics import Metric, metric
+from onnx_release.core.metrics import Metric
+from onnx_release.report.metrics import metric
 from onnx_release.review.compare import Row, compare
 from onnx_release.review.comparison_pages import LISTED, as_markdown, as_text, change, value, without_repeats
 from tests.revisions import changed, release, revision
@@ -101,7 +102,7 @@ def test_a_comment_stays_short():
 
 
 def row(base, head, **fields):
-    return Row("file", "key", Metric("file", "key", fields.pop("unit", ""), "lower", "", **fields), base, head)
+    return Row("file", "key", Metric("", better="lower", file="file", key="key", **fields), base, head)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.compare import COMPARE_BENCHMARK
 from onnx_release.core.files import read_json
-from onnx_release.report.metrics import Noise, metric
+from onnx_release.core.metrics import Noise
+from onnx_release.report.metrics import metric
 from onnx_release.review.noise import (
     ALLOWANCES,
     SLICES_MS,

@@ -1,10 +1,10 @@
-"""Work is multiply-adds, worked out by hand."""
+"""ComputeLimit is multiply-adds, worked out by hand."""
 
 import onnx
 import pytest
 from onnx import helper
 
-from onnx_release.static.compute_limit import FITTING, MACS_PER_SECOND, OPENING, OVERHEAD, Work, multiply_adds
+from onnx_release.static.compute_limit import FITTING, MACS_PER_SECOND, OPENING, OVERHEAD, ComputeLimit, multiply_adds
 from tests.residual import save_inputs, save_network
 
 MACS = {"one": 3e6, "two": 5e6}
@@ -29,26 +29,26 @@ def test_a_network_without_weights_has_no_multiply_adds(save_graph, tmp_path):
 
 
 def test_minutes_become_multiply_adds_and_runs_use_them_up():
-    work = Work(2.0, MACS)
+    work = ComputeLimit(2.0, MACS)
     assert work.left == 120 * MACS_PER_SECOND
     work.run(7)
     assert work.left == pytest.approx(120 * MACS_PER_SECOND - (8e6 + OVERHEAD) * (7 + OPENING))
 
 
 def test_what_is_held_back_is_not_left():
-    work = Work(2.0, MACS)
+    work = ComputeLimit(2.0, MACS)
     work.held = 50 * MACS_PER_SECOND
     work.run(7)
     assert work.left == pytest.approx(70 * MACS_PER_SECOND - (8e6 + OVERHEAD) * (7 + OPENING))
 
 
 def test_a_part_of_the_graph_costs_its_own_layers():
-    work = Work(1.0, MACS)
+    work = ComputeLimit(1.0, MACS)
     work.run(1, {"two", "no layer"})
     assert work.left == pytest.approx(60 * MACS_PER_SECOND - (5e6 + OVERHEAD) * (1 + OPENING))
 
 
 def test_a_fit_costs_several_runs_of_every_sample():
-    work = Work(1.0, MACS)
+    work = ComputeLimit(1.0, MACS)
     work.fit(3)
     assert work.left == pytest.approx(60 * MACS_PER_SECOND - 3 * FITTING * (8e6 + OVERHEAD))

@@ -12,10 +12,10 @@ from onnx_release.graph.activations import session_of
 from onnx_release.graph.graph import producers
 from onnx_release.graph.layers import as_matrix, initializers, kernel_shape, weighted_layers
 from onnx_release.graph.targets import TARGETS
-from onnx_release.measure.budget import over_budget, signal
+from onnx_release.measure.budget import over_budget
 from onnx_release.static import qdq
 from onnx_release.static import search as search_module
-from onnx_release.static.fusion import fusion_metrics
+from onnx_release.static.fusion import count_fused
 from onnx_release.static.gptq import PAIR_SUM
 from onnx_release.static.qdq import (
     clip_activations,
@@ -26,7 +26,7 @@ from onnx_release.static.quantize_static import quantize_statically
 from onnx_release.static.quantized_graph import QuantizedGraph
 from onnx_release.static.rounding import copy_fit, fit_weights
 from onnx_release.static.saturation import weight_limits
-from onnx_release.static.scoring import Judge
+from onnx_release.static.scoring import Scorer
 from onnx_release.static.search import MARGIN_DB
 from tests.cpu import answers_show
 from tests.residual import SHAPE, SPEC, Data, calibrated, save_inputs
@@ -43,8 +43,8 @@ def every(samples):
     return range(len(samples))
 
 
-def sqnr(judge, model):
-    return judge.figures(model, every(judge.samples))["sqnr_db"]
+def sqnr(scorer, model):
+    return scorer.score(model, every(scorer.samples)).sqnr_db
 
 
 def write(case, tmp_path, budget=BUDGET, minutes=0.001, target="vnni"):
@@ -56,7 +56,7 @@ def write(case, tmp_path, budget=BUDGET, minutes=0.001, target="vnni"):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_types_limits_and_zero_points_of_each_target(case, target):
-    model, ranges, samples, judge = case
+    model, ranges, samples, scorer = case
     quantized = insert_qdq(model, ranges, TARGETS[target], [])
     fit_weights(model, quantized, ranges, TARGETS[target], samples, every(samples))
     tensors, makers = initializers(quantized), producers(quantized)
@@ -71,7 +71,7 @@ def test_types_limits_and_zero_points_of_each_target(case, target):
         assert zero_point.dtype == TARGETS[target].activation_type
         assert not (TARGETS[target].symmetric and zero_point != 0)
     if answers_show(target):
-        assert sqnr(judge, quantized) > 20
+        assert sqnr(scorer, quantized) > 20
 
 
 def test_no_two_weights_that_avx2_adds_in_16_bits_saturate_it(case):
@@ -112,7 +112,7 @@ def test_a_bias_that_two_layers_share_keeps_its_value_and_both_run_on_integers(s
         np.testing.assert_allclose(graph.array(graph.bias_tensors(name)[1]), scale, rtol=1e-6)
         np.testing.assert_allclose(graph.bias(name), weights["b"], atol=scale.max())
     onnx.save(quantized, tmp_path / "shared.onnx")
-    assert fusion_metrics(tmp_path / "shared.onnx")["unfused_nodes"] == 0
+    assert count_fused(tmp_path / "shared.onnx").unfused_nodes == 0
 
 
 def test_fitting_gains_on_samples_that_it_has_not_seen(case, tmp_path):
@@ -120,17 +120,17 @@ def test_fitting_gains_on_samples_that_it_has_not_seen(case, tmp_path):
     plain = insert_qdq(model, ranges, TARGETS["avx2"], [])
     fitted = insert_qdq(model, ranges, TARGETS["avx2"], [])
     fit_weights(model, fitted, ranges, TARGETS["avx2"], samples, every(samples))
-    fresh = Judge(tmp_path / "model.onnx", SPEC, Data(), save_inputs(tmp_path, seed=1))
+    fresh = Scorer(tmp_path / "model.onnx", SPEC, Data(), save_inputs(tmp_path, seed=1))
     assert sqnr(fresh, fitted) > sqnr(fresh, plain) + 0.5
 
 
 def test_the_bias_correction_makes_the_mean_of_the_answers_right(case):
-    model, ranges, samples, judge = case
+    model, ranges, samples, scorer = case
     quantized = insert_qdq(model, ranges, TARGETS["avx2"], [])
 
     def mean_error(graph):
-        found = [outputs["y"] for outputs in judge.outputs(graph, every(samples))]
-        wanted = [outputs["y"] for outputs in judge.wanted]
+        found = [outputs["y"] for outputs in scorer.outputs(graph, every(samples))]
+        wanted = [outputs["y"] for outputs in scorer.wanted]
         return np.abs(np.mean(np.concatenate(found) - np.concatenate(wanted), axis=0)).max()
 
     before = mean_error(quantized)
@@ -139,29 +139,29 @@ def test_the_bias_correction_makes_the_mean_of_the_answers_right(case):
 
 
 def test_clipping_changes_only_what_is_beyond_a_range(case):
-    model, ranges, _, judge = case
+    model, ranges, _, scorer = case
     quantized = insert_qdq(model, ranges, TARGETS["vnni"], [])
-    assert sqnr(judge, clip_activations(model, quantized, ranges)) > 80
+    assert sqnr(scorer, clip_activations(model, quantized, ranges)) > 80
     narrow = {name: (low / 2, high / 2) for name, (low, high) in ranges.items()}
-    assert sqnr(judge, clip_activations(model, quantized, narrow)) < 20
+    assert sqnr(scorer, clip_activations(model, quantized, narrow)) < 20
 
 
 def test_a_copied_fit_is_the_fit(case):
-    model, ranges, samples, judge = case
+    model, ranges, samples, scorer = case
     fitted = insert_qdq(model, ranges, TARGETS["avx2"], [])
     fit_weights(model, fitted, ranges, TARGETS["avx2"], samples, every(samples))
     copy = insert_qdq(model, ranges, TARGETS["avx2"], [])
     copy_fit(fitted, copy, model)
-    assert sqnr(judge, copy) == pytest.approx(sqnr(judge, fitted), abs=0.01)
+    assert sqnr(scorer, copy) == pytest.approx(sqnr(scorer, fitted), abs=0.01)
 
 
 def test_a_float_layer_is_what_the_quantizer_makes_without_it(case):
-    model, ranges, _, judge = case
+    model, ranges, _, scorer = case
     quantized = insert_qdq(model, ranges, TARGETS["vnni"], [])
     released = with_float_layers(quantized, model, {"depthwise"})
     kept = insert_qdq(model, ranges, TARGETS["vnni"], ["depthwise"])
     copy_fit(quantized, kept, model)
-    one, other = (judge.outputs(graph, range(4)) for graph in (released, kept))
+    one, other = (scorer.outputs(graph, range(4)) for graph in (released, kept))
     for found, expected in zip(one, other, strict=True):
         np.testing.assert_allclose(found["y"], expected["y"], atol=0.01)
 
@@ -174,9 +174,9 @@ def test_a_layer_in_float_between_quantized_ones_stays_in_float(case, tmp_path, 
         if not guarded:
             monkeypatch.setattr(qdq, "keep_float", lambda quantized: None)
         onnx.save(insert_qdq(model, ranges, TARGETS["vnni"], ["project", "inner"]), tmp_path / "mixed.onnx")
-        found[guarded] = fusion_metrics(tmp_path / "mixed.onnx")
-    assert found[True]["requantized_nodes"] == 0
-    assert found[False]["requantized"] == "inner, project" or found[False]["requantized"] == "project, inner"
+        found[guarded] = count_fused(tmp_path / "mixed.onnx")
+    assert found[True].requantized_nodes == 0
+    assert found[False].requantized == "inner, project" or found[False].requantized == "project, inner"
 
 
 @pytest.mark.parametrize(
@@ -204,17 +204,17 @@ def test_every_layer_that_onnx_runtime_would_quantize_is_kept(save_graph, node, 
     options = SessionOptions()
     options.graph_optimization_level = GraphOptimizationLevel.ORT_DISABLE_ALL
     (expected,) = InferenceSession(str(path), options).run(None, x)
-    assert fusion_metrics(path)["requantized"] == "layer"
+    assert count_fused(path).requantized == "layer"
     qdq.keep_float(model)
     onnx.save(model, path)
-    assert fusion_metrics(path)["requantized"] == ""
+    assert count_fused(path).requantized == ""
     np.testing.assert_allclose(session_of(model).run(None, x)[0], expected, atol=1e-6)
 
 
 def test_an_answer_beyond_what_calibration_has_seen_is_not_cut_off(case):
-    model, ranges, _, judge = case
+    model, ranges, _, scorer = case
     narrow = ranges | {"y": (-0.01, 0.01)}
-    assert sqnr(judge, insert_qdq(model, narrow, TARGETS["avx2"], [])) > 20
+    assert sqnr(scorer, insert_qdq(model, narrow, TARGETS["avx2"], [])) > 20
 
 
 @pytest.mark.parametrize("bounds", [(2.0, 6.0), (-6.0, -2.0)])
@@ -322,7 +322,7 @@ def test_what_runs_on_integers_is_counted_and_the_rest_has_a_reason(case, tmp_pa
     assert metrics["quantized_nodes"] == metrics["fused_nodes"] + metrics["unfused_nodes"]
     assert metrics["fused_nodes"] >= 7  # five Convs, the Add and the Gemm
     assert metrics["unfused"] == "mean (ReduceMean): ONNX Runtime has no integer kernel for it in this form on this CPU"
-    assert fusion_metrics(tmp_path / "model.onnx")["quantized_nodes"] == 0
+    assert count_fused(tmp_path / "model.onnx").quantized_nodes == 0
 
 
 def test_a_node_between_floats_is_told(case, tmp_path):
@@ -332,18 +332,18 @@ def test_a_node_between_floats_is_told(case, tmp_path):
     add = next(node for node in mixed.graph.node if node.name == "add")
     add.input[1] = producers(mixed)[producers(mixed)[add.input[1]].input[0]].input[0]
     onnx.save(mixed, tmp_path / "mixed.onnx")
-    assert "add (Add): its input c4 is in float" in fusion_metrics(tmp_path / "mixed.onnx")["unfused"]
+    assert "add (Add): its input c4 is in float" in count_fused(tmp_path / "mixed.onnx").unfused
     assert session_of(mixed)
 
 
 def test_a_graph_that_makes_nan_is_beyond_any_budget_and_a_perfect_one_within(case, tmp_path):
-    model, _, _, judge = case
+    model, _, _, scorer = case
     broken = onnx.ModelProto()
     broken.CopyFrom(model)
     tensor = initializers(broken)["b6"]
     tensor.CopyFrom(numpy_helper.from_array(np.full(5, np.nan, np.float32), "b6"))
-    figures = judge.figures(broken, every(judge.samples))
+    figures = scorer.score(broken, every(scorer.samples))
     assert over_budget(figures, BUDGET)[0] == "an output holds NaN or infinity"
-    perfect = judge.figures(onnx.load(tmp_path / "model.onnx"), every(judge.samples))
-    assert (perfect["sqnr_db"], perfect["max_abs_error"]) == (None, 0.0)
-    assert signal(figures) < signal(judge.figures(model, every(judge.samples))) < signal(perfect)
+    perfect = scorer.score(onnx.load(tmp_path / "model.onnx"), every(scorer.samples))
+    assert (perfect.sqnr_db, perfect.max_abs_error) == (None, 0.0)
+    assert figures.signal < scorer.score(model, every(scorer.samples)).signal < perfect.signal

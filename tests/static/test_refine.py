@@ -8,14 +8,13 @@ from onnx import helper, numpy_helper
 from onnx_release.core.params import Calibrate
 from onnx_release.graph.layers import initializers
 from onnx_release.graph.targets import TARGETS
-from onnx_release.measure.budget import signal
 from onnx_release.reduce.calibrate import find_ranges
 from onnx_release.static import refine as refine_module
-from onnx_release.static.compute_limit import Work, multiply_adds
+from onnx_release.static.compute_limit import ComputeLimit, multiply_adds
 from onnx_release.static.qdq import insert_qdq, quantized_values
 from onnx_release.static.quantized_graph import QuantizedGraph
 from onnx_release.static.refine import COARSE, one_per_scale, refine_ranges, widest_factors, with_scaled_range
-from onnx_release.static.scoring import Judge
+from onnx_release.static.scoring import Scorer
 from onnx_release.static.search import scaled
 from tests.residual import CLASSES, SHAPE, SPEC, Data, save_inputs, save_network
 
@@ -24,20 +23,20 @@ PARAMS = Calibrate(method="minmax", percentile=99.99, bins=2048, chunk=8)
 
 @pytest.fixture
 def case(save_graph, tmp_path):
-    """The float network, its ranges, and a judge."""
+    """The float network, its ranges, and a scorer."""
     source = save_network(save_graph)
-    judge = Judge(source, SPEC, Data(), save_inputs(tmp_path))
+    scorer = Scorer(source, SPEC, Data(), save_inputs(tmp_path))
     model = onnx.load(source)
-    return model, find_ranges(model, judge.samples, PARAMS)[0], judge
+    return model, find_ranges(model, scorer.samples, PARAMS)[0], scorer
 
 
-def work_on(model, judge, minutes=1.0):
-    return Work(minutes, multiply_adds(model, judge.samples))
+def work_on(model, scorer, minutes=1.0):
+    return ComputeLimit(minutes, multiply_adds(model, scorer.samples))
 
 
-def refine(model, quantized, ranges, judge, samples=24):
-    work = work_on(model, judge)
-    return refine_ranges(quantized, widest_factors(model, ranges), COARSE, judge, range(samples), work)
+def refine(model, quantized, ranges, scorer, samples=24):
+    work = work_on(model, scorer)
+    return refine_ranges(quantized, widest_factors(model, ranges), COARSE, scorer, range(samples), work)
 
 
 def test_a_wider_range_keeps_zero_points_and_biases(case):
@@ -56,37 +55,37 @@ def test_a_wider_range_keeps_zero_points_and_biases(case):
 
 
 def test_the_range_of_a_layer_in_float_is_scaled_where_it_is_dequantized_too(case):
-    model, ranges, judge = case
+    model, ranges, scorer = case
     quantized = insert_qdq(model, ranges, TARGETS["vnni"], ["inner"])
     wider, changed = with_scaled_range(quantized, "c3", 1.25)
     assert "inner_scales" in changed
-    figures = [judge.figures(graph, range(8))["sqnr_db"] for graph in (quantized, wider)]
+    figures = [scorer.score(graph, range(8)).sqnr_db for graph in (quantized, wider)]
     assert figures[1] == pytest.approx(figures[0], abs=3)
 
 
 def test_a_range_that_is_far_too_wide_is_mended(case):
-    model, ranges, judge = case
+    model, ranges, scorer = case
     wrong = ranges | {"x": (20 * ranges["x"][0], 20 * ranges["x"][1])}
     quantized = insert_qdq(model, wrong, TARGETS["avx2"], [])
-    factors = refine(model, quantized, wrong, judge)
+    factors = refine(model, quantized, wrong, scorer)
     assert factors["x"] < 0.3
     mended = insert_qdq(model, scaled(wrong, factors), TARGETS["avx2"], [])
-    before, after = (signal(judge.figures(graph, range(24))) for graph in (quantized, mended))
+    before, after = (scorer.score(graph, range(24)).signal for graph in (quantized, mended))
     assert after > before + 5
 
 
 def test_without_work_nothing_is_tried(case):
-    model, ranges, judge = case
+    model, ranges, scorer = case
     quantized = insert_qdq(model, ranges, TARGETS["vnni"], [])
-    work = work_on(model, judge)
+    work = work_on(model, scorer)
     work.held = work.left
-    assert refine_ranges(quantized, widest_factors(model, ranges), COARSE, judge, range(4), work) == {}
+    assert refine_ranges(quantized, widest_factors(model, ranges), COARSE, scorer, range(4), work) == {}
 
 
 @pytest.mark.parametrize("float_nodes", [[], ["inner"]])
 def test_what_a_trial_computes_is_what_the_whole_graph_gives(case, monkeypatch, float_nodes):
     """Every trial's answers, from kept values, against those of the whole trial graph."""
-    model, ranges, judge = case
+    model, ranges, scorer = case
     quantized = insert_qdq(model, ranges, TARGETS["vnni"], float_nodes)
     graphs, answers = [], []
 
@@ -95,32 +94,32 @@ def test_what_a_trial_computes_is_what_the_whole_graph_gives(case, monkeypatch, 
         graphs.append(found[0])
         return found
 
-    class Listening(Judge):
-        def compare(self, found, indices):
+    class Listening(Scorer):
+        def score_outputs(self, found, indices):
             answers.append(found)
-            return super().compare(found, indices)
+            return super().score_outputs(found, indices)
 
-    judge.__class__ = Listening
+    scorer.__class__ = Listening
     monkeypatch.setattr(refine_module, "with_scaled_range", remembering)
-    refine(model, quantized, ranges, judge, 4)
+    refine(model, quantized, ranges, scorer, 4)
     assert len(graphs) >= 2 * len(quantized_values(quantized))
     for graph, found in zip(graphs, answers[1:], strict=True):  # the first are those of the graph as it came
-        for one, other in zip(judge.outputs(graph, range(4)), found, strict=True):
+        for one, other in zip(scorer.outputs(graph, range(4)), found, strict=True):
             np.testing.assert_array_equal(one["y"], other["y"])
 
 
 def test_a_trial_costs_what_depends_on_its_range(case):
-    model, ranges, judge = case
+    model, ranges, scorer = case
     quantized = insert_qdq(model, ranges, TARGETS["vnni"], [])
     paid = []
 
-    class Watched(Work):
+    class Watched(ComputeLimit):
         def run(self, samples, layers=None):
             paid.append(layers)
             super().run(samples, layers)
 
-    work = Watched(1.0, multiply_adds(model, judge.samples))
-    refine_ranges(quantized, widest_factors(model, ranges), COARSE, judge, range(4), work)
+    work = Watched(1.0, multiply_adds(model, scorer.samples))
+    refine_ranges(quantized, widest_factors(model, ranges), COARSE, scorer, range(4), work)
     layers = {"first", "depthwise", "project", "inner", "expand", "classify"}
     assert paid[0] is None  # the whole graph, once, for the values that are kept
     assert paid[1] & layers == {"classify"}
@@ -144,25 +143,25 @@ def pooled(save_graph):
 
 def test_values_that_share_a_scale_are_one_range(save_graph, tmp_path):
     source = pooled(save_graph)
-    judge, model = Judge(source, SPEC, Data(), save_inputs(tmp_path)), onnx.load(source)
-    right = find_ranges(model, judge.samples, PARAMS)[0]
+    scorer, model = Scorer(source, SPEC, Data(), save_inputs(tmp_path)), onnx.load(source)
+    right = find_ranges(model, scorer.samples, PARAMS)[0]
     wrong = right | {name: (0.0, 20 * right[name][1]) for name in "rpf"}
     quantized = insert_qdq(model, wrong, TARGETS["vnni"], [])
     assert one_per_scale(quantized) == ["x", "r"]
-    factors = refine(model, quantized, wrong, judge)
+    factors = refine(model, quantized, wrong, scorer)
     mended = insert_qdq(model, scaled(wrong, factors), TARGETS["vnni"], [])
     ours, best = (
-        signal(judge.figures(graph, range(24))) for graph in (mended, insert_qdq(model, right, TARGETS["vnni"], []))
+        scorer.score(graph, range(24)).signal for graph in (mended, insert_qdq(model, right, TARGETS["vnni"], []))
     )
     assert factors["r"] < 0.1 and ours > best - 3
 
 
 def test_a_range_is_not_widened_past_the_bound_of_its_clip(case):
-    model, ranges, judge = case
+    model, ranges, scorer = case
     some = {"x": (-1.0, 1.0), "r1": (0.0, 5.0), "r2": (0.0, 6.0)}
     assert widest_factors(model, some) == {"x": np.inf, "r1": 6 / 5, "r2": 1.0}
     narrow = ranges | {"r1": (0.0, 0.25 * ranges["r1"][1]), "r2": (0.0, 0.25 * ranges["r2"][1])}
-    found = scaled(narrow, refine(model, insert_qdq(model, narrow, TARGETS["avx2"], []), narrow, judge))
+    found = scaled(narrow, refine(model, insert_qdq(model, narrow, TARGETS["avx2"], []), narrow, scorer))
     assert narrow["r1"][1] < found["r1"][1] <= 6 and narrow["r2"][1] < found["r2"][1] <= 6
 
 
@@ -181,6 +180,6 @@ def test_a_bias_that_is_computed_does_not_move_with_a_range(save_graph, operator
 
 
 def test_answers_without_any_error_are_no_gain(case, monkeypatch):
-    model, ranges, judge = case
-    monkeypatch.setattr(judge, "compare", lambda *_: {"sqnr_db": None, "max_abs_error": 0.0})
-    assert refine(model, insert_qdq(model, ranges, TARGETS["vnni"], []), ranges, judge, 2) == {}
+    model, ranges, scorer = case
+    monkeypatch.setattr(scorer, "compare", lambda *_: {"sqnr_db": None, "max_abs_error": 0.0})
+    assert refine(model, insert_qdq(model, ranges, TARGETS["vnni"], []), ranges, scorer, 2) == {}

@@ -1,20 +1,22 @@
 """What the search tries, in which order, on what, and what it takes for better."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
 
 from onnx_release.core.spec import Budget
-from onnx_release.graph.layers import initializers, weighted_layers
+from onnx_release.graph.layers import initializers
 from onnx_release.graph.targets import TARGETS
-from onnx_release.measure.budget import signal
+from onnx_release.measure.closeness import Closeness
 from onnx_release.static import search as search_module
-from onnx_release.static.compute_limit import Work, multiply_adds
+from onnx_release.static.compute_limit import multiply_adds
 from onnx_release.static.qdq import insert_qdq
 from onnx_release.static.refine import COARSE, FINE
-from onnx_release.static.scoring import Judge
-from onnx_release.static.search import MARGIN_DB, Trial, better, is_gain, search, sensitivities
+from onnx_release.static.scoring import Scorer
+from onnx_release.static.search import MARGIN_DB, Attempt, Search, better, is_gain, search
 from tests.residual import Data, calibrated, save_inputs
 from tests.samples import save_samples
 
@@ -30,53 +32,48 @@ def case(save_graph, tmp_path):
     return calibrated(save_graph, tmp_path)
 
 
-def trial(price, sqnr_db, *failures):
-    return Trial(onnx.ModelProto(), {}, frozenset(), price, {"sqnr_db": sqnr_db, "max_abs_error": 1.0}, list(failures))
+def attempt(price, sqnr_db, *failures, max_abs_error=1.0):
+    return Attempt(onnx.ModelProto(), {}, frozenset(), price, Closeness(sqnr_db, max_abs_error, 1.0), list(failures))
 
 
 def test_of_two_that_meet_the_budget_the_one_with_less_float_work_is_better():
-    cheap, close = trial(1.0, 20.0), trial(2.0, 30.0)
+    cheap, close = attempt(1.0, 20.0), attempt(2.0, 30.0)
     assert better(cheap, close) is cheap and better(close, cheap) is cheap
-    assert better(cheap, closer := trial(1.0, 21.0)) is closer
-    failing = trial(0.0, 40.0, "too bad")
+    assert better(cheap, closer := attempt(1.0, 21.0)) is closer
+    failing = attempt(0.0, 40.0, "too bad")
     assert better(failing, close) is close
-    assert better(failing, closest := trial(9.0, 41.0, "too bad")) is closest
+    assert better(failing, closest := attempt(9.0, 41.0, "too bad")) is closest
 
 
 def test_the_sensitivity_finds_the_layer_that_was_spoilt(case):
-    model, ranges, _, judge = case
+    model, ranges, _, scorer = case
     quantized = insert_qdq(model, ranges, TARGETS["avx2"], [])  # or other weights are spoilt on a CPU without VNNI
     tensor = initializers(quantized)["w2_quantized"]
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) // 64 * 64, tensor.name))
-    macs = dict.fromkeys((layer.name for layer in weighted_layers(model)), 1.0)
-
-    def score(graph):
-        return signal(judge.figures(graph, range(len(judge.samples))))
-
-    gains = sensitivities(quantized, model, macs, score, Work(1.0, macs))
+    gains = Search(model, TARGETS["avx2"], scorer, BUDGET, 1.0).sensitivities(quantized)
     assert max(gains, key=lambda name: gains[name]) == "depthwise"
 
 
 def test_after_a_set_that_meets_the_budget_the_search_tries_cheaper_ones(case, monkeypatch):
-    model, ranges, samples, judge = case
+    model, ranges, samples, scorer = case
     macs = multiply_adds(model, samples)
-    everything = search(model, ranges, VNNI, judge, BUDGET, ONE_FIT).best
-    bound = everything.figures["sqnr_db"] + 0.5 - MARGIN_DB
+    everything = search(model, ranges, VNNI, scorer, BUDGET, ONE_FIT).best
+    bound = everything.closeness.signal + 0.5 - MARGIN_DB
     budget = Budget(sqnr_db=bound)
-    cheap = search(model, ranges, VNNI, judge, budget, 1).best
+    cheap = search(model, ranges, VNNI, scorer, budget, 1).best
     assert 0 < len(cheap.float_layers) < len(macs)
     estimates = [
-        Trial(model, ranges, frozenset(layers), sum(macs[name] for name in layers), {}, [])
+        replace(cheap, float_layers=frozenset(layers), price=sum(macs[name] for name in layers), failures=[])
         for layers in (macs, cheap.float_layers)
     ]
-    monkeypatch.setattr(search_module, "candidates", lambda *_: estimates)
-    assert search(model, ranges, VNNI, judge, budget, 1).best.float_layers == cheap.float_layers
+    monkeypatch.setattr(Search, "candidates", lambda *_: estimates)
+    assert search(model, ranges, VNNI, scorer, budget, 1).best.float_layers == cheap.float_layers
 
 
 def test_more_minutes_buy_at_least_as_much(case):
-    model, ranges, _, judge = case
+    model, ranges, _, scorer = case
     found = [
-        search(model, ranges, TARGETS["avx2"], judge, UNREACHABLE, minutes).best.figures["sqnr_db"]
+        search(model, ranges, TARGETS["avx2"], scorer, UNREACHABLE, minutes).best.closeness.signal
         for minutes in (1e-6, 0.05)
     ]
     assert found[1] > found[0] + 1
@@ -87,7 +84,7 @@ def calls(monkeypatch):
     """What a search does: refine on so many samples in these steps, or ask for sensitivities."""
     found: list[object] = []
 
-    def refine(quantized, widest, steps, judge, indices, work):
+    def refine(quantized, widest, steps, scorer, indices, limit):
         found.append((len(indices), steps))
         return {}
 
@@ -96,52 +93,52 @@ def calls(monkeypatch):
         return {}
 
     monkeypatch.setattr(search_module, "refine_ranges", refine)
-    monkeypatch.setattr(search_module, "sensitivities", ask)
+    monkeypatch.setattr(Search, "sensitivities", ask)
     return found
 
 
 def test_ranges_are_refined_before_any_layer_is_kept_in_float(case, calls):
-    model, ranges, _, judge = case
-    search(model, ranges, VNNI, judge, UNREACHABLE, 1)
+    model, ranges, _, scorer = case
+    search(model, ranges, VNNI, scorer, UNREACHABLE, 1)
     assert calls == [(24, COARSE), "sensitivities", (24, COARSE), (24, FINE)]
 
 
 def test_a_budget_that_is_met_needs_no_sensitivities(case, calls):
-    model, ranges, _, judge = case
-    search(model, ranges, VNNI, judge, BUDGET, 1.0)
+    model, ranges, _, scorer = case
+    search(model, ranges, VNNI, scorer, BUDGET, 1.0)
     assert calls == [(24, COARSE), (24, FINE)]
 
 
 def test_what_few_samples_can_tell_is_asked_of_more(case, calls, tmp_path):
-    model, ranges, _, judge = case
-    judge.samples = save_inputs(tmp_path, 100)
-    judge.wanted = judge.outputs(model, range(100))
-    search(model, ranges, VNNI, judge, BUDGET, 1.0)
+    model, ranges, _, scorer = case
+    scorer.samples = save_inputs(tmp_path, 100)
+    scorer.wanted = scorer.outputs(model, range(100))
+    search(model, ranges, VNNI, scorer, BUDGET, 1.0)
     assert calls == [(25, COARSE), (50, FINE), (100, FINE)]
 
 
 def test_a_third_of_the_work_is_left_to_layers_in_float(case, monkeypatch):
-    model, ranges, _, judge = case
+    model, ranges, _, scorer = case
     shares, left = [], []
 
-    def use_up(quantized, widest, steps, judge, indices, work):
-        shares.append(work.held / work.total)
-        work.total = work.held
+    def use_up(quantized, widest, steps, scorer, indices, limit):
+        shares.append(limit.held / limit.total)
+        limit.total = limit.held
         return {}
 
-    def ask(quantized, model, macs, score, work):
-        left.append(work.left)
+    def ask(steps, quantized):
+        left.append(steps.limit.left)
         return {}
 
     monkeypatch.setattr(search_module, "refine_ranges", use_up)
-    monkeypatch.setattr(search_module, "sensitivities", ask)
-    search(model, ranges, VNNI, judge, UNREACHABLE, 1)
+    monkeypatch.setattr(Search, "sensitivities", ask)
+    search(model, ranges, VNNI, scorer, UNREACHABLE, 1)
     assert shares[0] == pytest.approx(1 / 3) and left[0] > 0
 
 
 def test_without_work_one_graph_is_fitted(case):
-    model, ranges, _, judge = case
-    result = search(model, ranges, VNNI, judge, UNREACHABLE, 1e-9)
+    model, ranges, _, scorer = case
+    result = search(model, ranges, VNNI, scorer, UNREACHABLE, 1e-9)
     assert result.fitted == 1 and result.best.failures
 
 
@@ -149,12 +146,12 @@ def test_a_network_without_weights_stays_as_it_is(save_graph, make_spec, tmp_pat
     node = helper.make_node("Relu", ["x"], ["y"], name="relu")
     source = save_graph([node], [("x", ["n", 2])], [("y", ["n", 2])])
     samples = save_samples(tmp_path / "whole.npz", [np.array([0, 255], np.float32), np.array([17, 3], np.float32)])
-    judge = Judge(source, make_spec({"x": ["n", 2]}, {"y": ["n", 2]}, n=(1, 4, 2)), Data(), samples)
-    result = search(onnx.load(source), {"x": (0.0, 255.0), "y": (0.0, 255.0)}, VNNI, judge, UNREACHABLE, 1)
-    assert signal(result.best.figures) == np.inf and result.fitted == 1 and not result.best.failures
+    scorer = Scorer(source, make_spec({"x": ["n", 2]}, {"y": ["n", 2]}, n=(1, 4, 2)), Data(), samples)
+    result = search(onnx.load(source), {"x": (0.0, 255.0), "y": (0.0, 255.0)}, VNNI, scorer, UNREACHABLE, 1)
+    assert result.best.closeness.signal == np.inf and result.fitted == 1 and not result.best.failures
 
 
 def test_a_sweep_gains_by_a_tenth_of_a_decibel_and_not_from_infinity_to_infinity():
-    assert is_gain(trial(0, 20.0), trial(0, 20.2)) and not is_gain(trial(0, 20.0), trial(0, 20.05))
-    perfect = Trial(onnx.ModelProto(), {}, frozenset(), 0.0, {"sqnr_db": None, "max_abs_error": 0.0}, [])
-    assert not is_gain(perfect, perfect) and is_gain(trial(0, 20.0), perfect)
+    assert is_gain(attempt(0, 20.0), attempt(0, 20.2)) and not is_gain(attempt(0, 20.0), attempt(0, 20.05))
+    perfect = attempt(0, None, max_abs_error=0.0)
+    assert not is_gain(perfect, perfect) and is_gain(attempt(0, 20.0), perfect)

@@ -9,12 +9,12 @@ from onnx_release.core.params import Gate
 from onnx_release.review.revisions import Revision
 from onnx_release.sweep.grid import Grid
 from onnx_release.sweep.plan import Experiment
-from onnx_release.sweep.results import Result, result_of, results_table, unmeasured, winner, with_front
+from onnx_release.sweep.results import ExperimentResult, result_of, results_table, unmeasured, winner, with_front
 from onnx_release.timing.speedup import OTHER_WORK, TOO_WIDE
 from tests.imports import ROOT
 from tests.revisions import as_json, revision
 
-PLAIN = Result("a", {"export.opset": 18}, True, "fp32", "here", (), (2.0, 1.9, 2.1), 40.0)
+PLAIN = ExperimentResult("a", {"export.opset": 18}, True, "fp32", "here", (), (2.0, 1.9, 2.1), 40.0)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from onnx_release.core.errors import BenchmarkError, ParameterError
 from onnx_release.core.params import Benchmark, Runtime, load_params
 from onnx_release.core.variants import VARIANTS, variant_files
 from onnx_release.timing.benchmark import (
+    Conditions,
     Measurement,
     Run,
     benchmark_metrics,
@@ -23,14 +24,14 @@ from onnx_release.timing.benchmark import (
     contender_metrics,
     latency_rows,
     measure,
-    metrics,
     paired_speedup,
     settings,
     time_spent,
 )
 from onnx_release.timing.contenders import Contender, all_contenders, onnx_contenders
+from onnx_release.timing.metrics import PreparationMetrics
 from onnx_release.timing.speedup import no_difference
-from onnx_release.timing.worker import Loaded, Worker
+from onnx_release.timing.worker import ContenderProcess, Loaded
 from tests.bad_graphs import endless_for_zeros, insatiable
 from tests.imports import ROOT
 
@@ -92,21 +93,21 @@ def test_what_fails_has_a_row_that_says_so_and_the_others_are_measured(contender
         contender("nan", helper.make_node("Div", ["x", "x"], ["y"])),
     ]  # 0 / 0 in the second batch
     run = measure(entries, BATCHES, PARAMS.model_copy(update={"starts": 2}))
-    figures = metrics(run, 2, PARAMS)
-    assert "gone.onnx" in figures["gone"]["failure"]
-    assert figures["nan"]["failure"] == "ValueError: the outputs hold NaN"
+    figures = contender_metrics(run, 2, PARAMS)
+    assert "gone.onnx" in figures["gone"].failure
+    assert figures["nan"].failure == "ValueError: the outputs hold NaN"
     for name in ("gone", "nan"):
         texts = ("failure", "no_difference_from", "latency_ms")
-        assert {value for key, value in figures[name].items() if key not in texts} == {None, 0}  # no samples
-        assert set(figures[name]["latency_ms"].values()) == {None}
-    assert figures["a"]["failure"] == ""
-    assert (figures["a"]["provider"], figures["a"]["provider_note"]) == ("CPUExecutionProvider", "")
+        assert {value for key, value in figures[name] if key not in texts} == {None, 0}  # no samples
+        assert {value for _, value in figures[name].latency_ms} == {None}
+    assert figures["a"].failure == ""
+    assert (figures["a"].provider, figures["a"].provider_note) == ("CPUExecutionProvider", "")
     assert len(run.measurements["a"].rounds) == 10
     assert {row["variant"] for row in latency_rows(run)} == {"a"}
 
 
 def test_a_crash_a_hang_and_a_lack_of_memory_have_a_row_and_the_others_are_measured(contender, monkeypatch):
-    asked = Worker.ask
+    asked = ContenderProcess.ask
 
     def ask(worker, *request):
         if worker.name == "crashes" and request[0] == "turn":
@@ -115,22 +116,15 @@ def test_a_crash_a_hang_and_a_lack_of_memory_have_a_row_and_the_others_are_measu
             worker.timeout = 0.5
         return asked(worker, *request)
 
-    monkeypatch.setattr(Worker, "ask", ask)
+    monkeypatch.setattr(ContenderProcess, "ask", ask)
     entries = [contender("crashes"), contender("hangs", *endless_for_zeros()), contender("a")]
     entries.append(contender("hungry", *insatiable()))
-    figures = metrics(measure(entries, BATCHES, PARAMS), 2, PARAMS)
-    assert figures["crashes"]["failure"] == "it crashed with signal 11"
-    assert figures["hangs"]["failure"].startswith("it gave no answer within 0.5 s")
-    assert "alloc" in figures["hungry"]["failure"].lower()
-    assert figures["a"]["failure"] == ""
-    assert figures["a"]["latency_ms"]["median"] > 0
-
-
-def test_a_failure_leaves_the_same_keys(contender):
-    run = Run({"torch_eager": done([[0.1]]), "a": done([[0.1]]), "b": Measurement(failure="it hangs")}, 1.0)
-    figures = metrics(run, 1, PARAMS)
-    assert figures["a"].keys() == figures["b"].keys()
-    assert figures["a"]["latency_ms"].keys() == figures["b"]["latency_ms"].keys()
+    figures = contender_metrics(measure(entries, BATCHES, PARAMS), 2, PARAMS)
+    assert figures["crashes"].failure == "it crashed with signal 11"
+    assert figures["hangs"].failure.startswith("it gave no answer within 0.5 s")
+    assert "alloc" in figures["hungry"].failure.lower()
+    assert figures["a"].failure == ""
+    assert figures["a"].latency_ms.median
 
 
 def test_an_error_if_all_fail(contender, tmp_path):
@@ -177,14 +171,14 @@ def test_what_cannot_be_timed_is_refused(contender, monkeypatch, section, change
     [(0, 0, 0), (1, 1, 0), (100, 2, 5)],  # never disturbed; one round; always, where half as many are repeated
 )
 def test_disturbed_rounds_are_taken_again_up_to_a_limit(contender, monkeypatch, quiet_after, repeated, counted):
-    asked = Worker.ask
+    asked = ContenderProcess.ask
     turns = iter(range(1000))
 
     def ask(worker, *request):
         answer = asked(worker, *request)
         return replace(answer, disturbed=next(turns) < quiet_after) if request[0] == "turn" else answer
 
-    monkeypatch.setattr(Worker, "ask", ask)
+    monkeypatch.setattr(ContenderProcess, "ask", ask)
     run = measure([contender("a")], BATCHES, PARAMS)
     assert (run.repeated, run.disturbed) == (repeated, counted)
     assert len(run.measurements["a"].rounds) == 5
@@ -194,27 +188,31 @@ def done(rounds, load=0.5, first=0.01, memory=250_000_000):
     return Measurement([Loaded(load, first)], rounds, memory)
 
 
+def alone(item, batch=1):
+    """The metrics of a contender that is timed without any other."""
+    return contender_metrics(Run({"a": item}, 1.0), batch, PARAMS)["a"]
+
+
 def test_figures_by_hand():
-    item = done([[0.001, 0.003], [0.002, 0.002], [0.004, 0.006]])
-    figures = contender_metrics(item, batch=2)
-    assert figures["latency_ms"]["median"] == pytest.approx(2.5)
-    assert figures["latency_ms"]["mean"] == pytest.approx(3.0)
-    assert figures["latency_ms"]["std"] == pytest.approx(np.sqrt((4 + 0 + 1 + 1 + 1 + 9) / 6))
-    assert figures["latency_ms"]["min"] == pytest.approx(1.0)
-    assert figures["latency_ms"]["max"] == pytest.approx(6.0)
-    assert figures["latency_ms"]["p95"] is None
-    assert figures["latency_ms"]["p99"] is None
-    assert figures["samples"] == 6
-    assert figures["throughput_per_s"] == pytest.approx(2 / 0.003)  # two items a call
-    assert figures["load_ms"] == pytest.approx(500)
-    assert figures["first_run_ms"] == pytest.approx(10)
-    assert figures["peak_memory_mb"] == pytest.approx(250)
+    figures = alone(done([[0.001, 0.003], [0.002, 0.002], [0.004, 0.006]]), batch=2)
+    assert figures.latency_ms.median == pytest.approx(2.5)
+    assert figures.latency_ms.mean == pytest.approx(3.0)
+    assert figures.latency_ms.std == pytest.approx(np.sqrt((4 + 0 + 1 + 1 + 1 + 9) / 6))
+    assert figures.latency_ms.min == pytest.approx(1.0)
+    assert figures.latency_ms.max == pytest.approx(6.0)
+    assert figures.latency_ms.p95 is None
+    assert figures.latency_ms.p99 is None
+    assert figures.samples == 6
+    assert figures.throughput_per_s == pytest.approx(2 / 0.003)  # two items a call
+    assert figures.load_ms == pytest.approx(500)
+    assert figures.first_run_ms == pytest.approx(10)
+    assert figures.peak_memory_mb == pytest.approx(250)
 
 
 def test_loading_is_the_median_over_starts_and_the_first_run_that_of_the_first():
     loaded = [Loaded(0.2, 20.0), Loaded(0.1, 1.0), Loaded(0.9, 1.0)]
-    figures = contender_metrics(Measurement(loaded, [[1.0]], 1), batch=1)
-    assert (figures["load_ms"], figures["first_run_ms"]) == (pytest.approx(200), pytest.approx(20_000))
+    figures = alone(Measurement(loaded, [[1.0]], 1))
+    assert (figures.load_ms, figures.first_run_ms) == (pytest.approx(200), pytest.approx(20_000))
 
 
 def test_a_speed_up_is_paired_by_rounds():
@@ -229,11 +227,12 @@ def test_a_speed_up_is_paired_by_rounds():
 
 def test_speed_ups_are_over_eager_and_over_compile():
     run = Run({"torch_eager": done([[0.008]] * 5), "torch_compile": done([[0.004]] * 5), "a": done([[0.001]] * 5)}, 1.0)
-    figures = metrics(run, 1, PARAMS)
-    assert [figures["a"][f"speedup{end}"] for end in ("_vs_eager", "_low", "_high")] == pytest.approx([8, 8, 8])
-    ends = ("", "_low", "_high")
-    assert [figures["a"][f"speedup_vs_compile{end}"] for end in ends] == pytest.approx([4, 4, 4])
-    assert figures["torch_eager"]["speedup_vs_compile"] == pytest.approx(0.5)
+    figures = contender_metrics(run, 1, PARAMS)
+    own = figures["a"]
+    assert (own.speedup_vs_eager, own.speedup_low, own.speedup_high) == pytest.approx((8, 8, 8))
+    compiled = own.speedup_vs_compile, own.speedup_vs_compile_low, own.speedup_vs_compile_high
+    assert compiled == pytest.approx((4, 4, 4))
+    assert figures["torch_eager"].speedup_vs_compile == pytest.approx(0.5)
 
 
 def test_contenders_whose_interval_holds_1_are_named():
@@ -247,26 +246,26 @@ def test_contenders_whose_interval_holds_1_are_named():
         },
         1.0,
     )
-    found = {name: item["no_difference_from"] for name, item in metrics(run, 1, PARAMS).items()}
+    found = {name: item.no_difference_from for name, item in contender_metrics(run, 1, PARAMS).items()}
     assert found == {"torch_eager": "", "a": "b", "b": "a", "c": ""}
 
 
 def test_disturbed_rounds_set_nothing_apart():
     contenders = {"torch_eager": done([[0.008]] * 5), "a": done([[0.001]] * 5)}
-    apart, disturbed = (metrics(Run(contenders, 1.0, disturbed=rounds), 1, PARAMS) for rounds in (2, 3))
-    assert apart["a"]["no_difference_from"] == ""
-    assert disturbed["a"]["no_difference_from"] == "torch_eager"
+    apart, disturbed = (contender_metrics(Run(contenders, 1.0, disturbed=rounds), 1, PARAMS) for rounds in (2, 3))
+    assert apart["a"].no_difference_from == ""
+    assert disturbed["a"].no_difference_from == "torch_eager"
 
 
 def test_a_high_percentile_needs_enough_samples():
     turn = (np.arange(1000) / 1e3).tolist()
-    figures = contender_metrics(done([turn]), 1)["latency_ms"]
-    assert figures["p95"] == pytest.approx(949.05)
-    assert figures["p99"] == pytest.approx(989.01)
-    fewer = contender_metrics(done([turn[:999]]), 1)["latency_ms"]
-    assert fewer["p95"] is not None
-    assert fewer["p99"] is None
-    assert contender_metrics(done([turn[:199]]), 1)["latency_ms"]["p95"] is None
+    figures = alone(done([turn])).latency_ms
+    assert figures.p95 == pytest.approx(949.05)
+    assert figures.p99 == pytest.approx(989.01)
+    fewer = alone(done([turn[:999]])).latency_ms
+    assert fewer.p95 is not None
+    assert fewer.p99 is None
+    assert alone(done([turn[:199]])).latency_ms.p95 is None
 
 
 def test_the_overhead_is_the_time_of_what_is_not_reported():
@@ -300,15 +299,17 @@ def test_every_pair_of_a_batch_and_a_thread_count_is_measured_once(monkeypatch):
 def test_the_first_setting_is_on_top_and_the_others_under_their_names():
     one = Run({"torch_eager": done([[0.1]] * 5), "a": done([[0.05]] * 5)}, 10.0, repeated=1, disturbed=2)
     two = Run({"torch_eager": done([[0.8]] * 5), "a": Measurement(failure="it hangs")}, 20.0, repeated=3, disturbed=4)
-    found = benchmark_metrics({(1, 2): one, (8, 1): two}, PARAMS)
-    assert (found["batch"], found["threads"], found["starts"], found["rounds"]) == (1, 2, 1, 5)
-    assert (found["wall_s"], found["repeated_rounds"], found["disturbed_rounds"]) == (30.0, 1, 2)
-    assert found["a"]["speedup_vs_eager"] == pytest.approx(2)
-    assert list(found["settings"]) == ["batch_8_threads_1"]
-    other = found["settings"]["batch_8_threads_1"]
-    assert other["torch_eager"]["throughput_per_s"] == pytest.approx(10)
-    assert other["a"]["failure"] == "it hangs"
-    assert (other["repeated_rounds"], other["disturbed_rounds"]) == (3, 4)
+    conditions = Conditions("a machine", "CPUExecutionProvider", "", "none")
+    nothing = PreparationMetrics(decode_ms=None, preprocess_ms=None, raw_items=0)
+    found = benchmark_metrics({(1, 2): one, (8, 1): two}, PARAMS, conditions, nothing)
+    assert (found.batch, found.threads, found.starts, found.rounds) == (1, 2, 1, 5)
+    assert (found.wall_s, found.repeated_rounds, found.disturbed_rounds) == (30.0, 1, 2)
+    assert found.contenders["a"].speedup_vs_eager == pytest.approx(2)
+    assert list(found.settings) == ["batch_8_threads_1"]
+    other = found.settings["batch_8_threads_1"]
+    assert other.contenders["torch_eager"].throughput_per_s == pytest.approx(10)
+    assert other.contenders["a"].failure == "it hangs"
+    assert (other.repeated_rounds, other.disturbed_rounds) == (3, 4)
 
 
 def test_pytorch_and_every_variant_compete(tmp_path, contender, monkeypatch):

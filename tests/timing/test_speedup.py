@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from onnx_release.timing.speedup import OTHER_WORK, TOO_WIDE, Speedup, describe_doubt, over_eager, speedup_interval
+from onnx_release.timing.speedup import OTHER_WORK, TOO_WIDE, Speedup, describe_doubt, speedup_interval
 
 
 def test_a_speed_up_is_the_median_of_the_pairs():
@@ -87,9 +87,3 @@ def test_what_to_do_fits_the_cause():
     assert "other work took cores in 8 of 15 rounds" in describe_doubt(Speedup(2.0, 1.9, 2.1, 8, 15)).lower()
     wide = describe_doubt(Speedup(20.0, 2.0, 200.0, 0, 15))
     assert "benchmark.starts" in wide and "work took" not in wide
-
-
-def test_metrics_of_commits_that_counted_no_rounds_are_read():
-    timing = {"speedup_vs_eager": 2.0, "speedup_low": 1.9, "speedup_high": 2.1}
-    assert over_eager(timing, {}).measured
-    assert not over_eager(timing, {"disturbed_rounds": 8, "rounds": 15}).measured

@@ -19,8 +19,8 @@ from onnx_release.timing.contenders import Contender
 from onnx_release.timing.worker import (
     KEEP_MEMORY,
     WARM_UP_SECONDS,
+    ContenderProcess,
     Turns,
-    Worker,
     describe_death,
     warm_up,
     worker_environment,
@@ -45,7 +45,7 @@ def contender(save_graph, make_spec, tmp_path):
 
 
 def asked(contender, *requests, batches=BATCHES, timeout=60.0):
-    with Worker(contender, batches, timeout) as worker:
+    with ContenderProcess(contender, batches, timeout) as worker:
         assert worker.answer() == "ready"
         return [worker.ask(*request) for request in requests]
 
@@ -94,10 +94,10 @@ def test_a_model_that_wants_more_memory_than_there_is_says_so(contender):
 
 
 def test_a_model_that_hangs_is_given_up(contender):
-    with Worker(contender(*endless_for_zeros()), BATCHES[:1], 60.0) as worker:
+    with ContenderProcess(contender(*endless_for_zeros()), BATCHES[:1], 60.0) as worker:
         assert worker.answer() == "ready"
         worker.ask("load")  # ones: it answers
-    with Worker(contender(*endless_for_zeros()), BATCHES[1:], 60.0) as worker:
+    with ContenderProcess(contender(*endless_for_zeros()), BATCHES[1:], 60.0) as worker:
         assert worker.answer() == "ready"
         worker.timeout = 0.5
         with pytest.raises(BenchmarkError, match=r"no answer within 0\.5 s"):
@@ -108,7 +108,7 @@ def test_a_model_that_hangs_is_given_up(contender):
 
 @pytest.mark.parametrize(("number", "says"), [(9, "killed .signal 9.*memory runs out"), (11, "crashed with signal 11")])
 def test_a_process_that_dies_is_described(contender, number, says):
-    with Worker(contender(), BATCHES, 60.0) as worker:
+    with ContenderProcess(contender(), BATCHES, 60.0) as worker:
         worker.answer()
         os.kill(worker.process.pid or 0, number)
         with pytest.raises(BenchmarkError, match=says):
@@ -129,7 +129,7 @@ def deaf(contender, batches, pipe):
 def test_a_process_that_has_closed_its_pipe_is_not_waited_for(contender, monkeypatch):
     monkeypatch.setattr(turns, "serve", deaf)
     monkeypatch.setattr(turns, "END_SECONDS", 0.1)
-    with Worker(contender(), BATCHES, 60.0) as worker, pytest.raises(BenchmarkError, match="closed its pipe"):
+    with ContenderProcess(contender(), BATCHES, 60.0) as worker, pytest.raises(BenchmarkError, match="closed its pipe"):
         worker.answer()
 
 
@@ -143,7 +143,7 @@ def starting_another(contender, batches, pipe):
 @pytest.mark.parametrize("ends", [True, False], ids=["at the end", "when it is stopped"])
 def test_nothing_is_left_of_a_worker_and_of_what_it_has_started(contender, monkeypatch, ends):
     monkeypatch.setattr(turns, "serve", starting_another)
-    with Worker(contender(), BATCHES, 60.0) as worker:
+    with ContenderProcess(contender(), BATCHES, 60.0) as worker:
         processes = [psutil.Process(worker.process.pid), psutil.Process(worker.answer())]
         if not ends:
             worker.stop()
@@ -157,7 +157,7 @@ def test_a_worker_keeps_the_memory_that_it_frees_if_it_is_to(contender, monkeypa
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "the user's")
     before = dict(os.environ)
-    with worker_environment(keep_memory), Worker(contender(), BATCHES, 60.0) as worker:
+    with worker_environment(keep_memory), ContenderProcess(contender(), BATCHES, 60.0) as worker:
         worker.answer()
         environment = psutil.Process(worker.process.pid).environ()
     kept = {key: environment[key] for key in KEEP_MEMORY if key in environment}
@@ -170,10 +170,10 @@ def test_a_worker_keeps_the_memory_that_it_frees_if_it_is_to(contender, monkeypa
 def test_a_worker_does_not_import_the_script_that_starts_it(contender, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys, pickle; from onnx_release.timing.worker import Worker; print('imported')\n"
+        "import sys, pickle; from onnx_release.timing.worker import ContenderProcess; print('imported')\n"
         "with open(sys.argv[1], 'rb') as file:\n"
         "    contender = pickle.load(file)\n"
-        "with Worker(contender, [], 60.0) as worker:\n"
+        "with ContenderProcess(contender, [], 60.0) as worker:\n"
         "    print(worker.answer())\n"
     )
     (tmp_path / "contender").write_bytes(pickle.dumps(contender()))
@@ -246,7 +246,7 @@ def test_warming_up_ends_in_any_case():
 
 def test_ctrl_c_is_left_to_the_process_that_started_it(contender):
     """A terminal sends it to all of them, and this one would print a traceback."""
-    with Worker(contender(), BATCHES, 60.0) as worker:
+    with ContenderProcess(contender(), BATCHES, 60.0) as worker:
         assert worker.answer() == "ready"
         worker.watched.send_signal(signal.SIGINT)
         assert (

@@ -18,7 +18,7 @@ from onnx_release.core.errors import DataError, GraphError, ProviderError, SpecE
 from onnx_release.core.files import read_json
 from onnx_release.core.hardware import gpus
 from onnx_release.core.params import Export, load_params
-from onnx_release.core.paths import EVALUATION, RAW, variant_model
+from onnx_release.core.paths import EVALUATION_SAMPLES, RAW, variant_model
 from onnx_release.core.spec import Budget, load_spec
 from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, write_samples
@@ -72,8 +72,8 @@ def prepared(digits_raw, tmp_path_factory):
         RAW.mkdir(parents=True)
         (RAW / "digits_cnn").symlink_to(digits_raw)
         spec, network = load_spec("digits_cnn"), load_network("digits_cnn", digits_raw)
-        write_samples(EVALUATION, load_data("digits_cnn").samples(digits_raw, "evaluation"), 5, spec)
-        write_reference(network, spec, SampleFile(EVALUATION), seed=0)
+        write_samples(EVALUATION_SAMPLES, load_data("digits_cnn").samples(digits_raw, "evaluation"), 5, spec)
+        write_reference(network, spec, SampleFile(EVALUATION_SAMPLES), seed=0)
         for variant in ("fp32", "fp16"):
             export_network(network, spec, Export(exporter="dynamo", opset=18), variant_model(variant).parent)
         variant_model("int8_static").parent.mkdir()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from onnx_release.core.errors import CheckpointError, DataError, ReleaseError, SourceError, SpecError
 from onnx_release.core.params import Export, Prepare
-from onnx_release.core.paths import CALIBRATION, EVALUATION
+from onnx_release.core.paths import CALIBRATION_SAMPLES, EVALUATION_SAMPLES
 from onnx_release.core.spec import load_spec
 from onnx_release.data.checksums import tree_sha256
 from onnx_release.data.fetch import fetch_sources
@@ -64,8 +64,8 @@ def test_what_is_written_runs_from_its_sources_to_an_answer_that_onnx_gives_too(
     fetch_sources("mine", spec.sources, raw)
     data, network = load_data("mine"), load_network("mine", raw)
     write_splits(data, raw, spec, Prepare(calibration=4, evaluation=4))
-    assert len(SampleFile(CALIBRATION)) == len(SampleFile(EVALUATION)) == 4
-    inputs = with_batch_axis(SampleFile(EVALUATION).inputs(0))
+    assert len(SampleFile(CALIBRATION_SAMPLES)) == len(SampleFile(EVALUATION_SAMPLES)) == 4
+    inputs = with_batch_axis(SampleFile(EVALUATION_SAMPLES).inputs(0))
     wanted = run_network(network, spec, inputs)
     check_outputs(spec, inputs, wanted)
     if task != "tensor":
@@ -100,7 +100,7 @@ def test_photographs_stand_in_for_data_py_and_their_folders_are_counted(root, ph
     assert spec.sources[0].sha256 == tree_sha256(photographs)
     fetch_sources("pets", spec.sources, raw)
     write_splits(load_data("pets"), raw, spec, Prepare(calibration=2, evaluation=2))
-    inputs = with_batch_axis(SampleFile(EVALUATION).inputs(1))
+    inputs = with_batch_axis(SampleFile(EVALUATION_SAMPLES).inputs(1))
     check_outputs(spec, inputs, run_network(load_network("pets", raw), spec, inputs))
 
 
@@ -116,7 +116,7 @@ def test_one_photograph_a_class_is_written_and_prepared_with_a_note(root):
     result = run(root, "stages.prepare", env={"PYTHONPATH": str(ROOT)})
     assert result.returncode == 0, result.stderr
     assert result.stderr.startswith("note: INT8 is calibrated on 3 samples, and 16 are the least")
-    assert (len(SampleFile(CALIBRATION)), len(SampleFile(EVALUATION))) == (3, 3)
+    assert (len(SampleFile(CALIBRATION_SAMPLES)), len(SampleFile(EVALUATION_SAMPLES))) == (3, 3)
 
 
 def test_an_official_split_is_written_and_prepared_as_it_is(root, photographs):
@@ -128,7 +128,7 @@ def test_an_official_split_is_written_and_prepared_as_it_is(root, photographs):
     assert spec.outputs[0].shape == ["batch", 2]
     fetch_sources("pets", spec.sources, raw)
     write_splits(load_data("pets"), raw, spec, Prepare(calibration=160, evaluation=200))
-    for path, part in ((CALIBRATION, "train"), (EVALUATION, "valid")):
+    for path, part in ((CALIBRATION_SAMPLES, "train"), (EVALUATION_SAMPLES, "valid")):
         assert {group.split("/")[0] for group in SampleFile(path).groups} == {part}
         assert len(SampleFile(path)) == 6
 

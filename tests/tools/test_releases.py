@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from onnx_release.core.errors import ReleaseFolderError
-from onnx_release.core.paths import EVALUATION, RELEASE, variant_model
+from onnx_release.core.paths import EVALUATION_SAMPLES, RELEASE, variant_model
 from onnx_release.core.types import Sample
 from onnx_release.data.samples import SampleFile, write_samples
 from onnx_release.runtime.release import open_release
@@ -56,8 +56,8 @@ def test_a_release_answers_as_the_pipeline_does_or_it_is_an_error(tmp_path):
     digits_release(tmp_path)
     release = open_release(tmp_path / RELEASE)
     sample = Sample({"image": np.full((1, 8, 8), 0.25, np.float32)})
-    write_samples(tmp_path / EVALUATION, [sample], 1, release.spec)
-    samples = SampleFile(tmp_path / EVALUATION)
+    write_samples(tmp_path / EVALUATION_SAMPLES, [sample], 1, release.spec)
+    samples = SampleFile(tmp_path / EVALUATION_SAMPLES)
     model = onnx.load(release.model)
     weights = next(one for one in model.graph.initializer if one.name == "weights")
     weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) + np.float32(2), "weights"))

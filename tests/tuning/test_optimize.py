@@ -61,7 +61,7 @@ def test_weights_in_another_file_are_copied(save_graph, make_spec, tmp_path):
     assert sorted(path.name for path in after.parent.iterdir()) == ["model.onnx", EXTERNAL_DATA]
     assert after.with_name(EXTERNAL_DATA).read_bytes() == weights["w"].tobytes()
     x = np.ones((2, 32), np.float32)
-    compare_files(before, after, spec, RUNTIME, [{"x": x}])  # raises where an answer differs
+    compare_files("fp32", before, after, spec, RUNTIME, [{"x": x}])  # raises where an answer differs
 
 
 def test_the_answers_are_the_same(model, optimized, spec):
@@ -86,12 +86,12 @@ def test_the_same_model_is_the_same_bytes(model, optimized, tmp_path):
 
 
 def test_the_metrics(model, optimized, spec):
-    found = compare_files(model, optimized, spec, RUNTIME, [{"x": X}])
-    assert found["nodes_before"] == 3
-    assert found["nodes"] < 3
-    assert found["load_ms"] > 0 and found["load_ms_before"] > 0
-    assert found["speedup_low"] <= found["speedup"] <= found["speedup_high"]
-    assert found["size_mb"] == pytest.approx(optimized.stat().st_size / 1e6)
+    found = compare_files("fp32", model, optimized, spec, RUNTIME, [{"x": X}])
+    assert found.nodes_before == 3
+    assert found.nodes < 3
+    assert found.load_ms > 0 and found.load_ms_before > 0
+    assert found.speedup_low <= found.speedup <= found.speedup_high
+    assert found.size_mb == pytest.approx(optimized.stat().st_size / 1e6)
 
 
 def test_other_answers_are_an_error(model, optimized, spec):
@@ -101,7 +101,7 @@ def test_other_answers_are_an_error(model, optimized, spec):
             tensor.raw_data = (np.frombuffer(tensor.raw_data, np.float32) * np.float32(1.5)).tobytes()
     onnx.save(proto, optimized)
     with pytest.raises(GraphError, match="gives another y than"):
-        compare_files(model, optimized, spec, RUNTIME, [{"x": X}])
+        compare_files("fp32", model, optimized, spec, RUNTIME, [{"x": X}])
 
 
 def test_it_ships_without_further_optimisation_on_the_cpu():

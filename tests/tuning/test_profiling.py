@@ -12,15 +12,15 @@ from onnx import TensorProto, helper
 from onnx_release.core.errors import GraphError, InputError
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.params import Runtime
-from onnx_release.core.paths import CHOICE, EVALUATION, METRICS, PLOTS, SOURCES, TUNED, variant_model
+from onnx_release.core.paths import CHOICE, EVALUATION_SAMPLES, METRICS, PLOTS, SOURCES, TUNED, variant_model
 from onnx_release.tuning.profiling import (
     WARM_UP,
     NodeTime,
     Timing,
     find_source,
     known_sources,
-    metrics,
     node_rows,
+    profile_metrics,
     profile_model,
     summarize,
 )
@@ -112,7 +112,7 @@ TIMING = Timing(
 
 
 def test_metrics_are_by_operator():
-    assert metrics(TIMING, "fp32") == {
+    assert profile_metrics(TIMING, "fp32").content() == {
         "variant": "fp32",
         "calls": 4,
         "model_ms": 10.5,
@@ -223,7 +223,7 @@ def test_every_node_of_a_model_is_in_the_profile_and_the_trace_is_kept(save_grap
         ("add", "Add", 1),
         ("last", "Relu", 1),
     }
-    assert {name: entry["nodes"] for name, entry in metrics(timing, "fp32")["operators"].items()} == {
+    assert {name: entry.nodes for name, entry in profile_metrics(timing, "fp32").operators.items()} == {
         "Conv": 2,
         "Relu": 2,
         "Add": 1,
@@ -294,8 +294,8 @@ def test_the_stage_profiles_the_chosen_variant(save_graph, tmp_path, spec, monke
         small_network(save_graph, variant_model(variant).as_posix())
     write_json(SOURCES, SOURCE)
     write_json(CHOICE, {"variant": "fp32"})
-    EVALUATION.parent.mkdir(parents=True)
-    save_samples(EVALUATION, [np.full((3, 8, 8), value, np.float32) for value in range(5)])
+    EVALUATION_SAMPLES.parent.mkdir(parents=True)
+    save_samples(EVALUATION_SAMPLES, [np.full((3, 8, 8), value, np.float32) for value in range(5)])
     params = SimpleNamespace(model="small", benchmark=SimpleNamespace(batches=[2, 4]), profile=SimpleNamespace(calls=3))
     monkeypatch.setattr(profile, "load_params", lambda: params)
     monkeypatch.setattr(profile, "load_spec", lambda model: spec)

@@ -115,7 +115,7 @@ def test_a_model_that_cannot_be_measured_as_it_is_stays_so_and_it_says_why(entry
     measured(lambda runtime: 1.0 if runtime.intra_threads else "it hangs")
     tuned = tune(entry, [], PARAMS, seconds=1e9, cores=2)
     assert tuned == Tuned(entry.runtime, [], [], "fp32 cannot be measured: it hangs")
-    assert tune_metrics("fp32", tuned)["failure"] == tuned.failure
+    assert tune_metrics("fp32", tuned).failure == tuned.failure
 
 
 def test_what_was_kept_on_the_way_is_given_up_if_it_cannot_be_measured_again(entry, measured):
@@ -184,8 +184,8 @@ def test_the_real_harness_compares_two_settings(save_graph, entry, tmp_path):
 def test_the_metrics_name_what_was_kept(entry, measured):
     measured(lambda runtime: 1.0 if runtime.arena else 0.5)
     found = tune_metrics("fp32", tune(entry, [], PARAMS, seconds=1e9, cores=2))
-    assert (found["variant"], found["kept"], found["untried"]) == ("fp32", "arena_false", "")
-    assert found["trials"]["arena_false"] == {
+    assert (found.variant, found.kept, found.untried) == ("fp32", "arena_false", "")
+    assert found.trials["arena_false"].model_dump() == {
         "speedup": pytest.approx(2),
         "speedup_low": pytest.approx(2),
         "speedup_high": pytest.approx(2),

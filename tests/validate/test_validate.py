@@ -13,7 +13,7 @@ from onnx_release.core.array_files import ArrayFile, writing_arrays
 from onnx_release.core.errors import NetworkError
 from onnx_release.core.files import sha256
 from onnx_release.core.params import Export, Runtime, Validate
-from onnx_release.core.paths import EVALUATION, REFERENCE_CASES, REFERENCE_SAMPLES
+from onnx_release.core.paths import EVALUATION_SAMPLES, REFERENCE_CASES, REFERENCE_SAMPLES
 from onnx_release.core.spec import Spec
 from onnx_release.core.types import Sample, softmax_prediction
 from onnx_release.data.samples import SampleFile, write_samples
@@ -21,7 +21,7 @@ from onnx_release.export.export import export_network
 from onnx_release.network.reference import write_reference
 from onnx_release.report.text import ANSWER_DETAILS
 from onnx_release.runtime.onnx_model import OnnxModel
-from onnx_release.validate.validate import Comparison, sample_error, summary, validate
+from onnx_release.validate.validate import OutputErrors, error_figures, sample_error, validate
 from tests.validated import KINDS, validated
 
 SPEC = Spec.model_validate(
@@ -64,8 +64,8 @@ def model(tmp_path, monkeypatch):
     """A prepared, referenced and exported network in an empty folder; gives the model file."""
     monkeypatch.chdir(tmp_path)
     samples = [Sample({"x": np.array(x, np.float32)}, label, group) for x, label, group in ITEMS]
-    write_samples(EVALUATION, samples, 10, SPEC)
-    write_reference(network(), SPEC, SampleFile(EVALUATION), seed=0)
+    write_samples(EVALUATION_SAMPLES, samples, 10, SPEC)
+    write_reference(network(), SPEC, SampleFile(EVALUATION_SAMPLES), seed=0)
     export_network(network(), SPEC, Export(exporter="dynamo", opset=18), Path("artifacts/export"))
     return Path("artifacts/export/model.onnx")
 
@@ -76,7 +76,7 @@ def opened(model, spec=SPEC):
 
 def check(model, **changes):
     spec = SPEC.model_copy(update={"tolerance": SPEC.tolerance.model_copy(update=changes)})
-    return validate(opened(model, spec), Data(), SampleFile(EVALUATION), PARAMS)
+    return validate(opened(model, spec), Data(), SampleFile(EVALUATION_SAMPLES), PARAMS)
 
 
 def change_weight(model, change):
@@ -171,9 +171,9 @@ def test_nan_fails_and_is_null_in_the_metrics(model):
 
 def test_a_task_without_classes_has_no_agreement(model):
     spec = SPEC.model_copy(update={"task": "tensor"})
-    metrics, rows = validate(opened(model, spec), Data(), SampleFile(EVALUATION), PARAMS)
-    assert metrics["passed"] is True
-    assert (metrics["agreement"], metrics["accuracy"], metrics["labelled"]) == (None, None, 0)
+    metrics, rows = validate(opened(model, spec), Data(), SampleFile(EVALUATION_SAMPLES), PARAMS)
+    assert metrics.passed is True
+    assert (metrics.agreement, metrics.accuracy, metrics.labelled) == (None, None, 0)
     assert set(rows[0]) == {"sample", "group", "max_abs_error"}
 
 
@@ -204,7 +204,7 @@ def test_a_detector_that_finds_nothing_has_the_same_figures_too():
 def test_a_bad_network_is_named_and_the_earlier_reference_stays(model, bad, message):
     before = [sha256(path) for path in (REFERENCE_SAMPLES, REFERENCE_CASES)]
     with pytest.raises(NetworkError, match=message):
-        write_reference(bad, SPEC, SampleFile(EVALUATION), seed=0)
+        write_reference(bad, SPEC, SampleFile(EVALUATION_SAMPLES), seed=0)
     assert [sha256(path) for path in (REFERENCE_SAMPLES, REFERENCE_CASES)] == before
     assert len(list(REFERENCE_CASES.parent.parent.iterdir())) == 2  # reference and export, nothing half made
 
@@ -212,7 +212,7 @@ def test_a_bad_network_is_named_and_the_earlier_reference_stays(model, bad, mess
 def test_the_same_network_is_the_same_reference_and_is_float32_again(model):
     before = [sha256(path) for path in (REFERENCE_SAMPLES, REFERENCE_CASES)]
     again = network()
-    write_reference(again, SPEC, SampleFile(EVALUATION), seed=0)
+    write_reference(again, SPEC, SampleFile(EVALUATION_SAMPLES), seed=0)
     assert [sha256(path) for path in (REFERENCE_SAMPLES, REFERENCE_CASES)] == before
     assert again.weight.dtype == torch.float32
 
@@ -228,11 +228,11 @@ def test_infinity_fails_and_is_null_in_the_metrics(model):
 
 @pytest.mark.parametrize("names", [["good", "bad"], ["bad", "good"]])
 def test_nan_in_one_output_is_not_hidden_by_another(names):
-    comparisons = {name: Comparison() for name in names}
+    errors = {name: OutputErrors() for name in names}
     one = np.ones(2)
-    comparisons["good"].add("case", one, one, one + 0.5, 0.0)
-    comparisons["bad"].add("case", one, one, one * np.nan, 0.0)
-    metrics = summary(comparisons, SPEC)
+    errors["good"].add("case", one, one, one + 0.5, 0.0)
+    errors["bad"].add("case", one, one, one * np.nan, 0.0)
+    metrics = error_figures(errors)
     for name in ("max_abs_error", "max_rel_error", "error_vs_torch_rounding", "sqnr_db", "cosine"):
         assert metrics[name] is None, name
 

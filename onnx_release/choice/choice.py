@@ -1,0 +1,98 @@
+"""Which variant goes into the release, and why: of those that passed, the most exact of the fastest."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from onnx_release.choice.metrics import SummaryMetrics
+from onnx_release.core.variants import SHIPPABLE
+from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
+from onnx_release.timing.speedup import over_compile, over_eager
+from onnx_release.validate.metrics import ValidateMetrics
+
+# What is tuned, optimised and profiled while no variant may be released.
+FALLBACK = "fp32"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A variant that was made, with how it was validated and timed."""
+
+    name: str
+    validation: ValidateMetrics
+    timing: ContenderMetrics
+
+    @property
+    def refused(self) -> str:
+        """Why it may not be released; empty where it may."""
+        if not self.validation.passed:
+            return self.validation.failure or "it failed its validation"
+        if self.timing.latency_ms.median is None:
+            return f"it passed, but could not be timed: {self.timing.failure or 'there is no timing of it'}"
+        return ""
+
+
+def read_candidates(variants: Sequence[str], benchmark: BenchmarkMetrics) -> list[Candidate]:
+    """The variants that were made, the raw export first. Raises DataError where a stage has not run."""
+    return [Candidate(name, ValidateMetrics.read(name), benchmark.contenders[name]) for name in variants]
+
+
+def releasable(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those that may ship, passed and could be timed."""
+    return [one for one in candidates if one.name in SHIPPABLE and not one.refused]
+
+
+def fastest(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Of those that may be released the fastest by its median, and what no measured difference sets apart from it.
+
+    Where speed was not measured those are all, and the choice is not by speed.
+    """
+    found = releasable(candidates)
+    if not found:
+        return []
+    first = min(found, key=lambda one: one.timing.latency_ms.median or 0.0)
+    alike = {first.name, *first.timing.no_difference_from.split(", ")}
+    return [one for one in found if one.name in alike]
+
+
+def choose(candidates: Sequence[Candidate]) -> Candidate | None:
+    """The one with the highest SQNR of the fastest; None if there is none: noise does not cost accuracy."""
+    return max(fastest(candidates), key=lambda one: one.validation.closeness.signal, default=None)
+
+
+def describe_choice(candidates: Sequence[Candidate]) -> str:
+    """Whether the variant was chosen by its speed or by its SQNR; empty where there was nothing to choose from."""
+    alike = [one.name for one in fastest(candidates)]
+    if len(alike) > 1:
+        names = f"{', '.join(alike[:-1])} and {alike[-1]}"
+        return f"The choice is by SQNR and not by speed: no measured difference in speed sets {names} apart."
+    return "The choice is by speed: the others are slower." if len(releasable(candidates)) > 1 else ""
+
+
+def summarise(
+    candidates: Sequence[Candidate], sizes_mb: Mapping[str, float], benchmark: BenchmarkMetrics
+) -> SummaryMetrics:
+    """The chosen variant in a few figures, and why it is that one; `sizes_mb` are those of the candidates, by name.
+
+    All figures are None where none may be released, and a speed-up is where it was not measured.
+    """
+    refused = {one.name: one.refused for one in candidates if one.name in SHIPPABLE and one.refused}
+    best = choose(candidates)
+    if best is None:
+        figures = (
+            *("variant", "accuracy_drop", "agreement", "speedup_vs_eager", "speedup_vs_compile"),
+            *("size_mb", "compression"),
+        )
+        return SummaryMetrics(**dict.fromkeys(figures), not_measured="", reason="", refused=refused)
+    eager, compiled = over_eager(best.timing, benchmark), over_compile(best.timing, benchmark)
+    return SummaryMetrics(
+        variant=best.name,
+        reason=describe_choice(candidates),
+        refused=refused,
+        accuracy_drop=best.validation.accuracy_drop,
+        agreement=best.validation.agreement,
+        speedup_vs_eager=eager.value if eager.measured else None,
+        speedup_vs_compile=compiled.value if compiled.measured else None,
+        not_measured=eager.doubt or compiled.doubt,
+        size_mb=sizes_mb[best.name],
+        compression=sizes_mb[candidates[0].name] / sizes_mb[best.name],
+    )

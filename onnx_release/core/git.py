@@ -1,0 +1,26 @@
+"""Calling git."""
+
+import subprocess
+from pathlib import Path
+
+from onnx_release.core.errors import RevisionError
+
+
+def run_git(*arguments: str, cwd: Path = Path()) -> subprocess.CompletedProcess[bytes]:
+    """What git answers, whatever its exit code. Raises RevisionError if it is not installed."""
+    try:
+        return subprocess.run(
+            ["git", "--no-optional-locks", *arguments],
+            cwd=cwd,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except FileNotFoundError as cause:
+        raise RevisionError("git is not installed: install it") from cause
+
+
+def git_output(*arguments: str, cwd: Path = Path()) -> str | None:
+    """What git prints, without the last line break; None if it fails."""
+    found = run_git(*arguments, cwd=cwd)
+    return found.stdout.decode().rstrip("\n") if found.returncode == 0 else None

@@ -1,0 +1,174 @@
+"""Everything that the report shows, read from what the stages have written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from onnx_release.choice.choice import Candidate, read_candidates
+from onnx_release.choice.metrics import SummaryMetrics
+from onnx_release.core.errors import DataError
+from onnx_release.core.files import read_json, refuse_conflict
+from onnx_release.core.hardware import installed
+from onnx_release.core.params import Params
+from onnx_release.core.paths import HARDWARE, PLOTS, variant_model
+from onnx_release.core.spec import Spec, load_spec
+from onnx_release.core.variants import REDUCED, made_variants
+from onnx_release.data.metrics import PrepareMetrics
+from onnx_release.export.metrics import SlimMetrics
+from onnx_release.graph.graph import describe, model_size_mb
+from onnx_release.reduce.metrics import Fp16Metrics, QuantizeDynamicMetrics
+from onnx_release.static.metrics import QuantizeStaticMetrics
+from onnx_release.timing.metrics import BenchmarkMetrics
+from onnx_release.tuning.metrics import OptimizeMetrics, ProfileMetrics, TuneMetrics
+
+# Layers in the table of what adds error, and nodes in that of what takes time.
+LISTED = 15
+# What writes and changes graphs; what times depend on is in the hardware's own description.
+MADE_WITH = ("onnx", "onnxscript", "onnxslim", "onnxconverter-common")
+
+
+@dataclass(frozen=True)
+class StageMetrics:
+    """The metrics files of a run, but for those of the candidates; None for a variant that the spec leaves out."""
+
+    prepare: PrepareMetrics
+    slim: SlimMetrics
+    fp16: Fp16Metrics | None
+    quantize_dynamic: QuantizeDynamicMetrics | None
+    quantize_static: QuantizeStaticMetrics | None
+    benchmark: BenchmarkMetrics
+    tune: TuneMetrics
+    optimize: OptimizeMetrics
+    profile: ProfileMetrics
+    summary: SummaryMetrics
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """The variants' files: sizes in MB by variant, and each operator with its count in every variant."""
+
+    sizes_mb: Mapping[str, float]
+    operators: Sequence[tuple[str, list[int]]]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Where the error of the reduced variants comes from.
+
+    `signals` is the SQNR in dB after each step by variant, `layers` are the steps of `variant` that add the most.
+    """
+
+    variant: str
+    layers: Sequence[Mapping[str, Any]]
+    signals: Mapping[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that the pages show.
+
+    `candidates` are the variants that were made. `latencies` are the times of single calls in ms by contender, and
+    `nodes` the slowest nodes of the profile. `explained` is None where no variant has fewer bits.
+    """
+
+    model: str
+    spec: Spec
+    params: Params
+    hardware: Mapping[str, Any]
+    candidates: Sequence[Candidate]
+    metrics: StageMetrics
+    graphs: Graphs
+    explained: Explained | None
+    nodes: Sequence[Mapping[str, Any]]
+    latencies: Mapping[str, np.ndarray]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every variant passed its validation."""
+        return all(one.validation.passed for one in self.candidates)
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The variant to release."""
+        return next((one for one in self.candidates if one.name == self.metrics.summary.variant), None)
+
+
+def collect(params: Params) -> Results:
+    """Read what the stages before have written. Raises DataError where one has not run."""
+    spec = load_spec(params.model)
+    benchmark, summary = BenchmarkMetrics.read(), SummaryMetrics.read()
+    candidates = read_candidates(made_variants(spec), benchmark)
+    names = [one.name for one in candidates]
+    latencies = read_table(PLOTS / "latency.csv")
+    nodes = read_table(PLOTS / "profile.csv", keep_default_na=False)
+    return Results(
+        model=params.model,
+        spec=spec,
+        params=params,
+        hardware={**read_json(HARDWARE), "made_with": {name: installed(name) for name in MADE_WITH}},
+        candidates=candidates,
+        metrics=StageMetrics(
+            prepare=PrepareMetrics.read(),
+            slim=SlimMetrics.read(),
+            fp16=Fp16Metrics.read_if_made(),
+            quantize_dynamic=QuantizeDynamicMetrics.read_if_made(),
+            quantize_static=QuantizeStaticMetrics.read_if_made(),
+            benchmark=benchmark,
+            tune=TuneMetrics.read(),
+            optimize=OptimizeMetrics.read(),
+            profile=ProfileMetrics.read(),
+            summary=summary,
+        ),
+        graphs=Graphs({name: model_size_mb(variant_model(name)) for name in names}, count_operators(names)),
+        explained=read_explained([name for name in names if name in REDUCED], summary.variant),
+        nodes=records(nodes.head(LISTED)),
+        latencies={str(name): part["latency_ms"].to_numpy() for name, part in latencies.groupby("variant", sort=False)},
+    )
+
+
+def read_explained(variants: Sequence[str], chosen: str | None) -> Explained | None:
+    """What `explain` found for the variants of fewer bits: in detail for the chosen one, else for the last."""
+    if not variants:
+        return None
+    steps = {variant: read_steps(variant) for variant in variants}
+    detailed = chosen if chosen in steps else variants[-1]
+    signals = {variant: table["sqnr_db"].tolist() for variant, table in steps.items()}
+    return Explained(detailed, worst_layers(steps[detailed]), signals)
+
+
+def read_steps(variant: str) -> pd.DataFrame:
+    """What validate/explain.py found for a variant, in the order of its graph."""
+    path = PLOTS / "explain" / f"{variant}.csv"
+    return read_table(path, keep_default_na=False, na_values={"added": "", "sqnr_db": ""})
+
+
+def worst_layers(steps: pd.DataFrame) -> list[dict[str, Any]]:
+    """The steps that add the most error; those that are not finite first."""
+    order = steps["added"].sort_values(ascending=False, na_position="first").index[:LISTED]
+    return records(steps.loc[order])
+
+
+def count_operators(variants: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """Each operator with its count in the graph of every variant, the most frequent of the first graph first."""
+    graphs = [describe(variant_model(variant))["operators"] for variant in variants]
+    names = sorted({name for graph in graphs for name in graph}, key=lambda name: (-graphs[0].get(name, 0), name))
+    return [(name, [graph.get(name, 0) for graph in graphs]) for name in names]
+
+
+def read_table(path: Path, **options: Any) -> pd.DataFrame:
+    """A CSV that a stage has written. Raises DataError if it is missing, damaged or in conflict."""
+    try:
+        refuse_conflict(path, path.read_text(encoding="utf-8"), DataError)
+        return pd.read_csv(path, **options)
+    except FileNotFoundError as cause:
+        raise DataError(f"{path} is not there: run `dvc repro`") from cause
+    except ValueError as cause:
+        raise DataError(f"{path} is not a table ({cause}): run `dvc repro`") from cause
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

@@ -1,0 +1,40 @@
+"""metrics/quantize_static.json."""
+
+from typing import Annotated, ClassVar
+
+from onnx_release.core.metrics import Metric, Metrics
+
+
+class QuantizeStaticMetrics(Metrics):
+    """What static quantization made of the graph, and how close it comes on calibration samples."""
+
+    FILE: ClassVar[str] = "quantize_static"
+
+    size_mb: Annotated[float, Metric("the model file, with external data", unit="MB", better="lower")]
+    target: Annotated[str, Metric("kind of machine that it is made for")]
+    weight_type: Annotated[str, Metric("type of a quantized weight")]
+    activation_type: Annotated[str, Metric("type of a quantized activation")]
+    reduce_range: Annotated[bool, Metric("whether weights are kept from saturating AVX2")]
+    quantized_nodes: Annotated[int, Metric("nodes that take 8-bit data", better="higher", news="layers")]
+    float_nodes: Annotated[int, Metric("nodes that take none", better="lower", news="layers")]
+    fused_nodes: Annotated[
+        int, Metric("quantized nodes that ONNX Runtime runs on integers", better="higher", news="layers")
+    ]
+    unfused_nodes: Annotated[int, Metric("quantized nodes that it runs in float", better="lower", news="layers")]
+    unfused: Annotated[str, Metric("their names, and why")]
+    requantized_nodes: Annotated[int, Metric("float layers that ONNX Runtime quantizes by itself", better="lower")]
+    requantized: Annotated[str, Metric("their names")]
+    budget_met: Annotated[
+        bool,
+        Metric(
+            "whether the search met the budget on calibration samples, margin included; no verdict", better="higher"
+        ),
+    ]
+    budget_failure: Annotated[str, Metric("which bound it missed; empty if met")]
+    float_layers: Annotated[str, Metric("layers that the search keeps in float")]
+    fitted_graphs: Annotated[int, Metric("graphs whose weights the search fitted")]
+    refined_ranges: Annotated[int, Metric("ranges that are not as calibrated")]
+    calibration_sqnr_db: Annotated[
+        float | None, Metric("signal to error on calibration samples", unit="dB", better="higher")
+    ]
+    calibration_agreement: Annotated[float | None, Metric("calibration samples with the float answer", better="higher")]

@@ -1,0 +1,161 @@
+"""metrics/benchmark.json."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict
+
+from onnx_release.core.metrics import Metric, Metrics
+from onnx_release.core.yaml_files import Strict
+
+
+class LatencyMetrics(Strict):
+    """The times of single calls; all None for a contender that failed."""
+
+    median: Annotated[
+        float | None, Metric("median time of a call", unit="ms", better="lower", noise="latency", news="time")
+    ]
+    mean: Annotated[
+        float | None, Metric("mean time of a call", unit="ms", better="lower", noise="latency", news="time")
+    ]
+    std: Annotated[float | None, Metric("standard deviation", unit="ms", better="lower", noise="spread", news="time")]
+    min: Annotated[float | None, Metric("fastest call", unit="ms", better="lower", noise="fastest", news="time")]
+    max: Annotated[float | None, Metric("slowest call", unit="ms", better="lower", noise="spread", news="time")]
+    p95: Annotated[
+        float | None,
+        Metric("95th percentile; null under 200 samples", unit="ms", better="lower", noise="tail", news="time"),
+    ]
+    p99: Annotated[
+        float | None,
+        Metric("99th percentile; null under 1,000 samples", unit="ms", better="lower", noise="tail", news="time"),
+    ]
+
+
+class ContenderMetrics(Strict):
+    """One contender at one batch size and thread count; all None but `failure` and `samples` for one that failed."""
+
+    failure: Annotated[str, Metric("why it could not be measured; empty if it was")]
+    provider: Annotated[str | None, Metric("what ran it")]
+    provider_note: Annotated[str | None, Metric("what provider auto had to do without; empty if nothing")]
+    samples: Annotated[int, Metric("timed calls", noise="by-product")]
+    throughput_per_s: Annotated[
+        float | None,
+        Metric("items a second, one call after the other", unit="1/s", better="higher", noise="latency", news="time"),
+    ]
+    speedup_vs_eager: Annotated[
+        float | None,
+        Metric(
+            "median over rounds of torch eager's time by this one's",
+            better="higher",
+            noise="speedup",
+            interval="speedup",
+            news="time",
+        ),
+    ]
+    speedup_low: Annotated[
+        float | None, Metric("lower end of its 95 % interval, over starts and rounds", better="higher")
+    ]
+    speedup_high: Annotated[float | None, Metric("upper end of it", better="higher")]
+    speedup_vs_compile: Annotated[
+        float | None,
+        Metric(
+            "the same, over torch.compile", better="higher", noise="speedup", interval="speedup_vs_compile", news="time"
+        ),
+    ]
+    speedup_vs_compile_low: Annotated[float | None, Metric("lower end of its interval", better="higher")]
+    speedup_vs_compile_high: Annotated[float | None, Metric("upper end of it", better="higher")]
+    no_difference_from: Annotated[
+        str, Metric("contenders that may be as fast: the interval holds 1, or nothing was measured", noise="by-product")
+    ]
+    load_ms: Annotated[
+        float | None,
+        Metric("from the file to ready, imports left out; median over starts", unit="ms", better="lower", noise="load"),
+    ]
+    first_run_ms: Annotated[
+        float | None,
+        Metric(
+            "the first call of the first start, compilation included; measured once, and so not compared",
+            unit="ms",
+            better="lower",
+            noise="by-product",
+        ),
+    ]
+    peak_memory_mb: Annotated[
+        float | None,
+        Metric("most resident memory of a process that keeps what it frees", unit="MB", better="lower", noise="memory"),
+    ]
+    latency_ms: LatencyMetrics
+
+
+class SettingMetrics(Strict):
+    """All contenders at another batch size or thread count, by name."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    __pydantic_extra__: dict[str, ContenderMetrics]
+
+    repeated_rounds: Annotated[
+        int, Metric("rounds taken again, since other work used the cores", better="lower", noise="by-product")
+    ]
+    disturbed_rounds: Annotated[
+        int, Metric("rounds that count although other work used the cores", better="lower", noise="by-product")
+    ]
+
+    @property
+    def contenders(self) -> dict[str, ContenderMetrics]:
+        """Everything that was timed, by name."""
+        return self.__pydantic_extra__
+
+
+class PreparationMetrics(Strict):
+    """What comes before the network: a raw item, decoded and preprocessed."""
+
+    decode_ms: Annotated[
+        float | None, Metric("median time to decode a raw item", unit="ms", better="lower", noise="preparation")
+    ]
+    preprocess_ms: Annotated[
+        float | None, Metric("median time to preprocess it", unit="ms", better="lower", noise="preparation")
+    ]
+    raw_items: Annotated[int, Metric("raw items; without any, the times are null")]
+
+
+class BenchmarkMetrics(Metrics):
+    """A run of the benchmark. Its contenders stand beside the other fields, each by its name."""
+
+    FILE: ClassVar[str] = "benchmark"
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    __pydantic_extra__: dict[str, ContenderMetrics]
+
+    machine: Annotated[str, Metric("where it ran; timings compare only on the same one")]
+    provider: Annotated[str | None, Metric("ONNX Runtime's execution provider on this machine")]
+    provider_note: Annotated[str | None, Metric("why a GPU that is here is not used; empty otherwise")]
+    copies: Annotated[str, Metric("whether copies to a GPU and back are included, on both sides")]
+    batch: Annotated[int, Metric("items a call")]
+    threads: Annotated[int, Metric("threads for every contender")]
+    starts: Annotated[int, Metric("times that all contenders were started anew")]
+    rounds: Annotated[int, Metric("rounds in all, in each of which every contender has a turn")]
+    repeated_rounds: Annotated[
+        int, Metric("rounds taken again, since other work used the cores", better="lower", noise="by-product")
+    ]
+    disturbed_rounds: Annotated[
+        int, Metric("rounds that count although other work used the cores", better="lower", noise="by-product")
+    ]
+    wall_s: Annotated[float, Metric("time that the benchmark took", unit="s", better="lower", noise="wall")]
+    calling_s: Annotated[
+        float, Metric("what of it went into the calls that are reported", unit="s", noise="by-product")
+    ]
+    loading_s: Annotated[
+        float, Metric("into loading, and into first runs of first starts", unit="s", noise="by-product")
+    ]
+    overhead: Annotated[
+        float,
+        Metric(
+            "the share of the rest: starting, warming up, gaps, repeated rounds", better="lower", noise="by-product"
+        ),
+    ]
+    preparation: PreparationMetrics
+    settings: dict[str, SettingMetrics]
+
+    @property
+    def contenders(self) -> dict[str, ContenderMetrics]:
+        """Everything that was timed, by name."""
+        return self.__pydantic_extra__

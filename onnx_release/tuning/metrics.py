@@ -1,0 +1,94 @@
+"""metrics/tune.json, metrics/optimize.json and metrics/profile.json."""
+
+from typing import Annotated, ClassVar
+
+from onnx_release.core.metrics import Metric, Metrics
+from onnx_release.core.yaml_files import Strict
+from onnx_release.timing.speedup import Speedup
+
+
+class TrialMetrics(Strict):
+    """One setting that was tried."""
+
+    speedup: Annotated[
+        float | None,
+        Metric(
+            "as many times as fast with this setting as without it",
+            better="higher",
+            noise="speedup",
+            interval="speedup",
+        ),
+    ]
+    speedup_low: Annotated[
+        float | None, Metric("lower end of its interval; above 1, it is kept if measured", better="higher")
+    ]
+    speedup_high: Annotated[float | None, Metric("upper end of it", better="higher")]
+    rounds: Annotated[int, Metric("rounds that it was timed in")]
+    disturbed_rounds: Annotated[int, Metric("of these, how many were disturbed", better="lower", noise="by-product")]
+    kept: Annotated[bool, Metric("whether it is released", noise="decision")]
+    failure: Annotated[str, Metric("why the model did not run with it; empty if it did")]
+
+    def as_speedup(self) -> Speedup:
+        """The speed-up with its interval."""
+        return Speedup(self.speedup, self.speedup_low, self.speedup_high, self.disturbed_rounds, self.rounds)
+
+
+class TuneMetrics(Metrics):
+    """The settings that were tried, and those that were kept."""
+
+    FILE: ClassVar[str] = "tune"
+
+    variant: Annotated[str, Metric("the chosen variant", noise="decision")]
+    failure: Annotated[str, Metric("why settings could not be tried; empty if they could, or were not to be")]
+    kept: Annotated[str, Metric("settings that made it faster, and are released with it", noise="decision")]
+    untried: Annotated[str, Metric("settings that tune.seconds left no time for", noise="by-product")]
+    trials: dict[str, TrialMetrics]
+
+
+class OptimizeMetrics(Metrics):
+    """The file as ONNX Runtime optimises it here, and how much sooner it is loaded."""
+
+    FILE: ClassVar[str] = "optimize"
+
+    variant: Annotated[str, Metric("the chosen variant", noise="decision")]
+    load_ms_before: Annotated[float, Metric("time to load the variant, imports left out", unit="ms", noise="load")]
+    load_ms: Annotated[
+        float, Metric("as ONNX Runtime has optimised it, the CPU checked", unit="ms", better="lower", noise="load")
+    ]
+    speedup: Annotated[
+        float, Metric("as many times as fast loaded", better="higher", noise="speedup", interval="speedup")
+    ]
+    speedup_low: Annotated[float, Metric("lower end of its interval, over loads", better="higher")]
+    speedup_high: Annotated[float, Metric("upper end of it", better="higher")]
+    nodes_before: Annotated[int, Metric("nodes of the variant")]
+    nodes: Annotated[int, Metric("nodes of the optimised graph", better="lower")]
+    size_mb: Annotated[float, Metric("the optimised file, with external data", unit="MB", better="lower")]
+    onnxruntime: Annotated[str, Metric("the version that it is for, and no other")]
+
+    def as_speedup(self) -> Speedup:
+        """The speed-up of loading with its interval, over loads, of which none is disturbed."""
+        return Speedup(self.speedup, self.speedup_low, self.speedup_high)
+
+
+class OperatorMetrics(Strict):
+    """All nodes of one operator in a profiled call."""
+
+    nodes: Annotated[int, Metric("nodes of this operator that ran")]
+    ms: Annotated[float, Metric("their time in a call", unit="ms", better="lower", noise="profile")]
+    share: Annotated[float, Metric("their share of the time of all nodes", noise="profile")]
+
+
+class ProfileMetrics(Metrics):
+    """Where the time of a call goes."""
+
+    FILE: ClassVar[str] = "profile"
+
+    variant: Annotated[str, Metric("the chosen variant", noise="decision")]
+    calls: Annotated[int, Metric("profiled calls; all times are means over them")]
+    model_ms: Annotated[
+        float, Metric("a call under the profiler, which slows it", unit="ms", better="lower", noise="profile")
+    ]
+    outside_ms: Annotated[
+        float, Metric("what of it no node was running in", unit="ms", better="lower", noise="profile")
+    ]
+    operators: dict[str, OperatorMetrics]

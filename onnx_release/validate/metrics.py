@@ -1,0 +1,102 @@
+"""metrics/validate/VARIANT.json."""
+
+from typing import Annotated, ClassVar
+
+from onnx_release.core.metrics import Metric, Metrics
+from onnx_release.core.yaml_files import Strict
+from onnx_release.measure.closeness import Closeness
+
+
+class OutputMetrics(Strict):
+    """One output of a variant, over all cases."""
+
+    max_abs_error: Annotated[float | None, Metric("this output's largest error", better="lower", news="error")]
+    max_abs_error_torch: Annotated[float | None, Metric("PyTorch's own in float32")]
+    max_rel_error: Annotated[
+        float | None, Metric("this output's largest relative error", better="lower", news="relative error")
+    ]
+    sqnr_db: Annotated[float | None, Metric("this output's signal to error", unit="dB", better="higher", news="signal")]
+    cosine: Annotated[float | None, Metric("this output's mean cosine", better="higher", news="signal")]
+    worst_case: Annotated[str, Metric("the case with the largest error")]
+    tolerance_needed: Annotated[
+        float | None,
+        Metric("the tolerance.atol that would pass at the tolerance.rtol of the spec", better="lower", news="error"),
+    ]
+
+
+class ValidateMetrics(Metrics):
+    """How close a variant comes to PyTorch. Fields with a default are those of one task alone."""
+
+    FILE: ClassVar[str] = "validate/*"
+
+    passed: Annotated[bool, Metric("whether every output is within its bound, or the budget is kept", better="higher")]
+    failure: Annotated[str, Metric("which output, which case, how far off; empty if passed")]
+    cases: Annotated[int, Metric("evaluation samples and shape cases compared")]
+    provider: Annotated[str, Metric("ONNX Runtime's execution provider")]
+    provider_note: Annotated[str, Metric("what provider auto had to do without; empty if nothing")]
+    max_abs_error: Annotated[
+        float | None, Metric("largest error against PyTorch in float64", better="lower", news="error")
+    ]
+    max_rel_error: Annotated[
+        float | None,
+        Metric("the same, relative; elements over a thousandth of the largest", better="lower", news="relative error"),
+    ]
+    error_vs_torch_rounding: Annotated[
+        float | None, Metric("largest error in units of PyTorch's own in float32", better="lower", news="error")
+    ]
+    sqnr_db: Annotated[
+        float | None,
+        Metric("signal to error against PyTorch in float64, over all cases", unit="dB", better="higher", news="signal"),
+    ]
+    cosine: Annotated[float | None, Metric("mean cosine with PyTorch in float64", better="higher", news="signal")]
+    agreement: Annotated[
+        float | None,
+        Metric(
+            "samples with PyTorch's class or neighbour; boxes matched with its",
+            better="higher",
+            interval="agreement",
+            column="agrees",
+        ),
+    ]
+    agreement_low: Annotated[float | None, Metric("lower end of its interval, which resamples groups", better="higher")]
+    agreement_high: Annotated[float | None, Metric("upper end of it", better="higher")]
+    accuracy: Annotated[
+        float | None,
+        Metric(
+            "labelled samples answered rightly; null without labels",
+            better="higher",
+            interval="accuracy",
+            column="variant_right",
+            news="accuracy",
+        ),
+    ]
+    accuracy_low: Annotated[float | None, Metric("lower end of its interval, which resamples groups", better="higher")]
+    accuracy_high: Annotated[float | None, Metric("upper end of it", better="higher")]
+    accuracy_torch: Annotated[float | None, Metric("the same samples, answered by PyTorch", better="higher")]
+    accuracy_drop: Annotated[
+        float | None, Metric("accuracy lost against PyTorch", better="lower", column="drop", news="accuracy")
+    ]
+    labelled: Annotated[int, Metric("samples behind the accuracy; 0 without labels")]
+    case_agreement: Annotated[
+        float | None, Metric("boxes matched with PyTorch's in the worst shape case", better="higher")
+    ] = None
+    boxes: Annotated[int | None, Metric("objects that PyTorch finds on all samples")] = None
+    matched_boxes: Annotated[int | None, Metric("of these, how many are matched", better="higher")] = None
+    box_iou: Annotated[float | None, Metric("mean overlap (IoU) of matched boxes", better="higher", column="iou")] = (
+        None
+    )
+    score_error: Annotated[float | None, Metric("largest difference of scores of matched boxes", better="lower")] = None
+    embedding_cosine: Annotated[
+        float | None,
+        Metric("mean cosine with PyTorch's embedding of the same sample", better="higher", column="cosine"),
+    ] = None
+    rank_correlation: Annotated[
+        float | None,
+        Metric("Spearman's, of a sample's neighbours by nearness", better="higher", column="rank_correlation"),
+    ] = None
+    outputs: dict[str, OutputMetrics]
+
+    @property
+    def closeness(self) -> Closeness:
+        """The figures that a budget bounds."""
+        return Closeness(self.sqnr_db, self.max_abs_error, self.cosine, self.agreement, self.accuracy_drop)
