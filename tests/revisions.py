@@ -4,17 +4,20 @@ import json
 import subprocess
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import numpy as np
 import pandas as pd
 
 from onnx_release.core.files import rounded
+from onnx_release.core.metrics import Metrics
 from onnx_release.core.params import Benchmark, Validate
 from onnx_release.review.revisions import Revision
+from onnx_release.static.metrics import QuantizeStaticMetrics
 from onnx_release.timing.benchmark import Conditions, Measurement, Run, benchmark_metrics, latency_rows
 from onnx_release.timing.metrics import PreparationMetrics
 from onnx_release.timing.worker import Loaded
+from onnx_release.validate.metrics import ValidateMetrics
 from onnx_release.validate.validate import answer_metrics
 
 CONTENDERS = {"torch_eager": 10.0, "torch_compile": 6.0, "fp32": 2.0, "int8_static": 1.0}
@@ -40,7 +43,7 @@ LOCK = """stages:
 SOURCES = {
     "onnx_release/timing/benchmark.py": b"from onnx_release.timing.worker import ContenderProcess\n",
     "onnx_release/timing/worker.py": b"class ContenderProcess: ...\n",
-    "onnx_release/report/report.py": b"",
+    "onnx_release/report/results.py": b"",
 }
 
 
@@ -51,7 +54,7 @@ def release(seed: int = 0, wrong: Mapping[str, int] | None = None, **options: An
         "dvc.lock": LOCK.encode(),
         **SOURCES,
         "metrics/export.json": as_json({"opset": 18, "exporter": "dynamo", "nodes": 40, "size_mb": 0.25}),
-        "metrics/quantize_static.json": as_json({"size_mb": 0.08, "budget_met": True, "budget_failure": ""}),
+        "metrics/quantize_static.json": whole(QuantizeStaticMetrics, size_mb=0.08, budget_met=True),
         "metrics/summary.json": as_json({"variant": "int8_static", "size_mb": 0.08}),
         **timings(seed, **options),
         **answers("fp32", (wrong or {}).get("fp32", 0)),
@@ -121,11 +124,20 @@ def answers(variant: str, wrong: int) -> dict[str, bytes]:
         }
         for number in range(SAMPLES)
     ]
-    metrics = {"passed": True, "failure": "", "sqnr_db": 30.0, **answer_metrics("classification", rows, VALIDATE)}
     return {
-        f"metrics/validate/{variant}.json": as_json(metrics),
+        f"metrics/validate/{variant}.json": whole(
+            ValidateMetrics, passed=True, sqnr_db=30.0, **answer_metrics("classification", rows, VALIDATE)
+        ),
         f"metrics/plots/validate/{variant}.csv": pd.DataFrame(rows).to_csv(index=False).encode(),
     }
+
+
+def whole(file: type[Metrics], **values: Any) -> bytes:
+    """A whole metrics file: what `values` do not give is null, or empty where it may not be null."""
+    required = {name: field.annotation for name, field in file.model_fields.items() if field.is_required()}
+    empty = {name: kind() if isinstance(kind, type) else None for name, kind in required.items()}
+    empty |= {name: {} for name, kind in required.items() if get_origin(kind) is dict}
+    return as_json(file.model_validate({**empty, **values}).content())
 
 
 def as_json(content: Any) -> bytes:

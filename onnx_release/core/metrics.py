@@ -20,9 +20,10 @@ from onnx_release.core.paths import METRICS
 from onnx_release.core.yaml_files import Strict, describe
 
 Better = Literal["lower", "higher", "neither"]
-# What moves a figure when nothing but the measuring is done again. "" is what comes out the same each time; "decision",
-# what is chosen by timings; "by-product", what comes of how the measuring went or is said by other figures, and is not
-# compared. The others are kinds of timings, for each of which onnx_release/review/noise.py has an allowance.
+# What moves a metric when only the measuring is repeated. "" is for values that are the same each time; "decision", for
+# choices that are made by timings; "by-product", for how the measuring went, and for what other metrics say as well.
+# "latency" is not compared with another run either: the speed-up, which is measured in pairs, found 18 of 20 slowdowns
+# by half, and latencies none or one. The others are kinds of timings with an allowance in onnx_release/review/noise.py.
 Noise = Literal[
     "",
     "latency",
@@ -67,6 +68,11 @@ class Metric:
     def name(self) -> str:
         """FILE.KEY, as comparison and gates call it."""
         return f"{self.file}.{self.key}"
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether a comparison of two revisions has a row for it."""
+        return not self.is_end and self.noise not in ("by-product", "latency")
 
     @property
     def is_end(self) -> bool:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -14,7 +13,7 @@ from onnx_release.core.imports import reached_files
 from onnx_release.core.metrics import Metric
 from onnx_release.core.variants import BASE, VARIANTS
 from onnx_release.report.metrics import flatten, known_metric
-from onnx_release.review.noise import Spread, certain, pooled, round_latencies, rounds_spread, uncertainty
+from onnx_release.review.noise import UNCHANGED_MACHINE, Spread, certain, round_latencies, rounds_spread, uncertainty
 from onnx_release.review.revisions import Revision
 from onnx_release.timing.speedup import Speedup
 
@@ -34,8 +33,8 @@ VALUE_GONE = "there is no value any more (null)"
 # How the reason begins where one side is null since its speed-up was not measured.
 NOT_MEASURED = "not measured"
 
-# A contender, "median" or "mean", and whether it is paired with PyTorch eager round by round.
-LatencyKey = tuple[str, str, bool]
+# A contender, and "median" or "mean".
+LatencyKey = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -146,48 +145,22 @@ class Pair:
         """How many times as long the machine takes, as far as PyTorch eager tells; 1 where it does not.
 
         It tells where it is the same program on both sides: nothing but the machine has moved it then, and the machine
-        moves every other time as well. Where PyTorch eager was disturbed, and others were not, no more of it counts
-        than is sure (`noise.certain`).
+        moves every other time as well. No more of it counts than is sure (`noise.certain`).
         """
         before, after = self.both("benchmark", f"{BASE}.latency_ms.median")
         if not self.same_pytorch or not before or not after:
             return 1.0
-        ratio = float(after / before)
-        return ratio if self.by_eager else certain(ratio, self.eager_margin)
-
-    @cached_property
-    def by_eager(self) -> bool:
-        """Whether latencies are tested by their ratios to PyTorch eager, round by round, and not by themselves.
-
-        Of the two ways that is the one with the smaller errors. What a busy machine does to a whole round is in both
-        times of a pair; what has disturbed PyTorch eager alone is in every pair.
-        """
-        if not self.same_pytorch:
-            return False
-        alone, paired = self.latency_errors(paired=False), self.latency_errors(paired=True)
-        shares = [paired[name] / alone[name] for name in alone.keys() & paired.keys() if alone[name]]
-        return bool(shares) and median(shares) <= 1
-
-    def latency_errors(self, paired: bool) -> dict[str, float]:
-        """The standard error of the change of each contender's median latency, PyTorch eager's apart."""
-        before, after = self.latency_spreads
-        spreads = {
-            key[0]: (one, other)
-            for key, one in before.items()
-            if key[1:] == ("median", paired) and key[0] != BASE and one and (other := after.get(key))
-        }
-        pool = pooled(item for both in spreads.values() for item in both)
-        return {name: uncertainty(both, pool).error for name, both in spreads.items()}
+        return certain(float(after / before), self.eager_margin)
 
     @cached_property
     def eager_margin(self) -> float:
         """Half of the 95 % interval of the change of PyTorch eager's median latency, in its logarithm."""
-        before, after = (side.get((BASE, "median", False)) for side in self.latency_spreads)
+        before, after = (side.get((BASE, "median")) for side in self.latency_spreads)
         return uncertainty((before, after), (0.0, before.freedom + after.freedom)).margin if before and after else 0.0
 
     @cached_property
     def latency_spreads(self) -> tuple[dict[LatencyKey, Spread | None], dict[LatencyKey, Spread | None]]:
-        """For both sides the spread of each contender's median and mean latency, and of its ratios to PyTorch eager."""
+        """For both sides the spread of each contender's median and mean latency."""
         base, head = (
             spreads_by_contender(side.table("latency"), values.get("benchmark", {}).get("starts", 0))
             for side, values in zip((self.base, self.head), self.values, strict=True)
@@ -211,23 +184,25 @@ class Pair:
         # A commit may have code that its timings were not made with. Where dvc.lock has a file, it says what they were.
         return all(before.get(path) == after.get(path) for path in programs[0])
 
-    def notes(self, noticed_drift: float) -> list[str]:
-        """Sentences to be read before the rows; the machine's drift from `noticed_drift` on."""
+    def notes(self) -> list[str]:
+        """Sentences to be read before the rows."""
         notes = [reason for reason in (self.other_samples, self.other_machine) if reason]
         before, after = (side.locked("benchmark").get("artifacts/hardware.json") for side in (self.base, self.head))
         if not self.other_machine and before and after and before != after:
             notes.append(
                 "the machine has the same name, but artifacts/hardware.json differs: packages, memory, instruction sets"
             )
-        if not self.other_machine and not 1 / noticed_drift < self.drift < noticed_drift:
+        if not self.other_machine and not 1 / UNCHANGED_MACHINE < self.drift < UNCHANGED_MACHINE:
             notes.append(
                 f"PyTorch eager takes {self.drift:.2f} times as long, and is the same program on both sides: the "
                 "speed of the machine has changed, and other times may change by as much before they count"
             )
-        elif self.same_pytorch and not self.by_eager and self.eager_margin > math.log(noticed_drift):
+        elif self.same_pytorch and self.eager_margin > math.log(UNCHANGED_MACHINE):
+            notes.append("PyTorch eager was disturbed, so it hardly tells how fast the machine is")
+        if not (self.other_samples or self.other_machine or self.same_pytorch):
             notes.append(
-                "PyTorch eager was disturbed more than the others, so it hardly tells what the machine has changed: "
-                "latencies are compared by themselves"
+                "PyTorch eager may be another program on the two sides (packages, model, weights, samples or code of "
+                "the benchmark differ), so speed-ups may have changed with it"
             )
         for side, values in zip(("base", "head"), self.values, strict=True):
             benchmark = values.get("benchmark", {})
@@ -262,12 +237,9 @@ def spreads_by_contender(latencies: pd.DataFrame | None, starts: int) -> dict[La
         return {}
     rounds = round_latencies(latencies)
     return {
-        (name, statistic, paired): rounds_spread(
-            own, starts, rounds.get(BASE, {}).get(statistic, []) if paired else None
-        )
+        (name, statistic): rounds_spread(own, starts)
         for name, statistics in rounds.items()
         for statistic, own in statistics.items()
-        for paired in (False, True)
     }
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from onnx_release.core.files import SIGNIFICANT_DIGITS
 from onnx_release.core.metrics import Metric
-from onnx_release.core.variants import BASE, VARIANTS
+from onnx_release.core.variants import VARIANTS
 from onnx_release.report.metrics import METRICS, known_metric
 from onnx_release.review.comparable import NOT_MEASURED, Pair, contender
 from onnx_release.review.noise import (
@@ -101,7 +101,7 @@ def compare(base: Revision, head: Revision) -> Comparison:
     pair = Pair(base, head)
     rows = [first_look(pair, *name) for name in compared_figures(pair)]
     rows = judge_decisions(judge_timings(judge_answers(rows, pair), pair), pair)
-    return Comparison(base.name, head.name, rows, pair.notes(ALLOWANCES["latency"]))
+    return Comparison(base.name, head.name, rows, pair.notes())
 
 
 def timed_interval(pair: Pair, name: str) -> tuple[float, float] | None:
@@ -126,7 +126,7 @@ def compared_figures(pair: Pair) -> list[tuple[str, str, Metric]]:
         owner = contender(key, known) if known.key.startswith("*.") else ""
         return files.get(pattern, len(rows)), order, file, owner, rows.get(known, len(rows)), key
 
-    return sorted((item for item in found if not item[2].is_end and item[2].noise != "by-product"), key=place)
+    return sorted((item for item in found if item[2].is_compared), key=place)
 
 
 def unmeasured(pair: Pair, file: str, key: str) -> bool:
@@ -237,20 +237,14 @@ def tested(row: Row, p: float | None) -> Row:
 def uncertainties(pair: Pair, rows: dict[str, Row]) -> dict[str, Uncertainty]:
     """How sure the change of each figure is that has a spread on both sides, pooled with those of the same kind.
 
-    Latencies are tested by their ratios to PyTorch eager where those are the better measured (`Pair.by_eager`). The
-    summary repeats a figure of the benchmark, which counts once.
+    The summary repeats a figure of the benchmark, which counts once.
     """
-    kinds: dict[tuple[str, str, bool], dict[str, tuple[Spread, Spread]]] = {}
+    kinds: dict[tuple[str, str], dict[str, tuple[Spread, Spread]]] = {}
     for name, row in rows.items():
-        # PyTorch eager itself has no ratio to go by.
-        paired = row.metric.noise == "latency" and pair.by_eager and contender(row.key, row.metric) != BASE
-        before, after = (
-            latency_spread(pair, row, side, paired) if paired else spread(pair, row, side) for side in (0, 1)
-        )
+        before, after = (spread(pair, row, side) for side in (0, 1))
         if before is not None and after is not None and row.base > 0 and row.head > 0:
             file = "benchmark" if row.file == "summary" else row.file
-            kind = (file, row.metric.key.removeprefix("*."), paired)
-            kinds.setdefault(kind, {})[name] = (before, after)
+            kinds.setdefault((file, row.metric.key.removeprefix("*.")), {})[name] = (before, after)
     found: dict[str, Uncertainty] = {}
     for spreads in kinds.values():
         own = {name: both for name, both in spreads.items() if rows[name].file != "summary"} or spreads
@@ -277,18 +271,14 @@ def spread(pair: Pair, row: Row, side: int) -> Spread | None:
     """How sure a timing is by its own run; None where the metrics do not tell."""
     values = pair.values[side]
     if row.metric.noise == "latency":
-        return latency_spread(pair, row, side, paired=False)
+        statistic = "median" if row.key.endswith("median") else "mean"
+        return pair.latency_spreads[side].get((contender(row.key, row.metric), statistic))
     if row.metric.noise != "speedup":
         return None
     file, key = pair.timed_as(side, row.file, row.key)
     starts, rounds = (values.get("benchmark", {}).get(name, 0) for name in ("starts", "rounds"))
     units = LOADS if file == "optimize" else starts if starts > 1 else rounds
     return spread_of(*pair.interval_ends(side, file, key), units)
-
-
-def latency_spread(pair: Pair, row: Row, side: int, paired: bool) -> Spread | None:
-    statistic = "median" if row.key.endswith("median") else "mean"
-    return pair.latency_spreads[side].get((contender(row.key, row.metric), statistic, paired))
 
 
 def judge_decisions(rows: list[Row], pair: Pair) -> list[Row]:

@@ -51,14 +51,23 @@ def check_gates(gates: Iterable[Gate]) -> None:
                 + ", ".join(nearest_names(gate.metric))
             )
         if gate.relative and not any(may_regress(row) for row in rows):
-            raise ParameterError(
-                f"params.yaml has a gate on how much worse {gate.metric} may become, but neither more nor less of it "
-                "is better, or it is no figure of its own: give it min or max"
-            )
+            problem = f"params.yaml has a gate on how much worse {gate.metric} may become"
+            raise ParameterError(f"{problem}, but {why_not(rows)}")
 
 
 def may_regress(row: Metric) -> bool:
-    return row.better != "neither" and row.noise != "by-product" and not row.is_end
+    """Whether a gate may bound how much worse the metric becomes."""
+    return row.better != "neither" and row.is_compared
+
+
+def why_not(rows: Iterable[Metric]) -> str:
+    """Why a gate may not bound how much worse these metrics become, and what to do."""
+    if any(row.noise == "latency" for row in rows):
+        return (
+            "latencies of two runs are not compared, since the speed of the machine changes: "
+            "use speedup_vs_eager, which is measured in pairs, or give the gate min or max"
+        )
+    return "neither direction of it is better, or another metric says the same: give the gate min or max"
 
 
 def hold(gates: Iterable[Gate], head: Revision, comparison: Comparison | None) -> list[Outcome]:

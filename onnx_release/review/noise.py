@@ -19,9 +19,10 @@ from onnx_release.timing.speedup import CONFIDENCE, WIDEST, speedup_interval
 # what was seen beyond the intervals, and beyond what the machine's own speed had changed, in benchmarks/compare.json
 # (tests/review/test_noise.py holds them against it) and among the measurements of mobilenet_v2 that this repository has
 # committed on one machine: 2.9 times for a load of a file, which is measured once or thrice.
+# By how much PyTorch eager may differ between two runs on a machine that has not changed.
+UNCHANGED_MACHINE = 1.15
 # Of single calls the larger of this and SLICES_MS is allowed.
 ALLOWANCES = {
-    "latency": 1.15,
     "speedup": 1.15,
     "fastest": 1.25,
     "tail": 2.0,
@@ -77,15 +78,14 @@ def round_latencies(latencies: pd.DataFrame) -> dict[str, dict[str, list[float]]
     }
 
 
-def rounds_spread(rounds: Sequence[float], starts: int, base: Sequence[float] | None = None) -> Spread | None:
-    """The spread of a contender's latency over starts and, within them, rounds; or of its ratio to `base`, in pairs.
+def rounds_spread(rounds: Sequence[float], starts: int) -> Spread | None:
+    """Return the spread of a contender's latency over starts and, within them, rounds.
 
-    None if there are not as many rounds on both sides, or if they do not divide by the starts.
+    None if there are fewer than two rounds, or if they do not divide by the starts.
     """
-    pairs = base if base is not None else [1.0] * len(rounds)
-    if starts < 1 or len(rounds) < 2 or len(rounds) % starts or len(pairs) != len(rounds):
+    if starts < 1 or len(rounds) < 2 or len(rounds) % starts:
         return None
-    _, low, high = speedup_interval(rounds, pairs, starts, seed=0)
+    _, low, high = speedup_interval(rounds, [1.0] * len(rounds), starts, seed=0)
     return spread_of(low, high, starts if starts > 1 else len(rounds))
 
 
@@ -187,10 +187,10 @@ def difference_p(ratio: float, sure: Uncertainty, allowed: tuple[float, float]) 
 def certain(drift: float, margin: float) -> float:
     """The machine's drift as far as it is sure.
 
-    It counts in full where PyTorch eager is measured as well as two runs of the same agree. What its interval is wider
-    by is taken off, so that a yardstick that was disturbed explains nothing.
+    It counts in full where PyTorch eager's interval is no wider than two runs of the same differ by. What the interval
+    is wider by is taken off, so that a disturbed yardstick explains nothing.
     """
-    doubt = max(margin - math.log(ALLOWANCES["latency"]), 0.0)
+    doubt = max(margin - math.log(UNCHANGED_MACHINE), 0.0)
     return math.exp(math.copysign(max(abs(math.log(drift)) - doubt, 0.0), math.log(drift)))
 
 

@@ -34,7 +34,7 @@ def test_what_does_not_compare_is_counted_by_its_reason():
     head = changed(FILES, "metrics/benchmark.json", machine="another")
     text = as_markdown(compared(head), everything=False)
     count = compared(head).counts()["not comparable"]
-    assert count > 40
+    assert count > 30
     assert f"- {count} not comparable, another machine: a machine; now another" in text
     assert "latency_ms" not in text
 
@@ -59,14 +59,14 @@ def test_a_slower_variant_is_one_row_of_a_comment_and_so_is_a_smaller_release():
     comparison = compared(head)
     told = [line.split("|")[1:3] for line in as_markdown(comparison, everything=False).splitlines() if " | `" in line]
     assert [(verdict.strip(" *"), name.strip(" `")) for verdict, name in told] == [
-        ("worse", "benchmark.int8_static.latency_ms.median"),
+        ("worse", "benchmark.int8_static.speedup_vs_eager"),
         ("better", "quantize_static.size_mb"),
     ]
     counts = comparison.counts()
     again = counts["worse"] + counts["better"] - 2
-    assert again > 4 and f"- {again} that tell the same again" in as_markdown(comparison, everything=False)
+    assert again > 2 and f"- {again} that tell the same again" in as_markdown(comparison, everything=False)
     text = as_text(comparison, everything=False)
-    assert "benchmark.int8_static.throughput_per_s" in text and "summary.size_mb" in text
+    assert "benchmark.int8_static.latency_ms.min" in text and "summary.size_mb" in text
 
 
 def test_a_loss_of_one_output_does_not_hide_that_of_another():
@@ -108,7 +108,7 @@ def row(base, head, **fields):
 @pytest.mark.parametrize(
     ("base", "head", "fields", "shown"),
     [
-        (2.0, 2.5, {"unit": "ms", "noise": "latency"}, "+25.0 %"),
+        (2.0, 2.5, {"unit": "ms", "noise": "load"}, "+25.0 %"),
         (30.0, 28.5, {"unit": "dB"}, "-1.5 dB"),
         (0.9, 0.85, {}, "-0.05"),
         (40, 43, {}, "+3"),
