@@ -7,7 +7,7 @@ and again, with another `benchmark.replicate` and nothing else changed, compares
 benchmarks/compare.json: how many figures of how many were called no difference, and which were not; by how many times
 at most a figure of each kind was apart once the machine's own drift is taken off, which is where the allowances in
 onnx_release/review/noise.py come from; and how often a variant whose timings were made so many times as long was found
-to be slower. Shorter turns than by default, and no tuning; 20 replicates take about 25 minutes on 2 idle cores.
+to be slower. Shorter turns than by default; 20 replicates take about 25 minutes on 2 idle cores.
 """
 
 import argparse
@@ -40,10 +40,9 @@ SETTINGS = {
     "model": "digits_cnn",
     "benchmark.starts": "3",
     "benchmark.turn_seconds": "0.1",
-    "tune.seconds": "null",
 }
 # The stages that time something, and what follows from them.
-TIMED = ("benchmark", "choose", "tune", "optimize", "profile", "report")
+TIMED = ("benchmark", "choose", "optimize", "profile", "report")
 # The variant that is made slower, by how much, and the metric that should say so.
 SLOWED = "int8_static"
 SLOWDOWNS = (1.2, 1.5, 2.0)

@@ -7,8 +7,8 @@ from onnx_release.core.paths import CHOICE, EVALUATION_SAMPLES, PLOTS, SOURCES, 
 from onnx_release.core.spec import load_spec
 from onnx_release.data.samples import SampleFile, real_batches
 from onnx_release.graph.graph import load_model
-from onnx_release.runtime.settings import load_tuned
-from onnx_release.tuning.profiling import known_sources, node_rows, profile_metrics, profile_model
+from onnx_release.performance.profiling import known_sources, node_rows, profile_metrics, profile_model
+from onnx_release.runtime.settings import load_runtime
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     timing = profile_model(
         variant_model(variant),
         spec,
-        load_tuned(),
+        load_runtime(params.runtime),
         real_batches(SampleFile(EVALUATION_SAMPLES), params.benchmark.batches[0], spec),
         params.profile.calls,
         TRACE,

@@ -19,7 +19,6 @@ QUICK = {
     "model": "digits_cnn",
     "benchmark.starts": "1",
     "benchmark.turn_seconds": "0.02",
-    "tune.seconds": "null",  # tests/pipeline/test_bring_your_own.py has a trial
     "profile.calls": "10",
 }
 

@@ -15,7 +15,7 @@ from onnx_release.choice.metrics import SummaryMetrics
 from onnx_release.core.errors import SpecError
 from onnx_release.core.files import rounded, write_json, write_text
 from onnx_release.core.params import Runtime
-from onnx_release.core.paths import HARDWARE, METRICS, PROVIDER, RELEASE, TUNED, variant_model
+from onnx_release.core.paths import HARDWARE, METRICS, PROVIDER, RELEASE, variant_model
 from onnx_release.core.spec import Spec, Task
 from onnx_release.core.variants import SHIPPABLE
 from onnx_release.core.yaml_files import read_yaml
@@ -117,7 +117,6 @@ def make_project(folder: Path, model: str = MODEL, server: str = SERVER) -> None
     write_json(folder / SUMMARY.path(), SUMMARY.content())
     write_json(folder / HARDWARE, HARDWARE_FACTS)
     write_json(folder / PROVIDER, {"provider": "CPUExecutionProvider", "note": ""})
-    write_json(folder / TUNED, Runtime(provider="cpu", intra_threads=1).model_dump())
 
 
 def write_validations(folder: Path, task: Task, labelled: bool | None = None) -> None:
@@ -169,5 +168,5 @@ def make_release(project: Path, folder: Path = RELEASE, model: str = MODEL) -> P
     made.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        package(model, 0.95, folder)
+        package(model, Runtime(provider="cpu", intra_threads=1), 0.95, folder)
     return made

@@ -43,7 +43,6 @@ QUICK = {
     "validate.resamples": "200",
     "benchmark.starts": "1",
     "benchmark.turn_seconds": "0.02",
-    "tune.seconds": "null",
     "profile.calls": "10",
 }
 # torch.compile hands back the network as it is: compiling it takes longer than the rest.

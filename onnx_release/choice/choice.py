@@ -9,7 +9,7 @@ from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
 from onnx_release.timing.speedup import over_compile, over_eager
 from onnx_release.validate.metrics import ValidateMetrics
 
-# What is tuned, optimised and profiled while no variant may be released.
+# What is optimised and profiled while no variant may be released.
 FALLBACK = "fp32"
 
 

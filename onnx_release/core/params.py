@@ -166,12 +166,6 @@ class Benchmark(Strict):
     replicate: Seed
 
 
-class Tune(Strict):
-    """`seconds` bounds the search for better runtime settings; null leaves them as they are."""
-
-    seconds: Seconds | None
-
-
 class Profile(Strict):
     """How many calls to profile."""
 
@@ -219,7 +213,6 @@ class Params(Strict):
     validate_: Validate = Field(alias="validate")
     runtime: Runtime
     benchmark: Benchmark
-    tune: Tune
     profile: Profile
     gates: list[Gate]
 

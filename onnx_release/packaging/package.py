@@ -11,7 +11,8 @@ from onnx_release.core.errors import SpecError
 from onnx_release.core.files import copy_file, read_json, sha256, write_json, write_text
 from onnx_release.core.git import git_output
 from onnx_release.core.imports import reached_files
-from onnx_release.core.paths import HARDWARE, PARAMS, PROVIDER, RAW, TUNED, variant_model
+from onnx_release.core.params import Runtime
+from onnx_release.core.paths import HARDWARE, PARAMS, PROVIDER, RAW, variant_model
 from onnx_release.core.spec import Spec, class_count, load_spec
 from onnx_release.data.fetch import copy_tree
 from onnx_release.data.image_folder import class_names
@@ -33,7 +34,6 @@ from onnx_release.runtime.release import (
     read_labels,
     spec_path,
 )
-from onnx_release.runtime.settings import load_tuned
 from onnx_release.static.metrics import QuantizeStaticMetrics
 from onnx_release.timing.metrics import BenchmarkMetrics
 from onnx_release.validate.metrics import ValidateMetrics
@@ -49,11 +49,11 @@ CODE = (
 VERSIONS = ("numpy", "onnxruntime", "pillow", "pydantic", "fastapi", "uvicorn")
 
 
-def package(model: str, confidence: float, folder: Path) -> None:
+def package(model: str, runtime: Runtime, confidence: float, folder: Path) -> None:
     """Fill the empty `folder` with the release of `model`, or with NOT_RELEASED.txt where no variant may be released.
 
-    `confidence` is that of the intervals in metrics/validate/. Raises SpecError for what in the model's folder or in
-    serving/ cannot be released, and DataError where a stage before has not run.
+    `runtime` is how the server runs the model, `confidence` that of the intervals in metrics/validate/. Raises
+    SpecError if the model's folder or serving/ cannot be released, and DataError if an earlier stage has not run.
     """
     summary = SummaryMetrics.read()
     if summary.variant is None:
@@ -63,9 +63,10 @@ def package(model: str, confidence: float, folder: Path) -> None:
     labels, code = label_names(model, spec), code_files(model)
     packages = locked([path.as_posix() for path in code], provider)
     copy_files(model, spec, summary.variant, code, folder)
+    write_json(folder / RUNTIME, runtime.model_dump())
     if labels:
         write_text(folder / LABELS, "\n".join(labels) + "\n")
-    write_text(folder / f"triton/{model}/config.pbtxt", triton_config(model, spec, load_tuned(), provider))
+    write_text(folder / f"triton/{model}/config.pbtxt", triton_config(model, spec, runtime, provider))
     minor = hardware["python"].rpartition(".")[0]
     write_text(folder / "Dockerfile", fill("Dockerfile", model=model.lower(), python=minor))
     write_text(folder / ".dockerignore", fill("dockerignore"))
@@ -89,7 +90,7 @@ def package(model: str, confidence: float, folder: Path) -> None:
 
 
 def copy_files(model: str, spec: Spec, variant: str, code: list[Path], folder: Path) -> None:
-    """Copy what the release has from the repository: its code, sources that it reads, the model, and its settings."""
+    """Copy what the release has from the repository: its code, sources that it reads, and the model."""
     for path in (*code, *page_files(), Path(spec_path(model))):
         copy_file(path, folder / path)
     for source in spec.sources:
@@ -97,7 +98,6 @@ def copy_files(model: str, spec: Spec, variant: str, code: list[Path], folder: P
             copy_source(RAW / model / source.name, folder / RAW / model / source.name)
     for name in (MODEL, *sorted(external_files(variant_model(variant)))):
         copy_file(variant_model(variant).with_name(name), folder / name)
-    copy_file(TUNED, folder / RUNTIME)
 
 
 def code_files(model: str) -> list[Path]:

@@ -9,16 +9,16 @@ from onnx_release.choice.metrics import SummaryMetrics
 from onnx_release.core.metrics import LEFT_OUT, Metric, metrics_of
 from onnx_release.data.metrics import PrepareMetrics
 from onnx_release.export.metrics import ExportMetrics, SlimMetrics
+from onnx_release.performance.metrics import OptimizeMetrics, ProfileMetrics
 from onnx_release.reduce.metrics import CalibrateMetrics, Fp16Metrics, QuantizeDynamicMetrics
 from onnx_release.static.metrics import QuantizeStaticMetrics
 from onnx_release.timing.metrics import BenchmarkMetrics
-from onnx_release.tuning.metrics import OptimizeMetrics, ProfileMetrics, TuneMetrics
 from onnx_release.validate.metrics import ValidateMetrics
 
 # In the order of the pipeline.
 FILES = (
     *(PrepareMetrics, ExportMetrics, SlimMetrics, Fp16Metrics, QuantizeDynamicMetrics, CalibrateMetrics),
-    *(QuantizeStaticMetrics, ValidateMetrics, BenchmarkMetrics, TuneMetrics, OptimizeMetrics, ProfileMetrics),
+    *(QuantizeStaticMetrics, ValidateMetrics, BenchmarkMetrics, OptimizeMetrics, ProfileMetrics),
     SummaryMetrics,
 )
 METRICS = (

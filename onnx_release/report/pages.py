@@ -6,6 +6,7 @@ from typing import Any
 
 from onnx_release.core.variants import BASE, COMPILED, REDUCED, VARIANTS
 from onnx_release.measure.budget import describe_budget
+from onnx_release.performance.metrics import ProfileMetrics
 from onnx_release.report.charts import (
     DARK,
     LIGHT,
@@ -23,7 +24,6 @@ from onnx_release.report.tradeoff import Quality, levels, make_points, qualities
 from onnx_release.report.verdict import describe_verdict, describe_warnings
 from onnx_release.timing.metrics import ContenderMetrics
 from onnx_release.timing.speedup import WIDEST, over_eager
-from onnx_release.tuning.metrics import ProfileMetrics
 
 # The pictures of report.md, each with the text that stands for it.
 PICTURES = {

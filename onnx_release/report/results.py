@@ -20,10 +20,10 @@ from onnx_release.core.variants import REDUCED, made_variants
 from onnx_release.data.metrics import PrepareMetrics
 from onnx_release.export.metrics import SlimMetrics
 from onnx_release.graph.graph import describe, model_size_mb
+from onnx_release.performance.metrics import OptimizeMetrics, ProfileMetrics
 from onnx_release.reduce.metrics import Fp16Metrics, QuantizeDynamicMetrics
 from onnx_release.static.metrics import QuantizeStaticMetrics
 from onnx_release.timing.metrics import BenchmarkMetrics
-from onnx_release.tuning.metrics import OptimizeMetrics, ProfileMetrics, TuneMetrics
 
 # Layers in the table of what adds error, and nodes in that of what takes time.
 LISTED = 15
@@ -41,7 +41,6 @@ class StageMetrics:
     quantize_dynamic: QuantizeDynamicMetrics | None
     quantize_static: QuantizeStaticMetrics | None
     benchmark: BenchmarkMetrics
-    tune: TuneMetrics
     optimize: OptimizeMetrics
     profile: ProfileMetrics
     summary: SummaryMetrics
@@ -118,7 +117,6 @@ def collect(params: Params) -> Results:
             quantize_dynamic=QuantizeDynamicMetrics.read_if_made(),
             quantize_static=QuantizeStaticMetrics.read_if_made(),
             benchmark=benchmark,
-            tune=TuneMetrics.read(),
             optimize=OptimizeMetrics.read(),
             profile=ProfileMetrics.read(),
             summary=summary,

@@ -20,7 +20,7 @@ from onnx_release.timing.speedup import Speedup
 # Settings in metrics/benchmark.json without which timings do not compare, and what they are called.
 SETTINGS = {"batch": "batch size", "threads": "thread count", "provider": "provider", "copies": "copies to a GPU"}
 # Files whose figures are of the chosen variant alone.
-OF_THE_CHOICE = ("tune", "optimize", "profile")
+OF_THE_CHOICE = ("optimize", "profile")
 # What times PyTorch: the harness, and what the process that it starts for each contender imports.
 HARNESS = "onnx_release/timing/benchmark.py"
 # Of what the stage `benchmark` depends on in dvc.lock, what PyTorch's time comes from beside the code: packages, the

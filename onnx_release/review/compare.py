@@ -38,8 +38,8 @@ Verdict = Literal["worse", "better", "changed", "gone", "new", "no difference", 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # The chance that a figure is called different although nothing is, for all tests of a kind together.
 LEVEL = 0.05
-# What the choice of a variant and of its settings rests on.
-RESTS_ON = ("benchmark", "tune", "validate/*")
+# What the choice of a variant rests on.
+RESTS_ON = ("benchmark", "validate/*")
 # Pairs of loads behind the speed-up in metrics/optimize.json: optimize.LOADS, which would import ONNX Runtime.
 LOADS = 15
 # Why a decision is another one where nothing that it rests on has changed, and why the summary then does not compare.
@@ -130,13 +130,12 @@ def compared_figures(pair: Pair) -> list[tuple[str, str, Metric]]:
 
 
 def unmeasured(pair: Pair, file: str, key: str) -> bool:
-    """Whether one side had no time for a figure: a setting to try, or calls enough for a percentile."""
-    if known_metric(file, key).noise == "tail" and all(key in side.get(file, {}) for side in pair.values):
-        before, after = pair.both(file, key)
-        failed = pair.both(file, f"{contender(key, known_metric(file, key))}.failure")
-        return (before is None) != (after is None) and not any(failed)
-    names = [name for side in pair.both("tune", "untried") for name in (side or "").split(", ")]
-    return file == "tune" and any(key.startswith(f"trials.{name}.") for name in names)
+    """Whether one side had too few calls for a percentile."""
+    if known_metric(file, key).noise != "tail" or not all(key in side.get(file, {}) for side in pair.values):
+        return False
+    before, after = pair.both(file, key)
+    failed = pair.both(file, f"{contender(key, known_metric(file, key))}.failure")
+    return (before is None) != (after is None) and not any(failed)
 
 
 def first_look(pair: Pair, file: str, key: str, known: Metric) -> Row:

@@ -1,8 +1,8 @@
-"""The runtime settings that stages have settled: the provider of this machine, and what tuning has found."""
+"""ONNX Runtime's settings as params.yaml has them, with the provider that the hardware stage found."""
 
 from onnx_release.core.files import read_json
 from onnx_release.core.params import Runtime
-from onnx_release.core.paths import PROVIDER, TUNED
+from onnx_release.core.paths import PROVIDER
 from onnx_release.runtime.providers import CPU
 
 
@@ -14,8 +14,3 @@ def load_runtime(runtime: Runtime) -> Runtime:
     if runtime.provider == "auto" and read_json(PROVIDER)["provider"] == CPU:
         return runtime.model_copy(update={"provider": "cpu"})
     return runtime
-
-
-def load_tuned() -> Runtime:
-    """What the tune stage has found for the chosen variant. Raises DataError if it has not run."""
-    return Runtime.model_validate(read_json(TUNED))

@@ -21,7 +21,7 @@ MOST_EXPERIMENTS = 10_000
 # In an objective, the variant that the experiment would release.
 RELEASED = "released"
 # The metrics of the stages from the benchmark on.
-TIMED_METRICS = ("benchmark", "tune", "optimize", "profile", "summary")
+TIMED_METRICS = ("benchmark", "optimize", "profile", "summary")
 # Exactness against speed; where nothing is timed, against size.
 TIMED_OBJECTIVES = [f"validate/{RELEASED}:sqnr_db", f"benchmark:{RELEASED}.speedup_vs_eager"]
 UNTIMED_OBJECTIVES = ["validate/int8_static:sqnr_db", "quantize_static:size_mb"]

@@ -108,12 +108,11 @@ def check_settings(params: Params, spec: Spec, cores: int) -> None:
             )
 
 
-def measure(entries: list[Contender], batches: list[Arrays], params: Benchmark, keep_memory: bool = True) -> Run:
+def measure(entries: list[Contender], batches: list[Arrays], params: Benchmark) -> Run:
     """Start all contenders `params.starts` times, with `params.rounds` rounds each time.
 
     A process may be faster or slower than the next one of the same code for as long as it lives, which rounds within
-    it would not show. Without `keep_memory`, memory is handled as in production, and not as turns.KEEP_MEMORY says;
-    PyTorch then differs more from start to start. A contender that fails is left out from there on, and its measurement
+    it would not show. A contender that fails is left out from there on, and its measurement
     says why. Raises BenchmarkError if all of them fail, or if there are none.
     """
     if not entries:
@@ -121,7 +120,7 @@ def measure(entries: list[Contender], batches: list[Arrays], params: Benchmark, 
     begin = time.perf_counter()
     random = np.random.default_rng(params.seed)
     run = Run({entry.name: Measurement() for entry in entries})
-    with worker_environment(keep_memory):
+    with worker_environment():
         for _ in range(params.starts):
             left = [entry for entry in entries if not run.measurements[entry.name].failure]
             measure_start(left, batches, params, random, run)

@@ -62,11 +62,11 @@ class Turn:
 
 
 @contextmanager
-def worker_environment(keep_memory: bool) -> Iterator[None]:
+def worker_environment() -> Iterator[None]:
     """What the processes started within inherit: see KEEP_MEMORY; and torch.compile's cache starts out empty."""
     before = dict(os.environ)
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.environ |= {**(KEEP_MEMORY if keep_memory else {}), "TORCHINDUCTOR_CACHE_DIR": folder}
+        os.environ |= {**KEEP_MEMORY, "TORCHINDUCTOR_CACHE_DIR": folder}
         try:
             yield
         finally:

@@ -203,7 +203,7 @@ def test_without_the_server_there_is_no_release(project):
         make_release(project)
 
 
-@pytest.mark.parametrize("name", ["metrics/summary.json", "artifacts/tuned/runtime.json"])
+@pytest.mark.parametrize("name", ["metrics/summary.json", "artifacts/provider.json"])
 def test_without_the_stages_before_it_says_so(project, name):
     (project / name).unlink()
     with pytest.raises(DataError, match=f"{name} is not there: run `dvc repro`"):

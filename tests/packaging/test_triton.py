@@ -92,7 +92,7 @@ def test_every_dtype_of_a_spec_is_one_of_triton(make_spec):
         assert tensors(parsed(typed).input)["x"][0] == name
 
 
-def test_tuned_settings_and_a_gpu_are_told_as_its_backend_names_them(make_spec):
+def test_settings_and_a_gpu_are_told_as_its_backend_names_them(make_spec):
     spec = make_spec({'a "name"': ["batch", 3]}, {"y": ["batch"]}, batch=(1, 8, 2))
     runtime = Runtime(
         intra_threads=4,

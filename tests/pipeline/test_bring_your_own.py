@@ -19,6 +19,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from onnx_release.core.errors import ReleaseError
+from onnx_release.core.params import load_params
 from onnx_release.core.paths import RAW, variant_model
 from onnx_release.core.spec import Source, load_spec
 from onnx_release.data.fetch import copy_tree, fetch_sources
@@ -27,7 +28,7 @@ from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import with_batch_axis, without_batch_axis
 from onnx_release.network.checkpoint import load_checkpoint
 from onnx_release.runtime.onnx_model import OnnxModel
-from onnx_release.runtime.settings import load_tuned
+from onnx_release.runtime.settings import load_runtime
 from tests.clone import QUICK, make_clone
 from tests.imports import ROOT
 from tests.served import PATIENCE, serving
@@ -42,7 +43,6 @@ MADE = ("metrics/", "dvc.lock", "params.yaml")
 def clone(tmp_path, digits_raw):
     """A clone whose environment is this one, with digits.pth and digits/ beside it as the page has them."""
     settings = {"quantize_static.minutes": "0.05", "prepare.calibration": "20", "prepare.evaluation": "40"}
-    settings["tune.seconds"] = "0.1"  # one trial: the first is always taken
     folder = make_clone(tmp_path / "clone", QUICK | settings)
     subprocess.run(
         ["git", "-c", "user.name=t", "-c", "user.email=t", "commit", "-qam", "quick"], cwd=folder, check=True
@@ -99,7 +99,6 @@ def test_the_page_leads_to_a_release_and_touches_nothing_outside_of_the_model_s_
             assert changed(clone) == {"models/digits/spec.yaml", "models/digits/network.py"}
         printed = follow(kind, text, clone)
     assert "int8_static: passed" in printed and "FAILED" not in printed  # the gate, which ended with code 0
-    assert json.loads((clone / "metrics/tune.json").read_text())["trials"]
     assert (clone / "artifacts/report/index.html").is_file()
     check_answers(clone)
     others = {path for path in changed(clone) if not path.startswith("models/digits/")}
@@ -112,7 +111,7 @@ def check_answers(clone):
         patch.chdir(clone)
         spec, data = load_spec("digits"), cast(ImageFolder, load_data("digits"))
         variant = json.loads(Path("metrics/summary.json").read_text())["variant"]
-        model = OnnxModel(variant_model(variant), spec, load_tuned())
+        model = OnnxModel(variant_model(variant), spec, load_runtime(load_params().runtime))
         contents = [photograph.path.read_bytes() for photograph in data.photographs(RAW / "digits", "evaluation")[:40]]
         answers = []
         for content in contents:

@@ -22,20 +22,21 @@ import torch
 import tritonclient.http
 from ruamel.yaml import YAML
 
+from onnx_release.core.params import load_params
 from onnx_release.core.paths import EVALUATION_SAMPLES, variant_model
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import VARIANTS
 from onnx_release.data.samples import SampleFile
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.providers import CPU
-from onnx_release.runtime.settings import load_tuned
+from onnx_release.runtime.settings import load_runtime
 from tests.clone import QUICK, edited, make_clone, outputs, run, stages_run
 from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
 from tests.served import serving
 
 # What may differ between two runs on one machine: what was timed, and what reads it.
-TIMED = {"benchmark", "choose", "tune", "optimize", "profile", "report", "package"}
+TIMED = {"benchmark", "choose", "optimize", "profile", "report", "package"}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -110,7 +111,7 @@ def test_the_release_alone_gives_the_pipeline_s_answers_without_what_made_it(clo
 
     monkeypatch.chdir(clone)
     variant = json.loads(Path("metrics/summary.json").read_text())["variant"]
-    model = OnnxModel(variant_model(variant), load_spec("digits_cnn"), load_tuned())
+    model = OnnxModel(variant_model(variant), load_spec("digits_cnn"), load_runtime(load_params().runtime))
     samples = SampleFile(EVALUATION_SAMPLES)
     images = np.stack([samples.inputs(index)["image"][np.newaxis] for index in range(len(samples))])
     expected = np.stack([model.run({"image": image})["logits"] for image in images])

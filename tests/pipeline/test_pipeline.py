@@ -16,8 +16,7 @@ from tools.docs import PAGES, updated
 DECLARED = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 STAGES = {name: stage.get("do", stage) for name, stage in DECLARED.items()}
 SPEC = "models/${model}/spec.yaml"
-# tune uses the harness, whose workers import torch for PyTorch alone.
-WITH_TORCH = {"reference", "export", "benchmark", "tune"}
+WITH_TORCH = {"reference", "export", "benchmark"}
 
 
 def script(stage: str) -> str:
@@ -92,9 +91,9 @@ def test_another_machine_reruns_what_is_timed_and_another_target_or_provider_wha
         for path in (HARDWARE, TARGET, PROVIDER)
     }
     assert readers == {
-        HARDWARE: {"benchmark", "tune", "optimize", "profile", "report", "package"},
+        HARDWARE: {"benchmark", "optimize", "profile", "report", "package"},
         TARGET: {"quantize_dynamic", "quantize_static"},
-        PROVIDER: {"validate", "benchmark", "tune", "package"},
+        PROVIDER: {"validate", "benchmark", "optimize", "profile", "package"},
     }
 
 

@@ -41,10 +41,9 @@ READ_PARAM: dict[str, set[str]] = {
     "quantize_static.minutes": {"quantize_static"},
     "validate": {"validate", "report"},
     "validate.confidence": {"validate", "report", "package"},
-    "runtime": {"hardware", "validate", "benchmark", "tune"},  # optimize and profile read what tune found
-    "benchmark": {"benchmark", "tune"},
-    "benchmark.batches": {"benchmark", "tune", "optimize", "profile"},
-    "tune": {"tune"},
+    "runtime": {"hardware", "validate", "benchmark", "optimize", "profile", "package"},
+    "benchmark": {"benchmark"},
+    "benchmark.batches": {"benchmark", "optimize", "profile"},
     "profile": {"profile"},
     "gates": set(),  # for tools.gate, which is no stage
 }
@@ -53,7 +52,7 @@ READ_PARAM: dict[str, set[str]] = {
 READ_KEY = {"sources": {"sources", "fetch"}, "variants": {"fp16", "quantize_dynamic", "explain", "choose"}}
 READ_SPEC = SCRIPTS - WITHOUT_MODEL - set().union(*READ_KEY.values())
 # These import the model's network.py or data.py, which may import and read anything beside them, or copy data.py.
-READ_FOLDER = {"prepare", "reference", "export", "quantize_static", "validate", "benchmark", "tune", "package"}
+READ_FOLDER = {"prepare", "reference", "export", "quantize_static", "validate", "benchmark", "package"}
 
 # By a file, or by the folder that it is in.
 READ_FILE = {

@@ -53,8 +53,7 @@ def small_repository(folder: Path) -> None:
         shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "metrics", folder / "metrics")
     shutil.copy(ROOT / "metrics/benchmark.json", folder / "figures.json")
-    for name in ("tune", "optimize"):
-        (folder / f"metrics/{name}.json").unlink()
+    (folder / "metrics/optimize.json").unlink()
     (folder / "measure.py").write_text(MEASURE)
     (folder / "profile_it.py").write_text(PROFILE)
     benchmark = {

@@ -14,6 +14,7 @@ from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import SHIPPABLE, VARIANTS
 from onnx_release.data.metrics import PrepareMetrics
 from onnx_release.export.metrics import SlimMetrics
+from onnx_release.performance.metrics import OperatorMetrics, OptimizeMetrics, ProfileMetrics
 from onnx_release.reduce.metrics import Fp16Metrics, QuantizeDynamicMetrics
 from onnx_release.report.charts import stand_alone
 from onnx_release.report.metrics import flatten
@@ -31,7 +32,6 @@ from onnx_release.report.tradeoff import tradeoff_rows
 from onnx_release.report.verdict import describe_verdict, describe_warnings
 from onnx_release.static.metrics import QuantizeStaticMetrics
 from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
-from onnx_release.tuning.metrics import OperatorMetrics, OptimizeMetrics, ProfileMetrics, TuneMetrics
 from onnx_release.validate.metrics import ValidateMetrics
 from stages import report as stage
 from tests.imports import ROOT
@@ -130,8 +130,6 @@ STATIC = QuantizeStaticMetrics(
     calibration_agreement=1.0,
 )
 QUIET = {"repeated_rounds": 0, "disturbed_rounds": 0}
-TRIED = {"rounds": 15, "disturbed_rounds": 0, "failure": ""}
-UNTUNED = {"variant": "fp32", "failure": "", "kept": "", "untried": "", "trials": {}}
 OPTIMIZE = OptimizeMetrics(
     variant="fp32",
     load_ms_before=14.9,
@@ -177,7 +175,7 @@ def make(monkeypatch):
     """Results with these rows."""
     monkeypatch.chdir(ROOT)
 
-    def results(*rows, task="classification", model="net", benchmark=None, tune=None, calibration=160, **static):
+    def results(*rows, task="classification", model="net", benchmark=None, calibration=160, **static):
         benchmark = {
             "machine": "a machine",
             "batch": 1,
@@ -219,7 +217,6 @@ def make(monkeypatch):
                 ),
                 quantize_static=STATIC.model_copy(update=static),
                 benchmark=measured,
-                tune=TuneMetrics.model_validate(tune or UNTUNED),
                 optimize=OPTIMIZE,
                 profile=PROFILE,
                 summary=summarise(candidates, sizes, measured),
@@ -372,10 +369,8 @@ def test_every_interval_of_the_metrics_is_on_the_page(make):
         row("export", **CLASSES),
         row("fp32", speedup=(3.04, 2.83, 3.27), **{**CLASSES, **classes, "accuracy_drop": 0.02}),
     ]
-    trial = {"speedup": 1.31, "speedup_low": 1.22, "speedup_high": 1.44, **TRIED, "kept": True}
-    tune = {"variant": "fp32", "failure": "", "kept": "arena_false", "untried": "", "trials": {"arena_false": trial}}
     settings = {"batch_8_threads_1": {**QUIET, "fp32": timing(2.55, 2.46, 2.64)}}
-    results = make(*rows, tune=tune, benchmark={"settings": settings})
+    results = make(*rows, benchmark={"settings": settings})
     text = html(results)
     files = {name: found.content() for name, found in vars(results.metrics).items()}
     files |= {one.name: one.validation.content() for one in results.candidates}
@@ -465,28 +460,6 @@ def test_a_gpu_that_is_not_used_and_copies_are_on_the_page(make):
     assert "copies to the GPU and back included on both sides" in text
     left = {**timing(3.0, 2.8, 3.2), "provider_note": "CUDAExecutionProvider does not run n0 (Neg)"}
     assert "does not run n0 (Neg)" in html(make(row("export"), {**row("fp32"), "timing": left}))
-
-
-@pytest.mark.parametrize(
-    ("kept", "low", "says"),
-    [("arena_false", 1.05, "Kept: <b>arena_false</b>"), ("", 0.95, "None is faster beyond its interval")],
-)
-def test_tried_settings_are_on_the_page(make, kept, low, says):
-    trial = {"speedup": 1.1, "speedup_low": low, "speedup_high": 1.15, **TRIED, "kept": bool(kept)}
-    failed = {**dict.fromkeys(trial), **TRIED, "kept": False, "failure": "it crashed"}
-    trials = {"arena_false": trial, "execution_mode_parallel": failed}
-    tune = {"variant": "fp32", "failure": "", "kept": kept, "untried": "memory_pattern_false", "trials": trials}
-    text = html(make(row("export"), row("fp32"), tune=tune))
-    assert says in text
-    assert "No time was left for memory_pattern_false" in text
-    assert "did not run: it crashed" in text
-
-
-def test_why_settings_could_not_be_tried_is_on_the_page(make):
-    tune = {"variant": "fp32", "failure": "fp32 cannot be measured", "kept": "", "untried": "", "trials": {}}
-    text = html(make(row("export"), row("fp32"), tune=tune))
-    assert "left as they are: fp32 cannot be measured" in text
-    assert "No runtime setting was tried" not in text and "None is faster" not in text
 
 
 def test_variants_that_no_difference_sets_apart_are_named_on_the_page(make):
@@ -633,11 +606,3 @@ def test_what_other_settings_did_not_measure_is_said_of_them_alone(make):
     line = next(line for line in text.splitlines() if "batch 8 threads 2" in line and ">fp32<" in line)
     assert line.count("not measured") == 2
     assert "2.8 to 3.2" in text
-
-
-def test_a_setting_that_was_not_measured_says_so(make):
-    trial = {"speedup": 3.0, "speedup_low": 2.9, "speedup_high": 3.1, "rounds": 15, "disturbed_rounds": 8}
-    trials = {"spinning_false": {**trial, "kept": False, "failure": ""}}
-    tune = {"variant": "fp32", "failure": "", "kept": "", "untried": "", "trials": trials}
-    line = next(x for x in html(make(row("export"), row("fp32"), tune=tune)).splitlines() if "spinning false" in x)
-    assert "not measured" in line and "2.9" not in line

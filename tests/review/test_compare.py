@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from onnx_release.core.files import read_json
+from onnx_release.performance import optimize
 from onnx_release.report.metrics import flatten, metric
 from onnx_release.review import compare as compare_module
 from onnx_release.review.compare import compare
 from onnx_release.review.comparison_pages import release as release_rows
 from onnx_release.timing import speedup
-from onnx_release.tuning import optimize
 from tests.imports import ROOT
 from tests.revisions import answers, as_json, changed, release, revision, unmeasured
 
@@ -245,10 +245,9 @@ def test_a_choice_is_changed_only_where_what_it_rests_on_is():
 
 def test_what_is_said_of_a_choice_that_noise_has_turned_does_not_compare():
     def chosen(files, variant, size_mb, operator):
-        trial = {"speedup": 1.0, "speedup_low": 0.9, "speedup_high": 1.1, "kept": False, "failure": ""}
         return {
             **changed(files, "metrics/summary.json", variant=variant, size_mb=size_mb),
-            "metrics/tune.json": as_json({"variant": variant, "untried": "", "trials": {"arena_false": trial}}),
+            "metrics/optimize.json": as_json({"variant": variant, "nodes": 40}),
             "metrics/profile.json": as_json({"variant": variant, "operators": {operator: {"nodes": 1, "ms": 1.0}}}),
         }
 
@@ -272,14 +271,6 @@ def test_a_harness_that_has_changed_tells_nothing_of_the_machine():
     assert any("the speed of the machine has changed" in note for note in slower)
     head["onnx_release/timing/worker.py"] += b"# another"
     assert not any("the speed of the machine" in note for note in compare(revision(FILES), revision(head)).notes)
-
-
-def test_a_setting_that_one_side_had_no_time_to_try_is_no_figure():
-    trial = {"speedup": 1.0, "speedup_low": 0.9, "speedup_high": 1.1, "kept": False, "failure": ""}
-    base = {**FILES, "metrics/tune.json": as_json({"variant": "x", "untried": "", "trials": {"arena_false": trial}})}
-    head = {**FILES, "metrics/tune.json": as_json({"variant": "x", "untried": "spinning_false, arena_false"})}
-    assert different(base, head) == {}
-    assert "tune.trials.arena_false.speedup" in verdicts(base, base)
 
 
 def test_a_percentile_that_one_side_had_too_few_calls_for_is_no_figure_and_one_of_a_contender_that_failed_is():

@@ -81,7 +81,7 @@ def test_a_loss_of_one_output_does_not_hide_that_of_another():
 def test_another_choice_is_told_once_and_by_the_summary():
     rows = [
         Row(file, "variant", metric(file, "variant"), "fp32", "fp16", "changed")
-        for file in ("tune", "optimize", "profile", "summary")
+        for file in ("optimize", "profile", "summary")
     ]
     assert without_repeats(rows) == rows[-1:]
     assert without_repeats(rows[:1]) == rows[:1]

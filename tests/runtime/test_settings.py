@@ -7,11 +7,11 @@ import pytest
 from onnx_release.core.errors import DataError, GraphError, ProviderError
 from onnx_release.core.files import write_json
 from onnx_release.core.params import Runtime
-from onnx_release.core.paths import PROVIDER, TUNED
+from onnx_release.core.paths import PROVIDER
 from onnx_release.graph import probe
 from onnx_release.graph.probe import find_provider
 from onnx_release.runtime.session import open_with
-from onnx_release.runtime.settings import load_runtime, load_tuned
+from onnx_release.runtime.settings import load_runtime
 
 
 def test_without_a_gpu_it_is_the_cpu(monkeypatch, capfd):
@@ -70,13 +70,6 @@ def test_auto_is_settled_by_what_was_found(tmp_path, monkeypatch, found, asked, 
     monkeypatch.chdir(tmp_path)
     write_json(PROVIDER, {"provider": found, "note": ""})
     assert load_runtime(Runtime(provider=asked, arena=False)) == Runtime(provider=settled, arena=False)
-
-
-def test_tuned_settings_come_back_as_they_were_written(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    tuned = Runtime(provider="cpu", intra_threads=1, spinning=False)
-    write_json(TUNED, tuned.model_dump())
-    assert load_tuned() == tuned
 
 
 def test_without_the_stage_before_there_is_an_error(tmp_path, monkeypatch):

@@ -103,7 +103,7 @@ def test_what_only_one_experiment_needs_is_prepared_only_for_the_sake_of_timing(
 def test_timed_are_the_stages_that_read_the_hardware_and_what_comes_of_them(planned):
     _, _, stages = planned
     timed = {name for name, stage in stages[0].items() if stage.timed}
-    assert timed == {"benchmark", "choose", "tune", "optimize", "profile", "report", "package"}
+    assert timed == {"benchmark", "choose", "optimize", "profile", "report", "package"}
     declared = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
     files = {Path(path).stem for name in timed for entry in declared[name].get("metrics", []) for path in entry}
     assert files == set(TIMED_METRICS) <= {item.file for item in METRICS}
@@ -138,21 +138,21 @@ def test_a_key_that_no_stage_reads_and_a_name_that_dvc_refuses(monkeypatch, key,
 
 def test_what_only_timed_stages_read_is_not_swept_without_them_and_everything_useless_is_named(monkeypatch):
     monkeypatch.chdir(ROOT)
-    varied = {"benchmark.replicate": [0, 1], "tune.seconds": [1, 2], "export.opset": [18, 20]}
-    grid = Grid(set={"gates": [], "profile.calls": 5}, grid=[varied], timing=False)
+    varied = {"benchmark.replicate": [0, 1], "profile.calls": [1, 2], "export.opset": [18, 20]}
+    grid = Grid(set={"gates": [], "benchmark.starts": 5}, grid=[varied], timing=False)
     with pytest.raises(SweepError) as caught:
         make_plan(grid, BASE, "sweep")
     assert str(caught.value).splitlines()[1:] == [
         "  no stage reads gates: take it out",
         "  benchmark.replicate is read by benchmark alone, and timing: false runs no timed stage: take it out",
-        "  tune.seconds is read by tune alone, and timing: false runs no timed stage: take it out",
+        "  profile.calls is read by profile alone, and timing: false runs no timed stage: take it out",
     ]
 
 
 def test_what_only_timed_stages_read_may_be_set_without_them_and_swept_with_them(monkeypatch):
     monkeypatch.chdir(ROOT)
     others = {"export.opset": [18, 20], "benchmark.starts": [2]}
-    assert make_plan(Grid(set={"tune.seconds": None}, grid=[others], timing=False), BASE, "sweep")
+    assert make_plan(Grid(set={"profile.calls": 5}, grid=[others], timing=False), BASE, "sweep")
     assert make_plan(Grid(grid=[{"benchmark.replicate": [0, 1]}]), BASE, "sweep")
 
 

@@ -5,7 +5,6 @@ No timing is looked at, but by the one test that asks whether the harness sees d
 
 import os
 import signal
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -68,20 +67,6 @@ def test_every_contender_has_a_turn_in_each_round_of_each_start(contender):
     spent = time_spent([run])
     assert 0 < spent["overhead"] < 1
     assert spent["wall_s"] > spent["calling_s"] + spent["loading_s"] > spent["calling_s"] > 0
-
-
-@pytest.mark.parametrize("keep_memory", [True, False])
-def test_memory_is_kept_unless_it_is_to_be_as_in_production(contender, monkeypatch, keep_memory):
-    seen = []
-
-    @contextmanager
-    def environment(keep):
-        seen.append(keep)
-        yield
-
-    monkeypatch.setattr("onnx_release.timing.benchmark.worker_environment", environment)
-    measure([contender("a")], BATCHES, PARAMS, **({} if keep_memory else {"keep_memory": False}))
-    assert seen == [keep_memory]
 
 
 def test_what_fails_has_a_row_that_says_so_and_the_others_are_measured(contender, tmp_path):

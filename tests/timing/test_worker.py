@@ -151,18 +151,17 @@ def test_nothing_is_left_of_a_worker_and_of_what_it_has_started(contender, monke
     assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
 
 
-@pytest.mark.parametrize("keep_memory", [True, False])
-def test_a_worker_keeps_the_memory_that_it_frees_if_it_is_to(contender, monkeypatch, keep_memory):
+def test_a_worker_keeps_the_memory_that_it_frees(contender, monkeypatch):
     for key in KEEP_MEMORY:
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "the user's")
     before = dict(os.environ)
-    with worker_environment(keep_memory), ContenderProcess(contender(), BATCHES, 60.0) as worker:
+    with worker_environment(), ContenderProcess(contender(), BATCHES, 60.0) as worker:
         worker.answer()
         environment = psutil.Process(worker.process.pid).environ()
     kept = {key: environment[key] for key in KEEP_MEMORY if key in environment}
     expected = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "4294967296"}
-    assert kept == (expected if keep_memory else {})
+    assert kept == expected
     assert environment["TORCHINDUCTOR_CACHE_DIR"] != "the user's"
     assert os.environ == before
 

@@ -13,11 +13,11 @@ from onnx_release.core.hardware import cpu_kind, describe_cpu
 from onnx_release.core.params import Runtime
 from onnx_release.core.spec import Spec
 from onnx_release.graph.graph import copy_weights, external_tensors, load_model, save_model
+from onnx_release.performance.metrics import OptimizeMetrics
 from onnx_release.runtime.onnx_model import CPU_KEY, OnnxModel
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.session import create_session, save_optimized, session_options
 from onnx_release.timing.speedup import speedup_interval
-from onnx_release.tuning.metrics import OptimizeMetrics
 
 # Times that each of the two files is loaded, in turn.
 LOADS = 15

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 from onnx_release.core.errors import GraphError, InputError
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.params import Runtime
-from onnx_release.core.paths import CHOICE, EVALUATION_SAMPLES, METRICS, PLOTS, SOURCES, TUNED, variant_model
-from onnx_release.tuning.profiling import (
+from onnx_release.core.paths import CHOICE, EVALUATION_SAMPLES, METRICS, PLOTS, SOURCES, variant_model
+from onnx_release.performance.profiling import (
     WARM_UP,
     NodeTime,
     Timing,
@@ -296,10 +296,11 @@ def test_the_stage_profiles_the_chosen_variant(save_graph, tmp_path, spec, monke
     write_json(CHOICE, {"variant": "fp32"})
     EVALUATION_SAMPLES.parent.mkdir(parents=True)
     save_samples(EVALUATION_SAMPLES, [np.full((3, 8, 8), value, np.float32) for value in range(5)])
-    params = SimpleNamespace(model="small", benchmark=SimpleNamespace(batches=[2, 4]), profile=SimpleNamespace(calls=3))
+    params = SimpleNamespace(
+        model="small", runtime=ON_CPU, benchmark=SimpleNamespace(batches=[2, 4]), profile=SimpleNamespace(calls=3)
+    )
     monkeypatch.setattr(profile, "load_params", lambda: params)
     monkeypatch.setattr(profile, "load_spec", lambda model: spec)
-    write_json(TUNED, ON_CPU.model_dump())
     profile.main()
     found = read_json(METRICS / "profile.json")
     rows = pd.read_csv(PLOTS / "profile.csv", keep_default_na=False)

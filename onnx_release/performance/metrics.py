@@ -1,48 +1,10 @@
-"""metrics/tune.json, metrics/optimize.json and metrics/profile.json."""
+"""metrics/optimize.json and metrics/profile.json."""
 
 from typing import Annotated, ClassVar
 
 from onnx_release.core.metrics import Metric, Metrics
 from onnx_release.core.yaml_files import Strict
 from onnx_release.timing.speedup import Speedup
-
-
-class TrialMetrics(Strict):
-    """One setting that was tried."""
-
-    speedup: Annotated[
-        float | None,
-        Metric(
-            "as many times as fast with this setting as without it",
-            better="higher",
-            noise="speedup",
-            interval="speedup",
-        ),
-    ]
-    speedup_low: Annotated[
-        float | None, Metric("lower end of its interval; above 1, it is kept if measured", better="higher")
-    ]
-    speedup_high: Annotated[float | None, Metric("upper end of it", better="higher")]
-    rounds: Annotated[int, Metric("rounds that it was timed in")]
-    disturbed_rounds: Annotated[int, Metric("of these, how many were disturbed", better="lower", noise="by-product")]
-    kept: Annotated[bool, Metric("whether it is released", noise="decision")]
-    failure: Annotated[str, Metric("why the model did not run with it; empty if it did")]
-
-    def as_speedup(self) -> Speedup:
-        """The speed-up with its interval."""
-        return Speedup(self.speedup, self.speedup_low, self.speedup_high, self.disturbed_rounds, self.rounds)
-
-
-class TuneMetrics(Metrics):
-    """The settings that were tried, and those that were kept."""
-
-    FILE: ClassVar[str] = "tune"
-
-    variant: Annotated[str, Metric("the chosen variant", noise="decision")]
-    failure: Annotated[str, Metric("why settings could not be tried; empty if they could, or were not to be")]
-    kept: Annotated[str, Metric("settings that made it faster, and are released with it", noise="decision")]
-    untried: Annotated[str, Metric("settings that tune.seconds left no time for", noise="by-product")]
-    trials: dict[str, TrialMetrics]
 
 
 class OptimizeMetrics(Metrics):

@@ -11,8 +11,8 @@ from onnx_release.core.errors import GraphError
 from onnx_release.core.hardware import cpu_kind
 from onnx_release.core.params import Runtime
 from onnx_release.graph.graph import EXTERNAL_DATA, load_model, save_model
+from onnx_release.performance.optimize import compare_files, optimize, ready_made
 from onnx_release.runtime.onnx_model import CPU_KEY, OnnxModel
-from onnx_release.tuning.optimize import compare_files, optimize, ready_made
 
 RUNTIME = Runtime(provider="cpu", intra_threads=1)
 X = np.random.default_rng(0).standard_normal((2, 3, 8, 8), np.float32)

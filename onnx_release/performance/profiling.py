@@ -22,8 +22,8 @@ from onnx_release.core.files import replacing
 from onnx_release.core.params import Runtime
 from onnx_release.core.spec import Spec
 from onnx_release.graph.source_lines import source_of
+from onnx_release.performance.metrics import OperatorMetrics, ProfileMetrics
 from onnx_release.runtime.onnx_model import OnnxModel
-from onnx_release.tuning.metrics import OperatorMetrics, ProfileMetrics
 
 # Calls before those that count: the first ones allocate memory and wake threads.
 WARM_UP = 10

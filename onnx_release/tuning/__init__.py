@@ -1,1 +1,0 @@
-"""The chosen variant at its best: runtime settings, an optimised file, and a profile."""
