@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -154,19 +153,3 @@ def levels(candidates: Sequence[Candidate], quality: Quality, budget: Budget | N
         asked = getattr(budget, quality.key)
     known["budget"] = asked
     return {name: level for name, level in known.items() if level is not None}
-
-
-def tradeoff_rows(candidates: Sequence[Candidate], latencies: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """metrics/plots/tradeoff.csv, a row for each variant that was timed: its qualities, and its latency in ms."""
-    validations = {one.name: one.validation for one in candidates}
-    keys = [f"{key}{end}" for key in ("agreement", "accuracy") for end in ("", "_low", "_high")]
-    return [
-        {
-            "variant": point.name,
-            "latency_ms": point.latency,
-            "latency_ms_low": round(point.quartile_low, 4),
-            "latency_ms_high": round(point.quartile_high, 4),
-            **{key: getattr(validations[point.name], key) for key in ("sqnr_db", *keys)},
-        }
-        for point in make_points(candidates, latencies, SQNR)
-    ]
