@@ -60,12 +60,12 @@ def choose(candidates: Sequence[Candidate]) -> Candidate | None:
 
 
 def describe_choice(candidates: Sequence[Candidate]) -> str:
-    """Whether the variant was chosen by its speed or by its SQNR; empty where there was nothing to choose from."""
+    """Say why it is the chosen variant, in words that follow its name and a comma."""
     alike = [one.name for one in fastest(candidates)]
     if len(alike) > 1:
         names = f"{', '.join(alike[:-1])} and {alike[-1]}"
-        return f"The choice is by SQNR and not by speed: no measured difference in speed sets {names} apart."
-    return "The choice is by speed: the others are slower." if len(releasable(candidates)) > 1 else ""
+        return f"the most exact of {names}, between which no difference in speed was measured"
+    return "the fastest variant that passed" if len(releasable(candidates)) > 1 else "the only variant that passed"
 
 
 def summarise(

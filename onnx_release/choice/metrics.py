@@ -11,9 +11,7 @@ class SummaryMetrics(Metrics):
     FILE: ClassVar[str] = "summary"
 
     variant: Annotated[str | None, Metric("of those that passed, the most exact of the fastest", noise="decision")]
-    reason: Annotated[
-        str, Metric("why it is that one; empty where there was nothing to choose from", noise="by-product")
-    ]
+    reason: Annotated[str, Metric("why it is that one; empty if none is released", noise="by-product")]
     refused: Annotated[dict[str, str], Metric("why another one may not be released")]
     accuracy_drop: Annotated[float | None, Metric("its accuracy lost against PyTorch", better="lower", column="drop")]
     agreement: Annotated[float | None, Metric("its agreement with PyTorch", better="higher", column="agrees")]

@@ -18,19 +18,20 @@ MOST_DB_LOST = 3.0
 
 
 def describe_verdict(results: Results) -> str:
-    """One sentence that stands on its own."""
+    """Say in one sentence what to release and why, and in a second one what is in the way."""
     failed = ", ".join(one.name for one in results.candidates if not one.validation.passed)
     chosen = results.chosen
     if chosen is None:
         return f"Nothing to release: {failed} failed." if failed else "Nothing to release: no variant could be timed."
+    why = results.metrics.summary.reason
     size = results.graphs.sizes_mb[chosen.name]
     parts = [*describe_speedups(chosen.timing, results.metrics.benchmark), f"{number(size)} MB"]
     found = chosen.validation
     if found.agreement is not None:
         agreement = share_cell(found.agreement, found.agreement_low, found.agreement_high)
         parts.insert(0, AGREEMENT_SENTENCES[results.spec.task].format(agreement))
-    end = f" But {failed} failed." if failed else ""
-    return f"Release {chosen.name}: {', '.join(parts)}.{end}"
+    end = f" In the way: {failed} failed." if failed else ""
+    return f"Release {chosen.name}, {why}: {', '.join(parts)}.{end}"
 
 
 def describe_speedups(timing: ContenderMetrics, benchmark: BenchmarkMetrics) -> list[str]:
@@ -71,7 +72,7 @@ def describe_unmeasured(results: Results) -> str:
     doubtful = {name: speedup for name, speedup in found.items() if speedup.doubt}
     against = "" if len(doubtful) > 1 else f" against {next(iter(doubtful))}"
     fix = describe_doubt(next(iter(doubtful.values())))
-    return f"**Speed{against} was not measured.** {fix} {results.metrics.summary.reason}"
+    return f"**Speed{against} was not measured.** {fix}"
 
 
 def describe_calibration(results: Results) -> str:

@@ -78,6 +78,9 @@ def test_why_it_is_that_one_is_in_the_summary():
 
     export, fp32, slower = candidate("export", 1.0), candidate("fp32", 2.0), candidate("fp16", 3.0)
     alike = candidate("fp16", 1.9, "fp32")
-    assert reason(export, fp32, slower) == "The choice is by speed: the others are slower."
-    assert reason(export, fp32, alike).endswith("no measured difference in speed sets fp32 and fp16 apart.")
-    assert reason(export, fp32) == ""
+    assert reason(export, fp32, slower) == "the fastest variant that passed"
+    assert (
+        reason(export, fp32, alike)
+        == "the most exact of fp32 and fp16, between which no difference in speed was measured"
+    )
+    assert reason(export, fp32) == "the only variant that passed"

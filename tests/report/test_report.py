@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from markupsafe import escape
+from ruamel.yaml import YAML
 
 from onnx_release.choice.choice import Candidate, summarise
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import PLOTS, REPORT
+from onnx_release.core.paths import REPORT
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import SHIPPABLE, VARIANTS
 from onnx_release.data.metrics import PrepareMetrics
@@ -28,7 +29,6 @@ from onnx_release.report.pages import (
 )
 from onnx_release.report.results import Explained, Graphs, Results, StageMetrics, worst_layers
 from onnx_release.report.text import AGREEMENT, ANSWER_DETAILS, number, percent
-from onnx_release.report.tradeoff import tradeoff_rows
 from onnx_release.report.verdict import describe_verdict, describe_warnings
 from onnx_release.static.metrics import QuantizeStaticMetrics
 from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
@@ -248,7 +248,7 @@ def test_the_fastest_variant_that_passed_and_may_ship_is_chosen(make):
     results = make(row("export", speedup=(9.0, 8.0, 10.0), size=28.0), row("fp32", **CLASSES))
     assert results.metrics.summary.content() == {
         "variant": "fp32",
-        "reason": "",
+        "reason": "the only variant that passed",
         "refused": {},
         "accuracy_drop": 0.05,
         "agreement": 0.99,
@@ -259,7 +259,8 @@ def test_the_fastest_variant_that_passed_and_may_ship_is_chosen(make):
         "compression": 2.0,
     }
     assert describe_verdict(results) == (
-        "Release fp32: the same answer as PyTorch on 99.0 % [90.0 %, 100.0 %] of the samples, "
+        "Release fp32, the only variant that passed: "
+        "the same answer as PyTorch on 99.0 % [90.0 %, 100.0 %] of the samples, "
         "3 [2.8, 3.2] times as fast as PyTorch eager, 1.5 [1.4, 1.6] times as fast as torch.compile, 14 MB."
     )
 
@@ -305,7 +306,6 @@ def test_every_task_has_its_pages_with_labels_and_without(make, task, labelled):
         percent(results.candidates[1].validation.accuracy),
     )
     assert f"| fp32 | yes | {agreement} | {accuracy}" in text
-    assert len(tradeoff_rows(results.candidates, results.latencies)) == 2
     assert (results.metrics.summary.accuracy_drop is None) == (labelled == 0)
 
 
@@ -351,10 +351,11 @@ def test_the_stage_writes_the_page_and_every_picture_that_the_short_form_names(m
     monkeypatch.setattr(stage, "collect", lambda _: results)
     monkeypatch.chdir(tmp_path)
     stage.main()
-    pictures = re.findall(r"\((\w+\.svg)\)", (REPORT / "report.md").read_text())
-    assert pictures
+    pictures = {path.name for path in REPORT.glob("*.svg")}
     assert {path.name for path in REPORT.iterdir()} == {"index.html", "report.md", *pictures}
-    assert pd.read_csv(PLOTS / "tradeoff.csv")["variant"].tolist() == ["export", "fp32"]
+    assert {*re.findall(r"\((\w+\.svg)\)", (REPORT / "report.md").read_text())} <= pictures
+    declared = YAML(typ="safe").load(ROOT / "dvc.yaml")["plots"]
+    assert {*declared} == {(REPORT / name).as_posix() for name in pictures}
 
 
 def interval_text(key, low, high):
@@ -425,7 +426,7 @@ def test_without_a_baseline_there_are_latencies_and_no_speed_ups(make):
     others = {name: none for name in ("torch_compile", *SHIPPABLE) if name != "fp32"}
     results = make(*rows, benchmark={**others, "torch_eager": broken("it ran out of memory")})
     assert results.metrics.summary.variant == "fp32"
-    assert describe_verdict(results) == "Release fp32: 14 MB."
+    assert describe_verdict(results) == "Release fp32, the only variant that passed: 14 MB."
     assert "it ran out of memory" in html(results)
 
 
@@ -553,22 +554,18 @@ def test_a_choice_that_is_not_by_speed_says_so(make):
     alike = {**timing(3.0, 2.8, 3.2), "no_difference_from": "fp32"}
     fp16 = {**row("fp16"), "timing": alike, "sqnr_db": 60.0}
     rows = [row("export"), {**row("fp32"), "timing": {**timing(2.9, 2.7, 3.1), "no_difference_from": "fp16"}}, fp16]
-    text = "by SQNR and not by speed: no measured difference in speed sets fp32 and fp16 apart."
-    assert text in html(make(*rows))
-    assert any(text in warning for warning in describe_warnings(make(*rows, benchmark={"disturbed_rounds": 15})))
+    text = "the most exact of fp32 and fp16, between which no difference in speed was measured"
+    assert f", {text}: " in describe_verdict(make(*rows))
     slower = {**row("fp16"), "timing": timing(1.0, 0.9, 1.1)}
     faster = {**row("fp32"), "timing": {**timing(3.0, 2.8, 3.2), "no_difference_from": ""}}
-    assert (
-        make(row("export"), faster, slower).metrics.summary.reason == "The choice is by speed: the others are slower."
-    )
+    assert describe_verdict(make(row("export"), faster, slower)).startswith("Release fp32, the fastest variant that")
 
 
-def test_where_there_is_one_variant_nothing_was_chosen_by_speed(make):
+def test_a_variant_that_alone_passed_is_said_to_be_the_only_one(make):
     failed = {**row("fp16"), "passed": False, "failure": "the SQNR is 3 dB"}
     for rows in ([row("export"), row("fp32")], [row("export"), row("fp32"), failed]):
         results = make(*rows, benchmark={"disturbed_rounds": 15})
-        assert results.metrics.summary.reason == ""
-        assert not any("The choice is" in warning for warning in describe_warnings(results))
+        assert results.metrics.summary.reason == "the only variant that passed"
 
 
 def test_little_calibration_is_on_the_first_screen(make):

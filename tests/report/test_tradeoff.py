@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnx_release.core.spec import Budget
-from onnx_release.report.tradeoff import SQNR, Quality, front, levels, make_points, qualities, standing, tradeoff_rows
+from onnx_release.report.tradeoff import SQNR, Quality, front, levels, make_points, qualities, standing
 from tests.candidates import candidate
 
 ACCURACY = Quality("accuracy", "accuracy", share=True)
@@ -95,14 +95,3 @@ def test_points_are_held_against_pytorch_and_the_budget():
     assert levels(rows, ACCURACY, Budget(sqnr_db=19.5)) == {"PyTorch": 0.96}
     assert levels(rows, SQNR, Budget(sqnr_db=19.5)) == {"budget": 19.5}
     assert levels(rows, SQNR, None) == {}
-
-
-def test_the_table_for_plots_has_latencies_with_quartiles_and_every_quality():
-    calls = {"fp32": np.array([1.0, 2.0, 3.0, 4.0, 5.0])}
-    assert tradeoff_rows([row("fp32", 3.1, 0.9)], calls) == [
-        {
-            **{"variant": "fp32", "latency_ms": 3.1, "latency_ms_low": 2.0, "latency_ms_high": 4.0, "sqnr_db": 60.0},
-            **{"agreement": None, "agreement_low": None, "agreement_high": None},
-            **{"accuracy": 0.9, "accuracy_low": 0.88, "accuracy_high": 0.92},
-        }
-    ]
