@@ -30,7 +30,7 @@ from onnx_release.core.params import load_params
 from onnx_release.core.paths import RAW, variant_model
 from onnx_release.core.spec import Budget, load_spec
 from onnx_release.data.model_data import load_data
-from onnx_release.data.samples import SampleFile, spread, write_samples
+from onnx_release.data.samples import SampleFile, spread_evenly, write_samples
 from onnx_release.graph.layers import weighted_layers
 from onnx_release.graph.targets import TARGETS, Target
 from onnx_release.reduce import equalize
@@ -43,7 +43,7 @@ from onnx_release.static.refine import refine_ranges, widest_factors
 from onnx_release.static.rounding import fit_weights
 from onnx_release.static.saturation import HALVED
 from onnx_release.static.scoring import Scorer
-from onnx_release.static.search import FEW_SAMPLES, scaled, search
+from onnx_release.static.search import FEW_SAMPLES, scale_ranges, search
 
 RESULT = Path("benchmarks/ablation.json")
 MODEL = "mobilenet_v2"
@@ -87,9 +87,9 @@ class Bench:
         work = ComputeLimit(float("inf"), multiply_adds(model, self.samples))
         first = self.fitted(model, ranges, target)
         factors = refine_ranges(
-            first, widest_factors(model, ranges), refine.COARSE, self.own, spread(SAMPLES, FEW_SAMPLES), work
+            first, widest_factors(model, ranges), refine.COARSE, self.own, spread_evenly(SAMPLES, FEW_SAMPLES), work
         )
-        return self.fitted(model, scaled(ranges, factors), target)
+        return self.fitted(model, scale_ranges(ranges, factors), target)
 
 
 def main() -> None:

@@ -28,10 +28,10 @@ from onnx_release.core.hardware import machine_name
 from onnx_release.core.params import Calibrate, Params, load_params
 from onnx_release.core.paths import CALIBRATION_FOLDER, CALIBRATION_SAMPLES, HARDWARE, RAW
 from onnx_release.core.spec import load_spec
-from onnx_release.core.workers import in_order
+from onnx_release.core.workers import map_in_order
 from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, with_batch_axis, write_samples
-from onnx_release.graph.activations import extract, session_of
+from onnx_release.graph.activations import extract_subgraph, session_of
 from onnx_release.reduce.calibrate import Range, find_ranges, observe, values_to_observe
 from onnx_release.reduce.histograms import observe_values
 from onnx_release.timing.worker import peak_memory_bytes
@@ -124,10 +124,12 @@ def histogram_seconds(samples: SampleFile, settings: Calibrate) -> tuple[float, 
     """
     model = onnx.load(MODEL)
     names = values_to_observe(model)
-    session = session_of(extract(model, names))
+    session = session_of(extract_subgraph(model, names))
     found = [dict(zip(names, session.run(None, with_batch_axis(samples.inputs(i))), strict=True)) for i in range(8)]
     start = time.perf_counter()
-    for _ in in_order(lambda values: [observe_values(array, 2 * settings.bins) for array in values.values()], found, 8):
+    for _ in map_in_order(
+        lambda values: [observe_values(array, 2 * settings.bins) for array in values.values()], found, 8
+    ):
         pass
     middle = time.perf_counter()
     collector = HistogramCollector("percentile", False, settings.bins, 128, settings.percentile, "same")

@@ -39,7 +39,7 @@ from onnx_release.core.paths import (
 )
 from onnx_release.core.spec import load_spec
 from onnx_release.data.model_data import load_data
-from onnx_release.data.samples import SampleFile, real_batches, spread
+from onnx_release.data.samples import SampleFile, real_batches, spread_evenly
 from onnx_release.graph.graph import save_model
 from onnx_release.graph.targets import TARGETS, Target, load_target
 from onnx_release.static.qdq import run_quantizer
@@ -116,7 +116,7 @@ def recipes(folder: Path) -> dict[str, Path]:
     made = {}
     for index, (name, options) in enumerate(kinds.items()):
         path = folder / f"{index}.onnx"
-        reader = Reader(samples, spread(len(samples), MINMAX_SAMPLES))
+        reader = Reader(samples, spread_evenly(len(samples), MINMAX_SAMPLES))
         quantize_static(
             *(str(source), str(path), reader),
             quant_format=QuantFormat.QDQ,

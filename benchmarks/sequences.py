@@ -28,8 +28,8 @@ from onnx_release.core.hardware import machine_name
 from onnx_release.core.params import Runtime, load_params
 from onnx_release.core.paths import EVALUATION_SAMPLES, HARDWARE, RAW, REFERENCE_SAMPLES, variant_model
 from onnx_release.core.spec import load_spec
-from onnx_release.core.types import Embedding
-from onnx_release.data.samples import NO_LABEL, SampleFile, real_batches, sample_key, spread, with_batch_axis
+from onnx_release.core.types import Arrays, Embedding
+from onnx_release.data.samples import NO_LABEL, SampleFile, real_batches, sample_key, spread_evenly, with_batch_axis
 from onnx_release.graph.activations import step_by_step
 from onnx_release.graph.graph import load_model, model_size_mb
 from onnx_release.graph.precision import only_errors
@@ -48,7 +48,6 @@ BATCH = 8
 CHUNK = 16  # texts whose inner values are computed at once
 WIDE = (1536, 384)  # the weights of the products whose input has a few values far beyond the others
 
-Arrays = dict[str, np.ndarray]
 Embed = Callable[[Arrays], np.ndarray]
 
 
@@ -58,7 +57,7 @@ def main(_: argparse.Namespace) -> None:
         raise ParameterError(f"params.yaml has the model {params.model}: run `make repro MODEL={MODEL}` first")
     samples = SampleFile(EVALUATION_SAMPLES)
     texts = [samples.inputs(index) for index in range(len(samples))]
-    few = [texts[index] for index in spread(len(texts), FEW)]
+    few = [texts[index] for index in spread_evenly(len(texts), FEW)]
     int8, fp32 = embedder(variant_model("int8_dynamic")), variant_model("fp32")
     ways = {
         "each text alone": embeddings(int8, texts),

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from onnx_release.core.errors import ReleaseError
+from onnx_release.core.types import Arrays
 from serving.errors import RequestError
-
-Arrays = dict[str, np.ndarray]
 
 
 class BusyError(ReleaseError):

@@ -11,14 +11,14 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from onnx_release.core.errors import DataError, InputError
-from onnx_release.core.types import Embedding, Prediction
+from onnx_release.core.types import Arrays, Embedding, Prediction
 from onnx_release.data.model_data import ModelData
 from onnx_release.data.samples import with_batch_axis, without_batch_axis
 from onnx_release.runtime.onnx_model import check_request
 from onnx_release.runtime.release import Release
 from serving.body import Upload, parse_files, request_body
 from serving.connection import gone
-from serving.engine import Arrays, Job
+from serving.engine import Job
 from serving.errors import RequestError, error_responses
 
 

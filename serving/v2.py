@@ -13,11 +13,12 @@ from pydantic import BaseModel
 
 from onnx_release.core.errors import GraphError
 from onnx_release.core.spec import Spec, Tensor, concrete_shape
+from onnx_release.core.types import Arrays
 from onnx_release.runtime.release import Release
 from serving import protocol
 from serving.body import request_body
 from serving.connection import gone
-from serving.engine import Arrays, BusyError
+from serving.engine import BusyError
 from serving.errors import RequestError, error_responses
 from serving.protocol import InferenceRequest
 from serving.tensors import DATATYPES, shown

@@ -2,7 +2,7 @@
 
 from onnx_release.core.command import run_stage
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import CALIBRATION_FOLDER, CALIBRATION_SAMPLES, RANGES, variant_model
+from onnx_release.core.paths import CALIBRATION_FOLDER, CALIBRATION_SAMPLES, MODEL_FILE, RANGES, variant_model
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import leave_out
 from onnx_release.data.model_data import load_data
@@ -22,7 +22,7 @@ def main() -> None:
         return
     scorer = Scorer(variant_model("fp32"), spec, data, SampleFile(CALIBRATION_SAMPLES))
     minutes = params.quantize_static.minutes
-    quantize_statically(CALIBRATION_FOLDER / "model.onnx", RANGES, target, scorer, minutes, folder).write()
+    quantize_statically(CALIBRATION_FOLDER / MODEL_FILE, RANGES, target, scorer, minutes, folder).write()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 from onnx_release.core import imports
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = imports.PACKAGES
+PACKAGES = imports.OWN_PACKAGES
 
 
 def imported_files(script: str) -> set[str]:

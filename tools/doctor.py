@@ -1,4 +1,4 @@
-"""Look for the usual mistakes of a network that is to be exported: each with its line and its mend.
+"""Look for the usual mistakes of a network that is to be exported: each with its line and its fix.
 
 Exits with code 1 if an error is among them.
 """

@@ -8,6 +8,7 @@ from typing import Any
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import ParameterError
 from onnx_release.core.params import load_params
+from onnx_release.core.plain_text import align_columns
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import REFERENCES, check_made
 from onnx_release.report.text import number
@@ -43,10 +44,7 @@ def ranking(rows: Sequence[Mapping[str, Any]], top: int) -> str:
             for row in worst
         ),
     ]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
+    return align_columns(lines)
 
 
 def departure(rows: Sequence[Mapping[str, Any]], bound_db: float) -> str:

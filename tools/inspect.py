@@ -7,11 +7,11 @@ from typing import Any
 
 from onnx_release.core.command import run_tool
 from onnx_release.core.files import rounded
-from onnx_release.graph.graph import describe
+from onnx_release.graph.graph import describe_model
 
 
 def main(arguments: argparse.Namespace) -> None:
-    description = describe(arguments.file)
+    description = describe_model(arguments.file)
     print(json.dumps(rounded(description), indent=2) if arguments.json else table(description))
 
 

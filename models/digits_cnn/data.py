@@ -21,17 +21,17 @@ def samples(raw: Path, split: str) -> Iterator[Sample]:
 
 
 def preprocess(item: np.ndarray) -> dict[str, np.ndarray]:
-    """An image of grey values 0..16 [8, 8]."""
+    """Return an image of grey values 0..16 [8, 8]."""
     return {"image": (item[np.newaxis] / 16).astype(np.float32)}
 
 
 def postprocess(outputs: dict[str, np.ndarray]) -> Prediction:
-    """The ten digits, the likeliest first."""
+    """Return the ten digits, the likeliest first."""
     return softmax_prediction(outputs["logits"], top=10)
 
 
 def load_split(raw: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images float64 [n, 8, 8] of 0..16 and labels int64 [n]. "calibration" is also what train.py learns from."""
+    """Return images float64 [n, 8, 8] of 0..16 and labels int64 [n]. "calibration" is also what train.py learns from."""
     table = np.loadtxt(raw / DIGITS, delimiter=",")
     order = np.random.default_rng(SEED).permutation(len(table))
     rows = table[order[:EVALUATION_SAMPLES] if split == "evaluation" else order[EVALUATION_SAMPLES:]]

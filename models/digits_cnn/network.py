@@ -31,7 +31,7 @@ class DigitsCNN(nn.Module):
 
 
 def build(raw: Path) -> nn.Module:
-    """The trained network, in eval mode."""
+    """Return the trained network, in eval mode."""
     network = DigitsCNN()
     load_checkpoint(network, raw / CHECKPOINT)
     return network.eval()

@@ -50,7 +50,7 @@ def samples(raw: Path, split: str) -> Iterator[Sample]:
 
 
 def levels(raw: Path, names: list[str], mirrored: bool) -> Iterator[Sample]:
-    """The levels of each photograph's pyramid: the first of all, the second of all, and so on."""
+    """Yield the levels of each photograph's pyramid: the first of all, the second of all, and so on."""
     images = [read_image(raw / name) for name in names]
     pyramids = [pyramid(image[:, ::-1] if mirrored else image) for image in images]
     for turn in itertools.zip_longest(*pyramids):
@@ -60,7 +60,7 @@ def levels(raw: Path, names: list[str], mirrored: bool) -> Iterator[Sample]:
 
 
 def pyramid(item: np.ndarray) -> Iterator[Image.Image]:
-    """A uint8 RGB image [height, width, 3] at falling sizes between LARGEST and SMALLEST, never enlarged."""
+    """Yield a uint8 RGB image [height, width, 3] at falling sizes between LARGEST and SMALLEST, never enlarged."""
     image = Image.fromarray(item)
     scale = min(1.0, LARGEST / max(image.size))
     while round(scale * min(image.size)) >= SMALLEST:
@@ -73,7 +73,7 @@ def resized(image: Image.Image, scale: float) -> Image.Image:
 
 
 def crop_sample(crop: np.ndarray, label: int, group: str) -> Sample:
-    """A grey crop [25, 25] in 0..1 at CROP_SIZE, its edges drawn out on all sides to the smallest input.
+    """Return a grey crop [25, 25] in 0..1 at CROP_SIZE, its edges drawn out on all sides to the smallest input.
 
     One colour all round would frame the crop, and P-Net takes a frame for a face now and then.
     """
@@ -84,18 +84,18 @@ def crop_sample(crop: np.ndarray, label: int, group: str) -> Sample:
 
 
 def encoded(raw: Path) -> Iterator[bytes]:
-    """The evaluation photographs as a client sends them."""
+    """Yield the evaluation photographs as a client sends them."""
     for name in EVALUATION_SAMPLES:
         yield (raw / name).read_bytes()
 
 
 def decode(content: bytes) -> np.ndarray:
-    """What a client has sent as `preprocess` takes it: a uint8 RGB image [height, width, 3]."""
+    """Return what a client has sent as `preprocess` takes it: a uint8 RGB image [height, width, 3]."""
     return decode_image(content)
 
 
 def preprocess(item: np.ndarray) -> dict[str, np.ndarray]:
-    """A uint8 RGB image [height, width, 3] at its own size, normalised: one level of a pyramid.
+    """Return a uint8 RGB image [height, width, 3] at its own size, normalised: one level of a pyramid.
 
     It is scaled down to at most 640 pixels and up to at least 48. Where both cannot be had, more than 13 times as long
     as wide, it is squeezed.
@@ -107,13 +107,13 @@ def preprocess(item: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def normalise(image: Image.Image) -> np.ndarray:
-    """float32 [3, height, width], 0..255 as -0.996..0.996."""
+    """Return float32 [3, height, width], 0..255 as -0.996..0.996."""
     pixels = (np.asarray(image, np.float32) - np.float32(127.5)) / np.float32(128)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def postprocess(outputs: dict[str, np.ndarray]) -> Detections:
-    """The faces of one level: squares that are likely enough, the best of those that overlap, moved by regression.
+    """Return the faces of one level: squares that are likely enough, the best of those that overlap, moved by regression.
 
     Boxes may reach beyond the picture's right and lower edge, whose place is not in the outputs.
     """

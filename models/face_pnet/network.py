@@ -41,7 +41,7 @@ class PNet(nn.Module):
 
 
 def build(raw: Path) -> nn.Module:
-    """The network with the checkpoint in `raw` loaded, in eval mode."""
+    """Return the network with the checkpoint in `raw` loaded, in eval mode."""
     network = PNet()
     load_checkpoint(network, raw / CHECKPOINT)
     return network.eval()

@@ -28,7 +28,7 @@ SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][’”'\"]))(?<!Mr\.)(?<!Mrs
 
 
 def samples(raw: Path, split: str) -> Iterator[Sample]:
-    """The first passage of each tale, then the second, and so on: the first samples hold all tales about equally."""
+    """Yield the first passage of each tale, then the second, and so on: the first samples hold all tales about equally."""
     tokenizer = load_tokenizer(raw / TOKENIZER)
     for title, passage in split_passages(raw, split):
         yield Sample(encode(tokenizer, passage), group=title)
@@ -41,7 +41,7 @@ def encoded(raw: Path) -> Iterator[bytes]:
 
 
 def decode(content: bytes) -> str:
-    """What a client has sent, in UTF-8, as text. Raises ValueError for other bytes and for a whole book."""
+    """Return what a client has sent, in UTF-8, as text. Raises ValueError for other bytes and for a whole book."""
     text = content.decode()
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"it has {len(text):,} characters, and the model reads {MAX_TOKENS} tokens: send a part of it")
@@ -49,18 +49,18 @@ def decode(content: bytes) -> str:
 
 
 def preprocess(item: str) -> dict[str, np.ndarray]:
-    """A text as its tokens, at most 256: like the published model, this cuts off what follows, and does not pad."""
+    """Return a text as its tokens, at most 256: like the published model, this cuts off what follows, and does not pad."""
     return encode(load_tokenizer(RAW / TOKENIZER), item)
 
 
 def postprocess(outputs: dict[str, np.ndarray]) -> Embedding:
-    """The embedding, of length 1: the product of two of them is their cosine."""
+    """Return the embedding, of length 1: the product of two of them is their cosine."""
     return Embedding(outputs["embedding"])
 
 
 @cache
 def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer in a file that would pad every text to 128 tokens and cut it there."""
+    """Return the tokenizer in a file that would pad every text to 128 tokens and cut it there."""
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
@@ -68,7 +68,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, text: str) -> dict[str, np.ndarray]:
-    """The three inputs, each int64 [sequence]."""
+    """Return the three inputs, each int64 [sequence]."""
     [encoding] = tokenizer.encode_batch([text])  # which lets other threads of Python run, unlike encode()
     return {
         "input_ids": np.array(encoding.ids, np.int64),
@@ -78,7 +78,7 @@ def encode(tokenizer: Tokenizer, text: str) -> dict[str, np.ndarray]:
 
 
 def split_passages(raw: Path, split: str) -> Iterator[tuple[str, str]]:
-    """Title and passage, one of every tale of the split in turn, none twice. The file is sorted by title."""
+    """Yield title and passage, one of every tale of the split in turn, none twice. The file is sorted by title."""
     tales = read_tales(raw / TALES)
     chosen = tales[::2] if split == "evaluation" else tales[1::2]
     rounds = itertools.zip_longest(*(passages(text) for _, text in chosen))
@@ -91,14 +91,14 @@ def split_passages(raw: Path, split: str) -> Iterator[tuple[str, str]]:
 
 
 def read_tales(path: Path) -> list[tuple[str, str]]:
-    """Title and text of each tale in a table of Orange, whose second and third line hold types, not tales."""
+    """Return title and text of each tale in a table of Orange, whose second and third line hold types, not tales."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     return [(row["Title"], row["Content"]) for row in rows[2:]]
 
 
 def passages(text: str) -> Iterator[str]:
-    """All sentences of a tale in order, in runs of 1, 2 and 4."""
+    """Yield all sentences of a tale in order, in runs of 1, 2 and 4."""
     sentences = iter(SENTENCE_END.split(text.strip()))
     for length in itertools.cycle(LENGTHS):
         run = " ".join(itertools.islice(sentences, length))

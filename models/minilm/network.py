@@ -41,7 +41,7 @@ class SentenceEmbedder(nn.Module):
 
 
 def build(raw: Path) -> SentenceEmbedder:
-    """The network with the checkpoint in `raw` loaded, in eval mode."""
+    """Return the network with the checkpoint in `raw` loaded, in eval mode."""
     config = BertConfig.from_json_file(raw / CONFIG)
     # "sdpa" makes a graph of more nodes.
     config._attn_implementation = "eager"

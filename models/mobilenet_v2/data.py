@@ -46,18 +46,18 @@ def samples(raw: Path, split: str) -> Iterator[Sample]:
 
 
 def encoded(raw: Path) -> Iterator[bytes]:
-    """The evaluation photographs as a client sends them."""
+    """Yield the evaluation photographs as a client sends them."""
     for path in evaluation_paths(raw):
         yield path.read_bytes()
 
 
 def decode(content: bytes) -> np.ndarray:
-    """What a client has sent as `preprocess` takes it: a uint8 RGB image [height, width, 3]."""
+    """Return what a client has sent as `preprocess` takes it: a uint8 RGB image [height, width, 3]."""
     return decode_image(content)
 
 
 def preprocess(item: np.ndarray) -> dict[str, np.ndarray]:
-    """A uint8 RGB image [height, width, 3]: shorter side to 256, the 224 by 224 in the middle, normalised."""
+    """Return a uint8 RGB image [height, width, 3]: shorter side to 256, the 224 by 224 in the middle, normalised."""
     image = Image.fromarray(item)
     scale = SHORTER_SIDE / min(image.size)
     width, height = round(image.width * scale), round(image.height * scale)
@@ -67,7 +67,7 @@ def preprocess(item: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def postprocess(outputs: dict[str, np.ndarray]) -> Prediction:
-    """The five likeliest ImageNet classes."""
+    """Return the five likeliest ImageNet classes."""
     return softmax_prediction(outputs["logits"], top=5)
 
 
@@ -76,7 +76,7 @@ def evaluation_paths(raw: Path) -> list[Path]:
 
 
 def random_crop(item: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A crop of a quarter to all of the image's area, 3:4 to 4:3, mirrored half of the time, normalised."""
+    """Return a crop of a quarter to all of the image's area, 3:4 to 4:3, mirrored half of the time, normalised."""
     image = Image.fromarray(item)
     area = image.width * image.height * random.uniform(0.25, 1.0)
     ratio = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))

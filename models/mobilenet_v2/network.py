@@ -26,7 +26,7 @@ GROUPS = [
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """A padded convolution without bias, batch normalisation and ReLU6."""
+    """Return a padded convolution without bias, batch normalisation and ReLU6."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
@@ -72,7 +72,7 @@ class MobileNetV2(nn.Module):
 
 
 def build(raw: Path) -> nn.Module:
-    """The network with the checkpoint in `raw` loaded, in eval mode."""
+    """Return the network with the checkpoint in `raw` loaded, in eval mode."""
     network = MobileNetV2()
     load_checkpoint(network, raw / CHECKPOINT)
     return network.eval()

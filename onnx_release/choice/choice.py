@@ -23,7 +23,7 @@ class Candidate:
 
     @property
     def refused(self) -> str:
-        """Why it may not be released; empty where it may."""
+        """Return why it may not be released; empty where it may."""
         if not self.validation.passed:
             return self.validation.failure or "it failed its validation"
         if self.timing.latency_ms.median is None:
@@ -32,12 +32,12 @@ class Candidate:
 
 
 def read_candidates(variants: Sequence[str], benchmark: BenchmarkMetrics) -> list[Candidate]:
-    """The variants that were made, the raw export first. Raises DataError where a stage has not run."""
+    """Return the variants that were made, the raw export first. Raises DataError where a stage has not run."""
     return [Candidate(name, ValidateMetrics.read(name), benchmark.contenders[name]) for name in variants]
 
 
 def releasable(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those that may ship, passed and could be timed."""
+    """Return those that may ship, passed and could be timed."""
     return [one for one in candidates if one.name in SHIPPABLE and not one.refused]
 
 
@@ -55,7 +55,7 @@ def fastest(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def choose(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The one with the highest SQNR of the fastest; None if there is none: noise does not cost accuracy."""
+    """Return the one with the highest SQNR of the fastest; None if there is none: noise does not cost accuracy."""
     return max(fastest(candidates), key=lambda one: one.validation.closeness.signal, default=None)
 
 
@@ -71,7 +71,7 @@ def describe_choice(candidates: Sequence[Candidate]) -> str:
 def summarise(
     candidates: Sequence[Candidate], sizes_mb: Mapping[str, float], benchmark: BenchmarkMetrics
 ) -> SummaryMetrics:
-    """The chosen variant in a few figures, and why it is that one; `sizes_mb` are those of the candidates, by name.
+    """Return the chosen variant in a few figures, and why it is that one; `sizes_mb` are those of the candidates, by name.
 
     All figures are None where none may be released, and a speed-up is where it was not measured.
     """

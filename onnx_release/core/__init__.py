@@ -1,1 +1,1 @@
-"""What every part of the pipeline and the server stands on: files, parameters, the model's spec, errors, hardware."""
+"""Files, parameters, the model's spec, errors and hardware: what every part of the pipeline and the server uses."""

@@ -1,4 +1,4 @@
-""".npz files that are written and read one array at a time, so that memory does not grow with their number."""
+"""Write and read .npz files one array at a time, so that memory does not grow with their number."""
 
 import io
 import zipfile
@@ -11,37 +11,38 @@ import numpy as np
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import replacing
 
-# What numpy and zipfile raise on a damaged file.
+# The exceptions of numpy and zipfile on a damaged file.
 DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile)
 # The layout of a .npy file that numpy itself chooses unless the type of the elements is very long.
 NPY_VERSION = (1, 0)
 
 
 def npy_size(array: np.ndarray) -> int:
-    """The bytes of `array` as a .npy file."""
+    """Return the size in bytes of `array` as a .npy file."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
     return header.tell() + array.nbytes
 
 
 class ArrayWriter:
-    """Adds arrays to an open archive. numpy.savez would want all of them in memory at once."""
+    """Adds arrays to an open archive. numpy.savez would need all of them in memory at once."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
 
     def add(self, key: str, array: np.ndarray) -> None:
-        """Write one array. The same arrays are the same bytes, on every system and with every version of Python."""
+        """Write one array. The same array gives the same bytes on every system and with every version of Python."""
         array = np.asarray(array, order="C")
         info = zipfile.ZipInfo(key + ".npy")  # without a date it gets 1980-01-01
-        info.create_system = 3  # Unix, also where this runs on Windows
-        # Releases of Python differ in what they write for a small entry with fields of 64 bits (python/cpython#103861).
-        # So only an entry that needs these fields has them, and that is decided here, by its size.
+        info.create_system = 3  # Unix, on Windows too
+        # Python releases write small entries with 64-bit fields differently (python/cpython#103861), so only an entry
+        # that is large enough to need these fields gets them.
         large = npy_size(array) > zipfile.ZIP64_LIMIT
         with self.archive.open(info, "w", force_zip64=large) as entry:
             np.lib.format.write_array(entry, array, version=NPY_VERSION, allow_pickle=False)
 
     def add_all(self, prefix: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write each array under the key `prefix`/NAME."""
         for name, array in arrays.items():
             self.add(f"{prefix}/{name}", array)
 
@@ -54,7 +55,7 @@ def writing_arrays(path: Path) -> Iterator[ArrayWriter]:
 
 
 class ArrayFile:
-    """An .npz whose arrays are read when they are asked for. Raises DataError if it is missing or damaged."""
+    """An .npz file whose arrays are read on demand. Raises DataError if it is missing or damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -68,12 +69,12 @@ class ArrayFile:
             self.names.setdefault(folder, []).append(name)
 
     def array(self, key: str) -> np.ndarray:
-        """Raises DataError if its bytes are damaged."""
+        """Read the array `key`. Raises DataError if its bytes are damaged."""
         try:
             return self.arrays[key]
         except DAMAGED as cause:
             raise DataError(f"{key} in {self.path} cannot be read ({cause}): run `dvc repro`") from cause
 
     def folder(self, prefix: str) -> dict[str, np.ndarray]:
-        """The arrays directly below `prefix`/, by name."""
+        """Read the arrays directly below `prefix`/, by name."""
         return {name: self.array(f"{prefix}/{name}") for name in self.names[prefix]}

@@ -1,10 +1,10 @@
-"""How a stage or a tool starts and how it ends.
+"""Start a stage or a tool, and end it with a message and an exit code.
 
-It ends with the exit code
+The exit codes are
 0      done,
-1      one message that says what is wrong and what to do, with --debug after its traceback; a bug's is always shown,
-130    Ctrl-C: one line (128 + SIGINT, what a shell gives for a program that the signal ended), or
-141    nobody reads the output any more, as in `... | head -1`: nothing is printed (128 + SIGPIPE).
+1      an error: one message says what is wrong and what to do. --debug shows the traceback; a bug always shows it,
+130    Ctrl-C: one line (128 + SIGINT, as a shell reports a program that the signal ended), or
+141    the reader of the output has gone, as in `... | head -1`: nothing is printed (128 + SIGPIPE).
 """
 
 import argparse
@@ -22,23 +22,23 @@ from onnx_release.core.errors import ReleaseError
 INTERRUPTED = 128 + signal.SIGINT
 UNREAD = 128 + 13  # SIGPIPE, which Windows does not have
 
-# EFBIG is what a file-size limit gives where a full disk gives ENOSPC and a full quota EDQUOT.
+# A full disk gives ENOSPC, a full quota EDQUOT, and a limit on the size of a file EFBIG.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# How Python's tempfile says that all of its folders are full, or may not be written.
+# The message of Python's tempfile if all of its folders are full or cannot be written.
 NO_TEMPORARY = "No usable temporary directory found"
 DENIED = "change its owner or its permissions, or run this as the user that it belongs to"
-IN_THE_WAY = "move away what stands there, or a file above it where a folder belongs"
+IN_THE_WAY = "move away the file or folder of that name, or a file above it where a folder should be"
 DISK_FAILS = "the disk or the network drive fails: `dmesg` may say why; work in a folder on another one"
-# What a person does about what the system refuses, by itself or at a path. Any other OSError is a bug.
-SCARCE = {
+# What a person can do about an error of the system, in general and at a path. Any other OSError is a bug.
+REMEDIES = {
     errno.EMFILE: "allow more open files, `ulimit -n 4096`, and run it again",
-    errno.ENFILE: "the machine has as many files open as it may: end other programs",
+    errno.ENFILE: "the machine has too many open files: end other programs",
     errno.ENOMEM: "free some memory, and run it again",
 }
-REFUSED = {
+PATH_REMEDIES = {
     errno.EACCES: DENIED,
     errno.EPERM: DENIED,
-    errno.EROFS: "it cannot be written to: mount it writable, or work in a copy of the repository that is",
+    errno.EROFS: "it is read-only: mount it writable, or work in a copy of the repository elsewhere",
     errno.ENOTDIR: IN_THE_WAY,
     errno.EEXIST: IN_THE_WAY,
     errno.EISDIR: IN_THE_WAY,
@@ -51,18 +51,18 @@ REFUSED = {
 
 
 def die_of_ctrl_c_until_main() -> None:
-    """Ctrl-C ends `python -m` at once and without a traceback until `run_tool` takes over.
+    """Let Ctrl-C end `python -m` at once and without a traceback until `run_tool` takes over.
 
-    Called by the packages of what a person runs, before the libraries are imported, which takes seconds.
+    The packages stages and tools call it before they import libraries, which takes seconds.
     """
-    # argv[0] is "-m" while Python looks for the module, and neither in a test nor in a process of a pool.
+    # argv[0] is "-m" only while Python looks for the module, not in a test or in a process of a pool.
     if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager
 def without_ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C do nothing within the block, and nothing ever in the processes that are started there."""
+    """Ignore Ctrl-C within the block, and for good in the processes that the block starts."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -71,7 +71,7 @@ def without_ctrl_c() -> Iterator[None]:
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run the `main` of a script whose only option is --debug, as every stage is."""
+    """Run the `main` of a stage, a script whose only option is --debug."""
     parser = argparse.ArgumentParser(
         description=sys.modules[main.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -79,10 +79,10 @@ def run_stage(main: Callable[[], None]) -> None:
 
 
 def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Run a tool's `main` on the parsed command line, to which --debug is added.
+    """Run a tool's `main` on the parsed command line, with --debug added to it.
 
-    Raises SystemExit with the codes above. An error that the user can fix is a single message on standard error; any
-    other is a bug and keeps its traceback.
+    Raises SystemExit with the codes above. An error that the user can fix is one message on standard error. Any other
+    is a bug and keeps its traceback.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -93,13 +93,13 @@ def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.Argume
                 main(parser.parse_args())
             finally:
                 if sys.stdout:  # None where it was closed before the start
-                    sys.stdout.flush()  # or Python does it once all is over, and complains in its own words
+                    sys.stdout.flush()  # or Python does it at exit, and prints a message of its own
         except ReleaseError as error:
             fail(no_space(error) or str(error))
         except MemoryError as error:
-            fail(f"memory ran out ({error or 'no details'}): free some, or take fewer or smaller samples")
+            fail(f"memory ran out ({error or 'no details'}): free some, or use fewer or smaller samples")
         except Exception as error:
-            message = no_space(error) or (refusal(error) if isinstance(error, OSError) else None)
+            message = no_space(error) or (describe_refusal(error) if isinstance(error, OSError) else None)
             if message is None:
                 raise
             fail(message)
@@ -109,7 +109,7 @@ def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.Argume
 
 @contextmanager
 def quiet_if_unread() -> Iterator[None]:
-    """End with UNREAD and print nothing if the block's output goes to a pipe that nobody reads any more."""
+    """Exit with UNREAD and print nothing if the reader of the block's output has gone."""
     try:
         yield
     except BrokenPipeError:
@@ -123,7 +123,7 @@ def quiet_if_unread() -> Iterator[None]:
 
 
 def is_unread(descriptor: int) -> bool:
-    """Whether it is a pipe whose other end is closed."""
+    """Return whether the descriptor is a pipe whose other end is closed."""
     if not hasattr(select, "poll"):  # Windows
         return True
     poll = select.poll()
@@ -132,11 +132,11 @@ def is_unread(descriptor: int) -> bool:
 
 
 def no_space(error: BaseException) -> str | None:
-    """What to say if a full disk is the error or among its causes, whatever else was blamed for it; None if not."""
+    """Return a message if a full disk is the error or one of its causes, else None."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in NO_SPACE:
-            name = cause.filename2 or cause.filename  # a copy names where from, and then where to
+            name = cause.filename2 or cause.filename  # a copy has both: from where, and to where
             where = f" while writing {name}" if name else ""
             return f"no space left{where} ({cause.strerror}): free some and run it again"
         if NO_TEMPORARY in str(cause):
@@ -148,18 +148,18 @@ def no_space(error: BaseException) -> str | None:
     return None
 
 
-def refusal(error: OSError) -> str | None:
-    """What the system refused, at which path, and what to do; None for what only a bug can be."""
+def describe_refusal(error: OSError) -> str | None:
+    """Return what the system refused, at which path, and what to do; None if it is a bug."""
     name = error.filename2 or error.filename  # as in `no_space`
-    if error.errno in SCARCE:
-        return f"{error.strerror}: {SCARCE[error.errno]}"
-    if name and error.errno in REFUSED:
-        return f"{name}: {error.strerror}: {REFUSED[error.errno]}"
+    if error.errno in REMEDIES:
+        return f"{error.strerror}: {REMEDIES[error.errno]}"
+    if name and error.errno in PATH_REMEDIES:
+        return f"{name}: {error.strerror}: {PATH_REMEDIES[error.errno]}"
     return None
 
 
 def fail(message: str, code: int = 1) -> None:
-    """Print what happened, after its traceback with --debug, and exit."""
+    """Print the message, with --debug after the traceback, and exit."""
     if "--debug" in sys.argv:
         traceback.print_exc()
     print(message if code == INTERRUPTED else f"error: {message}", file=sys.stderr)

@@ -1,20 +1,20 @@
-"""What can go wrong in a way that the user can mend.
+"""The errors that a user can fix.
 
 ReleaseError
 ├── ParameterError     a key or value of params.yaml
 ├── SpecError          a model's folder or its spec.yaml
 ├── SourceError        a file that could not be fetched, or is not the one that was declared
 ├── CheckpointError    weights that do not load into the network
-├── DataError          a sample or a photograph
+├── DataError          a sample, a photograph, or a file that a stage made
 ├── InputError         a request that contradicts the spec
-├── NetworkError       what the PyTorch network does: training mode, NaN, other shapes than declared
+├── NetworkError       a PyTorch network in training mode, or with NaN or other shapes than declared
 ├── ExportError        a network that does not convert as asked
 ├── GraphError         an ONNX file that is invalid, does not load, or gives other answers
-├── ProviderError      an execution provider that was asked for and does not run the model
-├── BenchmarkError     nothing that could be measured, or no baseline to compare with
-├── RevisionError      a revision of git that is not here or has no metrics
-├── SweepError         a grid, or a repository in which it cannot run
-├── ReleaseFolderError a folder that is no release, or not the one that was made
+├── ProviderError      an execution provider that does not run the model although it was asked for
+├── BenchmarkError     nothing to measure, or no baseline to compare with
+├── RevisionError      a git revision that is missing or has no metrics
+├── SweepError         a grid of parameters, or a repository in which it cannot run
+├── ReleaseFolderError a folder that is no release, or has changed since it was made
 └── StorageError       a result that could not be written
 
 Each message says what is wrong, where, and what to do. `onnx_release.core.command` prints it without a traceback.
@@ -22,7 +22,7 @@ Each message says what is wrong, where, and what to do. `onnx_release.core.comma
 
 
 class ReleaseError(Exception):
-    """The base of every error that the user can mend; its text is the whole message."""
+    """The base of every error that the user can fix. Its text is the whole message."""
 
 
 class ParameterError(ReleaseError):

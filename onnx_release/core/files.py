@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, and whose bytes depend on nothing but their content."""
+"""Write files whole or not at all, with the same bytes for the same content, and read them back."""
 
 import csv
 import hashlib
@@ -15,15 +15,15 @@ from onnx_release.core.errors import DataError, ReleaseError
 from onnx_release.core.paths import LOCK, METRICS, MODELS, PARAMS, PIPELINE
 
 SIGNIFICANT_DIGITS = 6
-# The first and the last line of what git could not merge.
+# The first and the last line of a part that git could not merge.
 CONFLICT = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write a file or a folder to; once the block succeeds, it takes the place of `path`.
+    """Give a path to write a file or a folder to; if the block succeeds, the result replaces `path`.
 
-    If the block raises, what stood at `path` is untouched and the unfinished work is removed.
+    If the block raises, `path` stays as it was and the unfinished result is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -46,13 +46,13 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException as error:
         remove(partial)
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk is reported by write(), which knows no name
+            error.filename = str(path)  # on a full disk write() raises, without a name
         raise
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Like `replacing`, for a folder, which is there and empty at the start of the block."""
+    """Do the same as `replacing` for a folder, which is empty at the start of the block."""
     with replacing(path) as partial:
         partial.mkdir()
         yield partial
@@ -67,7 +67,7 @@ def remove(path: Path) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file's content; folders above `target` are made. Raises DataError if it is not there."""
+    """Copy a file's content, and make the folders above `target`. Raises DataError if `source` is missing."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         shutil.copyfile(source, target)
@@ -76,7 +76,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 with \\n line ends, whole or not at all."""
+    """Write `text` in UTF-8 with \\n line ends, whole or not at all."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
@@ -84,29 +84,30 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON with sorted keys and floats of six significant digits, whole or not at all.
 
-    Raises ValueError for NaN and infinity, which JSON has no word for: the caller writes None instead.
+    Raises ValueError for NaN and infinity, which JSON does not have: the caller writes None instead.
     """
     text = json.dumps(rounded(value), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write `rows`, one or more with the same keys, as CSV, whole or not at all.
+    """Write `rows`, at least one and all with the same keys, as CSV, whole or not at all.
 
-    Floats have six significant digits, None is empty.
+    Floats have six significant digits, and None is empty.
     """
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
-        table.writerows({key: shown(value) for key, value in row.items()} for row in rows)
+        table.writerows({key: six_digits(value) for key, value in row.items()} for row in rows)
 
 
-def shown(value: Any) -> Any:
+def six_digits(value: Any) -> Any:
+    """Return a float as text with six significant digits, and any other value as it is."""
     return f"{value:.{SIGNIFICANT_DIGITS}g}" if isinstance(value, float) else value
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file that a stage has made. Raises DataError if it is missing, damaged or in conflict."""
+    """Read a JSON file that a stage has made. Raises DataError if it is missing, damaged or in conflict."""
     try:
         text = path.read_text(encoding="utf-8")
         refuse_conflict(path, text, DataError)
@@ -118,7 +119,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_names(path: Path, error: type[ReleaseError]) -> list[str]:
-    """The names of classes in a file in UTF-8, one a line, without the spaces around them.
+    """Read the names of classes from a file in UTF-8, one on each line, without the spaces around them.
 
     Raises `error` if the file cannot be read or a line is empty.
     """
@@ -126,20 +127,20 @@ def read_names(path: Path, error: type[ReleaseError]) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as cause:
         raise error(
-            f"{path} cannot be read ({cause.strerror}): it is a text file with a class's name a line"
+            f"{path} cannot be read ({cause.strerror}): it must be a text file with one class name on each line"
         ) from cause
     except ValueError as cause:
-        raise error(f"{path} is not UTF-8 ({cause}): it has the name of a class in each line") from cause
+        raise error(f"{path} is not UTF-8 ({cause}): it must have one class name on each line") from cause
     names = [line.strip() for line in text.removesuffix("\n").split("\n")]
     if "" in names:
-        raise error(f"line {names.index('') + 1} of {path} is empty: it has the name of a class in each line")
+        raise error(f"line {names.index('') + 1} of {path} is empty: each line must have a class name")
     return names
 
 
 def refuse_conflict(path: Path, text: str, error: type[ReleaseError]) -> None:
-    """Raise `error` if git has left its conflict markers in `text`, which is that of `path`.
+    """Raise `error` if git has left conflict markers in `text`, the content of `path`.
 
-    The message names every file in conflict that a person writes or the pipeline makes, and what to do with each.
+    The message names every file in conflict, written by a person or by the pipeline, and what to do with each.
     """
     if not CONFLICT.search(text):
         return
@@ -150,19 +151,19 @@ def refuse_conflict(path: Path, text: str, error: type[ReleaseError]) -> None:
     if written:
         steps.append(f"edit {', '.join(written)}: keep one side of each part, and delete <<<<<<<, =======, >>>>>>>")
     if made:
-        steps.append(f"git checkout HEAD -- {LOCK} {METRICS}    # which a run makes; HEAD~ if the merge is committed")
-    steps.append("make repro    # what either branch ran comes back from DVC's cache")
+        steps.append(f"git checkout HEAD -- {LOCK} {METRICS}    # a run makes these; HEAD~ if the merge is committed")
+    steps.append("make repro    # results of either branch come from DVC's cache")
     lines = "".join(f"\n  {step}" for step in steps)
-    raise error(f"git could not merge {', '.join(made + written)}:{lines}\ndocs/review.md has more under Merging")
+    raise error(f"git could not merge {', '.join(made + written)}:{lines}\nsee Merging in docs/review.md")
 
 
 def in_conflict(path: Path) -> bool:
-    """Whether it is a file in which git has left its conflict markers."""
+    """Return whether `path` is a file with git's conflict markers."""
     return path.is_file() and bool(CONFLICT.search(path.read_text(encoding="utf-8", errors="replace")))
 
 
 def rounded(value: Any) -> Any:
-    """`value` with every float in it at six significant digits."""
+    """Return `value` with every float in it rounded to six significant digits."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -178,6 +179,6 @@ def sha256(path: Path) -> str:
 
 
 def size_mb(path: Path) -> float:
-    """The size in MB (10^6 bytes) of a file, or of all files below a folder."""
+    """Return the size in MB (10^6 bytes) of a file, or of all files below a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file()) / 1e6

@@ -1,4 +1,4 @@
-"""Calling git."""
+"""Call git."""
 
 import subprocess
 from pathlib import Path
@@ -7,7 +7,7 @@ from onnx_release.core.errors import RevisionError
 
 
 def run_git(*arguments: str, cwd: Path = Path()) -> subprocess.CompletedProcess[bytes]:
-    """What git answers, whatever its exit code. Raises RevisionError if it is not installed."""
+    """Run git and return its result, whatever the exit code. Raises RevisionError if git is not installed."""
     try:
         return subprocess.run(
             ["git", "--no-optional-locks", *arguments],
@@ -21,6 +21,6 @@ def run_git(*arguments: str, cwd: Path = Path()) -> subprocess.CompletedProcess[
 
 
 def git_output(*arguments: str, cwd: Path = Path()) -> str | None:
-    """What git prints, without the last line break; None if it fails."""
+    """Return the output of git without the last line break; None if git fails."""
     found = run_git(*arguments, cwd=cwd)
     return found.stdout.decode().rstrip("\n") if found.returncode == 0 else None

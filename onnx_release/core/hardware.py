@@ -1,4 +1,7 @@
-"""What a timing depends on. The same bytes on the same machine, so that only another machine reruns the benchmark."""
+"""Describe the hardware and the packages that timings depend on.
+
+The same machine gives the same bytes, so that only another machine reruns the benchmark.
+"""
 
 import functools
 import importlib.metadata
@@ -11,19 +14,19 @@ from typing import Any
 import psutil
 from loky import cpu_count
 
-# What decides which kernels ONNX Runtime and torch pick.
+# ONNX Runtime and torch choose kernels by these.
 INSTRUCTION_SETS = (
     *("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"),
     *("avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm", "bf16", "sve"),
 )
-PACKAGES = ("torch", "onnxruntime-gpu", "onnxruntime", "openvino", "numpy")
-# Where Linux describes the CPU, and what it calls an x86 CPU's generation by py-cpuinfo's names.
+TIMED_PACKAGES = ("torch", "onnxruntime-gpu", "onnxruntime", "openvino", "numpy")
+# The file in which Linux describes the CPU, and its names for what py-cpuinfo calls family, model and stepping.
 PROC = Path("/proc/cpuinfo")
 GENERATION = {"family": "cpu family", "model": "model", "stepping": "stepping"}
 
 
 def describe_hardware() -> dict[str, Any]:
-    """CPU, instruction sets, cores, memory in GiB, GPUs, system and the versions of what is timed."""
+    """Describe CPU, instruction sets, cores, memory in GiB, GPUs, system and the versions of the timed packages."""
     return {
         **describe_cpu(),
         "cores": available_cores(),
@@ -31,13 +34,13 @@ def describe_hardware() -> dict[str, Any]:
         "gpus": gpus(),
         "system": platform.system(),
         "python": platform.python_version(),
-        "packages": {name: version for name in PACKAGES if (version := installed(name))},
+        "packages": {name: version for name in TIMED_PACKAGES if (version := installed(name))},
     }
 
 
 @functools.cache
 def describe_cpu() -> dict[str, Any]:
-    """The CPU's name, generation, architecture and the instruction sets that decide on kernels."""
+    """Describe the CPU: name, generation, architecture and the instruction sets that decide on kernels."""
     cpu = linux_cpu()
     if cpu is None:
         import cpuinfo
@@ -46,7 +49,7 @@ def describe_cpu() -> dict[str, Any]:
     flags = set(cpu.get("flags", []))
     return {
         "cpu": cpu.get("brand_raw", platform.processor()),
-        # Virtual machines often call every generation of a CPU by one name.
+        # Virtual machines often give every generation of a CPU the same name.
         "cpu_family_model_stepping": [cpu.get(key) for key in ("family", "model", "stepping")],
         "architecture": platform.machine(),
         "instruction_sets": [name for name in INSTRUCTION_SETS if name in flags],
@@ -54,13 +57,13 @@ def describe_cpu() -> dict[str, Any]:
 
 
 def linux_cpu() -> dict[str, Any] | None:
-    """What Linux says of an x86 CPU, under py-cpuinfo's names; None elsewhere.
+    """Return the description that Linux gives of an x86 CPU, under py-cpuinfo's names; None elsewhere.
 
-    py-cpuinfo takes a second, which every process that loads an optimised graph would wait for.
+    py-cpuinfo takes a second, and every process that loads an optimised graph would wait for it.
     """
     if not PROC.is_file():
         return None
-    # The first processor's lines, up to an empty one.
+    # The lines of the first processor, up to an empty line.
     first = PROC.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
     lines = dict(line.split(":", 1) for line in first.splitlines() if ":" in line)
     found = {key.strip(): value.strip() for key, value in lines.items()}
@@ -72,28 +75,28 @@ def linux_cpu() -> dict[str, Any] | None:
 
 
 def cpu_kind() -> dict[str, Any]:
-    """What a graph that was optimised here is tied to: the CPU, and the version of ONNX Runtime."""
+    """Describe the CPU and the version of ONNX Runtime that a graph optimised here needs."""
     return {**describe_cpu(), "onnxruntime": installed("onnxruntime-gpu") or installed("onnxruntime")}
 
 
 def machine_name(hardware: dict[str, Any]) -> str:
-    """The machine in one line: two timings compare only where it is the same."""
+    """Describe the machine in one line. Timings can only be compared on the same machine."""
     family, model, _ = hardware["cpu_family_model_stepping"]
     parts = [f"{hardware['cpu']} (family {family}, model {model})", f"{hardware['cores']} cores", *hardware["gpus"]]
     return ", ".join(parts)
 
 
 def available_cores() -> int:
-    """The cores that this process may use: by its affinity, and by the CPU quota of its container, rounded up.
+    """Return how many cores this process may use, by its affinity and the CPU quota of its container, rounded up.
 
-    LOKY_MAX_CPU_COUNT in the environment lowers it.
+    The environment variable LOKY_MAX_CPU_COUNT lowers it.
     """
     return int(cpu_count())
 
 
 @functools.cache
 def gpus() -> list[str]:
-    """NVIDIA GPUs with memory and driver, as nvidia-smi names them; none where it is not there or fails."""
+    """Return the NVIDIA GPUs with memory and driver, as nvidia-smi names them; none if it is missing or fails."""
     if not shutil.which("nvidia-smi"):
         return []
     command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
@@ -102,6 +105,7 @@ def gpus() -> list[str]:
 
 
 def installed(package: str) -> str | None:
+    """Return the installed version of a package, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

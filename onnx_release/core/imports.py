@@ -1,4 +1,4 @@
-"""Which of the repository's own modules a script imports, directly or not, read from the source without running it."""
+"""Find the modules that a script imports, directly or not, from the source and without running it."""
 
 import ast
 import functools
@@ -6,21 +6,21 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-PACKAGES = ("models", "onnx_release", "serving", "stages", "tools")
+OWN_PACKAGES = ("models", "onnx_release", "serving", "stages", "tools")
 
-# The library loads a model's files by the model's name: who imports the loader depends on what those files import.
+# The library loads a model's files by the model's name: a script that imports the loader depends on their imports.
 LOADERS = {"onnx_release/data/model_data.py": "data.py", "onnx_release/network/network.py": "network.py"}
 
 
 def imported_files(script: str, root: Path = Path(), model: str = "*") -> set[str]:
-    """What `reached_files` gives, without what lies in models/."""
+    """Return what `reached_files` gives, without the files in models/."""
     return {path for path in reached_files(script, root, model) if not path.startswith("models/")}
 
 
 def reached_files(script: str, root: Path = Path(), model: str = "*") -> set[str]:
-    """Paths below `root` of the modules that `script` imports, directly or not, itself included.
+    """Return the paths below `root` of `script` and of the modules that it imports, directly or not.
 
-    Where the loader of a model's files is among them, so is what the files of `model` import; by default of all models.
+    If the loader of a model's files is among them, so are the imports of the files of `model`; by default of all.
     """
     found: set[str] = set()
     waiting = [script]
@@ -34,24 +34,26 @@ def reached_files(script: str, root: Path = Path(), model: str = "*") -> set[str
 
 
 def direct_imports(path: str, root: Path) -> list[str]:
-    """The repository's own modules that a file names."""
-    files = [name.replace(".", "/") + ".py" for name in imported_names(path, root) if name.split(".")[0] in PACKAGES]
+    """Return the repository's own modules that a file imports."""
+    files = [
+        name.replace(".", "/") + ".py" for name in imported_names(path, root) if name.split(".")[0] in OWN_PACKAGES
+    ]
     return [file for file in files if (root / file).is_file()]
 
 
 def outside_names(path: str, root: Path = Path()) -> set[str]:
-    """The dotted names that a file imports from elsewhere than the repository and Python itself."""
-    own = {*PACKAGES, *sys.stdlib_module_names}
+    """Return the dotted names that a file imports from third-party packages."""
+    own = {*OWN_PACKAGES, *sys.stdlib_module_names}
     return {name for name in imported_names(path, root) if name.split(".")[0] not in own}
 
 
 def third_party(files: Collection[str], root: Path = Path()) -> set[str]:
-    """The top-level packages from elsewhere that any of `files` imports, Python's own included."""
-    return {name.split(".")[0] for path in files for name in imported_names(path, root)} - set(PACKAGES)
+    """Return the top-level packages outside the repository that any of `files` imports, Python's own included."""
+    return {name.split(".")[0] for path in files for name in imported_names(path, root)} - set(OWN_PACKAGES)
 
 
 def imported_names(path: str, root: Path) -> set[str]:
-    """Every dotted name that may be a module: of `from a import b`, both a and a.b."""
+    """Return every dotted name that may be a module: both a and a.b for `from a import b`."""
     names: set[str] = set()
     for node in import_statements((root / path).resolve()):
         if isinstance(node, ast.Import):
@@ -66,7 +68,7 @@ def imported_names(path: str, root: Path) -> set[str]:
 
 @functools.cache
 def import_statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
-    """All of them, those inside functions too, but for what only a type checker reads."""
+    """Return all import statements, those inside functions too, except those that only a type checker reads."""
     found: list[ast.Import | ast.ImportFrom] = []
     waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while waiting:

@@ -1,4 +1,4 @@
-"""params.yaml: one pydantic model a section. An unknown key or a bad value ends the stage and is named."""
+"""Read params.yaml: one pydantic model for each section. An unknown key or a bad value ends the stage and is named."""
 
 from typing import Annotated, Literal
 
@@ -8,41 +8,43 @@ from onnx_release.core.errors import ParameterError
 from onnx_release.core.paths import PARAMS
 from onnx_release.core.yaml_files import Strict, read_yaml
 
-# Every number has both ends: tests/core/test_params.py holds it. An upper end is where more is a slip, and would fill
-# the memory or run for days before anybody sees it.
+# Every number has a lower and an upper bound: tests/core/test_params.py checks it. Beyond the upper bound a value is a
+# slip that would fill the memory or run for days before anybody sees it.
 Samples = Annotated[int, Field(ge=1, le=1_000_000)]
 Batch = Annotated[int, Field(ge=1, le=65_536)]
-# ONNX Runtime starts all of them as it loads a model: about as many as the largest machines have cores.
+# ONNX Runtime starts all of them when it loads a model. The largest machines have about as many cores.
 Threads = Annotated[int, Field(ge=1, le=1024)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # what numpy and torch both take
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # the range of numpy and torch
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Device = Annotated[int, Field(ge=0, le=255)]
 Bytes = Annotated[int, Field(ge=1, le=2**50)]
-# Figures are compared with these and no more, so that any that a metric may have will do.
-Figure = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
-Loss = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
+# Metrics are only compared with these bounds, so any value that a metric may have is allowed.
+MetricBound = Annotated[float, Field(ge=-1e15, le=1e15, allow_inf_nan=False)]
+AllowedLoss = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 
 # 13 is the first opset whose QuantizeLinear works per channel. The upper ends are torch 2.13's
 # ONNX_MAX_OPSET and ONNX_TORCHSCRIPT_EXPORTER_MAX_OPSET.
 OPSETS = {"dynamo": range(13, 24), "torchscript": range(13, 21)}
-# Samples to calibrate with, below which a range is often that of one sample.
+# With fewer calibration samples, a range often comes from a single sample.
 ENOUGH_TO_CALIBRATE = 16
 
 
 class Prepare(Strict):
-    """How many samples of each split to take, at most."""
+    """The largest number of samples of each split."""
 
     calibration: Samples
     evaluation: Samples
 
 
 class Reference(Strict):
-    """The seed that draws which samples fill the shape cases."""
+    """The seed for the draw of the samples that fill the shape cases."""
 
     seed: Seed
 
 
 class Export(Strict):
+    """The exporter and the opset."""
+
     exporter: Literal["dynamo", "torchscript"]
     opset: int
 
@@ -57,37 +59,39 @@ class Export(Strict):
 
 
 class Slim(Strict):
-    """Fusions to leave out, and how far the slimmed graph may be from the exported one."""
+    """Fusions to skip, and how far the answers of the slimmed graph may be from the exported one's."""
 
     skip_fusion_patterns: list[str]
     atol: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-    rtol: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]  # within 1, zeros would pass for any answer
+    rtol: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]  # at more than 1, zeros would pass for any answer
 
 
 class Fp16(Strict):
-    """Operators that stay in float32, and the largest magnitude that a float16 weight may keep."""
+    """Operators that stay in float32, and the largest magnitude of a float16 weight; larger ones are clamped."""
 
     block_operators: list[str]
     max_finite_val: Annotated[float, Field(gt=0, le=65504, allow_inf_nan=False)]
 
 
 class QuantizeDynamic(Strict):
+    """The operators whose weights are quantized."""
+
     operators: Annotated[list[str], Field(min_length=1)]
 
 
 class Calibrate(Strict):
-    """How the range of every activation is found. `percentile` is read by that method alone."""
+    """How the range of every activation is found. Only the method of that name reads `percentile`."""
 
     method: Literal["minmax", "percentile", "entropy", "mse"]
     percentile: Annotated[float, Field(gt=50, le=100, allow_inf_nan=False)]
-    bins: Annotated[int, Field(ge=128, le=16_384)]  # what `entropy` takes grows with their square
+    bins: Annotated[int, Field(ge=128, le=16_384)]  # the time of `entropy` grows with their square
     chunk: Samples
 
 
 class QuantizeStatic(Strict):
-    """What machine it is for, and how much the search for the fastest graph within the model's budget may work.
+    """The kind of machine, and how much the search for the fastest graph within the model's budget may compute.
 
-    `minutes` is of work on two cores, not of time, so that a slow day gives the same bytes.
+    `minutes` is an amount of computing on two cores, not of time, so that a slow machine gives the same bytes.
     """
 
     target: Literal["auto", "avx2", "vnni", "arm64", "tensorrt"]
@@ -95,7 +99,7 @@ class QuantizeStatic(Strict):
 
 
 class Validate(Strict):
-    """How the intervals are made."""
+    """How the confidence intervals are computed."""
 
     resamples: Annotated[int, Field(ge=100, le=100_000)]  # each draws all groups, and all are in memory at once
     confidence: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
@@ -105,7 +109,7 @@ class Validate(Strict):
 class Cuda(Strict):
     """Options of ONNX Runtime's CUDA provider; `gpu_mem_limit` in bytes, null for no limit.
 
-    `use_tf32` is on in ONNX Runtime, and off here: with it, float32 is not as close to PyTorch as float32 can be.
+    ONNX Runtime turns `use_tf32` on. It is off here, since with it float32 is less close to PyTorch than it can be.
     """
 
     device_id: Device = 0
@@ -116,9 +120,9 @@ class Cuda(Strict):
 
 
 class TensorRt(Strict):
-    """Options of the TensorRT provider: `workspace` in bytes, and a folder to keep built engines in, or null.
+    """Options of the TensorRT provider: `workspace` in bytes, and a folder for built engines, or null.
 
-    `int8` is for a model that is quantized (microsoft/onnxruntime#13381).
+    `int8` is for a quantized model (microsoft/onnxruntime#13381).
     """
 
     device_id: Device = 0
@@ -131,8 +135,8 @@ class TensorRt(Strict):
 class Runtime(Strict):
     """How ONNX Runtime runs a model, in validation, in the benchmark and in production.
 
-    `intra_threads` null is every core that the process may use, a container's quota counted. `inter_threads` is read
-    in the parallel execution mode alone. The defaults are ONNX Runtime's.
+    With `intra_threads` null it uses every core that the process may use, within a container's quota. Only the
+    parallel execution mode reads `inter_threads`. The defaults are ONNX Runtime's.
     """
 
     provider: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
@@ -149,10 +153,10 @@ class Runtime(Strict):
 
 
 class Benchmark(Strict):
-    """What is timed and for how long; `threads` null means every core.
+    """The settings that are timed, and for how long; `threads` null means every core.
 
-    Every pair of a batch size and a thread count is measured, the first of each for the figures that everything else
-    reads. Another `replicate` makes a run that the run cache does not know.
+    Every pair of a batch size and a thread count is timed. The metrics that everything else reads are those of the
+    first batch size and the first thread count. Another `replicate` makes a run that is not in the run cache.
     """
 
     batches: Annotated[list[Batch], Field(min_length=1)]
@@ -167,24 +171,24 @@ class Benchmark(Strict):
 
 
 class Profile(Strict):
-    """How many calls to profile."""
+    """The number of calls to profile."""
 
     calls: Annotated[int, Field(ge=1, le=10_000)]  # the trace has a line for every node of every call
 
 
 class Gate(Strict):
-    """A bound that `python -m tools.gate` holds on the figures named `metric`, FILE.KEY with * for any name.
+    """A bound that `python -m tools.gate` checks on the metrics named `metric`, FILE.KEY with * for any name.
 
-    `min` and `max` hold by themselves; `max_regression`, in the figure's own unit, and `max_regression_share`, of the
-    base's figure, hold against a base. `noisy` is what comes of a gate that the noise is too large for.
-    onnx_release/review/gates.py checks the name, so that no stage depends on the table of figures for it.
+    `min` and `max` bound the value itself. `max_regression`, in the metric's own unit, and `max_regression_share`, a
+    share of the base's value, bound the change from a base. `noisy` says whether the gate passes if the noise is too
+    large to tell. onnx_release/review/gates.py checks the name, so that no stage depends on the table of metrics.
     """
 
     metric: str
-    min: Figure | None = None
-    max: Figure | None = None
-    max_regression: Loss | None = None
-    max_regression_share: Loss | None = None
+    min: MetricBound | None = None
+    max: MetricBound | None = None
+    max_regression: AllowedLoss | None = None
+    max_regression_share: AllowedLoss | None = None
     noisy: Literal["fail", "pass"] = "fail"
 
     @model_validator(mode="after")
@@ -196,11 +200,13 @@ class Gate(Strict):
 
     @property
     def relative(self) -> bool:
-        """Whether it needs a base to hold against."""
+        """Return whether it needs a base to compare with."""
         return self.max_regression is not None or self.max_regression_share is not None
 
 
 class Params(Strict):
+    """All of params.yaml."""
+
     model: str
     prepare: Prepare
     reference: Reference
@@ -220,10 +226,10 @@ class Params(Strict):
     @classmethod
     def plain_name(cls, name: str) -> str:
         if not name.isidentifier():
-            raise ValueError("a model is named by its folder below models/, in letters, digits and underscores")
+            raise ValueError("a model has the name of its folder below models/: letters, digits and underscores")
         return name
 
 
 def load_params() -> Params:
-    """All of params.yaml. Raises ParameterError, naming each key that is wrong."""
+    """Read params.yaml. Raises ParameterError, naming each key that is wrong."""
     return read_yaml(PARAMS, Params, ParameterError)

@@ -1,4 +1,4 @@
-"""Where the pipeline keeps what it makes, relative to the repository root, from which everything runs."""
+"""The paths of the pipeline's files, relative to the repository root, from which everything runs."""
 
 from pathlib import Path
 
@@ -11,6 +11,9 @@ RAW = Path("data/raw")
 ON_DISK = Path("data/sources")
 CALIBRATION_SAMPLES = Path("data/prepared/calibration.npz")
 EVALUATION_SAMPLES = Path("data/prepared/evaluation.npz")
+
+# The name of a model in its folder.
+MODEL_FILE = "model.onnx"
 
 ARTIFACTS = Path("artifacts")
 HARDWARE = ARTIFACTS / "hardware.json"
@@ -28,7 +31,7 @@ TRACE = ARTIFACTS / "profile/trace.json"
 REPORT = ARTIFACTS / "report"
 RELEASE = ARTIFACTS / "release"
 
-# Made by hand, with `python -m benchmarks.NAME`, and in git.
+# Written by hand with `python -m benchmarks.NAME`, and kept in git.
 REPEAT_BENCHMARK = Path("benchmarks/repeat.json")
 MODELS_BENCHMARK = Path("benchmarks/models.json")
 PAGE_FAULTS_BENCHMARK = Path("benchmarks/page_faults.json")
@@ -38,4 +41,5 @@ PLOTS = METRICS / "plots"
 
 
 def variant_model(variant: str) -> Path:
-    return ARTIFACTS / variant / "model.onnx"
+    """Return the path of the model of a variant, or of the calibrated one in the folder `variant`."""
+    return ARTIFACTS / variant / MODEL_FILE

@@ -1,8 +1,8 @@
-"""models/NAME/spec.yaml: what a model is. The single source for names, dtypes, shapes and dynamic axes."""
+"""Read models/NAME/spec.yaml, the single source for a model's names, dtypes, shapes and dynamic axes."""
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
@@ -12,16 +12,16 @@ from onnx_release.core.errors import SpecError
 from onnx_release.core.paths import MODELS
 from onnx_release.core.yaml_files import Strict, read_yaml
 
-# Every number has both ends: tests/core/test_spec.py holds it.
+# Every number has a lower and an upper bound: tests/core/test_spec.py checks it.
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Bound = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-Value = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]  # of pixels, which are 0..1 and hardly leave it
+Value = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]  # of pixels, which are about 0..1
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 Decibels = Annotated[float, Field(ge=-1000, le=1000, allow_inf_nan=False)]
 Pixels = Annotated[int, Field(ge=1, le=16_384)]
-Size = Annotated[int, Field(ge=1, le=2**31 - 1)]  # of an axis, as ONNX Runtime's kernels count
+Size = Annotated[int, Field(ge=1, le=2**31 - 1)]  # of an axis; ONNX Runtime's kernels count in 32 bits
 Axis = Size | str
-# The shape cases run the network with every dimension at its maximum: PyTorch in float64, which needs many times this.
+# The shape cases run the network with every dimension at its maximum, in float64 too, which needs many times as much.
 LARGEST_INPUT = 4 * 2**30
 Task = Literal["classification", "detection", "embedding", "tensor"]
 Dtype = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
@@ -29,7 +29,7 @@ ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "int8": 1, "ui
 
 
 class Origin(Strict):
-    """Where a source comes from: a file in a wheel, a URL, or the path of a file or a folder.
+    """The origin of a source: a file in a wheel, a URL, or the path of a file or a folder.
 
     A relative path starts at the model's folder.
     """
@@ -51,9 +51,9 @@ class Origin(Strict):
 class Source(Strict):
     """A file or a folder that is fetched to data/raw/NAME/ under `name` and must have this sha256.
 
-    That of a folder is onnx_release.data.checksums.tree_sha256. With `release` it goes into the release: preprocess()
-    or postprocess() reads it. With `trusted_pickle` a checkpoint that needs it may run code as it is loaded; the sha256
-    pins which file is trusted.
+    The sha256 of a folder is onnx_release.data.checksums.tree_sha256. `release` puts it into the release, for
+    preprocess() or postprocess() to read. `trusted_pickle` lets a checkpoint run code while it is loaded, if it needs
+    to; the sha256 says which file is trusted.
     """
 
     name: str
@@ -66,12 +66,12 @@ class Source(Strict):
     @classmethod
     def plain_file_name(cls, name: str) -> str:
         if PurePath(name).name != name or name in ("", ".", ".."):
-            raise ValueError("a source's name is a plain file name, without folders")
+            raise ValueError("the name of a source is a plain file name, without folders")
         return name
 
 
 class Dimension(Strict):
-    """A symbolic dimension: the sizes that it may have, both included, and one that an example uses."""
+    """A symbolic dimension: its smallest and its largest size, and the size in an example."""
 
     min: Size
     max: Annotated[int, Field(ge=2, le=2**31 - 1)]
@@ -87,17 +87,17 @@ class Dimension(Strict):
 
 
 class Tensor(Strict):
-    """An input or an output. The first axis is the batch; a string is the name of a symbolic dimension."""
+    """An input or an output. Its first axis is the batch. A string in the shape is the name of a symbolic dimension."""
 
-    name: Annotated[str, Field(min_length=1, pattern="^[^/]*$")]  # a / would divide a key of the sample files
+    name: Annotated[str, Field(min_length=1, pattern="^[^/]*$")]  # a / would split a key of the sample files
     dtype: Dtype
     shape: Annotated[list[Axis], Field(min_length=1)]
 
 
 class Tolerance(Strict):
-    """How far a float32 variant may be from PyTorch in float64: within either bound.
+    """How far a float32 variant may be from PyTorch in float64. It passes within either of two bounds.
 
-    `torch_rounding_multiple` is of PyTorch's own float32 rounding error; the other is atol + rtol * |reference|.
+    One is `torch_rounding_multiple` times PyTorch's own rounding error in float32, the other atol + rtol * |reference|.
     """
 
     torch_rounding_multiple: Bound = 4
@@ -106,11 +106,11 @@ class Tolerance(Strict):
 
 
 class Budget(Strict):
-    """What a variant of fewer bits may lose against PyTorch; without a figure there is no bound.
+    """What a variant of fewer bits may lose compared with PyTorch; a bound that is not given is not checked.
 
-    `agreement`: the least share of the samples that keep PyTorch's answer (onnx_release/measure/answers.py says what
-    that is for each task). `accuracy_drop`: the most accuracy lost, on samples with a label. `sqnr_db`: the least
-    signal to error, over all outputs. `cosine`: the least mean cosine of the outputs.
+    `agreement`: the least share of samples that keep PyTorch's answer (onnx_release/measure/answers.py defines it for
+    each task). `accuracy_drop`: the most accuracy that may be lost, on samples with a label. `sqnr_db`: the least SQNR
+    of any output. `cosine`: the least mean cosine of any output.
     """
 
     agreement: Share | None = None
@@ -121,59 +121,59 @@ class Budget(Strict):
     @model_validator(mode="after")
     def something_bound(self) -> "Budget":
         if not self.model_dump(exclude_none=True):
-            raise ValueError("bounds nothing: give agreement, accuracy_drop, sqnr_db or cosine")
+            raise ValueError("it has no bound: give agreement, accuracy_drop, sqnr_db or cosine")
         return self
 
 
 def names_or_a_source(names: Any) -> Any:
-    """`names`, a list of texts of one line each, the name of a source, or None. Raises ValueError for anything else."""
+    """Return `names`: a list of one-line texts, the name of a source, or None. Raises ValueError for anything else."""
     if isinstance(names, list):
         if not names:
             raise ValueError("the list is empty: name the classes, or leave the key out")
         for position, name in enumerate(names):
             if not isinstance(name, str):
-                raise ValueError(f"name {position} is no text: write it in quotes")
+                raise ValueError(f"name {position} is not text: write it in quotes")
             if not name or name.splitlines() != [name]:
                 raise ValueError(f"name {position} is empty or has more than one line")
     elif not isinstance(names, str | None):
-        raise ValueError("give a list of names, or the name of the source that holds one a line")
+        raise ValueError("give a list of names, or the name of the source that has one on each line")
     return names
 
 
-def one_form(name: str) -> str:
-    """`name` in Unicode's composed form (NFC): macOS and other systems may write the same letters differently."""
+def composed_form(name: str) -> str:
+    """Return `name` in Unicode's composed form (NFC), since macOS, for one, writes letters in another form."""
     return unicodedata.normalize("NFC", name)
 
 
-def repeated(names: Sequence[str], kind: str = "", start: int = 0) -> str | None:
-    """What is wrong with the first two `names` that are one folder on some file systems, or None.
+def find_repeated_name(names: Sequence[str], kind: str = "", start: int = 0) -> str | None:
+    """Describe the first two `names` that would be one folder on some file systems, or return None.
 
-    These are equal but for case and Unicode form. With `kind`, what the names are, their places are said, counted from
-    `start`.
+    Such names differ only by case and Unicode form. With `kind`, what the names are, the message has their positions,
+    counted from `start`.
     """
     seen: dict[str, int] = {}
     for place, name in enumerate(names):
-        first = seen.setdefault(one_form(name).casefold(), place)
+        first = seen.setdefault(composed_form(name).casefold(), place)
         if first == place:
             continue
         other, places = names[first], f" ({kind} {first + start} and {place + start})" if kind else ""
         if name == other:
             return f"{name} is named twice{places}: each name is the folder of one output"
-        if one_form(name) == one_form(other):
+        if composed_form(name) == composed_form(other):
             return f"{other!a} and {name!a}{places} are the same letters in two Unicode forms: rename or remove one"
-        return f"{other} and {name}{places} differ only by case, and some systems take them for one: rename one"
+        return f"{other} and {name}{places} differ only by case, and are one name on some systems: rename one"
     return None
 
 
 class Images(Strict):
-    """Photographs in CLASS/*.jpg (or .jpeg, .png) below the source `folder`, in place of a data.py.
+    """Photographs in CLASS/*.jpg (or .jpeg, .png) below the source `folder`, instead of a data.py.
 
-    The shorter side is resized to `resize` by `interpolation`, the middle `crop` by `crop` pixels are taken, scaled to
-    0..1, and normalised by `mean` and `std`, three of each for RGB and one for grey. `classes` are the names of the
-    folders in the order of the network's outputs, or the name of the source that holds them, one a line in UTF-8;
-    without it, they are sorted by name. `evaluation` is the share of the photographs that is evaluated on; the others
-    calibrate. Where the photographs are in train/CLASS and val/CLASS, these are the two parts, and `evaluation` is
-    left out. `seed` draws which photographs are taken for what, and which come first.
+    The shorter side is resized to `resize` by `interpolation`. The middle `crop` by `crop` pixels are scaled to 0..1,
+    and normalised by `mean` and `std`, three of each for RGB and one for grey. `classes` are the names of the folders
+    in the order of the network's outputs, or the name of the source that has them, one on each line in UTF-8; without
+    it, they are sorted by name. `evaluation` is the share of the photographs for evaluation; the others are for
+    calibration. If the photographs are in train/CLASS and val/CLASS, these are the two parts, and `evaluation` is left
+    out. `seed` draws the photographs of each part, and their order.
     """
 
     folder: str
@@ -190,7 +190,7 @@ class Images(Strict):
     @classmethod
     def distinct_names_or_a_source(cls, classes: Any) -> Any:
         names = names_or_a_source(classes)
-        problem = repeated(names, "names") if isinstance(names, list) else None
+        problem = find_repeated_name(names, "names") if isinstance(names, list) else None
         if problem:
             raise ValueError(problem)
         return names
@@ -205,13 +205,13 @@ class Images(Strict):
 
 
 class Spec(Strict):
-    """What models/NAME/spec.yaml declares.
+    """The content of models/NAME/spec.yaml.
 
-    `variants` are those of fewer bits that make sense for the model: the pipeline makes no others. `derived` names the
-    sizes of outputs that follow from the inputs, such as the rows of a detector's map. `images` stands in for data.py,
-    and `transformers`, the name of a class of that package, for network.py. `labels` are the classes' names in the
-    order of their numbers, or the name of the source that holds them, one a line in UTF-8; without it, those of the
-    folders of `images`.
+    `variants` are the variants of fewer bits that make sense for the model; the pipeline makes no others. `derived`
+    names the sizes of outputs that follow from the inputs, such as the rows of a detector's map. `images` replaces
+    data.py, and `transformers`, the name of a class of that package, replaces network.py. `labels` are the names of
+    the classes in the order of their numbers, or the name of the source that has them, one on each line in UTF-8;
+    without it, the names are those of the folders of `images`.
     """
 
     task: Task
@@ -257,14 +257,14 @@ class Spec(Strict):
         given = {axis for tensor in self.inputs for axis in tensor.shape}
         for name in self.derived:
             if name in given or name in self.dimensions:
-                raise ValueError(f"the derived size {name} is one of the inputs: declare it under dimensions alone")
+                raise ValueError(f"the derived size {name} is a size of the inputs: declare it only under dimensions")
         return self
 
     @model_validator(mode="after")
     def batch_comes_first(self) -> "Spec":
         batch = self.inputs[0].shape[0]
         if any(tensor.shape[0] != batch for tensor in self.inputs):
-            raise ValueError("the first axis of every input is the batch, and the same for all of them")
+            raise ValueError("the first axis of every input is the batch, and must be the same for all inputs")
         smallest = self.dimensions[batch].min if isinstance(batch, str) else batch
         if smallest != 1:
             raise ValueError("the batch, the first axis of the inputs, must allow 1")
@@ -277,17 +277,17 @@ class Spec(Strict):
             size = math.prod(concrete_shape(tensor, largest)) * ITEM_BYTES[tensor.dtype]
             if size > LARGEST_INPUT:
                 raise ValueError(
-                    f"{tensor.name} takes {size / 2**30:.3g} GiB with its dimensions at their max, and the network is "
-                    f"run so: {LARGEST_INPUT // 2**30} GiB is the most, so lower a max"
+                    f"{tensor.name} takes {size / 2**30:.3g} GiB with its dimensions at their max, where the network "
+                    f"is run too: {LARGEST_INPUT // 2**30} GiB is the most, so lower a max"
                 )
         return self
 
     @model_validator(mode="after")
     def fits_the_task(self) -> "Spec":
         if self.task == "classification" and len(self.outputs[0].shape) != 2:
-            raise ValueError("a classification's first output has the shape [batch, classes]")
+            raise ValueError("the first output of a classification must have the shape [batch, classes]")
         if self.variants and self.budget is None:
-            raise ValueError("variants lose something: say in budget how much they may, or write `variants: []`")
+            raise ValueError("variants lose accuracy: say in budget how much they may lose, or write `variants: []`")
         if self.budget is not None:
             check_budget(self.budget, self.task)
         if self.images is not None:
@@ -298,7 +298,7 @@ class Spec(Strict):
 
 
 def check_budget(budget: Budget, task: str) -> None:
-    """Raise ValueError for a bound on a figure that the task does not have."""
+    """Raise ValueError for a bound on a metric that the task does not have."""
     if budget.agreement is not None and task == "tensor":
         raise ValueError("budget.agreement: the task tensor has no answers to agree on; give sqnr_db or cosine")
     if budget.accuracy_drop is not None and task in ("tensor", "embedding"):
@@ -306,9 +306,9 @@ def check_budget(budget: Budget, task: str) -> None:
 
 
 def check_images(images: Images, spec: Spec) -> None:
-    """Raise ValueError for what in the spec does not go with photographs."""
+    """Raise ValueError if the spec does not fit the photographs."""
     if spec.task != "classification":
-        raise ValueError(f"images: their folders are classes, but the task is {spec.task}: write a data.py")
+        raise ValueError(f"images: the folders are classes, but the task is {spec.task}: write a data.py")
     if images.folder not in [source.name for source in spec.sources]:
         raise ValueError(f"images.folder: {images.folder} is not the name of one of the sources")
     check_source("images.classes", images.classes, spec)
@@ -322,13 +322,13 @@ def check_images(images: Images, spec: Spec) -> None:
     )
     if len(spec.inputs) != 1 or spec.inputs[0].dtype != "float32" or not fits:
         raise ValueError(
-            f"images: by mean and crop they are one input, float32 [batch, {', '.join(map(str, given))}]; "
-            f"declared are {', '.join(f'{tensor.name} {tensor.dtype} {tensor.shape}' for tensor in spec.inputs)}"
+            f"images: mean and crop make one input, float32 [batch, {', '.join(map(str, given))}], but the spec "
+            f"declares {', '.join(f'{tensor.name} {tensor.dtype} {tensor.shape}' for tensor in spec.inputs)}"
         )
 
 
 def check_labels(labels: list[str] | str, spec: Spec) -> None:
-    """Raise ValueError for names that the spec has no classes for, and for a source of them that it does not have."""
+    """Raise ValueError if the names do not fit the spec's classes, or are in a source that it does not have."""
     if spec.task not in ("classification", "detection"):
         raise ValueError(f"labels: the task {spec.task} has no classes to name: leave it out")
     check_source("labels", labels, spec)
@@ -338,25 +338,25 @@ def check_labels(labels: list[str] | str, spec: Spec) -> None:
 
 
 def check_source(key: str, names: list[str] | str | None, spec: Spec) -> None:
-    """Raise ValueError where the names under `key` are those in a source that the spec does not have."""
+    """Raise ValueError if the names under `key` are in a source that the spec does not have."""
     if isinstance(names, str) and names not in [source.name for source in spec.sources]:
-        raise ValueError(f"{key}: {names} is not the name of one of the sources; names themselves are a list")
+        raise ValueError(f"{key}: {names} is not the name of one of the sources; write names themselves as a list")
 
 
 def rows_are_the_batch(spec: Spec) -> bool:
-    """Whether each row of the outputs belongs to the row of the inputs at its place: requests may share a call."""
+    """Return whether row i of the outputs belongs to row i of the inputs, so that requests may share a call."""
     batch = spec.inputs[0].shape[0]
     return all(tensor.shape[0] == batch and batch not in tensor.shape[1:] for tensor in (*spec.inputs, *spec.outputs))
 
 
 def class_count(spec: Spec) -> int | None:
-    """The classes of a classification's first output; None for another task, and where their number is symbolic."""
+    """Return how many classes a classification has; None for another task, and if their number is symbolic."""
     classes = spec.outputs[0].shape[-1]
     return classes if spec.task == "classification" and isinstance(classes, int) else None
 
 
 def load_spec(model: str) -> Spec:
-    """The spec of models/`model`. Raises SpecError, naming each key that is wrong."""
+    """Read the spec of models/`model`. Raises SpecError, naming each key that is wrong."""
     if not (MODELS / model).is_dir():
         known = ", ".join(sorted(path.parent.name for path in MODELS.glob("*/spec.yaml"))) or "none"
         raise SpecError(f"there is no model called {model}: models/ has {known}")
@@ -364,23 +364,33 @@ def load_spec(model: str) -> Spec:
 
 
 def example_sizes(spec: Spec) -> dict[str, int]:
+    """Return the example size of each dimension."""
     return {name: bounds.example for name, bounds in spec.dimensions.items()}
 
 
 def concrete_shape(tensor: Tensor, sizes: dict[str, int]) -> tuple[int, ...]:
-    """The shape of `tensor` where each symbolic dimension has its size in `sizes`."""
+    """Return the shape of `tensor` with each symbolic dimension at its size in `sizes`."""
     return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in tensor.shape)
 
 
 def symbolic_axes(tensor: Tensor) -> dict[int, str]:
-    """The name of each symbolic axis of `tensor`, by its position."""
+    """Return the name of each symbolic axis of `tensor`, by its position."""
     return {position: axis for position, axis in enumerate(tensor.shape) if isinstance(axis, str)}
 
 
-def check_array(tensor: Tensor, dtype: str, shape: tuple[int, ...], sizes: dict[str, int]) -> str | None:
-    """What contradicts the declaration of `tensor` in an array of this dtype and shape, or None.
+def check_bounds(spec: Spec, sizes: Mapping[str, int]) -> str | None:
+    """Describe the first of `sizes`, by the names of the dimensions, that is out of bounds, or return None."""
+    for name, size in sizes.items():
+        bounds = spec.dimensions[name]
+        if not bounds.min <= size <= bounds.max:
+            return f"{name} is {size}, where {bounds.min} to {bounds.max} is declared"
+    return None
 
-    `sizes` holds the dimensions that are already bound; those bound here are added to it.
+
+def check_array(tensor: Tensor, dtype: str, shape: tuple[int, ...], sizes: dict[str, int]) -> str | None:
+    """Describe how an array of this dtype and shape contradicts the declaration of `tensor`, or return None.
+
+    `sizes` has the sizes of the dimensions that are known by now; those that this array shows are added to it.
     """
     if dtype != tensor.dtype:
         return f"{tensor.name} is {dtype} where {tensor.dtype} is declared"

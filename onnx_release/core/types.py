@@ -1,19 +1,22 @@
-"""The few types that a model's data.py speaks in: numpy only."""
+"""The types that a model's data.py uses; they need numpy only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+# Arrays by the names of inputs or outputs.
+Arrays = dict[str, np.ndarray]
+
 
 @dataclass(frozen=True)
 class Sample:
     """One item, without its batch axis.
 
-    `inputs` maps each input's name to an array of the declared dtype and shape. `label` is the right class where
-    it is known; for a detector, 1 where there is something to find and 0 where there is nothing. `group` is the
-    photograph, patient or document that the item came from; None means that it stands alone. Statistics resample
-    groups, and no group may be in both splits.
+    `inputs` maps each input's name to an array of the declared dtype and shape. `label` is the right class if it is
+    known; for a detector, 1 if there is something to find and 0 if there is nothing. `group` is the photograph, patient
+    or document that the item came from; None means that the item is a group of its own. Statistics resample groups, and
+    no group may be in both splits.
     """
 
     inputs: Mapping[str, np.ndarray]
@@ -44,17 +47,17 @@ class Detections:
 
 @dataclass(frozen=True)
 class Embedding:
-    """One item as a point whose neighbours are what is like it: `vector` float32 [d]. Its length means nothing."""
+    """One item as a vector that is near those of similar items: `vector` float32 [d]. Its length means nothing."""
 
     vector: np.ndarray
 
 
-# What postprocess() gives, by the task of the spec.
+# The result of postprocess(), by the task of the spec.
 Answer = Prediction | Detections | Embedding
 
 
 def softmax_prediction(logits: np.ndarray, top: int) -> Prediction:
-    """The `top` likeliest classes of `logits` [classes], scored by softmax. Ties go to the lower class."""
+    """Return the `top` likeliest classes of `logits` [classes] with softmax scores. Ties go to the lower class."""
     logits = logits.astype(np.float64)
     order = np.argsort(-logits, kind="stable")[:top]
     exponentials = np.exp(logits - logits.max())

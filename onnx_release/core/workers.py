@@ -1,4 +1,4 @@
-"""Work on samples on all cores, with results in order: who sums them up gets the same sum on any number of cores."""
+"""Work on samples on all cores, with results in order, so that a sum is the same on any number of cores."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -6,12 +6,12 @@ from typing import TypeVar
 
 from onnx_release.core.hardware import available_cores
 
-Item = TypeVar("Item")
+Given = TypeVar("Given")
 Found = TypeVar("Found")
 
 
-def in_order(work: Callable[[Item], Found], items: Sequence[Item], chunk: int) -> Iterator[Found]:
-    """`work` of every item; `chunk` of them are under way or waiting at once, which bounds the memory."""
+def map_in_order(work: Callable[[Given], Found], items: Sequence[Given], chunk: int) -> Iterator[Found]:
+    """Yield the result of `work` for every item. At most `chunk` are under way at once, which bounds the memory."""
     with ThreadPoolExecutor(available_cores()) as pool:
         for start in range(0, len(items), chunk):
             yield from pool.map(work, items[start : start + chunk])

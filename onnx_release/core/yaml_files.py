@@ -1,4 +1,4 @@
-"""Read a YAML file, into a pydantic model, and turn what pydantic finds into messages that name the key."""
+"""Read a YAML file into a pydantic model, with error messages that name the key."""
 
 import difflib
 from pathlib import Path
@@ -13,7 +13,7 @@ from onnx_release.core.files import refuse_conflict
 
 
 class Strict(BaseModel):
-    """Unknown keys are refused, nothing is coerced ("18" is no integer), and nothing changes afterwards."""
+    """A model that refuses unknown keys, coerces nothing ("18" is not an integer), and cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -27,30 +27,34 @@ def read_yaml(path: Path, model: type[Model], error: type[ReleaseError]) -> Mode
     try:
         return model.model_validate(content)
     except ValidationError as cause:
-        problems = "\n".join(f"  {describe(problem, model)}" for problem in cause.errors())
-        raise error(f"{path} has wrong values:\n{problems}") from cause
+        problems = "".join(f"\n  {problem}" for problem in describe_problems(cause, model))
+        raise error(f"{path} has wrong values:{problems}") from cause
 
 
 def load_yaml(path: Path, error: type[ReleaseError]) -> Any:
-    """What is in a YAML file. Raises `error` if it is missing, empty, not valid, or in conflict after a merge."""
+    """Read a YAML file. Raises `error` if it is missing, empty, not valid, or in conflict after a merge."""
     try:
         text = path.read_text(encoding="utf-8")
         refuse_conflict(path, text, error)
-        # The same library and YAML version with which DVC reads it: 1e-4 is a number to both.
+        # DVC reads it with the same library and YAML version: 1e-4 is a number to both.
         content = YAML(typ="safe", pure=True).load(text)
     except FileNotFoundError as cause:
         raise error(f"{path} is not there: run this from the repository root, or write the file") from cause
-    except (YAMLError, ValueError) as cause:  # ValueError: not UTF-8, or a date that there is not
-        what = str(cause).partition("\nTo suppress")[0].strip()  # how to allow a key twice, which is for programs
-        remedy = f"fix that, or `git restore {path}` brings back what was committed"
+    except (YAMLError, ValueError) as cause:  # ValueError: not UTF-8, or an impossible date
+        what = str(cause).partition("\nTo suppress")[0].strip()  # the rest is for programmers
+        remedy = f"fix it, or run `git restore {path}` for the committed version"
         raise error(f"{path} is not valid YAML: {what}\n{remedy}") from cause
     if content is None:
-        raise error(f"{path} is empty: `git restore {path}` brings back what was committed")
+        raise error(f"{path} is empty: run `git restore {path}` for the committed version")
     return content
 
 
-def describe(problem: Any, model: type[BaseModel]) -> str:
-    """One line for one of pydantic's findings: the key, what is wrong with it, and the value that was given."""
+def describe_problems(cause: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Describe each of pydantic's findings in a line: the key, what is wrong with it, and the value that was given."""
+    return [describe_problem(problem, model) for problem in cause.errors()]
+
+
+def describe_problem(problem: Any, model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in problem["loc"]) or "the file as a whole"
     if problem["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(problem["loc"][-1]), keys_at(model, problem["loc"][:-1]), n=1)
@@ -64,7 +68,7 @@ def describe(problem: Any, model: type[BaseModel]) -> str:
 
 
 def keys_at(model: Any, location: tuple[int | str, ...]) -> list[str]:
-    """The keys that may stand at `location` in `model`."""
+    """Return the keys that `model` allows at `location`."""
     for part in location:
         if hasattr(model, "model_fields"):
             model = {field.alias or name: field.annotation for name, field in model.model_fields.items()}[part]

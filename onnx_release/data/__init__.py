@@ -1,1 +1,1 @@
-"""From a model's sources to samples: fetching, photographs, data.py, and the prepared arrays."""
+"""Fetch a model's sources, and make samples of them: photographs, data.py, and the prepared arrays."""

@@ -1,4 +1,4 @@
-"""Boxes as x1, y1, x2, y2: how much two overlap, which of many to keep, which of two answers belong together."""
+"""Compare boxes given as x1, y1, x2, y2: their overlap, non-maximum suppression, and matching of two answers."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from onnx_release.core.types import Detections
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Intersection over union of each box of `a` [n, 4] with each of `b` [m, 4], as float64 [n, m] in 0..1.
 
-    Sizes are differences of coordinates, not one more. A box without area, its corners swapped among them, overlaps
+    A size is the difference of two coordinates, without adding 1. A box without area, or with swapped corners, overlaps
     nothing, not even itself.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
@@ -20,15 +20,15 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def areas(boxes: np.ndarray) -> np.ndarray:
-    """float64 [n], 0 where the corners of a box are swapped."""
+    """Return the areas, float64 [n], 0 where the corners of a box are swapped."""
     return np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(1)
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Non-maximum suppression: the indices, int64, of the boxes that are kept, by falling score.
+    """Do non-maximum suppression: return the indices, int64, of the boxes to keep, by falling score.
 
-    A box of `boxes` [n, 4] goes if its IoU with one that is kept and scores [n] higher is above `threshold`. Of equal
-    scores the earlier box counts as higher. Boxes of several classes are suppressed class by class, by the caller.
+    A box of `boxes` [n, 4] is dropped if its IoU with a kept box of a higher score is above `threshold`. Of two equal
+    `scores` [n] the earlier counts as higher. With several classes, call it once for each class.
     """
     rest = np.argsort(-scores, kind="stable")
     kept = []
@@ -40,10 +40,10 @@ def suppress(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndar
 
 
 def match(found: Detections, wanted: Detections, least: float) -> list[tuple[int, int]]:
-    """Pairs of an index in `found` and one in `wanted`: the same label, an IoU of `least` or more, best IoU first.
+    """Match boxes of one label with an IoU of `least` or more; return pairs of indices in `found` and `wanted`.
 
-    Each is in one pair at most: the pair of the highest IoU is taken, then the best of those that are left. Equal
-    IoUs go by the lower index in `found`, then in `wanted`, that is to the surer detection.
+    Each box is in at most one pair: the pair with the highest IoU is taken first, then the best of the rest. Of equal
+    IoUs the lower index in `found` comes first, then the lower in `wanted`, which is the surer detection.
     """
     overlaps = iou(found.boxes, wanted.boxes)
     same = found.labels[:, np.newaxis] == wanted.labels[np.newaxis]

@@ -1,4 +1,4 @@
-"""The sha256 of files and folders, without reading again what has not changed."""
+"""Compute the sha256 of files and folders, without reading unchanged files again."""
 
 import hashlib
 import json
@@ -13,21 +13,21 @@ from onnx_release.core.files import sha256, write_json
 
 Digest = Callable[[Path], str]
 
-# Git ignores it, and whoever removes it loses time alone. Each entry is of one file, found by its place on the disk.
+# Git ignores it, and it may be removed at the cost of time. It has an entry for each file, by its place on the disk.
 MEMORY = Path(".dvc/tmp/sha256.json")
-# The clock of a file system may be as coarse: a file that changes again within it may show no change.
+# The clock of a file system may be this coarse, so a file that changes twice within it may look unchanged.
 COARSE_NS = 2 * 10**9
 
 
 def path_sha256(path: Path, digest: Digest = sha256) -> str:
-    """The sha256 of a file, or that of a folder as `tree_sha256` has it."""
+    """Return the sha256 of a file, or of a folder as `tree_sha256` computes it."""
     return tree_sha256(path, digest) if path.is_dir() else digest(path)
 
 
 def tree_sha256(folder: Path, digest: Digest = sha256) -> str:
-    """The sha256 of a folder: of one line a file, its sha256, two spaces and its path, as `sha256sum` prints it.
+    """Return the sha256 of a folder: that of a list with a line for each file, as `sha256sum` prints it.
 
-    Paths are below the folder, with slashes, and in the order of `tree_files`.
+    A line is the file's sha256, two spaces and its path below the folder with slashes, in the order of `tree_files`.
     """
     total = hashlib.sha256()
     for path in tree_files(folder):
@@ -37,7 +37,7 @@ def tree_sha256(folder: Path, digest: Digest = sha256) -> str:
 
 
 def tree_files(folder: Path) -> list[Path]:
-    """Every file below `folder`, sorted by its path there as text. What is hidden, by a leading dot, is left out.
+    """Return every file below `folder` without hidden ones (leading dot), sorted by their paths as text.
 
     Raises SourceError for an empty folder, which a copy of the files would lose, and for a link to a folder, which may
     lead anywhere.
@@ -54,41 +54,41 @@ def tree_files(folder: Path) -> list[Path]:
             elif path.is_dir() and not path.is_symlink():
                 waiting.append(path)
             else:
-                raise SourceError(f"{path} is neither a file nor a folder of its own: put there what it links to")
+                raise SourceError(f"{path} is neither a file nor a real folder: replace the link with its content")
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
 @contextmanager
 def remembered() -> Iterator[Digest]:
-    """Give a function like `sha256` that reads a file only if it may have changed since it was read last.
+    """Give a function like `sha256` that reads a file only if it may have changed since the last time.
 
-    It may have where its size, one of its times, or its place on the disk is another. The time of the last change of
-    state is among them, which no program sets back but on Windows. Sums are kept in MEMORY, below DVC's folder;
-    without that folder they are kept for the length of the block.
+    It may have changed if its size, one of its times, or its place on the disk differs. The times include that of the
+    last change of state, which no program can set back, except on Windows. The sums are kept in MEMORY, below DVC's
+    folder; without that folder they are kept until the end of the block.
     """
     before = read_memory()
     sums = dict(before)
 
     def digest(path: Path) -> str:
-        place, state = described(path)
+        place, state = file_state(path)
         known = sums.get(place)
         if known is not None and known[:-1] == state:
             return str(known[-1])
         start = time.time_ns()
         found = sha256(path)
         sums.pop(place, None)
-        if described(path) == (place, state) and start - max(state[1:]) > COARSE_NS:
+        if file_state(path) == (place, state) and start - max(state[1:]) > COARSE_NS:
             sums[place] = [*state, found]
         return found
 
     yield digest
     if sums != before and MEMORY.parent.parent.is_dir():
-        with suppress(OSError):  # read-only, or full: the files are read again
+        with suppress(OSError):  # read-only, or full: files will be read again
             write_json(MEMORY, sums)
 
 
 def read_memory() -> dict[str, list[Any]]:
-    """What an earlier `remembered` has kept; nothing where that is missing or damaged."""
+    """Return the sums that an earlier `remembered` has kept; none if the file is missing or damaged."""
     try:
         content = json.loads(MEMORY.read_bytes())
     except (OSError, ValueError):
@@ -96,7 +96,7 @@ def read_memory() -> dict[str, list[Any]]:
     return content if isinstance(content, dict) else {}
 
 
-def described(path: Path) -> tuple[str, list[int]]:
-    """A file's place on the disk, and its size, the time of its content and that of its state, in nanoseconds."""
+def file_state(path: Path) -> tuple[str, list[int]]:
+    """Return a file's place on the disk, and its size, its mtime and its ctime in nanoseconds."""
     status = path.stat()
     return f"{status.st_dev}:{status.st_ino}", [status.st_size, status.st_mtime_ns, status.st_ctime_ns]

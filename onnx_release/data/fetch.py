@@ -21,9 +21,9 @@ URL_TIMEOUT_SECONDS = 60
 
 
 def ensure_sources(model: str, sources: list[Source], folder: Path) -> None:
-    """Fetch the sources to `folder` unless it holds every one of them as the spec declares it.
+    """Fetch the sources to `folder` unless it has all of them as the spec declares them.
 
-    Raises SourceError as `fetch_sources` does, and for a changed path even if nothing would be fetched.
+    Raises SourceError as `fetch_sources` does, and for a changed path even if nothing needs to be fetched.
     """
     refuse_changed(model, sources)
     if not holds_all(folder, sources):
@@ -31,13 +31,13 @@ def ensure_sources(model: str, sources: list[Source], folder: Path) -> None:
 
 
 def fetch_sources(model: str, sources: list[Source], folder: Path) -> None:
-    """Fill `folder` with every source under its name; `folder` is replaced only once all are there and right.
+    """Fill `folder` with every source under its name; `folder` is replaced only when all are there and right.
 
-    Raises SourceError for a source that is not to be had or is not the declared one.
+    Raises SourceError for a source that cannot be fetched or is not the declared one.
     """
     refuse_changed(model, sources)
     with replacing_folder(folder) as partial, tempfile.TemporaryDirectory() as downloads:
-        # What lies on this machine first: what is missing there is said before anything is downloaded.
+        # Sources on this machine first, so that a missing one is reported before anything is downloaded.
         for source in sorted(sources, key=lambda source: source.origin.path is None):
             target = partial / source.name
             fetch_source(model, source, target, Path(downloads))
@@ -45,14 +45,14 @@ def fetch_sources(model: str, sources: list[Source], folder: Path) -> None:
             if found != source.sha256:
                 raise SourceError(
                     f"{source.name} has the sha256 {found}, models/{model}/spec.yaml declares {source.sha256}: "
-                    "what was fetched is damaged or another version. Only if you trust it, declare the new sum"
+                    "the file is damaged or another version. Declare the new sum only if you trust it"
                 )
 
 
 def refuse_changed(model: str, sources: list[Source]) -> None:
-    """Raise one SourceError for all files and folders under `path` that are not those that the spec declares.
+    """Raise one SourceError for all files and folders under `path` that differ from the spec's declaration.
 
-    One that is not there is left to `fetch_source`: what was fetched from it before has the declared sum and serves.
+    `fetch_source` deals with a missing one: if it was fetched before, that copy has the declared sum.
     """
     changed = []
     with remembered() as digest:
@@ -62,17 +62,17 @@ def refuse_changed(model: str, sources: list[Source]) -> None:
                 changed.append(
                     f"{origin_path(model, source)} has the sha256 {found}, models/{model}/spec.yaml declares "
                     f"{source.sha256} for the source {source.name}: it has changed, or is another one. If it is what "
-                    f"you want, write this there, in place of the other:\n    sha256: {found}"
+                    f"you want, put this in place of the declared sum:\n    sha256: {found}"
                 )
     if changed:
         raise SourceError("\n".join(changed))
 
 
 def sums_on_disk(model: str, sources: list[Source]) -> dict[str, str]:
-    """The sha256 of every source under `path` as it is now, by the source's name; never fails for what lies there.
+    """Return the present sha256 of every source under `path`, by the source's name.
 
-    What cannot be summed has the reason instead. What is not there has the declared sum: where it was fetched before,
-    on this machine or on another one that shares DVC's cache, nothing has to be fetched.
+    A source that cannot be read has the reason instead of a sum. A missing one has the declared sum: if it was fetched
+    before, on this machine or on one that shares DVC's cache, nothing has to be fetched.
     """
     sums = {}
     with remembered() as digest:
@@ -87,9 +87,9 @@ def sums_on_disk(model: str, sources: list[Source]) -> dict[str, str]:
 
 
 def origin_sha256(model: str, source: Source, digest: Digest) -> str | None:
-    """The sha256 of what lies under the source's `path`; None where nothing does, or the source is not from a path.
+    """Return the sha256 of the source's `path`; None if there is nothing, or the source is not from a path.
 
-    Raises SourceError for what cannot be read or named, or is a folder that `tree_files` refuses.
+    Raises SourceError for a path that cannot be read or expanded, or a folder that `tree_files` refuses.
     """
     path = origin_path(model, source)
     try:
@@ -102,9 +102,9 @@ def origin_sha256(model: str, source: Source, digest: Digest) -> str | None:
 
 
 def origin_path(model: str, source: Source) -> Path | None:
-    """Where a source from a path lies; a relative one starts at the model's folder.
+    """Return the path of a source that has one; a relative path starts at the model's folder.
 
-    Raises SourceError for a ~ that stands for no home directory.
+    Raises SourceError for a ~ without a home directory.
     """
     if source.origin.path is None:
         return None
@@ -112,13 +112,13 @@ def origin_path(model: str, source: Source) -> Path | None:
         return MODELS / model / Path(source.origin.path).expanduser()
     except RuntimeError as cause:
         raise SourceError(
-            f"{source.origin.path}: there is no home directory here for its ~: write the path in full in "
+            f"{source.origin.path}: ~ has no home directory on this machine: write the full path in "
             f"models/{model}/spec.yaml"
         ) from cause
 
 
 def holds_all(folder: Path, sources: list[Source]) -> bool:
-    """Whether every source lies in `folder` with its declared sha256."""
+    """Return whether every source is in `folder` with its declared sha256."""
     with remembered() as digest:
         try:
             return all(path_sha256(folder / source.name, digest) == source.sha256 for source in sources)
@@ -127,7 +127,7 @@ def holds_all(folder: Path, sources: list[Source]) -> bool:
 
 
 def fetch_source(model: str, source: Source, target: Path, downloads: Path) -> None:
-    """Write one source to `target`, unchecked; a wheel is downloaded to `downloads` once for all its members."""
+    """Write one source to `target`, unchecked; a wheel is downloaded to `downloads` once for all of its files."""
     origin, path = source.origin, origin_path(model, source)
     if origin.wheel is not None and origin.member is not None:
         copy_member(download_wheel(origin.wheel, downloads), origin.member, target)
@@ -143,7 +143,7 @@ def fetch_source(model: str, source: Source, target: Path, downloads: Path) -> N
 
 
 def copy_tree(folder: Path, target: Path) -> None:
-    """Copy what `tree_files` lists to the same places below `target`."""
+    """Copy the files that `tree_files` lists to the same places below `target`."""
     for path in tree_files(folder):
         copy = target / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def copy_tree(folder: Path, target: Path) -> None:
 
 
 def download_wheel(requirement: str, downloads: Path) -> Path:
-    """The wheel for `requirement`, through pip, whose own settings for index, proxy and retries hold."""
+    """Download the wheel for `requirement` with pip and pip's own settings for index, proxy and retries."""
     folder = downloads / requirement
     if not folder.exists():
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
@@ -161,7 +161,7 @@ def download_wheel(requirement: str, downloads: Path) -> Path:
             if any(f"[Errno {number}]" in result.stderr for number in NO_SPACE):
                 raise StorageError(
                     f"no space left for {requirement}, which pip downloads to {downloads}: free some, or name a folder "
-                    "with more in the environment variable TMPDIR, and run it again"
+                    "with more space in the environment variable TMPDIR, and run it again"
                 )
             lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or [result.stderr.strip()]
             raise SourceError(
@@ -172,6 +172,7 @@ def download_wheel(requirement: str, downloads: Path) -> Path:
 
 
 def copy_member(wheel: Path, member: str, target: Path) -> None:
+    """Copy a file out of a wheel. Raises SourceError if it is not in it."""
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, target.open("wb") as file:
             shutil.copyfileobj(source, file)
@@ -182,6 +183,7 @@ def copy_member(wheel: Path, member: str, target: Path) -> None:
 
 
 def download(url: str, target: Path) -> None:
+    """Download a URL to `target`. Raises SourceError if that fails."""
     try:
         with urllib.request.urlopen(url, timeout=URL_TIMEOUT_SECONDS) as response, target.open("wb") as file:
             shutil.copyfileobj(response, file)

@@ -1,7 +1,7 @@
-"""A model's data out of a folder of photographs, DIR/CLASS/*.jpg, with nothing to write but `images` in its spec.yaml.
+"""Read a model's data from a folder of photographs, DIR/CLASS/*.jpg, that `images` in its spec.yaml declares.
 
-Where DIR/train/CLASS and DIR/val/CLASS are there, they are the photographs to calibrate with and those to evaluate on.
-The functions of ImageFolder are those that a data.py defines.
+If there are DIR/train/CLASS and DIR/val/CLASS, the photographs of train/ calibrate and those of val/ evaluate.
+ImageFolder has the functions that a data.py defines.
 """
 
 from collections import Counter
@@ -14,25 +14,26 @@ from PIL import Image
 
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import read_names
-from onnx_release.core.spec import Images, Spec, class_count, one_form, repeated
+from onnx_release.core.plain_text import first_few
+from onnx_release.core.spec import Images, Spec, class_count, composed_form, find_repeated_name
 from onnx_release.core.types import Prediction, Sample, softmax_prediction
-from onnx_release.core.workers import in_order
+from onnx_release.core.workers import map_in_order
 from onnx_release.data.images import decode_image, normalised, resized_crop
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
-# Photographs that are decoded and waiting at once.
+# Photographs that are decoded at once.
 CHUNK = 16
-# Items that the benchmark decodes and preprocesses.
+# Photographs that the benchmark decodes and preprocesses.
 ENCODED = 20
 TOP = 5
-# The folders of an official split. Of the second ones the first that is there is evaluated on.
+# The folders of an official split. The first of HELD_OUT that exists is for evaluation.
 TRAIN = "train"
 HELD_OUT = ("val", "valid", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """`name` is its path below the source's folder, as CLASS/FILE; `label` the index of its class."""
+    """A photograph: `name` is its path below the source's folder, as CLASS/FILE, and `label` the index of its class."""
 
     path: Path
     name: str
@@ -40,10 +41,10 @@ class Photograph:
 
 
 def split_folders(folder: Path) -> dict[str, Path] | None:
-    """train/ and val/ below `folder` by the split that each is; None where `folder` holds the classes themselves.
+    """Return train/ and val/ below `folder`, by split; None if `folder` has the classes themselves.
 
-    A class may itself be called train: what holds folders is part of a split. Raises DataError where one of the two is
-    missing, or other folders lie beside them.
+    A class may be called train, so only a folder with folders in it is part of a split. Raises DataError if one of the
+    two is missing, or there are other folders beside them.
     """
     names = [path.name for path in visible_entries(folder) if path.is_dir()] if folder.is_dir() else []
     parts = [name for name in (TRAIN, *HELD_OUT) if name in names and holds_folders(folder / name)]
@@ -53,14 +54,14 @@ def split_folders(folder: Path) -> dict[str, Path] | None:
         missing = TRAIN if TRAIN not in parts else HELD_OUT[0]
         raise DataError(
             f"{folder} has {parts[0]}/CLASS and no {missing}/CLASS, which is half of an official split: add the other "
-            f"half, or make the folder {parts[0]} itself the source, and its photographs are divided"
+            f"half, or make the folder {parts[0]} itself the source, and its photographs will be divided"
         )
     held_out = parts[1]
     others = [name for name in names if name not in (TRAIN, held_out, HELD_OUT[-1])]
     if others:
         raise DataError(
-            f"{folder} is divided into {TRAIN} and {held_out}, and has other folders beside them "
-            f"({listed(others)}): remove these, or move them elsewhere"
+            f"{folder} is divided into {TRAIN} and {held_out}, but has other folders too "
+            f"({first_few(others)}): remove them, or move them elsewhere"
         )
     return {"calibration": folder / TRAIN, "evaluation": folder / held_out}
 
@@ -70,83 +71,80 @@ def holds_folders(folder: Path) -> bool:
 
 
 def visible_entries(folder: Path) -> list[Path]:
-    """What is in the folder, sorted, without what is hidden by a leading dot."""
+    """Return the entries of the folder, sorted, without hidden ones (leading dot)."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def class_folders(folder: Path) -> list[str]:
-    """The names of the class folders, sorted.
+    """Return the names of the class folders, sorted.
 
-    Raises DataError if there is none, two differ only by case or Unicode form, or a photograph has no class.
+    Raises DataError if there is none, if two differ only by case or Unicode form, or if a photograph has no class.
     """
     if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}: photographs belong into folders named by their classes")
+        raise DataError(f"there is no folder {folder}: put photographs into folders with the names of their classes")
     entries = visible_entries(folder)
     loose = [path.name for path in entries if path.suffix.lower() in SUFFIXES and path.is_file()]
     if loose:
         raise DataError(
-            f"{folder} holds {len(loose)} photographs outside of a class ({listed(loose)}): "
-            "move each into a folder named by its class"
+            f"{folder} has {len(loose)} photographs without a class ({first_few(loose)}): "
+            "move each into a folder with the name of its class"
         )
     classes = [path.name for path in entries if path.is_dir()]
     if not classes:
         raise DataError(
             f"{folder} {'has no class folders' if entries else 'is empty'}: "
-            "photographs belong into folders named by their classes, as in roses/one.jpg"
+            "put the photographs into folders with the names of their classes, as in roses/one.jpg"
         )
     unnamed = [ascii(name) for name in classes if name.encode(errors="replace").decode().splitlines() != [name]]
-    problem = repeated(classes)
+    problem = find_repeated_name(classes)
     if unnamed:
-        raise DataError(f"{folder} has folders whose names are not one line in UTF-8 ({listed(unnamed)}): rename them")
+        raise DataError(
+            f"{folder} has folders whose names are not one line in UTF-8 ({first_few(unnamed)}): rename them"
+        )
     if problem:
         raise DataError(f"{folder}: {problem}")
     return classes
 
 
 def sorted_classes(folder: Path) -> list[str]:
-    """The class folders of a source, sorted: those of train/ where it is divided. Raises DataError as they do."""
+    """Return the class folders of a source, or of its train/ if it is divided, sorted. Raises DataError as above."""
     official = split_folders(folder)
     return class_folders(folder if official is None else official["calibration"])
 
 
 def class_names(images: Images, raw: Path) -> list[str]:
-    """The classes in the order of their numbers: those that are declared, or else the sorted folders.
+    """Return the classes in the order of their numbers: the declared ones, or else the sorted folders.
 
-    Raises DataError as `class_folders` and `split_folders` do, and where the file of `images.classes` is wrong.
+    Raises DataError as `class_folders` and `split_folders` do, and if the file of `images.classes` is wrong.
     """
     if isinstance(images.classes, list):
         return images.classes
     if images.classes is None:
         return sorted_classes(raw / images.folder)
     names = read_names(raw / images.classes, DataError)
-    problem = repeated(names, "lines", 1)
+    problem = find_repeated_name(names, "lines", 1)
     if problem:
         raise DataError(f"{raw / images.classes}: {problem}")
     return names
 
 
 def class_photographs(folder: Path, name: str) -> list[Path]:
-    """The photographs of a class, sorted. Raises DataError if there is none, and for all that is no photograph."""
+    """Return the photographs of a class, sorted. Raises DataError if there is none, and for other files."""
     entries = visible_entries(folder / name)
     others = [f"{name}/{path.name}" for path in entries if path.suffix.lower() not in SUFFIXES or not path.is_file()]
     if others:
         raise DataError(
-            f"{folder} holds what is no photograph by its name ({listed(others)}): "
-            f"remove or convert it, for a class's folder may hold {', '.join(SUFFIXES)} and nothing else. Classes in "
-            f"folders of their own are read below {TRAIN}/ and {HELD_OUT[0]}/ alone"
+            f"{folder} has files or folders that are no photographs by their names ({first_few(others)}): remove or "
+            f"convert them. The folder of a class may only have {', '.join(SUFFIXES)}. Folders of classes may only be "
+            f"in the source itself, or in its {TRAIN}/ and {HELD_OUT[0]}/"
         )
     if not entries:
-        raise DataError(f"the class folder {folder / name} holds no photograph: put some there or remove it")
+        raise DataError(f"the class folder {folder / name} has no photographs: put some there or remove it")
     return entries
 
 
-def listed(names: list[str]) -> str:
-    """The first ten, and how many more there are."""
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-
-
 def check_readable(photographs: list[Photograph]) -> None:
-    """Decode all of them, on all cores. Raises DataError that counts those that cannot be read, and names ten."""
+    """Decode all photographs on all cores. Raises DataError that counts and names those that cannot be read."""
 
     def problem(photograph: Photograph) -> str | None:
         try:
@@ -155,18 +153,18 @@ def check_readable(photographs: list[Photograph]) -> None:
             return photograph.name
         return None
 
-    broken = [name for name in in_order(problem, photographs, CHUNK) if name is not None]
+    broken = [name for name in map_in_order(problem, photographs, CHUNK) if name is not None]
     if broken:
         raise DataError(
-            f"{len(broken)} of {len(photographs)} photographs cannot be read: {listed(broken)}. Replace or remove "
-            "them where the folder came from, and declare its new sha256, which the next run will name"
+            f"{len(broken)} of {len(photographs)} photographs cannot be read: {first_few(broken)}. Replace or remove "
+            "them where the folder came from, and declare its new sha256, which the next run will print"
         )
 
 
-def divided(photographs: Sequence[Photograph], share: float, seed: int) -> dict[str, list[Photograph]]:
-    """Both splits, drawn by `seed`: `share` of every class to evaluate on, and one photograph of it at least in each.
+def divide_photographs(photographs: Sequence[Photograph], share: float, seed: int) -> dict[str, list[Photograph]]:
+    """Draw both splits by `seed`: `share` of every class for evaluation, and at least one photograph in each split.
 
-    Classes of a single photograph are divided together, as if they were one class; one alone is evaluated on.
+    Classes of a single photograph are divided together, as if they were one class; a single one is for evaluation.
     """
     sizes = Counter(photograph.label for photograph in photographs)
     singles = max(sizes) + 1  # no class has this label
@@ -187,9 +185,9 @@ def shuffled(photographs: Sequence[Photograph], seed: list[int]) -> list[Photogr
 
 
 def in_turns(photographs: Sequence[Photograph], seed: int) -> list[Photograph]:
-    """One of every class, then a second of every class, and so on, so that the first are of as many classes as can be.
+    """Return one photograph of every class, then a second of every class, and so on.
 
-    Which photograph stands for its class, and which class comes first, is drawn by `seed`.
+    `seed` draws the order of the classes and of the photographs in each.
     """
     counts: Counter[int] = Counter()
     turns: list[tuple[int, Photograph]] = []
@@ -200,7 +198,7 @@ def in_turns(photographs: Sequence[Photograph], seed: int) -> list[Photograph]:
 
 
 class ImageFolder:
-    """What a data.py defines, for the photographs that `spec.images` describes, which must be there."""
+    """The functions of a data.py for the photographs that `spec.images` declares."""
 
     def __init__(self, spec: Spec) -> None:
         assert spec.images is not None
@@ -211,10 +209,10 @@ class ImageFolder:
         self.splits: dict[Path, dict[str, list[Photograph]]] = {}
 
     def samples(self, raw: Path, split: str) -> Iterator[Sample]:
-        """One sample a photograph, its label the index of its class, its group its path; classes take turns.
+        """Yield a sample for each photograph, with its class as label and its path as group; classes take turns.
 
-        Raises DataError before the first one where a class folder is missing, empty or one too many, or a photograph
-        of either split cannot be read.
+        Raises DataError before the first sample if a class folder is missing, empty or unknown, or a photograph of
+        either split cannot be read.
         """
         photographs = self.photographs(raw, split)
 
@@ -222,10 +220,10 @@ class ImageFolder:
             inputs = self.preprocess(decode_image(photograph.path.read_bytes()))
             return Sample(inputs, photograph.label, photograph.name)
 
-        yield from in_order(sample, photographs, CHUNK)
+        yield from map_in_order(sample, photographs, CHUNK)
 
     def photographs(self, raw: Path, split: str) -> list[Photograph]:
-        """Those of a split, in turns by their classes, checked once for both."""
+        """Return the photographs of a split, classes in turn; those of both splits are checked once."""
         if raw not in self.splits:
             splits = self.read_splits(raw)
             every = [photograph for photographs in splits.values() for photograph in photographs]
@@ -234,70 +232,69 @@ class ImageFolder:
         return self.splits[raw][split]
 
     def read_splits(self, raw: Path) -> dict[str, list[Photograph]]:
-        """The photographs of both splits. Raises DataError as `samples` does, without reading them."""
+        """Return the photographs of both splits. Raises DataError as `samples` does, without reading them."""
         folder = raw / self.images.folder
         names = class_names(self.images, raw)
         official = split_folders(folder)
         if official is None:
             photographs = self.read_classes(folder, "", names)
             if len(photographs) < 2:
-                raise DataError(f"{folder} has one photograph: two are the least, one for each split")
-            return divided(photographs, self.images.evaluation, self.images.seed)
+                raise DataError(f"{folder} has one photograph: at least two are needed, one for each split")
+            return divide_photographs(photographs, self.images.evaluation, self.images.seed)
         if "evaluation" in self.images.model_fields_set:
             parts = " and ".join(f"{path.name}/" for path in official.values())
             raise DataError(
                 f"{folder} has {parts}, which are its two parts: remove `images.evaluation` from spec.yaml, which "
-                "divides photographs that are not divided yet"
+                "is only for photographs that are not divided yet"
             )
         return {split: self.read_classes(path, f"{path.name}/", names) for split, path in official.items()}
 
     def read_classes(self, folder: Path, prefix: str, names: list[str]) -> list[Photograph]:
-        """The photographs in every class folder of `folder`, which `prefix` begins the names of."""
-        found, labels = class_folders(folder), {one_form(name): label for label, name in enumerate(names)}
-        unknown = [name for name in found if one_form(name) not in labels]
+        """Return the photographs in every class folder of `folder`; their names begin with `prefix`."""
+        found, labels = class_folders(folder), {composed_form(name): label for label, name in enumerate(names)}
+        unknown = [name for name in found if composed_form(name) not in labels]
         if unknown and self.images.classes is None:
             raise DataError(
-                f"{folder} has the folders {listed(unknown)}, which {folder.with_name(TRAIN)} has not: its folders "
-                "are the classes. Rename or remove them, or name all classes under `images.classes` in spec.yaml"
+                f"{folder} has the folders {first_few(unknown)}, which {folder.with_name(TRAIN)} does not have: its "
+                "folders are the classes. Rename or remove them, or list every class in `images.classes` in spec.yaml"
             )
         if unknown:
             raise DataError(
-                f"{folder} has the folders {listed(unknown)}, which are not among `images.classes` in spec.yaml: "
-                "add them there at the place of their output, or remove them"
+                f"{folder} has the folders {first_few(unknown)}, which are not among `images.classes` in spec.yaml: "
+                "add them there in the order of the outputs, or remove them"
             )
         self.check_count(folder, len(names))
         return [
-            Photograph(path, f"{prefix}{name}/{path.name}", labels[one_form(name)])
+            Photograph(path, f"{prefix}{name}/{path.name}", labels[composed_form(name)])
             for name in found
             for path in class_photographs(folder, name)
         ]
 
     def check_count(self, folder: Path, count: int) -> None:
-        """Raise DataError where `count` classes cannot be the network's, all of them or, if declared, the first."""
+        """Raise DataError if `count` classes are too many for the network, or too few if none are declared."""
         if self.classes is None:
             return
         if self.images.classes is None and count != self.classes:
             raise DataError(
-                f"{folder} has {count} class folders, {self.output.name} has {self.classes} classes: name the classes "
-                "in the order of the outputs under `images.classes` in spec.yaml, so that each photograph gets its "
-                "number"
+                f"{folder} has {count} class folders, {self.output.name} has {self.classes} classes: list the classes "
+                "in the order of the outputs under `images.classes` in spec.yaml"
             )
         if count > self.classes:
-            raise DataError(f"`images.classes` names {count} classes, {self.output.name} has {self.classes}")
+            raise DataError(f"`images.classes` lists {count} classes, {self.output.name} has {self.classes}")
 
     def encoded(self, raw: Path) -> Iterator[bytes]:
-        """Some evaluation photographs as a client sends them."""
+        """Yield some evaluation photographs as a client would send them."""
         for photograph in self.photographs(raw, "evaluation")[:ENCODED]:
             yield photograph.path.read_bytes()
 
     def decode(self, content: bytes) -> np.ndarray:
-        """What a client has sent as `preprocess` takes it: a uint8 RGB image [height, width, 3]."""
+        """Decode the bytes from a client to a uint8 RGB image [height, width, 3], the input of `preprocess`."""
         return decode_image(content)
 
     def preprocess(self, item: np.ndarray) -> dict[str, np.ndarray]:
-        """A uint8 RGB image [height, width, 3] as float32 [channels, crop, crop], normalised.
+        """Resize, crop and normalise a uint8 RGB image [height, width, 3] to float32 [channels, crop, crop].
 
-        Sizes and places are rounded as in torchvision's Resize and CenterCrop, which most networks were trained with.
+        Sizes and positions are rounded as in torchvision's Resize and CenterCrop, which trained most networks.
         """
         image = Image.fromarray(item).convert("RGB" if len(self.images.mean) == 3 else "L")
         size, crop = resized(image.size, self.images.resize), self.images.crop
@@ -308,12 +305,12 @@ class ImageFolder:
         return {self.input: normalised(middle, mean, std)}
 
     def postprocess(self, outputs: dict[str, np.ndarray]) -> Prediction:
-        """The five likeliest classes, by softmax."""
+        """Return the five likeliest classes, by softmax."""
         return softmax_prediction(outputs[self.output.name], TOP)
 
 
 def resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
-    """Width and height where the shorter side is `shorter` and the longer one is rounded down."""
+    """Return width and height with the shorter side `shorter` and the longer one rounded down."""
     width, height = size
     if width <= height:
         return shorter, shorter * height // width

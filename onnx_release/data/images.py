@@ -1,4 +1,4 @@
-"""Read photographs the way that both the pipeline and the server do."""
+"""Read photographs, for the pipeline and the server alike."""
 
 import io
 import struct
@@ -10,17 +10,17 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from onnx_release.core.errors import DataError
 
-# What is taken for a photograph: Pillow knows many more formats, and would run a PostScript file. MPO, which telephones
+# The formats of photographs that are read. Pillow knows many more, and would run a PostScript file. MPO, which phones
 # write, opens as JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
-# Of these more than one picture is a film; in the others it is a preview or a page.
+# In these formats several pictures are an animation; in the others they are previews or pages.
 FILMS = ("GIF", "PNG", "WEBP", "AVIF")
-# What Pillow raises on broken files, those with broken EXIF among them.
+# The exceptions of Pillow on broken files, broken EXIF included.
 BROKEN = (
     *(OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError),
     *(struct.error, TypeError, KeyError, IndexError, AttributeError),
 )
-# How a picture is turned upright, by the orientation of the Exif standard.
+# How to turn a picture upright, by the orientation of the Exif standard.
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -33,20 +33,20 @@ TURNS = {
 
 
 class TooManyPixelsError(DataError):
-    """A picture that is larger than is allowed, by its header; it has not been decoded."""
+    """A picture whose header gives more pixels than are allowed; it was not decoded."""
 
 
 def limit_pixels(pixels: int) -> None:
-    """Refuse pictures of more pixels in this process from now on. Pillow's own limit is 179 million."""
+    """Refuse pictures with more pixels in this process from now on. Pillow's own limit is 179 million."""
     Image.MAX_IMAGE_PIXELS = pixels
-    # Its warnings have a client's numbers in them, and Python keeps each that it has shown.
+    # Pillow's warnings contain numbers from the client, and Python would keep each of them.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    # Up to twice as many, Pillow only warns.
+    # Up to twice the limit, Pillow only warns.
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 def read_image(path: Path) -> np.ndarray:
-    """The image as `decode_image` gives it. Raises DataError if the file is missing, truncated or no image."""
+    """Read a file as `decode_image` does. Raises DataError if it is missing, truncated or not an image."""
     try:
         return decode_image(path.read_bytes())
     except (OSError, DataError) as cause:
@@ -54,34 +54,34 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def decode_image(content: bytes) -> np.ndarray:
-    """The image in a file's bytes as uint8 RGB [height, width, 3], turned as its EXIF orientation says.
+    """Decode a file's bytes to uint8 RGB [height, width, 3], turned upright by its EXIF orientation.
 
-    Raises DataError if they are truncated, a film, or no image of FORMATS, and TooManyPixelsError beyond Pillow's limit
-    or that of `limit_pixels`.
+    Raises DataError for a truncated image, an animation, or another format than FORMATS, and TooManyPixelsError beyond
+    Pillow's limit or that of `limit_pixels`.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.format in FILMS and getattr(image, "is_animated", False):
-                raise DataError("it is a film of several pictures: send the one that is meant")
+                raise DataError("it is an animation of several pictures: send one of them")
             image.load()
             turn = TURNS.get(orientation(image))
             upright: Image.Image = image if turn is None else image.transpose(turn)
-            # Pillow would clip these at 255, so keep the upper eight of 16 bits. PPM calls them 32.
+            # Pillow would clip 16-bit values at 255, so keep the upper eight bits. PPM's have the mode of 32 bits.
             if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             elif image.mode in ("I", "F"):
-                raise DataError("its pixels have 32 bits, of which nobody says what is black and white: save it with 8")
+                raise DataError("its pixels have 32 bits, and black and white are not defined for them: save it with 8")
             return np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as cause:
         raise TooManyPixelsError(f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller") from cause
-    except UnidentifiedImageError as cause:  # which names the object in memory
-        raise DataError(f"it is no picture in one of the formats {', '.join(FORMATS)}") from cause
+    except UnidentifiedImageError as cause:  # its text names an object in memory
+        raise DataError(f"it is not a picture in one of the formats {', '.join(FORMATS)}") from cause
     except BROKEN as cause:
         raise DataError(str(cause) or type(cause).__name__) from cause
 
 
 def orientation(image: Image.Image) -> int:
-    """By the Exif standard; 1, upright, where there is none that can be read."""
+    """Return the orientation by the Exif standard; 1, upright, if none can be read."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except BROKEN:
@@ -94,10 +94,10 @@ def resized_crop(
     box: tuple[int, int, int, int],
     resampling: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> Image.Image:
-    """`image` resized to `size` [width, height], and of that the box left, upper, right, lower.
+    """Resize `image` to `size` [width, height], and return the box left, upper, right, lower of the result.
 
-    Pillow widens its filters where the picture gets smaller, which is called antialiasing elsewhere. Only what is in
-    the box is computed, so that a picture ten pixels high and 50,000 wide costs no more than another.
+    Pillow widens its filters when it makes a picture smaller, as with antialiasing in other libraries. Only the box is
+    computed, so that a picture ten pixels high and 50,000 wide takes no longer than others.
     """
     x, y = image.width / size[0], image.height / size[1]
     left, upper, right, lower = box
@@ -106,7 +106,7 @@ def resized_crop(
 
 
 def normalised(image: Image.Image, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """float32 [channels, height, width]: values 0..255 as 0..1, less `mean`, by `std`, float32 [channels] each."""
+    """Return float32 [channels, height, width]: 0..255 as 0..1, less `mean` and divided by `std`, both [channels]."""
     pixels = np.asarray(image).reshape(image.height, image.width, len(mean))
     # In place and channel by channel, which is faster than with channels last.
     values = pixels.transpose(2, 0, 1).astype(np.float32, order="C")

@@ -1,4 +1,4 @@
-"""metrics/prepare.json."""
+"""Declare metrics/prepare.json."""
 
 from typing import Annotated, ClassVar
 
@@ -6,7 +6,7 @@ from onnx_release.core.metrics import Metric, Metrics
 
 
 class PrepareMetrics(Metrics):
-    """How many samples there are, and of how many independent groups."""
+    """How many samples there are, and how many independent groups they come from."""
 
     FILE: ClassVar[str] = "prepare"
 

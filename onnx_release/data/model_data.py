@@ -1,4 +1,4 @@
-"""Load a model's data by the model's name: its data.py, or the photographs that its spec declares. No torch."""
+"""Load a model's data by the model's name, from its data.py or from the photographs in its spec, without torch."""
 
 import importlib
 import traceback
@@ -13,7 +13,7 @@ from onnx_release.core.paths import MODELS
 from onnx_release.core.spec import load_spec
 from onnx_release.core.types import Answer, Sample
 
-# What in a spec.yaml stands for a file.
+# What in a spec.yaml replaces a file.
 INSTEAD = {
     "data": "declare photographs under `images` in spec.yaml",
     "network": "name a class of the package transformers under `transformers` in spec.yaml",
@@ -21,38 +21,38 @@ INSTEAD = {
 
 
 class ModelData(Protocol):
-    """What models/NAME/data.py defines; one for the task tensor needs no postprocess().
+    """The functions of models/NAME/data.py; the task tensor needs no postprocess().
 
-    Where clients send raw items, it also has encoded(raw), which yields some of them as bytes, and decode(bytes), which
-    gives what preprocess() takes; without it the server has no /predict. That of a text is annotated to give str.
+    If clients send raw items, it also has encoded(raw), which yields some of them as bytes, and decode(bytes), which
+    returns the input of preprocess(). Without decode() the server has no /predict. For a text it is annotated with str.
     """
 
     def samples(self, raw: Path, split: str) -> Iterator[Sample]:
-        """The samples of "calibration" or "evaluation", one after the other."""
+        """Yield the samples of "calibration" or "evaluation"."""
 
     def preprocess(self, item: Any) -> dict[str, np.ndarray]:
-        """One raw item as the network's inputs, without the batch axis.
+        """Return the network's inputs for one raw item, without the batch axis.
 
-        For detection the whole picture, resized, as [channels, height, width]: the server scales boxes back.
+        For detection it is the whole picture, resized, as [channels, height, width]: the server scales boxes back.
         """
 
     def postprocess(self, outputs: dict[str, np.ndarray]) -> Answer:
-        """The network's outputs for one item, without the batch axis, as an answer."""
+        """Turn the network's outputs for one item, without the batch axis, into an answer."""
 
 
 def load_data(model: str) -> ModelData:
-    """models/`model`/data.py, or what `images` in its spec.yaml stands for.
+    """Load models/`model`/data.py, or the photographs that `images` in its spec.yaml declares.
 
-    Raises SpecError where there are both or neither, and where data.py cannot be loaded.
+    Raises SpecError if there are both or neither, and if data.py cannot be loaded.
     """
     spec, path = load_spec(model), MODELS / model / "data.py"
     if spec.images is not None:
         if path.is_file():
             raise SpecError(
-                f"models/{model} has a data.py and `images` in spec.yaml: remove data.py if the photographs are all "
-                "of the data, and otherwise `images`"
+                f"models/{model} has a data.py and `images` in spec.yaml: remove data.py if the photographs are all of "
+                "the data, else `images`"
             )
-        from onnx_release.data.image_folder import ImageFolder  # decodes, which a data.py may do without
+        from onnx_release.data.image_folder import ImageFolder  # it needs Pillow, and a data.py may not
 
         return ImageFolder(spec)
     functions = ("samples", "preprocess") if spec.task == "tensor" else ("samples", "preprocess", "postprocess")
@@ -60,19 +60,19 @@ def load_data(model: str) -> ModelData:
 
 
 def load_module(model: str, name: str, functions: tuple[str, ...]) -> Any:
-    """The module models.`model`.`name`, "data" or "network".
+    """Import the module models.`model`.`name`, "data" or "network".
 
-    Raises SpecError where it is missing, fails when it is imported, or lacks one of `functions`.
+    Raises SpecError if it is missing, fails on import, or lacks one of `functions`.
     """
     path = MODELS / model / f"{name}.py"
     if not path.is_file():
         needed = ", ".join(f"{function}()" for function in functions)
-        raise SpecError(f"{path} is not there: write it, to define {needed}, or {INSTEAD[name]}")
+        raise SpecError(f"{path} is not there: write it with {needed}, or {INSTEAD[name]}")
     try:
         module = importlib.import_module(f"models.{model}.{name}")
     except ReleaseError:
         raise
-    except Exception as cause:  # a model's file may fail in any way
+    except Exception as cause:  # a model's file may raise anything
         raise SpecError(f"{path} cannot be imported: {place_of(cause, model)}: {reason_of(cause)}") from cause
     for function in functions:
         if not callable(getattr(module, function, None)):
@@ -81,7 +81,7 @@ def load_module(model: str, name: str, functions: tuple[str, ...]) -> Any:
 
 
 def place_of(cause: BaseException, model: str) -> str:
-    """FILE:LINE of the model's own code in which `cause` came up, the innermost; without one, the model's folder."""
+    """Return FILE:LINE of the innermost frame of `cause` in the model's own code; without one, the model's folder."""
     folder = MODELS / model
     places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(cause.__traceback__)]
     if isinstance(cause, SyntaxError) and cause.filename is not None:
@@ -93,6 +93,6 @@ def place_of(cause: BaseException, model: str) -> str:
 
 
 def reason_of(cause: BaseException) -> str:
-    """The kind of `cause` and what it says, without the place that a SyntaxError repeats."""
+    """Return the type and message of `cause`, without the place that a SyntaxError repeats."""
     text = cause.msg if isinstance(cause, SyntaxError) else str(cause)
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

@@ -1,4 +1,4 @@
-"""The prepared samples of a split: checked against the spec, written one at a time, read one at a time."""
+"""Check the samples of a split with the spec, and write and read them one at a time."""
 
 import itertools
 import math
@@ -13,7 +13,8 @@ from onnx_release.core.errors import DataError
 from onnx_release.core.files import replacing
 from onnx_release.core.params import ENOUGH_TO_CALIBRATE, Prepare
 from onnx_release.core.paths import CALIBRATION_SAMPLES, EVALUATION_SAMPLES
-from onnx_release.core.spec import Spec, check_array, concrete_shape, example_sizes
+from onnx_release.core.plain_text import first_few
+from onnx_release.core.spec import Spec, check_array, check_bounds, concrete_shape, example_sizes
 from onnx_release.core.types import Sample
 from onnx_release.data.metrics import PrepareMetrics
 
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
     from onnx_release.data.model_data import ModelData
 
 NO_LABEL = -1
-# The tasks whose answers are right or wrong.
+# The tasks with right and wrong answers.
 LABELLED = ("classification", "detection")
-# Samples that a timed model goes round, if its batch is not larger.
+# How many samples a timed model runs in turn, if its batch is not larger.
 MAX_SAMPLES = 32
 
 
 def write_splits(data: "ModelData", raw: Path, spec: Spec, params: Prepare) -> None:
-    """Write the samples of both splits, or neither. Raises DataError as `write_samples` and `check_splits` do."""
+    """Write the samples of both splits, or none. Raises DataError as `write_samples` and `check_splits` do."""
     with replacing(CALIBRATION_SAMPLES) as first, replacing(EVALUATION_SAMPLES) as second:
         write_samples(first, data.samples(raw, "calibration"), params.calibration, spec)
         write_samples(second, data.samples(raw, "evaluation"), params.evaluation, spec)
@@ -38,8 +39,8 @@ def write_splits(data: "ModelData", raw: Path, spec: Spec, params: Prepare) -> N
 def write_samples(path: Path, samples: Iterable[Sample], limit: int, spec: Spec) -> None:
     """Write the first `limit` samples as the keys INDEX/INPUT, `labels` (int64, -1 for none) and `groups`.
 
-    A sample without a group is one of its own, named by the split and its index. Raises DataError for a sample that
-    contradicts the spec, holds NaN or infinity, or has a label that the task does not, and where there is none at all.
+    A sample without a group gets one of its own, named by the split and its index. Raises DataError for a sample that
+    contradicts the spec, has NaN or infinity, or has a label that the task does not have, and if there is no sample.
     """
     split = path.stem.removesuffix(".npz")
     labels, groups = [], []
@@ -50,13 +51,13 @@ def write_samples(path: Path, samples: Iterable[Sample], limit: int, spec: Spec)
             labels.append(NO_LABEL if sample.label is None else sample.label)
             groups.append(f"{split} sample {index}" if sample.group is None else sample.group)
         if not groups:
-            raise DataError(f"data.py gives no sample for {split}: samples(raw, {split!r}) must yield one or more")
+            raise DataError(f"data.py gives no sample for {split}: samples(raw, {split!r}) must yield at least one")
         writer.add("labels", np.array(labels, np.int64))
         writer.add("groups", np.array(groups, np.str_))
 
 
 def check_sample(sample: Sample, where: str, spec: Spec) -> None:
-    """Raise DataError, saying `where`, if the sample contradicts the spec, is not finite, or has a bad label."""
+    """Raise DataError, from `where` on, if the sample contradicts the spec, is not finite, or has a bad label."""
     declared = [tensor.name for tensor in spec.inputs]
     if sorted(sample.inputs) != sorted(declared):
         raise DataError(f"{where}: data.py gives the inputs {sorted(sample.inputs)}, spec.yaml declares {declared}")
@@ -65,13 +66,12 @@ def check_sample(sample: Sample, where: str, spec: Spec) -> None:
         array = np.asarray(sample.inputs[tensor.name])
         problem = check_array(tensor, str(array.dtype), (1, *array.shape), sizes)
         if problem:
-            raise DataError(f"{where}: {problem}, counting the batch axis that the pipeline adds")
+            raise DataError(f"{where}: {problem}, with the batch axis that the pipeline adds")
         if not np.isfinite(array).all():
-            raise DataError(f"{where}: {tensor.name} holds NaN or infinity")
-    for name, size in sizes.items():
-        bounds = spec.dimensions[name]
-        if not bounds.min <= size <= bounds.max:
-            raise DataError(f"{where}: {name} is {size}, declared as {bounds.min} to {bounds.max}")
+            raise DataError(f"{where}: {tensor.name} has NaN or infinity")
+    problem = check_bounds(spec, sizes)
+    if problem:
+        raise DataError(f"{where}: {problem}")
     if sample.label is not None:
         check_label(sample.label, where, spec)
 
@@ -79,28 +79,26 @@ def check_sample(sample: Sample, where: str, spec: Spec) -> None:
 def check_label(label: int, where: str, spec: Spec) -> None:
     """Raise DataError for a label that the task does not have."""
     if spec.task not in LABELLED:
-        raise DataError(f"{where}: the label is {label}, but the task {spec.task} has no right answers; leave it out")
+        raise DataError(f"{where}: the label is {label}, but the task {spec.task} has no right answers: leave it out")
     classes = 2 if spec.task == "detection" else spec.outputs[0].shape[1]
     if label < 0 or (isinstance(classes, int) and label >= classes):
-        meaning = (
-            "something to find or nothing" if spec.task == "detection" else f"the classes of {spec.outputs[0].name}"
-        )
-        last = f"0 to {classes - 1}" if isinstance(classes, int) else "0 and up"
-        raise DataError(f"{where}: the label is {label}; {meaning} is {last}, and None means no label")
+        meaning = "1 for something to find" if spec.task == "detection" else f"a class of {spec.outputs[0].name}"
+        allowed = f"0 to {classes - 1}" if isinstance(classes, int) else "0 or more"
+        raise DataError(f"{where}: the label is {label}: it must be {allowed}, {meaning}, or None for no label")
 
 
 def check_splits(calibration: "SampleFile", evaluation: "SampleFile") -> None:
-    """Raise DataError if a group is in both splits: the evaluation would then judge what calibration has seen."""
+    """Raise DataError if a group is in both splits: evaluation must not use what calibration has seen."""
     both = set(calibration.groups) & set(evaluation.groups)
     if both:
         raise DataError(
-            f"in both splits: {', '.join(sorted(both))}. samples() in data.py must give each group to calibration "
-            "or to evaluation, not to both"
+            f"these groups are in both splits: {first_few(sorted(both))}. samples() in data.py must give each group to "
+            "calibration or to evaluation, not to both"
         )
 
 
 class SampleFile:
-    """Prepared samples. `labels`: int64 [n], -1 for none. `groups`: str [n]."""
+    """The prepared samples of a split. `labels`: int64 [n], -1 for none. `groups`: str [n]."""
 
     def __init__(self, path: Path) -> None:
         self.file = ArrayFile(path)
@@ -111,26 +109,27 @@ class SampleFile:
         return len(self.groups)
 
     def inputs(self, index: int) -> dict[str, np.ndarray]:
-        """The inputs of one sample by name, without the batch axis."""
+        """Return the inputs of one sample by name, without the batch axis."""
         return self.file.folder(sample_key(index))
 
 
-def spread(count: int, wanted: int) -> range:
-    """At most `wanted` of `count` indices, evenly spread."""
+def spread_evenly(count: int, wanted: int) -> range:
+    """Return at most `wanted` of the indices below `count`, evenly spread."""
     return range(0, count, -(-count // wanted))
 
 
 def sample_key(index: int) -> str:
+    """Return the folder of a sample in the file."""
     return f"{index:06d}"
 
 
 def with_batch_axis(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """One item as a batch of one."""
+    """Add the batch axis to the arrays of one item."""
     return {name: array[np.newaxis] for name, array in arrays.items()}
 
 
 def without_batch_axis(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The only item of a batch of one."""
+    """Remove the batch axis from the arrays of a batch of one."""
     return {name: array[0] for name, array in arrays.items()}
 
 
@@ -147,36 +146,37 @@ def sample_metrics() -> PrepareMetrics:
 
 
 def calibration_note(samples: int, spec: Spec, model: str, params: Prepare) -> str | None:
-    """What to do where int8_static is calibrated on few samples, or None."""
+    """Return a note if int8_static is calibrated on few samples, or None."""
     if samples >= ENOUGH_TO_CALIBRATE or "int8_static" not in spec.variants:
         return None
     if params.calibration < ENOUGH_TO_CALIBRATE:
         fix = f"raise prepare.calibration in params.yaml, which is {params.calibration}"
     elif spec.images is not None:
-        fix = (
-            f"put more photographs into the folder {spec.images.folder} where it comes from, and declare its new sha256"
-        )
+        fix = f"put more photographs into the origin of the folder {spec.images.folder}, and declare its new sha256"
     else:
         fix = f'let samples(raw, "calibration") in models/{model}/data.py give more'
     return (
-        f"note: INT8 is calibrated on {samples} sample{'s' * (samples != 1)}, and {ENOUGH_TO_CALIBRATE} are the least "
-        f"from which its ranges hold for others: {fix}"
+        f"note: INT8 is calibrated on {samples} sample{'s' * (samples != 1)}, and its ranges fit others only from "
+        f"{ENOUGH_TO_CALIBRATE} on: {fix}"
     )
 
 
 def real_batches(samples: SampleFile, batch: int, spec: Spec) -> list[dict[str, np.ndarray]]:
-    """Batches of evaluation samples, inputs in the order of the spec, each repeated or cut to the example sizes."""
+    """Return batches of samples, inputs in the order of the spec, each repeated or cut to the example sizes."""
     sizes = example_sizes(spec)
     shapes = {tensor.name: concrete_shape(tensor, sizes)[1:] for tensor in spec.inputs}
     items = [samples.inputs(index) for index in range(min(len(samples), max(batch, MAX_SAMPLES)))]
     items = (items * batch)[: max(len(items) // batch, 1) * batch]
     return [
-        {name: np.stack([fitted(item[name], shape) for item in items[i : i + batch]]) for name, shape in shapes.items()}
+        {
+            name: np.stack([fit_to_shape(item[name], shape) for item in items[i : i + batch]])
+            for name, shape in shapes.items()
+        }
         for i in range(0, len(items), batch)
     ]
 
 
-def fitted(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """`array` repeated or cut along each axis to `shape`."""
+def fit_to_shape(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Repeat or cut `array` along each axis to `shape`."""
     repeats = [math.ceil(wanted / size) for wanted, size in zip(shape, array.shape, strict=True)]
     return np.tile(array, repeats)[tuple(slice(size) for size in shape)]

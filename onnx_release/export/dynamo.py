@@ -33,7 +33,7 @@ SPECIALISED = re.compile(r"marked L\['(\w+)'\]\.size\(\)\[(\d+)\] as dynamic but
 def export_dynamo(
     network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], opset: int, folder: Path
 ) -> tuple[ModelProto, dict[str, Any]]:
-    """The ONNX model, to be saved in `folder`, and, by node name, where each node comes from. Raises ExportError."""
+    """Return the ONNX model, to be saved in `folder`, and, by node name, where each node comes from. Raises ExportError."""
     names = tuple(symbolic_axes(tensor) for tensor in spec.inputs)
     with quiet():
         program = capture(network, spec, examples, names)
@@ -48,7 +48,7 @@ def export_dynamo(
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as cause:
-            raise ExportError(describe_failure(cause)) from cause
+            raise ExportError(describe_untranslated(cause)) from cause
     if onnx_program is None:
         raise ExportError("torch.onnx.export returned nothing")
     model = onnx_program.model
@@ -101,7 +101,7 @@ def capture(
 
 
 def fixed_dimensions(message: str, network: torch.nn.Module, spec: Spec) -> list[str]:
-    """The dimensions that torch.export's message, in terms of forward's parameters, says were specialised."""
+    """Return the dimensions that torch.export's message, in terms of forward's parameters, says were specialised."""
     parameters = list(inspect.signature(network.forward).parameters)
     found = {
         spec.inputs[parameters.index(name)].shape[int(axis)]
@@ -111,8 +111,8 @@ def fixed_dimensions(message: str, network: torch.nn.Module, spec: Spec) -> list
     return sorted(str(name) for name in found)
 
 
-def describe_failure(error: BaseException) -> str:
-    """What torch.onnx could not translate: the operator, the module and source line that used it, and what to try."""
+def describe_untranslated(error: BaseException) -> str:
+    """Return what torch.onnx could not translate: the operator, the module and source line that used it, and what to try."""
     node = failed_node(error)
     root = list(causes(error))[-1]
     if node is None:
@@ -130,7 +130,7 @@ def describe_failure(error: BaseException) -> str:
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what caused it, the first cause last."""
+    """Yield the error and what caused it, the first cause last."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -138,7 +138,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def failed_node(error: BaseException) -> torch.fx.Node | None:
-    """The node that torch.onnx was translating. Its errors hold it only in words, its frames as a variable."""
+    """Return the node that torch.onnx was translating. Its errors hold it only in words, its frames as a variable."""
     for cause in causes(error):
         for frame, _ in traceback.walk_tb(cause.__traceback__):
             node = frame.f_locals.get("node")
@@ -148,7 +148,7 @@ def failed_node(error: BaseException) -> torch.fx.Node | None:
 
 
 def node_source(node: onnx_ir.Node) -> dict[str, Any]:
-    """The entry of sources.json for a node, from the metadata that torch.onnx leaves on it."""
+    """Return the entry of sources.json for a node, from the metadata that torch.onnx leaves on it."""
     metadata = node.metadata_props
     scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))
     classes = ast.literal_eval(metadata.get("pkg.torch.onnx.class_hierarchy", "[]"))

@@ -14,6 +14,7 @@ from onnx import ModelProto
 from onnx_release.core.errors import ExportError, GraphError
 from onnx_release.core.files import replacing_folder, write_json
 from onnx_release.core.params import Export
+from onnx_release.core.paths import SOURCES
 from onnx_release.core.spec import Spec, Tensor, check_array, concrete_shape, example_sizes
 from onnx_release.export.dynamo import export_dynamo
 from onnx_release.export.metrics import ExportMetrics
@@ -21,7 +22,7 @@ from onnx_release.export.opsets import newer_operators
 from onnx_release.export.torchscript import export_torchscript
 from onnx_release.graph.graph import (
     axes,
-    check_file,
+    check_model_file,
     default_opset,
     load_model,
     model_size_mb,
@@ -31,8 +32,6 @@ from onnx_release.graph.graph import (
 from onnx_release.network.network import refuse_training
 from onnx_release.network.shape_cases import Sizes, odd_size
 from onnx_release.runtime.session import open_session, run_session
-
-SOURCES = "sources.json"
 
 
 def export_network(network: torch.nn.Module, spec: Spec, params: Export, folder: Path) -> None:
@@ -50,13 +49,13 @@ def export_network(network: torch.nn.Module, spec: Spec, params: Export, folder:
         check_opset(model, params, sources)
         check_axes(model, spec)
         path = save_model(model, partial)
-        write_json(partial / SOURCES, sources)
-        check_file(path)
+        write_json(partial / SOURCES.name, sources)
+        check_model_file(path)
         check_sizes(path, spec)
 
 
 def example_inputs(spec: Spec, sizes: Sizes) -> tuple[torch.Tensor, ...]:
-    """Inputs of these sizes: floats from a standard normal distribution, ones for all else."""
+    """Return inputs of these sizes: floats from a standard normal distribution, ones for all else."""
     generator = torch.Generator().manual_seed(0)
     examples = []
     for tensor in spec.inputs:

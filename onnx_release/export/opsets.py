@@ -1,17 +1,19 @@
 """Which operators of a graph an older opset does not have."""
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import onnx
 from onnx import ModelProto, NodeProto, helper
+from onnx.external_data_helper import uses_external_data
 from onnx.version_converter import convert_version
 
 from onnx_release.graph.graph import default_opset
-from onnx_release.graph.source_lines import source_of
+from onnx_release.graph.source_lines import file_and_line
 
 # Values of a node's constant inputs beyond this number do not matter to a conversion.
-SMALL = 1024
+MOST_VALUES = 1024
 
 
 def newer_operators(model: ModelProto, opset: int, sources: Mapping[str, Any]) -> list[tuple[str, str, int]]:
@@ -28,26 +30,26 @@ def newer_operators(model: ModelProto, opset: int, sources: Mapping[str, Any]) -
         since = onnx.defs.get_schema(node.op_type, own).since_version
         if since <= opset:
             continue
-        first = min(schema.since_version for schema in versions(node.op_type))
+        first = min(schema.since_version for schema in operator_versions(node.op_type))
         if first > opset:
             problem, needed = f"{node.op_type} exists since opset {first}", first
         elif not converts(model, node, opset):
             problem, needed = f"{node.op_type} changed with opset {since}, and onnx cannot rewrite it", since
         else:
             continue
-        found[node.op_type] = (problem, source_of(sources.get(node.name, {})), needed)
+        found[node.op_type] = (problem, file_and_line(sources.get(node.name, {})), needed)
     return list(found.values())
 
 
-def versions(operator: str) -> Iterator[onnx.defs.OpSchema]:
-    """Every version of an operator of ONNX itself."""
+def operator_versions(operator: str) -> Iterator[onnx.defs.OpSchema]:
+    """Yield every version of an operator of ONNX itself."""
     for schema in onnx.defs.get_all_schemas_with_history():
         if schema.domain == "" and schema.name == operator:
             yield schema
 
 
 def converts(model: ModelProto, node: NodeProto, opset: int) -> bool:
-    """Whether onnx's version converter brings a graph of this node alone to `opset`."""
+    """Return whether onnx's version converter brings a graph of this node alone to `opset`."""
     known = {value.name: value for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     names = [name for name in dict.fromkeys(node.input) if name]
@@ -61,7 +63,7 @@ def converts(model: ModelProto, node: NodeProto, opset: int) -> bool:
             for name in names
         ],
         [known.get(name, helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)) for name in node.output],
-        [weights[name] for name in names if name in weights and small(weights[name])],
+        [weights[name] for name in names if name in weights and has_few_values(weights[name])],
     )
     alone = helper.make_model(graph, opset_imports=[helper.make_opsetid("", default_opset(model))], ir_version=10)
     try:
@@ -71,9 +73,6 @@ def converts(model: ModelProto, node: NodeProto, opset: int) -> bool:
     return True
 
 
-def small(tensor: onnx.TensorProto) -> bool:
-    """Whether its values are in the model, and few."""
-    size = 1
-    for length in tensor.dims:
-        size *= length
-    return size <= SMALL and tensor.data_location != onnx.TensorProto.EXTERNAL
+def has_few_values(tensor: onnx.TensorProto) -> bool:
+    """Return whether its values are in the model, and few."""
+    return math.prod(tensor.dims) <= MOST_VALUES and not uses_external_data(tensor)

@@ -15,7 +15,7 @@ from onnx_release.core.files import replacing_folder
 from onnx_release.core.params import Slim
 from onnx_release.export.metrics import SlimMetrics
 from onnx_release.graph.graph import (
-    check_file,
+    check_model_file,
     copy_weights,
     external_files,
     load_model,
@@ -41,12 +41,12 @@ def slim_model(source: Path, cases: Path, params: Slim, folder: Path) -> None:
     """
     with replacing_folder(folder) as partial:
         path = save_model(slimmed(source, params, partial), partial)
-        check_file(path)
+        check_model_file(path)
         check_same_answers(source, path, ArrayFile(cases), params)
 
 
 def slimmed(source: Path, params: Slim, folder: Path) -> ModelProto:
-    """What onnxslim makes of `source`, to be saved in `folder`. Raises GraphError where it gives up.
+    """Return what onnxslim makes of `source`, to be saved in `folder`. Raises GraphError where it gives up.
 
     Of a file over 2 GB it sees large weights as inputs, and so neither folds nor fuses them: with them it would hold
     four copies of the file, and protobuf could not hand them to its shape inference.
@@ -72,7 +72,7 @@ def run_onnxslim(source: Path, model: str | ModelProto, params: Slim) -> ModelPr
 
 
 def without_large_weights(source: Path) -> tuple[ModelProto, dict[str, TensorProto]]:
-    """The model with its large weights as inputs, and these weights by name, their values still in `source`'s files."""
+    """Return the model with its large weights as inputs, and these weights by name, their values still in `source`'s files."""
     model = load_model(source, weights=False)
     tensors = list(model.graph.initializer)
     large = [tensor for tensor in tensors if uses_external_data(tensor) and np.prod(tensor.dims) >= LARGE_WEIGHT]
@@ -86,7 +86,7 @@ def without_large_weights(source: Path) -> tuple[ModelProto, dict[str, TensorPro
 
 
 def with_weights(model: ModelProto, weights: dict[str, TensorProto]) -> ModelProto:
-    """The model with those inputs that are called like one of `weights` as that weight again."""
+    """Return the model with those inputs that are called like one of `weights` as that weight again."""
     inputs = list(model.graph.input)
     del model.graph.input[:]
     model.graph.input.extend(value for value in inputs if value.name not in weights)

@@ -17,7 +17,7 @@ from onnx_release.graph.source_lines import describe_source, source_entry, sourc
 def export_torchscript(
     network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], opset: int, folder: Path
 ) -> tuple[ModelProto, dict[str, Any]]:
-    """The ONNX model, to be saved in `folder`, and, by node name, the module of each node. Raises ExportError."""
+    """Return the ONNX model, to be saved in `folder`, and, by node name, the module of each node. Raises ExportError."""
     tensors = (*spec.inputs, *spec.outputs)
     # Beside the result: over 2 GB torch writes a file for each weight, and /tmp may be memory.
     with tempfile.TemporaryDirectory(dir=folder) as made, warnings.catch_warnings():
@@ -48,7 +48,7 @@ def export_torchscript(
 
 
 def scope_module(node_name: str) -> str:
-    """The module in a node's name: /features/features.0/features.0.1/Conv comes from features.0.1."""
+    """Return the module in a node's name: /features/features.0/features.0.1/Conv comes from features.0.1."""
     scopes = node_name.strip("/").split("/")[:-1]
     return scopes[-1] if scopes else ""
 
@@ -71,7 +71,7 @@ def describe_unsupported(network: torch.nn.Module, examples: tuple[torch.Tensor,
 
 
 def trace_line(source_range: str) -> tuple[str, int] | None:
-    """The place in a TorchScript source range, whose lines read "/a/file.py(12): forward", innermost first."""
+    """Return the place in a TorchScript source range, whose lines read "/a/file.py(12): forward", innermost first."""
     for line in source_range.splitlines():
         file, found, rest = line.partition("(")
         number = rest.partition(")")[0]

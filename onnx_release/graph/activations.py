@@ -10,13 +10,13 @@ import onnx
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from onnx_release.core.workers import in_order
+from onnx_release.core.workers import map_in_order
 from onnx_release.graph.graph import save_model
 from onnx_release.runtime.session import open_session, run_session
 
 
 def float_values(model: ModelProto) -> list[str]:
-    """The float32 inputs and node outputs of the graph, in its order; constants are not among them."""
+    """Return the float32 inputs and node outputs of the graph, in its order; constants are not among them."""
     constants = constant_values(model)
     inputs = [value.name for value in model.graph.input if value.name not in constants]
     outputs = [name for node in model.graph.node for name in node.output if name]
@@ -34,13 +34,13 @@ def constant_values(model: ModelProto) -> set[str]:
 
 
 def value_types(model: ModelProto) -> dict[str, int]:
-    """The element type of every value that shape inference knows."""
+    """Return the element type of every value that shape inference knows."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     return {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
 
 
-def extract(model: ModelProto, names: Iterable[str], known: Mapping[str, int] | None = None) -> ModelProto:
-    """The part of `model` that computes the values `names`, which become its outputs.
+def extract_subgraph(model: ModelProto, names: Iterable[str], known: Mapping[str, int] | None = None) -> ModelProto:
+    """Return the part of `model` that computes the values `names`, which become its outputs.
 
     Its inputs are all those of `model`, or else such of the values in `known`, by name with their element types, as
     the others follow from.
@@ -64,7 +64,7 @@ def extract(model: ModelProto, names: Iterable[str], known: Mapping[str, int] | 
 
 
 def ancestors(model: ModelProto, wanted: Iterable[str], known: Container[str]) -> tuple[list[NodeProto], set[str]]:
-    """The nodes that compute `wanted` from the inputs and from the values `known`, and all the names that they take."""
+    """Return the nodes that compute `wanted` from the inputs and from the values `known`, and all the names that they take."""
     open_values, taken, nodes = set(wanted), set(), []
     for node in reversed(model.graph.node):
         if open_values & set(node.output):
@@ -76,7 +76,7 @@ def ancestors(model: ModelProto, wanted: Iterable[str], known: Container[str]) -
 
 
 def descendants(model: ModelProto, names: Iterable[str]) -> set[str]:
-    """The values that depend on any of `names`, which may be initializers."""
+    """Return the values that depend on any of `names`, which may be initializers."""
     found = set(names)
     for node in model.graph.node:
         if found & set(node.input):
@@ -87,7 +87,7 @@ def descendants(model: ModelProto, names: Iterable[str]) -> set[str]:
 def step_by_step(
     model: ModelProto, names: Sequence[str], feeds: Sequence[Mapping[str, np.ndarray]], chunk: int
 ) -> Iterator[list[np.ndarray]]:
-    """The value of each of `names`, in this order, for every feed.
+    """Yield the value of each of `names`, in this order, for every feed.
 
     Each is computed when it is asked for, from those before it, so that what leads to one runs once; what has been
     done to the weights of `model` by then counts. A value is forgotten once no later one needs it.
@@ -98,8 +98,8 @@ def step_by_step(
     for index, name in enumerate(names):
         if name not in known[0]:
             types = {key: helper.np_dtype_to_tensor_dtype(array.dtype) for key, array in known[0].items()}
-            session = session_of(extract(model, [name], types))
-            for values, found in zip(known, in_order(partial(run_on, session), known, chunk), strict=True):
+            session = session_of(extract_subgraph(model, [name], types))
+            for values, found in zip(known, map_in_order(partial(run_on, session), known, chunk), strict=True):
                 values.update(found)
         yield [values[name] for values in known]
         later = set().union(*needs[index + 1 :], names[index + 1 :])
@@ -107,11 +107,11 @@ def step_by_step(
 
 
 def run_on(session: onnxruntime.InferenceSession, known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """All outputs of a session that takes some of the values `known`."""
+    """Return all outputs of a session that takes some of the values `known`."""
     return run_session(session, {value.name: known[value.name] for value in session.get_inputs()})
 
 
 def session_of(model: ModelProto, threads: int = 1) -> onnxruntime.InferenceSession:
-    """A session on a model in memory, of any size. Raises GraphError if ONNX Runtime does not load it."""
+    """Return a session on a model in memory, of any size. Raises GraphError if ONNX Runtime does not load it."""
     with tempfile.TemporaryDirectory() as folder:
         return open_session(save_model(model, Path(folder)), threads)

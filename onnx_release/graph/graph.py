@@ -12,12 +12,12 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from onnx_release.core.errors import GraphError
 from onnx_release.core.files import size_mb
+from onnx_release.core.paths import MODEL_FILE
 from onnx_release.runtime.session import open_session
 
 if TYPE_CHECKING:
     import onnx_ir  # takes a second, which only what writes an export or large weights needs
 
-MODEL = "model.onnx"
 EXTERNAL_DATA = "model.onnx.data"
 # protobuf refuses a message of 2 GiB; a margin leaves room for what is not weights.
 EXTERNAL_DATA_THRESHOLD = 2**31 - 2**26
@@ -38,7 +38,7 @@ def save_model(model: ModelProto, folder: Path, threshold: int = EXTERNAL_DATA_T
         import onnx_ir
 
         model = write_weights(onnx_ir.from_proto(model), folder)
-    path = folder / MODEL
+    path = folder / MODEL_FILE
     onnx.save_model(model, path)
     return path
 
@@ -59,7 +59,7 @@ def drop_unused_initializers(model: ModelProto) -> None:
 
 
 def to_proto(model: "onnx_ir.Model", folder: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> ModelProto:
-    """What `save_model` takes for the same `folder`. Weights past `threshold` bytes are already written there."""
+    """Return what `save_model` takes for the same `folder`. Weights past `threshold` bytes are already written there."""
     import onnx_ir
 
     weights = (value.const_value for value in model.graph.initializers.values())
@@ -103,7 +103,7 @@ def load_weights(model: ModelProto, source: Path) -> None:
 
 
 def read_weight(tensor: TensorProto, source: Path) -> bytes:
-    """The values of a weight in a file of `source`, which may be a hard link to DVC's cache: onnx refuses those."""
+    """Return the values of a weight in a file of `source`, which may be a hard link to DVC's cache: onnx refuses those."""
     place = ExternalDataInfo(tensor)
     path = source / place.location
     try:
@@ -118,28 +118,33 @@ def read_weight(tensor: TensorProto, source: Path) -> bytes:
 
 
 def external_tensors(model: ModelProto) -> list[TensorProto]:
-    """The weights that lie in other files, those of inner graphs included."""
+    """Return the weights that lie in other files, those of inner graphs included."""
     return [tensor for graph in graphs(model.graph) for tensor in graph.initializer if uses_external_data(tensor)]
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph, and those in the attributes of its nodes, such as the branches of an If."""
+    """Yield the graph and all that are nested in it."""
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):  # an attribute of another kind has an empty g
-                yield from graphs(inner)
+        yield from subgraphs(node)
+
+
+def subgraphs(node: NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the graphs in the attributes of a node, such as the branches of an If, and all that are nested in them."""
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):  # an attribute of another kind has an empty g
+            yield from graphs(inner)
 
 
 def save_checked(model: ModelProto, folder: Path) -> Path:
     """`save_model`, then `check_file`."""
     path = save_model(model, folder)
-    check_file(path)
+    check_model_file(path)
     return path
 
 
 def load_model(path: Path, weights: bool = True) -> ModelProto:
-    """The model, without `weights` only what stands in the file itself. Raises GraphError if missing or damaged."""
+    """Return the model, without `weights` only what stands in the file itself. Raises GraphError if missing or damaged."""
     try:
         model = onnx.load(path, load_external_data=False)
     except FileNotFoundError as cause:
@@ -151,7 +156,7 @@ def load_model(path: Path, weights: bool = True) -> ModelProto:
     return model
 
 
-def check_file(path: Path) -> None:
+def check_model_file(path: Path) -> None:
     """Raise GraphError unless onnx.checker passes it fully, each value has one producer, and ONNX Runtime loads it."""
     graph = load_model(path, weights=False).graph
     twice = [name for name, count in Counter(produced_values(graph)).items() if count > 1]
@@ -165,7 +170,7 @@ def check_file(path: Path) -> None:
 
 
 def produced_values(graph: onnx.GraphProto) -> list[str]:
-    """The name of everything that the graph itself defines: inputs, initializers that are no inputs, node outputs."""
+    """Return the name of everything that the graph itself defines: inputs, initializers that are no inputs, node outputs."""
     inputs = [value.name for value in graph.input]
     initializers = [tensor.name for tensor in graph.initializer if tensor.name not in inputs]
     return inputs + initializers + [name for node in graph.node for name in node.output if name]
@@ -182,12 +187,12 @@ def element_bytes(data_type: int) -> int:
 
 
 def parameter_count(model: ModelProto) -> int:
-    """The elements of all initializers, folded constants among them."""
+    """Return the elements of all initializers, folded constants among them."""
     return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
 
 
 def default_opset(model: ModelProto) -> int:
-    """The version of the ai.onnx opset that the file itself declares. Raises GraphError if it declares none."""
+    """Return the version of the ai.onnx opset that the file itself declares. Raises GraphError if it declares none."""
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx"):
             return opset.version
@@ -195,15 +200,15 @@ def default_opset(model: ModelProto) -> int:
 
 
 def axes(value: ValueInfoProto) -> list[int | str]:
-    """A size or a symbol for each axis; "?" where the file says nothing."""
+    """Return a size or a symbol for each axis; "?" where the file says nothing."""
     return [
         axis.dim_value if axis.HasField("dim_value") else axis.dim_param or "?"
         for axis in value.type.tensor_type.shape.dim
     ]
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """What is in an ONNX file: opsets, inputs, outputs, symbolic dimensions, operators, parameters and size."""
+def describe_model(path: Path) -> dict[str, Any]:
+    """Return what is in an ONNX file: opsets, inputs, outputs, symbolic dimensions, operators, parameters and size."""
     model = load_model(path, weights=False)
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
@@ -234,7 +239,7 @@ def dtype_name(value: ValueInfoProto) -> str:
 
 
 def model_size_mb(path: Path) -> float:
-    """MB (10^6 bytes) of the model and of the files beside it that hold its weights. GraphError if one is missing."""
+    """Return MB (10^6 bytes) of the model and of the files beside it that hold its weights. GraphError if one is missing."""
     files = [path, *(path.parent / name for name in sorted(external_files(path)))]
     for file in files:
         if not file.is_file():
@@ -243,10 +248,10 @@ def model_size_mb(path: Path) -> float:
 
 
 def external_files(path: Path) -> set[str]:
-    """The names of the files beside the model that hold its weights."""
+    """Return the names of the files beside the model that hold its weights."""
     return {ExternalDataInfo(tensor).location for tensor in external_tensors(load_model(path, weights=False))}
 
 
 def producers(model: ModelProto) -> dict[str, NodeProto]:
-    """The node that makes each value, by the value's name."""
+    """Return the node that makes each value, by the value's name."""
     return {name: node for node in model.graph.node for name in node.output}

@@ -39,7 +39,7 @@ def set_array(tensor: TensorProto, array: np.ndarray) -> None:
 
 
 def weighted_layers(model: ModelProto) -> list[Layer]:
-    """The layers in the order of the graph. One whose weight another node takes too is left out."""
+    """Return the layers in the order of the graph. One whose weight another node takes too is left out."""
     constants = initializers(model)
     uses = [name for node in model.graph.node for name in node.input]
     layers = []
@@ -66,12 +66,12 @@ def clip_bounds(node: NodeProto, tensors: Mapping[str, TensorProto]) -> tuple[fl
 
 
 def kernel_shape(layer: Layer, tensors: Mapping[str, TensorProto]) -> tuple[int, ...]:
-    """The spatial shape of a Conv's weight; empty for Gemm and MatMul."""
+    """Return the spatial shape of a Conv's weight; empty for Gemm and MatMul."""
     return tuple(tensors[layer.weight].dims)[2:]
 
 
 def is_plain(node: NodeProto) -> bool:
-    """Whether the output is weight times patches plus bias, with the padding written out."""
+    """Return whether the output is weight times patches plus bias, with the padding written out."""
     found = attributes(node)
     if node.op_type == "Conv":
         return found.get("auto_pad", b"NOTSET") == b"NOTSET"
@@ -79,7 +79,7 @@ def is_plain(node: NodeProto) -> bool:
 
 
 def as_matrix(layer: Layer, weight: np.ndarray) -> np.ndarray:
-    """The weight as [groups, outputs, inputs] of one group each; a Conv's inputs run over channel and kernel."""
+    """Return the weight as [groups, outputs, inputs] of one group each; a Conv's inputs run over channel and kernel."""
     if layer.node.op_type == "Conv":
         return weight.reshape(layer.groups, weight.shape[0] // layer.groups, -1)
     transposed = layer.node.op_type == "MatMul" or not attributes(layer.node).get("transB", 0)
@@ -87,7 +87,7 @@ def as_matrix(layer: Layer, weight: np.ndarray) -> np.ndarray:
 
 
 def from_matrix(layer: Layer, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse of `as_matrix`, for a weight of `shape`."""
+    """Return the inverse of `as_matrix`, for a weight of `shape`."""
     if layer.node.op_type == "Conv":
         return matrix.reshape(shape)
     transposed = layer.node.op_type == "MatMul" or not attributes(layer.node).get("transB", 0)
@@ -95,14 +95,14 @@ def from_matrix(layer: Layer, matrix: np.ndarray, shape: tuple[int, ...]) -> np.
 
 
 def patches(layer: Layer, data: np.ndarray, limit: int, seed: int, kernel: tuple[int, ...]) -> np.ndarray:
-    """What each output of the layer multiplies with its weight: [groups, inputs, positions].
+    """Return what each output of the layer multiplies with its weight: [groups, inputs, positions].
 
     `data` is the layer's input with its batch axis; `kernel` the spatial shape of the weight, empty for Gemm and
     MatMul. Where there are more than `limit` positions, as many are drawn with `seed`.
     """
     if layer.node.op_type != "Conv":
         rows = data.reshape(-1, data.shape[-1])
-        return rows[drawn(len(rows), limit, seed)].T[np.newaxis]
+        return rows[draw_positions(len(rows), limit, seed)].T[np.newaxis]
     found = attributes(layer.node)
     rank = len(kernel)
     strides, dilations = found.get("strides", [1] * rank), found.get("dilations", [1] * rank)
@@ -115,14 +115,14 @@ def patches(layer: Layer, data: np.ndarray, limit: int, seed: int, kernel: tuple
     every = tuple(slice(None, None, stride) for stride in strides)
     windows = windows[(slice(None), slice(None), *every, *(slice(None, None, step) for step in dilations))]
     batch, spatial = len(windows), windows.shape[2 : 2 + rank]
-    first, *others = np.unravel_index(drawn(batch * int(np.prod(spatial)), limit, seed), (batch, *spatial))
+    first, *others = np.unravel_index(draw_positions(batch * int(np.prod(spatial)), limit, seed), (batch, *spatial))
     position: tuple[Any, ...] = (first, slice(None), *others)
     taken = windows[position]  # [positions, channels, *kernel]
     return taken.reshape(len(taken), layer.groups, -1).transpose(1, 2, 0)
 
 
-def drawn(count: int, limit: int, seed: int) -> np.ndarray:
-    """At most `limit` of the numbers under `count`, in order."""
+def draw_positions(count: int, limit: int, seed: int) -> np.ndarray:
+    """Return at most `limit` of the numbers under `count`, in order."""
     if count <= limit:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))

@@ -34,7 +34,7 @@ def find_provider(runtime: Runtime) -> dict[str, Any]:
 
 
 def small_graph(path: Path) -> Path:
-    """One convolution, so that cuDNN has to load as well."""
+    """Return one convolution, so that cuDNN has to load as well."""
     shape: list[int | str] = ["batch", 3, 8, 8]
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "w"], ["y"], name="conv")],

@@ -9,7 +9,7 @@ FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
 def source_line(stack_trace: str | None) -> tuple[str, int] | None:
-    """The innermost frame of `stack_trace` outside torch and this library: its file and line, or None.
+    """Return the innermost frame of `stack_trace` outside torch and this library: its file and line, or None.
 
     The file is relative to the repository, or to site-packages, so that it is the same in every folder.
     """
@@ -35,12 +35,12 @@ def describe_source(module: str, module_class: str, source: tuple[str, int] | No
     return f"{module or 'the network itself'} ({module_class}), {where}"
 
 
-def source_of(entry: Mapping[str, Any]) -> str:
-    """FILE:LINE of an entry of sources.json; empty where the exporter knew none."""
+def file_and_line(entry: Mapping[str, Any]) -> str:
+    """Return FILE:LINE of an entry of sources.json; empty where the exporter knew none."""
     return f"{entry['file']}:{entry['line']}" if entry.get("file") else ""
 
 
 def source_entry(module: str, module_class: str, operator: str, source: tuple[str, int] | None) -> dict[str, Any]:
-    """An entry of sources.json."""
+    """Return an entry of sources.json."""
     file, line = source or (None, None)
     return {"module": module, "class": module_class, "operator": operator, "file": file, "line": line}

@@ -39,7 +39,7 @@ TARGETS = {
 
 
 def choose_target(name: str, hardware: dict[str, Any]) -> Target:
-    """The target `name`, or for "auto" the one of the CPU in artifacts/hardware.json.
+    """Return the target `name`, or for "auto" the one of the CPU in artifacts/hardware.json.
 
     Raises ParameterError for a target that this machine cannot run, and for "auto" on a CPU of neither kind.
     """
@@ -60,7 +60,7 @@ def choose_target(name: str, hardware: dict[str, Any]) -> Target:
 
 
 def load_target() -> Target:
-    """What the hardware stage has chosen. Raises DataError if it has not run."""
+    """Return what the hardware stage has chosen. Raises DataError if it has not run."""
     return TARGETS[read_json(TARGET)["target"]]
 
 
@@ -73,7 +73,7 @@ NEEDS = {
 
 
 def runnable(hardware: dict[str, Any]) -> list[str]:
-    """The targets that the machine runs, its CPU's best first."""
+    """Return the targets that the machine runs, its CPU's best first."""
     sets = hardware["instruction_sets"]
     found = []
     if hardware["architecture"] in X86 and any(name in sets for name in VNNI):

@@ -36,7 +36,7 @@ def check_answers(spec: Spec, answers: Sequence[Answer]) -> None:
 def compare_answers(
     spec: Spec, wanted: Sequence[Answer], found: Sequence[Answer], labels: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """A row for each sample: `agrees` in 0..1, `torch_right` and `variant_right` (None without a label), and details.
+    """Return a row for each sample: `agrees` in 0..1, `torch_right` and `variant_right` (None without a label), and details.
 
     `wanted` are PyTorch's answers and `found` the variant's. Raises DataError for answers that are not the task's.
     """
@@ -87,13 +87,13 @@ def both_right(torch: bool, variant: bool, label: int) -> dict[str, int | None]:
 
 
 def accuracy_drop(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """The accuracy lost against PyTorch on the samples that have a label; None where none has."""
+    """Return the accuracy lost against PyTorch on the samples that have a label; None where none has."""
     # The mean of the differences: 0.96 - 0.95 is more than 0.01 in floating point, and 0.01 may be what is allowed.
     return mean(row["torch_right"] - row["variant_right"] for row in rows if row["variant_right"] is not None)
 
 
 def vectors(answers: Sequence[Answer]) -> np.ndarray:
-    """float64 [n, d], each of length 1; one of zeros stays so."""
+    """Return float64 [n, d], each of length 1; one of zeros stays so."""
     stacked = np.stack([cast(Embedding, answer).vector for answer in answers]).astype(np.float64)
     lengths = np.linalg.norm(stacked, axis=1, keepdims=True)
     return stacked / np.where(lengths == 0, 1, lengths)
@@ -135,7 +135,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def details(task: Task, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the metrics say of the details in `rows`: means, and of differences the largest; None without any box."""
+    """Return what the metrics say of the details in `rows`: means, and of differences the largest; None without any box."""
     if task == "detection":
         return {
             "boxes": sum(row["torch_boxes"] for row in rows),
@@ -152,6 +152,6 @@ def details(task: Task, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of those that are there; None without any."""
+    """Return the mean of those that are there; None without any."""
     there = [value for value in values if value is not None]
     return float(np.mean(there)) if there else None

@@ -8,7 +8,7 @@ import numpy as np
 def grouped_interval(
     values: Sequence[float], groups: Sequence[str], resamples: int, confidence: float, seed: int
 ) -> tuple[float, float]:
-    """A percentile bootstrap interval of the mean of `values` in 0..1, which resamples whole groups.
+    """Return a percentile bootstrap interval of the mean of `values` in 0..1, which resamples whole groups.
 
     Crops of one photograph go right or wrong together, so the photograph is what is drawn (the cluster bootstrap of
     Davison and Hinkley, "Bootstrap Methods", 1997, section 3.8). Where all values are 0 or all are 1 the bootstrap

@@ -5,7 +5,7 @@ from onnx_release.measure.closeness import Closeness
 
 
 def over_budget(found: Closeness, budget: Budget, margin_db: float = 0.0) -> list[str]:
-    """What is lost beyond the budget, a sentence each; an error that is not finite is beyond any.
+    """Return what is lost beyond the budget, a sentence each; an error that is not finite is beyond any.
 
     `margin_db` is asked for on top of `budget.sqnr_db`.
     """
@@ -28,7 +28,7 @@ def over_budget(found: Closeness, budget: Budget, margin_db: float = 0.0) -> lis
 
 
 def accuracy_lost(found: Closeness, bound: float) -> str:
-    """What is wrong with the accuracy; empty if no more than `bound` is lost.
+    """Return what is wrong with the accuracy; empty if no more than `bound` is lost.
 
     Samples without a label do not tell. The search, which may have no others, goes by `changed_answers`: no more
     accuracy can be lost than answers change. A validation that has no others cannot say that the bound is kept.
@@ -42,7 +42,7 @@ def accuracy_lost(found: Closeness, bound: float) -> str:
 
 
 def describe_budget(budget: Budget | None) -> str:
-    """The bounds in words; empty without any, where no variant has fewer bits."""
+    """Return the bounds in words; empty without any, where no variant has fewer bits."""
     if budget is None:
         return ""
     bounds = {

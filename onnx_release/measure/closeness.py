@@ -21,7 +21,7 @@ class Closeness:
 
     @property
     def signal(self) -> float:
-        """The SQNR in dB: infinite without any error, and worse than any with NaN or where zeros should be."""
+        """Return the SQNR in dB: infinite without any error, and worse than any with NaN or where zeros should be."""
         if self.sqnr_db is None:
             return math.inf if self.max_abs_error == 0 else -math.inf
         return self.sqnr_db

@@ -53,12 +53,12 @@ class OutputError:
 
 
 def maximum(so_far: float, values: np.ndarray) -> float:
-    """The largest of all, NaN if any is NaN (Python's max would lose it)."""
+    """Return the largest of all, NaN if any is NaN (Python's max would lose it)."""
     return float(np.maximum(so_far, values.max(initial=0.0)))
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """The cosine of the angle between two arrays, flattened; 1 if both are zero, 0 if one of them is, NaN for NaN."""
+    """Return the cosine of the angle between two arrays, flattened; 1 if both are zero, 0 if one of them is, NaN for NaN."""
     norms = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
     if not math.isfinite(norms):
         return math.nan
@@ -68,7 +68,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def tolerance_needed(reference: np.ndarray, output: np.ndarray, rtol: float) -> float:
-    """The smallest atol at which |output - reference| <= atol + rtol * |reference| holds for every element."""
+    """Return the smallest atol at which |output - reference| <= atol + rtol * |reference| holds for every element."""
     reference = reference.astype(np.float64)
     excess = np.abs(output.astype(np.float64) - reference) - rtol * np.abs(reference)
     return maximum(0.0, excess)

@@ -3,6 +3,7 @@
 import json
 import pickle
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from onnx_release.core.errors import CheckpointError
 from onnx_release.core.paths import RAW
+from onnx_release.core.plain_text import first_few_lines
 from onnx_release.core.spec import Source, load_spec
 from onnx_release.data.checksums import path_sha256
 
@@ -41,35 +43,49 @@ def load_checkpoint(network: torch.nn.Module, path: Path) -> None:
             raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict")
     expected = network.state_dict()
     # Weights that two layers share are in a .safetensors file under one of their names.
-    loaded = {place(tensor) for name, tensor in expected.items() if name in state}
-    problems = [
-        f"missing: {name}" for name, tensor in expected.items() if name not in state and place(tensor) not in loaded
+    loaded = {memory_of(tensor) for name, tensor in expected.items() if name in state}
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    problems = misfits(
+        [name for name, tensor in expected.items() if name not in state and memory_of(tensor) not in loaded],
+        [name for name in state if name not in expected],
+        [
+            (name, tensors[name].shape, tensor.shape)
+            for name, tensor in expected.items()
+            if name in tensors and tensors[name].shape != tensor.shape
+        ],
+    )
+    problems += [
+        f"{name} is a {type(value).__name__}, not a tensor"
+        for name, value in state.items()
+        if name in expected and name not in tensors
     ]
-    problems += [f"not in the network: {name}" for name in state if name not in expected]
-    for name, tensor in expected.items():
-        value = state.get(name, tensor)
-        if not isinstance(value, torch.Tensor):
-            problems.append(f"{name} is a {type(value).__name__}, not a tensor")
-        elif value.shape != tensor.shape:
-            problems.append(f"{name} has the shape {list(value.shape)}, the network's {list(tensor.shape)}")
     if problems:
-        raise CheckpointError(f"{path} does not fit the network in network.py:{listed(problems)}")
+        raise CheckpointError(f"{path} does not fit the network in network.py:{first_few_lines(problems)}")
     network.load_state_dict(state, strict=False)  # strict it has been above
 
 
-def place(tensor: torch.Tensor) -> tuple[int, torch.Size]:
-    """What two tensors have in common that are the same memory."""
+def memory_of(tensor: torch.Tensor) -> tuple[int, torch.Size]:
+    """Return what two tensors have in common that are the same memory."""
     return tensor.data_ptr(), tensor.shape
 
 
-def listed(problems: list[str]) -> str:
-    """The first ten, each on a line of its own."""
-    more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
-    return "".join(f"\n  {problem}" for problem in problems[:10] + more)
+def not_there(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} is not there: declare it under sources in the model's spec.yaml")
+
+
+def misfits(
+    missing: Iterable[str], unknown: Iterable[str], shapes: Iterable[tuple[str, Sequence[int], Sequence[int]]]
+) -> list[str]:
+    """Describe each weight that does not fit its network; `shapes` has a name, the shape found and the network's."""
+    return [
+        *(f"missing: {name}" for name in missing),
+        *(f"not in the network: {name}" for name in unknown),
+        *(f"{name} has the shape {list(found)}, the network's {list(wanted)}" for name, found, wanted in shapes),
+    ]
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What torch.save has written to `path`, with its tensors on the CPU.
+    """Return what torch.save has written to `path`, with its tensors on the CPU.
 
     Such a file is a pickle, and a pickle can hold instructions that run any code. They are refused: tensors, and plain
     Python values around them in any nesting, load without. Only what the model's spec.yaml marks `trusted_pickle: true`
@@ -80,7 +96,7 @@ def read_checkpoint(path: Path) -> Any:
     try:
         return load_pickle(path, weights_only=True)
     except FileNotFoundError as cause:
-        raise CheckpointError(f"{path} is not there: declare it under sources in the model's spec.yaml") from cause
+        raise not_there(path) from cause
     except Exception as cause:  # torch raises nearly anything on damaged bytes, IndexError and struct.error among it
         refused = isinstance(cause, pickle.UnpicklingError)
         scripted = "TorchScript" in str(cause)
@@ -102,13 +118,13 @@ def read_checkpoint(path: Path) -> Any:
     return read_trusted(path, *trusted)
 
 
-def read_trusted(path: Path, source: Source, place: Path) -> Any:
-    """What `path` holds, running the code that it asks for.
+def read_trusted(path: Path, source: Source, memory_of: Path) -> Any:
+    """Return what `path` holds, running the code that it asks for.
 
     Raises CheckpointError if it fails, and before that if what lies at `place`, the file or a folder above it, is not
     what `source` pins.
     """
-    found = path_sha256(place)
+    found = path_sha256(memory_of)
     if found != source.sha256:
         raise CheckpointError(
             f"{path} was not loaded: `trusted_pickle` is for {source.name} with the sha256 {source.sha256}, and it has "
@@ -136,7 +152,7 @@ def load_pickle(path: Path, weights_only: bool) -> Any:
 
 
 def trusted_source(path: Path) -> tuple[Source, Path] | None:
-    """The source marked `trusted_pickle` from which `path` was fetched, and its place in data/raw; None without one."""
+    """Return the source marked `trusted_pickle` from which `path` was fetched, and its place in data/raw; None without one."""
     try:
         # Links are not followed: DVC may have linked the file to its cache.
         model, name, *below = path.absolute().relative_to(RAW.absolute()).parts
@@ -151,11 +167,11 @@ def trusted_source(path: Path) -> tuple[Source, Path] | None:
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file by name, mapped from it and so not held in memory twice. Raises CheckpointError."""
+    """Return the tensors of a file by name, mapped from it and so not held in memory twice. Raises CheckpointError."""
     try:
         return load_file(path)
     except FileNotFoundError as cause:
-        raise CheckpointError(f"{path} is not there: declare it under sources in the model's spec.yaml") from cause
+        raise not_there(path) from cause
     except (OSError, SafetensorError) as cause:
         raise CheckpointError(
             f"{path} is truncated or no checkpoint: fetch it again. safetensors says: {cause}"
@@ -163,7 +179,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_shards(index: Path) -> dict[str, torch.Tensor]:
-    """The tensors of all files that an index of Hugging Face names, which lie beside it.
+    """Return the tensors of all files that an index of Hugging Face names, which lie beside it.
 
     Raises CheckpointError if the index or a file is missing or damaged, and if a file does not hold exactly what the
     index says of it.
@@ -176,12 +192,12 @@ def read_shards(index: Path) -> dict[str, torch.Tensor]:
         problems += [f"in {name} and not in the index: {tensor}" for tensor in sorted(set(shard) - names)]
         state |= shard
     if problems:
-        raise CheckpointError(f"{index} and its files do not belong together:{listed(problems)}")
+        raise CheckpointError(f"{index} and its files do not belong together:{first_few_lines(problems)}")
     return state
 
 
 def read_index(path: Path) -> dict[str, set[str]]:
-    """The names of the tensors in each file, by the file's name. Raises CheckpointError."""
+    """Return the names of the tensors in each file, by the file's name. Raises CheckpointError."""
     try:
         places = json.loads(path.read_bytes())["weight_map"].items()
         files: dict[str, set[str]] = {}
@@ -190,7 +206,7 @@ def read_index(path: Path) -> dict[str, set[str]]:
                 raise ValueError(f"{name!r} is not a plain file name")
             files.setdefault(name, set()).add(tensor)
     except FileNotFoundError as cause:
-        raise CheckpointError(f"{path} is not there: declare it under sources in the model's spec.yaml") from cause
+        raise not_there(path) from cause
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
         raise CheckpointError(
             f"{path} is damaged or no index of a checkpoint: fetch it again. It must map each tensor to its file under "

@@ -5,7 +5,6 @@ transformers is imported only where a spec names one of its classes.
 
 import difflib
 import inspect
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,24 @@ from typing import Any
 import torch
 
 from onnx_release.core.errors import CheckpointError, NetworkError, SpecError
+from onnx_release.core.plain_text import first_few_lines
 from onnx_release.core.spec import Spec
-from onnx_release.network.checkpoint import INDEX, listed
+from onnx_release.network.checkpoint import INDEX, misfits, read_index
+from onnx_release.network.outputs import take_outputs
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 
 
 def load_pretrained(name: str, spec: Spec, raw: Path) -> torch.nn.Module:
-    """The class `name` of transformers with the checkpoint in `raw`, in float32 and eval mode, as `by_name` wraps it.
+    """Return the class `name` of transformers with the checkpoint in `raw`, in float32 and eval mode, as `by_name` wraps it.
 
     Only .safetensors are read, and no code that comes with the checkpoint is run. Raises CheckpointError if a file
     is missing or damaged, or if its weights are not exactly those of the network: transformers would make up missing
     ones and only warn. Raises SpecError and NetworkError as `pretrained_class` and `by_name` do.
     """
     pretrained = pretrained_class(name)
-    check_files(raw)
+    check_checkpoint_files(raw)
     try:
         network, info = pretrained.from_pretrained(
             raw,
@@ -41,15 +42,10 @@ def load_pretrained(name: str, spec: Spec, raw: Path) -> torch.nn.Module:
         )
     except Exception as cause:  # transformers raises nearly anything on a damaged file or a strange config.json
         raise CheckpointError(f"{raw} does not load as {name}: {type(cause).__name__}: {cause}") from cause
-    problems = [f"missing: {key}" for key in sorted(info["missing_keys"])]
-    problems += [f"not in the network: {key}" for key in sorted(info["unexpected_keys"])]
-    problems += [
-        f"{key} has the shape {list(found)}, the network's {list(wanted)}"
-        for key, found, wanted in sorted(info["mismatched_keys"])
-    ]
+    problems = misfits(*(sorted(info[f"{kind}_keys"]) for kind in ("missing", "unexpected", "mismatched")))
     if problems:
         raise CheckpointError(
-            f"the weights in {raw} are not those of {name}:{listed(problems)}\n"
+            f"the weights in {raw} are not those of {name}:{first_few_lines(problems)}\n"
             "Name the class under `transformers` that they were saved from (`architectures` in config.json says it), "
             "or write a network.py"
         )
@@ -57,7 +53,7 @@ def load_pretrained(name: str, spec: Spec, raw: Path) -> torch.nn.Module:
 
 
 def pretrained_class(name: str) -> Any:
-    """The class `name` of transformers, whose own reports are off. Raises SpecError if there is none to load from."""
+    """Return the class `name` of transformers, whose own reports are off. Raises SpecError if there is none to load from."""
     try:
         import transformers
     except ImportError as cause:
@@ -73,20 +69,11 @@ def pretrained_class(name: str) -> Any:
     return found
 
 
-def check_files(raw: Path) -> None:
+def check_checkpoint_files(raw: Path) -> None:
     """Raise CheckpointError unless `raw` holds a configuration, and weights with all the files that they are in."""
-    wanted = [CONFIG]
     index = raw / f"{WEIGHTS.removesuffix('.safetensors')}{INDEX}"
-    if not index.is_file():
-        wanted.append(WEIGHTS)
-    else:
-        try:
-            wanted += sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as cause:
-            raise CheckpointError(
-                f"{index} is damaged or no index of a checkpoint ({cause!r}): fetch it again"
-            ) from cause
-    missing = [name for name in wanted if not (raw / name).is_file()]
+    weights = sorted(read_index(index)) if index.is_file() else [WEIGHTS]
+    missing = [name for name in (CONFIG, *weights) if not (raw / name).is_file()]
     if missing:
         raise CheckpointError(
             f"{raw} lacks {', '.join(missing)}: declare it under sources in the model's spec.yaml. A checkpoint of "
@@ -119,14 +106,8 @@ def by_name(network: Any, inputs: Sequence[str], outputs: Sequence[str]) -> torc
 
         def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
             result = self.network(**dict(zip(inputs, tensors, strict=True)), return_dict=True)
-            given = [name for name, value in result.items() if isinstance(value, torch.Tensor)]
-            missing = [name for name in outputs if name not in given]
-            if missing:
-                raise NetworkError(
-                    f"{type(self.network).__name__} has no output {', '.join(missing)}, which spec.yaml declares; "
-                    f"it gives {', '.join(given)}"
-                )
-            return tuple(result[name] for name in outputs)
+            given = {name: value for name, value in result.items() if isinstance(value, torch.Tensor)}
+            return take_outputs(given, outputs, type(self.network).__name__)
 
     # torch.export and its messages go by the names of forward's parameters, and *tensors has none.
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -9,20 +9,22 @@ import torch
 
 from onnx_release.core.errors import NetworkError, ReleaseError, SpecError
 from onnx_release.core.paths import MODELS
+from onnx_release.core.plain_text import first_few
 from onnx_release.core.spec import Spec, check_array, load_spec
 from onnx_release.data.model_data import load_module, place_of, reason_of
 from onnx_release.network.hugging_face import load_pretrained, pretrained_class
+from onnx_release.network.outputs import take_outputs
 
 
 def load_network(model: str, raw: Path) -> torch.nn.Module:
-    """The network of `network_as_built`, which must be in eval mode, else NetworkError."""
+    """Return the network of `network_as_built`, which must be in eval mode, else NetworkError."""
     network = network_as_built(model, raw)
     refuse_training(network)
     return network
 
 
 def network_as_built(model: str, raw: Path) -> torch.nn.Module:
-    """The network of models/`model`, its checkpoint in `raw`, in float32, in the mode that it comes in.
+    """Return the network of models/`model`, its checkpoint in `raw`, in float32, in the mode that it comes in.
 
     Outputs that it returns by name come out as a tuple in the order of the spec. Raises NetworkError if build() fails
     or gives no network, and SpecError as `network_source` does.
@@ -34,7 +36,7 @@ def network_as_built(model: str, raw: Path) -> torch.nn.Module:
 
 
 def network_source(model: str) -> Any:
-    """The imported network.py of models/`model`, or the class of transformers, itself imported, that its spec names.
+    """Return the imported network.py of models/`model`, or the class of transformers, itself imported, that its spec names.
 
     Raises SpecError where there are both or neither, and where one cannot be loaded.
     """
@@ -51,7 +53,7 @@ def network_source(model: str) -> Any:
 
 
 def build_network(module: Any, model: str, raw: Path) -> torch.nn.Module:
-    """What build() of network.py gives. Raises NetworkError if it fails, or is no torch module."""
+    """Return what build() of network.py gives. Raises NetworkError if it fails, or is no torch module."""
     try:
         network = module.build(raw)
     except ReleaseError:
@@ -66,29 +68,24 @@ def build_network(module: Any, model: str, raw: Path) -> torch.nn.Module:
 
 
 def in_order_of_spec(spec: Spec, result: Any) -> Any:
-    """Outputs by name as a tuple in the order of the spec; any other result as it is.
+    """Return outputs by name as a tuple in the order of the spec; any other result as it is.
 
     Raises NetworkError where the names are not those that the spec declares.
     """
     if not isinstance(result, Mapping):
         return result
-    missing = [tensor.name for tensor in spec.outputs if tensor.name not in result]
-    if missing:
-        raise NetworkError(
-            f"the network has no output {', '.join(missing)}, which spec.yaml declares; it gives {', '.join(result)}"
-        )
-    return tuple(result[tensor.name] for tensor in spec.outputs)
+    return take_outputs(result, [tensor.name for tensor in spec.outputs])
 
 
 def refuse_training(network: torch.nn.Module) -> None:
     """Raise NetworkError if any module is in training mode, where dropout and batch norm change the answers."""
     training = in_training(network)
     if training:
-        raise NetworkError(f"in training mode: {some(training)}. End build() with `return network.eval()`")
+        raise NetworkError(f"in training mode: {first_few(training, 3)}. End build() with `return network.eval()`")
 
 
 def in_training(network: torch.nn.Module) -> list[str]:
-    """The modules in training mode, each with its class."""
+    """Return the modules in training mode, each with its class."""
     return [
         f"{name or 'the network'} ({type(module).__name__})"
         for name, module in network.named_modules()
@@ -96,15 +93,10 @@ def in_training(network: torch.nn.Module) -> list[str]:
     ]
 
 
-def some(names: list[str]) -> str:
-    """The first three names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def run_network(
     network: torch.nn.Module, spec: Spec, inputs: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float32
 ) -> dict[str, np.ndarray]:
-    """The network's outputs by their declared names; inputs go in by position, in the spec's order.
+    """Return the network's outputs by their declared names; inputs go in by position, in the spec's order.
 
     Outputs are taken by name from a mapping, which may hold others too, and otherwise by position. Floating-point
     inputs are cast to `dtype`, which must be the network's own; floating-point outputs come back in it. Raises

@@ -6,13 +6,13 @@ import math
 import numpy as np
 
 from onnx_release.core.spec import Dimension, Spec, concrete_shape, example_sizes
-from onnx_release.data.samples import SampleFile, fitted
+from onnx_release.data.samples import SampleFile, fit_to_shape
 
 Sizes = dict[str, int]
 
 
 def shape_cases(spec: Spec) -> list[Sizes]:
-    """The sizes to try: every corner of minimum and maximum, then all at their examples, then all at odd values."""
+    """Return the sizes to try: every corner of minimum and maximum, then all at their examples, then all at odd values."""
     names = list(spec.dimensions)
     corners = itertools.product(*((bounds.min, bounds.max) for bounds in spec.dimensions.values()))
     cases = [dict(zip(names, corner, strict=True)) for corner in corners]
@@ -22,7 +22,7 @@ def shape_cases(spec: Spec) -> list[Sizes]:
 
 
 def odd_size(bounds: Dimension) -> int:
-    """The odd size next to the geometric mean of the bounds; where no odd one lies between them, the minimum."""
+    """Return the odd size next to the geometric mean of the bounds; where no odd one lies between them, the minimum."""
     middle = round(math.sqrt(bounds.min * bounds.max))
     odd = middle if middle % 2 else middle + 1
     return odd if odd <= bounds.max else bounds.min
@@ -33,7 +33,7 @@ def case_name(sizes: Sizes) -> str:
 
 
 def case_inputs(spec: Spec, sizes: Sizes, samples: SampleFile, seed: int) -> dict[str, np.ndarray]:
-    """A batch of these sizes out of samples drawn with `seed`, each repeated or cut along its axes to fit.
+    """Return a batch of these sizes out of samples drawn with `seed`, each repeated or cut along its axes to fit.
 
     Real values keep every network in the range that it was trained for: token ids stay in the vocabulary.
     """
@@ -41,4 +41,4 @@ def case_inputs(spec: Spec, sizes: Sizes, samples: SampleFile, seed: int) -> dic
     batch = shapes[spec.inputs[0].name][0]
     chosen = np.random.default_rng(seed).choice(len(samples), batch, replace=batch > len(samples))
     items = [samples.inputs(int(index)) for index in chosen]
-    return {name: np.stack([fitted(item[name], shape[1:]) for item in items]) for name, shape in shapes.items()}
+    return {name: np.stack([fit_to_shape(item[name], shape[1:]) for item in items]) for name, shape in shapes.items()}

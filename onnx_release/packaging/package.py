@@ -12,12 +12,12 @@ from onnx_release.core.files import copy_file, read_json, sha256, write_json, wr
 from onnx_release.core.git import git_output
 from onnx_release.core.imports import reached_files
 from onnx_release.core.params import Runtime
-from onnx_release.core.paths import HARDWARE, PARAMS, PROVIDER, RAW, variant_model
+from onnx_release.core.paths import HARDWARE, MODEL_FILE, PARAMS, PROVIDER, RAW, variant_model
 from onnx_release.core.spec import Spec, class_count, load_spec
 from onnx_release.data.fetch import copy_tree
 from onnx_release.data.image_folder import class_names
 from onnx_release.data.metrics import PrepareMetrics
-from onnx_release.graph.graph import describe, external_files
+from onnx_release.graph.graph import describe_model, external_files
 from onnx_release.packaging.card import ReleaseMetrics, fill, model_card
 from onnx_release.packaging.packages import CONSTRAINTS, REQUIREMENTS, SERVING, locked
 from onnx_release.packaging.triton import triton_config
@@ -26,7 +26,6 @@ from onnx_release.runtime.release import (
     FORMAT,
     LABELS,
     MANIFEST,
-    MODEL,
     NOT_RELEASED,
     RUNTIME,
     Manifest,
@@ -81,7 +80,7 @@ def package(model: str, runtime: Runtime, confidence: float, folder: Path) -> No
         "metrics": metrics.content(),
         "hardware": hardware,
         "versions": versions(hardware, packages),
-        "opsets": describe(variant_model(summary.variant))["opsets"],
+        "opsets": describe_model(variant_model(summary.variant))["opsets"],
     }
     without_files = Manifest.model_validate({**facts, "files": {}})
     write_text(folder / "MODEL_CARD.md", model_card(without_files, metrics, spec, len(labels), confidence, provider))
@@ -96,7 +95,7 @@ def copy_files(model: str, spec: Spec, variant: str, code: list[Path], folder: P
     for source in spec.sources:
         if source.release:
             copy_source(RAW / model / source.name, folder / RAW / model / source.name)
-    for name in (MODEL, *sorted(external_files(variant_model(variant)))):
+    for name in (MODEL_FILE, *sorted(external_files(variant_model(variant)))):
         copy_file(variant_model(variant).with_name(name), folder / name)
 
 

@@ -21,7 +21,7 @@ from onnx_release.core.errors import GraphError
 from onnx_release.core.files import replacing
 from onnx_release.core.params import Runtime
 from onnx_release.core.spec import Spec
-from onnx_release.graph.source_lines import source_of
+from onnx_release.graph.source_lines import file_and_line
 from onnx_release.performance.metrics import OperatorMetrics, ProfileMetrics
 from onnx_release.runtime.onnx_model import OnnxModel
 
@@ -187,7 +187,7 @@ def node_rows(timing: Timing, known: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "node": node.name,
                 "operator": node.operator,
                 "module": entry.get("module", ""),
-                "source": source_of(entry),
+                "source": file_and_line(entry),
                 "runs": node.runs,
                 "ms": node.ms,
                 "share": timing.share(node.ms),

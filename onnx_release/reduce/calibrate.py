@@ -16,9 +16,9 @@ from onnx_release.core.params import Calibrate
 from onnx_release.core.paths import RANGES
 from onnx_release.core.spec import Spec
 from onnx_release.core.types import Sample
-from onnx_release.core.workers import in_order
+from onnx_release.core.workers import map_in_order
 from onnx_release.data.samples import SampleFile, check_sample, with_batch_axis
-from onnx_release.graph.activations import extract, float_values, session_of
+from onnx_release.graph.activations import extract_subgraph, float_values, session_of
 from onnx_release.graph.graph import load_model, save_checked
 from onnx_release.graph.precision import check_not_quantized
 from onnx_release.reduce.equalize import equalize_on
@@ -68,13 +68,13 @@ def check_samples(samples: SampleFile, spec: Spec) -> None:
 
 
 def find_ranges(model: ModelProto, samples: SampleFile, params: Calibrate) -> tuple[dict[str, Range], RangeCounts]:
-    """The range of every activation that can be quantized, by name, and how many there are.
+    """Return the range of every activation that can be quantized, by name, and how many there are.
 
     Every range holds 0, which quantization must represent exactly, and is wider than nothing. Raises DataError for an
     activation that is not finite.
     """
     observed = observe(model, samples, params)
-    ranges = {name: widened(*choose_range(item, params)) for name, item in observed.items()}
+    ranges = {name: include_zero(*choose_range(item, params)) for name, item in observed.items()}
     counted = [item for item in observed.values() if item.counts is not None]
     clipped = sum(clipped_count(item, ranges[name]) for name, item in observed.items())
     return ranges, RangeCounts(
@@ -85,13 +85,13 @@ def find_ranges(model: ModelProto, samples: SampleFile, params: Calibrate) -> tu
 
 
 def observe(model: ModelProto, samples: SampleFile, params: Calibrate) -> dict[str, Observed]:
-    """What every activation takes for values, over all samples; counts unless the method is minmax.
+    """Return what every activation takes for values, over all samples; counts unless the method is minmax.
 
     Counts have twice params.bins bins, since they reach up to twice as far as the values. Raises DataError naming the
     first activation that holds NaN or infinity.
     """
     names = values_to_observe(model)
-    session = session_of(extract(model, names))
+    session = session_of(extract_subgraph(model, names))
     bins = None if params.method == "minmax" else 4 * (params.bins // 2)
 
     def run(index: int) -> dict[str, Observed]:
@@ -104,14 +104,14 @@ def observe(model: ModelProto, samples: SampleFile, params: Calibrate) -> dict[s
         return found
 
     observed: dict[str, Observed] = {}
-    for found in tqdm(in_order(run, range(len(samples)), params.chunk), "ranges", len(samples), unit="sample"):
+    for found in tqdm(map_in_order(run, range(len(samples)), params.chunk), "ranges", len(samples), unit="sample"):
         for name, item in found.items():
             observed[name] = observed[name].merge(item) if name in observed else item
     return observed
 
 
 def values_to_observe(model: ModelProto) -> list[str]:
-    """The float values of the graph, without those that only go into a Clip or Relu.
+    """Return the float values of the graph, without those that only go into a Clip or Relu.
 
     Such an activation is part of the range of what it gives: no target quantizes what comes before it.
     """
@@ -125,7 +125,7 @@ def values_to_observe(model: ModelProto) -> list[str]:
 
 
 def choose_range(observed: Observed, params: Calibrate) -> Range:
-    """The range that the method of `params` gives, within the extremes."""
+    """Return the range that the method of `params` gives, within the extremes."""
     low, high, counts, edges = observed.low, observed.high, observed.counts, observed.edges
     if counts is None or low == high:
         return low, high
@@ -139,7 +139,7 @@ def choose_range(observed: Observed, params: Calibrate) -> Range:
 
 
 def percentile_range(counts: np.ndarray, edges: np.ndarray, percentile: float) -> Range:
-    """Half of the 100 - `percentile` per cent of the values are left out at either end, as in ONNX Runtime."""
+    """Return half of the 100 - `percentile` per cent of the values are left out at either end, as in ONNX Runtime."""
     if percentile == 100:
         return float(edges[0]), float(edges[-1])
     shares = np.cumsum(counts) / counts.sum()
@@ -151,7 +151,7 @@ def percentile_range(counts: np.ndarray, edges: np.ndarray, percentile: float) -
 
 
 def entropy_range(counts: np.ndarray, edges: np.ndarray) -> Range:
-    """The window around 0 whose ENTROPY_LEVELS levels lose the least information, by Kullback and Leibler.
+    """Return the window around 0 whose ENTROPY_LEVELS levels lose the least information, by Kullback and Leibler.
 
     P is the histogram in the window, with what lies outside added to its ends; Q is the same histogram brought to
     ENTROPY_LEVELS levels and spread over the bins that are not empty. Source: Migacz, 8-bit inference with TensorRT,
@@ -205,7 +205,7 @@ def smoothed(counts: np.ndarray) -> np.ndarray:
 
 
 def mse_range(counts: np.ndarray, edges: np.ndarray, extreme: Range) -> Range:
-    """The ends within `extreme` with the least mean squared error of 8 bits, found for one end, then for the other.
+    """Return the ends within `extreme` with the least mean squared error of 8 bits, found for one end, then for the other.
 
     A value in the range is off by step^2 / 12 in the mean, one outside by its distance to the nearer end.
     """
@@ -224,14 +224,14 @@ def mse_range(counts: np.ndarray, edges: np.ndarray, extreme: Range) -> Range:
     return low, high
 
 
-def widened(low: float, high: float) -> Range:
+def include_zero(low: float, high: float) -> Range:
     """With 0 in it, and not empty: a constant 0 has any scale but none."""
     low, high = min(low, 0.0), max(high, 0.0)
     return (low, high) if low < high else (0.0, 1.0)
 
 
 def clipped_count(observed: Observed, chosen: Range) -> int:
-    """The values in bins that lie outside of the chosen range altogether."""
+    """Return the values in bins that lie outside of the chosen range altogether."""
     if observed.counts is None:
         return 0
     edges = observed.edges

@@ -15,9 +15,9 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from tqdm import tqdm
 
 from onnx_release.core.errors import GraphError
-from onnx_release.core.workers import in_order
+from onnx_release.core.workers import map_in_order
 from onnx_release.data.samples import SampleFile, with_batch_axis
-from onnx_release.graph.activations import constant_values, extract, session_of
+from onnx_release.graph.activations import constant_values, extract_subgraph, session_of
 from onnx_release.graph.layers import (
     Layer,
     as_matrix,
@@ -54,7 +54,7 @@ class Group:
 
 
 def equalize_on(model: ModelProto, samples: SampleFile, chunk: int) -> tuple[ModelProto, int]:
-    """An equalized copy of `model`, by the channel sizes that `samples` show, and how many values were scaled.
+    """Return an equalized copy of `model`, by the channel sizes that `samples` show, and how many values were scaled.
 
     Raises GraphError if it answers differently, which no scaling should.
     """
@@ -62,7 +62,7 @@ def equalize_on(model: ModelProto, samples: SampleFile, chunk: int) -> tuple[Mod
     if not values:
         return model, 0
     outputs = [value.name for value in model.graph.output]
-    session = session_of(extract(model, [*values, *outputs]))
+    session = session_of(extract_subgraph(model, [*values, *outputs]))
 
     def run(index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         found = run_session(session, with_batch_axis(samples.inputs(index)))
@@ -70,7 +70,7 @@ def equalize_on(model: ModelProto, samples: SampleFile, chunk: int) -> tuple[Mod
         return sizes, {name: found[name] for name in outputs}
 
     sizes: dict[str, np.ndarray] = {}
-    for found, _ in tqdm(in_order(run, range(len(samples)), chunk), "channels", len(samples), unit="sample"):
+    for found, _ in tqdm(map_in_order(run, range(len(samples)), chunk), "channels", len(samples), unit="sample"):
         sizes = {name: np.maximum(array, sizes.get(name, 0.0)) for name, array in found.items()}
     scaled, count = equalize(model, sizes)
     error, again = OutputError(), session_of(scaled)
@@ -86,7 +86,7 @@ def equalize_on(model: ModelProto, samples: SampleFile, chunk: int) -> tuple[Mod
 
 
 def equalize(model: ModelProto, channel_sizes: dict[str, np.ndarray]) -> tuple[ModelProto, int]:
-    """A scaled copy of `model`, and how many values were scaled.
+    """Return a scaled copy of `model`, and how many values were scaled.
 
     `channel_sizes` has the largest magnitude of each channel, float [channels], of the values in `groups`.
     """
@@ -143,12 +143,12 @@ def scale_inputs(layer: Layer, tensors: Mapping[str, TensorProto], scale: np.nda
 
 
 def groups(model: ModelProto) -> list[Group]:
-    """All values whose channels can be scaled."""
+    """Return all values whose channels can be scaled."""
     return [*linear_groups(model), *bounded_groups(model)]
 
 
 def bounded_groups(model: ModelProto) -> list[Group]:
-    """What a Relu, or a Clip from 0 to a constant, makes of one convolution and hands to nothing but convolutions."""
+    """Return what a Relu, or a Clip from 0 to a constant, makes of one convolution and hands to nothing but convolutions."""
     tensors = initializers(model)
     layers = {layer.name: layer for layer in weighted_layers(model) if layer.node.op_type == "Conv"}
     makers = {layer.node.output[0]: layer for layer in layers.values()}
@@ -169,7 +169,7 @@ def bounded_groups(model: ModelProto) -> list[Group]:
 
 
 def upper_bound(node: NodeProto, tensors: Mapping[str, TensorProto]) -> float | None:
-    """Where a node that leaves what is above 0 as it is cuts it off; None for a node that does anything else."""
+    """Return where a node that leaves what is above 0 as it is cuts it off; None for a node that does anything else."""
     if node.op_type == "Relu":
         return np.inf
     bounds = clip_bounds(node, tensors) if node.op_type == "Clip" else None
@@ -177,7 +177,7 @@ def upper_bound(node: NodeProto, tensors: Mapping[str, TensorProto]) -> float | 
 
 
 def linear_groups(model: ModelProto) -> list[Group]:
-    """What flows from weights to weights through nothing but Add."""
+    """Return what flows from weights to weights through nothing but Add."""
     constants = constant_values(model)
     layers = {layer.name: layer for layer in weighted_layers(model)}
     joined: dict[str, str] = {}
@@ -218,5 +218,5 @@ def linear_groups(model: ModelProto) -> list[Group]:
 
 
 def has_free_bias(layer: Layer, inputs: Iterable[str]) -> bool:
-    """Whether its bias is computed, or shared, and so cannot be scaled with the weight."""
+    """Return whether its bias is computed, or shared, and so cannot be scaled with the weight."""
     return len([name for name in inputs if name]) > 2 and not layer.bias

@@ -17,8 +17,8 @@ from onnx_release.core.errors import DataError
 from onnx_release.core.files import replacing_folder
 from onnx_release.core.params import Fp16
 from onnx_release.data.samples import SampleFile, with_batch_axis
-from onnx_release.graph.activations import constant_values, extract, float_values, session_of, value_types
-from onnx_release.graph.graph import load_model, model_size_mb, save_checked
+from onnx_release.graph.activations import constant_values, extract_subgraph, float_values, session_of, value_types
+from onnx_release.graph.graph import load_model, model_size_mb, save_checked, subgraphs
 from onnx_release.graph.layers import set_array
 from onnx_release.graph.precision import check_not_float16, check_not_quantized
 from onnx_release.reduce.metrics import Fp16Metrics
@@ -44,8 +44,8 @@ def convert_to_fp16(source: Path, samples: SampleFile, params: Fp16, folder: Pat
     operators = sorted({*DEFAULT_OP_BLOCK_LIST, *params.block_operators})
     overflowing = beyond_float16(model, samples)
     while True:
-        converted = convert(model, operators, overflowing, params.max_finite_val)
-        more = overflows(model, converted, samples) - overflowing
+        converted = convert_graph(model, operators, overflowing, params.max_finite_val)
+        more = find_overflows(model, converted, samples) - overflowing
         if not more:
             break
         overflowing |= more
@@ -66,9 +66,9 @@ def name_nodes(graph: GraphProto) -> None:
 
 
 def beyond_float16(model: ModelProto, samples: SampleFile) -> set[str]:
-    """Names of the nodes that make, or take, a value or a sum beyond float16 on any sample, in float32."""
+    """Return names of the nodes that make, or take, a value or a sum beyond float16 on any sample, in float32."""
     names = float_values(model)
-    session = session_of(extract(model, names))
+    session = session_of(extract_subgraph(model, names))
     sums = {node.output[0]: node for node in model.graph.node if node.op_type in MEANS}
     large: set[str] = set()
     for index in range(len(samples)):
@@ -84,8 +84,8 @@ def beyond_float16(model: ModelProto, samples: SampleFile) -> set[str]:
     return {node.name for node in model.graph.node if large & {*node.output, *node.input}}
 
 
-def convert(model: ModelProto, operators: list[str], nodes: set[str], max_finite_val: float) -> ModelProto:
-    """A float16 copy of `model`; `operators` and `nodes` stay in float32. No Cast in it cancels another."""
+def convert_graph(model: ModelProto, operators: list[str], nodes: set[str], max_finite_val: float) -> ModelProto:
+    """Return a float16 copy of `model`; `operators` and `nodes` stay in float32. No Cast in it cancels another."""
     source = ModelProto()
     source.CopyFrom(model)
     casts = {node.name for node in source.graph.node if node.op_type == "Cast" and cast_type(node) == TensorProto.FLOAT}
@@ -104,8 +104,8 @@ def convert(model: ModelProto, operators: list[str], nodes: set[str], max_finite
 
 
 def cast_type(node: NodeProto) -> int:
-    """The element type that a Cast gives."""
-    return int(next(attribute.i for attribute in node.attribute if attribute.name == "to"))
+    """Return the element type that a Cast gives."""
+    return int(helper.get_node_attr_value(node, "to"))
 
 
 def remove_cascaded_casts(model: ModelProto) -> None:
@@ -143,19 +143,13 @@ def remove_unused(graph: GraphProto, operator: str) -> None:
         if node.op_type == operator and not used & set(node.output):
             graph.node.remove(node)
         else:
-            used |= {*node.input, *subgraph_inputs(node)}
+            used |= {*node.input, *(name for graph in subgraphs(node) for inner in graph.node for name in inner.input)}
 
 
-def subgraph_inputs(node: NodeProto) -> set[str]:
-    """Whatever the branches and loop bodies of a node take."""
-    graphs = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
-    return {name for graph in graphs for inner in graph.node for name in (*inner.input, *subgraph_inputs(inner))}
-
-
-def overflows(model: ModelProto, converted: ModelProto, samples: SampleFile) -> set[str]:
-    """Nodes of `model` where NaN or infinity begins in float16, and their takers, on the first sample with any."""
+def find_overflows(model: ModelProto, converted: ModelProto, samples: SampleFile) -> set[str]:
+    """Return nodes of `model` where NaN or infinity begins in float16, and their takers, on the first sample with any."""
     names = float_values(model)
-    session = session_of(extract(rounding_as(model, converted), names))
+    session = session_of(extract_subgraph(with_float16_rounding(model, converted), names))
     for index in range(len(samples)):
         values = run_session(session, with_batch_axis(samples.inputs(index)))
         bad = {name for name, array in values.items() if not np.isfinite(array).all()}
@@ -165,8 +159,8 @@ def overflows(model: ModelProto, converted: ModelProto, samples: SampleFile) -> 
     return set()
 
 
-def rounding_as(model: ModelProto, converted: ModelProto) -> ModelProto:
-    """The float32 `model` with each value rounded to float16 that has this type in `converted`.
+def with_float16_rounding(model: ModelProto, converted: ModelProto) -> ModelProto:
+    """Return the float32 `model` with each value rounded to float16 that has this type in `converted`.
 
     ONNX Runtime has next to no float16 kernels on CPUs: it computes in float32 and leaves the rounding out where it
     can. This graph shows what a device that computes in float16 would.

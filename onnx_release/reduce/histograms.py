@@ -26,7 +26,7 @@ class Observed:
 
     @property
     def edges(self) -> np.ndarray:
-        """float64 [bins + 1]."""
+        """Return float64 [bins + 1]."""
         bins = 0 if self.counts is None else len(self.counts)
         return np.linspace(-(2.0**self.exponent), 2.0**self.exponent, bins + 1)
 
@@ -37,7 +37,7 @@ class Observed:
         return Observed(min(self.low, other.low), max(self.high, other.high), exponent, counts)
 
     def reaching(self, exponent: int) -> np.ndarray | None:
-        """The counts in as many bins between -2^exponent and 2^exponent."""
+        """Return the counts in as many bins between -2^exponent and 2^exponent."""
         counts = self.counts
         if counts is None:
             return None
@@ -60,7 +60,7 @@ def observe_values(values: np.ndarray, bins: int | None) -> Observed:
 
 
 def count(values: np.ndarray, limit: float, bins: int) -> np.ndarray:
-    """int64 [bins]: how many of the float32 values, none beyond `limit`, fall into each bin between -limit and limit.
+    """Return int64 [bins]: how many of the float32 values, none beyond `limit`, fall into each bin between -limit and limit.
 
     fast_histogram knows that bins are equally wide, where numpy.histogram compares each value with the edges around it,
     and lets go of Python's global lock meanwhile.

@@ -1,6 +1,7 @@
 """Quantize the weights of MatMul and Gemm to 8 bits; activations are quantized when the model runs."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -31,12 +32,7 @@ def quantize_dynamically(
     of the operators is written as it is, and `quantized_nodes` is 0. Raises ParameterError for an operator that
     ONNX Runtime does not quantize dynamically, GraphError for a model that is quantized already.
     """
-    unknown = sorted(set(params.operators) - set(INTEGER))
-    if unknown:
-        raise ParameterError(
-            f"quantize_dynamic.operators: {', '.join(unknown)} cannot be quantized dynamically; "
-            f"{', '.join(INTEGER)} can"
-        )
+    check_operators(params.operators)
     model = load_model(source)
     check_not_quantized(model, source)
     before = len(model.graph.node)
@@ -63,3 +59,13 @@ def quantize_dynamically(
         weight_type="int8",
         reduce_range=reduce_range,
     )
+
+
+def check_operators(operators: Sequence[str]) -> None:
+    """Raise ParameterError for operators that ONNX Runtime does not quantize dynamically."""
+    unknown = sorted(set(operators) - set(INTEGER))
+    if unknown:
+        raise ParameterError(
+            f"quantize_dynamic.operators: {', '.join(unknown)} cannot be quantized dynamically; "
+            f"{', '.join(INTEGER)} can"
+        )

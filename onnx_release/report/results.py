@@ -19,7 +19,7 @@ from onnx_release.core.spec import Spec, load_spec
 from onnx_release.core.variants import REDUCED, made_variants
 from onnx_release.data.metrics import PrepareMetrics
 from onnx_release.export.metrics import SlimMetrics
-from onnx_release.graph.graph import describe, model_size_mb
+from onnx_release.graph.graph import describe_model, model_size_mb
 from onnx_release.performance.metrics import OptimizeMetrics, ProfileMetrics
 from onnx_release.reduce.metrics import Fp16Metrics, QuantizeDynamicMetrics
 from onnx_release.static.metrics import QuantizeStaticMetrics
@@ -152,7 +152,7 @@ def worst_layers(steps: pd.DataFrame) -> list[dict[str, Any]]:
 
 def count_operators(variants: Sequence[str]) -> list[tuple[str, list[int]]]:
     """Each operator with its count in the graph of every variant, the most frequent of the first graph first."""
-    graphs = [describe(variant_model(variant))["operators"] for variant in variants]
+    graphs = [describe_model(variant_model(variant))["operators"] for variant in variants]
     names = sorted({name for graph in graphs for name in graph}, key=lambda name: (-graphs[0].get(name, 0), name))
     return [(name, [graph.get(name, 0) for graph in graphs]) for name in names]
 

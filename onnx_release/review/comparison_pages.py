@@ -1,9 +1,9 @@
 """A comparison as a table for a terminal, as Markdown for a pull request, and as JSON."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from typing import Any
 
+from onnx_release.core.plain_text import align_columns
 from onnx_release.report.text import number, table
 from onnx_release.review.comparable import OF_THE_CHOICE, contender
 from onnx_release.review.compare import Comparison, Row, Verdict, same
@@ -50,11 +50,11 @@ def as_text(comparison: Comparison, everything: bool) -> str:
     parts = [f"base  {comparison.base}\nhead  {comparison.head}\n{counted(comparison)}"]
     if comparison.notes:
         parts.append("\n".join(f"note: {note}" for note in comparison.notes))
-    parts.append(aligned([("release", "base", "head", ""), *release(comparison)]))
+    parts.append(align_columns([("release", "base", "head", ""), *release(comparison)]))
     rows = listed(comparison, everything)
     if rows:
         parts.append(
-            aligned([("verdict", *HEADER[1:], "why"), *((row.verdict, *cells(row), row.reason) for row in rows)])
+            align_columns([("verdict", *HEADER[1:], "why"), *((row.verdict, *cells(row), row.reason) for row in rows)])
         )
     if not everything:
         parts += ["\n".join(lines)] if (lines := left_out(comparison)) else []
@@ -194,12 +194,3 @@ def marked(row: Row) -> str:
 def escaped(text: str) -> str:
     """Text for a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-def aligned(lines: Iterable[Sequence[str]]) -> str:
-    """Columns side by side."""
-    found = list(lines)
-    widths = [max(len(line[column]) for line in found) for column in range(len(found[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in found
-    )

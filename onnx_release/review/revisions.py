@@ -16,7 +16,7 @@ from ruamel.yaml.error import YAMLError
 from onnx_release.core.errors import RevisionError
 from onnx_release.core.files import CONFLICT, refuse_conflict
 from onnx_release.core.git import run_git
-from onnx_release.core.imports import PACKAGES
+from onnx_release.core.imports import OWN_PACKAGES
 from onnx_release.core.paths import LOCK, METRICS, PARAMS, PLOTS
 
 # What is read of a revision, relative to the repository root.
@@ -186,7 +186,7 @@ def at_commit(commit: str, name: str) -> Revision:
 
 def with_sources(revision: Revision, commit: str) -> Revision:
     """The revision with the sources that its commit has."""
-    listed = run_git("ls-tree", "-r", "-z", "--name-only", commit, *PACKAGES).stdout.decode().split("\0")
+    listed = run_git("ls-tree", "-r", "-z", "--name-only", commit, *OWN_PACKAGES).stdout.decode().split("\0")
     wanted = [path for path in listed if path.endswith(".py")]
     return replace(revision, sources=contents(commit, revision.name, wanted) if wanted else {})
 
@@ -217,5 +217,5 @@ def workspace() -> Revision:
         refuse_conflict(path, path.read_text(encoding="utf-8", errors="replace"), RevisionError)
     changed = run_git("status", "--porcelain", "--", *(path.as_posix() for path in READ)).stdout.strip()
     name = "workspace, not committed" if changed else "workspace, as committed"
-    sources = [path for package in PACKAGES for path in Path(package).rglob("*.py") if path.is_file()]
+    sources = [path for package in OWN_PACKAGES for path in Path(package).rglob("*.py") if path.is_file()]
     return Revision(name, *({path.as_posix(): path.read_bytes() for path in found} for found in (files, sources)))

@@ -10,7 +10,7 @@ import onnxruntime
 from onnx_release.core.errors import GraphError, InputError
 from onnx_release.core.hardware import cpu_kind
 from onnx_release.core.params import Runtime
-from onnx_release.core.spec import Spec, check_array
+from onnx_release.core.spec import Spec, check_array, check_bounds
 from onnx_release.runtime.providers import CPU, device_id
 from onnx_release.runtime.session import open_with, run_bound, run_session
 
@@ -38,7 +38,7 @@ class OnnxModel:
         check_cpu(self.session, path)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All outputs by name, in the dtypes and shapes of the spec, batch axis included.
+        """Return all outputs by name, in the dtypes and shapes of the spec, batch axis included.
 
         Raises InputError if `inputs` contradicts the spec, and GraphError if ONNX Runtime fails on it.
         """
@@ -65,10 +65,9 @@ def check_request(spec: Spec, inputs: Mapping[str, np.ndarray]) -> None:
         problem = check_array(tensor, str(array.dtype), array.shape, sizes)
         if problem:
             raise InputError(problem)
-    for name, size in sizes.items():
-        bounds = spec.dimensions[name]
-        if not bounds.min <= size <= bounds.max:
-            raise InputError(f"{name} is {size}, where {bounds.min} to {bounds.max} is declared")
+    problem = check_bounds(spec, sizes)
+    if problem:
+        raise InputError(problem)
 
 
 def check_interface(session: onnxruntime.InferenceSession, spec: Spec, path: Path) -> None:
@@ -94,7 +93,7 @@ def check_interface(session: onnxruntime.InferenceSession, spec: Spec, path: Pat
 
 
 def may_have(found: Sequence[int | str | None], declared: Sequence[int | str]) -> bool:
-    """Whether a value of the shape that a file gives may have every shape that the spec declares.
+    """Return whether a value of the shape that a file gives may have every shape that the spec declares.
 
     A file may leave a size open, and ONNX Runtime gives an empty shape where the file has none.
     """

@@ -9,15 +9,14 @@ import onnxruntime
 
 from onnx_release.core.errors import ProviderError
 from onnx_release.core.params import Runtime
+from onnx_release.core.plain_text import first_few
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 PROVIDERS = {"cpu": CPU, "cuda": CUDA, "tensorrt": TENSORRT}
-# Nodes that a message names before it counts the rest.
-NAMED = 5
 
 
 def provider_options(provider: str, runtime: Runtime) -> dict[str, str]:
-    """The options of the provider under ONNX Runtime's names."""
+    """Return the options of the provider under ONNX Runtime's names."""
     if provider == CUDA:
         options = {key: str(value) for key, value in runtime.cuda.model_dump().items() if value is not None}
         options["use_tf32"] = str(int(runtime.cuda.use_tf32))
@@ -37,7 +36,7 @@ def provider_options(provider: str, runtime: Runtime) -> dict[str, str]:
 
 
 def device_id(provider: str, runtime: Runtime) -> int:
-    """The number of the GPU that the provider runs on."""
+    """Return the number of the GPU that the provider runs on."""
     return (runtime.tensorrt if provider == TENSORRT else runtime.cuda).device_id
 
 
@@ -61,7 +60,7 @@ def check_provider(provider: str) -> None:
 
 
 def missing_library(provider: str) -> str | None:
-    """What the loader says of the provider's library, which names the first one that it lacks; None if it loads."""
+    """Return what the loader says of the provider's library, which names the first one that it lacks; None if it loads."""
     name = provider.removesuffix("ExecutionProvider").lower()
     folder = Path(onnxruntime.__file__).parent / "capi"
     libraries = sorted(folder.glob(f"*onnxruntime_providers_{name}.*"))
@@ -78,7 +77,7 @@ def missing_library(provider: str) -> str | None:
 
 
 def nodes_elsewhere(session: onnxruntime.InferenceSession, wanted: str) -> str:
-    """The nodes that ONNX Runtime gave to another provider than `wanted`, in words; empty if there are none.
+    """Return the nodes that ONNX Runtime gave to another provider than `wanted`, in words; empty if there are none.
 
     The session must have been opened with session.record_ep_graph_assignment_info.
     """
@@ -88,5 +87,4 @@ def nodes_elsewhere(session: onnxruntime.InferenceSession, wanted: str) -> str:
         if part.ep_name != wanted
         for node in part.get_nodes()
     ]
-    rest = f" and {len(elsewhere) - NAMED} more" if len(elsewhere) > NAMED else ""
-    return ", ".join(elsewhere[:NAMED]) + rest
+    return first_few(elsewhere, 5)

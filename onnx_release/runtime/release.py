@@ -10,13 +10,13 @@ from pydantic import Field, ValidationError, field_validator
 from onnx_release.core.errors import ReleaseError, ReleaseFolderError
 from onnx_release.core.files import read_names, sha256
 from onnx_release.core.params import Runtime
+from onnx_release.core.paths import MODEL_FILE
 from onnx_release.core.spec import Spec, Task, class_count
-from onnx_release.core.yaml_files import Strict, describe, read_yaml
+from onnx_release.core.yaml_files import Strict, describe_problems, read_yaml
 
 # What is in a release, relative to its folder; paths.py says where the folder itself is.
 MANIFEST = "MANIFEST.json"
 NOT_RELEASED = "NOT_RELEASED.txt"
-MODEL = "model.onnx"
 RUNTIME = "runtime.json"
 LABELS = "labels.txt"
 FORMAT = 1
@@ -78,17 +78,17 @@ class Release:
 
 
 def open_release(folder: Path) -> Release:
-    """The release in `folder`, every file of which has the sha256 of its manifest.
+    """Return the release in `folder`, every file of which has the sha256 of its manifest.
 
     Raises ReleaseFolderError naming the first file that is missing or another one, and where nothing was released.
     """
     manifest = read_manifest(folder)
-    check_model(folder, manifest)
+    check_manifest_model(folder, manifest)
     for name, file in sorted(manifest.files.items()):
-        check_file(folder, name, file)
+        check_released_file(folder, name, file)
     spec = read_yaml(folder / spec_path(manifest.model), Spec, ReleaseFolderError)
     labels = read_labels(folder / LABELS, spec, ReleaseFolderError) if LABELS in manifest.files else None
-    return Release(folder, manifest, spec, labels, read_runtime(folder), folder / MODEL)
+    return Release(folder, manifest, spec, labels, read_runtime(folder), folder / MODEL_FILE)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -97,7 +97,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ReleaseFolderError(f"there is no folder {folder}: `make repro` makes a release in artifacts/release")
     if (folder / NOT_RELEASED).is_file():
         reason = (folder / NOT_RELEASED).read_text(encoding="utf-8", errors="replace").strip()
-        raise ReleaseFolderError(f"{shown(folder)} holds no release. {reason}")
+        raise ReleaseFolderError(f"{folder_name(folder)} holds no release. {reason}")
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -117,11 +117,11 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(content)
     except ValidationError as cause:
-        problems = "; ".join(describe(problem, Manifest) for problem in cause.errors())
+        problems = "; ".join(describe_problems(cause, Manifest))
         raise ReleaseFolderError(f"{path} is no manifest of a release ({problems}): fetch the release again") from cause
 
 
-def check_model(folder: Path, manifest: Manifest) -> None:
+def check_manifest_model(folder: Path, manifest: Manifest) -> None:
     """Raise ReleaseFolderError for the manifest of another model, and for one that leaves out what a release has."""
     here = sorted(path.parent.name for path in folder.glob("models/*/spec.yaml"))
     places = [name.split("/") for name in sorted(manifest.files)]
@@ -132,12 +132,12 @@ def check_model(folder: Path, manifest: Manifest) -> None:
                 f"{folder / MANIFEST} is of the model {manifest.model}, but {holder} {', '.join(names)}: "
                 "fetch the release again, into a folder of its own"
             )
-    missing = [name for name in (MODEL, RUNTIME, spec_path(manifest.model)) if name not in manifest.files]
+    missing = [name for name in (MODEL_FILE, RUNTIME, spec_path(manifest.model)) if name not in manifest.files]
     if missing:
         raise ReleaseFolderError(f"{folder / MANIFEST} does not list {', '.join(missing)}: fetch the release again")
 
 
-def check_file(folder: Path, name: str, file: File) -> None:
+def check_released_file(folder: Path, name: str, file: File) -> None:
     """Raise ReleaseFolderError unless the file is there and the one that was released."""
     path = folder / name
     if not path.is_file():
@@ -153,7 +153,7 @@ def check_file(folder: Path, name: str, file: File) -> None:
 
 
 def read_labels(path: Path, spec: Spec, error: type[ReleaseError]) -> list[str]:
-    """The names in a file, one a line. Raises `error` if one is empty, or the spec has more or fewer classes."""
+    """Return the names in a file, one a line. Raises `error` if one is empty, or the spec has more or fewer classes."""
     names, count = read_names(path, error), class_count(spec)
     if count is not None and len(names) != count:
         raise error(f"{path} names {len(names)} classes, {spec.outputs[0].name} has {count}")
@@ -168,9 +168,9 @@ def read_runtime(folder: Path) -> Runtime:
 
 
 def spec_path(model: str) -> str:
-    """Where a release has its spec."""
+    """Return where a release has its spec."""
     return f"models/{model}/spec.yaml"
 
 
-def shown(folder: Path) -> str:
+def folder_name(folder: Path) -> str:
     return "this folder" if folder == Path() else str(folder)

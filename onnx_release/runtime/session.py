@@ -16,14 +16,14 @@ from onnx_release.core.hardware import available_cores, gpus
 from onnx_release.core.params import Runtime
 from onnx_release.runtime.providers import CPU, CUDA, PROVIDERS, check_provider, nodes_elsewhere, provider_options
 
-LEVELS = {
+GRAPH_OPTIMIZATIONS = {
     "disabled": GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "extended": GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 SILENT = 4  # ONNX Runtime's severity that only what ends the process has
-MODES = {"sequential": ExecutionMode.ORT_SEQUENTIAL, "parallel": ExecutionMode.ORT_PARALLEL}
+EXECUTION_MODES = {"sequential": ExecutionMode.ORT_SEQUENTIAL, "parallel": ExecutionMode.ORT_PARALLEL}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Opened:
 
 
 def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """A session on the CPU at ONNX Runtime's defaults; `threads` 0 means every core.
+    """Return a session on the CPU at ONNX Runtime's defaults; `threads` 0 means every core.
 
     Raises GraphError if ONNX Runtime does not load the model.
     """
@@ -44,7 +44,7 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
 
 
 def open_with(model: Path, runtime: Runtime, profile: Path | None = None) -> Opened:
-    """A session as `runtime` says. `auto` takes CUDA where an NVIDIA GPU is there and runs the model.
+    """Return a session as `runtime` says. `auto` takes CUDA where an NVIDIA GPU is there and runs the model.
 
     With `profile`, ONNX Runtime writes its trace to a file whose path starts with it.
 
@@ -76,7 +76,7 @@ def find_libraries(runtime: Runtime) -> None:
 
 
 def open_on(model: Path, runtime: Runtime, provider: str, profile: Path | None = None) -> Opened:
-    """A session on one provider; the note names the nodes that run elsewhere."""
+    """Return a session on one provider; the note names the nodes that run elsewhere."""
     options = session_options(runtime, profile)
     if provider == CPU:
         return Opened(create_session(model, options, [CPU]), CPU)
@@ -120,8 +120,8 @@ def session_options(runtime: Runtime, profile: Path | None = None) -> onnxruntim
     """Threads are counted here, since ONNX Runtime counts the host's cores in a container (onnxruntime#29688)."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT  # what goes wrong is raised
-    options.graph_optimization_level = LEVELS[runtime.graph_optimization]
-    options.execution_mode = MODES[runtime.execution_mode]
+    options.graph_optimization_level = GRAPH_OPTIMIZATIONS[runtime.graph_optimization]
+    options.execution_mode = EXECUTION_MODES[runtime.execution_mode]
     options.intra_op_num_threads = runtime.intra_threads or available_cores()
     options.inter_op_num_threads = runtime.inter_threads or available_cores()
     options.enable_cpu_mem_arena = runtime.arena
@@ -136,7 +136,7 @@ def session_options(runtime: Runtime, profile: Path | None = None) -> onnxruntim
 
 
 def run_session(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """All outputs by name. Raises GraphError with ONNX Runtime's reason if the run fails."""
+    """Return all outputs by name. Raises GraphError with ONNX Runtime's reason if the run fails."""
     names = [output.name for output in session.get_outputs()]
     try:
         return dict(zip(names, session.run(names, dict(inputs)), strict=True))

@@ -6,7 +6,7 @@ import numpy as np
 from onnx import ModelProto
 
 from onnx_release.data.samples import SampleFile, with_batch_axis
-from onnx_release.graph.activations import extract, session_of
+from onnx_release.graph.activations import extract_subgraph, session_of
 from onnx_release.graph.layers import initializers, weighted_layers
 from onnx_release.runtime.session import run_session
 
@@ -30,7 +30,7 @@ class ComputeLimit:
 
     @property
     def left(self) -> float:
-        """What may be done now, in multiply-adds; below zero once the last step took more."""
+        """Return what may be done now, in multiply-adds; below zero once the last step took more."""
         return self.total - self.held
 
     def run(self, samples: int, layers: Container[str] | None = None) -> None:
@@ -50,7 +50,7 @@ def multiply_adds(model: ModelProto, samples: SampleFile) -> dict[str, float]:
         return {}
     tensors = initializers(model)
     names = [layer.node.output[0] for layer in layers]
-    outputs = run_session(session_of(extract(model, names)), with_batch_axis(samples.inputs(0)))
+    outputs = run_session(session_of(extract_subgraph(model, names)), with_batch_axis(samples.inputs(0)))
     macs = {}
     for layer, name in zip(layers, names, strict=True):
         weight = tuple(tensors[layer.weight].dims)

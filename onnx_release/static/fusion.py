@@ -16,7 +16,7 @@ QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
 def optimized_graph(path: Path) -> ModelProto:
-    """What ONNX Runtime runs in place of the model: all optimizations, on this CPU."""
+    """Return what ONNX Runtime runs in place of the model: all optimizations, on this CPU."""
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "optimized.onnx"
         save_optimized(path, written, Runtime(provider="cpu", intra_threads=1))
@@ -62,17 +62,17 @@ def count_fused(path: Path) -> FusedNodes:
         unfused_nodes=len(unfused),
         requantized_nodes=len(requantized),
         requantized=", ".join(requantized),
-        unfused="; ".join(f"{node.name} ({node.op_type}): {reason(node, model, makers)}" for node in unfused),
+        unfused="; ".join(f"{node.name} ({node.op_type}): {unfused_reason(node, model, makers)}" for node in unfused),
     )
 
 
 def runs_on_integers(node: NodeProto | None, makers: dict[str, NodeProto]) -> bool:
-    """Whether a node of the optimized graph takes its data as integers; one that is gone has become a float one."""
+    """Return whether a node of the optimized graph takes its data as integers; one that is gone has become a float one."""
     return node is not None and not made_by_dequantize(node.input[0], makers)
 
 
 def has_quantized_weight(node: NodeProto | None, makers: dict[str, NodeProto]) -> bool:
-    """Whether a layer of the optimized graph has become an integer one, or has its weight dequantized."""
+    """Return whether a layer of the optimized graph has become an integer one, or has its weight dequantized."""
     return node is not None and (node.op_type.startswith("Q") or made_by_dequantize(node.input[1], makers))
 
 
@@ -80,8 +80,8 @@ def made_by_dequantize(name: str, makers: dict[str, NodeProto]) -> bool:
     return name in makers and makers[name].op_type == "DequantizeLinear"
 
 
-def reason(node: NodeProto, model: ModelProto, makers: dict[str, NodeProto]) -> str:
-    """Why ONNX Runtime did not fuse it, as far as the graph tells."""
+def unfused_reason(node: NodeProto, model: ModelProto, makers: dict[str, NodeProto]) -> str:
+    """Return why ONNX Runtime did not fuse it, as far as the graph tells."""
     computed = [name for name in node.input if name in makers]
     floats = [name for name in computed if not made_by_dequantize(name, makers)]
     if floats:

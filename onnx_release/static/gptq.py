@@ -18,7 +18,7 @@ PAIR_SHARES = (2.0, 1.75, 1.5, 1.35, 1.2, 1.1)
 # What two weights of one sign may sum up to where their products with uint8 are added in 16 bits: 255 * 128 < 2^15.
 PAIR_SUM = 128
 # Weights rounded one by one before the others hear of it, all at once.
-BLOCK = 64
+COLUMN_BLOCK = 64
 
 
 @dataclass
@@ -64,13 +64,13 @@ class Limits:
     partner: np.ndarray | None = None
 
     def bounds(self, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The least and the greatest value of weights whose partners have the values `others`."""
+        """Return the least and the greatest value of weights whose partners have the values `others`."""
         low = np.maximum(-PAIR_SUM - np.minimum(others, 0), -self.most)
         return low, np.minimum(PAIR_SUM - np.maximum(others, 0), self.most)
 
 
 def round_layer(weights: np.ndarray, covariance: np.ndarray, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
-    """Integers within `limits`, int8 [groups, outputs, inputs], and scales [groups, outputs] of `weights`."""
+    """Return integers within `limits`, int8 [groups, outputs, inputs], and scales [groups, outputs] of `weights`."""
     scales = search_scales(weights, covariance, limits)
     return round_weights(weights, covariance, scales, limits).astype(np.int8), scales
 
@@ -103,7 +103,7 @@ def search_scales(weights: np.ndarray, covariance: np.ndarray, limits: Limits) -
 
 
 def round_weights(weights: np.ndarray, covariance: np.ndarray, scales: np.ndarray, limits: Limits) -> np.ndarray:
-    """Integers in float32, [groups, outputs, inputs], each rounded knowing what those before it left over."""
+    """Return integers in float32, [groups, outputs, inputs], each rounded knowing what those before it left over."""
     groups, outputs, inputs = weights.shape
     order = rounding_order(covariance)
     back = np.argsort(order, axis=1)
@@ -117,8 +117,8 @@ def round_weights(weights: np.ndarray, covariance: np.ndarray, scales: np.ndarra
     # One column more, of zeros: the partner of a weight without one. One that is not rounded yet is 0, too.
     rounded = np.zeros((groups, outputs, inputs + 1), np.float32)
     partners = partner_positions(limits, order, back)
-    for start in range(0, inputs, BLOCK):
-        stop = min(start + BLOCK, inputs)
+    for start in range(0, inputs, COLUMN_BLOCK):
+        stop = min(start + COLUMN_BLOCK, inputs)
         errors = np.empty_like(left[:, :, start:stop])
         for k in range(start, stop):
             others = np.take_along_axis(rounded, partners[:, None, k, None], axis=2)[:, :, 0]
@@ -131,7 +131,7 @@ def round_weights(weights: np.ndarray, covariance: np.ndarray, scales: np.ndarra
 
 
 def partner_positions(limits: Limits, order: np.ndarray, back: np.ndarray) -> np.ndarray:
-    """Where in the order of rounding the partner of each weight in that order is, int [groups, inputs]; -1 for none."""
+    """Return where in the order of rounding the partner of each weight in that order is, int [groups, inputs]; -1 for none."""
     if limits.partner is None:
         return np.full_like(order, -1)
     partner = limits.partner[order]
@@ -141,7 +141,7 @@ def partner_positions(limits: Limits, order: np.ndarray, back: np.ndarray) -> np
 def corrected_bias(
     weights: np.ndarray, rounded: np.ndarray, bias: np.ndarray, wanted: np.ndarray, found: np.ndarray
 ) -> np.ndarray:
-    """The bias, float64 [outputs], with which the mean of every output is what the float weights make of wanted inputs.
+    """Return the bias, float64 [outputs], with which the mean of every output is what the float weights make of wanted inputs.
 
     `weights` and `rounded` are [groups, outputs, inputs], both in the units of the float weights; `wanted` and `found`
     are the means of the inputs as they should be and as they are, [groups, inputs].

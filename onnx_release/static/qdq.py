@@ -30,7 +30,7 @@ Ranges = Mapping[str, tuple[float, float]]
 
 
 def insert_qdq(model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]) -> ModelProto:
-    """A quantized copy of `model`, `float_nodes` apart: a scale for each output channel, and for each activation."""
+    """Return a quantized copy of `model`, `float_nodes` apart: a scale for each output channel, and for each activation."""
     quantized = run_quantizer(model, ranges, target, float_nodes)
     free_outputs(quantized)
     keep_float(quantized)
@@ -38,7 +38,7 @@ def insert_qdq(model: ModelProto, ranges: Ranges, target: Target, float_nodes: C
 
 
 def run_quantizer(model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]) -> ModelProto:
-    """What onnxruntime's own quantizer makes of `model`."""
+    """Return what onnxruntime's own quantizer makes of `model`."""
     source = ModelProto()
     source.CopyFrom(model)
     limits = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
@@ -73,7 +73,7 @@ def run_quantizer(model: ModelProto, ranges: Ranges, target: Target, float_nodes
 
 
 def kept_clips(model: ModelProto) -> list[str]:
-    """The Clips that no range can stand for, as every range holds 0: those with 0 out of bounds, or bounds unknown."""
+    """Return the Clips that no range can stand for, as every range holds 0: those with 0 out of bounds, or bounds unknown."""
     tensors = initializers(model)
     bounds = {node.name: clip_bounds(node, tensors) for node in model.graph.node if node.op_type == "Clip"}
     return [name for name, found in bounds.items() if found is None or not found[0] <= 0 <= found[1]]
@@ -114,26 +114,22 @@ def keep_float(quantized: ModelProto) -> None:
             makers.get(node.input[0]) if node.op_type in QUANTIZED_WHEN_LOADED and node.input[1] in tensors else None
         )
         if maker is not None and maker.op_type == "DequantizeLinear" and not tensors[maker.input[1]].dims:
-            own = NodeProto()
-            own.CopyFrom(maker)
-            own.name, own.output[0] = f"{node.name}_dequantize", f"{node.name}_dequantized"
-            own.attribute.append(helper.make_attribute("axis", 1))
             count = input_channels(node, tuple(tensors[node.input[1]].dims))
-            for position, kind in enumerate(("scale", "zero_point"), start=1):
-                value = numpy_helper.to_array(tensors[maker.input[position]])
-                own.input[position] = f"{node.name}_{kind}s"
-                quantized.graph.initializer.append(
-                    numpy_helper.from_array(np.repeat(value, count), own.input[position])
-                )
-            nodes.append(own)
-            node.input[0] = own.output[0]
+            parameters = [f"{node.name}_scales", f"{node.name}_zero_points"]
+            for name, equal in zip(parameters, maker.input[1:], strict=True):
+                value = numpy_helper.to_array(tensors[equal])
+                quantized.graph.initializer.append(numpy_helper.from_array(np.repeat(value, count), name))
+            output = f"{node.name}_dequantized"
+            inputs = [maker.input[0], *parameters]
+            nodes.append(helper.make_node(maker.op_type, inputs, [output], f"{node.name}_dequantize", axis=1))
+            node.input[0] = output
         nodes.append(node)
     del quantized.graph.node[:]
     quantized.graph.node.extend(nodes)
 
 
 def input_channels(node: NodeProto, weight: tuple[int, ...]) -> int:
-    """The size of axis 1 of what a layer takes, by the shape of its weight."""
+    """Return the size of axis 1 of what a layer takes, by the shape of its weight."""
     found = attributes(node)
     if node.op_type == "Conv":
         return weight[1] * int(found.get("group", 1))
@@ -174,7 +170,7 @@ def clip_activations(model: ModelProto, quantized: ModelProto, ranges: Ranges) -
 
 
 def quantized_values(quantized: ModelProto) -> dict[str, list[str]]:
-    """The activations that have a QuantizeLinear, by their names in the float model, and what it makes of each."""
+    """Return the activations that have a QuantizeLinear, by their names in the float model, and what it makes of each."""
     constants = initializers(quantized)
     found: dict[str, list[str]] = {}
     for node in quantized.graph.node:
@@ -184,7 +180,7 @@ def quantized_values(quantized: ModelProto) -> dict[str, list[str]]:
 
 
 def with_float_layers(quantized: ModelProto, model: ModelProto, names: Collection[str]) -> ModelProto:
-    """A copy of `quantized` in which the named layers have the weights and biases of `model`, and so compute in float.
+    """Return a copy of `quantized` in which the named layers have the weights and biases of `model`, and so compute in float.
 
     What they take and give is still quantized, since the ReLU6 before a QuantizeLinear is only in its range: an
     estimate, quickly made, of `insert_qdq` with these `float_nodes`.

@@ -4,6 +4,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from onnx import ModelProto
 from threadpoolctl import threadpool_limits
 
 from onnx_release.core.files import read_json, replacing_folder
@@ -13,7 +14,7 @@ from onnx_release.graph.targets import Target
 from onnx_release.static.fusion import count_fused
 from onnx_release.static.metrics import QuantizeStaticMetrics
 from onnx_release.static.scoring import Scorer
-from onnx_release.static.search import search
+from onnx_release.static.search import SearchResult, search
 
 
 def quantize_statically(
@@ -34,18 +35,22 @@ def quantize_statically(
     # Sums of products come out the same on any number of cores.
     with threadpool_limits(limits=1):
         result = search(model, limits, target, scorer, budget, minutes)
-    best = result.best
     with replacing_folder(folder) as partial:
-        path = save_checked(best.model, partial)
-        fused = count_fused(path)
-        size = model_size_mb(path)
-    if best.failures:
+        path = save_checked(result.best.model, partial)
+        metrics = static_metrics(model, target, result, path)
+    if not metrics.budget_met:
         print(
-            f"no graph within the budget was found on calibration samples; the best one: {'; '.join(best.failures)}",
+            f"no graph within the budget was found on calibration samples; the best one: {metrics.budget_failure}",
             file=sys.stderr,
         )
+    return metrics
+
+
+def static_metrics(model: ModelProto, target: Target, result: SearchResult, path: Path) -> QuantizeStaticMetrics:
+    """Describe the result of the search: `model` is the float model, `path` the file of the best graph."""
+    best = result.best
     return QuantizeStaticMetrics(
-        size_mb=size,
+        size_mb=model_size_mb(path),
         target=target.name,
         weight_type="int8",
         activation_type=target.activation_type,
@@ -57,5 +62,5 @@ def quantize_statically(
         refined_ranges=result.refined_ranges,
         calibration_sqnr_db=best.closeness.sqnr_db,
         calibration_agreement=best.closeness.agreement,
-        **asdict(fused),
+        **asdict(count_fused(path)),
     )

@@ -18,7 +18,7 @@ class QuantizedGraph:
         self.makers, self.tensors = producers(model), initializers(model)
 
     def is_quantized(self, name: str) -> bool:
-        """Whether both operands of a layer are dequantized."""
+        """Return whether both operands of a layer are dequantized."""
         found = [self.makers.get(operand) for operand in self.nodes[name].input[:2]]
         return all(maker is not None and maker.op_type == "DequantizeLinear" for maker in found)
 
@@ -26,7 +26,7 @@ class QuantizedGraph:
         return numpy_helper.to_array(self.tensors[name])
 
     def input_value(self, name: str) -> str:
-        """The value that a layer takes, before it is dequantized where it is."""
+        """Return the value that a layer takes, before it is dequantized where it is."""
         taken = self.nodes[name].input[0]
         maker = self.makers.get(taken)
         return str(maker.input[0] if maker is not None and maker.op_type == "DequantizeLinear" else taken)
@@ -40,7 +40,7 @@ class QuantizedGraph:
         return (data.astype(np.int32) - np.int32(zero_point)).astype(np.float32) * scale
 
     def weight_tensor(self, name: str) -> str:
-        """The initializer of a quantized weight: integers, or floats where a QuantizeLinear makes integers of them."""
+        """Return the initializer of a quantized weight: integers, or floats where a QuantizeLinear makes integers of them."""
         integers = self.makers[self.nodes[name].input[1]].input[0]
         return str(self.makers[integers].input[0] if integers in self.makers else integers)
 
@@ -68,17 +68,17 @@ class QuantizedGraph:
             self.set_bias(name, bias)
 
     def has_quantized_bias(self, name: str) -> bool:
-        """Whether a layer has a constant bias of integers; one that is computed has none, quantized or not."""
+        """Return whether a layer has a constant bias of integers; one that is computed has none, quantized or not."""
         node = self.nodes[name]
         maker = self.makers.get(node.input[2]) if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 else None
         return maker is not None and maker.op_type == "DequantizeLinear" and maker.input[0] in self.tensors
 
     def bias_tensors(self, name: str) -> list[str]:
-        """The initializers of a quantized bias: its integers and their scale."""
+        """Return the initializers of a quantized bias: its integers and their scale."""
         return list(self.makers[self.nodes[name].input[2]].input[:2])
 
     def bias(self, name: str) -> np.ndarray:
-        """The constant bias of a layer, in floats."""
+        """Return the constant bias of a layer, in floats."""
         if not self.has_quantized_bias(name):
             return self.array(self.nodes[name].input[2])
         integers, scales = (self.array(tensor) for tensor in self.bias_tensors(name))

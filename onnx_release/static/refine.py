@@ -5,15 +5,16 @@ can do without only its answers tell.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 from onnx import ModelProto, helper
 from tqdm import tqdm
 
-from onnx_release.core.workers import in_order
+from onnx_release.core.workers import map_in_order
 from onnx_release.data.samples import with_batch_axis
-from onnx_release.graph.activations import descendants, extract, run_on, session_of
+from onnx_release.graph.activations import descendants, extract_subgraph, run_on, session_of
 from onnx_release.graph.layers import clip_bounds, initializers, set_array
 from onnx_release.static.compute_limit import ComputeLimit
 from onnx_release.static.qdq import Ranges, quantized_values
@@ -28,6 +29,21 @@ LEAST_GAIN = 0.02
 CHUNK = 16
 
 
+@dataclass
+class KeptValues:
+    """The inputs and the quantized values of every sample by name, and which of them no longer fit the graph."""
+
+    samples: list[dict[str, np.ndarray]]
+    outdated: set[str] = field(default_factory=set)
+
+    def run(self, trial: ModelProto, affected: set[str]) -> list[dict[str, np.ndarray]]:
+        """Compute the outputs of `trial` for every sample from what is kept, except the values in `affected`."""
+        types = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in self.samples[0].items()}
+        usable = {name: kind for name, kind in types.items() if name not in affected | self.outdated}
+        session = session_of(extract_subgraph(trial, [value.name for value in trial.graph.output], usable))
+        return list(map_in_order(partial(run_on, session), self.samples, CHUNK))
+
+
 def refine_ranges(
     quantized: ModelProto,
     widest: Mapping[str, float],
@@ -36,44 +52,43 @@ def refine_ranges(
     indices: Sequence[int],
     limit: ComputeLimit,
 ) -> dict[str, float]:
-    """What to multiply the ranges of which activations by, for better answers on some samples.
+    """Return what to multiply the ranges of which activations by, for better answers on some samples.
 
     `widest` has the activations to try and the largest factor for each, which is made of `steps`. Goes once through the
     graph, from its end, as long as the limit leaves something. A trial computes only what depends on its range: all
     quantized values of every sample are kept, in 8 bits.
     """
-    activations = quantized_values(quantized)
-    if not activations:
+    if not quantized_values(quantized):
         return {}
-    outputs = [value.name for value in quantized.graph.output]
-    feeds = [with_batch_axis(scorer.samples.inputs(index)) for index in indices]
-    session = session_of(extract(quantized, [name for names in activations.values() for name in names]))
-    known = [feed | found for feed, found in zip(feeds, in_order(partial(run_on, session), feeds, CHUNK), strict=True)]
+    known = keep_values(quantized, [with_batch_axis(scorer.samples.inputs(index)) for index in indices])
     limit.run(len(indices))
-    types = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in known[0].items()}
     best = scorer.score(quantized, indices).signal
     factors = {name: 1.0 for name in one_per_scale(quantized) if name in widest}
-    stale: set[str] = set()
     for name in tqdm(reversed(factors), "ranges", len(factors), unit="range"):
         for step in steps:
             while limit.left > 0 and factors[name] * step <= widest[name]:
                 trial, changed = with_scaled_range(quantized, name, step)
                 affected = descendants(trial, changed)
-                usable = {key: kind for key, kind in types.items() if key not in affected | stale}
-                session = session_of(extract(trial, outputs, usable))
-                answers = list(in_order(partial(run_on, session), known, CHUNK))
+                answers = known.run(trial, affected)
                 limit.run(len(indices), {node.name for node in trial.graph.node if affected & set(node.output)})
                 found = scorer.score_outputs(answers, indices).signal
                 if not found - best >= LEAST_GAIN:  # nor is one from infinity to infinity
                     break
                 best, quantized = found, trial
-                stale |= affected
+                known.outdated |= affected
                 factors[name] *= step
     return {name: factor for name, factor in factors.items() if factor != 1.0}
 
 
+def keep_values(quantized: ModelProto, feeds: Sequence[Mapping[str, np.ndarray]]) -> KeptValues:
+    """Compute the quantized values of every sample of `feeds`, which are batches of one."""
+    names = [name for names in quantized_values(quantized).values() for name in names]
+    run = partial(run_on, session_of(extract_subgraph(quantized, names)))
+    return KeptValues([{**feed, **found} for feed, found in zip(feeds, map_in_order(run, feeds, CHUNK), strict=True)])
+
+
 def one_per_scale(quantized: ModelProto) -> list[str]:
-    """The activations with a range of their own: what a MaxPool or a Flatten gives has the scale of what it takes."""
+    """Return the activations with a range of their own: what a MaxPool or a Flatten gives has the scale of what it takes."""
     integers = {name: values[0] for name, values in quantized_values(quantized).items()}
     graph = QuantizedGraph(quantized)
     first: dict[str, str] = {}
@@ -83,7 +98,7 @@ def one_per_scale(quantized: ModelProto) -> list[str]:
 
 
 def widest_factors(model: ModelProto, ranges: Ranges) -> dict[str, float]:
-    """How far each range may be widened: what a Clip gives up to its bounds, which only the range still has."""
+    """Return how far each range may be widened: what a Clip gives up to its bounds, which only the range still has."""
     tensors, factors = initializers(model), dict.fromkeys(ranges, np.inf)
     for node in model.graph.node:
         bounds = clip_bounds(node, tensors) if node.op_type == "Clip" else None
@@ -94,7 +109,7 @@ def widest_factors(model: ModelProto, ranges: Ranges) -> dict[str, float]:
 
 
 def with_scaled_range(quantized: ModelProto, name: str, factor: float) -> tuple[ModelProto, set[str]]:
-    """A copy in which the range of the activation `name` is `factor` times as wide, with the same zero point.
+    """Return a copy in which the range of the activation `name` is `factor` times as wide, with the same zero point.
 
     Also gives the names of the initializers that are not as they were.
     """

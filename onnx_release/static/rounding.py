@@ -11,9 +11,9 @@ import numpy as np
 from onnx import ModelProto, numpy_helper
 from tqdm import tqdm
 
-from onnx_release.core.workers import in_order
+from onnx_release.core.workers import map_in_order
 from onnx_release.data.samples import SampleFile, with_batch_axis
-from onnx_release.graph.activations import extract, session_of, step_by_step
+from onnx_release.graph.activations import extract_subgraph, session_of, step_by_step
 from onnx_release.graph.layers import Layer, as_matrix, initializers, kernel_shape, patches, weighted_layers
 from onnx_release.graph.targets import Target
 from onnx_release.runtime.session import run_session
@@ -25,7 +25,7 @@ from onnx_release.static.saturation import weight_limits
 # Positions of a feature map that count, drawn anew for each sample: neighbours say much the same.
 POSITIONS = 128
 # Samples that are multiplied at once, and blocks of them under way at once.
-BLOCK = 8
+SAMPLE_BLOCK = 8
 CHUNK = 4
 
 # By a layer's name, the sum of its inputs over positions, float64 [groups, inputs], and how many these are.
@@ -45,7 +45,7 @@ def fit_weights(
     wanted = wanted_means(clip_activations(model, quantized, ranges), layers, samples, used)
     names = [graph.input_value(layer.name) for layer in layers]
     feeds = [with_batch_axis(samples.inputs(index)) for index in used]
-    steps = step_by_step(quantized, names, feeds, BLOCK * CHUNK)
+    steps = step_by_step(quantized, names, feeds, SAMPLE_BLOCK * CHUNK)
     for layer, data in tqdm(zip(layers, steps, strict=True), "rounding", len(layers), unit="layer"):
         weights = as_matrix(layer, numpy_helper.to_array(tensors[layer.weight])).astype(np.float64)
         kernel = kernel_shape(layer, tensors)
@@ -64,10 +64,10 @@ def fit_weights(
 def wanted_means(
     reference: ModelProto, layers: Sequence[Layer], samples: SampleFile, used: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """The mean of every layer's inputs in the float graph, float64 [groups, inputs], by the layer's name."""
+    """Return the mean of every layer's inputs in the float graph, float64 [groups, inputs], by the layer's name."""
     tensors = initializers(reference)
     inputs = {node.name: node.input[0] for node in reference.graph.node}
-    session = session_of(extract(reference, dict.fromkeys(inputs[layer.name] for layer in layers)))
+    session = session_of(extract_subgraph(reference, dict.fromkeys(inputs[layer.name] for layer in layers)))
 
     def sums(index: int) -> Sums:
         found = run_session(session, with_batch_axis(samples.inputs(index)))
@@ -80,7 +80,7 @@ def wanted_means(
     def added(one: Sums, other: Sums) -> Sums:
         return {name: (one[name][0] + total, one[name][1] + count) for name, (total, count) in other.items()}
 
-    whole = reduce(added, in_order(sums, used, BLOCK * CHUNK))
+    whole = reduce(added, map_in_order(sums, used, SAMPLE_BLOCK * CHUNK))
     return {name: total / count for name, (total, count) in whole.items()}
 
 
@@ -90,14 +90,14 @@ def input_statistics(
     """Of the inputs that a layer of the quantized graph gets: `data` for each sample used, as `input_value` has it."""
 
     def block_statistics(block: int) -> InputStatistics:
-        positions = range(block * BLOCK, min((block + 1) * BLOCK, len(used)))
+        positions = range(block * SAMPLE_BLOCK, min((block + 1) * SAMPLE_BLOCK, len(used)))
         found = [
             patches(layer, graph.as_floats(layer.name, data[position]), POSITIONS, used[position], kernel)
             for position in positions
         ]
         return InputStatistics.of(np.concatenate(found, axis=2))
 
-    return reduce(InputStatistics.merge, in_order(block_statistics, range(-(-len(used) // BLOCK)), CHUNK))
+    return reduce(InputStatistics.merge, map_in_order(block_statistics, range(-(-len(used) // SAMPLE_BLOCK)), CHUNK))
 
 
 def copy_fit(fitted: ModelProto, quantized: ModelProto, model: ModelProto) -> None:

@@ -20,7 +20,7 @@ HALVED = 64
 
 
 def weight_limits(target: Target, layer: Layer, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Limits:
-    """How large the quantized weights of a layer may be, whose matrix has `shape` [groups, outputs, inputs]."""
+    """Return how large the quantized weights of a layer may be, whose matrix has `shape` [groups, outputs, inputs]."""
     if not target.reduce_range:
         return Limits(FULL)
     _, outputs, inputs = shape

@@ -9,7 +9,7 @@ from onnx import ModelProto
 
 from onnx_release.core.spec import Spec
 from onnx_release.core.types import Answer
-from onnx_release.core.workers import in_order
+from onnx_release.core.workers import map_in_order
 from onnx_release.data.model_data import ModelData
 from onnx_release.data.samples import SampleFile, with_batch_axis, without_batch_axis
 from onnx_release.graph.activations import session_of
@@ -35,14 +35,14 @@ class Scorer:
         def run(index: int) -> dict[str, np.ndarray]:
             return run_session(session, with_batch_axis(self.samples.inputs(index)))
 
-        return list(in_order(run, indices, CHUNK))
+        return list(map_in_order(run, indices, CHUNK))
 
     def score(self, model: ModelProto, indices: Sequence[int]) -> Closeness:
-        """How close the model's outputs on some samples come to the float model's."""
+        """Return how close the model's outputs on some samples come to the float model's."""
         return self.score_outputs(self.outputs(model, indices), indices)
 
     def score_outputs(self, found: Sequence[Mapping[str, np.ndarray]], indices: Sequence[int]) -> Closeness:
-        """The same, of outputs that are there already."""
+        """Return the same, of outputs that are there already."""
         wanted = [self.wanted[index] for index in indices]
         errors = {tensor.name: OutputError() for tensor in self.spec.outputs}
         for one, other in zip(wanted, found, strict=True):

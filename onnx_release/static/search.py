@@ -19,7 +19,7 @@ from onnx import ModelProto
 from tqdm import tqdm
 
 from onnx_release.core.spec import Budget
-from onnx_release.data.samples import spread
+from onnx_release.data.samples import spread_evenly
 from onnx_release.graph.targets import Target
 from onnx_release.measure.budget import over_budget
 from onnx_release.measure.closeness import Closeness
@@ -71,7 +71,7 @@ class SearchResult:
 def search(
     model: ModelProto, ranges: Ranges, target: Target, scorer: Scorer, budget: Budget, minutes: float
 ) -> SearchResult:
-    """The graph with the least float work that meets the budget, or else the one with the best SQNR."""
+    """Return the graph with the least float work that meets the budget, or else the one with the best SQNR."""
     steps = Search(model, target, scorer, budget, minutes)
     best = steps.fit(ranges, frozenset())
     if best.failures:
@@ -91,22 +91,22 @@ class Search:
         self.model, self.target, self.scorer, self.budget = model, target, scorer, budget
         self.macs = multiply_adds(model, scorer.samples)
         self.limit = ComputeLimit(minutes, self.macs)
-        self.few = spread(len(scorer.samples), FEW_SAMPLES)
+        self.few = spread_evenly(len(scorer.samples), FEW_SAMPLES)
         self.fitted = 0
 
     def fit(self, ranges: Ranges, float_layers: frozenset[str]) -> Attempt:
         """Quantize with these ranges and float layers, and fit the weights to the calibration samples."""
         quantized = insert_qdq(self.model, ranges, self.target, float_layers)
-        used = spread(len(self.scorer.samples), FIT_SAMPLES)
+        used = spread_evenly(len(self.scorer.samples), FIT_SAMPLES)
         fit_weights(self.model, quantized, ranges, self.target, self.scorer.samples, used)
         self.limit.fit(len(used))
         self.fitted += 1
         attempt = self.attempt(quantized, ranges, float_layers)
-        say(attempt)
+        print_progress(attempt)
         return attempt
 
     def estimate(self, best: Attempt, float_layers: frozenset[str]) -> Attempt:
-        """The same without a fit: with the weights that are fitted in `best`."""
+        """Return the same without a fit: with the weights that are fitted in `best`."""
         quantized = insert_qdq(self.model, best.ranges, self.target, float_layers)
         copy_fit(best.model, quantized, self.model)
         return self.attempt(quantized, best.ranges, float_layers)
@@ -120,10 +120,10 @@ class Search:
         )
 
     def refine(self, attempt: Attempt, steps: Sequence[float], indices: Sequence[int]) -> Attempt:
-        """One sweep over all ranges, and a fit with those that it found; `attempt` itself if it found none."""
+        """Return one sweep over all ranges, and a fit with those that it found; `attempt` itself if it found none."""
         widest = widest_factors(self.model, attempt.ranges)
         factors = refine_ranges(attempt.model, widest, steps, self.scorer, indices, self.limit)
-        return self.fit(scaled(attempt.ranges, factors), attempt.float_layers) if factors else attempt
+        return self.fit(scale_ranges(attempt.ranges, factors), attempt.float_layers) if factors else attempt
 
     def refine_until_met(self, best: Attempt) -> Attempt:
         """Coarse sweeps until the budget is met, or one of them gains too little."""
@@ -139,7 +139,7 @@ class Search:
         for count, steps in dict.fromkeys((min(count, available), steps) for count, steps in STAGES):
             gains = True
             while gains and self.limit.left > 0:
-                attempt = self.refine(best, steps, spread(available, count))
+                attempt = self.refine(best, steps, spread_evenly(available, count))
                 best, gains = better(best, attempt), is_gain(best, attempt)
         return best
 
@@ -164,12 +164,12 @@ class Search:
         return gains
 
     def signal(self, quantized: ModelProto) -> float:
-        """The SQNR in dB on few samples."""
+        """Return the SQNR in dB on few samples."""
         self.limit.run(len(self.few))
         return self.scorer.score(quantized, self.few).signal
 
     def candidates(self, best: Attempt, gains: Mapping[str, float]) -> list[Attempt]:
-        """Estimates of sets of float layers: those that seem to meet the budget by float work, then the others by SQNR.
+        """Return estimates of sets of float layers: those that seem to meet the budget by float work, then the others by SQNR.
 
         Among them are the first layers of the network: neighbours gain more together than apart, since nothing between
         them is quantized.
@@ -186,27 +186,27 @@ class Search:
         return sorted(estimates, key=rank, reverse=True)
 
 
-def scaled(ranges: Ranges, factors: Mapping[str, float]) -> Ranges:
-    """The ranges, each multiplied by its factor if it has one."""
+def scale_ranges(ranges: Ranges, factors: Mapping[str, float]) -> Ranges:
+    """Return the ranges, each multiplied by its factor if it has one."""
     return {name: (low * factors.get(name, 1.0), high * factors.get(name, 1.0)) for name, (low, high) in ranges.items()}
 
 
 def is_gain(before: Attempt, after: Attempt) -> bool:
-    """Whether a sweep was worth it; one from or to infinity is not."""
+    """Return whether a sweep was worth it; one from or to infinity is not."""
     return after.closeness.signal - before.closeness.signal >= LEAST_SWEEP_GAIN
 
 
 def better(one: Attempt, other: Attempt) -> Attempt:
-    """The one that `rank` puts first, and of two alike the first."""
+    """Return the one that `rank` puts first, and of two alike the first."""
     return max(one, other, key=rank)
 
 
 def rank(attempt: Attempt) -> tuple[bool, float, float]:
-    """A graph that meets the budget before one that does not, of those the cheaper one, and then the closer one."""
+    """Return a graph that meets the budget before one that does not, of those the cheaper one, and then the closer one."""
     return not attempt.failures, 0.0 if attempt.failures else -attempt.price, attempt.closeness.signal
 
 
-def say(attempt: Attempt) -> None:
+def print_progress(attempt: Attempt) -> None:
     """Print what a fit came to: it is the only sign of progress in minutes."""
     found = ", ".join(f"{name} {value:.4g}" for name, value in asdict(attempt.closeness).items() if value is not None)
     verdict = "within the budget" if not attempt.failures else "; ".join(attempt.failures)

@@ -13,7 +13,7 @@ from onnx_release.core.errors import SweepError
 from onnx_release.core.params import Params
 from onnx_release.core.paths import MODELS, PARAMS
 from onnx_release.core.spec import Spec
-from onnx_release.core.yaml_files import Strict, describe, load_yaml, read_yaml
+from onnx_release.core.yaml_files import Strict, describe_problems, load_yaml, read_yaml
 from onnx_release.report.metrics import metric
 
 # Each takes seconds at best, and all are made before the first runs.
@@ -181,8 +181,8 @@ def wrong_values(contents: Mapping[Path, Any], params: Mapping[str, Any]) -> Ite
         try:
             model_of(file).model_validate(changed)
         except ValidationError as error:
-            for problem in error.errors():
-                yield f"{file}: {describe(problem, model_of(file))}"
+            for problem in describe_problems(error, model_of(file)):
+                yield f"{file}: {problem}"
     model = params.get("model")
     if isinstance(model, str) and not (MODELS / model / "spec.yaml").is_file():
         known = ", ".join(sorted(path.parent.name for path in MODELS.glob("*/spec.yaml")))

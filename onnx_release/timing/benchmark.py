@@ -16,9 +16,10 @@ import numpy as np
 from onnx_release.core.errors import BenchmarkError, ParameterError
 from onnx_release.core.params import Benchmark, Params
 from onnx_release.core.spec import Spec
+from onnx_release.core.types import Arrays
 from onnx_release.core.variants import BASE, COMPILED
-from onnx_release.data.samples import spread
-from onnx_release.timing.contenders import Arrays, Contender
+from onnx_release.data.samples import spread_evenly
+from onnx_release.timing.contenders import Contender
 from onnx_release.timing.metrics import (
     BenchmarkMetrics,
     ContenderMetrics,
@@ -310,5 +311,5 @@ def latency_rows(run: Run) -> list[dict[str, Any]]:
         for name, item in run.measurements.items()
         if not item.failure
         for number, turn in enumerate(item.rounds)
-        for latency in (turn[index] for index in spread(len(turn), PLOTTED))
+        for latency in (turn[index] for index in spread_evenly(len(turn), PLOTTED))
     ]

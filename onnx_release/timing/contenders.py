@@ -15,9 +15,9 @@ import numpy as np
 
 from onnx_release.core.params import Runtime
 from onnx_release.core.spec import Spec
+from onnx_release.core.types import Arrays
 from onnx_release.core.variants import ON_OPENVINO, variant_files
 
-Arrays = dict[str, np.ndarray]
 # A batch in, the outputs as arrays out.
 Call = Callable[[Arrays], list[np.ndarray]]
 Kind = Literal["torch_eager", "torch_channels_last", "torch_compile", "torch_autocast", "onnx", "openvino"]

@@ -24,7 +24,8 @@ import psutil
 from onnx_release.core.command import without_ctrl_c
 from onnx_release.core.errors import BenchmarkError
 from onnx_release.core.hardware import available_cores
-from onnx_release.timing.contenders import Arrays, Call, Contender, prepare
+from onnx_release.core.types import Arrays
+from onnx_release.timing.contenders import Call, Contender, prepare
 from onnx_release.timing.interference import disturbed, look
 
 # Warming up ends once a window of calls is not faster than the best before it by more than this.

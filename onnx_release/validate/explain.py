@@ -4,8 +4,9 @@ A step is what lies between values that both graphs have: a Conv with its ReLU6,
 difference between what it gives in the variant and what the float step gives on the same inputs, the variant's own.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_release.core.files import read_json
 from onnx_release.core.paths import CALIBRATION_SAMPLES, SOURCES, variant_model
 from onnx_release.core.variants import REFERENCES
-from onnx_release.core.workers import in_order
-from onnx_release.data.samples import SampleFile, spread, with_batch_axis
-from onnx_release.graph.activations import extract, float_values, session_of
+from onnx_release.core.workers import map_in_order
+from onnx_release.data.samples import SampleFile, spread_evenly, with_batch_axis
+from onnx_release.graph.activations import extract_subgraph, float_values, session_of
 from onnx_release.graph.graph import DEQUANTIZED, load_model, producers
 from onnx_release.graph.layers import as_matrix, initializers, weighted_layers
-from onnx_release.graph.source_lines import source_of
+from onnx_release.graph.source_lines import file_and_line
 from onnx_release.measure.numerics import OutputError, finite_or_none
 from onnx_release.runtime.session import run_session
 
@@ -40,7 +41,7 @@ class Step:
 
     @property
     def name(self) -> str:
-        """The name of the node that weighs the most: the first with weights, or else the last."""
+        """Return the name of the node that weighs the most: the first with weights, or else the last."""
         return str(self.main.name)
 
     @property
@@ -49,17 +50,34 @@ class Step:
         return (weighted or list(reversed(self.nodes)))[0]
 
 
+@dataclass
+class StepErrors:
+    """The error that a step adds, the error that has come together there, and the extremes of the reference."""
+
+    added: OutputError = field(default_factory=OutputError)
+    total: OutputError = field(default_factory=OutputError)
+    low: float = math.inf
+    high: float = -math.inf
+
+    def add(self, step: Step, found: Mapping[str, np.ndarray], expected: np.ndarray) -> None:
+        """Count one sample: `found` has the variant's values by name, `expected` is the reference's."""
+        (alone,) = step.session.run(None, {name: found[name] for name in step.inputs})
+        self.added.add(alone, found[step.value])
+        self.total.add(expected, found[step.value])
+        self.low, self.high = min(self.low, expected.min()), max(self.high, expected.max())
+
+
 def explain_variant(variant: str) -> list[dict[str, Any]]:
     """`explain` of a variant of the pipeline against its reference, on SAMPLES calibration samples."""
     samples = SampleFile(CALIBRATION_SAMPLES)
-    used = spread(len(samples), SAMPLES)
-    return explain(variant_model(variant), variant_model(REFERENCES[variant]), samples, used, read_json(SOURCES))
+    used = spread_evenly(len(samples), SAMPLES)
+    return explain_model(variant_model(variant), variant_model(REFERENCES[variant]), samples, used, read_json(SOURCES))
 
 
-def explain(
+def explain_model(
     variant: Path, reference: Path, samples: SampleFile, used: Sequence[int], sources: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """A row for each step in the order of the graph.
+    """Return a row for each step in the order of the graph.
 
     Columns: `node`, `operators`, `module` and `source` of PyTorch where known; `added` is the power of the error that
     the step adds by that of its output, `sqnr_db` what has come together against the reference; `low` and `high` are
@@ -68,10 +86,37 @@ def explain(
     """
     float_model, model = load_model(reference), load_model(variant)
     steps = make_steps(float_model, model)
-    whole = whole_inputs(float_model)  # which both sides get as they are
-    seen = {name: version(model, name) for step in steps for name in (step.value, *step.inputs) if name not in whole}
-    session = session_of(extract(model, sorted(set(seen.values()))))
-    wanted = session_of(extract(float_model, [step.value for step in steps]))
+    errors = measure_steps(steps, float_model, model, samples, used)
+    spreads = weight_spreads(float_model)
+    return [
+        {
+            "node": step.name,
+            "operators": "+".join(node.op_type for node in step.nodes),
+            "module": sources.get(step.name, {}).get("module", ""),
+            "source": file_and_line(sources.get(step.name, {})),
+            "added": error_share(error.added),
+            "sqnr_db": finite_or_none(error.total.sqnr_db),
+            "low": float(error.low),
+            "high": float(error.high),
+            "weight_spread": spreads.get(step.name),
+        }
+        for step, error in zip(steps, errors, strict=True)
+    ]
+
+
+def measure_steps(
+    steps: Sequence[Step], reference: ModelProto, variant: ModelProto, samples: SampleFile, used: Sequence[int]
+) -> list[StepErrors]:
+    """Run the reference and the variant on the samples `used`, and count the errors at each step."""
+    whole = non_float_inputs(reference)  # which both sides get as they are
+    seen = {
+        name: value_in_variant(variant, name)
+        for step in steps
+        for name in (step.value, *step.inputs)
+        if name not in whole
+    }
+    session = session_of(extract_subgraph(variant, sorted(set(seen.values()))))
+    wanted = session_of(extract_subgraph(reference, [step.value for step in steps]))
 
     def run(index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         feed = with_batch_axis(samples.inputs(index))
@@ -79,38 +124,18 @@ def explain(
         floats = {name: found[real].astype(np.float32) for name, real in seen.items()}
         return floats | {name: feed[name] for name in whole}, run_session(wanted, feed)
 
-    added = {step.value: OutputError() for step in steps}
-    total = {step.value: OutputError() for step in steps}
-    extremes: dict[str, list[float]] = {step.value: [np.inf, -np.inf] for step in steps}
-    for found, expected in in_order(run, used, CHUNK):
-        for step in steps:
-            (alone,) = step.session.run(None, {name: found[name] for name in step.inputs})
-            added[step.value].add(alone, found[step.value])
-            total[step.value].add(expected[step.value], found[step.value])
-            low, high = extremes[step.value]
-            extremes[step.value] = [min(low, expected[step.value].min()), max(high, expected[step.value].max())]
-    spreads = weight_spreads(float_model)
-    return [
-        {
-            "node": step.name,
-            "operators": "+".join(node.op_type for node in step.nodes),
-            "module": sources.get(step.name, {}).get("module", ""),
-            "source": source_of(sources.get(step.name, {})),
-            "added": share(added[step.value]),
-            "sqnr_db": finite_or_none(total[step.value].sqnr_db),
-            "low": float(extremes[step.value][0]),
-            "high": float(extremes[step.value][1]),
-            "weight_spread": spreads.get(step.name),
-        }
-        for step in steps
-    ]
+    errors = [StepErrors() for _ in steps]
+    for found, expected in map_in_order(run, used, CHUNK):
+        for step, error in zip(steps, errors, strict=True):
+            error.add(step, found, expected[step.value])
+    return errors
 
 
 def make_steps(reference: ModelProto, variant: ModelProto) -> list[Step]:
-    """The steps of the reference, in its order, whose values the variant has too, in float or in float16."""
+    """Return the steps of the reference, in its order, whose values the variant has too, in float or in float16."""
     made = {name for node in variant.graph.node for name in node.output} | {value.name for value in variant.graph.input}
     values = float_values(reference)
-    shared = {name for name in values if name in made} | set(whole_inputs(reference))
+    shared = {name for name in values if name in made} | set(non_float_inputs(reference))
     makers = producers(reference)
     steps = []
     for value in values:
@@ -133,8 +158,8 @@ def make_steps(reference: ModelProto, variant: ModelProto) -> list[Step]:
     return steps
 
 
-def whole_inputs(model: ModelProto) -> dict[str, int]:
-    """The inputs of the graph that are not float32, such as token ids, with their element types."""
+def non_float_inputs(model: ModelProto) -> dict[str, int]:
+    """Return the inputs of the graph that are not float32, such as token ids, with their element types."""
     types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
     constants = initializers(model)
     return {name: kind for name, kind in types.items() if kind != TensorProto.FLOAT and name not in constants}
@@ -143,9 +168,9 @@ def whole_inputs(model: ModelProto) -> dict[str, int]:
 def step_session(
     reference: ModelProto, value: str, nodes: Sequence[NodeProto], inputs: set[str]
 ) -> onnxruntime.InferenceSession:
-    """The float nodes of a step as a model of its own; symbolic shapes fit whatever the variant feeds."""
+    """Return the float nodes of a step as a model of its own; symbolic shapes fit whatever the variant feeds."""
     taken = {name for node in nodes for name in node.input}
-    whole = whole_inputs(reference)
+    whole = non_float_inputs(reference)
     graph = helper.make_graph(
         list(nodes),
         "step",
@@ -156,12 +181,12 @@ def step_session(
     return session_of(helper.make_model(graph, opset_imports=reference.opset_import, ir_version=reference.ir_version))
 
 
-def version(model: ModelProto, name: str) -> str:
-    """The name under which the variant's own nodes take the value: dequantized where it is quantized."""
+def value_in_variant(model: ModelProto, name: str) -> str:
+    """Return the name under which the variant's own nodes take the value: dequantized where it is quantized."""
     return name + DEQUANTIZED if name + DEQUANTIZED in producers(model) else name
 
 
-def share(error: OutputError) -> float | None:
+def error_share(error: OutputError) -> float | None:
     """Power of the error by that of the signal; None if it is not finite."""
     return finite_or_none(error.noise / error.signal) if error.signal else None
 
@@ -177,7 +202,7 @@ def weight_spreads(model: ModelProto) -> dict[str, float]:
 
 
 def first_beyond(rows: Sequence[Mapping[str, Any]], bound_db: float) -> Mapping[str, Any] | None:
-    """The first step whose value is further from the reference than `bound_db` of SQNR, or is not finite."""
+    """Return the first step whose value is further from the reference than `bound_db` of SQNR, or is not finite."""
     for row in rows:
         if row["sqnr_db"] is None and row["added"] != 0:
             return row

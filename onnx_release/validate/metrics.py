@@ -98,5 +98,5 @@ class ValidateMetrics(Metrics):
 
     @property
     def closeness(self) -> Closeness:
-        """The figures that a budget bounds."""
+        """Return the figures that a budget bounds."""
         return Closeness(self.sqnr_db, self.max_abs_error, self.cosine, self.agreement, self.accuracy_drop)

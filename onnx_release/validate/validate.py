@@ -10,7 +10,7 @@ from onnx_release.core.array_files import ArrayFile
 from onnx_release.core.params import Validate
 from onnx_release.core.paths import REFERENCE_CASES, REFERENCE_SAMPLES
 from onnx_release.core.spec import Budget, Spec, Task, Tolerance
-from onnx_release.core.types import Answer
+from onnx_release.core.types import Answer, Arrays
 from onnx_release.core.variants import REDUCED
 from onnx_release.data.model_data import ModelData
 from onnx_release.data.samples import NO_LABEL, SampleFile, sample_key, with_batch_axis, without_batch_axis
@@ -21,8 +21,6 @@ from onnx_release.measure.closeness import Closeness
 from onnx_release.measure.numerics import OutputError, finite_or_none, tolerance_needed
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.validate.metrics import OutputMetrics, ValidateMetrics
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass
@@ -46,7 +44,7 @@ class OutputErrors:
 
     @property
     def torch_rounding_multiple(self) -> float:
-        """The variant's largest error in units of PyTorch's own; infinite where PyTorch makes none and it does."""
+        """Return the variant's largest error in units of PyTorch's own; infinite where PyTorch makes none and it does."""
         if self.torch.max_abs:
             return self.variant.max_abs / self.torch.max_abs
         return math.inf if self.variant.max_abs else 0.0
@@ -70,49 +68,24 @@ class OutputErrors:
 def validate(
     model: OnnxModel, data: ModelData, samples: SampleFile, params: Validate, budget: Budget | None = None
 ) -> tuple[ValidateMetrics, list[dict[str, Any]]]:
-    """The metrics of the variant that `model` runs, and a row for each evaluation sample.
+    """Return the metrics of the variant that `model` runs, and a row for each evaluation sample.
 
     A float32 variant passes when each output's largest error against PyTorch in float64 is within the tolerance of
     the spec: `torch_rounding_multiple` times PyTorch's own float32 error, or every element within
     atol + rtol * |reference|. One of fewer bits has a `budget` and passes when it keeps within that.
     """
     spec = model.spec
-    rtol = spec.tolerance.rtol
     errors = {tensor.name: OutputErrors() for tensor in spec.outputs}
-    cases = ArrayFile(REFERENCE_CASES)
-    case_agreement: list[float] = []
-    case_names = [folder.removesuffix("/inputs") for folder in cases.names if folder.endswith("/inputs")]
-    for name in case_names:
-        outputs = model.run(cases.folder(f"{name}/inputs"))
-        compare(errors, name, cases, name, outputs, rtol)
-        if spec.task == "detection":
-            case_agreement.append(case_boxes(spec, data, cases.folder(f"{name}/float32"), outputs))
-
-    reference = ArrayFile(REFERENCE_SAMPLES)
-    rows: list[dict[str, Any]] = []
-    wanted: list[Answer] = []
-    found: list[Answer] = []
-    for index in range(len(samples)):
-        key = sample_key(index)
-        outputs = model.run(with_batch_axis(samples.inputs(index)))
-        group = str(samples.groups[index])
-        compare(errors, sample_case(index, group), reference, key, outputs, rtol)
-        rows.append({"sample": index, "group": group, **sample_error(spec, reference, key, outputs)})
-        if spec.task != "tensor":
-            wanted.append(data.postprocess(without_batch_axis(reference.folder(f"{key}/float32"))))
-            found.append(data.postprocess(without_batch_axis(outputs)))
-
-    if spec.task != "tensor":
-        answers = compare_answers(spec, wanted, found, [int(label) for label in samples.labels])
-        rows = [row | answer for row, answer in zip(rows, answers, strict=True)]
+    cases, agreements = validate_cases(model, data, errors)
+    rows = validate_samples(model, data, samples, errors)
     figures = error_figures(errors) | answer_metrics(spec.task, rows, params)
     if spec.task == "detection":
-        figures["case_agreement"] = min(case_agreement, default=None)
+        figures["case_agreement"] = min(agreements, default=None)
     failures = over_budget(closeness(figures), budget) if budget is not None else over_tolerance(errors, spec.tolerance)
     metrics = ValidateMetrics(
         passed=not failures,
         failure="; ".join(failures),
-        cases=len(case_names) + len(samples),
+        cases=cases + len(samples),
         provider=model.provider,
         provider_note=model.note,
         outputs={name: item.metrics() for name, item in errors.items()},
@@ -121,29 +94,71 @@ def validate(
     return metrics, rows
 
 
+def validate_cases(model: OnnxModel, data: ModelData, errors: dict[str, OutputErrors]) -> tuple[int, list[float]]:
+    """Run every shape case and add its errors to `errors`.
+
+    Return how many cases there are and, where the task is detection, the agreement of the boxes in each.
+    """
+    spec = model.spec
+    reference = ArrayFile(REFERENCE_CASES)
+    agreements: list[float] = []
+    names = [folder.removesuffix("/inputs") for folder in reference.names if folder.endswith("/inputs")]
+    for name in names:
+        outputs = model.run(reference.folder(f"{name}/inputs"))
+        add_errors(errors, name, reference, name, outputs, spec.tolerance.rtol)
+        if spec.task == "detection":
+            agreements.append(case_boxes(spec, data, reference.folder(f"{name}/float32"), outputs))
+    return len(names), agreements
+
+
+def validate_samples(
+    model: OnnxModel, data: ModelData, samples: SampleFile, errors: dict[str, OutputErrors]
+) -> list[dict[str, Any]]:
+    """Run every evaluation sample and add its errors to `errors`; return a row for each."""
+    spec = model.spec
+    reference = ArrayFile(REFERENCE_SAMPLES)
+    rows: list[dict[str, Any]] = []
+    wanted: list[Answer] = []
+    found: list[Answer] = []
+    for index in range(len(samples)):
+        key = sample_key(index)
+        outputs = model.run(with_batch_axis(samples.inputs(index)))
+        group = str(samples.groups[index])
+        add_errors(errors, sample_case(index, group), reference, key, outputs, spec.tolerance.rtol)
+        rows.append({"sample": index, "group": group, **sample_error(spec, reference, key, outputs)})
+        if spec.task != "tensor":
+            wanted.append(data.postprocess(without_batch_axis(reference.folder(f"{key}/float32"))))
+            found.append(data.postprocess(without_batch_axis(outputs)))
+    if spec.task == "tensor":
+        return rows
+    answers = compare_answers(spec, wanted, found, [int(label) for label in samples.labels])
+    return [row | answer for row, answer in zip(rows, answers, strict=True)]
+
+
 def sample_case(index: int, group: str) -> str:
-    """What messages call a sample: its index, and its group unless that is only the index again."""
+    """Return what messages call a sample: its index, and its group unless that is only the index again."""
     name = f"evaluation sample {index}"
     return name if group == name else f"{name} ({group})"
 
 
-def compare(
+def add_errors(
     errors: dict[str, OutputErrors], case: str, reference: ArrayFile, key: str, outputs: Arrays, rtol: float
 ) -> None:
+    """Count the outputs of one case, whose reference has the key `key`."""
     float64, float32 = reference.folder(f"{key}/float64"), reference.folder(f"{key}/float32")
     for name, item in errors.items():
         item.add(case, float64[name], float32[name], outputs[name], rtol)
 
 
 def sample_error(spec: Spec, reference: ArrayFile, key: str, outputs: Arrays) -> dict[str, float]:
-    """The largest error of one sample, over its outputs."""
+    """Return the largest error of one sample, over its outputs."""
     float64 = reference.folder(f"{key}/float64")
     errors = [np.abs(outputs[tensor.name].astype(np.float64) - float64[tensor.name]).max() for tensor in spec.outputs]
     return {"max_abs_error": float(np.max(errors))}
 
 
 def case_boxes(spec: Spec, data: ModelData, torch_outputs: Arrays, outputs: Arrays) -> float:
-    """The mean agreement of the boxes in the items of a shape case."""
+    """Return the mean agreement of the boxes in the items of a shape case."""
     batch = len(outputs[spec.outputs[0].name])
     wanted, found = (
         [data.postprocess({name: array[item] for name, array in side.items()}) for item in range(batch)]
@@ -153,7 +168,7 @@ def case_boxes(spec: Spec, data: ModelData, torch_outputs: Arrays, outputs: Arra
 
 
 def error_figures(errors: dict[str, OutputErrors]) -> dict[str, Any]:
-    """The errors of the worst output, under their names in ValidateMetrics."""
+    """Return the errors of the worst output, under their names in ValidateMetrics."""
     found = list(errors.values())
     worst = max(found, key=lambda item: (math.isnan(item.variant.max_abs), item.variant.max_abs))
     # numpy's maximum keeps NaN, which Python's loses.
@@ -167,23 +182,23 @@ def error_figures(errors: dict[str, OutputErrors]) -> dict[str, Any]:
 
 
 def over_tolerance(errors: dict[str, OutputErrors], allowed: Tolerance) -> list[str]:
-    """What is wrong with each output that is beyond the tolerance of a float32 variant."""
-    return [describe_failure(name, item, allowed) for name, item in errors.items() if not item.passes(allowed)]
+    """Return what is wrong with each output that is beyond the tolerance of a float32 variant."""
+    return [describe_excess(name, item, allowed) for name, item in errors.items() if not item.passes(allowed)]
 
 
 def closeness(figures: dict[str, Any]) -> Closeness:
-    """What of the figures of a validation a budget bounds."""
+    """Return what of the figures of a validation a budget bounds."""
     names = ("sqnr_db", "max_abs_error", "cosine", "agreement", "accuracy_drop")
     return Closeness(**{name: figures[name] for name in names})
 
 
 def budget_of(variant: str, spec: Spec) -> Budget | None:
-    """The budget that the variant must keep within; None for one in float32, which has a tolerance."""
+    """Return the budget that the variant must keep within; None for one in float32, which has a tolerance."""
     return spec.budget if variant in REDUCED else None
 
 
-def describe_failure(name: str, item: OutputErrors, allowed: Tolerance) -> str:
-    """Which output, which case, how far off, and what would have passed."""
+def describe_excess(name: str, item: OutputErrors, allowed: Tolerance) -> str:
+    """Return which output, which case, how far off, and what would have passed."""
     if not math.isfinite(item.variant.max_abs):
         return f"{name} holds NaN or infinity in the case {item.worst_case}"
     return (
@@ -203,15 +218,15 @@ def answer_metrics(task: Task, rows: list[dict[str, Any]], params: Validate) -> 
     """
     answers = [row for row in rows if "agrees" in row]  # none has one where the task is tensor
     labelled = [row for row in answers if row["variant_right"] is not None]
-    metrics = share("agreement", [(row["agrees"], row["group"]) for row in answers], params)
-    metrics |= share("accuracy", [(row["variant_right"], row["group"]) for row in labelled], params)
+    metrics = share_with_interval("agreement", [(row["agrees"], row["group"]) for row in answers], params)
+    metrics |= share_with_interval("accuracy", [(row["variant_right"], row["group"]) for row in labelled], params)
     metrics |= {"accuracy_torch": mean(row["torch_right"] for row in labelled)}
     metrics |= {"accuracy_drop": accuracy_drop(answers), "labelled": len(labelled)}
     return metrics | details(task, answers)
 
 
-def share(name: str, values: list[tuple[float, str]], params: Validate) -> dict[str, Any]:
-    """The mean of values in 0..1, with the interval of `grouped_interval`; all None without a value."""
+def share_with_interval(name: str, values: list[tuple[float, str]], params: Validate) -> dict[str, Any]:
+    """Return the mean of values in 0..1, with the interval of `grouped_interval`; all None without a value."""
     if not values:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
     numbers, groups = [value for value, _ in values], [group for _, group in values]

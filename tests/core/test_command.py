@@ -1,4 +1,4 @@
-"""An error that the user can mend is one message and exit code 1; a bug keeps its traceback."""
+"""An error that the user can fix is one message and exit code 1; a bug keeps its traceback."""
 
 import argparse
 import errno
@@ -53,10 +53,10 @@ def test_a_full_disk_says_where_and_what_to_do(monkeypatch, capsys, number):
     ("number", "message"),
     [
         (errno.EACCES, "artifacts: denied: change its owner or its permissions"),
-        (errno.EROFS, "artifacts: denied: it cannot be written to: mount it writable"),
-        (errno.ENOTDIR, "artifacts: denied: move away what stands there"),
-        (errno.EEXIST, "artifacts: denied: move away what stands there"),
-        (errno.EISDIR, "artifacts: denied: move away what stands there"),
+        (errno.EROFS, "artifacts: denied: it is read-only: mount it writable"),
+        (errno.ENOTDIR, "artifacts: denied: move away the file or folder of that name"),
+        (errno.EEXIST, "artifacts: denied: move away the file or folder of that name"),
+        (errno.EISDIR, "artifacts: denied: move away the file or folder of that name"),
         (errno.ENAMETOOLONG, "artifacts: denied: shorten the name"),
         (errno.EIO, "artifacts: denied: the disk or the network drive fails"),
         (errno.EMFILE, "denied: allow more open files"),
@@ -246,7 +246,7 @@ def test_a_copy_that_fills_the_disk_is_named_by_where_it_goes(monkeypatch, capsy
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("file_in_the_way", "error: artifacts: File exists: move away what stands there"),
+        ("file_in_the_way", "error: artifacts: File exists: move away the file or folder of that name"),
         ("long_name", "File name too long: shorten the name"),
     ],
 )
@@ -266,7 +266,7 @@ def test_a_read_only_file_system_is_named(tmp_path):
     done = run_process(tmp_path, "read_only", *private)
     assert (done.returncode, done.stderr) == (
         1,
-        "error: read_only/artifacts: Read-only file system: it cannot be written to: mount it writable, or work in a "
+        "error: read_only/artifacts: Read-only file system: it is read-only: mount it writable, or work in a "
         "copy of the repository that is\n",
     )
 

@@ -62,7 +62,7 @@ def test_an_integer_will_do_for_a_number(load):
         ("arena_extend_strategy: kNext", "arena_extend_strategy: next", r"runtime\.cuda\.arena_extend_strategy: "),
         ("execution_mode: sequential", "execution_mode: serial", r"runtime\.execution_mode: .*not 'serial'"),
         *(
-            ("model: mobilenet_v2", f"model: '{name}'", r"model: a model is named by its folder below models/")
+            ("model: mobilenet_v2", f"model: '{name}'", r"model: a model has the name of its folder below models/")
             for name in ("../secret", "models/mobilenet_v2", "/etc", "..", "mobilenet-v2", "")
         ),
         ("slim:\n", "slimming:\n", "slim: missing\n  slimming: no such key; did you mean slim?"),

@@ -58,13 +58,13 @@ def test_every_model_s_spec_loads(path, monkeypatch):
         ("{path: weights.pth}", "{}", "give one of wheel, url and path"),
         ("{path: weights.pth}", "{wheel: a==1}", "wheel and member go together"),
         ("sha256: 9", "sha256: x9", r"sources\.0\.sha256"),
-        ("name: weights.pth", "name: ../weights.pth", "a source's name is a plain file name"),
+        ("name: weights.pth", "name: ../weights.pth", "the name of a source is a plain file name"),
         ("{path: weights.pth}", "{wheel: a==1, member: b, path: c}", "give one of wheel, url and path"),
         ("{path: weights.pth}", "{path: c, member: b}", "wheel and member go together"),
         ("    from: {path: weights.pth}\n", "", r"sources\.0\.from: missing"),
         ("sha256: 920a", "sha256: 920A", r"sources\.0\.sha256"),
         ("sha256: 920a", "sha256: 20a", r"sources\.0\.sha256"),
-        ("name: weights.pth", "name: ..", "a source's name is a plain file name"),
+        ("name: weights.pth", "name: ..", "the name of a source is a plain file name"),
         ("min: 1", "min: 0", r"dimensions\.batch\.min: .*greater than or equal to 1, not 0"),
         ("min: 1, max: 64", "min: 3, max: 64", "example 2 is not between min 3 and max 64"),
         ("[batch, 10]", "[batch, 0]", r"outputs\.0\.shape\.1.*greater than or equal to 1, not 0"),
@@ -74,7 +74,7 @@ def test_every_model_s_spec_loads(path, monkeypatch):
         ("task: classification", "task: magic", r"task: .*not 'magic'"),
         ("task: classification", "tasks: classification", "tasks: no such key; did you mean task"),
         ('labels: ["0", ', "labels: [", "labels has 9 names, logits 10 classes"),
-        ('["0", "1"', '[0, "1"', "labels: name 0 is no text: write it in quotes"),
+        ('["0", "1"', '[0, "1"', "labels: name 0 is not text: write it in quotes"),
         ('"1", ', '"", ', "labels: name 1 is empty or has more than one line"),
         ('"1", ', '"1\\n", ', "labels: name 1 is empty or has more than one line"),
         (LABELS, "labels: digits.txt", "labels: digits.txt is not the name of one of the sources"),
@@ -175,7 +175,7 @@ def test_a_dimension_that_stands_twice_has_one_size():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("name: weights.pth", "name: ''", "a source's name is a plain file name"),
+        ("name: weights.pth", "name: ''", "the name of a source is a plain file name"),
         ("name: weights.pth", "name: digits.csv.gz", "two sources are called digits.csv.gz"),
         ("name: image", "name: a/image", r"inputs\.0\.name: .*not 'a/image'"),
     ],
@@ -187,7 +187,7 @@ def test_a_name_that_cannot_be_kept_is_refused(load, old, new, message):
 
 def test_variants_without_a_budget_are_refused(load):
     budget = GOOD[GOOD.index("budget:") :]
-    with pytest.raises(SpecError, match="say in budget how much they may, or write `variants: "):
+    with pytest.raises(SpecError, match="say in budget how much they may lose, or write `variants: "):
         load(budget, "")
 
 

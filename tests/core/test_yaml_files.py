@@ -103,7 +103,7 @@ def test_an_empty_file_is_said_to_be_empty(read, tmp_path, text):
     path = tmp_path / "a.yaml"
     with pytest.raises(ParameterError) as caught:
         read(text)
-    assert str(caught.value) == f"{path} is empty: `git restore {path}` brings back what was committed"
+    assert str(caught.value) == f"{path} is empty: run `git restore {path}` for the committed version"
 
 
 @pytest.mark.parametrize("text", ["- name\n", "name"])

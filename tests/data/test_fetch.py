@@ -140,8 +140,8 @@ def test_a_missing_path_is_named(folder):
 
 def test_a_home_directory_that_there_is_not_is_named(folder):
     unknown = source({"path": "~nobody_of_this_name/weights.pth"})
-    expect_failure(folder, [unknown], r"~nobody_of_this_name/weights\.pth: there is no home directory here for its ~")
-    assert "write the path in full" in sums_on_disk("net", [unknown])[unknown.name]
+    expect_failure(folder, [unknown], r"~nobody_of_this_name/weights\.pth: ~ has no home directory on this machine")
+    assert "write the full path" in sums_on_disk("net", [unknown])[unknown.name]
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -297,7 +297,7 @@ def test_a_folder_that_is_not_there_is_named(folder):
 @pytest.mark.parametrize("target", [".", "gone"])
 def test_a_link_in_a_folder_that_leads_to_no_file_is_named(folder, flowers, target):
     (flowers / "link").symlink_to(target)
-    expect_failure(folder, [source({"path": "flowers"})], "flowers/link is neither a file nor a folder of its own")
+    expect_failure(folder, [source({"path": "flowers"})], "flowers/link is neither a file nor a real folder")
 
 
 def test_a_damaged_wheel_is_named(folder, tmp_path, monkeypatch):

@@ -217,7 +217,7 @@ def test_photographs_without_a_class_are_no_half_of_a_split(make, tmp_path):
 def test_what_lies_beside_a_split_is_named(make, tmp_path, other):
     for name in ("train", "val", "test", other):
         fill(tmp_path / "flowers" / name, {"asters": 1, "roses": 1, "tulips": 1})
-    expect(make(), tmp_path, rf"divided into train and val, and has other folders beside them \({other}\)")
+    expect(make(), tmp_path, rf"divided into train and val, but has other folders too \({other}\)")
 
 
 def test_the_seed_draws_the_split(make, raw):
@@ -312,7 +312,7 @@ def test_ten_corrupt_photographs_are_named_and_the_others_counted(make, raw):
 
 def test_an_empty_folder_is_named(make, tmp_path):
     (tmp_path / "flowers").mkdir()
-    expect(make(), tmp_path, "flowers is empty: photographs belong into folders named by their classes")
+    expect(make(), tmp_path, "flowers is empty: put the photographs into folders with the names of their classes")
 
 
 def test_a_missing_folder_is_named(make, tmp_path):
@@ -327,7 +327,7 @@ def test_a_folder_without_classes_is_named(make, tmp_path):
 
 def test_photographs_outside_of_a_class_are_named(make, raw):
     Image.new("RGB", (8, 6)).save(raw / "flowers/lost.jpg")
-    expect(make(), raw, r"holds 1 photographs outside of a class \(lost\.jpg\)")
+    expect(make(), raw, r"has 1 photographs without a class \(lost\.jpg\)")
 
 
 def test_a_class_without_a_photograph_is_named(make, raw):
@@ -340,7 +340,7 @@ def test_a_class_without_a_photograph_is_named(make, raw):
 def test_what_would_be_passed_over_is_named(make, raw, name):
     (raw / "flowers" / name).parent.mkdir(exist_ok=True)
     (raw / "flowers" / name).write_bytes(b"")
-    expect(make(), raw, rf"no photograph by its name \({'/'.join(name.split('/')[:2])}\)")
+    expect(make(), raw, rf"no photographs by their names \({'/'.join(name.split('/')[:2])}\)")
 
 
 def test_hidden_files_are_no_photographs(make, raw):
@@ -354,7 +354,7 @@ def test_a_folder_that_is_no_declared_class_is_named(make, raw):
 
 @pytest.mark.parametrize("classes", [2, 4])
 def test_another_number_of_folders_than_classes_is_refused_unless_they_are_named(make, raw, classes):
-    expect(make(classes=classes), raw, f"has 3 class folders, y has {classes} classes: name the classes in the order")
+    expect(make(classes=classes), raw, f"has 3 class folders, y has {classes} classes: list the classes in the order")
 
 
 def test_more_named_classes_than_the_network_has_are_refused(make):
@@ -433,14 +433,14 @@ def test_what_is_wrong_with_a_file_of_classes_is_named(make, raw, content, says)
 
 
 def test_a_folder_of_names_is_refused(make, raw):
-    expect(make("classes: flowers"), raw, r"flowers cannot be read \(Is a directory\): it is a text file")
+    expect(make("classes: flowers"), raw, r"flowers cannot be read \(Is a directory\): it must be a text file")
 
 
 @pytest.mark.parametrize(
     ("classes", "says"),
     [
         ("names.txt", "names.txt is not the name of one of the sources"),
-        ("[0, 1]", "name 0 is no text: write it in quotes"),
+        ("[0, 1]", "name 0 is not text: write it in quotes"),
         ("[]", "the list is empty"),
         ("3", "give a list of names, or the name of the source"),
     ],
@@ -452,7 +452,7 @@ def test_classes_that_are_no_names_are_refused(make, classes, says):
 
 def test_one_photograph_cannot_be_divided(make, tmp_path):
     fill(tmp_path / "flowers", {"roses": 1})
-    expect(make(classes=1), tmp_path, "has one photograph: two are the least, one for each split")
+    expect(make(classes=1), tmp_path, "has one photograph: at least two are needed, one for each split")
 
 
 # By hand: columns at 0.5 and 1.5 become four at 0.25, 0.75, 1.25 and 1.75. Pillow's weights are the triangle's, 1 - d,
@@ -478,7 +478,7 @@ def test_another_interpolation_is_refused(make):
 
 @pytest.mark.parametrize("shape", ["[batch, 1, 4, 4]", "[batch, 3, 6, 6]", "[batch, 48]"])
 def test_an_input_that_photographs_do_not_fit_is_refused(make, shape):
-    with pytest.raises(SpecError, match=r"one input, float32 \[batch, 3, 4, 4\]; declared are x"):
+    with pytest.raises(SpecError, match=r"one input, float32 \[batch, 3, 4, 4\], but the spec declares x"):
         make(shape=shape)
 
 
@@ -531,9 +531,7 @@ def test_photographs_stand_in_for_data_py(write_model):
 
 def test_neither_names_both_ways(write_model):
     write_model("with_neither", images=False)
-    with pytest.raises(
-        SpecError, match=r"data\.py is not there: write it, to define samples\(\), .*, or declare .*`images`"
-    ):
+    with pytest.raises(SpecError, match=r"data\.py is not there: write it with samples\(\), .*, or declare .*`images`"):
         load_data("with_neither")
 
 

@@ -134,7 +134,7 @@ def test_more_frames_than_one_are_a_film(tmp_path):
 
 def test_what_is_no_photograph_is_not_run(tmp_path):
     (tmp_path / "a.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    with pytest.raises(DataError, match="no picture in one of the formats"):
+    with pytest.raises(DataError, match="not a picture in one of the formats"):
         read_image(tmp_path / "a.eps")
 
 

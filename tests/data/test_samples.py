@@ -91,10 +91,10 @@ def test_the_same_samples_are_the_same_bytes(tmp_path):
         (sample(x=np.zeros(3)), "x is float64 where float32 is declared"),
         (sample(x=np.zeros((3, 1), np.float32)), r"x has the shape \[1, 3, 1\]"),
         (sample(mask=np.ones(2, np.int64)), r"mask has the shape \[1, 2\] .*width is 3"),
-        (sample(5, "cat"), "group cat: width is 5, declared as 2 to 4"),
+        (sample(5, "cat"), "group cat: width is 5, where 2 to 4 is declared"),
         (sample(extra=np.zeros(3)), r"gives the inputs \['extra', 'mask', 'x'\]"),
         (sample(x=np.array([0, np.inf, 1], np.float32)), "x holds NaN or infinity"),
-        (sample(1), "width is 1, declared as 2 to 4"),
+        (sample(1), "width is 1, where 2 to 4 is declared"),
         (Sample({"x": np.zeros(3, np.float32)}), r"gives the inputs \['x'\], spec.yaml declares \['x', 'mask'\]"),
         (sample(label=-1), "the label is -1"),
     ],
@@ -157,10 +157,10 @@ def test_a_group_beyond_the_samples_taken_does_not_count(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("task", "label", "message"),
     [
-        ("classification", 3, r"sample 0, group None: the label is 3; the classes of y is 0 to 2"),
-        ("detection", 2, "the label is 2; something to find or nothing is 0 to 1"),
-        ("embedding", 0, "the label is 0, but the task embedding has no right answers; leave it out"),
-        ("tensor", 0, "the label is 0, but the task tensor has no right answers; leave it out"),
+        ("classification", 3, r"sample 0, group None: the label is 3: it must be 0 to 2, a class of y"),
+        ("detection", 2, "the label is 2: it must be 0 to 1, 1 for something to find"),
+        ("embedding", 0, "the label is 0, but the task embedding has no right answers: leave it out"),
+        ("tensor", 0, "the label is 0, but the task tensor has no right answers: leave it out"),
     ],
 )
 def test_a_label_that_the_task_does_not_have_is_named(tmp_path, task, label, message):
@@ -177,7 +177,7 @@ PHOTOGRAPHS = INT8.model_copy(
 @pytest.mark.parametrize(
     ("samples", "limit", "spec", "says"),
     [
-        (1, 160, PHOTOGRAPHS, r"on 1 sample, and 16 are the least .*: put more photographs into the folder pets"),
+        (1, 160, PHOTOGRAPHS, r"on 1 sample, only from 16 on: put more photographs into the origin of the folder pets"),
         (15, 160, INT8, r'on 15 samples, .*: let samples\(raw, "calibration"\) in models/net/data\.py give more'),
         (15, 15, INT8, r"on 15 samples, .*: raise prepare\.calibration in params\.yaml, which is 15"),
         (16, 160, PHOTOGRAPHS, None),

@@ -1,4 +1,4 @@
-"""The doctor names each usual mistake with its line and its mend, and finds nothing in a healthy network."""
+"""The doctor names each usual mistake with its line and its fix, and finds nothing in a healthy network."""
 
 import inspect
 import math
@@ -225,9 +225,9 @@ def seeded():
 
 
 def found(network: nn.Module, spec: Spec, params: Export = DYNAMO) -> Found:
-    """Every finding; each has a mend and a line of its own."""
+    """Every finding; each has a fix and a line of its own."""
     findings = examine(network.eval(), spec, params, NOWHERE)
-    assert all(finding.mend for finding in findings)
+    assert all(finding.fix for finding in findings)
     result: Found = {finding.where: (finding.level, finding.what) for finding in findings}
     assert len(result) == len(findings)
     return result
@@ -308,7 +308,7 @@ def test_training_mode_is_found_at_the_end_of_build_and_the_network_stays_as_it_
     (finding,) = examine(network, rows_spec, DYNAMO, tmp_path)
     assert (finding.level, finding.where) == ("error", f"{tmp_path.as_posix()}/network.py:3")
     assert "in training mode: dropout (Dropout)" in finding.what
-    assert "return network.eval()" in finding.mend
+    assert "return network.eval()" in finding.fix
     assert [module.training for module in network.children()] == [False, False, False, True]
 
 
@@ -341,7 +341,7 @@ def test_float64_inputs_are_found():
     (finding,) = double_inputs(inputs, "models/a/data.py:3")
     assert (finding.level, finding.where) == ("error", "models/a/data.py:3")
     assert "the input x in float64" in finding.what
-    assert "astype(np.float32)" in finding.mend
+    assert "astype(np.float32)" in finding.fix
 
 
 @pytest.mark.parametrize(
@@ -422,7 +422,7 @@ def test_an_operator_that_does_not_convert_is_named_with_its_line(params, rows_s
     (finding,) = examine_conversion(Patient(Bessel().eval(), rows_spec, params, NOWHERE))
     assert (finding.level, finding.where) == ("error", line_of("does not convert"))
     assert "bessel_j0" in finding.what.partition("does not convert to ONNX")[0]
-    assert "simpler operators" in finding.mend
+    assert "simpler operators" in finding.fix
 
 
 @BOTH
@@ -438,7 +438,7 @@ def test_each_operator_that_an_opset_lacks_is_named_with_its_line_and_opset(rows
         "opset 17 is too low: Pad changed with opset 18, and onnx cannot rewrite it",
         "opset 17 is too low: Mish exists since opset 18",
     ]
-    assert all("export.opset to 18 or higher" in finding.mend for finding in findings)
+    assert all("export.opset to 18 or higher" in finding.fix for finding in findings)
     assert examine_conversion(Patient(Mish().eval(), rows_spec, DYNAMO, NOWHERE)) == []
 
 
@@ -453,12 +453,12 @@ def test_an_operator_that_onnx_can_rewrite_is_none_of_them(rows_spec, tmp_path):
 
 
 def test_errors_are_one_message_with_every_line_and_mend():
-    errors = [Finding("error", f"what {i}", f"a.py:{i}", f"mend {i}") for i in range(2)]
+    errors = [Finding("error", f"what {i}", f"a.py:{i}", f"fix {i}") for i in range(2)]
     warning = Finding("warning", "harmless", "b.py:1", "none")
     refuse_errors([warning])
     with pytest.raises(ExportError) as caught:
         refuse_errors([*errors, warning])
-    for part in ("a.py:0: what 0\n  mend: mend 0", "a.py:1: what 1\n  mend: mend 1"):
+    for part in ("a.py:0: what 0\n  fix: fix 0", "a.py:1: what 1\n  fix: fix 1"):
         assert part in str(caught.value)
     assert "harmless" not in str(caught.value)
 

@@ -26,7 +26,14 @@ from onnx_release.export.export import (
     export_metrics,
     export_network,
 )
-from onnx_release.graph.graph import EXTERNAL_DATA, check_file, describe, external_files, load_model, to_proto
+from onnx_release.graph.graph import (
+    EXTERNAL_DATA,
+    check_model_file,
+    describe_model,
+    external_files,
+    load_model,
+    to_proto,
+)
 from onnx_release.runtime.session import open_session, run_session
 from tests.imports import ROOT
 
@@ -134,7 +141,7 @@ def test_the_file_has_the_names_axes_and_opset_asked_for_and_torchs_answers(expo
     export_network(network, spec, params, tmp_path / "out")
 
     path = tmp_path / "out/model.onnx"
-    found = describe(path)
+    found = describe_model(path)
     assert found["inputs"] == [
         {"name": "ids", "dtype": "int64", "shape": ["batch", "length"]},
         {"name": "factor", "dtype": "float32", "shape": ["batch"]},
@@ -258,7 +265,7 @@ def test_an_output_may_have_the_name_of_something_inside(output, tmp_path, rows_
     network = Clashing().eval()
     export_network(network, rows_spec(output), DYNAMO, tmp_path / "out")
     path = tmp_path / "out/model.onnx"
-    check_file(path)
+    check_model_file(path)
     inputs = np.linspace(-1, 1, 24, dtype=np.float32).reshape(3, 8)
     with torch.inference_mode():
         expected = network(torch.from_numpy(inputs)).numpy()

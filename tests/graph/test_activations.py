@@ -9,7 +9,7 @@ from onnx_release.graph import activations
 from onnx_release.graph.activations import (
     constant_values,
     descendants,
-    extract,
+    extract_subgraph,
     float_values,
     run_on,
     session_of,
@@ -36,7 +36,7 @@ def test_float_values_are_inputs_and_outputs_but_no_constants_and_no_integers(mo
 
 
 def test_a_cut_computes_the_value_and_nothing_behind_it(model):
-    part = extract(model, ["a"])
+    part = extract_subgraph(model, ["a"])
     assert [node.op_type for node in part.graph.node] == ["Constant", "Mul"]
     assert not part.graph.initializer
     (found,) = session_of(part).run(None, {"x": np.array([[1.25, 3]], np.float32)})
@@ -44,7 +44,7 @@ def test_a_cut_computes_the_value_and_nothing_behind_it(model):
 
 
 def test_a_cut_starts_from_what_is_known(model):
-    part = extract(model, ["y"], {"x": TensorProto.FLOAT, "i": TensorProto.INT64})
+    part = extract_subgraph(model, ["y"], {"x": TensorProto.FLOAT, "i": TensorProto.INT64})
     assert [node.output[0] for node in part.graph.node] == ["b", "y"]
     assert [value.name for value in part.graph.input] == ["i"]
     known = {"x": np.zeros((1, 2), np.float32), "i": np.array([[3, 4]])}

@@ -10,10 +10,10 @@ from onnx_release.core.errors import GraphError
 from onnx_release.graph.graph import (
     EXTERNAL_DATA,
     axes,
-    check_file,
+    check_model_file,
     copy_weights,
     default_opset,
-    describe,
+    describe_model,
     dtype_name,
     external_files,
     load_model,
@@ -42,7 +42,7 @@ def test_a_model_within_the_threshold_is_one_file(save_graph, tmp_path):
     path = save_model(adding(save_graph), tmp_path / "out", threshold=2048)
     assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
     assert external_files(path) == set()
-    check_file(path)
+    check_model_file(path)
 
 
 def test_a_model_over_the_threshold_has_its_weights_beside_it(save_graph, tmp_path):
@@ -52,7 +52,7 @@ def test_a_model_over_the_threshold_has_its_weights_beside_it(save_graph, tmp_pa
     assert external_files(path) == {EXTERNAL_DATA}
     assert data.read_bytes() == WEIGHT.tobytes()
     assert data.stat().st_mode == path.stat().st_mode
-    check_file(path)
+    check_model_file(path)
     loaded = onnx.numpy_helper.to_array(load_model(path).graph.initializer[0])
     np.testing.assert_array_equal(loaded, WEIGHT)
     assert model_size_mb(path) == pytest.approx((path.stat().st_size + 2048) / 1e6, rel=1e-12)
@@ -73,7 +73,7 @@ def test_an_exporters_graph_has_its_weights_written_before_it_becomes_a_message(
     assert weight_bytes(elsewhere) == 0
     path = save_model(elsewhere, tmp_path / "out")
     assert path.with_name(EXTERNAL_DATA).read_bytes() == WEIGHT.tobytes()
-    check_file(path)
+    check_model_file(path)
     assert load_model(path).graph.initializer[0].raw_data == held.graph.initializer[0].raw_data
 
 
@@ -130,7 +130,7 @@ def test_missing_external_data_is_named(save_graph, tmp_path):
     (tmp_path / "out").mkdir()
     path = save_model(adding(save_graph), tmp_path / "out", threshold=0)
     path.with_name(EXTERNAL_DATA).unlink()
-    for read in (check_file, load_model, describe):
+    for read in (check_model_file, load_model, describe_model):
         with pytest.raises(GraphError, match=EXTERNAL_DATA):
             read(path)
 
@@ -150,13 +150,13 @@ def test_a_file_that_is_no_model_is_named(tmp_path):
 def test_a_value_that_nothing_produces_is_refused(save_graph):
     path = save_graph([relu("nothing", "y")], [("x", ["batch", 2])], [("y", ["batch", 2])])
     with pytest.raises(GraphError, match=r"is invalid.*'nothing'"):
-        check_file(path)
+        check_model_file(path)
 
 
 def test_a_shape_that_contradicts_the_operators_is_refused(save_graph):
     path = save_graph([relu("x", "y")], [("x", ["batch", 2])], [("y", ["batch", 3])])
     with pytest.raises(GraphError, match=r"is invalid.*\(2\) vs \(3\)"):
-        check_file(path)
+        check_model_file(path)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +171,11 @@ def test_a_shape_that_contradicts_the_operators_is_refused(save_graph):
 def test_a_value_with_two_producers_is_refused(save_graph, nodes, weights):
     path = save_graph(nodes, [("x", ["batch", 512])], [("y", ["batch", 512])], weights)
     with pytest.raises(GraphError, match=r"is invalid: [xy] is produced more than once"):
-        check_file(path)
+        check_model_file(path)
 
 
 def test_an_input_with_a_default_has_one_producer(save_graph):
-    check_file(save_graph([relu("x", "y")], [("x", [512])], [("y", [512])], {"x": WEIGHT}))
+    check_model_file(save_graph([relu("x", "y")], [("x", [512])], [("y", [512])], {"x": WEIGHT}))
 
 
 def test_a_graph_that_onnx_runtime_does_not_know_is_refused(save_graph):
@@ -183,7 +183,7 @@ def test_a_graph_that_onnx_runtime_does_not_know_is_refused(save_graph):
     path = save_graph([odd], [("x", ["batch", 2])], [("y", ["batch", 2])])
     onnx.checker.check_model(str(path), full_check=True)  # the checker lets other domains pass
     with pytest.raises(GraphError, match=r"does not load.*nowhere:Odd"):
-        check_file(path)
+        check_model_file(path)
 
 
 def test_the_opset_is_that_of_the_default_domain():
@@ -228,7 +228,7 @@ def test_a_description_says_what_is_in_the_file(save_graph):
         [("y", ["batch", 2]), ("flags", TensorProto.BOOL, ["batch", "length"])],
         {"weight": np.ones(2, np.float32)},
     )
-    assert describe(path) == {
+    assert describe_model(path) == {
         "inputs": [
             {"name": "x", "dtype": "float32", "shape": ["batch", 2]},
             {"name": "ids", "dtype": "int64", "shape": ["batch", "length"]},
@@ -246,7 +246,7 @@ def test_a_description_says_what_is_in_the_file(save_graph):
         "parameters": 2,
         "size_mb": path.stat().st_size / 1e6,
     }
-    assert list(describe(path)["operators"]) == ["Relu", "Add", "Cast", "custom.FusedGelu"]
+    assert list(describe_model(path)["operators"]) == ["Relu", "Add", "Cast", "custom.FusedGelu"]
 
 
 def test_initializers_that_nothing_uses_are_not_written(save_graph, tmp_path):
@@ -267,7 +267,7 @@ def test_initializers_that_nothing_uses_are_not_written(save_graph, tmp_path):
     assert [value.name for value in graph.input] == ["flag", "default"]
     then = next(attribute.g for attribute in graph.node[0].attribute if attribute.name == "then_branch")
     assert [tensor.name for tensor in then.initializer] == ["inner"]
-    check_file(tmp_path / "out/model.onnx")
+    check_model_file(tmp_path / "out/model.onnx")
 
 
 def capturing(name: str) -> onnx.GraphProto:

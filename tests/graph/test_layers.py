@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from onnx_release.graph.layers import as_matrix, drawn, from_matrix, initializers, patches, weighted_layers
+from onnx_release.graph.layers import as_matrix, draw_positions, from_matrix, initializers, patches, weighted_layers
 from onnx_release.runtime.session import open_session
 
 RANDOM = np.random.default_rng(0)
@@ -56,10 +56,10 @@ def test_patches_times_the_matrix_are_the_layers_outputs(save_graph, case):
 
 
 def test_a_limit_draws_positions_the_same_each_time():
-    chosen = drawn(1000, 10, 3)
+    chosen = draw_positions(1000, 10, 3)
     assert len(chosen) == 10 and (np.diff(chosen) > 0).all()
-    np.testing.assert_array_equal(chosen, drawn(1000, 10, 3))
-    assert list(drawn(4, 10, 0)) == [0, 1, 2, 3]
+    np.testing.assert_array_equal(chosen, draw_positions(1000, 10, 3))
+    assert list(draw_positions(4, 10, 0)) == [0, 1, 2, 3]
 
 
 def test_shared_weights_and_scaled_gemms_are_left_out(save_graph):

@@ -69,7 +69,7 @@ def test_a_task_has_the_bounds_that_it_can_have():
 
 
 def test_a_budget_that_bounds_nothing_is_refused():
-    with pytest.raises(ValueError, match="bounds nothing"):
+    with pytest.raises(ValueError, match="it has no bound"):
         Budget()
 
 

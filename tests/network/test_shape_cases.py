@@ -5,7 +5,7 @@ import pytest
 
 from onnx_release.core.spec import Dimension, Spec
 from onnx_release.core.types import Sample
-from onnx_release.data.samples import SampleFile, fitted, write_samples
+from onnx_release.data.samples import SampleFile, fit_to_shape, write_samples
 from onnx_release.network.shape_cases import case_inputs, case_name, odd_size, shape_cases
 
 
@@ -63,10 +63,10 @@ def test_the_odd_size_is_near_the_geometric_mean(low, high, odd):
 
 def test_an_array_is_repeated_or_cut_to_fit():
     array = np.array([[1, 2, 3], [4, 5, 6]])
-    assert fitted(array, (3, 2)).tolist() == [[1, 2], [4, 5], [1, 2]]
-    assert fitted(array, (1, 7)).tolist() == [[1, 2, 3, 1, 2, 3, 1]]
-    assert fitted(array, (2, 3)).tolist() == array.tolist()
-    assert fitted(np.array(5), ()).tolist() == 5
+    assert fit_to_shape(array, (3, 2)).tolist() == [[1, 2], [4, 5], [1, 2]]
+    assert fit_to_shape(array, (1, 7)).tolist() == [[1, 2, 3, 1, 2, 3, 1]]
+    assert fit_to_shape(array, (2, 3)).tolist() == array.tolist()
+    assert fit_to_shape(np.array(5), ()).tolist() == 5
 
 
 def test_a_case_holds_real_samples_drawn_by_the_seed(tmp_path):

@@ -337,7 +337,7 @@ BAD_INPUT = {
         "prepare",
         DATA,
         replaced(DATA, "label=int(label))", "label=int(label) + 1)"),
-        ["the label is 10", "the classes of logits", "0 to 9"],
+        ["the label is 10", "a class of logits", "0 to 9"],
     ),
     "no samples": BadInput(
         "prepare",

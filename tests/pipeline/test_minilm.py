@@ -251,8 +251,8 @@ def tokens(size=5, dtype=np.int64, **others):
     [
         (tokens(dtype=np.int32), "sample 1, group None: input_ids is int32 where int64 is declared"),
         (tokens(dtype=np.float32), "sample 1, group None: input_ids is float32 where int64 is declared"),
-        (tokens(257), "sample 1, group None: sequence is 257, declared as 2 to 256"),
-        (tokens(1), "sample 1, group None: sequence is 1, declared as 2 to 256"),
+        (tokens(257), "sample 1, group None: sequence is 257, where 2 to 256 is declared"),
+        (tokens(1), "sample 1, group None: sequence is 1, where 2 to 256 is declared"),
         (
             tokens(attention_mask=np.ones(4, np.int64)),
             r"attention_mask has the shape \[1, 4\] where \['batch', 'sequence'\] is declared \(sequence is 5\)",

@@ -14,10 +14,10 @@ from onnx_release.reduce.calibrate import (
     choose_range,
     entropy_range,
     find_ranges,
+    include_zero,
     mse_range,
     percentile_range,
     values_to_observe,
-    widened,
 )
 from onnx_release.reduce.histograms import Observed, count
 from tests.samples import save_samples
@@ -113,9 +113,9 @@ def test_what_only_goes_into_an_activation_has_no_range(save_graph, tmp_path):
 
 
 def test_every_range_holds_zero():
-    assert widened(2.0, 3.0) == (0.0, 3.0)
-    assert widened(-3.0, -2.0) == (-3.0, 0.0)
-    assert widened(0.0, 0.0) == (0.0, 1.0)
+    assert include_zero(2.0, 3.0) == (0.0, 3.0)
+    assert include_zero(-3.0, -2.0) == (-3.0, 0.0)
+    assert include_zero(0.0, 0.0) == (0.0, 1.0)
 
 
 def test_the_files_and_the_metrics(relu, spec, tmp_path):

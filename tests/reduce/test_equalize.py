@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from onnx_release.graph.activations import extract, session_of
+from onnx_release.graph.activations import extract_subgraph, session_of
 from onnx_release.reduce.equalize import bounded_groups, bounded_scale, equalize, equalize_on, groups, linear_groups
 from tests.residual import save_inputs, save_network
 
@@ -38,7 +38,7 @@ def test_the_answers_stay_and_the_channels_come_closer(network, tmp_path):
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
 
     def spread(model, name):
-        sizes = np.abs(session_of(extract(model, [name])).run(None, x)[0]).max(axis=(0, 2, 3))
+        sizes = np.abs(session_of(extract_subgraph(model, [name])).run(None, x)[0]).max(axis=(0, 2, 3))
         return sizes.max() / sizes[sizes > 0].min()
 
     assert spread(scaled, "c3") < 0.5 * spread(network, "c3")
@@ -55,7 +55,7 @@ def test_a_channel_may_be_twice_what_was_seen_before_the_bound_cuts_it(network):
     sizes = np.array([6.0, 3.0, 1.0, 0.1, 6.0, 6.0, 6.0, 6.0])
     scaled, _ = equalize(network, dict.fromkeys(["r1", "r2"], sizes) | dict.fromkeys(["a", "c3", "c4"], np.ones(4)))
     x = np.random.default_rng(0).normal(size=(64, 3, 8, 8)).astype(np.float32) * 5
-    before, after = (session_of(extract(model, ["r1"])).run(None, {"x": x})[0] for model in (network, scaled))
+    before, after = (session_of(extract_subgraph(model, ["r1"])).run(None, {"x": x})[0] for model in (network, scaled))
     scale = bounded_scale(sizes, 6.0).reshape(-1, 1, 1)
     seen = before <= 2 * sizes.reshape(-1, 1, 1)
     np.testing.assert_allclose((after / scale)[seen], before[seen], rtol=1e-4, atol=1e-5)

@@ -15,7 +15,7 @@ from onnx_release.static.qdq import insert_qdq, quantized_values
 from onnx_release.static.quantized_graph import QuantizedGraph
 from onnx_release.static.refine import COARSE, one_per_scale, refine_ranges, widest_factors, with_scaled_range
 from onnx_release.static.scoring import Scorer
-from onnx_release.static.search import scaled
+from onnx_release.static.search import scale_ranges
 from tests.residual import CLASSES, SHAPE, SPEC, Data, save_inputs, save_network
 
 PARAMS = Calibrate(method="minmax", percentile=99.99, bins=2048, chunk=8)
@@ -69,7 +69,7 @@ def test_a_range_that_is_far_too_wide_is_mended(case):
     quantized = insert_qdq(model, wrong, TARGETS["avx2"], [])
     factors = refine(model, quantized, wrong, scorer)
     assert factors["x"] < 0.3
-    mended = insert_qdq(model, scaled(wrong, factors), TARGETS["avx2"], [])
+    mended = insert_qdq(model, scale_ranges(wrong, factors), TARGETS["avx2"], [])
     before, after = (scorer.score(graph, range(24)).signal for graph in (quantized, mended))
     assert after > before + 5
 
@@ -149,7 +149,7 @@ def test_values_that_share_a_scale_are_one_range(save_graph, tmp_path):
     quantized = insert_qdq(model, wrong, TARGETS["vnni"], [])
     assert one_per_scale(quantized) == ["x", "r"]
     factors = refine(model, quantized, wrong, scorer)
-    mended = insert_qdq(model, scaled(wrong, factors), TARGETS["vnni"], [])
+    mended = insert_qdq(model, scale_ranges(wrong, factors), TARGETS["vnni"], [])
     ours, best = (
         scorer.score(graph, range(24)).signal for graph in (mended, insert_qdq(model, right, TARGETS["vnni"], []))
     )
@@ -161,7 +161,7 @@ def test_a_range_is_not_widened_past_the_bound_of_its_clip(case):
     some = {"x": (-1.0, 1.0), "r1": (0.0, 5.0), "r2": (0.0, 6.0)}
     assert widest_factors(model, some) == {"x": np.inf, "r1": 6 / 5, "r2": 1.0}
     narrow = ranges | {"r1": (0.0, 0.25 * ranges["r1"][1]), "r2": (0.0, 0.25 * ranges["r2"][1])}
-    found = scaled(narrow, refine(model, insert_qdq(model, narrow, TARGETS["avx2"], []), narrow, scorer))
+    found = scale_ranges(narrow, refine(model, insert_qdq(model, narrow, TARGETS["avx2"], []), narrow, scorer))
     assert narrow["r1"][1] < found["r1"][1] <= 6 and narrow["r2"][1] < found["r2"][1] <= 6
 
 

@@ -126,7 +126,7 @@ def test_an_error_if_there_are_none():
 
 def test_no_variant_at_all_is_an_error_and_a_missing_one_is_left_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BenchmarkError, match="no variant at all: run `dvc repro`"):
+    with pytest.raises(BenchmarkError, match="no variant: run `dvc repro`"):
         variant_files()
     (tmp_path / "artifacts/fp32").mkdir(parents=True)
     (tmp_path / "artifacts/fp32/model.onnx").touch()

@@ -87,7 +87,7 @@ def test_a_run_that_cannot_begin_changes_neither_the_model_nor_the_release(proje
     result = run(project, "tools.repro", "--model", "two", env=ENVIRONMENT)
     assert (result.returncode, result.stderr) == (
         1,
-        "error: dvc.lock is empty: `git restore dvc.lock` brings back what was committed\n",
+        "error: dvc.lock is empty: run `git restore dvc.lock` for the committed version\n",
     )
     assert ((project / "params.yaml").read_text(), released(project)) == (before, release)
 

@@ -81,7 +81,7 @@ def test_a_root_that_cannot_be_written_to_is_named_before_dvc_starts(folder):
     (folder / ".dvc/tmp").write_text("in the way")
     result = repro(folder)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("error: .dvc/tmp: File exists: move away what stands there")
+    assert result.stderr.startswith("error: .dvc/tmp: File exists: move away the file or folder of that name")
     assert result.stderr.count("\n") == 1
 
 

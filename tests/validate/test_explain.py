@@ -12,7 +12,7 @@ from onnx_release.graph.layers import initializers
 from onnx_release.graph.targets import TARGETS
 from onnx_release.reduce.fp16 import convert_to_fp16
 from onnx_release.static.qdq import insert_qdq
-from onnx_release.validate.explain import explain, first_beyond
+from onnx_release.validate.explain import explain_model, first_beyond
 from tests.residual import save_inputs, save_network
 from tools.explain import departure, ranking
 
@@ -34,7 +34,7 @@ def spoil(network, tmp_path, change):
 
 
 def rows_of(variant, network, tmp_path):
-    return explain(variant, network, save_inputs(tmp_path, 4), range(4), SOURCES)
+    return explain_model(variant, network, save_inputs(tmp_path, 4), range(4), SOURCES)
 
 
 def departing(rows, bound):
@@ -118,7 +118,9 @@ def test_token_ids_and_masks_reach_the_steps_that_take_them(save_graph, tmp_path
         writer.add_all("000000", {"ids": np.array([0, 2, 1]), "mask": np.array([[1], [1], [0]])})
         writer.add("labels", np.array([-1]))
         writer.add("groups", np.array(["a"]))
-    rows = {row["node"]: row for row in explain(paths[1], paths[0], SampleFile(tmp_path / "ids.npz"), range(1), {})}
+    rows = {
+        row["node"]: row for row in explain_model(paths[1], paths[0], SampleFile(tmp_path / "ids.npz"), range(1), {})
+    }
     assert set(rows) == {"embed", "cast", "drop", "product"}
     # By hand: an error of half of the right answer has a quarter of its power. The steps after it add nothing.
     assert rows["embed"]["sqnr_db"] == pytest.approx(10 * np.log10(4), abs=1e-4)

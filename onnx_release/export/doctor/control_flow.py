@@ -10,9 +10,9 @@ from torch.jit._trace import TracerWarning
 
 from onnx_release.core.errors import ExportError
 from onnx_release.core.spec import Spec, example_sizes, symbolic_axes
-from onnx_release.export.doctor.findings import Finding, Patient, fails, first_line, place_in, unexamined
+from onnx_release.export.doctor.findings import Finding, Patient, failing_run, first_line, place_in, unexamined
 from onnx_release.export.doctor.lines import user_file
-from onnx_release.export.doctor.watch import Count, Watch, call, keeping_state
+from onnx_release.export.doctor.watch import OperatorCounter, Watch, keeping_state, run_eagerly
 from onnx_release.export.dynamo import capture, quiet
 from onnx_release.export.export import example_inputs
 from onnx_release.network.shape_cases import Sizes, case_name, odd_size
@@ -32,13 +32,14 @@ class Expected:
 
 @dataclass(frozen=True)
 class Difference:
-    """How a captured network differs from eager, in words, and for which inputs."""
+    """How a captured network differs from eager, in words, for which inputs, and FILE:LINE where torch says it."""
 
     what: str
     inputs: tuple[torch.Tensor, ...]
+    line: str | None = None
 
 
-def frozen(patient: Patient, watch: Watch) -> list[Finding]:
+def find_fixed_control_flow(patient: Patient, watch: Watch) -> list[Finding]:
     """Python control flow and numbers that a trace fixes, found by running it at other sizes and values."""
     network, spec = patient.network, patient.spec
     example = example_inputs(spec, example_sizes(spec))
@@ -53,55 +54,50 @@ def frozen(patient: Patient, watch: Watch) -> list[Finding]:
     for sizes, inputs in other_cases(spec, values=bool(suspects) or untraced is not None):
         try:
             with keeping_state(network, watch):
-                expected.append(Expected(sizes, inputs, call(network, inputs)))
+                expected.append(Expected(sizes, inputs, run_eagerly(network, inputs)))
         except Exception as cause:
-            return [fails(patient, sizes, cause)]
+            return [failing_run(patient, sizes, cause)]
     if untraced is None:
         differs = first_difference(traced, expected, network, watch)
     elif patient.params.exporter == "torchscript":
         return [unexamined(patient, "control flow", untraced)]
     else:
         differs = Difference("without a trace", expected[0].inputs)
+    if differs is not None and patient.params.exporter == "dynamo":  # which may see what a trace does not
+        differs = captured_difference(patient, expected, watch)
     if differs is None:
         return []
-    place = None
-    if patient.params.exporter == "dynamo":  # which may see what a trace does not
-        try:
-            differs = captured_difference(patient, expected, watch)
-        except ExportError as cause:
-            differs, place = Difference(first_line(cause), expected[0].inputs), place_in(cause)
-        if differs is None:
-            return []
-    lines = list(suspects) or ([place] if place else []) or other_ways(patient, watch, example, differs.inputs)
-    return [
-        Finding(
-            "error",
-            f"the export fixes a branch, a loop or a number here that depends on the inputs: {differs.what}",
-            line,
-            "use tensor operators: torch.where or torch.cond for a branch on values, x.shape[i] as it is in place of "
-            "int(), len() or a loop over it",
-        )
-        for line in lines or [patient.home()]
-    ]
+    lines = list(suspects) or ([differs.line] if differs.line else other_ways(patient, watch, example, differs.inputs))
+    return [fixed_by_export(line, differs) for line in lines or [patient.home()]]
+
+
+def fixed_by_export(line: str, differs: Difference) -> Finding:
+    return Finding(
+        "error",
+        f"the export fixes a branch, a loop or a number here that depends on the inputs: {differs.what}",
+        line,
+        "use tensor operators: torch.where or torch.cond for a branch on values, x.shape[i] as it is in place of "
+        "int(), len() or a loop over it",
+    )
 
 
 def other_ways(
     patient: Patient, watch: Watch, first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...]
 ) -> list[str]:
-    """The lines that call operators more often for one of these inputs than for the other: bodies of loops, branches.
+    """Return the lines that call operators more often for one of these inputs than for the other: bodies of loops, branches.
 
     torch warns of no loop over range(x.shape[0]).
     """
     counts = []
     for inputs in (first, second):
-        with keeping_state(patient.network, watch), Count() as count:
-            call(patient.network, inputs)
+        with keeping_state(patient.network, watch), OperatorCounter() as count:
+            run_eagerly(patient.network, inputs)
         counts.append(count.lines)
     return [line for line in {**counts[0], **counts[1]} if counts[0][line] != counts[1][line]]
 
 
 def other_cases(spec: Spec, values: bool) -> list[tuple[Sizes, tuple[torch.Tensor, ...]]]:
-    """The smallest sizes and odd ones; with `values`, the example's with every float negated, so that signs change.
+    """Return the smallest sizes and odd ones; with `values`, the example's with every float negated, so that signs change.
 
     torch warns of each use of a value, so that without a warning no other values need to be tried.
     """
@@ -120,7 +116,7 @@ def other_cases(spec: Spec, values: bool) -> list[tuple[Sizes, tuple[torch.Tenso
 
 
 def trace(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], suspects: dict[str, None]) -> Any:
-    """The network as torch.jit.trace records it. Each line that torch warns of is added to `suspects`."""
+    """Return the network as torch.jit.trace records it. Each line that torch warns of is added to `suspects`."""
 
     def note(_: Warning | str, category: type[Warning], file: str, number: int, *__: Any) -> None:
         shown = user_file(file)  # not what torch's own modules ask: they raise, or go the same way
@@ -135,12 +131,12 @@ def trace(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], suspects: 
 
 
 def first_difference(other: Any, expected: list[Expected], network: torch.nn.Module, watch: Watch) -> Difference | None:
-    """Where the answers or shapes of `other`, made of `network`, differ from the expected ones first; or None."""
+    """Return where the answers or shapes of `other`, made of `network`, differ from the expected ones first; or None."""
     for case in expected:
         at = f"at {case_name(case.sizes)} the captured network"
         try:
             with keeping_state(network, watch), optimized_execution(False):
-                found = call(other, case.inputs)
+                found = run_eagerly(other, case.inputs)
         except Exception as cause:
             reason = (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
             return Difference(f"{at} fails ({reason})", case.inputs)
@@ -162,10 +158,12 @@ def close(answer: torch.Tensor, value: torch.Tensor) -> bool:
 
 
 def captured_difference(patient: Patient, expected: list[Expected], watch: Watch) -> Difference | None:
-    """As `first_difference`, of what torch.export captures. Raises ExportError where it captures nothing."""
+    """As `first_difference`, of what torch.export captures; why it captures nothing is a difference too."""
     spec = patient.spec
     names = tuple(symbolic_axes(tensor) for tensor in spec.inputs)
-    with quiet(), keeping_state(patient.network, watch):
-        program = capture(patient.network, spec, example_inputs(spec, example_sizes(spec)), names)
-        module = program.module()
+    try:
+        with quiet(), keeping_state(patient.network, watch):
+            module = capture(patient.network, spec, example_inputs(spec, example_sizes(spec)), names).module()
+    except ExportError as cause:
+        return Difference(first_line(cause), expected[0].inputs, place_in(cause))
     return first_difference(module, expected, patient.network, watch)

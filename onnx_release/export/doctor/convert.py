@@ -7,9 +7,10 @@ from onnx_release.core.command import no_space
 from onnx_release.core.errors import ReleaseError
 from onnx_release.core.files import read_json
 from onnx_release.core.params import Export
+from onnx_release.core.paths import MODEL_FILE, SOURCES
 from onnx_release.export.doctor.doctor import in_eval_mode
 from onnx_release.export.doctor.findings import Finding, Patient, first_line, place_in
-from onnx_release.export.export import SOURCES, export_network
+from onnx_release.export.export import export_network
 from onnx_release.export.opsets import newer_operators
 from onnx_release.graph.graph import load_model
 
@@ -18,16 +19,16 @@ BUILT = 18
 
 
 def examine_conversion(patient: Patient) -> list[Finding]:
-    """What keeps the network from being converted by the exporter and to the opset of its parameters."""
+    """Return what keeps the network from being converted by the exporter and to the opset of its parameters."""
     params = patient.params
     built = params.model_copy(update={"opset": BUILT})
     older = params.exporter == "dynamo" and params.opset < BUILT
     with in_eval_mode(patient.network), tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "export"
-        found = attempt(patient, built if older else params, folder)
+        found = try_export(patient, built if older else params, folder)
         if found or not older:
             return found
-        newer = newer_operators(load_model(folder / "model.onnx"), params.opset, read_json(folder / SOURCES))
+        newer = newer_operators(load_model(folder / MODEL_FILE), params.opset, read_json(folder / SOURCES.name))
         if newer:
             return [
                 Finding(
@@ -38,11 +39,11 @@ def examine_conversion(patient: Patient) -> list[Finding]:
                 )
                 for problem, line, needed in newer
             ]
-        return attempt(patient, params, folder)
+        return try_export(patient, params, folder)
 
 
-def attempt(patient: Patient, params: Export, folder: Path) -> list[Finding]:
-    """What an export to `folder` fails with, if it does."""
+def try_export(patient: Patient, params: Export, folder: Path) -> list[Finding]:
+    """Return what an export to `folder` fails with, if it does."""
     try:
         export_network(patient.network, patient.spec, params, folder)
     except Exception as cause:  # of a release, or whatever torch stumbles over

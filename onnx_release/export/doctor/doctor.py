@@ -1,4 +1,4 @@
-"""The usual mistakes of a network that is to be exported, each with its line and its mend.
+"""The usual mistakes of a network that is to be exported, each with its line and its fix.
 
 The network runs in eager mode, watched operator by operator; a trace of it is then held against it at other sizes
 and values. Weights are never copied.
@@ -14,18 +14,19 @@ import torch
 
 from onnx_release.core.errors import ExportError
 from onnx_release.core.params import Export
+from onnx_release.core.plain_text import first_few
 from onnx_release.core.spec import Spec, check_array, example_sizes
-from onnx_release.export.doctor.control_flow import frozen
-from onnx_release.export.doctor.findings import Finding, Patient, fails, unexamined
+from onnx_release.export.doctor.control_flow import find_fixed_control_flow
+from onnx_release.export.doctor.findings import Finding, Patient, failing_run, unexamined
 from onnx_release.export.doctor.lines import spec_line, weight_line
-from onnx_release.export.doctor.watch import Watch, call, keeping_state, network_tensors, storage
+from onnx_release.export.doctor.watch import Watch, keeping_state, network_tensors, run_eagerly, storage
 from onnx_release.export.export import example_inputs
-from onnx_release.network.network import in_training, some
+from onnx_release.network.network import in_training
 from onnx_release.network.shape_cases import Sizes
 
 
 def examine(network: torch.nn.Module, spec: Spec, params: Export, folder: Path) -> list[Finding]:
-    """What is wrong with the network, without converting it; errors first. It stays as it was.
+    """Return what is wrong with the network, without converting it; errors first. It stays as it was.
 
     Where a part of the examination itself fails, a warning says which and why.
     """
@@ -34,7 +35,7 @@ def examine(network: torch.nn.Module, spec: Spec, params: Export, folder: Path) 
     with in_eval_mode(network), torch.random.fork_rng(devices=[]):
         watch = Watch(network, example_inputs(spec, example_sizes(spec)))
         try:
-            found += watched(patient, watch)
+            found += examine_run(patient, watch)
         except Exception as cause:  # whatever a network of the user's can make the doctor stumble over
             found.append(unexamined(patient, "the watched run", cause))
         found += shared_weights(patient)
@@ -45,7 +46,7 @@ def refuse_errors(findings: list[Finding]) -> None:
     """Raise one ExportError that lists the errors among the findings, if there are any."""
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
-        listed = "\n".join(f"{finding.where}: {finding.what}\n  mend: {finding.mend}" for finding in errors)
+        listed = "\n".join(f"{finding.where}: {finding.what}\n  fix: {finding.fix}" for finding in errors)
         raise ExportError(f"the network cannot be released as it is, for {len(errors)} reasons:\n{listed}")
 
 
@@ -56,7 +57,7 @@ def training_mode(patient: Patient) -> list[Finding]:
     return [
         Finding(
             "error",
-            f"in training mode: {some(training)}. Dropout and batch norm give other answers there",
+            f"in training mode: {first_few(training, 3)}. Dropout and batch norm give other answers there",
             patient.home(),
             "end build() with `return network.eval()`",
         )
@@ -91,8 +92,8 @@ def in_eval_mode(network: torch.nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def watched(patient: Patient, watch: Watch) -> list[Finding]:
-    """All that needs a run of the network."""
+def examine_run(patient: Patient, watch: Watch) -> list[Finding]:
+    """Return all that needs a run of the network."""
     network, spec = patient.network, patient.spec
     sizes = example_sizes(spec)
     inputs = example_inputs(spec, sizes)
@@ -103,34 +104,34 @@ def watched(patient: Patient, watch: Watch) -> list[Finding]:
     with keeping_state(network, watch):
         try:
             with watch:
-                outputs = call(network, inputs)
+                outputs = run_eagerly(network, inputs)
         except Exception as cause:
             failed = cause
         replaced = [name for name, tensor in network.named_buffers() if buffers.get(name, tensor) is not tensor]
     if failed is not None:
         try:
             with keeping_state(network, watch):
-                call(network, inputs)
+                run_eagerly(network, inputs)
         except Exception as cause:
-            return [fails(patient, sizes, cause), *double_weights(patient, "error")]
+            return [failing_run(patient, sizes, cause), *double_weights(patient, "error")]
         return [unexamined(patient, "the watched run", failed)]
     found = [
         *double_weights(patient, "warning"),
         *double_values(patient, watch),
         *bool_choices(patient, watch),
         *wrong_outputs(patient, watch, sizes, outputs),
-        *moving(patient, watch),
+        *random_answers(patient, watch),
         *changed_buffers(patient, watch, replaced),
         *unused_weights(patient, watch),
     ]
     del outputs
     if not watch.random and not watch.batch_statistics:  # else no two runs agree
-        found += frozen(patient, watch)
+        found += find_fixed_control_flow(patient, watch)
     return found
 
 
 def double_weights(patient: Patient, level: Literal["error", "warning"]) -> list[Finding]:
-    """float64 parameters and buffers, one finding a line."""
+    """Return float64 parameters and buffers, one finding a line."""
     lines: dict[str, list[str]] = {}
     for name, tensor in network_tensors(patient.network):
         if tensor.dtype in (torch.float64, torch.complex128):
@@ -138,7 +139,7 @@ def double_weights(patient: Patient, level: Literal["error", "warning"]) -> list
     return [
         Finding(
             level,
-            f"float64 in the network: {some(names)}",
+            f"float64 in the network: {first_few(names, 3)}",
             line,
             "make it float32: `.float()`, or `dtype=torch.float32` where it is made from NumPy, whose floats are "
             "float64. ONNX Runtime lacks many operators in float64, and the others are slow",
@@ -161,7 +162,7 @@ def double_values(patient: Patient, watch: Watch) -> list[Finding]:
 
 
 def double_inputs(inputs: Mapping[str, np.ndarray], where: str) -> list[Finding]:
-    """float64 among a sample's inputs, as NumPy makes them unless told otherwise."""
+    """Return float64 among a sample's inputs, as NumPy makes them unless told otherwise."""
     return [
         Finding(
             "error",
@@ -187,7 +188,7 @@ def bool_choices(patient: Patient, watch: Watch) -> list[Finding]:
 
 
 def wrong_outputs(patient: Patient, watch: Watch, sizes: Sizes, outputs: list[torch.Tensor]) -> list[Finding]:
-    """Outputs of another number, dtype or shape than declared."""
+    """Return outputs of another number, dtype or shape than declared."""
     declared = patient.spec.outputs
     if len(outputs) != len(declared):
         what = f"the network returns {len(outputs)} outputs, spec.yaml declares {len(declared)}"
@@ -212,7 +213,7 @@ def wrong_outputs(patient: Patient, watch: Watch, sizes: Sizes, outputs: list[to
     return found
 
 
-def moving(patient: Patient, watch: Watch) -> list[Finding]:
+def random_answers(patient: Patient, watch: Watch) -> list[Finding]:
     """Dropout, other random numbers, and batch norms on the batch's own statistics."""
     drawn = [
         Finding(
@@ -238,7 +239,7 @@ def moving(patient: Patient, watch: Watch) -> list[Finding]:
 
 
 def changed_buffers(patient: Patient, watch: Watch, replaced: list[str]) -> list[Finding]:
-    """Buffers and weights that a run changes: the ONNX file keeps them as they are."""
+    """Return buffers and weights that a run changes: the ONNX file keeps them as they are."""
     names = {storage(tensor): name for name, tensor in network_tensors(patient.network)}
     changed = [
         (names[key], line, key) for key, (_, _, line) in watch.written.items() if line not in watch.batch_statistics
@@ -259,7 +260,7 @@ def changed_buffers(patient: Patient, watch: Watch, replaced: list[str]) -> list
 
 
 def unused_weights(patient: Patient, watch: Watch) -> list[Finding]:
-    """Parameters that no operator reads, one finding a line."""
+    """Return parameters that no operator reads, one finding a line."""
     lines: dict[str, list[str]] = {}
     for name, tensor in patient.network.named_parameters():
         if tensor.numel() and storage(tensor) not in watch.read and storage(tensor) not in watch.written:
@@ -267,7 +268,7 @@ def unused_weights(patient: Patient, watch: Watch) -> list[Finding]:
     return [
         Finding(
             "warning",
-            f"forward() never uses {some(names)}: the ONNX file will not have them",
+            f"forward() never uses {first_few(names, 3)}: the ONNX file will not have them",
             line,
             "use them, or remove them; a layer that is meant to run may have been left out of forward()",
         )
@@ -276,7 +277,7 @@ def unused_weights(patient: Patient, watch: Watch) -> list[Finding]:
 
 
 def shared_weights(patient: Patient) -> list[Finding]:
-    """Parameters in the same memory under several names."""
+    """Return parameters in the same memory under several names."""
     groups: dict[tuple[int, int, int], list[str]] = {}
     for name, tensor in patient.network.named_parameters(remove_duplicate=False):
         if tensor.numel():

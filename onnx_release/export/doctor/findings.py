@@ -1,4 +1,4 @@
-"""What the doctor says: a finding, its line and its mend, and the network that it is about."""
+"""What the doctor says: a finding, its line and its fix, and the network that it is about."""
 
 import re
 import traceback
@@ -24,10 +24,10 @@ class Finding:
     level: Literal["error", "warning"]
     what: str
     where: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"{self.level}: {self.where}: {self.what}\n  mend: {self.mend}"
+        return f"{self.level}: {self.where}: {self.what}\n  fix: {self.fix}"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Patient:
     folder: Path
 
     def home(self) -> str:
-        """The line for what has no other."""
+        """Return the line for what has no other."""
         return build_line(self.folder)
 
 
@@ -58,13 +58,13 @@ def first_line(cause: BaseException) -> str:
 
 
 def place_in(cause: BaseException) -> str | None:
-    """The first FILE:LINE in an error's message."""
+    """Return the first FILE:LINE in an error's message."""
     found = PLACE.search(str(cause))
     return found[0] if found else None
 
 
-def fails(patient: Patient, sizes: Sizes, cause: BaseException) -> Finding:
-    """The network raises at sizes that the spec allows."""
+def failing_run(patient: Patient, sizes: Sizes, cause: BaseException) -> Finding:
+    """Return the network raises at sizes that the spec allows."""
     place = source_line("".join(traceback.format_exception(cause)))
     return Finding(
         "error",

@@ -27,7 +27,7 @@ def user_file(file: str) -> str | None:
 
 
 def running_line(stop: Collection[CodeType]) -> str | None:
-    """FILE:LINE of the innermost frame of the user below the functions of `stop`, which call the network; or None."""
+    """Return FILE:LINE of the innermost frame of the user below the functions of `stop`, which call the network; or None."""
     frame = sys._getframe(1)
     while frame.f_code not in stop:
         file = user_file(frame.f_code.co_filename)
@@ -40,7 +40,7 @@ def running_line(stop: Collection[CodeType]) -> str | None:
 
 
 def running_functions(stop: Collection[CodeType]) -> Iterator[str]:
-    """The names of the functions that run, from the innermost to those of `stop`."""
+    """Yield the names of the functions that run, from the innermost to those of `stop`."""
     frame = sys._getframe(1)
     while frame.f_code not in stop:
         yield frame.f_code.co_name
@@ -50,7 +50,7 @@ def running_functions(stop: Collection[CodeType]) -> Iterator[str]:
 
 
 def weight_line(network: torch.nn.Module, name: str, last: bool = False) -> str | None:
-    """FILE:LINE that makes the parameter or buffer `name`, or None where all its modules are of torch.
+    """Return FILE:LINE that makes the parameter or buffer `name`, or None where all its modules are of torch.
 
     That is `self.a.weight = ...` where there is one, else the assignment of the innermost module whose class is the
     user's, else the line of its class. Of several assignments it is the first, or the `last`.
@@ -70,7 +70,7 @@ def weight_line(network: torch.nn.Module, name: str, last: bool = False) -> str 
 
 
 def assignment_line(of: type, path: list[str], last: bool) -> str | None:
-    """FILE:LINE of `self.PATH = ` (or register_buffer, register_parameter, add_module) in a class or its bases."""
+    """Return FILE:LINE of `self.PATH = ` (or register_buffer, register_parameter, add_module) in a class or its bases."""
     for base in of.__mro__:
         lines = sorted(line for assigned, line in assignments(base) if assigned == path)
         if lines:
@@ -81,7 +81,7 @@ def assignment_line(of: type, path: list[str], last: bool) -> str | None:
 
 @functools.cache
 def assignments(of: type) -> list[tuple[list[str], int]]:
-    """What a class of the user's assigns below `self`, and in which line of its file."""
+    """Return what a class of the user's assigns below `self`, and in which line of its file."""
     found = class_source(of)
     if found is None:
         return []
@@ -123,13 +123,13 @@ def attribute_path(target: ast.expr) -> list[str]:
 
 
 def class_line(of: type) -> str | None:
-    """FILE:LINE of a class of the user's, else None."""
+    """Return FILE:LINE of a class of the user's, else None."""
     found = class_source(of)
     return f"{found[0]}:{found[1]}" if found else None
 
 
 def class_source(of: type) -> tuple[str, int, str] | None:
-    """The file, the first line and the text of a class of the user's; None for one of torch, or without a source."""
+    """Return the file, the first line and the text of a class of the user's; None for one of torch, or without a source."""
     try:
         file = user_file(inspect.getsourcefile(of) or "<")
         lines, first = inspect.getsourcelines(of)
@@ -139,13 +139,13 @@ def class_source(of: type) -> tuple[str, int, str] | None:
 
 
 def build_line(folder: Path) -> str:
-    """FILE:LINE of the last `return` of build() in the model's network.py, or of the class in its spec.yaml."""
+    """Return FILE:LINE of the last `return` of build() in the model's network.py, or of the class in its spec.yaml."""
     path = folder / "network.py"
     return function_line(path, "build", last=True) if path.is_file() else spec_line(folder, r"^transformers:")
 
 
 def function_line(path: Path, name: str, last: bool = False) -> str:
-    """FILE:LINE of a function of a file, or of its last `return`; the first line where it has none."""
+    """Return FILE:LINE of a function of a file, or of its last `return`; the first line where it has none."""
     line = 1
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
@@ -155,7 +155,7 @@ def function_line(path: Path, name: str, last: bool = False) -> str:
 
 
 def spec_line(folder: Path, pattern: str) -> str:
-    """FILE:LINE of the first line of the model's spec.yaml in which `pattern` is found; else of its first line."""
+    """Return FILE:LINE of the first line of the model's spec.yaml in which `pattern` is found; else of its first line."""
     path = folder / "spec.yaml"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     found = (number for number, line in enumerate(lines, 1) if re.search(pattern, line))

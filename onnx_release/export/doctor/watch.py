@@ -15,8 +15,8 @@ from onnx_release.export.doctor.lines import running_functions, running_line
 DOUBLE = (torch.float64, torch.complex128)
 
 
-def call(network: Callable[..., Any], inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
-    """The network's outputs as a list."""
+def run_eagerly(network: Callable[..., Any], inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """Return the network's outputs as a list."""
     # Not inference_mode: what a network keeps of such a run could no longer be exported.
     with torch.no_grad():
         result = network(*inputs)
@@ -26,12 +26,12 @@ def call(network: Callable[..., Any], inputs: tuple[torch.Tensor, ...]) -> list[
 
 
 def storage(tensor: torch.Tensor) -> int:
-    """The same number for all tensors that share memory."""
+    """Return the same number for all tensors that share memory."""
     return tensor.untyped_storage()._cdata
 
 
 def network_tensors(network: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every parameter and buffer under each of its names."""
+    """Yield every parameter and buffer under each of its names."""
     yield from network.named_parameters(remove_duplicate=False)
     yield from network.named_buffers(remove_duplicate=False)
 
@@ -91,7 +91,7 @@ class Watch(TorchDispatchMode):
         return result
 
     def is_instance_norm(self, given: torch.Tensor) -> bool:
-        """Whether a batch norm works for an instance norm, which gives it the whole batch as channels of one item."""
+        """Return whether a batch norm works for an instance norm, which gives it the whole batch as channels of one item."""
         return "instance_norm" in running_functions(CALLERS) or (self.batch > 1 and given.shape[0] == 1)
 
     def note_doubles(
@@ -109,7 +109,7 @@ class Watch(TorchDispatchMode):
                 self.known_doubles[tensor] = None
 
 
-class Count(TorchDispatchMode):
+class OperatorCounter(TorchDispatchMode):
     """How many operators each FILE:LINE of a run calls."""
 
     def __init__(self) -> None:
@@ -125,11 +125,11 @@ class Count(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-CALLERS = {call.__code__}
+CALLERS = {run_eagerly.__code__}
 
 
 def written_tensors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """The arguments that the operator changes in place."""
+    """Return the arguments that the operator changes in place."""
     found = []
     for index, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
@@ -141,7 +141,7 @@ def written_tensors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def batch_norm_trains(func: Any, args: tuple[Any, ...]) -> bool:
-    """Whether a batch norm operator is told to take mean and variance from the batch."""
+    """Return whether a batch norm operator is told to take mean and variance from the batch."""
     for index, argument in enumerate(func._schema.arguments):
         if argument.name in ("training", "train") and index < len(args):
             return bool(args[index])
