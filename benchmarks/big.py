@@ -17,7 +17,7 @@ from onnx_release.core.hardware import machine_name
 from onnx_release.core.paths import HARDWARE, variant_model
 from onnx_release.graph.graph import model_size_mb
 from tests.big import BENCHMARK, Usage, add_big_model, measured
-from tests.clone import make_clone, set_param
+from tools.clone import make_clone, set_param
 
 RESULT = Path("benchmarks/big.json")
 FIRST = ("stages.hardware", "stages.fetch")

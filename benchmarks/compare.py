@@ -33,7 +33,7 @@ from onnx_release.core.paths import METRICS as METRICS_FOLDER
 from onnx_release.review.compare import Comparison, compare
 from onnx_release.review.noise import ALLOWANCES, beyond
 from onnx_release.review.revisions import Revision, load_pair
-from tests.clone import make_clone, run, set_param
+from tools.clone import make_clone, run, set_param
 
 COMPARE_BENCHMARK = Path("benchmarks/compare.json")
 SETTINGS = {

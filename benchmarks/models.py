@@ -18,7 +18,7 @@ from onnx_release.core.command import run_tool
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import machine_name
 from onnx_release.core.paths import HARDWARE, MODELS_BENCHMARK
-from tests.clone import make_clone
+from tools.clone import make_clone
 
 MODELS = ("face_pnet", "minilm")
 

@@ -21,7 +21,8 @@ from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import machine_name
 from onnx_release.core.params import load_params
 from onnx_release.core.paths import HARDWARE
-from tests.clone import make_clone, run, stages_run
+from tests.clone import stages_run
+from tools.clone import make_clone, run
 
 
 def main() -> None:

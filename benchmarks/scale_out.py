@@ -25,7 +25,8 @@ from onnx_release.core.command import run_stage
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import machine_name
 from onnx_release.core.paths import HARDWARE
-from tests.clone import QUICK, make_clone, run
+from tests.clone import QUICK
+from tools.clone import make_clone, run
 
 RESULT = Path("benchmarks/scale_out.json")
 GRID = "sweeps/digits.yaml"

@@ -43,9 +43,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.serving_load import FAILED, NO_ANSWER, NO_CONNECTION
-from benchmarks.serving_page import MODEL, PARTS, STARTS
+from benchmarks.serving_page import LATENCIES, MODEL, PARTS, STARTS
 from benchmarks.serving_peers.answer import answer, open_model
-from benchmarks.serving_process import HOST, READY, Running, Server, labels, running, upload
+from benchmarks.serving_process import HOST, READY, Running, ServerCommand, labels, running, upload
 from models.mobilenet_v2 import data
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import BenchmarkError
@@ -111,22 +111,22 @@ def photographs() -> list[bytes]:
 # What is compared, and in what.
 
 
-def ours(folder: Path = RELEASE, setting: Mapping[str, str] = MappingProxyType({})) -> Server:
+def ours(folder: Path = RELEASE, setting: Mapping[str, str] = MappingProxyType({})) -> ServerCommand:
     """The release in `folder`, served by default or with another `setting`."""
     environment = {f"SERVING_{key.upper()}": value for key, value in setting.items()}
     command = (sys.executable, "-m", "serving", "--port", "{port}")
     name = ", ".join(f"{key} {value}" for key, value in setting.items())
-    return Server(f"served here ({name})" if name else "served here", command, folder, environment)
+    return ServerCommand(f"served here ({name})" if name else "served here", command, folder, environment)
 
 
-def peers(model: Path) -> list[Server]:
+def peers(model: Path) -> list[ServerCommand]:
     python, cores = str(peers_python().absolute()), str(available_cores())
 
-    def peer(name: str, module: str, *rest: str, form: bool = True) -> Server:
+    def peer(name: str, module: str, *rest: str, form: bool = True) -> ServerCommand:
         command = (python, "-m", f"benchmarks.serving_peers.{module}", str(model), *rest)
-        return Server(name, command, Path(), {}, form)
+        return ServerCommand(name, command, Path(), {}, form)
 
-    def mosec(name: str, batch: int) -> Server:
+    def mosec(name: str, batch: int) -> ServerCommand:
         return peer(name, "mosec_processes", cores, str(batch), "--address", HOST, "--port", "{port}", form=False)
 
     return [
@@ -177,12 +177,12 @@ def throughput(variant: str, settings: Sequence[Mapping[str, str]], seconds: int
     for name, model in variants.items():
         with release_of(model) as folder:
             servers = [*peers(model.absolute()), *(ours(folder, setting) for setting in settings)]
-            result[name] = compare(servers, model, seconds, rounds)
+            result[name] = compare_servers(servers, model, seconds, rounds)
     pins = [line.split("==") for line in REQUIREMENTS.read_text().splitlines() if "==" in line]
     return {**result, "versions": dict(pins)}
 
 
-def compare(servers: Sequence[Server], model: Path, seconds: int, rounds: int) -> dict[str, Any]:
+def compare_servers(servers: Sequence[ServerCommand], model: Path, seconds: int, rounds: int) -> dict[str, Any]:
     """Uploads a second of every server in every round, and as shares of the bare session's in the same round."""
     session = open_model(model)
     expected = [answer(session, photograph)["labels"] for photograph in photographs()]
@@ -204,7 +204,7 @@ def bare_turn(model: Path, seconds: int) -> dict[str, Any]:
     return found
 
 
-def server_turn(server: Server, expected: Sequence[Sequence[int]], seconds: int) -> dict[str, Any]:
+def server_turn(server: ServerCommand, expected: Sequence[Sequence[int]], seconds: int) -> dict[str, Any]:
     requests = [upload(photograph, server.form) for photograph in photographs()]
     with running(server, requests[0]) as found:
         for index, (request, right) in enumerate(zip(requests, expected, strict=True)):
@@ -320,9 +320,9 @@ def latency_summary(seconds: np.ndarray, statuses: np.ndarray) -> dict[str, floa
     """Milliseconds of what was answered 200: percentiles by linear interpolation, and `tail`, p99 by the median."""
     answered = seconds[statuses == 200] * 1e3
     if not len(answered):
-        return {"answers": 0, "median_ms": None, "p95_ms": None, "p99_ms": None, "tail": None}
+        return {"answers": 0, **dict.fromkeys(LATENCIES)}
     median, p95, p99 = (float(value) for value in np.percentile(answered, [50, 95, 99]))
-    return {"answers": len(answered), "median_ms": median, "p95_ms": p95, "p99_ms": p99, "tail": p99 / median}
+    return {"answers": len(answered), **dict(zip(LATENCIES, (median, p95, p99, p99 / median), strict=True))}
 
 
 def load_summary(load: Mapping[str, float], requests: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -79,10 +79,12 @@ def parse_head(received: bytes) -> tuple[int, int, bool] | None:
     return int(first.split()[1]), length, fields.get("connection", "").lower() == "close"
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """A kept connection with at most one request at a time; `done` gets its status, or FAILED."""
 
-    def __init__(self, free: Callable[["Connection"], None], closed: Callable[["Connection"], None]) -> None:
+    def __init__(
+        self, free: Callable[["ClientConnection"], None], closed: Callable[["ClientConnection"], None]
+    ) -> None:
         self.free, self.closed = free, closed
         self.received = b""
         self.done: Done | None = None
@@ -120,7 +122,7 @@ class Load:
         self.port, self.connections, self.requests, self.due = port, connections, requests, due
         self.latency, self.late = np.full(len(due), np.nan), np.zeros(len(due))
         self.status = np.full(len(due), NO_ANSWER)
-        self.idle: list[Connection] = []
+        self.idle: list[ClientConnection] = []
         self.open = 0
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -161,8 +163,8 @@ class Load:
             done(NO_CONNECTION)
 
     async def connect_and_send(self, request: bytes, done: Done) -> None:
-        def made() -> Connection:
-            return Connection(self.idle.append, self.closed)
+        def made() -> ClientConnection:
+            return ClientConnection(self.idle.append, self.closed)
 
         try:
             _, connection = await asyncio.get_running_loop().create_connection(made, HOST, self.port)
@@ -172,7 +174,7 @@ class Load:
         else:
             connection.send(request, done)
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: ClientConnection) -> None:
         self.open -= 1
         if connection in self.idle:
             self.idle.remove(connection)

@@ -7,9 +7,11 @@ from onnx_release.report.text import number, percent, table
 
 MODEL = "mobilenet_v2"
 STARTS = 5
+# The latencies of a load in milliseconds, and how they are called; `tail` is p99 by the median.
+LATENCIES = {"median_ms": "median, ms", "p95_ms": "p95", "p99_ms": "p99", "tail": "p99 by median"}
 
 
-def describe(result: Mapping[str, Any]) -> str:
+def describe_serving(result: Mapping[str, Any]) -> str:
     """The tables of all parts that were measured."""
     parts = [PARTS[name](result[name]) for name in PARTS if name in result]
     pictures = result["photographs"]
@@ -51,14 +53,14 @@ def latency_page(found: Mapping[str, Any]) -> str:
     rows = [
         [
             title,
-            *(number(found[kind][key]) for key in ("median_ms", "p95_ms", "p99_ms", "tail")),
+            *(number(found[kind][key]) for key in LATENCIES),
             str(found[kind]["errors"]),
         ]
         for kind, title in kinds.items()
     ]
     load = percent(found["rate"] / found["capacity"])
     return (
-        f"{table(['uploads come', 'median, ms', 'p95', 'p99', 'p99 by median', 'errors'], rows)}\n\n"
+        f"{table(['uploads come', *LATENCIES.values(), 'errors'], rows)}\n\n"
         f"{found['seconds']} s at {number(found['rate'])} uploads a second, {load} of the "
         f"{number(found['capacity'])} that it reaches; from the time that each was due."
     )

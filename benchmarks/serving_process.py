@@ -25,7 +25,7 @@ READY = f"GET /v2/health/ready HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
 
 
 @dataclass(frozen=True)
-class Server:
+class ServerCommand:
     """How to start a server; "{port}" in `command` stands for its port.
 
     `form` says whether an upload is a part of a form, or the body itself.
@@ -63,7 +63,7 @@ class Running:
 
 
 @contextmanager
-def running(server: Server, probe: bytes) -> Iterator[Running]:
+def running(server: ServerCommand, probe: bytes) -> Iterator[Running]:
     """Start the server, wait until `probe` is answered 200, and stop it after the block, with all that it has started.
 
     Raises BenchmarkError with the end of its output if it does not come up.

@@ -20,7 +20,7 @@ from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import machine_name
 from onnx_release.core.paths import HARDWARE
 from onnx_release.sweep.queue import LOGS, repeated_work, stages_that_ran
-from tests.clone import make_clone, run
+from tools.clone import make_clone, run
 
 RESULT = Path("benchmarks/sweep.json")
 GRIDS = ("digits", "digits_timed")

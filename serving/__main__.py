@@ -16,22 +16,22 @@ def main(arguments: argparse.Namespace) -> None:
     settings = read_settings(arguments)
     if sys.platform == "win32":
         raise ParameterError("the server runs on Linux and macOS: use WSL, or the release's Dockerfile")
-    # After the settings: neither --help nor a wrong value waits for the libraries.
+    # Imported late, so that neither --help nor a wrong value waits for the libraries.
     from serving.serve import serve
 
     sys.exit(serve(settings))
 
 
 def read_settings(arguments: argparse.Namespace) -> Settings:
-    """The command line, then the environment, then defaults. Raises ParameterError, a line for every wrong value."""
+    """Read the command line, then the environment, then defaults. Raises ParameterError with each wrong value."""
     try:
         return CliApp.run(Settings, arguments, cli_settings_source=SOURCE)
     except ValidationError as cause:
-        problems = "\n".join(f"  {describe(problem)}" for problem in cause.errors())
+        problems = "\n".join(f"  {describe_problem(problem)}" for problem in cause.errors())
         raise ParameterError(f"wrong settings:\n{problems}") from cause
 
 
-def describe(problem: Any) -> str:
+def describe_problem(problem: Any) -> str:
     name = str(problem["loc"][0])
     option, variable = name.replace("_", "-"), name.upper()
     return f"--{option} or SERVING_{variable}: {problem['msg']}, not {problem['input']!r}"

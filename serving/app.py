@@ -1,4 +1,4 @@
-"""The server as an ASGI application: which release it answers for, its routes, and what each error is on the wire."""
+"""Make the ASGI application of the server: load the release, add the routes, and turn errors into answers."""
 
 import gc
 import logging
@@ -32,21 +32,21 @@ from serving.protocol import max_batch
 from serving.settings import Settings
 from serving.v2 import v2_router
 
-# Rows of a call, unless a setting says otherwise: docs/serving.md and docs/gpu.md have what that does.
+# Rows of a call, unless a setting says otherwise: docs/serving.md and docs/gpu.md say what that does.
 CPU_BATCH, GPU_BATCH = 4, 8
-# For the threads to stop in; serve() has waited for the requests.
+# The threads have this long to stop; serve() has already waited for the requests.
 STOP_SECONDS = 1.0
 
 log = logging.getLogger("serving")
-# What nginx calls a client that closed its connection; nobody reads it.
+# nginx's status for a client that closed its connection; nobody reads it.
 CLIENT_GONE = 499
 
 
 class Application(FastAPI):
-    """FastAPI, except that the function of `first`, a POST, is called ahead of all that it runs for a request.
+    """FastAPI, except that requests to `first`, a POST route, skip the middleware and the router.
 
-    The function takes the request and gives the response, so that middleware and router would add nothing but time on
-    the event loop, which is what the server is short of under load.
+    The route's function takes the request and gives the response. Middleware and router would only add time on the
+    event loop, which the server is short of under load.
     """
 
     first: APIRoute
@@ -60,12 +60,12 @@ class Application(FastAPI):
         try:
             response = await self.first.endpoint(request)
         except Exception as error:
-            response = await explain(request, error)
+            response = await error_response(request, error)
         await response(scope, receive, send)
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application for the release in the current folder. Raises ReleaseFolderError if it is not whole."""
+    """Make the application for the release in the current folder. Raises ReleaseFolderError if it is not whole."""
     release = open_release(Path())
     data = load_data(release.manifest.model)
     limit_pixels(settings.pixels)
@@ -73,10 +73,10 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.engine = engine = start_engine(release, settings)
-        # What is here stays: it is not looked through again and again, and what requests leave behind is found early.
+        # The collector then skips what stays for good, and finds early what requests leave behind.
         gc.collect()
         gc.freeze()
-        gc.collect()  # which counts from here on
+        gc.collect()  # resets the collector's counters
         app.state.ready = True
         yield
         app.state.ready = False
@@ -101,16 +101,17 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 def explain_errors(app: FastAPI) -> None:
-    """Have every error answered as `explain` does."""
+    """Answer every error with `error_response`."""
     for kind in (ReleaseError, HTTPException, RequestValidationError, Exception):
-        app.add_exception_handler(kind, explain)
+        app.add_exception_handler(kind, error_response)
 
 
 def start_engine(release: Release, settings: Settings) -> Engine:
-    """The model loaded and run once, behind an engine. Raises GraphError or ProviderError where it does not run here.
+    """Load the model, run it once, and start an engine for it. Raises GraphError or ProviderError if it does not run.
 
-    On the CPU every thread runs the model by itself and has its share of the cores: two calls on one core each do more
-    than one on two after the other. On a GPU one call at a time gets whatever has come together, filled up to one size.
+    On the CPU every thread runs the model by itself on its share of the cores: two calls at once on one core each are
+    faster than two calls one after the other on two cores. On a GPU one call at a time takes all waiting items, filled
+    up to one size.
     """
     cores = max(1, available_cores() // settings.workers)
     threads = settings.threads or cores
@@ -133,26 +134,29 @@ def start_engine(release: Release, settings: Settings) -> Engine:
 
 
 def default_batch(release: Release, on_cpu: bool) -> int:
-    """Rows of a call. Where ranges are found in each call, what an item is run with would move its answer: 1."""
+    """Return the most rows of a call; 1 for int8_dynamic, whose ranges depend on all items of a call."""
     if not on_cpu:
         return GPU_BATCH
     return 1 if release.manifest.variant == "int8_dynamic" else CPU_BATCH
 
 
 def warm_up(model: OnnxModel, spec: Spec, rows: int) -> None:
-    """Run the size that requests will have: the first call allocates, plans, and finds out what does not run here."""
+    """Run the model at the size that requests will have: the first call allocates, plans, and fails if it must."""
     batch = spec.inputs[0].shape[0]
     sizes = example_sizes(spec) | ({batch: rows} if isinstance(batch, str) else {})
     model.run({tensor.name: np.zeros(concrete_shape(tensor, sizes), tensor.dtype) for tensor in spec.inputs})
 
 
 def thread_settings(cores: int, threads: int) -> dict[str, object]:
-    """Each of `threads` calls at once has its share of the cores; threads that wait asleep leave them to the others."""
+    """Return the settings that give each of `threads` parallel calls its share of the cores.
+
+    With several calls, waiting threads sleep and leave their cores to the others.
+    """
     return {"intra_threads": max(1, cores // threads), "spinning": threads == 1}
 
 
-async def explain(_: Request, error: Exception) -> Response:
-    """The answer to a request that failed: {"error": what is wrong, and what to do}."""
+async def error_response(_: Request, error: Exception) -> Response:
+    """Answer a request that failed with {"error": what is wrong, and what to do}."""
     headers: dict[str, str] = {}
     text = str(error)
     match error:
@@ -172,7 +176,7 @@ async def explain(_: Request, error: Exception) -> Response:
             status, headers, text = (
                 error.status_code,
                 dict(error.headers or {}),
-                f"{error.detail}: /docs lists what there is",
+                f"{error.detail}: /docs lists all paths",
             )
         case RequestValidationError():
             status, text = 400, "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())

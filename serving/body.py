@@ -1,4 +1,4 @@
-"""The body of a request within the limits, and the files in it."""
+"""Read the body of a request within the limits, and the files in it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from serving.engine import BusyError, ClientGoneError
 from serving.errors import RequestError
 from serving.settings import Settings
 
-# Parts that are no files, which are passed over: each costs time, so that there must not be any number of them.
+# Parts that are no files are ignored, but each costs time, so their number is limited.
 OTHER_PARTS = 64
 
 
@@ -22,7 +22,7 @@ class Upload(NamedTuple):
 
 
 class Memory:
-    """Bytes of all bodies that this process holds."""
+    """The bytes of all bodies that are in this process's memory."""
 
     def __init__(self) -> None:
         self.used = 0
@@ -33,11 +33,12 @@ memory = Memory()
 
 @asynccontextmanager
 async def request_body(request: Request, settings: Settings) -> AsyncIterator[bytes]:
-    """The whole body, which counts towards `buffered_bytes` until the block is left.
+    """Read the whole body, which counts towards `buffered_bytes` until the block is left.
 
-    Raises RequestError: 413 for more than `body_bytes`, before a byte is read where the request says how long it is,
-    and else as soon as more have arrived; 400 where there is none. BusyError (503) when all bodies are more than
-    `buffered_bytes`. ClientGoneError when the connection closes on the way. After a 413 and a BusyError it is closed.
+    Raises RequestError: 413 for more than `body_bytes`, before a byte is read if the request declares its length, and
+    otherwise as soon as more bytes arrive; 400 for an empty body. Raises BusyError (503) when all bodies together are
+    more than `buffered_bytes`, and ClientGoneError when the client closes the connection. A 413 and a BusyError close
+    the connection.
     """
     held = 0
     try:
@@ -55,16 +56,16 @@ async def request_body(request: Request, settings: Settings) -> AsyncIterator[by
             if memory.used > settings.buffered_bytes:
                 close_after_answer(request)
                 raise BusyError(
-                    f"requests with {settings.buffered_bytes:,} bytes are being worked on: come again in a second", 1
+                    f"requests with {settings.buffered_bytes:,} bytes are in progress: try again in a second", 1
                 )
             chunks.append(chunk)
         if not held:
-            raise RequestError(400, "the body is empty: send what is to be predicted in it, see /docs")
+            raise RequestError(400, "the body is empty: send the input in it, see /docs")
         body = b"".join(chunks)
         chunks.clear()
         yield body
     except ClientDisconnect as cause:
-        raise ClientGoneError("the client left while it sent the body") from cause
+        raise ClientGoneError("the client closed the connection while it sent the body") from cause
     finally:
         memory.used -= held
 
@@ -74,36 +75,14 @@ def too_large(size: str, limit: int) -> RequestError:
 
 
 def parse_files(content_type: str, body: bytes, settings: Settings) -> list[Upload]:
-    """The parts of a multipart/form-data body (RFC 7578) that have a filename, in their order; others are passed over.
+    """Return the parts of a multipart/form-data body (RFC 7578) that have a filename, in their order.
 
-    Raises RequestError: 415 for another content type, 400 for a body that is malformed or has no file, 413 for too
-    many or too large files, 422 for an empty one.
+    Other parts are ignored. Raises RequestError: 415 for another content type, 400 for a body that is malformed or has
+    no file, 413 for too many or too large files, 422 for an empty one.
     """
-    kind, options = parse_options_header(content_type)
-    if kind != "multipart/form-data":
-        raise RequestError(
-            415,
-            f"the content type is {content_type or 'missing'!r} and must be multipart/form-data: "
-            "call it as in `curl -F file=@photo.jpg http://HOST:PORT/predict`",
-        )
-    boundary = options.get("boundary", "")
-    if not boundary:
-        raise RequestError(400, "the content type has no boundary: let the HTTP library set it, not your own code")
-    uploads: list[Upload] = []
-    parts = 0
-    filename, content = None, b""
+    parser = PushMultipartParser(find_boundary(content_type), strict=True)
     try:
-        parser = PushMultipartParser(boundary, strict=True)
-        for event in parser.parse(body):
-            if isinstance(event, MultipartSegment):
-                parts += 1
-                filename, content = event.filename, b""
-                check_count(parts, len(uploads) + (filename is not None), settings)
-            elif event is not None:
-                content = event  # all of the part, since all of the body is here
-            # A browser's form in which no file was chosen has a part with an empty name and no content.
-            elif filename is not None and (filename or content):
-                uploads.append(checked(Upload(filename, content), settings.upload_bytes))
+        uploads = read_uploads(parser, body, settings)
     except MultipartError as cause:
         raise RequestError(
             400, f"the multipart body is malformed ({cause}): send it with a library for HTTP"
@@ -119,6 +98,39 @@ def parse_files(content_type: str, body: bytes, settings: Settings) -> list[Uplo
     return uploads
 
 
+def find_boundary(content_type: str) -> str:
+    """Return the boundary that a multipart/form-data content type names."""
+    kind, options = parse_options_header(content_type)
+    if kind != "multipart/form-data":
+        raise RequestError(
+            415,
+            f"the content type is {content_type or 'missing'!r} and must be multipart/form-data: "
+            "call it as in `curl -F file=@photo.jpg http://HOST:PORT/predict`",
+        )
+    boundary = options.get("boundary", "")
+    if not boundary:
+        raise RequestError(400, "the content type has no boundary: let the HTTP library set it, not your own code")
+    return boundary
+
+
+def read_uploads(parser: PushMultipartParser, body: bytes, settings: Settings) -> list[Upload]:
+    """Return the parts of the whole body that have a filename, each within the limits."""
+    uploads: list[Upload] = []
+    parts = 0
+    filename, content = None, b""
+    for event in parser.parse(body):
+        if isinstance(event, MultipartSegment):
+            parts += 1
+            filename, content = event.filename, b""
+            check_count(parts, len(uploads) + (filename is not None), settings)
+        elif event is not None:
+            content = event  # the whole part, since the whole body is here
+        # A browser's form in which no file was chosen has a part with an empty name and no content.
+        elif filename is not None and (filename or content):
+            uploads.append(check_upload(Upload(filename, content), settings.upload_bytes))
+    return uploads
+
+
 def check_count(parts: int, files: int, settings: Settings) -> None:
     if files > settings.files:
         raise RequestError(413, f"more than {settings.files} files: send fewer in one request")
@@ -128,7 +140,7 @@ def check_count(parts: int, files: int, settings: Settings) -> None:
         )
 
 
-def checked(upload: Upload, limit: int) -> Upload:
+def check_upload(upload: Upload, limit: int) -> Upload:
     if not upload.content:
         raise RequestError(422, f"{upload.name!r} is empty: check that the file was written and sent in full")
     if len(upload.content) > limit:

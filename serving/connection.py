@@ -1,9 +1,9 @@
-"""One connection: uvicorn's protocol with the limits that it lacks.
+"""Handle one connection with uvicorn's protocol and the limits that it lacks.
 
 uvicorn waits for ever for a request that arrives a byte at a time, takes a head of any size, and counts connections
-only when a request has arrived. Here a request arrives in full within `receive` seconds or is answered 408, its head
-has at most HEAD bytes, and of more than `connections` open ones the last is answered 503 at once. Until they are read,
-none of these costs more than the connection itself.
+only when a request has arrived. Here a request that does not arrive in full within `receive` seconds is answered 408, a
+head has at most HEAD_BYTES bytes, and a connection beyond the limit `connections` is answered 503 at once. A refused
+request costs no more than its connection.
 """
 
 import asyncio
@@ -22,47 +22,47 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from serving import metrics
 from serving.settings import Settings
 
-HEAD = 65536  # bytes of a request's line and headers
-BODY = 262144  # bytes that may wait for the application before no more are read: what uvloop reads at once, and more
-SMALL = 65536  # bytes of an answer up to which it is cheaper to copy it behind its head than to send the two
+HEAD_BYTES = 65536  # bytes of a request's line and headers
+BODY_BYTES = 262144  # bytes that may wait for the application before reading pauses: as many as uvloop reads at once
+COPIED_BYTES = 65536  # answers up to this size are copied behind their head: that is cheaper than to send the two
 OFFER = (b"upgrade", b"http2-settings")  # headers that offer another protocol, and their names in Connection
-PIPELINE = 64  # requests that one connection may send ahead of their answers
-LINGER = 2.0  # seconds in which a client that is hung up on may read the answer
-REFUSED = 256  # connections over the limit that may linger at once; more are closed without an answer
+PIPELINED_REQUESTS = 64  # requests that one connection may send ahead of their answers
+LINGER_SECONDS = 2.0  # a client whose connection is being closed may read the answer for this long
+REFUSED_CONNECTIONS = 256  # connections over the limit that may linger at once; more are closed without an answer
 
-# Connections over the limit that still linger. Not among uvicorn's, which a shutdown waits for.
+# Connections over the limit that still linger. They are not among uvicorn's, which a shutdown waits for.
 refused: set["Connection"] = set()
 
 
 def gone(request: Request) -> Callable[[], bool]:
-    """Whether the client of this request has left. Cheap, and callable from any thread."""
+    """Return a function that says whether the client of this request has left. Any thread may call it; it is cheap."""
     cycle = cycle_of(request)
     return cycle.transport.has_left if cycle else lambda: False
 
 
 def close_after_answer(request: Request) -> None:
-    """Close the connection with the answer, which says so: what is left of the body is not worth reading."""
+    """Close the connection after the answer, which says so, since the rest of the body is not worth reading."""
     cycle = cycle_of(request)
     if cycle:
         cycle.keep_alive = False
 
 
 def cycle_of(request: Request) -> Any:
-    """uvicorn's object for the request and its answer. None where the request came another way, as in a test."""
+    """Return uvicorn's object for the request and its answer; None if the request came another way, as in a test."""
     reference = request.scope.get("serving.cycle")
     return reference() if reference else None
 
 
 class Transport:
-    """A connection's transport, except that `close` leaves the client time to read what was written.
+    """A connection's transport, except that `close` gives the client time to read the answer.
 
-    The kernel answers what arrives at a closed socket with a reset, on which many a client drops the answer that it
-    has not read yet: a 413 would look like a network failure.
+    The kernel answers data that arrives at a closed socket with a reset. Many clients then drop an answer that they
+    have not read yet, so a 413 would look like a network failure.
     """
 
     def __init__(self, transport: asyncio.Transport, connection: "Connection") -> None:
         self.transport = transport
-        self.connection: Connection | None = connection  # until it is lost, or the two would keep each other
+        self.connection: Connection | None = connection  # until it is lost, or the two would keep each other alive
         self.hung_up = False  # nothing more is sent
         self.left = False
         self.corked = False  # the next write waits for the one after it
@@ -72,7 +72,7 @@ class Transport:
         return getattr(self.transport, name)
 
     def write(self, data: bytes) -> None:
-        # Of several requests ahead of their answers uvicorn tells only the last that the connection is gone.
+        # If several requests were sent ahead of their answers, uvicorn tells only the last that the connection is gone.
         if self.transport.is_closing():
             return
         if self.corked:
@@ -80,7 +80,7 @@ class Transport:
             return
         if self.held:
             held, self.held = self.held, b""
-            if len(data) > SMALL:
+            if len(data) > COPIED_BYTES:
                 self.transport.write(held)
             else:
                 data = held + data
@@ -104,9 +104,9 @@ class Transport:
 
 
 class Cycle(RequestResponseCycle):
-    """uvicorn's object for a request and its answer: the answer's head is sent with its body, and both are counted."""
+    """uvicorn's object for a request and its answer; it sends the answer's head with its body, and counts requests."""
 
-    status = 0  # of the answer, once there is one
+    status = 0  # the answer's status, once there is an answer
 
     async def run_asgi(self, app: Any) -> None:
         start = time.perf_counter()
@@ -121,45 +121,45 @@ class Cycle(RequestResponseCycle):
     async def send(self, message: Any) -> None:
         if not self.status and message["type"] == "http.response.start":
             self.status = message["status"]
-            # The head is written before anything else can be, and a body after it, be it empty.
+            # The next write is the head, and the one after it the body, which may be empty.
             alone = self.disconnected or self.flow.write_paused or self.scope["method"] == "HEAD"
             cast(Transport, self.transport).corked = not alone
         await super().send(message)
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn makes one for each connection, of `functools.partial(Connection, settings)`."""
+    """The protocol of one connection; uvicorn makes each with `functools.partial(Connection, settings)`."""
 
     def __init__(self, settings: Settings, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
         self.settings = settings
         self.receiving = ""  # "head" or "body" while a request has begun and is not here in full
-        self.steps = 0  # how often that changed
-        self.quiet_bytes = 0  # that were neither body nor end a head: an endless header, or trailers of a chunked body
+        self.steps = 0  # how often `receiving` has changed
+        self.quiet_bytes = 0  # bytes since the last body or end of a head: an endless header, or trailers of chunks
         self.clock: asyncio.TimerHandle | None = None  # runs while `receiving`, and while the connection ends
         self.reader_clock: asyncio.TimerHandle | None = None  # runs while the client has to read
         self.upgrading = False  # the request offers another protocol
         self.draining = False
-        self.deaf = False  # what still arrives is dropped
+        self.deaf = False  # data that still arrives is dropped
 
     def answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    # From the transport.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.peer = Transport(transport, self)
         super().connection_made(cast(asyncio.Transport, self.peer))
         if len(self.connections) > self.settings.connections:
             self.connections.discard(self)
-            if len(refused) >= REFUSED:
+            if len(refused) >= REFUSED_CONNECTIONS:
                 transport.abort()
                 return
             refused.add(self)
             limit = self.settings.connections
-            self.refuse(503, f"{limit} connections are open, the most that this server takes: come again in a second")
+            self.refuse(503, f"{limit} connections are open, the most that this server takes: try again in a second")
             return
-        # Before its first request a connection is as idle as between two.
+        # A connection is idle before its first request, too.
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -171,12 +171,12 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        # uvicorn's own starts with stopping the timer of idle connections, also for bytes that begin no request.
+        # uvicorn's own method would stop the timer of idle connections even for bytes that begin no request.
         while data and not self.deaf:
             data = self.feed(data)
 
     def feed(self, data: bytes) -> bytes:
-        """Parse what arrived; gives what is to be parsed next."""
+        """Parse what arrived; return what is to be parsed next."""
         steps, rest = self.steps, b""
         self.quiet_bytes += len(data)
         try:
@@ -187,7 +187,7 @@ class Connection(HttpToolsProtocol):
             if not self.deaf:
                 self.refuse(400, f"this is not a request of HTTP/1.1 ({error}): check the client")
             return b""
-        if self.receiving and self.quiet_bytes > HEAD:
+        if self.receiving and self.quiet_bytes > HEAD_BYTES:
             self.refuse_head()
         if self.steps != steps and not self.deaf:
             self.stop_clock()
@@ -196,9 +196,9 @@ class Connection(HttpToolsProtocol):
         return rest
 
     def decline_upgrade(self) -> bytes:
-        """The head again, without the offer of another protocol: HTTP lets a server pass over that (RFC 9110, 7.8).
+        """Return the head without the offer of another protocol, which HTTP lets a server ignore (RFC 9110, 7.8).
 
-        Java's client and `curl --http2` make it with every request. httptools stops at it, and uvicorn loses the body.
+        Java's client and `curl --http2` offer one with every request. httptools stops there; uvicorn loses the body.
         """
         lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
         for name, value in self.headers:
@@ -210,7 +210,7 @@ class Connection(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
         return b"\r\n".join([*lines, b"", b""])
 
-    # From the parser. An exception here ends the parsing; feed() answers 400 unless an answer was given already.
+    # Called by the parser. An exception here ends the parsing; feed() answers 400 unless an answer was given already.
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -218,23 +218,23 @@ class Connection(HttpToolsProtocol):
         self.receiving, self.steps = "head", self.steps + 1
 
     def on_headers_complete(self) -> None:
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD:
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
             self.refuse_head()
             raise ValueError("the head is too large")
-        if len(self.pipeline) >= PIPELINE:
-            self.refuse(400, f"more than {PIPELINE} requests ahead of their answers: wait for some")
+        if len(self.pipeline) >= PIPELINED_REQUESTS:
+            self.refuse(400, f"more than {PIPELINED_REQUESTS} requests ahead of their answers: wait for some")
             raise ValueError("too many requests at once")
         self.upgrading = self.parser.should_upgrade()
         if self.upgrading:
             if self.parser.get_method() == b"CONNECT":
                 self.refuse(400, "this server is no proxy: send requests to it directly")
                 raise ValueError("not a proxy")
-            return  # it comes again, see decline_upgrade()
+            return  # the head is parsed again, see decline_upgrade()
         self.begin_cycle()
         self.receiving, self.steps, self.quiet_bytes = "body", self.steps + 1, 0
 
     def begin_cycle(self) -> None:
-        """What uvicorn does here, with a Cycle and without what this server does not have."""
+        """Do what uvicorn does here, but with a Cycle, and without what this server does not have."""
         version, url = self.parser.get_http_version(), httptools.parse_url(self.url)
         path = url.path.decode("ascii")
         scope = cast(dict[str, Any], self.scope)
@@ -255,7 +255,7 @@ class Connection(HttpToolsProtocol):
             keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self.draining,
             on_response=self.on_response_complete,
         )
-        scope["serving.cycle"] = weakref.ref(self.cycle)  # which has the scope
+        scope["serving.cycle"] = weakref.ref(self.cycle)  # weak, since the cycle has the scope
         if previous is None or previous.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
@@ -267,7 +267,7 @@ class Connection(HttpToolsProtocol):
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.body += body
-            if len(cycle.body) > BODY:
+            if len(cycle.body) > BODY_BYTES:
                 self.flow.pause_reading()
             cycle.message_event.set()
 
@@ -276,19 +276,19 @@ class Connection(HttpToolsProtocol):
         if not self.upgrading:
             super().on_message_complete()
 
-    # From the application's side, and from the server's.
+    # Called by the application and by the server.
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self.cycle.body = bytearray()  # what an answer ahead of its request has left unread
+        self.cycle.body = bytearray()  # an answer that came before the end of its request leaves a rest unread
         if self.receiving:
-            # Not idle. The next request may have had to wait for this answer.
+            # The connection is not idle. The next request may have had to wait for this answer.
             self._unset_keepalive_if_required()
             self.stop_clock()
             self.start_clock()
 
     def shutdown(self) -> None:
-        """Finish what has begun, and close. A head that has begun to arrive counts, which it does not to uvicorn."""
+        """Finish the requests that have begun, and close. Unlike uvicorn, count a head that has begun to arrive."""
         self.draining = True
         if self.receiving != "head" or self.answering():
             super().shutdown()
@@ -299,7 +299,7 @@ class Connection(HttpToolsProtocol):
         self.clock = self.loop.call_later(self.settings.receive, self.receive_expired)
 
     def expect_end(self) -> None:
-        """The connection closes when the client has read what it was sent."""
+        """Close the connection once the client has read what it was sent."""
         self.stop_clock()
         self.watch_reader()
 
@@ -312,9 +312,9 @@ class Connection(HttpToolsProtocol):
         self.stop_watching()
 
     def watch_reader(self, before: int | None = None) -> None:
-        """End the connection of a client that has read nothing of its answers for `receive` seconds.
+        """End the connection of a client that has read nothing for `receive` seconds.
 
-        `before` is how many bytes were left for it then.
+        `before` is how many bytes were left to read at the start of that time.
         """
         self.stop_watching()
         left = self.transport.get_write_buffer_size()
@@ -334,7 +334,7 @@ class Connection(HttpToolsProtocol):
             self.clock = None
 
     def receive_expired(self) -> None:
-        """Not here in full; unless it is this side that does not read, because of what the application does."""
+        """Refuse a request that did not arrive in time, unless this side has paused reading."""
         waits = self.answering() if self.receiving == "head" else bool(self.pipeline)
         if waits or self.flow.read_paused:
             self.start_clock()
@@ -343,14 +343,14 @@ class Connection(HttpToolsProtocol):
             self.refuse(408, f"the {self.receiving} of the request did not arrive within {seconds}: send it at once")
 
     def refuse_head(self) -> None:
-        self.refuse(431, f"the request has more than {HEAD} bytes of headers: send fewer or smaller ones")
+        self.refuse(431, f"the request has more than {HEAD_BYTES} bytes of headers: send fewer or smaller ones")
 
     def refuse(self, status: int, text: str) -> None:
-        """Answer what is being received in place of the application, and hang up."""
+        """Answer the request that is being received in place of the application, and close the connection."""
         if self.receiving == "body":
             self.answer_instead(status, text)
         elif self.answering():
-            # Requests that came before are answered, and then uvicorn closes.
+            # Earlier requests are still answered, and then uvicorn closes the connection.
             self.cycle.keep_alive = False
             self.deaf, self.receiving = True, ""
             self.stop_clock()
@@ -360,11 +360,11 @@ class Connection(HttpToolsProtocol):
             self.hang_up()
 
     def cut_off(self) -> None:
-        """End what is not answered yet: the server's time to stop is over."""
-        self.answer_instead(503, "the server went down before this was done: send it again")
+        """Answer 503 to requests without an answer, because the server's time to stop is over."""
+        self.answer_instead(503, "the server stopped before this request was done: send it again")
 
     def answer_instead(self, status: int, text: str) -> None:
-        """Answer the request that the application works on. To it the client has left; its own answer is dropped."""
+        """Answer in place of the application, which sees a client that has left; its own answer is dropped."""
         if self.answering() and not self.cycle.response_started and not self.pipeline:
             self.peer.left = self.cycle.disconnected = True
             cast(Cycle, self.cycle).status = status
@@ -372,7 +372,7 @@ class Connection(HttpToolsProtocol):
             self.write(status, text)
             self.hang_up()
         else:
-            self.transport.abort()  # there is an answer already, or one that has to come first
+            self.transport.abort()  # this answer has begun, or another has to come first
 
     def write(self, status: int, text: str) -> None:
         body = json.dumps({"error": text}).encode()
@@ -383,10 +383,10 @@ class Connection(HttpToolsProtocol):
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
 
     def hang_up(self) -> None:
-        """Send what was written and the end of it; what still arrives is dropped for a moment, see Transport."""
+        """Send what was written, then the end; drop what still arrives for LINGER_SECONDS, see Transport."""
         self.deaf, self.peer.hung_up, self.receiving = True, True, ""
         self.stop_clock()
         self._unset_keepalive_if_required()
         self.flow.resume_reading()
         self.transport.write_eof()
-        self.clock = self.loop.call_later(LINGER, self.transport.abort)
+        self.clock = self.loop.call_later(LINGER_SECONDS, self.transport.abort)

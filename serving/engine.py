@@ -1,7 +1,7 @@
-"""Run requests on a few threads behind a bounded queue, several at once in one call of the model where that is allowed.
+"""Run requests on a few threads behind a bounded queue, several of them in one call of the model where it allows that.
 
 A job is prepared (decoded, or parsed), run together with others of its shape, and finished (turned into an answer).
-All three happen on the engine's threads, so that the event loop does nothing but bytes. What waits is bounded, and what
+All three happen on the engine's threads, so that the event loop only moves bytes. The queue is bounded, and a job that
 nobody waits for any more is dropped before it costs anything.
 """
 
@@ -22,7 +22,7 @@ from serving.errors import RequestError
 
 
 class BusyError(ReleaseError):
-    """The queue is full, or the server is going down; `seconds` is when to come again."""
+    """The queue is full, or the server is stopping; `seconds` is how long to wait before trying again."""
 
     def __init__(self, text: str, seconds: int) -> None:
         super().__init__(text)
@@ -30,7 +30,7 @@ class BusyError(ReleaseError):
 
 
 class DeadlineError(ReleaseError):
-    """The job waited longer than it may, and was not begun."""
+    """The job waited longer than its deadline, and was not begun."""
 
 
 class ClientGoneError(ReleaseError):
@@ -39,7 +39,7 @@ class ClientGoneError(ReleaseError):
 
 @dataclass(eq=False)
 class Waiting:
-    """Who waits for the jobs of a request: `left` of them are to come."""
+    """The request that waits for jobs, of which `left` are not done yet."""
 
     done: asyncio.Future[None]
     left: int
@@ -47,11 +47,12 @@ class Waiting:
 
 @dataclass(eq=False)
 class Job:
-    """`prepare` gives the inputs with their batch axis; `finish` makes `value` of the outputs of the job's own rows.
+    """One item on its way through the engine.
 
-    `deadline` is of time.monotonic(), `gone` says whether the client has left. `started`, of time.perf_counter(), is
-    that of the call of the model in which the job was run, `milliseconds` how long that took, `batch` how many rows it
-    had. `alone` keeps others out of its call. `error` is what prepare, finish or the model raised.
+    `prepare` gives the inputs with their batch axis; `finish` turns the outputs of the job's own rows into `value`.
+    `deadline` is a time of time.monotonic(); `gone` says whether the client has left. The call of the model that ran
+    the job began at `started` (time.perf_counter()), took `milliseconds`, and had `batch` rows. `alone` keeps other
+    jobs out of its call. `error` is what prepare, finish or the model raised.
     """
 
     prepare: Callable[[], Arrays]
@@ -70,23 +71,24 @@ class Job:
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """What two jobs must have in common to be run at once."""
+        """Names, dtypes and shapes without the batch; only jobs with the same ones can share a call."""
         return tuple((name, array.dtype, array.shape[1:]) for name, array in self.inputs.items())
 
     def take_error(self) -> BaseException:
-        """The error, which the job no longer holds: its traceback holds the job, and neither would be freed soon."""
+        """Return the error and forget it: its traceback refers to the job, and neither would be freed soon."""
         error, self.error = self.error, None
         assert error is not None
         return error
 
 
 class Engine:
-    """`run` is the model: any number of threads may call it, with at most `max_batch` rows.
+    """Threads that prepare, run and finish jobs.
 
-    `threads` work, and each may be in the model. On a `gpu` one at a time may, and while it does the others make the
-    next batch ready. These are filled up to `max_batch` rows, whose outputs are dropped: there every new shape costs a
-    plan, and two that take turns one for each call. `queue` bounds the jobs that are waiting or running. `observe` is
-    told the rows, without those that only fill, and the seconds of every call of the model.
+    `run` is the model, which any number of threads may call, with at most `max_batch` rows. Each of the `threads` may
+    run it. On a `gpu` only one runs it at a time, and meanwhile the others prepare the next batch. There each batch is
+    filled up to `max_batch` rows, and the outputs of the added rows are dropped, since a GPU needs a new plan for every
+    new shape, and for every call if two shapes alternate. `queue` bounds the jobs that wait or run. `observe` gets the
+    rows of every call of the model, without those added, and its seconds.
     """
 
     def __init__(
@@ -111,18 +113,18 @@ class Engine:
             thread.start()
 
     def check_room(self, jobs: int = 1) -> None:
-        """Raise BusyError unless so many more jobs fit into the queue now, RequestError if they never do.
+        """Raise BusyError unless this many more jobs fit into the queue now, RequestError if they never can.
 
-        Of the event loop's thread alone.
+        Only the event loop's thread may call it.
         """
         if not self.accepting:
-            raise BusyError("the server is going down: send the request to another one", 1)
+            raise BusyError("the server is stopping: send the request to another one", 1)
         if jobs > self.queue:
             raise RequestError(
                 413, f"the request has {jobs} items, more than the queue of {self.queue}: send fewer at once"
             )
         if self.pending + jobs > self.queue:
-            raise BusyError(f"the queue of {self.queue} is full: come again in a second", 1)
+            raise BusyError(f"the queue of {self.queue} is full: try again in a second", 1)
 
     async def submit_all(
         self,
@@ -130,10 +132,10 @@ class Engine:
         deadline: float,
         gone: Callable[[], bool],
     ) -> list[Job]:
-        """The jobs of one request, each a (prepare, finish), all done, in their order.
+        """Run the jobs of one request, each a (prepare, finish), and return them, done, in their order.
 
-        Raises BusyError at once if not all of them fit into the queue. Otherwise waits for all, and raises what the
-        first one that failed did: what its prepare or finish raises, GraphError from the model, DeadlineError,
+        Raises BusyError at once if not all of them fit into the queue. Otherwise waits for all, and raises the error of
+        the first one that failed: what its prepare or finish raises, GraphError from the model, DeadlineError or
         ClientGoneError.
         """
         self.check_room(len(work))
@@ -158,11 +160,11 @@ class Engine:
         deadline: float,
         gone: Callable[[], bool],
     ) -> Job:
-        """One job, done. Raises as `submit_all`."""
+        """Run one job and return it, done. Raises like `submit_all`."""
         return (await self.submit_all([(prepare, finish)], deadline, gone))[0]
 
     async def drain(self, seconds: float) -> bool:
-        """Take no more jobs, wait for those that are there and stop the threads; whether all were done in time."""
+        """Take no more jobs, wait for the present ones, and stop the threads; return whether all were done in time."""
         self.accepting = False
         end = time.monotonic() + seconds
         while self.pending and time.monotonic() < end:
@@ -173,15 +175,15 @@ class Engine:
         return not self.pending
 
     def work(self) -> None:
-        """One thread. A step's names end with it, or a thread that waits would hold what it worked on last."""
+        """Run one thread. Each step is a call, so that a waiting thread keeps nothing of its last job in memory."""
         while self.step():
             pass
 
     def step(self) -> bool:
-        """Wait for something to do and do it; False once the engine has stopped.
+        """Wait for something to do and do it; return False once the engine has stopped.
 
-        What is ready runs before anything else is prepared, so that little lies between the two. A thread that makes a
-        job ready looks for work itself: nobody else has to be woken.
+        Ready jobs run before others are prepared, so that they wait only briefly. A thread that has prepared a job
+        looks for work itself, so no other thread has to be woken.
         """
         with self.changed:
             while not (self.stopped or self.raw or self.may_run()):
@@ -201,9 +203,9 @@ class Engine:
         return True
 
     def may_run(self) -> bool:
-        """Whether a job is ready and may go into the model. Holds the lock.
+        """Return whether a job is ready and may be run. The caller has the lock.
 
-        On a CPU it waits for the rest of its batch while the other threads too have enough to prepare: no core idles.
+        On a CPU a job waits for the rest of its batch as long as every thread has jobs to prepare, so no core is idle.
         """
         if not self.ready or self.running == self.runs:
             return False
@@ -211,7 +213,10 @@ class Engine:
         return alone or sum(job.rows for job in self.ready) >= self.max_batch
 
     def take_batch(self) -> list[Job]:
-        """The job that has been ready for longest, and those after it that may run with it. Holds the lock."""
+        """Take the job that has been ready for longest, and the next ones that can share its call.
+
+        The caller has the lock.
+        """
         batch: list[Job] = []
         rows = 0
         while self.ready:
@@ -227,24 +232,24 @@ class Engine:
         return batch
 
     def dropped(self, job: Job) -> bool:
-        """Whether nobody waits for the job any more; it is given back."""
+        """Give the job back if nobody waits for it any more, and return whether that is so."""
         if job.gone():
             job.error = ClientGoneError("the client has left")
         elif time.monotonic() > job.deadline:
-            job.error = DeadlineError("the request waited longer than it may: come again when there is less load")
+            job.error = DeadlineError("the request waited past its deadline: try again when there is less load")
         else:
             return False
         self.deliver(job)
         return True
 
     def prepare(self, job: Job) -> None:
-        """Make a job ready, unless nobody waits for it any more."""
+        """Prepare a job, unless nobody waits for it any more."""
         if self.dropped(job):
             return
         try:
             job.inputs = job.prepare()
             job.rows = len(next(iter(job.inputs.values())))
-        except BaseException as error:  # of the model's data.py, in most cases; it belongs to the request
+        except BaseException as error:  # usually from the model's data.py; the request gets it
             job.error = error
             self.deliver(job)
             return
@@ -252,7 +257,7 @@ class Engine:
             self.ready.append(job)
 
     def run_batch(self, batch: list[Job]) -> None:
-        """Run jobs of one shape in one call. If that fails, each by itself: one must not spoil the others."""
+        """Run jobs of one shape in one call. If it fails, run each by itself, so that one does not fail the others."""
         outputs: list[Arrays] = []
         again: list[Job] = []
         try:
@@ -263,24 +268,24 @@ class Engine:
             else:
                 batch, again = [], batch
         with self.changed:
-            self.running -= 1  # before anybody hears of it
+            self.running -= 1  # before the jobs are delivered
             for job in reversed(again):
                 job.alone = True
                 self.ready.appendleft(job)
             if self.may_run():
-                self.changed.notify()  # this thread makes answers first
+                self.changed.notify()  # this thread is about to finish jobs
         for job, own in zip(batch, outputs, strict=False):
             self.finish(job, own)
         for job in batch:
-            self.deliver(job)  # all at once, so that the event loop wakes up once
+            self.deliver(job)  # together, so that the event loop wakes up once
 
     def call(self, batch: list[Job]) -> list[Arrays]:
-        """One call of the model; the outputs of each job's own rows."""
+        """Call the model once and return the outputs of each job's own rows."""
         rows = sum(job.rows for job in batch)
         inputs = batch[0].inputs
         missing = self.max_batch - rows if self.gpu else 0
         if len(batch) > 1 or missing > 0:
-            # Filled up with a row that is there already, which the model can take for sure.
+            # Filled up with a copy of a row, which the model certainly takes.
             parts = [job.inputs for job in batch] + [{name: array[:1] for name, array in inputs.items()}] * missing
             inputs = {name: np.concatenate([part[name] for part in parts]) for name in inputs}
         start = time.perf_counter()
@@ -290,7 +295,7 @@ class Engine:
         for job in batch:
             job.started, job.milliseconds, job.batch = start, seconds * 1e3, rows
         if inputs is batch[0].inputs:
-            return [outputs]  # which need not have the batch's rows: then a job is alone, and nothing is filled up
+            return [outputs]  # their rows need not be the batch's: such a job runs alone, and nothing is filled up
         found, place = [], 0
         for job in batch:
             found.append({name: array[place : place + job.rows] for name, array in outputs.items()})
@@ -304,9 +309,9 @@ class Engine:
             job.error = error
 
     def deliver(self, job: Job) -> None:
-        """Give the job back to the event loop, which counts it down. What it was made of is freed."""
+        """Free the job's inputs and give it back to the event loop, which counts it."""
         job.inputs = {}
-        with suppress(RuntimeError):  # the loop is closed: the server's time to stop was over
+        with suppress(RuntimeError):  # the loop is closed, because the server's time to stop is over
             job.waiting.done.get_loop().call_soon_threadsafe(self.settle, job.waiting)
 
     def settle(self, waiting: Waiting) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with a request, and the HTTP status that says so. app.py makes {"error": text} of it."""
+"""Errors of requests with their HTTP status, which app.py answers as {"error": text}."""
 
 from typing import Any
 
@@ -11,21 +11,21 @@ MEANINGS = {
     404: "there is no such model or path",
     408: "the request did not arrive in time",
     413: "more than a limit allows: bytes, pixels, files, batch",
-    415: "another kind of body than this takes",
-    422: "an upload that cannot be read",
-    503: "the queue is full or the server is going down; Retry-After says when to come again",
-    504: "the deadline passed before the work began",
+    415: "this kind of body is not accepted",
+    422: "an upload cannot be read",
+    503: "the queue is full or the server is stopping; Retry-After says when to try again",
+    504: "the deadline passed before the request was begun",
 }
 
 
 class Problem(BaseModel):
-    """What every answer that is not the one asked for holds."""
+    """The body of every answer to a request that failed."""
 
     error: str
 
 
 class RequestError(ReleaseError):
-    """`status` is the HTTP status, the text one sentence: what is wrong and what to do."""
+    """A request that is refused with the HTTP `status`; the text says in one sentence what is wrong and what to do."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -33,5 +33,5 @@ class RequestError(ReleaseError):
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For OpenAPI: what these statuses mean."""
+    """Describe these statuses for OpenAPI."""
     return {status: {"model": Problem, "description": MEANINGS[status]} for status in statuses}

@@ -1,4 +1,4 @@
-"""GET /metrics for Prometheus: requests by path and status, the queue, and the calls of the model."""
+"""Answer GET /metrics for Prometheus: requests by path and status, and the calls of the model."""
 
 import os
 
@@ -14,22 +14,24 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-ROWS = (1, 2, 4, 8, 16, 32, 64)
-NO_ROUTE = "none"  # the path of what no route answered
+SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+NO_ROUTE = "none"  # the path of requests that no route answered
 
 REQUESTS = Counter("serving_requests_total", "Requests answered", ["path", "status"])
-LATENCY = Histogram("serving_request_seconds", "From the request's head to the answer's end", ["path"], buckets=SECONDS)
+LATENCY = Histogram(
+    "serving_request_seconds", "From the request's head to the answer's end", ["path"], buckets=SECONDS_BUCKETS
+)
 IN_PROGRESS = Gauge("serving_requests_in_progress", "Requests being served", multiprocess_mode="livesum")
-CALLS = Histogram("serving_model_seconds", "Of a call of the model", buckets=SECONDS)
-BATCHES = Histogram("serving_batch_rows", "Rows of a call of the model", buckets=ROWS)
+CALLS = Histogram("serving_model_seconds", "Duration of a call of the model", buckets=SECONDS_BUCKETS)
+BATCHES = Histogram("serving_batch_rows", "Rows of a call of the model", buckets=ROWS_BUCKETS)
 
 router = APIRouter(tags=["operation"])
 
 
 @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
 def metrics() -> Response:
-    """Of all processes that share the port."""
+    """Give the metrics of all processes that share the port."""
     registry = REGISTRY
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
@@ -38,17 +40,17 @@ def metrics() -> Response:
 
 
 def observe_request(path: str, status: int, seconds: float) -> None:
-    """A request that the application has worked on. `path` is the route's own and not what a client made up."""
+    """Count a request that the application has answered. `path` is the route's, not one that a client made up."""
     REQUESTS.labels(path, status).inc()
     LATENCY.labels(path).observe(seconds)
 
 
 def observe_refusal(status: int) -> None:
-    """A request that never came to the application, or a connection that is one too many."""
+    """Count a request or a connection that was refused before the application saw it."""
     REQUESTS.labels(NO_ROUTE, status).inc()
 
 
 def observe_call(rows: int, seconds: float) -> None:
-    """What the engine tells of every call of the model."""
+    """Count a call of the model."""
     CALLS.observe(seconds)
     BATCHES.observe(rows)

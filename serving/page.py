@@ -1,6 +1,6 @@
-"""The page at /: its files, read once, with what it has to know of the release written into the first of them.
+"""Serve the page at /: read its files once, and write what it has to know of the release into index.html.
 
-It is plain HTML, CSS and one script, and loads nothing from anywhere else: HEADERS forbid it.
+It is plain HTML, CSS and one script, and loads nothing from other hosts: HEADERS forbid it.
 """
 
 import json
@@ -16,20 +16,20 @@ from onnx_release.runtime.release import Release
 from serving.settings import Settings
 
 # "image" where a client sends pictures, "text" where it sends text, "none" where there is no /predict.
-Kind = Literal["image", "text", "none"]
+UploadKind = Literal["image", "text", "none"]
 
-FOLDER = Path(__file__).parent / "page"
+PAGE_FOLDER = Path(__file__).parent / "page"
 CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# What index.html has for the release's own words.
+# The place in index.html for the description of the release.
 BLANK = '<script type="application/json" id="release">{}</script>'
 
 HEADERS = {
-    # Scripts, styles and requests of this server alone; blob: is the picture that was dropped.
+    # Scripts, styles and requests only from and to this server; blob: is the picture that was dropped.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -39,7 +39,7 @@ HEADERS = {
 
 
 def page_router(release: Release, data: ModelData, settings: Settings) -> APIRouter:
-    """GET / and the files below /page/ that it loads."""
+    """Make the routes for / and for the files below /page/ that it loads."""
     router = APIRouter(include_in_schema=False)
     for path, (content_type, content) in render_page(release, settings, upload_kind(data, release.spec)).items():
         router.add_api_route(path, answering(content_type, content), methods=["GET", "HEAD"])
@@ -53,19 +53,19 @@ def answering(content_type: str, content: bytes) -> Callable[[], Awaitable[Respo
     return answer
 
 
-def upload_kind(data: ModelData, spec: Spec) -> Kind:
-    """What /predict takes: by its annotation, decode() of data.py gives a str for text."""
+def upload_kind(data: ModelData, spec: Spec) -> UploadKind:
+    """Return what /predict takes; a decode() of data.py that takes text is annotated to return str."""
     decode = getattr(data, "decode", None)
     if spec.task == "tensor" or decode is None:
         return "none"
     return "text" if get_type_hints(decode).get("return") is str else "image"
 
 
-def render_page(release: Release, settings: Settings, kind: Kind) -> dict[str, tuple[str, bytes]]:
-    """Content type and content of each file of the page, by its path on the server."""
+def render_page(release: Release, settings: Settings, kind: UploadKind) -> dict[str, tuple[str, bytes]]:
+    """Return the content type and the content of each file of the page, by its path on the server."""
     files = {
         f"/page/{path.name}": (CONTENT_TYPES[path.suffix], path.read_bytes())
-        for path in sorted(FOLDER.iterdir())
+        for path in sorted(PAGE_FOLDER.iterdir())
         if path.suffix in CONTENT_TYPES
     }
     content_type, html = files.pop("/page/index.html")
@@ -73,8 +73,8 @@ def render_page(release: Release, settings: Settings, kind: Kind) -> dict[str, t
     return {"/": (content_type, html.replace(BLANK.encode(), filled.encode())), **files}
 
 
-def description(release: Release, settings: Settings, kind: Kind) -> dict[str, object]:
-    """What page.js reads. `shapes` are those of an example with one item, by the name of the input."""
+def description(release: Release, settings: Settings, kind: UploadKind) -> dict[str, object]:
+    """Describe the release for page.js. `shapes` has the shape of an example with one item for each input."""
     sizes = example_sizes(release.spec)
     return {
         "model": release.manifest.model,
@@ -88,5 +88,5 @@ def description(release: Release, settings: Settings, kind: Kind) -> dict[str, o
 
 
 def as_script(content: object) -> str:
-    """JSON for a script element: no `<` in it, which alone could end the element."""
+    """Return JSON for a script element, without `<`, which could end the element."""
     return json.dumps(content).replace("<", "\\u003c")

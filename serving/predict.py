@@ -1,4 +1,4 @@
-"""POST /predict: uploads in, the model's answers out, typed by the task."""
+"""Answer POST /predict: run the model on uploads and return its answers in the form of the task."""
 
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from serving.errors import RequestError, error_responses
 
 
 class Classification(BaseModel):
-    """Classes, the likeliest first; `names` where the release has labels."""
+    """Classes, the most probable first; `names` if the release has labels."""
 
     labels: list[int]
     names: list[str] | None
@@ -31,7 +31,10 @@ class Classification(BaseModel):
 
 
 class Boxes(BaseModel):
-    """Objects, the surest first. `boxes` are x1, y1, x2, y2 in pixels of the upright picture of `width` by `height`."""
+    """Objects, the highest score first.
+
+    `boxes` are x1, y1, x2, y2 in pixels of the upright picture, which has `width` by `height` pixels.
+    """
 
     boxes: list[list[float]]
     scores: list[float] = Field(description="0 to 1")
@@ -79,7 +82,7 @@ REQUEST_BODY = {
 
 
 def predict_router(release: Release, data: ModelData) -> APIRouter:
-    """POST /predict of this release; of a model that does not take uploads, a 404 that says what to call."""
+    """Make the route POST /predict; for a model that takes no uploads, it answers 404 and says what to call."""
     router = APIRouter(tags=["predict"])
     task, name = release.spec.task, release.manifest.model
     decode = getattr(data, "decode", None)
@@ -91,19 +94,10 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
 
         return router
 
-    class Predictions(BaseModel):
-        """One prediction for each upload, in their order."""
-
-        model_config = ConfigDict(json_schema_extra={"example": example(release)})
-        model: str
-        variant: str
-        predictions: list[BY_TASK[task]]  # type: ignore[valid-type]
-        inference_time_ms: float = Field(description="milliseconds in the model, of all calls that ran the uploads")
-
     @router.post(
         "/predict",
         summary="Answer for one upload or several",
-        response_model=Predictions,
+        response_model=answer_type(release),
         responses=error_responses(400, 408, 413, 415, 422, 503, 504),
         openapi_extra={"requestBody": REQUEST_BODY},
     )
@@ -113,17 +107,33 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
         async with request_body(request, state.settings) as body:
             deadline = time.monotonic() + state.settings.deadline
             uploads = parse_files(request.headers.get("content-type", ""), body, state.settings)
-            items = [Item(upload, decode, data, release) for upload in uploads]
+            items = [UploadPrediction(upload, decode, data, release) for upload in uploads]
             work = [(item.prepare, item.finish) for item in items]
             jobs = await state.engine.submit_all(work, deadline, gone(request))
-        return answer(release, jobs)
+        return encode_answer(release, jobs)
 
     return router
 
 
+def answer_type(release: Release) -> type[BaseModel]:
+    """Make the class of the answer, which OpenAPI shows with an example of this release."""
+    prediction = BY_TASK[release.spec.task]
+
+    class Predictions(BaseModel):
+        """One prediction for each upload, in their order."""
+
+        model_config = ConfigDict(json_schema_extra={"example": example(release)})
+        model: str
+        variant: str
+        predictions: list[prediction]  # type: ignore[valid-type]
+        inference_time_ms: float = Field(description="milliseconds of all calls of the model that ran the uploads")
+
+    return Predictions
+
+
 @dataclass
-class Item:
-    """One upload on its way through an engine's thread. Sizes are height and width, of pictures alone."""
+class UploadPrediction:
+    """The prediction for one upload, in two steps for the engine. Only pictures have sizes: height and width."""
 
     upload: Upload
     decode: Callable[[bytes], Any]
@@ -133,7 +143,7 @@ class Item:
     input_size: tuple[int, ...] = ()
 
     def prepare(self) -> Arrays:
-        """The upload as the model's inputs, with the batch axis. Raises DataError or InputError, which name it."""
+        """Return the upload as the model's inputs, with a batch axis. Raises DataError or InputError with its name."""
         try:
             item = self.decode(self.upload.content)
             inputs = with_batch_axis(self.data.preprocess(item))
@@ -141,17 +151,17 @@ class Item:
         except (DataError, InputError) as error:
             error.args = (f"{self.upload.name}: {error}",)
             raise
-        except ValueError as error:  # what a data.py raises for bytes that it cannot read
+        except ValueError as error:  # data.py raises it for bytes that it cannot read
             raise DataError(f"{self.upload.name} cannot be read: {error}") from error
         self.size = np.shape(item)[:2]
         self.input_size = inputs[self.release.spec.inputs[0].name].shape[-2:]
         return inputs
 
     def finish(self, outputs: Arrays) -> dict[str, Any]:
-        """The model's answer as JSON has it."""
+        """Return the model's answer in the form of JSON."""
         found = self.data.postprocess(without_batch_axis(outputs))
         for array in vars(found).values():
-            if not np.isfinite(array).all():  # which JSON has no word for
+            if not np.isfinite(array).all():  # JSON has no NaN and no infinity
                 raise RequestError(500, f"{self.upload.name}: the model's answer is NaN or infinite")
         if isinstance(found, Embedding):
             return {"vector": found.vector}
@@ -166,12 +176,12 @@ class Item:
         if isinstance(found, Prediction):
             return classes
         (height, width), (input_height, input_width) = self.size, self.input_size
-        # preprocess() of a detector has resized the whole picture: a box scales as the two sizes do.
+        # preprocess() of a detector has resized the whole picture, so a box scales like the two sizes.
         scale = np.array([width / input_width, height / input_height] * 2)
         return {"boxes": found.boxes.reshape(-1, 4) * scale, **classes, "width": width, "height": height}
 
 
-def answer(release: Release, jobs: list[Job]) -> Response:
+def encode_answer(release: Release, jobs: list[Job]) -> Response:
     calls = {job.started: job.milliseconds for job in jobs}  # several jobs may have been run in one call
     content = {
         "model": release.manifest.model,
@@ -183,7 +193,7 @@ def answer(release: Release, jobs: list[Job]) -> Response:
 
 
 def example(release: Release) -> dict[str, Any]:
-    """What OpenAPI shows."""
+    """Return the example that OpenAPI shows."""
     return {
         "model": release.manifest.model,
         "variant": release.manifest.variant,

@@ -1,6 +1,6 @@
-"""Tensors of the Open Inference Protocol: a request's bytes to the arrays of a spec, and arrays to an answer's bytes.
+"""Read requests of the Open Inference Protocol into arrays, and write arrays into answers.
 
-Nothing here knows HTTP. The protocol, which KServe and Triton share, and the binary tensor data that Triton adds to it:
+Nothing here depends on HTTP. KServe and Triton share the protocol, and Triton adds binary tensor data to it:
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
@@ -19,13 +19,13 @@ from onnx_release.core.errors import InputError
 from onnx_release.core.spec import Spec, Tensor, concrete_shape, rows_are_the_batch
 from onnx_release.runtime.onnx_model import check_request
 from serving.errors import RequestError
-from serving.tensors import DATATYPES, from_binary, from_json, shown
+from serving.tensors import DATATYPES, abbreviated, from_binary, from_json
 
-# Content-Encoding, and the window that zlib reads it with.
+# Each Content-Encoding, with the window size that zlib reads it with.
 ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-# Values of a request's JSON besides its tensors' elements, generously.
+# A generous limit for the values of a request's JSON besides its tensors' elements.
 SPARE_VALUES = 10_000
-# What no shape of an array is beyond.
+# Every shape of an array is within these.
 MOST_AXES, MOST_ELEMENTS = 32, 2**48
 
 Object = Mapping[str, Any]
@@ -33,10 +33,10 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class InferenceRequest:
-    """What a client asks for.
+    """The inputs that a client sends, and the outputs that it asks for.
 
-    `inputs` has every input of the spec, batch axis included. `outputs` has the names of those that are asked for, in
-    the answer's order, each with whether it is to be binary.
+    `inputs` has every input of the spec, batch axis included. `outputs` has the names of the outputs that are asked
+    for, in the answer's order, each with whether it is to be binary.
     """
 
     inputs: dict[str, np.ndarray]
@@ -47,12 +47,11 @@ class InferenceRequest:
 def decode_request(
     spec: Spec, body: bytes, header_length: str | None, most_rows: int, most_bytes: int
 ) -> InferenceRequest:
-    """The request in `body`; arrays of binary data are read-only views of it where its alignment allows.
+    """Read the request in `body`; arrays of binary data are read-only views of it where its alignment allows.
 
-    `header_length` is the header Inference-Header-Content-Length, None where it is not given: the bytes of the JSON
-    object, after which the binary data follows. `most_rows` bounds a symbolic batch axis, `most_bytes` the arrays.
-    Raises RequestError: 413 for more than these or JSON that no request of this model is as large as, 400 for
-    all else.
+    `header_length` is the header Inference-Header-Content-Length: the bytes of the JSON object, after which the binary
+    data follows; None if the header is missing. `most_rows` bounds a symbolic batch axis, `most_bytes` the arrays.
+    Raises RequestError: 413 if either bound or the size of the JSON is exceeded, 400 for everything else.
     """
     end = json_end(body, header_length)
     request = parse_json(spec, body[:end], most_rows)
@@ -61,7 +60,7 @@ def decode_request(
         raise RequestError(400, "the parameter sequence_id is not supported: the model keeps nothing between requests")
     identifier = request.get("id")
     if "id" in request and not isinstance(identifier, str):
-        raise RequestError(400, f"id is {shown(identifier)}: give a string, or none")
+        raise RequestError(400, f"id is {abbreviated(identifier)}: give a string, or none")
     given = given_inputs(spec, request)
     check_shapes(spec, given, most_rows, most_bytes)
     outputs = asked_outputs(spec, request, parameters)
@@ -71,13 +70,13 @@ def decode_request(
 
 
 def json_end(body: bytes, header_length: str | None) -> int:
-    """Where the JSON object ends in `body`."""
+    """Return where the JSON object ends in `body`."""
     if header_length is None:
         return len(body)
     # int() would take signs, spaces, underscores and digits of other scripts.
     if not re.fullmatch("[0-9]{1,18}", header_length):
         raise RequestError(
-            400, f"Inference-Header-Content-Length is {shown(header_length)}: give the bytes of the JSON object"
+            400, f"Inference-Header-Content-Length is {abbreviated(header_length)}: give the bytes of the JSON object"
         )
     if int(header_length) > len(body):
         raise RequestError(
@@ -87,7 +86,7 @@ def json_end(body: bytes, header_length: str | None) -> int:
 
 
 def parse_json(spec: Spec, text: bytes, most_rows: int) -> Object:
-    """The JSON object of a request. orjson bounds its depth."""
+    """Return the JSON object of a request. orjson bounds its depth."""
     check_values(spec, text, most_rows)
     try:
         request = orjson.loads(text)
@@ -95,27 +94,27 @@ def parse_json(spec: Spec, text: bytes, most_rows: int) -> Object:
         hint = "; NaN and Infinity are not JSON, nor taken in binary data" if re.search(b"NaN|Infinity", text) else ""
         raise RequestError(400, f"the request is not JSON: {error}{hint}") from error
     if not isinstance(request, dict):
-        raise RequestError(400, f"the request is {shown(request)}: give a JSON object with inputs")
+        raise RequestError(400, f"the request is {abbreviated(request)}: give a JSON object with inputs")
     return request
 
 
 def check_values(spec: Spec, text: bytes, most_rows: int) -> None:
-    """Refuse JSON of more values than any request of this model has, before it is parsed.
+    """Refuse JSON with more values than any request of this model has, before it is parsed.
 
-    As Python's objects a value may take 24 times its bytes: 40 MB of `{},` would be 1 GB.
+    As a Python object a value may take 24 times its bytes: 40 MB of `{},` would be 1 GB.
     """
     largest = {name: bounds.max for name, bounds in spec.dimensions.items()}
     batch = spec.inputs[0].shape[0]
     if isinstance(batch, str):
         largest[batch] = most_rows
-    # Each value but the first of a list follows a comma, and each list of nested data opens with a bracket.
+    # Each value except the first of a list follows a comma, and each list of nested data opens with a bracket.
     most = SPARE_VALUES + sum(len(tensor.shape) * math.prod(concrete_shape(tensor, largest)) for tensor in spec.inputs)
     if len(text) > most and sum(text.count(sign) for sign in (b",", b"[", b"{")) > most:
-        raise RequestError(413, f"the JSON has more values than {most}, which no request of this model needs")
+        raise RequestError(413, f"the JSON has more than {most} values, and no request of this model needs as many")
 
 
 def asked_outputs(spec: Spec, request: Object, parameters: Object) -> dict[str, bool]:
-    """The names of the outputs to answer with, and whether each is to be binary."""
+    """Return the names of the outputs to answer with, and whether each is to be binary."""
     declared = {tensor.name: tensor for tensor in spec.outputs}
     binary_data_output = flag(parameters, "binary_data_output", "the request", default=False)
     outputs: dict[str, bool] = {}
@@ -125,7 +124,9 @@ def asked_outputs(spec: Spec, request: Object, parameters: Object) -> dict[str, 
             raise RequestError(400, f"the output {name} is asked for twice")
         options = optional(entry, "parameters", dict, f"the output {name}")
         if "classification" in options:
-            raise RequestError(400, f"the output {name} is asked for as a classification: only tensors are given here")
+            raise RequestError(
+                400, f"the output {name} is asked for as a classification: this server gives tensors only"
+            )
         check_no_shared_memory(options, f"the output {name}")
         outputs[name] = flag(options, "binary_data", f"the output {name}", default=binary_data_output)
     outputs = outputs or dict.fromkeys(declared, binary_data_output)
@@ -136,7 +137,7 @@ def asked_outputs(spec: Spec, request: Object, parameters: Object) -> dict[str, 
 
 
 def given_inputs(spec: Spec, request: Object) -> dict[str, Object]:
-    """The entries of a request's inputs by name, each with a declared name, its datatype, and the shape of an array."""
+    """Return a request's inputs by name, after a check of their names and datatypes and of the form of their shapes."""
     declared = {tensor.name: tensor for tensor in spec.inputs}
     given: dict[str, Object] = {}
     for entry in entries(request, "inputs"):
@@ -146,17 +147,19 @@ def given_inputs(spec: Spec, request: Object) -> dict[str, Object]:
         datatype, shape = entry.get("datatype"), entry.get("shape")
         expected = DATATYPES[declared[name].dtype]
         if datatype != expected:
-            raise RequestError(400, f"{name} has the datatype {shown(datatype)} where {expected} is declared")
+            raise RequestError(400, f"{name} has the datatype {abbreviated(datatype)} where {expected} is declared")
         if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-            raise RequestError(400, f"{name} has the shape {shown(shape)}: give a list of whole numbers")
+            raise RequestError(400, f"{name} has the shape {abbreviated(shape)}: give a list of whole numbers")
         if len(shape) > MOST_AXES or math.prod(max(size, 1) for size in shape) > MOST_ELEMENTS:
-            raise RequestError(400, f"{name} has the shape {shown(shape)} where {declared[name].shape} is declared")
+            raise RequestError(
+                400, f"{name} has the shape {abbreviated(shape)} where {declared[name].shape} is declared"
+            )
         given[name] = entry
     return given
 
 
 def check_shapes(spec: Spec, given: Mapping[str, Object], most_rows: int, most_bytes: int) -> None:
-    """Hold the names and shapes against the spec, before any data is read."""
+    """Compare the names and shapes with the spec, before any data is read."""
     for tensor in spec.inputs:
         shape = given[tensor.name]["shape"] if tensor.name in given else []
         if isinstance(tensor.shape[0], str) and len(shape) == len(tensor.shape) and shape[0] > most_rows:
@@ -164,7 +167,7 @@ def check_shapes(spec: Spec, given: Mapping[str, Object], most_rows: int, most_b
     sizes = [math.prod(given[t.name]["shape"]) * np.dtype(t.dtype).itemsize for t in spec.inputs if t.name in given]
     if sum(sizes) > most_bytes:
         raise RequestError(413, f"the inputs are {sum(sizes):,} bytes, and one request may have {most_bytes:,}")
-    # Arrays of these dtypes and shapes that take no memory.
+    # These arrays have the dtypes and shapes, and take no memory.
     stand_ins = {
         tensor.name: np.broadcast_to(np.zeros((), tensor.dtype), given[tensor.name]["shape"])
         for tensor in spec.inputs
@@ -177,7 +180,7 @@ def check_shapes(spec: Spec, given: Mapping[str, Object], most_rows: int, most_b
 
 
 def read_tensors(spec: Spec, given: Mapping[str, Object], body: bytes, place: int | None) -> dict[str, np.ndarray]:
-    """The arrays of all inputs. Binary data is at `place` of the body; None means that there is none."""
+    """Return the arrays of all inputs. Binary data begins at `place` of the body; None means that there is none."""
     declared = {tensor.name: tensor for tensor in spec.inputs}
     arrays: dict[str, np.ndarray] = {}
     for name, entry in given.items():  # in the request's order, which is that of the binary data
@@ -200,33 +203,35 @@ def read_tensors(spec: Spec, given: Mapping[str, Object], body: bytes, place: in
 
 
 def entries(request: Object, key: str) -> list[Object]:
-    """The objects in the list `key` of a request; none where it is not given."""
+    """Return the objects in the list `key` of a request; an empty list if it is missing."""
     found = optional(request, key, list, "the request")
     for entry in found:
         if not isinstance(entry, dict):
-            raise RequestError(400, f"{key} has {shown(entry)}: give objects with a name")
+            raise RequestError(400, f"{key} has {abbreviated(entry)}: give objects with a name")
     return found
 
 
 def known_name(entry: Object, declared: Mapping[str, Tensor], kind: str) -> str:
     name = entry.get("name")
     if not isinstance(name, str) or name not in declared:
-        raise RequestError(400, f"there is no {kind} called {shown(name)}: the model has {', '.join(declared)}")
+        raise RequestError(400, f"there is no {kind} called {abbreviated(name)}: the model has {', '.join(declared)}")
     return name
 
 
 def optional(owner: Object, key: str, kind: type, where: str) -> Any:
-    """The object or list `key` of `owner`; an empty one where it is not given."""
+    """Return the object or list `key` of `owner`; an empty one if it is missing."""
     value = owner.get(key, kind())
     if not isinstance(value, kind):
-        raise RequestError(400, f"{key} of {where} is {shown(value)}: give {'an object' if kind is dict else 'a list'}")
+        raise RequestError(
+            400, f"{key} of {where} is {abbreviated(value)}: give {'an object' if kind is dict else 'a list'}"
+        )
     return value
 
 
 def flag(options: Object, key: str, where: str, default: bool) -> bool:
     value = options.get(key, default)
     if not isinstance(value, bool):
-        raise RequestError(400, f"{key} of {where} is {shown(value)}: give true or false")
+        raise RequestError(400, f"{key} of {where} is {abbreviated(value)}: give true or false")
     return value
 
 
@@ -240,7 +245,7 @@ def check_no_shared_memory(options: Object, where: str) -> None:
 def encode_response(
     model: str, version: str, request: InferenceRequest, outputs: Mapping[str, np.ndarray]
 ) -> tuple[bytes, int | None]:
-    """The body of the answer, and how much of it is JSON where binary data follows, else None.
+    """Return the body of the answer, and how many bytes of it are JSON if binary data follows, otherwise None.
 
     Raises RequestError for NaN or Infinity in an output that is to be JSON.
     """
@@ -253,7 +258,7 @@ def encode_response(
             described.append({**entry, "parameters": {"binary_data_size": array.nbytes}})
             binary.append(array)
         elif array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise RequestError(400, f"the output {name} has NaN or Infinity, which JSON does not: ask with binary_data")
+            raise RequestError(400, f"the output {name} has NaN or Infinity, which JSON lacks: ask for binary_data")
         else:
             described.append({**entry, "data": array.ravel()})
     answer = {"model_name": model, "model_version": version, "outputs": described}
@@ -264,16 +269,16 @@ def encode_response(
 
 
 def decompress(body: bytes, encoding: str | None, limit: int) -> bytes:
-    """`body` as it was before its Content-Encoding.
+    """Return `body` as it was before its Content-Encoding.
 
-    Raises RequestError: 415 for another encoding than gzip and deflate, 413 beyond `limit` bytes, however few they are
-    compressed, and 400 for what is cut off or no such data.
+    Raises RequestError: 415 for an encoding other than gzip and deflate, 413 for more than `limit` decompressed bytes,
+    and 400 for data that is cut off or not in that encoding.
     """
     encoding = (encoding or "identity").strip().lower()
     if encoding == "identity":
         return body
     if encoding not in ENCODINGS:
-        raise RequestError(415, f"the Content-Encoding {shown(encoding)} is not known here: use gzip, deflate or none")
+        raise RequestError(415, f"the Content-Encoding is {abbreviated(encoding)}: use gzip, deflate or none")
     stream = zlib.decompressobj(ENCODINGS[encoding])
     try:
         plain = stream.decompress(body, limit + 1)
@@ -289,12 +294,12 @@ def decompress(body: bytes, encoding: str | None, limit: int) -> bytes:
 
 
 def request_rows(spec: Spec, wanted: int | None) -> int:
-    """The largest batch that one request may have: what the spec allows, or `wanted` where that is less."""
+    """Return the largest batch that one request may have: the smaller of the spec's limit and `wanted`."""
     batch = spec.inputs[0].shape[0]
     most = spec.dimensions[batch].max if isinstance(batch, str) else batch
     return most if wanted is None else min(most, wanted)
 
 
 def max_batch(spec: Spec, wanted: int | None) -> int:
-    """How many rows of several requests one call may have: 1 where an output's rows are not those of the batch."""
+    """Return how many rows of several requests one call may have: 1 if an output's rows are not those of the batch."""
     return request_rows(spec, wanted) if rows_are_the_batch(spec) else 1

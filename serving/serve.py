@@ -1,11 +1,11 @@
-"""Run the application: one process, or several that share a port, until SIGTERM.
+"""Run the application in one process, or in several that share a port, until SIGTERM.
 
-With one worker everything happens in this process. With more the parent accepts connections and gives them to the
-workers in turn, as Node's cluster does. Workers that accept by themselves, from one socket or from sockets of their own
-(SO_REUSEPORT), share them by chance: of eight clients that keep their connections, one worker may have all. A
-connection that comes while a worker is replaced goes to another one. uvicorn's own supervisor, of the first kind, also
-kills workers that do not answer its pings in time, which a loaded machine makes of those that load a model, and passes
-over a second signal.
+With one worker everything happens in this process. With more, the parent accepts connections and gives them to the
+workers in turn, as Node's cluster does. If workers accepted connections themselves, from one socket or from sockets of
+their own (SO_REUSEPORT), chance would decide: one worker could get all of eight clients that keep their connections. A
+connection that comes while a worker is replaced goes to another one. uvicorn's own supervisor lets workers accept. It
+also kills workers that answer its pings too late, as those do that load a model on a busy machine, and ignores a second
+signal.
 """
 
 import asyncio
@@ -33,19 +33,19 @@ from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.lifespan.on import LifespanOn
 
 from onnx_release.core.errors import ReleaseError
-from serving.connection import REFUSED, Connection
+from serving.connection import REFUSED_CONNECTIONS, Connection
 from serving.settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
-BACKLOG = 4096  # connections that the kernel holds until they are accepted; it has a limit of its own (somaxconn)
-OTHER_FILES = 256  # besides connections: libraries, the model, pipes
+BACKLOG = 4096  # connections that the kernel keeps until they are accepted; it has a limit of its own (somaxconn)
+OTHER_FILES = 256  # open files besides connections: libraries, the model, pipes
 
-Application = Callable[[Settings], Any]
+AppFactory = Callable[[Settings], Any]
 
-turns = itertools.count()  # of the workers, to get a connection
+turns = itertools.count()  # which worker gets the next connection
 
 
 class StartError(ReleaseError):
@@ -53,30 +53,30 @@ class StartError(ReleaseError):
 
 
 def release_app(settings: Settings) -> "FastAPI":
-    """The application for the release in the current folder.
+    """Make the application for the release in the current folder.
 
-    Imported here alone: of several processes the parent needs none of it.
+    It is imported here, since the parent of several processes does not need it.
     """
     from serving.app import create_app
 
     return create_app(settings)
 
 
-def serve(settings: Settings, app: Application = release_app) -> int:
-    """Serve until SIGTERM or SIGINT; gives the exit code.
+def serve(settings: Settings, app: AppFactory = release_app) -> int:
+    """Serve until SIGTERM or SIGINT, and return the exit code.
 
-    `app` is a function of a module that makes the ASGI application of the settings. Its `state.ready` is set to False
-    when the server begins to stop.
+    `app` is a function of a module that makes the ASGI application from the settings. Its `state.ready` is set to
+    False when the server begins to stop.
 
     Raises StartError, or what the application raises while it starts.
     """
     raise_file_limit(settings.connections)
     with listen(settings) as sock:
         if settings.workers == 1:
-            return run(settings, app, [sock], lambda: announce(sock))
+            return run_server(settings, app, [sock], lambda: announce(sock))
         with tempfile.TemporaryDirectory(prefix="serving-") as folder:
-            # Where the workers' metrics meet: they find this when they import prometheus_client. This process did not,
-            # and has nothing to count.
+            # The workers' metrics meet in this folder: prometheus_client reads the variable when it is imported. This
+            # process counts nothing.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
             return supervise(settings, app, sock)
 
@@ -84,11 +84,11 @@ def serve(settings: Settings, app: Application = release_app) -> int:
 def raise_file_limit(connections: int) -> None:
     """Let this process, and the workers that it starts, open as many files as its connections need."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = connections + REFUSED + OTHER_FILES
+    needed = connections + REFUSED_CONNECTIONS + OTHER_FILES
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
-        possible = hard - REFUSED - OTHER_FILES
+        possible = hard - REFUSED_CONNECTIONS - OTHER_FILES
         hint = f" or pass --connections {possible}" if possible > 0 else ""
         raise StartError(
             f"{connections} connections need {needed} open files, and {hard} is the limit: raise it (ulimit -Hn){hint}"
@@ -102,7 +102,7 @@ def listen(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
     except OSError as cause:
         where = f"{settings.host}:{settings.port}"
-        # Without what Python adds to it; names that do not resolve have codes of their own, below 0.
+        # The reason without what Python adds to it; hosts that cannot be resolved have codes below 0.
         reason = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else str(cause)
         raise StartError(f"cannot listen on {where} ({reason}): choose another --port or --host") from cause
 
@@ -118,7 +118,7 @@ Channel = socket.socket | None
 
 
 class Lifespan(LifespanOn):
-    """Raises what the application raised while it started, which uvicorn logs instead."""
+    """uvicorn's lifespan, except that an error of the application while it starts is raised and not logged."""
 
     failure: BaseException | None = None
 
@@ -146,9 +146,9 @@ class Lifespan(LifespanOn):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which says when it is ready, tells the application at once to stop, and ends at a second signal.
+    """uvicorn's server, which also says when it is ready, stops the application at once, and ends at a second signal.
 
-    `channel` is where a worker process gets its connections from.
+    A worker process gets its connections from `channel`.
     """
 
     def __init__(self, config: uvicorn.Config, drain: float, started: Callable[[], None], channel: Channel) -> None:
@@ -177,7 +177,7 @@ class Server(uvicorn.Server):
             task = loop.create_task(loop.connect_accepted_socket(self.make_connection, accepted))
             self.arriving.add(task)
             task.add_done_callback(self.arriving.discard)
-        if not message:  # the parent has ended, and there is nobody else to stop this process
+        if not message:  # the parent has ended, and nobody else can stop this process
             loop.remove_reader(channel)
             self.handle_exit(signal.SIGTERM, None)
 
@@ -192,7 +192,7 @@ class Server(uvicorn.Server):
         if self.should_exit:
             os._exit(128 + sig)
         self.should_exit = True
-        # uvicorn's shutdown of the application comes after the last answer.
+        # uvicorn shuts the application down only after the last answer.
         self.config.loaded_app.state.ready = False
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -203,10 +203,10 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         end.cancel()
         if self.force_exit:
-            await self.lifespan.shutdown()  # which uvicorn leaves out then
+            await self.lifespan.shutdown()  # uvicorn leaves it out then
 
     def cut_off(self) -> None:
-        """Answer what is left 503. uvicorn's own limit of time would answer 500, and log each with a traceback."""
+        """Answer the remaining requests 503. uvicorn's own time limit would answer 500 and log a traceback for each."""
         print(f"warning: requests were cut off after {self.drain:g} seconds, see --drain", file=sys.stderr)
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         for connection in list(self.server_state.connections):
@@ -214,9 +214,9 @@ class Server(uvicorn.Server):
         self.force_exit = True
 
 
-def run(
+def run_server(
     settings: Settings,
-    app: Application,
+    app: AppFactory,
     sockets: list[socket.socket],
     started: Callable[[], None],
     channel: Channel = None,
@@ -232,7 +232,7 @@ def run(
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
-        timeout_keep_alive=settings.idle,  # type: ignore[arg-type]  # seconds, of which it takes any number
+        timeout_keep_alive=settings.idle,  # type: ignore[arg-type]  # it takes fractions of a second, too
     )
     config.load()
     config.lifespan_class = Lifespan
@@ -240,17 +240,17 @@ def run(
     return 0
 
 
-# Several.
+# Several processes.
 
 
 @dataclass(eq=False)
 class ServerProcess:
     process: SpawnProcess
-    channel: socket.socket  # from it a byte when it is ready, to it connections
+    channel: socket.socket  # it sends a byte when it is ready, and gets connections
     ready: bool = False
 
 
-def start_worker(settings: Settings, app: Application) -> ServerProcess:
+def start_worker(settings: Settings, app: AppFactory) -> ServerProcess:
     context = multiprocessing.get_context("spawn")  # a model's threads and a fork do not go together
     ours, theirs = socket.socketpair()
     with theirs:
@@ -261,20 +261,20 @@ def start_worker(settings: Settings, app: Application) -> ServerProcess:
     return ServerProcess(process, ours)
 
 
-def work(settings: Settings, app: Application, channel: socket.socket) -> None:
-    """A worker process."""
+def work(settings: Settings, app: AppFactory, channel: socket.socket) -> None:
+    """Serve connections from `channel`, in a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # until handle_exit() takes over
     channel.setblocking(False)
     try:
-        sys.exit(run(settings, app, [], lambda: channel.sendall(b"!"), channel))
+        sys.exit(run_server(settings, app, [], lambda: channel.sendall(b"!"), channel))
     except ReleaseError as error:
-        sys.stderr.write(f"error: {error}\n")  # at once, or it would mix with that of another worker
+        sys.stderr.write(f"error: {error}\n")  # in one call, or it would mix with another worker's
         sys.exit(1)
 
 
 @contextmanager
 def signals() -> Iterator[tuple[list[int], socket.socket]]:
-    """The signals to stop that have come so far, and a socket that becomes readable with each."""
+    """Collect the signals to stop in a list, and give a socket that becomes readable with each."""
     came: list[int] = []
     reader, writer = socket.socketpair()
     with reader, writer:
@@ -290,62 +290,83 @@ def signals() -> Iterator[tuple[list[int], socket.socket]]:
                 signal.signal(number, handler)
 
 
-def supervise(settings: Settings, app: Application, sock: socket.socket) -> int:
-    """Keep `workers` processes alive until a signal, and then until the last of them is done."""
+def supervise(settings: Settings, app: AppFactory, sock: socket.socket) -> int:
+    """Keep `workers` processes alive until a signal, and then until the last of them is done; return the exit code."""
     sock.setblocking(False)
     with signals() as (came, wakeup):
-        workers = [start_worker(settings, app) for _ in range(settings.workers)]
-        announced, stopping, code = False, False, 0
-
-        def stop() -> None:
-            nonlocal stopping
-            stopping = True
-            sock.close()  # what comes now is refused
-            for worker in workers:
-                worker.process.terminate()
-
-        while workers:
-            starting = [worker for worker in workers if not worker.ready]
-            accepts = [sock] if len(starting) < len(workers) and not stopping else []
-            ends = [worker.process.sentinel for worker in workers]
-            readable = wait([wakeup, *accepts, *(worker.channel for worker in starting), *ends])
-            for worker in starting:
-                worker.ready = worker.channel in readable and bool(worker.channel.recv(1))
-            if not announced and all(worker.ready for worker in workers):
-                announce(sock)
-                announced = True
+        workers = Workers(settings, app, sock)
+        while workers.alive:
+            readable = workers.wait(wakeup)
+            workers.note_ready(readable)
             if sock in readable:
-                hand_out(sock, [worker.channel for worker in workers if worker.ready])
+                hand_out(sock, [worker.channel for worker in workers.alive if worker.ready])
+            if came and workers.stopping:
+                workers.kill()
+                return 128 + came[-1]
             if came:
-                if stopping:
-                    for worker in workers:
-                        worker.process.kill()
-                    return 128 + came[-1]
-                stop()
+                workers.stop()
                 came.clear()
                 wakeup.recv(64)
-            for worker in [worker for worker in workers if worker.process.sentinel in readable]:
-                worker.process.join()
-                worker.channel.close()
-                workers.remove(worker)
-                forget_metrics(worker.process.pid)
-                if stopping:
-                    # One that was still starting knows no other way to stop than by the signal.
-                    code = code or int(worker.ready and worker.process.exitcode != 0)
-                elif not worker.ready:
-                    print("error: a worker did not start, see above: the server stops", file=sys.stderr)
-                    code = 1
-                    stop()
-                else:
-                    ended = f"worker {worker.process.pid} ended ({worker.process.exitcode})"
-                    print(f"warning: {ended}: another one starts", file=sys.stderr)
-                    workers.append(start_worker(settings, app))
-    return code
+            workers.handle_ended(readable)
+        return workers.code
+
+
+class Workers:
+    """The worker processes of a server that are `alive`, and the exit `code` that the server will have."""
+
+    def __init__(self, settings: Settings, app: AppFactory, sock: socket.socket) -> None:
+        self.settings, self.app, self.sock = settings, app, sock
+        self.alive = [start_worker(settings, app) for _ in range(settings.workers)]
+        self.announced, self.stopping, self.code = False, False, 0
+
+    def wait(self, wakeup: socket.socket) -> list[Any]:
+        """Wait for a signal, a connection, or a worker that is ready or has ended; return what is readable."""
+        starting = [worker for worker in self.alive if not worker.ready]
+        accepts = [self.sock] if len(starting) < len(self.alive) and not self.stopping else []
+        ends = [worker.process.sentinel for worker in self.alive]
+        return wait([wakeup, *accepts, *(worker.channel for worker in starting), *ends])
+
+    def note_ready(self, readable: list[Any]) -> None:
+        for worker in self.alive:
+            if not worker.ready:
+                worker.ready = worker.channel in readable and bool(worker.channel.recv(1))
+        if not self.announced and all(worker.ready for worker in self.alive):
+            announce(self.sock)
+            self.announced = True
+
+    def stop(self) -> None:
+        self.stopping = True
+        self.sock.close()  # what comes now is refused
+        for worker in self.alive:
+            worker.process.terminate()
+
+    def kill(self) -> None:
+        for worker in self.alive:
+            worker.process.kill()
+
+    def handle_ended(self, readable: list[Any]) -> None:
+        """Start another worker for each one that has ended; stop the server if one did not start."""
+        for worker in [worker for worker in self.alive if worker.process.sentinel in readable]:
+            worker.process.join()
+            worker.channel.close()
+            self.alive.remove(worker)
+            forget_metrics(worker.process.pid)
+            if self.stopping:
+                # A worker that was still starting can only be stopped by the signal.
+                self.code = self.code or int(worker.ready and worker.process.exitcode != 0)
+            elif not worker.ready:
+                print("error: a worker did not start, see above: the server stops", file=sys.stderr)
+                self.code = 1
+                self.stop()
+            else:
+                ended = f"worker {worker.process.pid} ended ({worker.process.exitcode})"
+                print(f"warning: {ended}: another one starts", file=sys.stderr)
+                self.alive.append(start_worker(self.settings, self.app))
 
 
 def hand_out(sock: socket.socket, channels: list[socket.socket]) -> None:
-    """Accept what waits, and give each connection to the worker whose turn it is, or that has room."""
-    with suppress(OSError):  # there are no more, or no more can be open
+    """Accept waiting connections, and give each to the worker whose turn it is, or to the next that has room."""
+    with suppress(OSError):  # no more are waiting, or no more can be open
         for _ in range(BACKLOG):
             connection, _ = sock.accept()
             with connection:
@@ -357,5 +378,5 @@ def hand_out(sock: socket.socket, channels: list[socket.socket]) -> None:
 
 
 def forget_metrics(worker: int | None) -> None:
-    """Of a worker that has ended: what it counted stays, what it said of its present goes."""
+    """Remove the gauges of a worker that has ended; its counters stay."""
     mark_process_dead(worker)  # type: ignore[no-untyped-call]

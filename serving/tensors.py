@@ -1,4 +1,4 @@
-"""The data of one tensor on the wire: little-endian bytes, or JSON's numbers and booleans."""
+"""Read the data of one tensor from little-endian bytes, or from JSON's numbers and booleans."""
 
 import math
 import reprlib
@@ -10,7 +10,7 @@ import numpy as np
 from onnx_release.core.spec import Tensor
 from serving.errors import RequestError
 
-# By the dtype of the spec.
+# The protocol's datatype for each dtype of a spec.
 DATATYPES: dict[str, str] = {
     "float32": "FP32",
     "float16": "FP16",
@@ -20,22 +20,22 @@ DATATYPES: dict[str, str] = {
     "uint8": "UINT8",
     "bool": "BOOL",
 }
-# What a JSON value of each kind of dtype may be in Python. bool is a subclass of int, so types are compared exactly.
+# The Python types of JSON values for each kind of dtype. bool is a subclass of int, so types are compared exactly.
 JSON_TYPES: dict[str, set[type]] = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}}
-# malloc's, which every other array has. A vectorised sum may add in another order where its data begins elsewhere.
+# The alignment of malloc, which all other arrays have. With another one, a vectorised sum may add in another order.
 ALIGNMENT = 16
 
 
 def from_binary(tensor: Tensor, shape: list[int], size: Any, body: bytes, place: int) -> np.ndarray:
-    """The array whose `size` bytes, little-endian and row-major, are at `place` of `body`: a read-only view if aligned.
+    """Return the array of `size` bytes, little-endian and row-major, at `place` of `body`: a read-only view if aligned.
 
-    Raises RequestError (400) for another size than the shape's, bytes that are not there, NaN, Infinity, and booleans
-    that are neither 0 nor 1.
+    Raises RequestError (400) for a size other than the shape's, missing bytes, NaN, Infinity, and booleans that are
+    neither 0 nor 1.
     """
     dtype, elements = np.dtype(tensor.dtype), math.prod(shape)
     expected = elements * dtype.itemsize
     if type(size) is not int or size != expected:
-        found = f"binary_data_size {shown(size)}"
+        found = f"binary_data_size {abbreviated(size)}"
         raise RequestError(
             400, f"{tensor.name} has {found} where {DATATYPES[tensor.dtype]} {shape} takes {expected} bytes"
         )
@@ -47,26 +47,26 @@ def from_binary(tensor: Tensor, shape: list[int], size: Any, body: bytes, place:
     if array.__array_interface__["data"][0] % ALIGNMENT:
         array = array.copy()
     if dtype.kind == "b" and array.view(np.uint8).max() > 1:
-        raise RequestError(400, f"{tensor.name} holds the byte {array.view(np.uint8).max()}: BOOL is 0 or 1")
+        raise RequestError(400, f"{tensor.name} has the byte {array.view(np.uint8).max()}: BOOL is 0 or 1")
     if dtype.kind == "f":
         finite = np.isfinite(array)
         if not finite.all():
             position = np.argwhere(~finite)[0].tolist()
-            raise RequestError(400, f"{tensor.name} holds {array[tuple(position)]} at {position}: give finite numbers")
+            raise RequestError(400, f"{tensor.name} has {array[tuple(position)]} at {position}: give finite numbers")
     return array
 
 
 def from_json(tensor: Tensor, shape: list[int], data: Any) -> np.ndarray:
-    """The array of `data`, which is flat or nested as `shape`, row-major.
+    """Return the array of `data`, which is flat or nested like `shape`, row-major.
 
-    Raises RequestError (400) for FP16, another number of elements, and values that the dtype does not have.
+    Raises RequestError (400) for FP16, a wrong number of elements, and values that the dtype does not have.
     """
     if tensor.dtype == "float16":
         raise RequestError(400, f"{tensor.name} is FP16, which JSON does not have: send it as binary data")
     if not isinstance(data, list):
-        raise RequestError(400, f"{tensor.name} has the data {shown(data)}: give a list, or binary data")
+        raise RequestError(400, f"{tensor.name} has the data {abbreviated(data)}: give a list, or binary data")
     dtype = np.dtype(tensor.dtype)
-    values = flat(tensor.name, data, shape)
+    values = flatten_lists(tensor.name, data, shape)
     wrong = set(map(type, values)) - JSON_TYPES[dtype.kind]
     if wrong:
         refuse_value(tensor, next(value for value in values if type(value) in wrong))
@@ -82,15 +82,15 @@ def from_json(tensor: Tensor, shape: list[int], data: Any) -> np.ndarray:
     return array.reshape(shape)
 
 
-def flat(name: str, data: list[Any], shape: list[int]) -> list[Any]:
-    """The elements of `data`, one level of lists after the other: deep nesting costs no recursion."""
+def flatten_lists(name: str, data: list[Any], shape: list[int]) -> list[Any]:
+    """Return the elements of `data`. It goes through one level of lists after the other, without recursion."""
     level = data
     if list in set(map(type, data)):
         for depth, size in enumerate(shape):
             lists = [data] if depth == 0 else level
             odd = next((item for item in lists if type(item) is not list or len(item) != size), None)
             if odd is not None:
-                found = f"a list of {len(odd)}" if type(odd) is list else shown(odd)
+                found = f"a list of {len(odd)}" if type(odd) is list else abbreviated(odd)
                 raise RequestError(
                     400, f"{name} has {found} at depth {depth} of its data, where the shape {shape} has lists of {size}"
                 )
@@ -107,11 +107,11 @@ def refuse_value(tensor: Tensor, value: Any) -> NoReturn:
         takes = f"whole numbers from {np.iinfo(dtype).min} to {np.iinfo(dtype).max}"
     elif dtype.kind == "f":
         takes = f"numbers up to {np.finfo(dtype).max!s}"
-    raise RequestError(400, f"{tensor.name} holds {shown(value)}: {DATATYPES[tensor.dtype]} takes {takes}")
+    raise RequestError(400, f"{tensor.name} has {abbreviated(value)}: {DATATYPES[tensor.dtype]} takes {takes}")
 
 
-def shown(value: Any) -> str:
-    """A client's value in an error: short, however long or deep it is."""
+def abbreviated(value: Any) -> str:
+    """Write a client's value for an error message, shortened if it is long or deep."""
     short = reprlib.Repr()
     short.maxstring = short.maxlong = 60
     return "nothing" if value is None else short.repr(value)

@@ -1,6 +1,6 @@
-"""The Open Inference Protocol over HTTP, as KServe and Triton speak it: health, metadata, and inference of any model.
+"""Answer the Open Inference Protocol over HTTP, as KServe and Triton do: health, metadata, and inference of any model.
 
-Routes are plain functions that read the application's state; the work on tensors is in serving/protocol.py.
+Routes are plain functions that read the application's state; serving/protocol.py reads and writes the tensors.
 """
 
 import math
@@ -8,6 +8,7 @@ import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi.params import Depends as DependsOn
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from pydantic import BaseModel
 
@@ -21,12 +22,12 @@ from serving.connection import gone
 from serving.engine import BusyError
 from serving.errors import RequestError, error_responses
 from serving.protocol import InferenceRequest
-from serving.tensors import DATATYPES, shown
+from serving.tensors import DATATYPES, abbreviated
 
 # A release has one model in one version.
 VERSION = "1"
 HEADER_LENGTH = "Inference-Header-Content-Length"
-# An example in OpenAPI has at most so many elements of a tensor; a page with a photograph's would not open.
+# An example in OpenAPI has at most this many elements of a tensor: a page with a whole photograph would not open.
 SHOWN_ELEMENTS = 1000
 
 
@@ -50,7 +51,7 @@ class ServerMetadata(BaseModel):
 
 
 class TensorMetadata(BaseModel):
-    """`shape` has -1 where a size is the client's to choose."""
+    """An input or output of the model; `shape` has -1 where the client chooses the size."""
 
     name: str
     datatype: str
@@ -66,7 +67,7 @@ class ModelMetadata(BaseModel):
 
 
 class OutputTensor(BaseModel):
-    """`data` is flat and row-major. Binary data follows the JSON instead, and `parameters` has its size."""
+    """An output; `data` is flat and row-major. Binary data follows the JSON instead, and `parameters` has its size."""
 
     name: str
     datatype: str
@@ -83,46 +84,49 @@ class InferenceAnswer(BaseModel):
 
 
 def v2_router(release: Release) -> APIRouter:
-    """All routes of the protocol, for the one model of `release` in its one version."""
+    """Make all routes of the protocol, for the one model of `release` in its one version."""
     model = release.manifest.model
 
     async def known_model(name: Annotated[str, Path(examples=[model])]) -> None:
         if name != model:
-            raise RequestError(404, f"there is no model {shown(name)} here: this is {model}")
+            raise RequestError(404, f"there is no model {abbreviated(name)} here: this is {model}")
 
     async def known_version(version: Annotated[str, Path(examples=[VERSION])]) -> None:
         if version != VERSION:
-            raise RequestError(404, f"{model} has no version {shown(version)}: there is {VERSION}")
+            raise RequestError(404, f"{model} has no version {abbreviated(version)}: there is {VERSION}")
 
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
-    unready, unknown = error_responses(503), error_responses(404)
     router.add_api_route("/health/live", live, summary="The process answers")
-    router.add_api_route("/health/ready", ready, summary="Requests are taken", responses=unready)
+    router.add_api_route("/health/ready", ready, summary="Requests are taken", responses=error_responses(503))
     router.add_api_route("", server_metadata, summary="What this server is")
-    for path, checks in (
-        ("/models/{name}", [Depends(known_model)]),
-        ("/models/{name}/versions/{version}", [Depends(known_model), Depends(known_version)]),
-    ):
-        router.add_api_route(
-            path, model_metadata, summary="The model's inputs and outputs", dependencies=checks, responses=unknown
-        )
-        router.add_api_route(
-            f"{path}/ready",
-            model_ready,
-            summary="The model answers",
-            dependencies=checks,
-            responses=unready | unknown,
-        )
-        router.add_api_route(
-            f"{path}/infer",
-            infer,
-            methods=["POST"],
-            summary="Run the model on tensors",
-            dependencies=checks,
-            responses={200: ANSWER, **error_responses(400, 404, 408, 413, 415, 503, 504)},
-            openapi_extra={"parameters": [LENGTH_PARAMETER], "requestBody": described_body(release.spec)},
-        )
+    add_model_routes(router, "/models/{name}", [Depends(known_model)], release.spec)
+    checks = [Depends(known_model), Depends(known_version)]
+    add_model_routes(router, "/models/{name}/versions/{version}", checks, release.spec)
     return router
+
+
+def add_model_routes(router: APIRouter, path: str, checks: list[DependsOn], spec: Spec) -> None:
+    """Add the metadata, readiness and inference of the model below `path`, each after the `checks`."""
+    unknown = error_responses(404)
+    router.add_api_route(
+        path, model_metadata, summary="The model's inputs and outputs", dependencies=checks, responses=unknown
+    )
+    router.add_api_route(
+        f"{path}/ready",
+        model_ready,
+        summary="Whether the model answers",
+        dependencies=checks,
+        responses=error_responses(503, 404),
+    )
+    router.add_api_route(
+        f"{path}/infer",
+        infer,
+        methods=["POST"],
+        summary="Run the model on tensors",
+        dependencies=checks,
+        responses={200: ANSWER, **error_responses(400, 404, 408, 413, 415, 503, 504)},
+        openapi_extra={"parameters": [LENGTH_PARAMETER], "requestBody": described_body(spec)},
+    )
 
 
 async def live() -> Live:
@@ -155,7 +159,9 @@ async def model_ready(request: Request) -> ModelReady:
 
 
 async def infer(request: Request) -> Response:
-    """Tensors are JSON, or binary data after the JSON, whose length is then in Inference-Header-Content-Length.
+    """Run the model on tensors, given in JSON, or as binary data after the JSON.
+
+    With binary data, Inference-Header-Content-Length is the length of the JSON.
 
     The body may be compressed with gzip or deflate (Content-Encoding). Binary data is little-endian and row-major.
     """
@@ -163,7 +169,7 @@ async def infer(request: Request) -> Response:
     release: Release = state.release
     header_length = single_header(request, HEADER_LENGTH)
     encoding = single_header(request, "Content-Encoding")
-    state.engine.check_room()  # before the body is read: a full queue costs the client no upload
+    state.engine.check_room()  # before the body is read, so that a full queue costs the client no upload
     rows = protocol.request_rows(release.spec, state.settings.max_batch)
     asked: InferenceRequest
 
@@ -181,7 +187,7 @@ async def infer(request: Request) -> Response:
         try:
             job = await state.engine.submit(prepare, finish, deadline, gone(request))
         except GraphError as error:
-            # ONNX Runtime's word for a value that the model has no use for, such as a token beyond its vocabulary.
+            # ONNX Runtime raises it for a value that the model cannot use, such as a token beyond its vocabulary.
             if isinstance(error.__cause__, InvalidArgument):
                 raise RequestError(400, str(error)) from error
             raise
@@ -193,7 +199,7 @@ async def infer(request: Request) -> Response:
 
 def check_ready(request: Request) -> None:
     if not request.app.state.ready:
-        raise BusyError("the server is not ready: it is starting, or going down", 1)
+        raise BusyError("the server is not ready: it is starting or stopping", 1)
 
 
 def single_header(request: Request, name: str) -> str | None:
@@ -208,12 +214,12 @@ def metadata(tensor: Tensor) -> TensorMetadata:
     return TensorMetadata(name=tensor.name, datatype=DATATYPES[tensor.dtype], shape=shape)
 
 
-# What OpenAPI says of inference.
+# The description of inference in OpenAPI.
 
 LENGTH_PARAMETER = {
     "name": HEADER_LENGTH,
     "in": "header",
-    "description": "bytes of the JSON object; given where binary data follows it",
+    "description": "bytes of the JSON object; required if binary data follows it",
     "schema": {"type": "integer", "minimum": 0},
 }
 BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -225,7 +231,7 @@ ANSWER = {
 
 
 def described_body(spec: Spec) -> dict[str, Any]:
-    """The body of an inference request: its JSON schema, with an example that runs where its tensors are small."""
+    """Describe the body of an inference request: its JSON schema, and an example that runs if its tensors are small."""
     names = [tensor.name for tensor in spec.outputs]
     schema = {
         "type": "object",
@@ -234,7 +240,7 @@ def described_body(spec: Spec) -> dict[str, Any]:
             "id": {"type": "string", "description": "comes back in the answer"},
             "parameters": {
                 "type": "object",
-                "properties": {"binary_data_output": {"type": "boolean", "description": "of all outputs"}},
+                "properties": {"binary_data_output": {"type": "boolean", "description": "for all outputs"}},
             },
             "inputs": {
                 "type": "array",
@@ -244,7 +250,7 @@ def described_body(spec: Spec) -> dict[str, Any]:
             },
             "outputs": {
                 "type": "array",
-                "description": "those to answer with; all where this is not given",
+                "description": "the outputs to answer with; all of them if this is missing",
                 "items": {
                     "type": "object",
                     "required": ["name"],
@@ -289,7 +295,7 @@ def input_schema(spec: Spec, tensor: Tensor) -> dict[str, Any]:
 
 
 def examples(spec: Spec) -> dict[str, Any]:
-    """Zeros of the smallest shapes; there are none of inputs that JSON does not have."""
+    """Return an example request with zeros of the smallest shapes; none if an input's dtype is not in JSON."""
     if any(tensor.dtype == "float16" for tensor in spec.inputs):
         return {}
     sizes = {name: bounds.min for name, bounds in spec.dimensions.items()}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serving_page import describe as describe_serving
+from benchmarks.serving_page import describe_serving
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import read_json, refuse_conflict, write_text
@@ -19,11 +19,20 @@ from onnx_release.core.variants import BASE, VARIANTS
 from onnx_release.core.yaml_files import load_yaml
 from onnx_release.data.metrics import PrepareMetrics
 from onnx_release.report.pages import contender_names
-from onnx_release.report.text import AGREEMENT, ANSWER_DETAILS, number, percent, share_cell, speedup_cell, table
+from onnx_release.report.text import (
+    AGREEMENT,
+    ANSWER_DETAILS,
+    number,
+    percent,
+    share_cell,
+    speedup_cell,
+    table,
+    timing_cells,
+)
 from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
-from onnx_release.timing.speedup import Rounds, Speedup, over_compile, over_eager
+from onnx_release.timing.speedup import Rounds, Speedup
 from onnx_release.validate.metrics import ValidateMetrics
-from tools.gpu_check import GPU_CHECK, describe
+from tools.gpu_check import GPU_CHECK, describe_gpu_check
 
 # Gives the content of a JSON file by its path.
 Read = Callable[[str], Any]
@@ -128,12 +137,15 @@ def variants_table(
     for name in [name for name in contender_names(contenders) if name.startswith("torch_")]:
         known = {"accuracy": percent(validations["export"].accuracy_torch)} if name == BASE else {}
         details = [known.get(column, "") for column in columns]
-        rows.append([name, "", *details, "", *timing_cells(contenders[name], rounds)])
+        timing = contenders[name]
+        rows.append([name, "", *details, "", *timing_cells(timing, rounds), number(timing.peak_memory_mb)])
     for variant, row in validations.items():
         values = {name: getattr(row, name) for name in columns}
         details = [percent(value) if name == "accuracy" else number(value, 5) for name, value in values.items()]
         same = share_cell(row.agreement, row.agreement_low, row.agreement_high)
-        rows.append([variant, same, *details, number(row.sqnr_db), *timing_cells(contenders[variant], rounds)])
+        timing = contenders[variant]
+        cells = [*timing_cells(timing, rounds), number(timing.peak_memory_mb)]
+        rows.append([variant, same, *details, number(row.sqnr_db), *cells])
     header = [
         *("", agreement),
         *(name.replace("_", " ").replace("iou", "IoU") for name in columns),
@@ -190,15 +202,6 @@ def sequence_recipes(read: Read) -> str:
 def neighbour_cells(row: dict[str, float]) -> list[str]:
     """Of a row of benchmarks/sequences.json."""
     return [f"{row['mean_cosine']:.4f}", f"{row['least_cosine']:.4f}", f"{row['same_neighbour']:.3f}"]
-
-
-def timing_cells(timing: ContenderMetrics, rounds: BenchmarkMetrics | Rounds) -> list[str]:
-    return [
-        number(timing.latency_ms.median),
-        speedup_cell(over_eager(timing, rounds)),
-        speedup_cell(over_compile(timing, rounds)),
-        number(timing.peak_memory_mb),
-    ]
 
 
 def pipeline_picture(_: Read) -> str:
@@ -428,7 +431,7 @@ PAGES: dict[str, dict[str, Callable[[Read], str]]] = {
         "recipes": sequence_recipes,
     },
     "docs/benchmark.md": {"page faults": page_faults, "repeat": repeat},
-    "docs/gpu.md": {"gpu": lambda read: describe(read(GPU_CHECK.as_posix()))},
+    "docs/gpu.md": {"gpu": lambda read: describe_gpu_check(read(GPU_CHECK.as_posix()))},
     "docs/review.md": {"measured": comparison},
     "docs/scale-out.md": {"cost": sweep_cost},
     "docs/serving.md": {"serving": lambda read: describe_serving(read("benchmarks/serving.json"))},

@@ -29,13 +29,13 @@ from onnx_release.core.variants import made_variants
 from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, real_batches
 from onnx_release.graph.probe import find_provider
-from onnx_release.report.text import number, percent, speedup_cell, table
+from onnx_release.report.text import number, percent, table, timing_cells
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.providers import CUDA, PROVIDERS, TENSORRT, check_provider, missing_library
 from onnx_release.timing.benchmark import check_settings, contender_metrics, measure, rounds_taken, settings
 from onnx_release.timing.contenders import Contender, Kind, torch_contenders
 from onnx_release.timing.metrics import ContenderMetrics
-from onnx_release.timing.speedup import Rounds, over_compile, over_eager
+from onnx_release.timing.speedup import Rounds
 from onnx_release.validate.validate import budget_of, validate
 
 GPU_CHECK = Path("benchmarks/gpu.json")
@@ -47,7 +47,7 @@ CELL = 300
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GpuVerdict:
     """How a contender holds against PyTorch; `passed` is None for PyTorch itself.
 
     `runs` is False if it failed before it gave an answer, so that it cannot be timed either. `note` names the nodes
@@ -65,12 +65,12 @@ class Verdict:
 
 
 def main(_: argparse.Namespace) -> None:
-    result = check(load_params())
+    result = check_gpu(load_params())
     write_json(GPU_CHECK, result)
-    print(describe(result))
+    print(describe_gpu_check(result))
 
 
-def check(params: Params) -> dict[str, Any]:
+def check_gpu(params: Params) -> dict[str, Any]:
     """What benchmarks/gpu.json holds.
 
     Raises ProviderError where there is no GPU, torch does not see it, or CUDA's provider does not load; GraphError if
@@ -82,7 +82,7 @@ def check(params: Params) -> dict[str, Any]:
     check_provider(CUDA)
     apart(find_provider, Runtime(provider="cuda"))  # cuDNN is not loaded before a convolution runs
     variants = [variant for variant in CHECKED if variant in made_variants(load_spec(params.model))]
-    check_files(variants)
+    check_variants_made(variants)
     no_tensorrt = missing_library(TENSORRT)
     return {
         "model": params.model,
@@ -125,7 +125,7 @@ def describe_gpu(lines: Sequence[str], name: str) -> dict[str, str]:
     return dict(zip(("name", "memory", "driver"), next((p for p in parts if p[0] == name), parts[0]), strict=True))
 
 
-def check_files(variants: Sequence[str]) -> None:
+def check_variants_made(variants: Sequence[str]) -> None:
     """Raises DataError for a variant that is not there."""
     missing = [str(variant_model(variant)) for variant in variants if not variant_model(variant).is_file()]
     if missing:
@@ -153,16 +153,16 @@ def check_all(params: Params, variants: Sequence[str], providers: Sequence[str],
     }
 
 
-def judge(variant: str, provider: str, params: Params) -> Verdict:
+def judge(variant: str, provider: str, params: Params) -> GpuVerdict:
     """What `validated` finds; what goes wrong there becomes the verdict, so that the others are still measured."""
     try:
-        verdict: Verdict = apart(validated, variant, provider, params)
+        verdict: GpuVerdict = apart(validated, variant, provider, params)
     except (GraphError, ProviderError) as error:
-        return Verdict(variant, provider, passed=False, failure=str(error), runs=False)
+        return GpuVerdict(variant, provider, passed=False, failure=str(error), runs=False)
     return verdict
 
 
-def validated(variant: str, provider: str, params: Params) -> Verdict:
+def validated(variant: str, provider: str, params: Params) -> GpuVerdict:
     """Hold a variant on a provider against PyTorch, as the stage `validate` does.
 
     Raises ProviderError if the provider does not run it, or if TensorRT leaves nodes to another one, and GraphError if
@@ -181,7 +181,7 @@ def validated(variant: str, provider: str, params: Params) -> Verdict:
         params.validate_,
         budget_of(variant, spec),
     )
-    return Verdict(
+    return GpuVerdict(
         variant,
         provider,
         passed=found.passed,
@@ -222,7 +222,7 @@ def runtime_on(provider: str, variant: str, params: Params) -> Runtime:
     )
 
 
-def contenders(verdicts: Iterable[Verdict], params: Params, spec: Spec, device: str) -> list[Contender]:
+def contenders(verdicts: Iterable[GpuVerdict], params: Params, spec: Spec, device: str) -> list[Contender]:
     """What is timed: PyTorch in its forms, and every variant that runs.
 
     One that leaves no node to the CPU is timed on `cuda`, where any that is left is an error, and not on `auto`.
@@ -237,18 +237,18 @@ def contenders(verdicts: Iterable[Verdict], params: Params, spec: Spec, device: 
     return entries
 
 
-def entry_name(verdict: Verdict) -> str:
+def entry_name(verdict: GpuVerdict) -> str:
     return f"{verdict.contender} on {verdict.provider}"
 
 
-def rows(verdicts: Iterable[Verdict], figures: Mapping[str, ContenderMetrics]) -> list[dict[str, Any]]:
+def rows(verdicts: Iterable[GpuVerdict], figures: Mapping[str, ContenderMetrics]) -> list[dict[str, Any]]:
     """Verdicts with the figures of each contender; `timing` is None for one that does not run."""
     timings = {name: found.model_dump() for name, found in figures.items()}
-    torch_rows = [{**asdict(Verdict(kind, "PyTorch", passed=None)), "timing": timings[kind]} for kind in PYTORCH]
+    torch_rows = [{**asdict(GpuVerdict(kind, "PyTorch", passed=None)), "timing": timings[kind]} for kind in PYTORCH]
     return torch_rows + [{**asdict(item), "timing": timings.get(entry_name(item))} for item in verdicts]
 
 
-def describe(result: Mapping[str, Any]) -> str:
+def describe_gpu_check(result: Mapping[str, Any]) -> str:
     """The table of benchmarks/gpu.json in Markdown, and under it how it was measured."""
     gpu, versions = result["gpu"], result["versions"]
     header = [
@@ -257,7 +257,7 @@ def describe(result: Mapping[str, Any]) -> str:
     ]
     tensorrt = f" TensorRT is not installed: {result['no_tensorrt']}." if result["no_tensorrt"] else ""
     return (
-        f"{table(header, (cells(row, result) for row in result['rows']))}\n\n"
+        f"{table(header, (result_cells(row, result) for row in result['rows']))}\n\n"
         f"{result['model']} at batch {result['batch']} on {gpu['name']}, {gpu['memory']}, driver {gpu['driver']}; "
         f"torch {versions['torch']} with CUDA {versions['cuda']}, onnxruntime-gpu {versions['onnxruntime-gpu']}. "
         "The time of both sides includes the copies from the host's memory to the GPU's and back. Latencies are "
@@ -265,7 +265,7 @@ def describe(result: Mapping[str, Any]) -> str:
     )
 
 
-def cells(row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
+def result_cells(row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
     """One line of the table; a dash is what could not be timed."""
     timing = ContenderMetrics.model_validate(row["timing"]) if row["timing"] else None
     rounds = Rounds(result.get("rounds", 0), result.get("disturbed_rounds", 0))  # older results have not counted them
@@ -274,13 +274,16 @@ def cells(row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
         notes.append(f"not timed: {timing.failure}")
     elif timing and timing.provider_note != row["note"]:  # as where the GPU's memory was full
         notes.append(f"timed on {timing.provider}: {timing.provider_note}")
+    latency, *speedups = timing_cells(timing, rounds) if timing else ["–"] * 3
     return [
         row["contender"],
         row["provider"],
         one_line(verdict_cell(row)),
         number(row["sqnr_db"]),
         percent(row["agreement"]),
-        *(timing_cells(timing, rounds) if timing else ["–"] * 4),
+        latency,
+        number(timing.latency_ms.p95) if timing else "–",
+        *speedups,
         one_line("; ".join(note for note in notes if note)),
     ]
 
@@ -289,11 +292,6 @@ def verdict_cell(row: Mapping[str, Any]) -> str:
     if row["passed"] is None:
         return ""
     return "passed" if row["passed"] else f"failed: {row['failure']}"
-
-
-def timing_cells(timing: ContenderMetrics, rounds: Rounds) -> list[str]:
-    speedups = [speedup_cell(over_eager(timing, rounds)), speedup_cell(over_compile(timing, rounds))]
-    return [number(timing.latency_ms.median), number(timing.latency_ms.p95), *speedups]
 
 
 def one_line(text: str) -> str:

@@ -12,10 +12,10 @@ from onnx_release.graph.graph import describe_model
 
 def main(arguments: argparse.Namespace) -> None:
     description = describe_model(arguments.file)
-    print(json.dumps(rounded(description), indent=2) if arguments.json else table(description))
+    print(json.dumps(rounded(description), indent=2) if arguments.json else description_lines(description))
 
 
-def table(description: dict[str, Any]) -> str:
+def description_lines(description: dict[str, Any]) -> str:
     """The description as lines for a person."""
     lines = [
         f"{kind:<8} {value['name']}  {value['dtype']}  [{', '.join(str(axis) for axis in value['shape'])}]"

@@ -16,11 +16,14 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from benchmarks.serving_process import HOST, READY, ServerCommand, running
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import ReleaseError, ReleaseFolderError, RevisionError, SpecError
 from onnx_release.core.files import read_json
@@ -31,8 +34,7 @@ from onnx_release.data.samples import SampleFile, with_batch_axis
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.release import Release, open_release
 from serving.tensors import DATATYPES
-from tests.clone import make_clone, run
-from tests.served import Server, head, serving
+from tools.clone import make_clone, run
 from tools.new_model import TASKS
 
 # Enough to run every stage, and no more.
@@ -63,6 +65,7 @@ from models.{UNTRAINED}.network import Network
 torch.save(Network().state_dict(), {str(WEIGHTS)!r})
 """
 LINES = 30  # of what a command that failed has printed
+PATIENCE = 30.0  # seconds to wait for an answer
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -74,7 +77,7 @@ def main(arguments: argparse.Namespace) -> None:
         raise SpecError(f"there is no model {', '.join(sorted(unknown))} to release: there are {', '.join(names)}")
     failed = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        running = {pool.submit(attempt, name): name for name in arguments.models or names}
+        running = {pool.submit(try_release, name): name for name in arguments.models or names}
         try:
             for done in as_completed(running):
                 passed, said = done.result()
@@ -92,13 +95,13 @@ def models_below(folder: Path) -> list[str]:
     return sorted({path.relative_to(folder).parts[0] for path in folder.glob("*/*") if "__pycache__" not in path.parts})
 
 
-def attempt(name: str) -> tuple[bool, str]:
+def try_release(name: str) -> tuple[bool, str]:
     """Whether the model was released and answers, and what to say of it."""
     start = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:
             said = release_model(make_clone(Path(folder) / "clone", QUICK), name)
-    except (ReleaseError, AssertionError, OSError, subprocess.SubprocessError) as error:
+    except (ReleaseError, OSError, HTTPException, subprocess.SubprocessError) as error:
         return False, f"FAILED: {error}"
     return True, f"{said} ({time.perf_counter() - start:.0f} s)"
 
@@ -107,16 +110,18 @@ def release_model(clone: Path, name: str) -> str:
     """What was released of the model, in words, once it has answered. Raises ReleaseFolderError if it does not."""
     if name in NEW_MODELS:
         make_new_model(clone, name)
-    check(run(clone, "tools.repro", "--model", name, env=ENVIRONMENT))
+    check_succeeded(run(clone, "tools.repro", "--model", name, env=ENVIRONMENT))
     release = open_release(clone / RELEASE)
     if release.manifest.model != name:
         raise ReleaseFolderError(f"{RELEASE} is a release of {release.manifest.model}")
-    with serving(release.folder) as server:
-        ask(server, release, clone / variant_model(release.manifest.variant), SampleFile(clone / EVALUATION_SAMPLES))
+    server = ServerCommand("the release", (sys.executable, "-m", "serving", "--port", "{port}"), release.folder, {})
+    with running(server, READY) as found:
+        model = clone / variant_model(release.manifest.variant)
+        check_answer(found.port, release, model, SampleFile(clone / EVALUATION_SAMPLES))
     validations = {
         variant: read_json(clone / METRICS / f"validate/{variant}.json") for variant in made_variants(release.spec)
     }
-    failures = [variant for variant, found in validations.items() if not found["passed"]]
+    failures = [variant for variant, validation in validations.items() if not validation["passed"]]
     return f"{release.manifest.variant} answers" + (f"; {', '.join(failures)} failed validation" if failures else "")
 
 
@@ -128,8 +133,8 @@ def make_new_model(clone: Path, name: str) -> None:
     if str(WEIGHTS) in options:
         make_new_model(clone, UNTRAINED)
         command = [sys.executable, "-c", SAVE_WEIGHTS]
-        check(subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False))
-    check(run(clone, "tools.new_model", name, *options))
+        check_succeeded(subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False))
+    check_succeeded(run(clone, "tools.new_model", name, *options))
 
 
 def draw_photographs(folder: Path) -> None:
@@ -142,14 +147,11 @@ def draw_photographs(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / label / f"{number}.png")
 
 
-def ask(server: Server, release: Release, pipelines: Path, samples: SampleFile) -> None:
-    """Raises ReleaseFolderError unless the server is ready and gives the outputs of the pipeline's model for a sample.
+def check_answer(port: int, release: Release, pipelines: Path, samples: SampleFile) -> None:
+    """Raise ReleaseFolderError unless the server gives the outputs of the pipeline's model for a sample.
 
     `pipelines` is the ONNX file that the release should be.
     """
-    ready = server.get("/v2/health/ready")
-    if ready.status != 200:
-        raise ReleaseFolderError(f"/v2/health/ready gives {ready.status}: {ready.content!r}")
     inputs = with_batch_axis(samples.inputs(0))
     wanted = OnnxModel(pipelines, release.spec, release.runtime).run(inputs)
     tensors = [
@@ -161,14 +163,16 @@ def ask(server: Server, release: Release, pipelines: Path, samples: SampleFile) 
         }
         for tensor in release.spec.inputs
     ]
-    body = json.dumps({"inputs": tensors}).encode()
     path = f"/v2/models/{release.manifest.model}/infer"
-    with server.connect() as client:
-        request = head(path, "POST", Content_Length=len(body), Content_Type="application/json")
-        answer = client.send(request, body).answer("POST")
+    with closing(HTTPConnection(HOST, port, timeout=PATIENCE)) as connection:
+        connection.request("POST", path, json.dumps({"inputs": tensors}), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        content = answer.read()
     if answer.status != 200:
-        raise ReleaseFolderError(f"{path} gives {answer.status}: {answer.content!r}")
-    found = {tensor["name"]: np.array(tensor["data"]).reshape(tensor["shape"]) for tensor in answer.json()["outputs"]}
+        raise ReleaseFolderError(f"{path} gives {answer.status}: {content!r}")
+    found = {
+        tensor["name"]: np.array(tensor["data"]).reshape(tensor["shape"]) for tensor in json.loads(content)["outputs"]
+    }
     if found.keys() != wanted.keys():
         raise ReleaseFolderError(f"{path} gives the outputs {', '.join(found)} and not {', '.join(wanted)}")
     for name, expected in wanted.items():
@@ -177,7 +181,7 @@ def ask(server: Server, release: Release, pipelines: Path, samples: SampleFile) 
             raise ReleaseFolderError(f"the output {name} is not the pipeline's, off by {error}")
 
 
-def check(result: subprocess.CompletedProcess[str]) -> None:
+def check_succeeded(result: subprocess.CompletedProcess[str]) -> None:
     """Raises ReleaseFolderError with the end of what a command printed, if it failed."""
     if result.returncode:
         printed = (result.stdout + result.stderr).splitlines()[-LINES:]

@@ -16,10 +16,10 @@ from pathlib import Path
 from onnx_release.core.command import run_tool, without_ctrl_c
 from onnx_release.core.errors import DataError, ParameterError, ReleaseFolderError, RevisionError
 from onnx_release.core.files import remove, replacing, write_text
-from onnx_release.core.params import load_params
+from onnx_release.core.params import Params, load_params
 from onnx_release.core.paths import LOCK, METRICS, PARAMS, RELEASE
 from onnx_release.core.spec import load_spec
-from onnx_release.core.yaml_files import load_yaml
+from onnx_release.core.yaml_files import load_yaml, read_yaml
 from onnx_release.review.gates import check_gates
 from onnx_release.runtime.release import read_manifest
 
@@ -96,19 +96,15 @@ def check_writable() -> None:
 def set_model(model: str) -> None:
     """Write the model's name to params.yaml.
 
-    Raises SpecError for a model that there is not, and ParameterError for a file that has anything else wrong, which
-    is left as it was.
+    Raises SpecError for a model that does not exist, and ParameterError if anything else in the file is wrong; the file
+    then stays as it is.
     """
     load_spec(model)
     before = PARAMS.read_text(encoding="utf-8")
     after = re.sub(r"^model: *\S+", f"model: {model}", before, count=1, flags=re.MULTILINE)
     if after != before:
+        read_yaml(PARAMS, Params, ParameterError, after)
         write_text(PARAMS, after)
-        try:
-            load_params()
-        except ParameterError:
-            write_text(PARAMS, before)
-            raise
         print(
             f"params.yaml: model is {model} now; `git restore params.yaml dvc.lock metrics` goes back", file=sys.stderr
         )

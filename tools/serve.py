@@ -12,12 +12,12 @@ from onnx_release.runtime.release import read_manifest
 
 
 def main(_: argparse.Namespace) -> None:
-    check_model(load_params().model)
+    check_release_model(load_params().model)
     os.chdir(RELEASE)
     os.execv(sys.executable, [sys.executable, "-m", "serving"])  # in place of this process: signals reach the server
 
 
-def check_model(model: str) -> None:
+def check_release_model(model: str) -> None:
     """Raise ReleaseFolderError unless a release of the model is there."""
     found = read_manifest(RELEASE).model
     if found != model:

@@ -17,11 +17,12 @@ from onnx_release.core.hardware import available_cores
 from onnx_release.core.params import load_params
 from onnx_release.review.gates import check_gates
 from onnx_release.sweep import ray as sweep_ray
-from onnx_release.sweep.grid import load_grid, swept_keys
+from onnx_release.sweep.grid import Grid, load_grid, swept_keys
 from onnx_release.sweep.plan import Experiment, make_plan
+from onnx_release.sweep.progress import Progress
 from onnx_release.sweep.queue import run_plan
 from onnx_release.sweep.repository import check_repository, only_sweep
-from onnx_release.sweep.results import load_results, results_table, unmeasured, winner
+from onnx_release.sweep.results import ExperimentResult, load_results, results_table, unmeasured, winner
 
 # Each is a process with the libraries of a stage.
 MOST_JOBS = 256
@@ -37,38 +38,47 @@ def main(arguments: argparse.Namespace) -> None:
     with only_sweep():
         plan = make_plan(grid, base, arguments.grid.stem)
         wanted = [experiment.name for experiment in plan if not experiment.prepares]
-        keys = swept_keys(grid)
-        labels = {experiment.name: label(experiment, keys) for experiment in plan}
-
-        def say(name: str, what: str) -> None:
-            print(f"{time.strftime('%H:%M:%S')} {labels.get(name, name)}: {what}", flush=True)
-
         print(f"{len(wanted)} experiments from {base[:7]}, {len(plan) - len(wanted)} that prepare what they share")
-        try:
-            if arguments.ray is not None:
-                progress = sweep_ray.run_plan(plan, base, arguments.ray, say)
-            else:
-                progress = run_plan(plan, base, arguments.jobs, say)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("stopped; the same command goes on where it was") from None
+        progress = run_experiments(plan, base, swept_keys(grid), arguments)
     results = load_results(grid, plan, base, set(progress.done), gates)
-    if results:
-        print("\n" + results_table(grid, keys, results) + "\n")
-        print(f"{note}\n" if (note := unmeasured(results)) else "", end="")
     best = winner(results)
-    if best is not None:
-        # Without timing, what is timed is HEAD's still.
-        print(f"The winner: dvc exp apply {best.name}" + ("" if grid.timing else " && make repro"))
-    elif results:
-        print("No experiment passed: `dvc exp apply NAME` and `python -m tools.gate` say why.")
+    show_results(grid, results, best)
     failed = [name for name in wanted if name in progress.failed]
     for name in failed:
         print(f"{name} failed: {progress.failed[name]}", file=sys.stderr)
     if arguments.ray is not None and best is not None:
         sweep_ray.pull_data([best.name, *(result.name for result in results if result.on_front)])
     if failed:
-        print(f"error: {len(failed)} of {len(wanted)} failed; the same command tries these again", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"error: {len(failed)} of {len(wanted)} failed; the same command tries these again")
+
+
+def run_experiments(plan: list[Experiment], base: str, keys: list[str], arguments: argparse.Namespace) -> Progress:
+    """Run the plan on Ray or on this machine, and print a line for each experiment that ends."""
+    labels = {experiment.name: label(experiment, keys) for experiment in plan}
+
+    def say(name: str, what: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {labels.get(name, name)}: {what}", flush=True)
+
+    try:
+        if arguments.ray is not None:
+            return sweep_ray.run_plan(plan, base, arguments.ray, say)
+        return run_plan(plan, base, arguments.jobs, say)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; the same command continues from here") from None
+
+
+def show_results(grid: Grid, results: list[ExperimentResult], best: ExperimentResult | None) -> None:
+    """Print the table, what was not measured, and the winner."""
+    if not results:
+        return
+    print("\n" + results_table(grid, swept_keys(grid), results) + "\n")
+    if note := unmeasured(results):
+        print(f"{note}\n")
+    if best is None:
+        print("No experiment passed: `dvc exp apply NAME` and `python -m tools.gate` say why.")
+        return
+    # Without timing, the metrics of timed stages are still HEAD's.
+    print(f"The winner: dvc exp apply {best.name}" + ("" if grid.timing else " && make repro"))
 
 
 def label(experiment: Experiment, keys: list[str]) -> str:

@@ -21,9 +21,9 @@ class Strict(BaseModel):
 Model = TypeVar("Model", bound=Strict)
 
 
-def read_yaml(path: Path, model: type[Model], error: type[ReleaseError]) -> Model:
-    """Read `path` as `model`. Raises `error` with one line for every key that is wrong."""
-    content = load_yaml(path, error)
+def read_yaml(path: Path, model: type[Model], error: type[ReleaseError], text: str | None = None) -> Model:
+    """Read `path`, or `text` as if it were in there, as `model`. Raises `error` with a line for every wrong key."""
+    content = load_yaml(path, error, text)
     try:
         return model.model_validate(content)
     except ValidationError as cause:
@@ -31,10 +31,10 @@ def read_yaml(path: Path, model: type[Model], error: type[ReleaseError]) -> Mode
         raise error(f"{path} has wrong values:{problems}") from cause
 
 
-def load_yaml(path: Path, error: type[ReleaseError]) -> Any:
-    """Read a YAML file. Raises `error` if it is missing, empty, not valid, or in conflict after a merge."""
+def load_yaml(path: Path, error: type[ReleaseError], text: str | None = None) -> Any:
+    """Read a YAML file, or `text` in its place. Raises `error` if it is missing, empty, not valid, or in conflict."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8") if text is None else text
         refuse_conflict(path, text, error)
         # DVC reads it with the same library and YAML version: 1e-4 is a number to both.
         content = YAML(typ="safe", pure=True).load(text)

@@ -3,10 +3,11 @@
 import io
 import struct
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from onnx_release.core.errors import DataError
 
@@ -20,16 +21,6 @@ BROKEN = (
     *(OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError),
     *(struct.error, TypeError, KeyError, IndexError, AttributeError),
 )
-# How to turn a picture upright, by the orientation of the Exif standard.
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class TooManyPixelsError(DataError):
@@ -64,8 +55,9 @@ def decode_image(content: bytes) -> np.ndarray:
             if image.format in FILMS and getattr(image, "is_animated", False):
                 raise DataError("it is an animation of several pictures: send one of them")
             image.load()
-            turn = TURNS.get(orientation(image))
-            upright: Image.Image = image if turn is None else image.transpose(turn)
+            with suppress(*BROKEN):  # EXIF that cannot be read
+                ImageOps.exif_transpose(image, in_place=True)
+            upright: Image.Image = image
             # Pillow would clip 16-bit values at 255, so keep the upper eight bits. PPM's have the mode of 32 bits.
             if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
@@ -78,14 +70,6 @@ def decode_image(content: bytes) -> np.ndarray:
         raise DataError(f"it is not a picture in one of the formats {', '.join(FORMATS)}") from cause
     except BROKEN as cause:
         raise DataError(str(cause) or type(cause).__name__) from cause
-
-
-def orientation(image: Image.Image) -> int:
-    """Return the orientation by the Exif standard; 1, upright, if none can be read."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except BROKEN:
-        return 1
 
 
 def resized_crop(

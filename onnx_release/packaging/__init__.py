@@ -1,1 +1,1 @@
-"""The release folder: its files, its packages, its model card."""
+"""Make the release folder: its files, its list of packages, its model card."""

@@ -1,4 +1,4 @@
-"""The texts of a release that are filled in: MODEL_CARD.md for people, the Dockerfile, and its list of packages."""
+"""Fill in the texts of a release: MODEL_CARD.md for people, the Dockerfile, and the list of packages."""
 
 import ast
 import re
@@ -25,21 +25,21 @@ TEMPLATES = Path(__file__).parent / "templates"
 BITS = {
     "fp32": "float32",
     "fp16": "weights and arithmetic in float16",
-    "int8_dynamic": "8-bit weights of matrix products, whose inputs are quantized as they come",
+    "int8_dynamic": "8-bit weights of matrix products, whose inputs are quantized in each call",
     "int8_static": "8-bit weights and activations",
 }
-# The functions of a data.py that a client has to know of.
+# The functions of a data.py that a client has to know.
 FUNCTIONS = ("decode", "preprocess", "postprocess")
 
 
 def fill(name: str, **values: Any) -> str:
-    """The text of a file in templates/."""
+    """Return the text of a file in templates/, filled in with `values`."""
     return environment(TEMPLATES, autoescape=False).get_template(name).render(values)
 
 
 @dataclass(frozen=True)
 class ReleaseMetrics:
-    """What was measured of the released variant; `static` is None for any other than int8_static."""
+    """The metrics of the released variant; `static` is None unless it is int8_static."""
 
     summary: SummaryMetrics
     prepare: PrepareMetrics
@@ -49,11 +49,11 @@ class ReleaseMetrics:
 
     @property
     def timing(self) -> ContenderMetrics:
-        """The variant's own."""
+        """The timing metrics of the variant."""
         return self.benchmark.contenders[str(self.summary.variant)]
 
     def content(self) -> dict[str, Any]:
-        """What the manifest has of it: of the benchmark the conditions, the variant, and PyTorch to compare it with."""
+        """Return what the manifest has of it; from the benchmark its conditions, the variant, and PyTorch eager."""
         benchmark = self.benchmark.content()
         conditions = ("batch", "threads", "machine", "provider", "starts", "rounds", "disturbed_rounds")
         return {
@@ -67,7 +67,7 @@ class ReleaseMetrics:
 def model_card(
     manifest: Manifest, metrics: ReleaseMetrics, spec: Spec, label_count: int, confidence: float, provider: str
 ) -> str:
-    """MODEL_CARD.md. `label_count` is 0 without labels, `confidence` that of the validation's intervals."""
+    """Write MODEL_CARD.md. `label_count` is 0 without labels; `confidence` is that of the validation's intervals."""
     folder = MODELS / manifest.model
     functions = docstrings(folder / "data.py")
     text = fill(
@@ -90,13 +90,13 @@ def model_card(
         agreement=AGREEMENT,
         details=ANSWER_DETAILS[spec.task],
     )
-    return re.sub(r"\n{3,}", "\n\n", text)  # of parts that are left out
+    return re.sub(r"\n{3,}", "\n\n", text)  # parts that are left out leave empty lines
 
 
 def docstrings(path: Path) -> Mapping[str, str]:
-    """The first paragraph of a file's docstring under "", and of its functions' under their names; "" for none.
+    """Return the first paragraph of a file's docstring under "", and of its functions' under their names.
 
-    Empty without the file.
+    A missing docstring is ""; a missing file has no entries.
     """
     if not path.is_file():
         return {}

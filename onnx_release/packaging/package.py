@@ -1,4 +1,4 @@
-"""Put the variant that may be released into a folder that runs by itself: without PyTorch, and without the repository.
+"""Put the released variant into a folder that runs without PyTorch and without the repository.
 
 The folder mirrors the repository, so that the same code finds the same files from its root.
 """
@@ -19,7 +19,7 @@ from onnx_release.data.image_folder import class_names
 from onnx_release.data.metrics import PrepareMetrics
 from onnx_release.graph.graph import describe_model, external_files
 from onnx_release.packaging.card import ReleaseMetrics, fill, model_card
-from onnx_release.packaging.packages import CONSTRAINTS, REQUIREMENTS, SERVING, locked
+from onnx_release.packaging.packages import CONSTRAINTS, REQUIREMENTS, SERVING, pinned_packages
 from onnx_release.packaging.triton import triton_config
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.release import (
@@ -38,9 +38,9 @@ from onnx_release.timing.metrics import BenchmarkMetrics
 from onnx_release.validate.metrics import ValidateMetrics
 
 SERVER = Path("serving")
-# The rooms of the library that run without the pipeline. They import no other, and nothing that a server has not.
+# The rooms of the library that run without the pipeline. They import no other room, and only packages of a server.
 CARRIED = (Path("onnx_release/core"), Path("onnx_release/data"), Path("onnx_release/runtime"))
-# What decides what a release is; the rest of the repository may differ from the commit that it names.
+# These files decide what is in a release; the rest of the repository may differ from the commit that it names.
 CODE = (
     *("models", "onnx_release", "serving", "stages", PARAMS.as_posix(), "dvc.yaml"),
     *(path.as_posix() for path in (REQUIREMENTS, CONSTRAINTS, SERVING)),
@@ -49,7 +49,7 @@ VERSIONS = ("numpy", "onnxruntime", "pillow", "pydantic", "fastapi", "uvicorn")
 
 
 def package(model: str, runtime: Runtime, confidence: float, folder: Path) -> None:
-    """Fill the empty `folder` with the release of `model`, or with NOT_RELEASED.txt where no variant may be released.
+    """Fill the empty `folder` with the release of `model`, or with NOT_RELEASED.txt if no variant may be released.
 
     `runtime` is how the server runs the model, `confidence` that of the intervals in metrics/validate/. Raises
     SpecError if the model's folder or serving/ cannot be released, and DataError if an earlier stage has not run.
@@ -60,7 +60,7 @@ def package(model: str, runtime: Runtime, confidence: float, folder: Path) -> No
         return
     spec, hardware, provider = load_spec(model), read_json(HARDWARE), read_json(PROVIDER)["provider"]
     labels, code = label_names(model, spec), code_files(model)
-    packages = locked([path.as_posix() for path in code], provider)
+    packages = pinned_packages([path.as_posix() for path in code], provider)
     copy_files(model, spec, summary.variant, code, folder)
     write_json(folder / RUNTIME, runtime.model_dump())
     if labels:
@@ -79,7 +79,7 @@ def package(model: str, runtime: Runtime, confidence: float, folder: Path) -> No
         "git": git_state(),
         "metrics": metrics.content(),
         "hardware": hardware,
-        "versions": versions(hardware, packages),
+        "versions": main_versions(hardware, packages),
         "opsets": describe_model(variant_model(summary.variant))["opsets"],
     }
     without_files = Manifest.model_validate({**facts, "files": {}})
@@ -89,7 +89,7 @@ def package(model: str, runtime: Runtime, confidence: float, folder: Path) -> No
 
 
 def copy_files(model: str, spec: Spec, variant: str, code: list[Path], folder: Path) -> None:
-    """Copy what the release has from the repository: its code, sources that it reads, and the model."""
+    """Copy the release's files from the repository: its code, sources that it reads, and the model."""
     for path in (*code, *page_files(), Path(spec_path(model))):
         copy_file(path, folder / path)
     for source in spec.sources:
@@ -100,9 +100,9 @@ def copy_files(model: str, spec: Spec, variant: str, code: list[Path], folder: P
 
 
 def code_files(model: str) -> list[Path]:
-    """What `python -m serving` runs for this model: CARRIED as a whole, and what else it imports.
+    """Return the modules of `python -m serving` for this model: all of CARRIED, and the others that it imports.
 
-    Raises SpecError if serving/ is not there.
+    Raises SpecError if serving/ is missing.
     """
     main = SERVER / "__main__.py"
     if not main.is_file():
@@ -116,7 +116,7 @@ def code_files(model: str) -> list[Path]:
 
 
 def page_files() -> list[Path]:
-    """What serving/ has besides modules: the web page. What .dvcignore leaves out would be missing in a checkout."""
+    """Return the files of serving/ that are no modules: the web page. Files in .dvcignore are left out."""
     files = [path for path in sorted(SERVER.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     return [path for path in files if path.suffix not in (".py", ".pyc", ".partial")]
 
@@ -129,10 +129,10 @@ def copy_source(source: Path, target: Path) -> None:
 
 
 def label_names(model: str, spec: Spec) -> list[str]:
-    """The classes' names in the order of their numbers: `labels`, or those of `images`; empty where there are none.
+    """Return the classes' names in the order of their numbers: `labels`, or those of `images`; empty without either.
 
-    Where `images` names fewer than the network has, the others have their numbers. Raises SpecError where a file of
-    labels has more or fewer lines than there are classes.
+    If `images` names fewer classes than the network has, the others are named by their numbers. Raises SpecError if a
+    file of labels does not have one line for each class.
     """
     if isinstance(spec.labels, str):
         return read_labels(RAW / model / spec.labels, spec, SpecError)
@@ -145,8 +145,8 @@ def label_names(model: str, spec: Spec) -> list[str]:
 
 
 def package_list(packages: dict[str, str], hardware: dict[str, Any], provider: str) -> str:
-    """requirements.txt of the release."""
-    notes = ["These are the versions that it was tested with, and what they need is among them."]
+    """Write the release's requirements.txt."""
+    notes = ["These are the versions that it was tested with; the list is complete."]
     if provider != CPU:
         notes.append("CUDA and cuDNN come with onnxruntime-gpu, in the versions that pip finds for it.")
     system = f"{hardware['system']} on {hardware['architecture']}"
@@ -154,21 +154,21 @@ def package_list(packages: dict[str, str], hardware: dict[str, Any], provider: s
 
 
 def read_metrics(summary: SummaryMetrics) -> ReleaseMetrics:
-    """The metrics of the released variant. Raises DataError where a stage has not run."""
+    """Read the metrics of the released variant. Raises DataError if a stage has not run."""
     assert summary.variant is not None  # or there would be no release
     static = QuantizeStaticMetrics.read() if summary.variant == "int8_static" else None
     validation = ValidateMetrics.read(summary.variant)
     return ReleaseMetrics(summary, PrepareMetrics.read(), validation, BenchmarkMetrics.read(), static)
 
 
-def versions(hardware: dict[str, Any], packages: dict[str, str]) -> dict[str, str]:
-    """Python's version, and those of the packages that a reader asks for first."""
+def main_versions(hardware: dict[str, Any], packages: dict[str, str]) -> dict[str, str]:
+    """Return the versions of Python and of the packages in VERSIONS."""
     named = {name.partition("[")[0].removesuffix("-gpu"): version for name, version in packages.items()}
     return {"python": hardware["python"], **{name: named[name] for name in VERSIONS if name in named}}
 
 
 def git_state() -> dict[str, Any] | None:
-    """The commit that is checked out, and whether CODE differs from it; None outside of git, or before a commit."""
+    """Return the commit that is checked out, and whether CODE differs from it; None without git or a commit."""
     revision = git_output("rev-parse", "--verify", "HEAD")
     changes = git_output("status", "--porcelain", "--untracked-files=all", "--", *CODE)
     if revision is None or changes is None:
@@ -177,7 +177,7 @@ def git_state() -> dict[str, Any] | None:
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Every file below `folder` with its sha256 and its size in bytes, by its path there."""
+    """Return the sha256 and the size in bytes of every file below `folder`, by its path there."""
     return {
         path.relative_to(folder).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
         for path in sorted(folder.rglob("*"))

@@ -1,4 +1,4 @@
-"""The packages that a release needs: what its files import and what those need, in the versions of this repository."""
+"""Find the packages that a release needs: those that its files import, and their dependencies, in pinned versions."""
 
 import functools
 import importlib.metadata
@@ -14,25 +14,25 @@ from onnx_release.core.imports import outside_names
 from onnx_release.runtime.providers import CPU
 
 REQUIREMENTS, CONSTRAINTS = Path("requirements.txt"), Path("constraints.txt")
-# Complete in itself, since the pipeline runs where the server's packages are not installed.
+# This file is complete in itself, since the pipeline may run without the server's packages.
 SERVING = Path("requirements-serving.txt")
-# The builds of ONNX Runtime, which are one package to whoever imports it.
+# The builds of ONNX Runtime, all of which are imported by one name.
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
-# What brings CUDA and cuDNN, which in the pipeline come with PyTorch.
+# The extras that install CUDA and cuDNN, which in the pipeline come with PyTorch.
 GPU_EXTRAS = ("cuda", "cudnn")
 
 
-def locked(files: Iterable[str], provider: str) -> dict[str, str]:
-    """The version of every package that `files` need, by its name, for a model that `provider` runs.
+def pinned_packages(files: Iterable[str], provider: str) -> dict[str, str]:
+    """Return the version of every package that `files` need, by its name, for a model that `provider` runs.
 
-    `files` are relative to the repository root. Raises SpecError for an import of PyTorch, and for what is pinned in
-    none of the three files.
+    `files` are relative to the repository root. Raises SpecError for an import of PyTorch, and for a package that none
+    of the three files pins.
     """
     pins = read_pins(REQUIREMENTS) | read_pins(CONSTRAINTS) | read_pins(SERVING)
     needed = set(read_pins(SERVING))
     for file in sorted(files):
-        needed |= {distribution(name, file, pins) for name in outside_names(file)}
-    needed = closure(needed, pins) - set(RUNTIMES)
+        needed |= {imported_package(name, file, pins) for name in outside_names(file)}
+    needed = with_dependencies(needed, pins) - set(RUNTIMES)
     found = {name: pins[name] for name in sorted(needed)}
     version = next(pins[name] for name in RUNTIMES if name in pins)
     found["onnxruntime" if provider == CPU else f"onnxruntime-gpu[{','.join(GPU_EXTRAS)}]"] = version
@@ -40,7 +40,7 @@ def locked(files: Iterable[str], provider: str) -> dict[str, str]:
 
 
 def read_pins(path: Path) -> dict[str, str]:
-    """The version of each package that a requirements file pins and that this system installs, by canonical name."""
+    """Return the versions that a requirements file pins for this system, by the package's canonical name."""
     found: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         text = re.sub(r"(^|\s)#.*", "", line).strip()
@@ -52,13 +52,13 @@ def read_pins(path: Path) -> dict[str, str]:
     return found
 
 
-def distribution(name: str, file: str, pins: Mapping[str, str]) -> str:
-    """The pinned package that a dotted name is imported from, by canonical name."""
+def imported_package(name: str, file: str, pins: Mapping[str, str]) -> str:
+    """Return the canonical name of the pinned package that a dotted name is imported from."""
     parts = name.split(".")
     if parts[0] == "torch":
         raise SpecError(f"{file} imports {name}, and a release runs without PyTorch: write it in numpy")
     prefixes = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
-    for candidate in (*prefixes, *sorted(owners().get(parts[0], []))):
+    for candidate in (*prefixes, *sorted(packages_by_import().get(parts[0], []))):
         if canonicalize_name(candidate) in pins:
             return canonicalize_name(candidate)
     raise SpecError(
@@ -67,10 +67,11 @@ def distribution(name: str, file: str, pins: Mapping[str, str]) -> str:
     )
 
 
-def closure(names: Iterable[str], pins: Mapping[str, str]) -> set[str]:
-    """`names` and all that they need here, by what the installed packages say of themselves.
+def with_dependencies(names: Iterable[str], pins: Mapping[str, str]) -> set[str]:
+    """Return `names` and all their dependencies on this system, read from the installed packages.
 
-    What is not installed is taken to need nothing: that is the server's, of which requirements-serving.txt has all.
+    A package that is not installed counts as without dependencies: it is one of the server's, and
+    requirements-serving.txt is complete.
     """
     waiting = [(name, "") for name in sorted(names)]
     found: set[tuple[str, str]] = set()
@@ -81,13 +82,13 @@ def closure(names: Iterable[str], pins: Mapping[str, str]) -> set[str]:
         if name not in pins:
             raise SpecError(f"the release needs {name}, which is pinned nowhere: add it to {CONSTRAINTS}")
         found.add((name, extra))
-        for requirement in requirements(name, extra):
+        for requirement in dependencies(name, extra):
             waiting += [(canonicalize_name(requirement.name), needed) for needed in ("", *requirement.extras)]
     return {name for name, _ in found}
 
 
-def requirements(name: str, extra: str) -> list[Requirement]:
-    """What an installed package needs on this system, for one of its extras or, with "", for none."""
+def dependencies(name: str, extra: str) -> list[Requirement]:
+    """Return the dependencies of an installed package on this system, for one of its extras, or without one ("")."""
     builds = RUNTIMES if name in RUNTIMES else (name,)
     for build in builds:
         try:
@@ -99,6 +100,6 @@ def requirements(name: str, extra: str) -> list[Requirement]:
 
 
 @functools.cache
-def owners() -> Mapping[str, list[str]]:
-    """The installed packages that bring each top-level name."""
+def packages_by_import() -> Mapping[str, list[str]]:
+    """Return the installed packages that provide each top-level name."""
     return importlib.metadata.packages_distributions()

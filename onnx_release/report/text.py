@@ -8,7 +8,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from onnx_release.core.spec import Task
-from onnx_release.timing.speedup import Speedup, describe_doubt, over_compile, over_eager
+from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
+from onnx_release.timing.speedup import Rounds, Speedup, describe_doubt, over_compile, over_eager
 
 # What agreeing with PyTorch means, by task.
 AGREEMENT: dict[Task, str] = {
@@ -47,6 +48,12 @@ def speedup_cell(speedup: Speedup) -> str:
         return number(speedup.value)
     interval = f"[{number(speedup.low)}, {number(speedup.high)}]"
     return f"no difference {interval}" if speedup.no_difference else f"{number(speedup.value)} {interval}"
+
+
+def timing_cells(timing: ContenderMetrics, rounds: BenchmarkMetrics | Rounds) -> list[str]:
+    """Write the median latency and the speed-ups over PyTorch eager and over torch.compile."""
+    speedups = (over_eager(timing, rounds), over_compile(timing, rounds))
+    return [number(timing.latency_ms.median), *(speedup_cell(speedup) for speedup in speedups)]
 
 
 def share_cell(value: float | None, low: float | None, high: float | None) -> str:

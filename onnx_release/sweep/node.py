@@ -45,7 +45,8 @@ class Job:
 
     `arguments` are what `dvc exp run` takes beside the name. `after` are the experiments whose work it may find done,
     and `needs` those of them without whose result it would only repeat what failed. `base` is the full hash of the
-    commit that it starts from, `url` the git remote's, `author` a name and an address for its commit.
+    commit that it starts from, `refs` the folder of git references that DVC keeps the experiments of that commit in,
+    `url` the git remote's, `author` a name and an address for its commit.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Job:
     timed: bool
     url: str
     base: str
+    refs: str
     author: tuple[str, str]
 
 
@@ -169,13 +171,8 @@ def wrong_versions(requirements: Path) -> list[str]:
     return wrong
 
 
-def ref(job: Job, name: str) -> str:
-    """Where DVC keeps an experiment of this name in git."""
-    return f"refs/exps/{job.base[:2]}/{job.base[2:]}/{name}"
-
-
 def is_pushed(job: Job, clone: Path) -> bool:
-    return bool(call("git", "ls-remote", "origin", ref(job, job.name), cwd=clone))
+    return bool(call("git", "ls-remote", "origin", f"{job.refs}/{job.name}", cwd=clone))
 
 
 def pull_run_cache(clone: Path) -> None:
@@ -212,9 +209,10 @@ def take_over(job: Job, name: str, clone: Path) -> None:
     """
     from dvc.utils.serialize import dump_yaml, load_yaml
 
-    if not call("git", "ls-remote", "origin", ref(job, name), cwd=clone):
+    ref = f"{job.refs}/{name}"
+    if not call("git", "ls-remote", "origin", ref, cwd=clone):
         return  # it failed
-    call("git", "fetch", "--quiet", "origin", ref(job, name), cwd=clone)
+    call("git", "fetch", "--quiet", "origin", ref, cwd=clone)
     base, merged = locked_stages(clone, job.base), load_yaml(clone / "dvc.lock")
     changed = {key: stage for key, stage in locked_stages(clone, "FETCH_HEAD").items() if base.get(key) != stage}
     merged["stages"] |= changed

@@ -75,35 +75,50 @@ def make_plan(grid: Grid, base: str, sweep: str) -> list[Experiment]:
     stages = stages_of_rows(rows, list(rows[0]))
     if useless := list(without_effect(grid, stages)):
         raise SweepError("\n".join(["the grid has what changes nothing:", *(f"  {line}" for line in useless)]))
-    plan: list[Experiment] = []
-    prepared: dict[tuple[int, str], str] = {}  # the experiment that does a stage, by row and stage
-    latest: dict[tuple[str, str], str] = {}  # the last experiment that may do this very work
-
-    def add(row: int, wanted: Iterable[str], targets: tuple[str, ...], prepares: bool) -> str:
-        pipeline = stages[row]
-        digest = hashlib.sha256(json.dumps([base, rows[row], targets], sort_keys=True).encode()).hexdigest()
-        name = "-".join([sweep, *(["prepare"] if prepares else []), digest[:10]])
-        needed = {part for stage in wanted for part in (stage, *pipeline[stage].before)}
-        after = [earlier for (at, stage), earlier in prepared.items() if at == row and stage in needed]
-        timed = grid.timing and not prepares  # and then alone on its machine
-        for stage in [] if timed else sorted(needed):
-            if (row, stage) not in prepared and pipeline[stage].cached:
-                work = stage, values_of(rows[row], pipeline[stage].declared)
-                after += [latest[work]] if work in latest else []
-                latest[work] = name
-        plan.append(Experiment(name, rows[row], targets, tuple(dict.fromkeys(after)), timed, prepares))
-        return name
-
+    planner = Planner(rows, stages, base, sweep)
     # More rows first: what a stage depends on is shared by the same rows, or by more.
     groups = shared_work(rows, stages, at_least=1 if grid.timing else 2)
     for sharing in sorted(groups, key=lambda rows: (-len(rows), min(rows))):
-        row = min(sharing)
-        name = add(row, groups[sharing], last_of(groups[sharing], stages[row]), prepares=True)
-        prepared |= {(row, stage): name for row in sharing for stage in groups[sharing]}
+        planner.add_preparation(sharing, groups[sharing])
     for row, pipeline in enumerate(stages):
         wanted = [name for name, stage in pipeline.items() if grid.timing or not stage.timed]
-        add(row, wanted, () if grid.timing else last_of(wanted, pipeline), prepares=False)
-    return plan
+        planner.add(row, wanted, () if grid.timing else last_of(wanted, pipeline), timed=grid.timing)
+    return planner.plan
+
+
+class Planner:
+    """The `plan` so far, and which of its experiments does which work."""
+
+    def __init__(
+        self, rows: list[dict[str, Any]], stages: list[dict[str, PlannedStage]], base: str, sweep: str
+    ) -> None:
+        self.rows, self.stages, self.base, self.sweep = rows, stages, base, sweep
+        self.plan: list[Experiment] = []
+        self.prepared: dict[tuple[int, str], str] = {}  # the experiment that runs a stage, by row and stage
+        self.latest: dict[tuple[str, str], str] = {}  # the last experiment that may run a stage on the same input
+
+    def add_preparation(self, sharing: frozenset[int], wanted: set[str]) -> None:
+        """Add the experiment that runs the stages `wanted` for all rows that share them."""
+        row = min(sharing)
+        name = self.add(row, wanted, last_of(wanted, self.stages[row]), timed=False, prepares=True)
+        self.prepared |= {(other, stage): name for other in sharing for stage in wanted}
+
+    def add(
+        self, row: int, wanted: Iterable[str], targets: tuple[str, ...], timed: bool, prepares: bool = False
+    ) -> str:
+        """Add an experiment that runs the stages `wanted` of a row, and return its name."""
+        pipeline, params = self.stages[row], self.rows[row]
+        digest = hashlib.sha256(json.dumps([self.base, params, targets], sort_keys=True).encode()).hexdigest()
+        name = "-".join([self.sweep, *(["prepare"] if prepares else []), digest[:10]])
+        needed = {part for stage in wanted for part in (stage, *pipeline[stage].before)}
+        after = [earlier for (at, stage), earlier in self.prepared.items() if at == row and stage in needed]
+        for stage in [] if timed else sorted(needed):  # a timed experiment runs alone on its machine
+            if (row, stage) not in self.prepared and pipeline[stage].cached:
+                work = stage, values_of(params, pipeline[stage].declared)
+                after += [self.latest[work]] if work in self.latest else []
+                self.latest[work] = name
+        self.plan.append(Experiment(name, params, targets, tuple(dict.fromkeys(after)), timed, prepares))
+        return name
 
 
 def without_effect(grid: Grid, stages: list[dict[str, PlannedStage]]) -> Iterator[str]:

@@ -14,7 +14,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from onnx_release.core.files import remove
 from onnx_release.core.paths import LOCK
 from onnx_release.review.revisions import namespace
 from onnx_release.sweep.plan import Experiment, override
+from onnx_release.sweep.progress import Progress, unfinished
 from onnx_release.sweep.repository import (
     CLONE,
     FOLDER,
@@ -48,31 +48,21 @@ STARTS = 5
 ATTEMPTS = 2
 
 
-@dataclass
-class Progress:
-    """What has come of the experiments, by name: what they ran, or why they failed."""
-
-    done: dict[str, str] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def ended(self, name: str) -> bool:
-        return name in self.done or name in self.failed
-
-
 def run_plan(plan: list[Experiment], base: str, jobs: int, say: Callable[[str, str], None]) -> Progress:
     """Run what is not done yet; `say` gets the name of every experiment that ends, and what came of it.
 
     `jobs` experiments run at once, timed ones alone and after all others. What an earlier sweep left running is
     stopped first: its stages that were running start again, and nothing that had ended does.
     """
-    progress = Progress()
+    progress = Progress(say)
     stop_processes()
     open_clone(base)
     try:
-        wanted = unfinished(plan, base, progress)
+        note_results(plan, base, progress)
+        wanted = unfinished(plan, progress)
         for timed in (False, True):
             wave = [experiment for experiment in wanted if experiment.timed == timed]
-            run_wave(wave, base, 1 if timed else jobs, progress, say)
+            run_wave(wave, base, 1 if timed else jobs, progress)
             stop_processes()  # idle workers of the first wave would take from the second
     finally:
         stop_processes()
@@ -81,21 +71,17 @@ def run_plan(plan: list[Experiment], base: str, jobs: int, say: Callable[[str, s
     return progress
 
 
-def unfinished(plan: list[Experiment], base: str, progress: Progress) -> list[Experiment]:
-    """The experiments that are to run, in the plan's order; `progress` gets those that are there."""
+def note_results(plan: list[Experiment], base: str, progress: Progress) -> None:
+    """Note the experiments that have a result already, in the repository or in the clone of an earlier sweep."""
     own, in_clone = experiments(base, Path()), experiments(base, CLONE)
-    wanted: set[str] = set()
-    for experiment in reversed(plan):
+    for experiment in plan:
         if experiment.name in own | in_clone:
             if not experiment.prepares and experiment.name not in own:
                 bring(base, experiment.name)  # it ended after the tool that had started it
             progress.done[experiment.name] = "there already"
-        elif not experiment.prepares or experiment.name in wanted:
-            wanted |= {experiment.name, *experiment.after}
-    return [experiment for experiment in plan if experiment.name in wanted and experiment.name not in progress.done]
 
 
-def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress, say: Callable[[str, str], None]) -> None:
+def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress) -> None:
     """Queue each experiment once all that it comes after have ended, and wait until none is left."""
     queue = Queue(base)
     attempts = Counter[str]()
@@ -106,9 +92,9 @@ def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress, s
         for experiment in rest:
             if experiment.name in queue.entries:
                 if experiment.name not in queued | active:
-                    note_end(experiment, queue, finished, progress, say)
+                    note_end(experiment, queue, finished, progress)
             elif experiment.name in finished:  # of a queue that was discarded
-                note_end(experiment, queue, finished, progress, say)
+                note_end(experiment, queue, finished, progress)
             elif can_start(experiment, rest, progress):
                 after = [earlier for earlier in reversed(experiment.after) if earlier in finished]
                 with contextlib.suppress(LockError):  # a worker is taking something out; next time
@@ -121,8 +107,7 @@ def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress, s
             attempts.update(active)
             for name in active:
                 if attempts[name] == ATTEMPTS:
-                    progress.failed[name] = "its worker was killed, and again when it was tried anew"
-                    say(name, f"FAILED: {progress.failed[name]}")
+                    progress.fail(name, "its worker was killed, and again when it was tried anew")
             queue.discard()
             queue = Queue(base)
             waiting_since = time.monotonic()
@@ -144,19 +129,15 @@ def can_start(experiment: Experiment, rest: list[Experiment], progress: Progress
     return not any(other.name in experiment.after and not progress.ended(other.name) for other in rest)
 
 
-def note_end(
-    experiment: Experiment, queue: "Queue", finished: set[str], progress: Progress, say: Callable[[str, str], None]
-) -> None:
+def note_end(experiment: Experiment, queue: "Queue", finished: set[str], progress: Progress) -> None:
     """Bring the result of an experiment that has left the queue, or note why there is none."""
     ran = queue.keep_log(experiment.name)
     if experiment.name in finished:
         if not experiment.prepares:
             bring(base=queue.base, name=experiment.name)
-        progress.done[experiment.name] = ran
-        say(experiment.name, ran)
+        progress.finish(experiment.name, ran)
     else:
-        progress.failed[experiment.name] = failure(LOGS / f"{experiment.name}.log")
-        say(experiment.name, f"FAILED: {progress.failed[experiment.name]}")
+        progress.fail(experiment.name, failure(LOGS / f"{experiment.name}.log"))
 
 
 def count_processes(command: str) -> int:

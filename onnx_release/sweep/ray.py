@@ -19,7 +19,7 @@ from onnx_release.review.revisions import namespace
 from onnx_release.sweep import node as sweep_node
 from onnx_release.sweep.node import Job, Outcome
 from onnx_release.sweep.plan import Experiment, override
-from onnx_release.sweep.queue import Progress
+from onnx_release.sweep.progress import Progress, unfinished
 from onnx_release.sweep.repository import git
 
 REMOTE = "origin"
@@ -39,31 +39,20 @@ def run_plan(plan: Sequence[Experiment], base: str, address: str, say: Callable[
     ray = import_ray()
     url = check_remotes(base)
     there = check_names(plan, base)
-    progress = Progress()
+    progress = Progress(say)
     progress.done |= {experiment.name: "there already" for experiment in plan if experiment.name in there}
-    todo = unfinished(plan, there)
+    todo = unfinished(plan, progress)
     if todo:
         preparing = {experiment.name for experiment in plan if experiment.prepares}
         author = (git("config", "user.name"), git("config", "user.email"))
         jobs = [make_job(experiment, preparing, base, url, author) for experiment in todo]
         connect(ray, address)
         try:
-            run_jobs(ray, jobs, {experiment.name: experiment.after for experiment in todo}, progress, say)
+            run_jobs(ray, jobs, progress)
         finally:
             ray.shutdown()  # and with it what still runs
     pull([experiment.name for experiment in plan if experiment.name in progress.done and not experiment.prepares])
     return progress
-
-
-def unfinished(plan: Sequence[Experiment], there: set[str]) -> list[Experiment]:
-    """What is to run, in the plan's order: results that are not there, and what they build on that is not either."""
-    names = {experiment.name for experiment in plan if not experiment.prepares}
-    todo = []
-    for experiment in reversed(plan):
-        if experiment.name in names - there:
-            todo.append(experiment)
-            names |= set(experiment.after)
-    return todo[::-1]
 
 
 def import_ray() -> Any:
@@ -137,7 +126,9 @@ def make_job(experiment: Experiment, preparing: set[str], base: str, url: str, a
     """The task of an experiment. It needs what prepares for it; one that prepares needs all that it comes after."""
     needs = tuple(name for name in experiment.after if experiment.prepares or name in preparing)
     arguments = (*override(experiment.params), *experiment.targets)
-    return Job(experiment.name, arguments, experiment.after, needs, experiment.timed, url, base, author)
+    return Job(
+        experiment.name, arguments, experiment.after, needs, experiment.timed, url, base, namespace(base), author
+    )
 
 
 def connect(ray: Any, address: str) -> None:
@@ -161,25 +152,19 @@ def connect(ray: Any, address: str) -> None:
         raise SweepError(f"Ray does not connect to {address}: {cause}") from cause
 
 
-def run_jobs(
-    ray: Any,
-    jobs: Sequence[Job],
-    after: dict[str, tuple[str, ...]],
-    progress: Progress,
-    say: Callable[[str, str], None],
-) -> None:
+def run_jobs(ray: Any, jobs: Sequence[Job], progress: Progress) -> None:
     """Submit all jobs, and note what becomes of each. Raises SweepError once a node has another environment."""
     run = ray.remote(max_retries=RETRIES)(sweep_node.run_job)
-    whole_node = largest_node(ray, say) if any(job.timed for job in jobs) else 1
+    whole_node = largest_node(ray, progress) if any(job.timed for job in jobs) else 1
     refs: dict[str, Any] = {}
     for job in jobs:
-        earlier = [refs[name] for name in after[job.name] if name in refs]
+        earlier = [refs[name] for name in job.after if name in refs]
         refs[job.name] = run.options(num_cpus=whole_node if job.timed else 1, name=job.name).remote(job, *earlier)
     names = {ref: name for name, ref in refs.items()}
     while names:
         ready, _ = ray.wait(list(names), timeout=WAIT_SECONDS)
         if not ready and not ray.cluster_resources().get("CPU"):
-            say(*NO_NODE)
+            progress.say(*NO_NODE)
         for ref in ready:
             name = names.pop(ref)
             outcome = outcome_of(ray, ref, name)
@@ -190,11 +175,9 @@ def run_jobs(
                 )
             count = f"{len(jobs) - len(names)} of {len(jobs)}"
             if outcome.state in {"ran", "found"}:
-                progress.done[name] = f"{outcome.state} on {outcome.node} in {outcome.seconds:.0f} s"
-                say(name, f"{progress.done[name]}, {count}")
+                progress.finish(name, f"{outcome.state} on {outcome.node} in {outcome.seconds:.0f} s", count)
             else:
-                progress.failed[name] = f"{outcome.state} on {outcome.node}: {outcome.reason}"
-                say(name, f"FAILED, {count}: {progress.failed[name]}")
+                progress.fail(name, f"{outcome.state} on {outcome.node}: {outcome.reason}", count)
 
 
 def outcome_of(ray: Any, ref: Any, name: str) -> Outcome:
@@ -204,7 +187,7 @@ def outcome_of(ray: Any, ref: Any, name: str) -> Outcome:
         return Outcome(name, "failed", "no node", 0, str(error).strip())
 
 
-def largest_node(ray: Any, say: Callable[[str, str], None]) -> int:
+def largest_node(ray: Any, progress: Progress) -> int:
     """The CPUs of the largest node: a task that asks for all of them has a node to itself.
 
     Where there is none yet, a task that does nothing has the autoscaler start one.
@@ -216,7 +199,7 @@ def largest_node(ray: Any, say: Callable[[str, str], None]) -> int:
     if not cpus():
         asking = ray.remote(num_cpus=1)(sweep_node.node_folder).remote()
         while not ray.wait([asking], timeout=WAIT_SECONDS)[0]:
-            say(*NO_NODE)
+            progress.say(*NO_NODE)
     return cpus()
 
 

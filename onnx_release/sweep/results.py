@@ -12,15 +12,16 @@ from onnx_release.core.metrics import LEFT_OUT
 from onnx_release.core.params import Gate
 from onnx_release.core.paths import METRICS
 from onnx_release.core.variants import VARIANTS
-from onnx_release.report.metrics import flatten, metric
+from onnx_release.report.metrics import metric
 from onnx_release.report.pareto import pareto_front
 from onnx_release.report.text import number, table
+from onnx_release.review.comparable import Pair
 from onnx_release.review.gates import hold
 from onnx_release.review.revisions import Revision, at_commit, namespace
 from onnx_release.sweep.grid import RELEASED, TIMED_METRICS, Grid
 from onnx_release.sweep.plan import Experiment
 from onnx_release.timing.metrics import BenchmarkMetrics
-from onnx_release.timing.speedup import OTHER_WORK, Speedup, mostly_disturbed
+from onnx_release.timing.speedup import OTHER_WORK, mostly_disturbed
 from onnx_release.validate.metrics import ValidateMetrics
 
 # A value and the ends of its interval, with None for what there is not.
@@ -91,8 +92,7 @@ def result_of(grid: Grid, experiment: Experiment, revision: Revision, gates: Seq
     released = released_variant(validations, revision) if grid.timing else None
     passed = all(validation.passed for validation in validations.values())
     speedup = f"benchmark:{RELEASED}.speedup_vs_eager"
-    doubts = {objective: doubt_of(objective, metrics, released) for objective in (*grid.objectives, speedup)}
-    values = {key: NOTHING if doubt else value_of(key, metrics, released) for key, doubt in doubts.items()}
+    found = {key: measured_value(key, revision, released) for key in (*grid.objectives, speedup)}
     exact = released or ("int8_static" if "int8_static" in validations else None)
     return ExperimentResult(
         name=experiment.name,
@@ -100,10 +100,10 @@ def result_of(grid: Grid, experiment: Experiment, revision: Revision, gates: Seq
         passed=passed and not any(outcome.fails for outcome in hold(gates, revision, None)),
         released=released,
         machine=metrics["benchmark"]["machine"] if grid.timing else None,
-        values=tuple(values[objective] for objective in grid.objectives),
-        speedup=values[speedup],
+        values=tuple(found[objective][0] for objective in grid.objectives),
+        speedup=found[speedup][0],
         exactness=validations[exact].closeness.signal if exact else -math.inf,
-        doubt=next(filter(None, doubts.values()), ""),
+        doubt=next((doubt for _, doubt in found.values() if doubt), ""),
     )
 
 
@@ -114,30 +114,26 @@ def released_variant(validations: Mapping[str, ValidateMetrics], revision: Revis
     return best.name if best else None
 
 
-def value_of(objective: str, metrics: dict[str, Any], released: str | None) -> Interval:
-    """The value of FILE:KEY and its interval."""
+def measured_value(objective: str, revision: Revision, released: str | None) -> tuple[Interval, str]:
+    """Return the value of FILE:KEY with its interval, or NOTHING and why it counts as not measured."""
+    file, key = objective.split(":")
     if RELEASED in objective:
         if released is None:
-            return NOTHING
-        objective = objective.replace(RELEASED, released)
-    file, key = objective.split(":")
-    content = dict(flatten(metrics.get(file, {})))
-    low = f"{key.removesuffix('_vs_eager')}_low"
-    high = f"{key.removesuffix('_vs_eager')}_high"
-    return content.get(key), content.get(low), content.get(high)
+            return NOTHING, ""
+        file, key = file.replace(RELEASED, released), key.replace(RELEASED, released)
+    experiment = Pair(revision, revision)
+    doubt = experiment.doubt(1, file, key) or disturbed_latency(file, key, revision)
+    if doubt:
+        return NOTHING, doubt
+    return (experiment.both(file, key)[1], *experiment.interval_ends(1, file, key)), ""
 
 
-def doubt_of(objective: str, metrics: dict[str, Any], released: str | None) -> str:
-    """Why a timing of the benchmark counts as not measured; empty where it is measured, and for all other figures."""
-    file, key = objective.split(":")
-    known = metric(file, key)
-    if file != "benchmark" or not (known.noise == "speedup" or known.unit in TIMED_UNITS):
+def disturbed_latency(file: str, key: str, revision: Revision) -> str:
+    """Return why a time of the benchmark counts as not measured; empty where it is measured, and for other metrics."""
+    if file != "benchmark" or metric(file, key).unit not in TIMED_UNITS:
         return ""
-    run = metrics.get("benchmark", {})
-    if known.noise != "speedup":
-        return OTHER_WORK if mostly_disturbed(run.get("disturbed_rounds", 0), run.get("rounds", 0)) else ""
-    interval = value_of(objective, metrics, released)
-    return Speedup(*interval, run.get("disturbed_rounds", 0), run.get("rounds", 0)).doubt
+    run = revision.metrics.get("benchmark", {})
+    return OTHER_WORK if mostly_disturbed(run.get("disturbed_rounds", 0), run.get("rounds", 0)) else ""
 
 
 def signed(objective: str, value: float | None) -> float | None:

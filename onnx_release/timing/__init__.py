@@ -1,1 +1,1 @@
-"""The benchmark: contenders in processes of their own, timed in paired rounds."""
+"""Run the benchmark: time contenders in processes of their own, in paired rounds."""

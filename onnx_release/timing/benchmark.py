@@ -1,7 +1,7 @@
-"""Time contenders against each other: all processes alive, one active at a time, turns interleaved in rounds.
+"""Time contenders against each other: all processes live, one works at a time, and they take turns in rounds.
 
-Interleaving is what makes the ratios hold on a machine whose speed drifts: each round gives one ratio, and the
-interval resamples starts of the processes and, within them, rounds.
+Turns keep the ratios right on a machine whose speed drifts: each round gives one ratio, and the interval resamples
+starts of the processes and, within them, rounds.
 """
 
 import itertools
@@ -28,19 +28,19 @@ from onnx_release.timing.metrics import (
     SettingMetrics,
 )
 from onnx_release.timing.speedup import Speedup, speedup_interval
-from onnx_release.timing.worker import ContenderProcess, Loaded, worker_environment
+from onnx_release.timing.worker import ContenderProcess, Loaded, Turn, worker_environment
 
-# The fewest samples at which a percentile has ten values beyond it.
+# With at least this many samples, ten values are beyond the percentile.
 P95_SAMPLES, P99_SAMPLES = 200, 1000
-# Latencies of a turn that are plotted.
+# This many latencies of a turn are plotted.
 PLOTTED = 20
 
 
 @dataclass
 class Measurement:
-    """What one contender did: latencies in seconds, one list a round; bytes for the peak memory.
+    """The measurements of one contender: latencies in seconds, a list for each round, and peak memory in bytes.
 
-    `failure` says why it could not be measured, and then nothing else counts.
+    `failure` says why it could not be measured; if it is not empty, the other fields mean nothing.
     """
 
     loaded: list[Loaded] = field(default_factory=list)
@@ -49,20 +49,20 @@ class Measurement:
     failure: str = ""
 
     def loading_seconds(self) -> float:
-        """Seconds that went into what is reported of loading: every time, and the first run of the first."""
+        """Return the seconds of what is reported of loading: each load, and the first run of the first start."""
         return sum(start.load_seconds for start in self.loaded) + sum(x.first_run_seconds for x in self.loaded[:1])
 
     def calling_seconds(self) -> float:
-        """Seconds of the calls that are reported."""
+        """Return the seconds of the calls that are reported."""
         return sum(sum(turn) for turn in self.rounds)
 
 
 @dataclass
 class Run:
-    """Every contender's measurement by its name, and how long the whole of it took.
+    """The measurements of all contenders by name, and the time of the whole run.
 
-    Rounds in which other work took cores from a contender were repeated, half as many as count at most; those
-    that counted nevertheless are `disturbed`.
+    Rounds in which other work took cores from a contender were `repeated`, at most half as many as count; rounds that
+    count nevertheless are `disturbed`.
     """
 
     measurements: dict[str, Measurement]
@@ -72,10 +72,10 @@ class Run:
 
 
 def time_spent(runs: Sequence[Run]) -> dict[str, float]:
-    """How long it took, what of it went into reported calls and into reported loading, and the share of the rest.
+    """Return the time that the runs took, the parts for reported calls and reported loading, and the share of the rest.
 
-    The rest is starting processes with their imports, first runs after the first, warming up, gaps, the first call of
-    every turn, repeated rounds, and all of what failed.
+    The rest is starting processes with their imports, later first runs, warming up, gaps, the first call of every turn,
+    repeated rounds, and contenders that failed.
     """
     items = [item for run in runs for item in run.measurements.values() if not item.failure]
     wall = sum(run.wall_seconds for run in runs)
@@ -85,36 +85,36 @@ def time_spent(runs: Sequence[Run]) -> dict[str, float]:
 
 
 def settings(params: Params, cores: int) -> list[tuple[int, int]]:
-    """Every pair of a batch size and a thread count to measure, once each; the first is what everything else reads."""
+    """Return the pairs of a batch size and a thread count to measure, each once; all other stages read the first."""
     threads = [count or params.runtime.intra_threads or cores for count in params.benchmark.threads]
     return list(dict.fromkeys(itertools.product(params.benchmark.batches, threads)))
 
 
 def check_settings(params: Params, spec: Spec, cores: int) -> None:
-    """Raises ParameterError for a batch size outside the declared range, or for more threads than cores."""
+    """Raise ParameterError for a batch size outside the declared range, or for more threads than cores."""
     axis = spec.inputs[0].shape[0]
     low, high = (axis, axis) if isinstance(axis, int) else (spec.dimensions[axis].min, spec.dimensions[axis].max)
     for batch in params.benchmark.batches:
         if not low <= batch <= high:
             raise ParameterError(
                 f"benchmark.batches has {batch}, where the spec declares {axis} from {low} to {high}: "
-                "choose one within, or widen the dimension in spec.yaml"
+                "choose one in this range, or widen the dimension in spec.yaml"
             )
     counts = [("benchmark.threads", count) for count in params.benchmark.threads]
     for key, threads in [*counts, ("runtime.intra_threads", params.runtime.intra_threads)]:
         if threads is not None and threads > cores:
             raise ParameterError(
-                f"{key} has {threads}, but this process may use {cores} cores (a container's CPU quota is "
-                "what counts): threads without a core of their own only wait for each other"
+                f"{key} has {threads}, but this process may use {cores} cores (a container's CPU quota "
+                f"counts): choose at most {cores}, since threads without a core only wait for each other"
             )
 
 
 def measure(entries: list[Contender], batches: list[Arrays], params: Benchmark) -> Run:
     """Start all contenders `params.starts` times, with `params.rounds` rounds each time.
 
-    A process may be faster or slower than the next one of the same code for as long as it lives, which rounds within
-    it would not show. A contender that fails is left out from there on, and its measurement
-    says why. Raises BenchmarkError if all of them fail, or if there are none.
+    A process may be faster or slower than the next one of the same code for its whole life, and rounds within it would
+    not show that. A contender that fails is left out of the later starts, and its measurement says why. Raises
+    BenchmarkError if all of them fail, or if there are none.
     """
     if not entries:
         raise BenchmarkError("there is nothing to time: run the stages that make the variants, with `dvc repro`")
@@ -135,56 +135,82 @@ def measure(entries: list[Contender], batches: list[Arrays], params: Benchmark) 
 def measure_start(
     entries: list[Contender], batches: list[Arrays], params: Benchmark, random: np.random.Generator, run: Run
 ) -> None:
-    """Start every contender, warm it up, take `params.rounds` rounds, and end them all; `run` gets what was seen."""
-    found = run.measurements
+    """Start every contender, warm it up, take `params.rounds` rounds, and end them all; `run` gets the results."""
     with ExitStack() as stack:
         workers = {
             entry.name: stack.enter_context(ContenderProcess(entry, batches, params.timeout_seconds))
             for entry in entries
         }
+        start = Start(workers, run)
+        start.load()
+        run.repeated += take_rounds(start, params, random)
+        start.note_memory()
 
-        def ask(name: str, *request: Any) -> Any:
-            """The answer, or None from a contender that has failed, now or before."""
-            if found[name].failure:
-                return None
-            try:
-                return workers[name].ask(*request) if request else workers[name].answer()
-            except BenchmarkError as error:
-                found[name].failure = str(error)
-                workers[name].stop()
-                return None
 
-        for name in workers:
-            ask(name)  # its imports are done
-        for name in workers:  # one after the other: this is timed as well
-            loaded = ask(name, "load")
+class Start:
+    """One start of the processes of all contenders, whose results go into `run`."""
+
+    def __init__(self, workers: dict[str, ContenderProcess], run: Run) -> None:
+        self.workers, self.run = workers, run
+
+    def ask(self, name: str, *request: Any) -> Any:
+        """Return the answer, or None from a contender that has failed, now or before."""
+        found = self.run.measurements[name]
+        if found.failure:
+            return None
+        try:
+            return self.workers[name].ask(*request) if request else self.workers[name].answer()
+        except BenchmarkError as error:
+            found.failure = str(error)
+            self.workers[name].stop()
+            return None
+
+    def load(self) -> None:
+        """Load the contenders one after the other, since loading is timed as well, and warm them up."""
+        for name in self.workers:
+            self.ask(name)  # its imports are done
+        for name in self.workers:
+            loaded = self.ask(name, "load")
             if loaded:
-                found[name].loaded.append(loaded)
-        for name in workers:
-            ask(name, "warm_up")
-        rounds = repeats = 0
-        while rounds < params.rounds:
-            turns = {}
-            for name in random.permutation(list(workers)):
-                time.sleep(params.settle_seconds)
-                turns[name] = ask(name, "turn", params.turn_seconds)
-            disturbed = any(turn and turn.disturbed for turn in turns.values())
-            if disturbed and repeats < params.rounds // 2:  # on a busy machine more would only take longer
-                repeats += 1
-                continue
-            rounds += 1
-            run.disturbed += disturbed
-            for name, turn in turns.items():
-                if turn:
-                    found[name].rounds.append(turn.latencies)
-        run.repeated += repeats
-        for name in workers:
-            found[name].peak_memory = max(found[name].peak_memory, ask(name, "memory") or 0)
+                self.run.measurements[name].loaded.append(loaded)
+        for name in self.workers:
+            self.ask(name, "warm_up")
+
+    def take_round(self, params: Benchmark, random: np.random.Generator) -> dict[str, Turn]:
+        """Give every contender a turn, in random order; return the turns of those that did not fail."""
+        turns = {}
+        for name in random.permutation(list(self.workers)):
+            time.sleep(params.settle_seconds)
+            turn = self.ask(name, "turn", params.turn_seconds)
+            if turn:
+                turns[name] = turn
+        return turns
+
+    def note_memory(self) -> None:
+        for name in self.workers:
+            found = self.run.measurements[name]
+            found.peak_memory = max(found.peak_memory, self.ask(name, "memory") or 0)
+
+
+def take_rounds(start: Start, params: Benchmark, random: np.random.Generator) -> int:
+    """Take `params.rounds` rounds that count; return how many more were disturbed and repeated."""
+    run, rounds, repeats = start.run, 0, 0
+    while rounds < params.rounds:
+        turns = start.take_round(params, random)
+        disturbed = any(turn.disturbed for turn in turns.values())
+        if disturbed and repeats < params.rounds // 2:  # on a busy machine more would only take longer
+            repeats += 1
+            continue
+        rounds += 1
+        run.disturbed += disturbed
+        for name, turn in turns.items():
+            run.measurements[name].rounds.append(turn.latencies)
+    return repeats
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a run of the benchmark ran on; the names are those of BenchmarkMetrics."""
+    """The conditions of a run of the benchmark; the names are those of BenchmarkMetrics."""
 
     machine: str
     provider: str
@@ -195,7 +221,7 @@ class Conditions:
 def benchmark_metrics(
     runs: dict[tuple[int, int], Run], params: Benchmark, conditions: Conditions, preparation: PreparationMetrics
 ) -> BenchmarkMetrics:
-    """What metrics/benchmark.json has of the runs, by batch size and threads; the first one's contenders on top."""
+    """Make metrics/benchmark.json from the runs by batch size and threads; the first run's contenders are on top."""
     (batch, threads), first = next(iter(runs.items()))
     others = {key: run for key, run in runs.items() if key != (batch, threads)}
     fields = {
@@ -222,14 +248,14 @@ def rounds_taken(run: Run) -> dict[str, int]:
 
 
 def contender_metrics(run: Run, batch: int, params: Benchmark) -> dict[str, ContenderMetrics]:
-    """The figures of every contender at one batch size and thread count, by name.
+    """Return the metrics of every contender at one batch size and thread count, by name.
 
-    Speed-ups are over BASE and over COMPILED, and None where one of the two could not be measured.
+    Speed-ups are over BASE and over COMPILED, and None if one of the two could not be measured.
     """
     alike = no_differences(run, params)
     return {
         name: ContenderMetrics(
-            **own_figures(item, batch),
+            **own_metrics(item, batch),
             no_difference_from=", ".join(alike[name]),
             **speedups("speedup_vs_eager", "speedup", run.measurements.get(BASE), item, params),
             **speedups("speedup_vs_compile", "speedup_vs_compile", run.measurements.get(COMPILED), item, params),
@@ -238,8 +264,8 @@ def contender_metrics(run: Run, batch: int, params: Benchmark) -> dict[str, Cont
     }
 
 
-def own_figures(item: Measurement, batch: int) -> dict[str, Any]:
-    """One contender's figures without those that compare it; every one of a contender that failed is None."""
+def own_metrics(item: Measurement, batch: int) -> dict[str, Any]:
+    """Return the metrics of one contender, without comparisons; all are None for a contender that failed."""
     ok = not item.failure
     latencies = np.concatenate(item.rounds) * 1e3 if ok else None
     return {
@@ -256,9 +282,9 @@ def own_figures(item: Measurement, batch: int) -> dict[str, Any]:
 
 
 def no_differences(run: Run, params: Benchmark) -> dict[str, list[str]]:
-    """For every contender the others that no measured difference sets apart from it.
+    """Return for every contender the others that show no measured difference from it.
 
-    Those whose speed-up over it has an interval that holds 1, or was not measured (`Speedup.doubt`).
+    Their speed-up over it has an interval that contains 1, or was not measured (`Speedup.doubt`).
     """
     alike: dict[str, list[str]] = {name: [] for name in run.measurements}
     rounds = params.starts * params.rounds
@@ -271,14 +297,14 @@ def no_differences(run: Run, params: Benchmark) -> dict[str, list[str]]:
 
 
 def speedups(name: str, ends: str, base: Measurement | None, item: Measurement, params: Benchmark) -> dict[str, Any]:
-    """The speed-up of `item` over `base` under `name`, and the interval under `ends`_low and `ends`_high."""
+    """Return the speed-up of `item` over `base` under `name`, and its interval under `ends`_low and `ends`_high."""
     keys = (name, f"{ends}_low", f"{ends}_high")
     found = paired_speedup(base, item, params)
     return dict.fromkeys(keys) if found is None else dict(zip(keys, found, strict=True))
 
 
 def paired_speedup(base: Measurement | None, item: Measurement, params: Benchmark) -> tuple[float, float, float] | None:
-    """`speedup_interval` of `item` over `base`, round by round; None if one of them could not be measured."""
+    """Return `speedup_interval` of `item` over `base`, round by round; None if one of them could not be measured."""
     theirs, own = round_medians(base), round_medians(item)
     if theirs is None or own is None:
         return None
@@ -290,7 +316,7 @@ def round_medians(item: Measurement | None) -> list[float] | None:
 
 
 def latency_metrics(latencies: np.ndarray | None) -> LatencyMetrics:
-    """Figures of latencies in ms; percentiles are None where there are too few samples for them."""
+    """Return the metrics of latencies in ms; percentiles are None if there are too few samples."""
     if latencies is None:
         return LatencyMetrics(median=None, mean=None, std=None, min=None, max=None, p95=None, p99=None)
     return LatencyMetrics(
@@ -305,7 +331,7 @@ def latency_metrics(latencies: np.ndarray | None) -> LatencyMetrics:
 
 
 def latency_rows(run: Run) -> list[dict[str, Any]]:
-    """Latencies for metrics/plots/latency.csv, which is in git: of each turn at most PLOTTED, evenly spaced."""
+    """Return the rows of metrics/plots/latency.csv, which is in git: at most PLOTTED of each turn, evenly spaced."""
     return [
         {"variant": name, "round": number, "latency_ms": f"{latency * 1e3:.4f}"}
         for name, item in run.measurements.items()

@@ -1,7 +1,7 @@
-"""What the benchmark times: PyTorch in several forms, ONNX files on ONNX Runtime, and the same files on OpenVINO.
+"""Load what the benchmark times: PyTorch in several forms, ONNX files on ONNX Runtime, and the same on OpenVINO.
 
-Each kind is prepared in two steps, so that imports are no part of the time to load: `prepare` imports the framework
-and returns a function that loads the contender. Only a torch contender imports torch.
+Each kind is prepared in two steps, so that the time to load leaves imports out: `prepare` imports the framework and
+returns a function that loads the contender. Only a torch contender imports torch.
 """
 
 import importlib
@@ -18,27 +18,27 @@ from onnx_release.core.spec import Spec
 from onnx_release.core.types import Arrays
 from onnx_release.core.variants import ON_OPENVINO, variant_files
 
-# A batch in, the outputs as arrays out.
+# Takes a batch and returns the outputs as arrays.
 Call = Callable[[Arrays], list[np.ndarray]]
 Kind = Literal["torch_eager", "torch_channels_last", "torch_compile", "torch_autocast", "onnx", "openvino"]
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A loaded contender: what to call, what runs it, and what `auto` had to do without, as OnnxModel notes it."""
+class LoadedContender:
+    """A loaded contender: its function, the provider that runs it, and the note of its OnnxModel."""
 
     call: Call
     provider: str
     note: str = ""
 
 
-# What PyTorch offers by itself, the base of every speed-up first.
+# The forms of PyTorch; the first is the base of every speed-up.
 TORCH: tuple[Kind, ...] = ("torch_eager", "torch_channels_last", "torch_compile")
 
 
 @dataclass(frozen=True)
 class Contender:
-    """What to time. `target` is the model's folder for PyTorch, and otherwise a file.
+    """A model and how to run it. `target` is the model's folder for PyTorch, and otherwise a file.
 
     All run on `runtime.intra_threads` threads; PyTorch on `device`, by torch's name for it.
     """
@@ -53,7 +53,7 @@ class Contender:
 
 
 def all_contenders(model: str, raw: Path, spec: Spec, runtime: Runtime, device: str) -> list[Contender]:
-    """PyTorch in its forms, every variant of the pipeline, and OpenVINO where it is installed.
+    """Return PyTorch in its forms, every variant of the pipeline, and OpenVINO if it is installed.
 
     Raises BenchmarkError if there is no variant at all.
     """
@@ -67,7 +67,7 @@ def torch_contenders(
 
 
 def onnx_contenders(files: dict[str, Path], raw: Path, spec: Spec, runtime: Runtime) -> list[Contender]:
-    """Each file by its variant's name; those of ON_OPENVINO on OpenVINO as well, where it is installed."""
+    """Return each file by its variant's name; those of ON_OPENVINO on OpenVINO as well, if it is installed."""
     entries = [Contender(name, "onnx", str(path), raw, spec, runtime) for name, path in files.items()]
     if importlib.util.find_spec("openvino"):
         entries += [
@@ -78,8 +78,8 @@ def onnx_contenders(files: dict[str, Path], raw: Path, spec: Spec, runtime: Runt
     return entries
 
 
-def prepare(contender: Contender) -> Callable[[], Ready]:
-    """Import the contender's framework and return what loads it."""
+def prepare(contender: Contender) -> Callable[[], LoadedContender]:
+    """Import the contender's framework and return the function that loads it."""
     if contender.kind == "onnx":
         return prepare_onnx(contender)
     if contender.kind == "openvino":
@@ -87,36 +87,36 @@ def prepare(contender: Contender) -> Callable[[], Ready]:
     return prepare_torch(contender)
 
 
-def prepare_onnx(contender: Contender) -> Callable[[], Ready]:
+def prepare_onnx(contender: Contender) -> Callable[[], LoadedContender]:
     from onnx_release.runtime.onnx_model import OnnxModel
     from onnx_release.runtime.session import find_libraries
 
     find_libraries(contender.runtime)
 
-    def load() -> Ready:
+    def load() -> LoadedContender:
         model = OnnxModel(Path(contender.target), contender.spec, contender.runtime)
-        return Ready(lambda batch: list(model.run(batch).values()), model.provider, model.note)
+        return LoadedContender(lambda batch: list(model.run(batch).values()), model.provider, model.note)
 
     return load
 
 
-def prepare_openvino(contender: Contender) -> Callable[[], Ready]:
+def prepare_openvino(contender: Contender) -> Callable[[], LoadedContender]:
     import openvino
 
-    def load() -> Ready:
+    def load() -> LoadedContender:
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": contender.runtime.intra_threads,
             "INFERENCE_PRECISION_HINT": "f32",  # or it computes float32 files in bfloat16 where the CPU has it
         }
         model = openvino.Core().compile_model(contender.target, "CPU", settings)
-        return Ready(lambda batch: list(model(batch).values()), "OpenVINO on the CPU")
+        return LoadedContender(lambda batch: list(model(batch).values()), "OpenVINO on the CPU")
 
     return load
 
 
-def prepare_torch(contender: Contender) -> Callable[[], Ready]:
-    """PyTorch in inference mode, copies to its device and back included; channels_last converts each batch."""
+def prepare_torch(contender: Contender) -> Callable[[], LoadedContender]:
+    """Prepare PyTorch in inference mode. A call includes copies to the device and back; channels_last converts."""
     import torch
 
     from onnx_release.network.network import load_network, network_source
@@ -133,7 +133,7 @@ def prepare_torch(contender: Contender) -> Callable[[], Ready]:
         tensor = torch.from_numpy(array).to(device)
         return tensor.contiguous(memory_format=images) if tensor.ndim == 4 else tensor
 
-    def load() -> Ready:
+    def load() -> LoadedContender:
         network: Any = load_network(contender.target, contender.raw).to(device)
         if contender.kind == "torch_channels_last":
             network = network.to(memory_format=torch.channels_last)
@@ -147,6 +147,6 @@ def prepare_torch(contender: Contender) -> Callable[[], Ready]:
             values = [result] if isinstance(result, torch.Tensor) else result
             return [value.cpu().numpy() for value in values]  # on a GPU the copy waits for the work
 
-        return Ready(call, f"PyTorch on {contender.device}")
+        return LoadedContender(call, f"PyTorch on {contender.device}")
 
     return load

@@ -1,4 +1,4 @@
-"""metrics/benchmark.json."""
+"""Define metrics/benchmark.json."""
 
 from typing import Annotated, ClassVar
 
@@ -22,11 +22,15 @@ class LatencyMetrics(Strict):
     max: Annotated[float | None, Metric("slowest call", unit="ms", better="lower", noise="spread", news="time")]
     p95: Annotated[
         float | None,
-        Metric("95th percentile; null under 200 samples", unit="ms", better="lower", noise="tail", news="time"),
+        Metric(
+            "95th percentile; null with fewer than 200 samples", unit="ms", better="lower", noise="tail", news="time"
+        ),
     ]
     p99: Annotated[
         float | None,
-        Metric("99th percentile; null under 1,000 samples", unit="ms", better="lower", noise="tail", news="time"),
+        Metric(
+            "99th percentile; null with fewer than 1,000 samples", unit="ms", better="lower", noise="tail", news="time"
+        ),
     ]
 
 
@@ -34,7 +38,7 @@ class ContenderMetrics(Strict):
     """One contender at one batch size and thread count; all None but `failure` and `samples` for one that failed."""
 
     failure: Annotated[str, Metric("why it could not be measured; empty if it was")]
-    provider: Annotated[str | None, Metric("what ran it")]
+    provider: Annotated[str | None, Metric("the provider that ran it")]
     provider_note: Annotated[str | None, Metric("what provider auto had to do without; empty if nothing")]
     samples: Annotated[int, Metric("timed calls", noise="by-product")]
     throughput_per_s: Annotated[
@@ -44,7 +48,7 @@ class ContenderMetrics(Strict):
     speedup_vs_eager: Annotated[
         float | None,
         Metric(
-            "median over rounds of torch eager's time by this one's",
+            "median over rounds of PyTorch eager's time divided by this one's",
             better="higher",
             noise="speedup",
             interval="speedup",
@@ -54,7 +58,7 @@ class ContenderMetrics(Strict):
     speedup_low: Annotated[
         float | None, Metric("lower end of its 95 % interval, over starts and rounds", better="higher")
     ]
-    speedup_high: Annotated[float | None, Metric("upper end of it", better="higher")]
+    speedup_high: Annotated[float | None, Metric("upper end of its 95 % interval", better="higher")]
     speedup_vs_compile: Annotated[
         float | None,
         Metric(
@@ -62,18 +66,18 @@ class ContenderMetrics(Strict):
         ),
     ]
     speedup_vs_compile_low: Annotated[float | None, Metric("lower end of its interval", better="higher")]
-    speedup_vs_compile_high: Annotated[float | None, Metric("upper end of it", better="higher")]
+    speedup_vs_compile_high: Annotated[float | None, Metric("upper end of its interval", better="higher")]
     no_difference_from: Annotated[
-        str, Metric("contenders that may be as fast: the interval holds 1, or nothing was measured", noise="by-product")
+        str, Metric("contenders that may be as fast: the interval contains 1, or is not measured", noise="by-product")
     ]
     load_ms: Annotated[
         float | None,
-        Metric("from the file to ready, imports left out; median over starts", unit="ms", better="lower", noise="load"),
+        Metric("time to load the file, without imports; median over starts", unit="ms", better="lower", noise="load"),
     ]
     first_run_ms: Annotated[
         float | None,
         Metric(
-            "the first call of the first start, compilation included; measured once, and so not compared",
+            "the first call of the first start, with compilation; measured once, so not compared",
             unit="ms",
             better="lower",
             noise="by-product",
@@ -81,7 +85,7 @@ class ContenderMetrics(Strict):
     ]
     peak_memory_mb: Annotated[
         float | None,
-        Metric("most resident memory of a process that keeps what it frees", unit="MB", better="lower", noise="memory"),
+        Metric("peak resident memory of a process that keeps what it frees", unit="MB", better="lower", noise="memory"),
     ]
     latency_ms: LatencyMetrics
 
@@ -106,7 +110,7 @@ class SettingMetrics(Strict):
 
 
 class PreparationMetrics(Strict):
-    """What comes before the network: a raw item, decoded and preprocessed."""
+    """The steps before the network: decoding and preprocessing a raw item."""
 
     decode_ms: Annotated[
         float | None, Metric("median time to decode a raw item", unit="ms", better="lower", noise="preparation")
@@ -114,25 +118,25 @@ class PreparationMetrics(Strict):
     preprocess_ms: Annotated[
         float | None, Metric("median time to preprocess it", unit="ms", better="lower", noise="preparation")
     ]
-    raw_items: Annotated[int, Metric("raw items; without any, the times are null")]
+    raw_items: Annotated[int, Metric("raw items; if there are none, the times are null")]
 
 
 class BenchmarkMetrics(Metrics):
-    """A run of the benchmark. Its contenders stand beside the other fields, each by its name."""
+    """A run of the benchmark. Its contenders are beside the other fields, each by its name."""
 
     FILE: ClassVar[str] = "benchmark"
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     __pydantic_extra__: dict[str, ContenderMetrics]
 
-    machine: Annotated[str, Metric("where it ran; timings compare only on the same one")]
+    machine: Annotated[str, Metric("the machine; only timings of the same one can be compared")]
     provider: Annotated[str | None, Metric("ONNX Runtime's execution provider on this machine")]
     provider_note: Annotated[str | None, Metric("why a GPU that is here is not used; empty otherwise")]
     copies: Annotated[str, Metric("whether copies to a GPU and back are included, on both sides")]
     batch: Annotated[int, Metric("items a call")]
     threads: Annotated[int, Metric("threads for every contender")]
     starts: Annotated[int, Metric("times that all contenders were started anew")]
-    rounds: Annotated[int, Metric("rounds in all, in each of which every contender has a turn")]
+    rounds: Annotated[int, Metric("rounds in all; every contender has a turn in each")]
     repeated_rounds: Annotated[
         int, Metric("rounds taken again, since other work used the cores", better="lower", noise="by-product")
     ]
@@ -140,11 +144,9 @@ class BenchmarkMetrics(Metrics):
         int, Metric("rounds that count although other work used the cores", better="lower", noise="by-product")
     ]
     wall_s: Annotated[float, Metric("time that the benchmark took", unit="s", better="lower", noise="wall")]
-    calling_s: Annotated[
-        float, Metric("what of it went into the calls that are reported", unit="s", noise="by-product")
-    ]
+    calling_s: Annotated[float, Metric("its part for the calls that are reported", unit="s", noise="by-product")]
     loading_s: Annotated[
-        float, Metric("into loading, and into first runs of first starts", unit="s", noise="by-product")
+        float, Metric("its part for loading and for first runs of first starts", unit="s", noise="by-product")
     ]
     overhead: Annotated[
         float,

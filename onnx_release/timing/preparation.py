@@ -1,4 +1,4 @@
-"""What comes before the network in production: decoding what a client sends, and preprocessing it."""
+"""Time the steps before the network: decoding what a client sends, and preprocessing it."""
 
 import time
 from collections.abc import Callable
@@ -10,14 +10,14 @@ import numpy as np
 from onnx_release.data.model_data import ModelData
 from onnx_release.timing.metrics import PreparationMetrics
 
-# Times that every item is decoded and preprocessed.
+# How often every item is decoded and preprocessed.
 REPEATS = 3
 
 
 def time_preparation(data: ModelData, raw: Path) -> PreparationMetrics:
-    """Median milliseconds of decode() and of preprocess() for an item of encoded().
+    """Return the median milliseconds of decode() and of preprocess() for an item of encoded().
 
-    A model whose data.py does not define encoded() and decode() has no raw items: both figures are None.
+    Both are None for a model whose data.py does not define encoded() and decode(): it has no raw items.
     """
     none = PreparationMetrics(decode_ms=None, preprocess_ms=None, raw_items=0)
     if not hasattr(data, "encoded") or not hasattr(data, "decode"):
@@ -34,7 +34,7 @@ def time_preparation(data: ModelData, raw: Path) -> PreparationMetrics:
 
 
 def median_ms(work: Callable[[Any], Any], items: list[Any]) -> float:
-    """The median over all items and REPEATS."""
+    """Return the median time over all items and REPEATS."""
     seconds = []
     for _ in range(REPEATS):
         for item in items:

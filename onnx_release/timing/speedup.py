@@ -1,4 +1,4 @@
-"""How many times as fast one contender is as another, and how sure that is."""
+"""Compute how many times as fast one contender is as another, with an interval."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics, Sett
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
-# An interval whose ends are further apart than this factor says next to nothing of the figure between them.
+# An interval whose ends are further apart than this factor says almost nothing about the speed-up.
 WIDEST = 3.0
 OTHER_WORK = "other work took cores"
 TOO_WIDE = f"the interval is wider than a factor of {WIDEST:g}"
@@ -21,8 +21,8 @@ TOO_WIDE = f"the interval is wider than a factor of {WIDEST:g}"
 class Speedup:
     """How many times as fast one contender is as another, with the ends of its 95 % interval.
 
-    `value` is None where one of the two could not be timed. The base itself is 1, from 1 to 1. Other work took cores in
-    `disturbed` of the `rounds` that the figure comes from.
+    `value` is None if one of the two could not be timed. The base itself is 1, from 1 to 1. Other work took cores in
+    `disturbed` of its `rounds`.
     """
 
     value: float | None
@@ -33,7 +33,7 @@ class Speedup:
 
     @property
     def doubt(self) -> str:
-        """Why the figure counts as not measured, in a few words; empty where it is measured, or where there is none."""
+        """Why the speed-up counts as not measured, in a few words; empty if it is measured, or is None."""
         if self.value is None or self.is_base:
             return ""
         if mostly_disturbed(self.disturbed, self.rounds):
@@ -48,19 +48,19 @@ class Speedup:
 
     @property
     def figures(self) -> tuple[float, float, float]:
-        """The value and the ends of its interval. Raises ValueError where there are none."""
+        """The value and the ends of its interval. Raises ValueError if there are none."""
         if self.value is None or self.low is None or self.high is None:
             raise ValueError("a speed-up without a value or without an interval has no figures")
         return self.value, self.low, self.high
 
     @property
     def is_base(self) -> bool:
-        """Whether it is that of the base over itself, which has no interval."""
+        """Whether this is the base over itself, which has no interval."""
         return (self.value, self.low, self.high) == (1, 1, 1)
 
     @property
     def no_difference(self) -> bool:
-        """Whether nothing that was measured sets the two apart."""
+        """Whether no difference between the two was measured."""
         return not self.measured or no_difference(*self.figures[1:])
 
 
@@ -75,7 +75,7 @@ class Rounds:
 def over_eager(
     timing: ContenderMetrics, run: BenchmarkMetrics | Rounds, setting: SettingMetrics | None = None
 ) -> Speedup:
-    """A contender's speed-up over PyTorch eager, in a run of the benchmark or at one of its other settings."""
+    """Return a contender's speed-up over PyTorch eager, in a run of the benchmark or at one of its other settings."""
     ends = timing.speedup_low, timing.speedup_high
     return Speedup(timing.speedup_vs_eager, *ends, (setting or run).disturbed_rounds, run.rounds)
 
@@ -83,22 +83,22 @@ def over_eager(
 def over_compile(
     timing: ContenderMetrics, run: BenchmarkMetrics | Rounds, setting: SettingMetrics | None = None
 ) -> Speedup:
-    """The same, over torch.compile."""
+    """Return the same over torch.compile."""
     ends = timing.speedup_vs_compile_low, timing.speedup_vs_compile_high
     return Speedup(timing.speedup_vs_compile, *ends, (setting or run).disturbed_rounds, run.rounds)
 
 
 def mostly_disturbed(disturbed: int, rounds: int) -> bool:
-    """Whether other work took cores in most rounds, whose times then say little of what was timed."""
+    """Return whether other work took cores in most rounds, so that their times say little about the contenders."""
     return 2 * disturbed > rounds
 
 
 def describe_doubt(speedup: Speedup) -> str:
-    """Why a speed-up counts as not measured, and what to do: two sentences in Markdown. Empty where it is measured."""
+    """Say why a speed-up counts as not measured, and what to do, in two sentences of Markdown; "" if it is measured."""
     if speedup.doubt == OTHER_WORK:
         return (
             f"Other work took cores in {speedup.disturbed} of {speedup.rounds} rounds. End that work or take a quiet "
-            "machine, then measure again: `dvc repro -f -s benchmark`, and then `make repro` for what comes after it."
+            "machine, then measure again: `dvc repro -f -s benchmark`, and then `make repro` for the stages after it."
         )
     if speedup.doubt:
         return (
@@ -109,11 +109,11 @@ def describe_doubt(speedup: Speedup) -> str:
 
 
 def speedup_interval(base: Sequence[float], own: Sequence[float], starts: int, seed: int) -> tuple[float, float, float]:
-    """The median of the paired ratios `base` by `own`, and a 95 % bootstrap interval of it, symmetric in the logarithm.
+    """Return the median of the ratios `base` / `own`, and a 95 % bootstrap interval of it, symmetric in the logarithm.
 
-    The pairs come from `starts` starts of the processes, equally many from each, one start after the other. Two stages
-    are resampled: starts, and within each start that was drawn its pairs. That gives the standard error. A percentile
-    interval of so few starts would hold the truth far too seldom, so the error counts n / (n - 1) of its variance and
+    The pairs come from `starts` starts of the processes, equally many from each, one start after the other. The
+    bootstrap resamples starts, and within each drawn start its pairs; this gives the standard error. A percentile
+    interval of so few starts would contain the truth far too seldom, so the variance is multiplied by n / (n - 1), and
     the interval takes Student's t with n - 1 degrees of freedom, for n starts (Cameron, Gelbach and Miller,
     "Bootstrap-Based Improvements for Inference with Clustered Errors", 2008), or for n pairs of a single start. A
     single pair has no interval: it is from 0 to infinity.
@@ -133,5 +133,5 @@ def speedup_interval(base: Sequence[float], own: Sequence[float], starts: int, s
 
 
 def no_difference(low: float, high: float) -> bool:
-    """Whether the interval of a speed-up leaves open which of the two is faster."""
+    """Return whether the interval of a speed-up leaves open which of the two is faster."""
     return low <= 1 <= high

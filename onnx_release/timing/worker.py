@@ -1,6 +1,6 @@
-"""A contender in a process of its own, so that no idle thread pool of another spins beside it.
+"""Run a contender in a process of its own, so that no idle thread pool of another spins beside it.
 
-The process is asked over a pipe and answers with plain numbers.
+The process gets requests over a pipe and answers with plain numbers.
 """
 
 import math
@@ -26,26 +26,25 @@ from onnx_release.core.errors import BenchmarkError
 from onnx_release.core.hardware import available_cores
 from onnx_release.core.types import Arrays
 from onnx_release.timing.contenders import Call, Contender, prepare
-from onnx_release.timing.interference import disturbed, look
+from onnx_release.timing.interference import disturbed, read_cpu_times
 
-# Warming up ends once a window of calls is not faster than the best before it by more than this.
+# Warming up ends once the median of a window of calls is more than this share of the best window before it.
 STEADY = 0.97
 WINDOW_CALLS, WINDOW_SECONDS = 3, 0.05
 WARM_UP_SECONDS = 10.0
-# What a process that is told to end has before it is killed.
+# A process that is told to end has this long before it is killed.
 END_SECONDS = 5.0
-# glibc hands freed memory back to the kernel and takes it again in the next call, more or less of it by where the
-# heap came to lie, and PyTorch is slower or faster for the whole life of a process (benchmarks/page_faults.py). So that
-# a start does not decide, every contender keeps its memory. Read by glibc alone, which documents 32 MiB as the largest
-# threshold for mmap.
+# glibc gives freed memory back to the kernel and takes it again in the next call. How much depends on where the heap
+# lies, which makes PyTorch slower or faster for the whole life of a process (benchmarks/page_faults.py). So that chance
+# does not decide, every contender keeps its memory. Only glibc reads these; its largest threshold for mmap is 32 MiB.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """How the contender started: seconds from the file to ready, imports left out, and to its first answer after.
+    """The start of a contender: seconds to load its file, without imports, and then seconds of its first call.
 
-    `provider` and `note` as contenders.Ready has them.
+    `provider` and `note` are those of contenders.LoadedContender.
     """
 
     load_seconds: float
@@ -64,7 +63,7 @@ class Turn:
 
 @contextmanager
 def worker_environment() -> Iterator[None]:
-    """What the processes started within inherit: see KEEP_MEMORY; and torch.compile's cache starts out empty."""
+    """Set the environment of processes that are started in the block: KEEP_MEMORY, and an empty torch.compile cache."""
     before = dict(os.environ)
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ |= {**KEEP_MEMORY, "TORCHINDUCTOR_CACHE_DIR": folder}
@@ -77,7 +76,7 @@ def worker_environment() -> Iterator[None]:
 
 @contextmanager
 def without_script() -> Iterator[None]:
-    """Start processes that do not import the script that is running, whose libraries would count as their memory."""
+    """Start processes that do not import the running script, whose libraries would count as their memory."""
     script = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -93,24 +92,24 @@ class ContenderProcess:
         self.name, self.timeout = contender.name, timeout
         context = get_context("spawn")
         self.pipe, child = context.Pipe()
-        self.process = context.Process(target=serve, args=(contender, batches, child), daemon=True)
-        with without_script(), without_ctrl_c():  # which goes to all processes of a terminal: this one ends the others
+        self.process = context.Process(target=run_contender, args=(contender, batches, child), daemon=True)
+        with without_script(), without_ctrl_c():  # Ctrl-C goes to all processes of a terminal; this one ends the others
             self.process.start()
-        self.watched = psutil.Process(self.process.pid)  # knows it from a later process of the same number
+        self.watched = psutil.Process(self.process.pid)  # tells it from a later process with the same number
         child.close()
 
     def __enter__(self) -> "ContenderProcess":
         return self
 
     def __exit__(self, *_: object) -> None:
-        started = self.children()  # while it can be asked for them
+        started = self.children()  # before the process ends
         with suppress(OSError):
             self.pipe.send(("end",))
         self.process.join(END_SECONDS)  # torch.compile has semaphores to give back
         self.stop(started)
 
     def children(self) -> list[psutil.Process]:
-        """The processes that it has started, directly or not; none if it has ended."""
+        """Return the processes that it has started, directly or not; none if it has ended."""
         try:
             return list(self.watched.children(recursive=True))
         except psutil.NoSuchProcess:
@@ -125,13 +124,13 @@ class ContenderProcess:
         self.process.join()
 
     def ask(self, *request: Any) -> Any:
-        """The answer to a request; see `serve`. Raises BenchmarkError like `answer`."""
-        with suppress(OSError):  # it has died, which the answer says
+        """Return the answer to a request; see `run_contender`. Raises BenchmarkError like `answer`."""
+        with suppress(OSError):  # the process has died; answer() says so
             self.pipe.send(request)
         return self.answer()
 
     def answer(self) -> Any:
-        """Raises BenchmarkError with what went wrong in the process, or if it hangs or has died."""
+        """Return the next answer. Raises BenchmarkError if the process failed, hangs or has died."""
         try:
             if not self.pipe.poll(self.timeout):
                 raise BenchmarkError(f"it gave no answer within {self.timeout:g} s (benchmark.timeout_seconds)")
@@ -148,18 +147,18 @@ def describe_death(exit_code: int | None) -> str:
     if exit_code == -9:
         return "it was killed (signal 9), which is what Linux does when memory runs out"
     if exit_code is None:
-        return "it has closed its pipe and goes on"
+        return "it has closed its pipe and still runs"
     if exit_code < 0:
         return f"it crashed with signal {-exit_code}"
     return f"it ended with exit code {exit_code}"
 
 
-def serve(contender: Contender, batches: list[Arrays], pipe: Connection) -> None:
-    """The contender's side: take requests until the one to end.
+def run_contender(contender: Contender, batches: list[Arrays], pipe: Connection) -> None:
+    """Answer requests in the contender's process until it is told to end.
 
-    Answers "ready" once the framework is imported. Then ("load",) is answered by Loaded, ("warm_up",) by the number
-    of calls it took, ("turn", seconds) by a Turn, and ("memory",) by the peak resident memory in bytes; ("end",) ends
-    the process.
+    It sends "ready" once the framework is imported. Then ("load",) is answered with Loaded, ("warm_up",) with the
+    number of calls it took, ("turn", seconds) with a Turn, and ("memory",) with the peak resident memory in bytes;
+    ("end",) ends the process.
     """
     try:
         load = prepare(contender)
@@ -174,30 +173,30 @@ def serve(contender: Contender, batches: list[Arrays], pipe: Connection) -> None
         refuse_nan(outputs)
         pipe.send(Loaded(loaded - start, answered - loaded, ready.provider, ready.note))
         threads = contender.runtime.intra_threads or available_cores()
-        turns = Turns(ready.call, batches, threads)
+        calls = TimedCalls(ready.call, batches, threads)
         while True:
             request = pipe.recv()
             if request[0] == "memory":
                 pipe.send(peak_memory_bytes())
             elif request[0] == "warm_up":
-                pipe.send(warm_up(turns.timed))
+                pipe.send(warm_up(calls.timed))
             elif request[0] == "turn":
-                pipe.send(turns.take(request[1]))
+                pipe.send(calls.take_turn(request[1]))
             else:
                 return
-    except Exception as error:  # all of it goes to the parent, which puts it into the contender's row
-        with suppress(OSError):  # unless that has ended first
+    except Exception as error:  # the parent puts it into the contender's row
+        with suppress(OSError):  # the parent has ended first
             pipe.send(RuntimeError(f"{type(error).__name__}: {error}"))
 
 
-class Turns:
-    """Calls of one contender over its batches, one after the other and round again."""
+class TimedCalls:
+    """Timed calls of one contender over its batches in turn."""
 
     def __init__(self, call: Call, batches: list[Arrays], threads: int) -> None:
         self.call, self.batches, self.threads, self.position = call, batches, threads, 0
 
     def timed(self) -> float:
-        """Seconds of one call. Raises ValueError if it returns NaN."""
+        """Return the seconds of one call. Raises ValueError if it returns NaN."""
         batch = self.batches[self.position % len(self.batches)]
         self.position += 1
         start = time.perf_counter()
@@ -206,18 +205,18 @@ class Turns:
         refuse_nan(outputs)
         return seconds
 
-    def take(self, seconds: float) -> Turn:
-        """A turn of `seconds`; its first call is left out, which finds another one's data in the caches."""
+    def take_turn(self, seconds: float) -> Turn:
+        """Take a turn of `seconds`, without its first call, which finds another contender's data in the caches."""
         self.timed()
         latencies: list[float] = []
-        before = look()
+        before = read_cpu_times()
         while not latencies or time.perf_counter() < before.clock + seconds:
             latencies.append(self.timed())
-        return Turn(latencies, disturbed(before, look(), self.threads, psutil.cpu_count() or 1))
+        return Turn(latencies, disturbed(before, read_cpu_times(), self.threads, psutil.cpu_count() or 1))
 
 
 def warm_up(timed: Callable[[], float]) -> int:
-    """Call `timed`, which gives a call's seconds, until it gets no faster or for WARM_UP_SECONDS; how many calls."""
+    """Call `timed`, which returns a call's seconds, until it gets no faster or for WARM_UP_SECONDS; count the calls."""
     best, spent, calls = math.inf, 0.0, 0
     while spent < WARM_UP_SECONDS:
         window: list[float] = []
@@ -232,13 +231,13 @@ def warm_up(timed: Callable[[], float]) -> int:
 
 
 def refuse_nan(outputs: list[np.ndarray]) -> None:
-    """Raises ValueError: an answer that is none has no speed."""
+    """Raise ValueError for NaN in the outputs: the speed of a wrong answer means nothing."""
     if any(np.isnan(array).any() for array in outputs if array.dtype.kind == "f"):
-        raise ValueError("the outputs hold NaN")
+        raise ValueError("the outputs have NaN")
 
 
 def peak_memory_bytes() -> int:
-    """The most resident memory that this process has had."""
+    """Return the peak resident memory of this process."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     if sys.platform == "linux":

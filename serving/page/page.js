@@ -1,11 +1,11 @@
-// What a person drops, chooses, pastes or writes goes to the server, one request each, and the answer is drawn beside it.
-// Every address is relative, so that the page also works below a prefix of a proxy.
+// Sends each file or text that a person drops, chooses, pastes or writes to the server, and draws the answer beside it.
+// Every address is relative, so that the page also works below a proxy's prefix.
 
 const release = JSON.parse(document.getElementById("release").textContent);
 const part = (id) => document.getElementById(id);
-const embedded = []; // what has been embedded since the last "Clear", oldest first: {name, vector}
-const TAGGED = 12; // boxes with their score on the picture; those of more objects show when they are pointed at
-const LITERAL = 64; // values that a command writes out; more are made by Python
+const embedded = []; // the embeddings since the last "Clear", oldest first: {name, vector}
+const TAGGED = 12; // up to this many boxes show their score on the picture; of more, only the one pointed at does
+const LITERAL = 64; // a command writes out up to this many values; Python makes more
 let turn = Promise.resolve(); // one request after the other, so that a person cannot fill the server's queue
 let cards = 0;
 
@@ -40,7 +40,7 @@ async function predict(content) {
   body.append("file", content);
   const response = await answered("predict", { method: "POST", body });
   const answer = await response.json().catch(() => null);
-  if (answer?.predictions?.length !== 1) throw new Failure("The server answered something that is no prediction.", false);
+  if (answer?.predictions?.length !== 1) throw new Failure("The server's answer is not a prediction.", false);
   return answer;
 }
 
@@ -177,7 +177,7 @@ const DRAW = {
 
 /** A box of pixels of the upright picture as shares of it, so that it stays in place at every size. */
 function boxOf(corners, { width, height, scores, labels, names }, index) {
-  // What reaches beyond the picture ends at its edge.
+  // A box that reaches beyond the picture ends at its edge.
   const [left, top, right, bottom] = corners.map((value, side) => Math.min(Math.max(value, 0), side % 2 ? height : width));
   const score = `${names?.[index] ?? labels[index]} ${percent(scores[index])}`;
   const box = element("div", { class: "box", "aria-hidden": "true" }, element("b", {}, score));
@@ -195,7 +195,7 @@ function cosine(one, other) {
   return product / (Math.hypot(...one) * Math.hypot(...other));
 }
 
-// What the model is, and how to call it
+// The model, and how to call it
 
 async function describe() {
   part("model").textContent = document.title = release.model;
@@ -208,7 +208,7 @@ async function describe() {
   try {
     metadata = await (await answered(`v2/models/${encodeURIComponent(release.model)}`)).json();
   } catch (failure) {
-    part("unknown").textContent = `What the model takes could not be read. ${failure.message}`;
+    part("unknown").textContent = `The model's inputs could not be read. ${failure.message}`;
     part("unknown").hidden = false;
     return;
   }
@@ -244,14 +244,14 @@ function tensorCommand(metadata, address) {
   return `python3 -c 'import json; print(json.dumps({"inputs": [${tensors.join(", ")}]}))' | curl ${address} ${header} --data-binary @-`;
 }
 
-// What a person does
+// A person's actions
 
 function addFiles(files) {
   const all = [...files];
   const taken = all.slice(0, release.max_files);
   add(taken.map((file) => ({ name: file.name, content: file })));
   const left = all.length - taken.length;
-  part("limits").textContent = left ? `Only ${taken.length} are taken at a time: the last ${left} of these were left out.` : limits();
+  part("limits").textContent = left ? `The server takes ${taken.length} at a time: the last ${left} were left out.` : limits();
 }
 
 const limits = () => `Up to ${release.max_files} at a time, ${megabytes(release.upload_bytes)} each. They are sent to this server and not kept.`;

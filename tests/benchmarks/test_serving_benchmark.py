@@ -12,8 +12,8 @@ from benchmarks.serving import (
     shares,
     status_counts,
 )
-from benchmarks.serving_load import FAILED, NO_ANSWER, NO_CONNECTION, Connection, arrivals, parse_head
-from benchmarks.serving_page import describe
+from benchmarks.serving_load import FAILED, NO_ANSWER, NO_CONNECTION, ClientConnection, arrivals, parse_head
+from benchmarks.serving_page import describe_serving
 from benchmarks.serving_process import upload
 
 WRK = """Running 10s test @ http://127.0.0.1:8000
@@ -109,9 +109,9 @@ class Transport:
 
 
 def exchange(transport, *received):
-    free: list[Connection] = []
+    free: list[ClientConnection] = []
     done: list[int] = []
-    connection = Connection(free.append, lambda connection: None)
+    connection = ClientConnection(free.append, lambda connection: None)
     connection.connection_made(transport)
     connection.send(b"", done.append)
     for part in received:
@@ -169,7 +169,7 @@ def test_the_page_has_the_figures_of_every_part():
         },
         "latency": {"capacity": 100.0, "rate": 80.0, "seconds": 60, "even": answered, "poisson": answered},
     }
-    page = describe(result)
+    page = describe_serving(result)
     assert "| served here | 90 | 0.938 [0.921, 0.951] | 90 | 0.938 [0.921, 0.951] | 0 |" in page
     assert "| bare session | 96 | 1 | 96 | 1 | 0 |" in page
     assert "| one after the other | 21.3 | 30 | 41 | 1.92 | 0 |" in page
@@ -182,7 +182,9 @@ def test_the_page_has_the_figures_of_every_part():
         **{"memory_early_mb": 150.0, "memory_late_mb": 151.5, "memory_growth": 0.01},
         **{"ready_seconds": 0.002, "answered_seconds": 0.65},
     }
-    page = describe({**result, "overload": overload, "start": {"with_pycache": start, "without_pycache": start}})
+    page = describe_serving(
+        {**result, "overload": overload, "start": {"with_pycache": start, "without_pycache": start}}
+    )
     assert "59,460 × 200, 60,540 × 503" in page
     assert "| answered 200, of the capacity | 99.1 % |" in page
     assert "| resident memory after a tenth of the time, MB | 150, at the end 152 (+1.0 %) |" in page

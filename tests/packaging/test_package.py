@@ -123,7 +123,7 @@ def test_the_card_says_what_a_person_asks(release):
         "| same answer as PyTorch | 99.0 % [98.0 %, 100.0 %] | |",
         "| accuracy lost | 1.0 % | |",
         "| signal to error (SQNR), dB | 30.5 | |",
-        "Allowed was: at least 86% of the samples keep PyTorch's answer, the SQNR is at least 19.5 dB.",
+        "It had to meet: at least 86% of the samples keep PyTorch's answer, the SQNR is at least 19.5 dB.",
         "| latency of a call, median, ms | 0.125 | 0.125 |",
         "| times as fast as PyTorch eager | 5.5 [5, 6] | 1 |",
         "on AMD EPYC, 2 cores, 24 GiB of memory",
@@ -183,7 +183,7 @@ def test_only_what_clients_can_send_is_shown_as_sent(release, project):
 def test_a_float_release_says_so_and_has_no_budget(project):
     change_json(project / METRICS / "summary.json", {"variant": "fp32"})
     card = (make_release(project) / "MODEL_CARD.md").read_text()
-    assert "`fp32`: float32" in card and "Allowed was 4 times PyTorch's own rounding" in card
+    assert "`fp32`: float32" in card and "The error had to stay within 4 times PyTorch's own rounding" in card
     assert "of the kind" not in card and "8-bit" not in card
 
 

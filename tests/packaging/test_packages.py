@@ -7,7 +7,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from onnx_release.core.errors import SpecError
-from onnx_release.packaging.packages import CONSTRAINTS, REQUIREMENTS, SERVING, closure, locked, read_pins
+from onnx_release.packaging.packages import (
+    CONSTRAINTS,
+    REQUIREMENTS,
+    SERVING,
+    pinned_packages,
+    read_pins,
+    with_dependencies,
+)
 from tests.imports import ROOT, imported_files
 
 LIBRARY = ["onnx_release/runtime/release.py", "onnx_release/runtime/onnx_model.py", "onnx_release/data/model_data.py"]
@@ -25,7 +32,7 @@ def library():
 
 
 def test_a_release_needs_few_packages_and_none_that_made_it():
-    found = locked(library(), CPU)
+    found = pinned_packages(library(), CPU)
     assert {"numpy", "pillow", "onnxruntime", "pydantic", "pydantic-core", "fastapi", "uvicorn"} <= found.keys()
     assert found.keys() & (HEAVY | {"onnxruntime-gpu", "tokenizers"}) == set()
     assert list(found) == sorted(found)
@@ -33,20 +40,20 @@ def test_a_release_needs_few_packages_and_none_that_made_it():
 
 
 def test_a_gpu_gets_the_build_for_it_and_its_libraries():
-    cpu, gpu = locked(library(), CPU), locked(library(), CUDA)
+    cpu, gpu = pinned_packages(library(), CPU), pinned_packages(library(), CUDA)
     assert gpu["onnxruntime-gpu[cuda,cudnn]"] == cpu["onnxruntime"]
     assert "onnxruntime" not in gpu and gpu.keys() - cpu.keys() == {"onnxruntime-gpu[cuda,cudnn]"}
 
 
 def test_what_a_model_s_data_py_imports_is_there():
-    found = locked([*library(), "models/minilm/data.py"], CPU)
+    found = pinned_packages([*library(), "models/minilm/data.py"], CPU)
     assert {"tokenizers", "huggingface-hub"} <= found.keys()
     assert found.keys() & HEAVY == set()
 
 
 def test_all_that_a_locked_package_needs_is_locked_in_a_version_that_it_takes():
     """So that pip has nothing to choose. What the tests' environment has of a package, it says of itself."""
-    found = locked([*library(), "models/minilm/data.py"], CPU)
+    found = pinned_packages([*library(), "models/minilm/data.py"], CPU)
     for name in found:
         installed = "onnxruntime-gpu" if name == "onnxruntime" else name
         for needed in map(Requirement, importlib.metadata.requires(installed) or []):
@@ -58,8 +65,8 @@ def test_the_server_s_list_is_whole_without_its_packages_installed():
     """The pipeline runs without them, so that nothing there can say what they need."""
     listed = read_pins(SERVING)
     pins = read_pins(REQUIREMENTS) | read_pins(CONSTRAINTS) | listed
-    library_needs = closure({"pydantic", "numpy", "onnxruntime-gpu"} & pins.keys(), pins)
-    assert closure(listed, pins) - listed.keys() - library_needs == set()
+    library_needs = with_dependencies({"pydantic", "numpy", "onnxruntime-gpu"} & pins.keys(), pins)
+    assert with_dependencies(listed, pins) - listed.keys() - library_needs == set()
     assert importlib.metadata.version("fastapi") == listed["fastapi"]  # they are installed here, or this holds nothing
 
 
@@ -83,12 +90,12 @@ def test_an_import_that_a_release_cannot_have_is_named(tmp_path, line, message):
     data = tmp_path / "data.py"
     data.write_text(f"{line}\nimport numpy\nimport json\n")
     with pytest.raises(SpecError, match=message):
-        locked([str(data)], CPU)
+        pinned_packages([str(data)], CPU)
 
 
 def test_what_only_another_package_needs_must_be_pinned_too():
     with pytest.raises(SpecError, match=r"the release needs annotated-types, which is pinned nowhere: .*constraints"):
-        closure(
+        with_dependencies(
             {"pydantic"},
             {name: pin for name, pin in read_pins(CONSTRAINTS).items() if name != "annotated-types"}
             | read_pins(REQUIREMENTS),

@@ -87,8 +87,13 @@ def test_the_report_is_posted_when_a_gate_fails():
 @pytest.mark.parametrize("key", [PIPELINE, COMMENT], ids="/".join)
 def test_the_script_has_the_options_that_it_is_called_with(key):
     [step] = steps(key, "tools.pull_request_comment")
-    words = shlex.split(step["run"].split("tools.pull_request_comment")[1].partition(">>")[0].replace("\\\n", ""))
+    words = shlex.split(step["run"].split("tools.pull_request_comment")[1].partition(">")[0].replace("\\\n", ""))
     names = {word.lstrip("$"): "7" for word in words if word.startswith("$")}
-    assert names.keys() - {"RUNNER_TEMP/review"} == step["env"].keys() - {"GITHUB_TOKEN"}
-    arguments = parser().parse_args([names.get(word.lstrip("$"), word) for word in words])
-    assert (arguments.post == 7) == (key == COMMENT)
+    assert names.keys() - {"RUNNER_TEMP/review"} == step["env"].keys() - {"GH_TOKEN", "PULL_REQUEST"}
+    parser().parse_args([names.get(word.lstrip("$"), word) for word in words])
+    assert ("gh pr comment" in step["run"]) == (key == COMMENT)
+
+
+def test_one_workflow_alone_comments_on_pull_requests():
+    """`gh pr comment --edit-last` edits the last comment of its author, whichever workflow has made it."""
+    assert [key for key in JOBS if steps(key, "gh pr comment")] == [COMMENT]

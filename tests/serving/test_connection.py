@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from starlette.responses import Response
 from uvicorn.server import ServerState
 
-from serving.connection import BODY, SMALL, Connection
+from serving.connection import BODY_BYTES, COPIED_BYTES, Connection
 from serving.settings import Settings
 from tests.served import head, wire_app
 from tests.wire_app import LARGE
@@ -349,7 +349,7 @@ def sending(size):
 
 
 @pytest.mark.parametrize(
-    ("method", "size", "writes"), [("GET", 10, 1), ("GET", 0, 1), ("GET", SMALL + 1, 2), ("HEAD", 10, 1)]
+    ("method", "size", "writes"), [("GET", 10, 1), ("GET", 0, 1), ("GET", COPIED_BYTES + 1, 2), ("HEAD", 10, 1)]
 )
 def test_the_head_of_an_answer_is_written_with_its_body(method, size, writes):
     async def main():
@@ -370,7 +370,7 @@ def test_what_one_read_brings_does_not_stop_the_reading():
 
     async def main():
         made, transport = connection(app)
-        made.data_received(head("/", "POST", Content_Length=2 * BODY) + bytes(BODY))
+        made.data_received(head("/", "POST", Content_Length=2 * BODY_BYTES) + bytes(BODY_BYTES))
         before = transport.reading
         made.data_received(b"x")
         for task in made.tasks.copy():

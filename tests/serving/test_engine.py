@@ -356,7 +356,7 @@ def test_going_down_answers_what_is_there_and_refuses_the_rest():
         task = await in_the_model(engine, model, 1)
         draining = asyncio.create_task(engine.drain(30))
         await until(lambda: not engine.accepting)
-        with pytest.raises(BusyError, match="going down"):
+        with pytest.raises(BusyError, match="stopping"):
             await engine.submit(*work(2), FAR, never)
         model.open.set()
         return await draining, (await task).value

@@ -254,7 +254,7 @@ def test_pictures_are_dropped_and_pasted_several_at_once_and_no_more_than_the_se
     files = [(f"{name}.png", png(name)) for name in ("red", "lime", "blue", "black")]
     page.dispatch_event("#zone", "drop", {"dataTransfer": transfer(page, *files)})
     expect(page.locator("article h2")).to_have_text(["red.png", "lime.png", "blue.png"])
-    expect(page.get_by_text("Only 3 are taken at a time: the last 1 of these were left out.")).to_be_visible()
+    expect(page.get_by_text("The server takes 3 at a time: the last 1 were left out.")).to_be_visible()
     for name, colour in (("red.png", "red"), ("lime.png", "green"), ("blue.png", "blue")):
         expect(card(page, name).get_by_role("listitem").first).to_have_text(f"{colour} 100.0 %")
     page.evaluate(

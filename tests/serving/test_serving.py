@@ -25,7 +25,7 @@ from onnx_release.data.model_data import ModelData
 from onnx_release.runtime.release import Release
 from serving.body import Upload
 from serving.errors import RequestError
-from serving.predict import Item
+from serving.predict import UploadPrediction
 from tests.picture_release import colours_release, digits_release, lengths_release, spots_release
 from tests.served import PATIENCE, head, serving
 
@@ -354,6 +354,8 @@ def test_answers_are_valid_json_for_those_who_cannot_be_answered(address):
 def test_an_answer_that_is_no_number_is_no_answer():
     answer = Prediction(np.array([1]), np.array([np.nan], np.float32))
     data = SimpleNamespace(postprocess=lambda outputs: answer)
-    item = Item(Upload("cat.png", b""), bytes, cast(ModelData, data), cast(Release, SimpleNamespace(labels=None)))
+    item = UploadPrediction(
+        Upload("cat.png", b""), bytes, cast(ModelData, data), cast(Release, SimpleNamespace(labels=None))
+    )
     with pytest.raises(RequestError, match=r"cat\.png: the model's answer is NaN"):
         item.finish({})

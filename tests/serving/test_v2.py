@@ -314,7 +314,7 @@ def test_a_server_that_is_not_ready_says_so_and_lives(served, client):
         for path in ("/v2/health/ready", "/v2/models/tiny/ready"):
             status, headers, answer = send(served, None, path, "GET")
             assert (status, headers["Retry-After"]) == (503, "1")
-            assert answer == {"error": "the server is not ready: it is starting, or going down"}
+            assert answer == {"error": "the server is not ready: it is starting or stopping"}
     finally:
         app.state.ready = True
     assert client.is_server_ready()

@@ -11,9 +11,9 @@ import pytest
 
 from onnx_release.review.revisions import namespace
 from onnx_release.sweep.plan import Experiment
+from onnx_release.sweep.progress import Progress
 from onnx_release.sweep.queue import (
     LOGS,
-    Progress,
     failure,
     lock_entries,
     repeated_work,
@@ -143,8 +143,9 @@ def test_a_result_of_a_queue_that_was_discarded_is_taken(project):
     base = check_repository(Path("none"))
     open_clone(base)
     git("update-ref", f"{namespace(base)}/timed", base, cwd=CLONE)
-    progress, said = Progress(), []
-    run_wave([PLAN[-1]], base, 1, progress, lambda *line: said.append(line))
+    said = []
+    progress = Progress(lambda *line: said.append(line))
+    run_wave([PLAN[-1]], base, 1, progress)
     assert progress.done == {"timed": "ran in a queue that was discarded"}
     assert said == [("timed", "ran in a queue that was discarded")]
     assert experiments(base, Path()) == {"timed"}

@@ -228,14 +228,14 @@ def test_a_result_that_is_pushed_is_taken_and_never_replaced(project, inside, ho
     base = git(project, "rev-parse", "HEAD")
     job = make_job(experiment("sweep-twice", 3, 7), set(), base, str(home / "origin.git"), AUTHOR)
     assert sweep_node.run_job(job).state == "ran"
-    first = git(project, "ls-remote", "origin", sweep_node.ref(job, job.name))
+    first = git(project, "ls-remote", "origin", f"{job.refs}/{job.name}")
     assert sweep_node.run_job(job).state == "found"
     with sweep_node.job_folder() as folder:
         clone = sweep_node.make_clone(job, folder)
         before = sweep_node.locked_stages(clone)
         sweep_node.run_experiment(job, clone)
         assert not sweep_node.push(job, clone, before)
-    assert git(project, "ls-remote", "origin", sweep_node.ref(job, job.name)) == first
+    assert git(project, "ls-remote", "origin", f"{job.refs}/{job.name}") == first
     assert list((sweep_node.node_folder() / "jobs").iterdir()) == []
 
 

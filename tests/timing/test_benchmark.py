@@ -80,7 +80,7 @@ def test_what_fails_has_a_row_that_says_so_and_the_others_are_measured(contender
     run = measure(entries, BATCHES, PARAMS.model_copy(update={"starts": 2}))
     figures = contender_metrics(run, 2, PARAMS)
     assert "gone.onnx" in figures["gone"].failure
-    assert figures["nan"].failure == "ValueError: the outputs hold NaN"
+    assert figures["nan"].failure == "ValueError: the outputs have NaN"
     for name in ("gone", "nan"):
         texts = ("failure", "no_difference_from", "latency_ms")
         assert {value for key, value in figures[name] if key not in texts} == {None, 0}  # no samples

@@ -3,7 +3,7 @@
 import psutil
 import pytest
 
-from onnx_release.timing.interference import Look, disturbed, look
+from onnx_release.timing.interference import CpuTimes, disturbed, read_cpu_times
 
 
 @pytest.mark.parametrize(
@@ -19,15 +19,15 @@ from onnx_release.timing.interference import Look, disturbed, look
     ],
 )
 def test_by_hand(machine, own, threads, cores, found):
-    before = Look(clock=100.0, machine=5000.0, own=3.0)
-    after = Look(clock=101.0, machine=5000.0 + machine, own=3.0 + own)
+    before = CpuTimes(clock=100.0, machine=5000.0, own=3.0)
+    after = CpuTimes(clock=101.0, machine=5000.0 + machine, own=3.0 + own)
     assert disturbed(before, after, threads, cores) is found
 
 
 def test_a_turn_of_a_few_ticks_of_the_clock_is_not_judged():
-    before = Look(clock=0.0, machine=0.0, own=0.0)
-    assert not disturbed(before, Look(clock=0.09, machine=0.18, own=0.0), threads=2, cores=2)
-    assert disturbed(before, Look(clock=0.11, machine=0.22, own=0.0), threads=2, cores=2)
+    before = CpuTimes(clock=0.0, machine=0.0, own=0.0)
+    assert not disturbed(before, CpuTimes(clock=0.09, machine=0.18, own=0.0), threads=2, cores=2)
+    assert disturbed(before, CpuTimes(clock=0.11, machine=0.22, own=0.0), threads=2, cores=2)
 
 
 def test_what_a_hypervisor_takes_is_other_work_and_idling_and_guests_are_none(monkeypatch):
@@ -36,13 +36,13 @@ def test_what_a_hypervisor_takes_is_other_work_and_idling_and_guests_are_none(mo
             return {"user": 1.0, "system": 2.0, "steal": 4.0, "idle": 100.0, "iowait": 100.0, "guest": 100.0}
 
     monkeypatch.setattr("onnx_release.timing.interference.psutil.cpu_times", Times)
-    assert look().machine == 7.0
+    assert read_cpu_times().machine == 7.0
 
 
 def test_a_process_sees_its_own_work():
-    before = look()
+    before = read_cpu_times()
     sum(range(10**6))
-    after = look()
+    after = read_cpu_times()
     assert after.clock > before.clock
     assert after.own >= before.own >= 0
     assert before.machine > psutil.Process().cpu_times().user  # that of the machine counts since it was started

@@ -20,7 +20,7 @@ from onnx_release.timing.worker import (
     KEEP_MEMORY,
     WARM_UP_SECONDS,
     ContenderProcess,
-    Turns,
+    TimedCalls,
     describe_death,
     warm_up,
     worker_environment,
@@ -78,13 +78,13 @@ def test_an_input_that_does_not_fit_is_named(contender):
 def test_nan_in_the_first_answer_is_a_failure(contender):
     # 0 / 0 for the second batch, and for the first one 1 / 1.
     divide = helper.make_node("Div", ["x", "x"], ["y"])
-    with pytest.raises(BenchmarkError, match="the outputs hold NaN"):
+    with pytest.raises(BenchmarkError, match="the outputs have NaN"):
         asked(contender(divide), ("load",), batches=BATCHES[::-1])
 
 
 def test_nan_in_a_later_answer_is_a_failure(contender):
     divide = helper.make_node("Div", ["x", "x"], ["y"])
-    with pytest.raises(BenchmarkError, match="the outputs hold NaN"):
+    with pytest.raises(BenchmarkError, match="the outputs have NaN"):
         asked(contender(divide), ("load",), ("warm_up",))
 
 
@@ -117,7 +117,7 @@ def test_a_process_that_dies_is_described(contender, number, says):
 
 def test_an_exit_is_described():
     assert describe_death(7) == "it ended with exit code 7"
-    assert describe_death(None) == "it has closed its pipe and goes on"
+    assert describe_death(None) == "it has closed its pipe and still runs"
 
 
 def deaf(contender, batches, pipe):
@@ -198,9 +198,9 @@ def test_turns_go_round_the_batches():
         seen.append(batch["x"])
         return []
 
-    taken = Turns(call, [{"x": 0}, {"x": 1}, {"x": 2}], threads=1)  # type: ignore[dict-item]
-    assert len(taken.take(0).latencies) == 1  # and the call that is left out
-    assert len(taken.take(0).latencies) == 1
+    taken = TimedCalls(call, [{"x": 0}, {"x": 1}, {"x": 2}], threads=1)  # type: ignore[dict-item]
+    assert len(taken.take_turn(0).latencies) == 1  # and the call that is left out
+    assert len(taken.take_turn(0).latencies) == 1
     assert seen == [0, 1, 2, 0]
 
 
@@ -213,7 +213,7 @@ def test_a_turn_says_whether_it_was_disturbed(monkeypatch, found):
         return found
 
     monkeypatch.setattr(turns, "disturbed", judge)
-    assert Turns(lambda _: [], [{}], threads=3).take(0).disturbed is found
+    assert TimedCalls(lambda _: [], [{}], threads=3).take_turn(0).disturbed is found
     assert seen == [(True, 3, psutil.cpu_count())]
 
 

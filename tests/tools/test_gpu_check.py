@@ -33,16 +33,16 @@ from tools import gpu_check
 from tools.gpu_check import (
     CHECKED,
     PYTORCH,
-    Verdict,
+    GpuVerdict,
     apart,
-    cells,
-    check,
-    check_files,
+    check_gpu,
+    check_variants_made,
     contenders,
-    describe,
     describe_gpu,
+    describe_gpu_check,
     judge,
     one_line,
+    result_cells,
     rows,
     runtime_on,
     torch_versions,
@@ -117,7 +117,7 @@ def test_a_torch_that_sees_no_gpu_is_refused(params, monkeypatch, cuda, says):
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ProviderError, match=says):
-        check(params)
+        check_gpu(params)
 
 
 def test_the_versions_are_torch_s_own(monkeypatch):
@@ -132,7 +132,7 @@ def test_a_provider_that_does_not_load_is_refused_with_the_library_that_it_lacks
     monkeypatch.setattr(gpu_check, "torch_versions", lambda: VERSIONS)
     monkeypatch.setattr("onnx_release.runtime.providers.missing_library", lambda _: "libcublasLt.so.13: cannot open")
     with pytest.raises(ProviderError, match=r"CUDAExecutionProvider, which does not load: libcublasLt\.so\.13"):
-        check(params)
+        check_gpu(params)
     assert capfd.readouterr() == ("", "")
 
 
@@ -142,10 +142,10 @@ def test_a_missing_variant_says_what_to_run(tmp_path, monkeypatch):
         (tmp_path / "artifacts" / variant).mkdir(parents=True)
         (tmp_path / "artifacts" / variant / "model.onnx").touch()
     with pytest.raises(DataError, match=r"^artifacts/fp16/model\.onnx not there: run `make repro` first$"):
-        check_files(CHECKED)
+        check_variants_made(CHECKED)
     (tmp_path / "artifacts/fp16").mkdir()
     (tmp_path / "artifacts/fp16/model.onnx").touch()
-    check_files(CHECKED)
+    check_variants_made(CHECKED)
 
 
 @pytest.mark.parametrize(("missing", "providers"), [(None, ["cuda", "tensorrt"]), ("libnvinfer.so.10: gone", ["cuda"])])
@@ -159,7 +159,7 @@ def test_tensorrt_is_measured_where_it_loads(params, monkeypatch, missing, provi
     monkeypatch.setattr(gpu_check, "check_files", calls.append)
     monkeypatch.setattr(gpu_check, "missing_library", lambda _: missing)
     monkeypatch.setattr(gpu_check, "check_all", lambda *where: {"rounds": 15, "rows": [where[1:]]})
-    found = check(params)
+    found = check_gpu(params)
     assert found["rows"] == [(list(CHECKED), providers, "cuda")]
     assert found["no_tensorrt"] == (missing or "")
     assert found["gpu"]["driver"] == "580.65.06"
@@ -175,11 +175,11 @@ def test_the_gpu_is_the_one_that_torch_takes():
 
 def test_pytorch_and_every_variant_that_runs_are_timed_on_their_provider(params):
     verdicts = [
-        Verdict("fp32", "cuda", passed=True),
-        Verdict("fp16", "cuda", passed=False, failure="the SQNR is 3 dB"),
-        Verdict("int8_static", "cuda", passed=True, note="CUDAExecutionProvider does not run q (QLinearConv)"),
-        Verdict("fp16", "tensorrt", passed=True),
-        Verdict("int8_static", "tensorrt", passed=False, failure="no engine", runs=False),
+        GpuVerdict("fp32", "cuda", passed=True),
+        GpuVerdict("fp16", "cuda", passed=False, failure="the SQNR is 3 dB"),
+        GpuVerdict("int8_static", "cuda", passed=True, note="CUDAExecutionProvider does not run q (QLinearConv)"),
+        GpuVerdict("fp16", "tensorrt", passed=True),
+        GpuVerdict("int8_static", "tensorrt", passed=False, failure="no engine", runs=False),
     ]
     entries = contenders(verdicts, params, load_spec(params.model), "cuda")
     assert [(entry.name, entry.kind, entry.device) for entry in entries[:3]] == [
@@ -290,10 +290,10 @@ def figures(latency=None, eager=(None, None, None), compiled=(None, None, None),
 def result(no_tensorrt=""):
     """What a run may write, by hand."""
     verdicts = [
-        Verdict("fp32", "cuda", passed=True, sqnr_db=121.0, agreement=1.0),
-        Verdict("fp16", "cuda", passed=False, failure="the SQNR is 3 dB", sqnr_db=3.0, agreement=0.25),
-        Verdict("int8_static", "cuda", passed=True, sqnr_db=22.0, agreement=0.99, note="CUDA does not run a|b (Q)"),
-        Verdict("fp32", "tensorrt", passed=False, failure="no\nengine", runs=False),
+        GpuVerdict("fp32", "cuda", passed=True, sqnr_db=121.0, agreement=1.0),
+        GpuVerdict("fp16", "cuda", passed=False, failure="the SQNR is 3 dB", sqnr_db=3.0, agreement=0.25),
+        GpuVerdict("int8_static", "cuda", passed=True, sqnr_db=22.0, agreement=0.99, note="CUDA does not run a|b (Q)"),
+        GpuVerdict("fp32", "tensorrt", passed=False, failure="no\nengine", runs=False),
     ]
     timed = {
         "torch_eager": figures(2.0, (1.0, 1.0, 1.0), (0.5, 0.4, 0.6)),
@@ -315,7 +315,7 @@ def result(no_tensorrt=""):
 
 
 def test_the_table_by_hand():
-    lines = describe(result()).splitlines()
+    lines = describe_gpu_check(result()).splitlines()
     assert lines[2:9] == [
         "| torch_eager | PyTorch | | – | – | 2 | 4 | 1 | 0.5 [0.4, 0.6] | |",
         "| torch_compile | PyTorch | | – | – | 1 | 2 | 2 [1.9, 2.1] | 1 | |",
@@ -326,21 +326,23 @@ def test_the_table_by_hand():
         "| CUDA does not run a\\|b (Q); not timed: it hangs |",
         "| fp32 | tensorrt | failed: no engine | – | – | – | – | – | – | |",
     ]
-    assert len(cells(result()["rows"][0], result())) == lines[0].count("|") - 1
+    assert len(result_cells(result()["rows"][0], result())) == lines[0].count("|") - 1
 
 
 def test_what_was_timed_elsewhere_than_it_was_validated_says_so():
     fallen = {"provider": "CPUExecutionProvider", "provider_note": "the GPU is not used: out of memory"}
     row = {**result()["rows"][3], "timing": {**figures(9.0), **fallen}}
-    assert cells(row, result())[-1] == "timed on CPUExecutionProvider: the GPU is not used: out of memory"
+    assert result_cells(row, result())[-1] == "timed on CPUExecutionProvider: the GPU is not used: out of memory"
 
 
 def test_what_is_under_the_table():
-    text = describe(result()).splitlines()[-1]
+    text = describe_gpu_check(result()).splitlines()[-1]
     assert text.startswith("mobilenet_v2 at batch 1 on NVIDIA H100, 81559 MiB, driver 580.65.06; torch 2.13.0+cu130 ")
     assert "with CUDA 13.0, onnxruntime-gpu 1.31.1. The time of both sides includes the copies" in text
     assert "TensorRT" not in text
-    assert describe(result("libnvinfer.so.10: gone")).endswith("TensorRT is not installed: libnvinfer.so.10: gone.")
+    assert describe_gpu_check(result("libnvinfer.so.10: gone")).endswith(
+        "TensorRT is not installed: libnvinfer.so.10: gone."
+    )
 
 
 def test_a_long_message_is_cut_short():
@@ -353,7 +355,7 @@ def test_the_result_is_written_and_printed(tmp_path, monkeypatch, capsys, params
     monkeypatch.setattr(gpu_check, "check", lambda _: result())
     monkeypatch.setattr(gpu_check, "GPU_CHECK", tmp_path / "gpu.json")
     gpu_check.main(argparse.Namespace())
-    assert capsys.readouterr().out == describe(result()) + "\n"
+    assert capsys.readouterr().out == describe_gpu_check(result()) + "\n"
     assert read_json(tmp_path / "gpu.json") == result()
 
 

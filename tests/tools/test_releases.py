@@ -17,7 +17,7 @@ from tests.imports import ROOT
 from tests.picture_release import digits_release
 from tests.served import serving
 from tools.new_model import TASKS
-from tools.releases import NEW_MODELS, ask, attempt, check, models_below
+from tools.releases import NEW_MODELS, check_answer, check_succeeded, models_below, try_release
 
 
 def test_every_folder_below_models_is_taken_and_every_task_of_new_model(tmp_path):
@@ -49,7 +49,7 @@ def test_without_git_there_is_one_message(tmp_path):
 
 def test_what_a_command_has_printed_is_in_the_error():
     with pytest.raises(ReleaseFolderError, match=r"No module named stages\.nothing"):
-        check(run(ROOT, "stages.nothing"))
+        check_succeeded(run(ROOT, "stages.nothing"))
 
 
 def test_a_release_answers_as_the_pipeline_does_or_it_is_an_error(tmp_path):
@@ -63,16 +63,16 @@ def test_a_release_answers_as_the_pipeline_does_or_it_is_an_error(tmp_path):
     weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) + np.float32(2), "weights"))
     onnx.save(model, tmp_path / "another.onnx")
     with serving(release.folder) as server:
-        ask(server, release, tmp_path / variant_model("int8_static"), samples)
+        check_answer(server.port, release, tmp_path / variant_model("int8_static"), samples)
         # The picture's mean is 0.25, so that each logit is 0.5 more than the release has it.
         with pytest.raises(ReleaseFolderError, match=r"the output logits is not the pipeline's, off by 0\.5"):
-            ask(server, release, tmp_path / "another.onnx", samples)
+            check_answer(server.port, release, tmp_path / "another.onnx", samples)
         other = replace(release, manifest=release.manifest.model_copy(update={"model": "net"}))
         with pytest.raises(ReleaseFolderError, match=r"/v2/models/net/infer gives 404"):
-            ask(server, other, release.model, samples)
+            check_answer(server.port, other, release.model, samples)
 
 
 def test_what_fails_is_said_and_is_no_end():
     """As of a folder below models/ that has no spec.yaml."""
-    passed, said = attempt("nothing")
+    passed, said = try_release("nothing")
     assert not passed and "\nerror: there is no model called nothing: models/ has digits_cnn, " in said
