@@ -1,4 +1,4 @@
-"""What benchmarks/serving.json holds as Markdown, for docs/serving.md."""
+"""Make the tables of docs/serving.md from benchmarks/serving.json."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,13 +12,13 @@ LATENCIES = {"median_ms": "median, ms", "p95_ms": "p95", "p99_ms": "p99", "tail"
 
 
 def describe_serving(result: Mapping[str, Any]) -> str:
-    """The tables of all parts that were measured."""
+    """Return the tables of all parts that were measured."""
     parts = [PARTS[name](result[name]) for name in PARTS if name in result]
     pictures = result["photographs"]
     return "\n\n".join(
         [
             *parts,
-            f"{MODEL} on an {result['machine']}, which the load shares; {pictures['count']} photographs of "
+            f"{MODEL} on an {result['machine']}, where the clients run, too; {pictures['count']} photographs of "
             f"{number(pictures['mean_kb'])} kB on average (`python -m benchmarks.serving`).",
         ]
     )
@@ -35,10 +35,13 @@ def throughput_page(found: Mapping[str, Any]) -> str:
         ]
         for name in names
     ]
-    header = ["uploads a second", *(cell for variant in variants for cell in (f"`{variant}`", "of the bare session"))]
+    header = [
+        "uploads a second",
+        *(cell for variant in variants for cell in (f"`{variant}`", "share of the bare session")),
+    ]
     return (
-        f"{table([*header, 'errors'], rows)}\n\nThe median of {found['rounds']} rounds of {found['seconds']} s on "
-        f"{found['connections']} connections, and of the ratios in them with their 95 % interval."
+        f"{table([*header, 'errors'], rows)}\n\nMedians of {found['rounds']} rounds of {found['seconds']} s on "
+        f"{found['connections']} connections; shares are medians of the ratios in these rounds, with 95 % intervals."
     )
 
 
@@ -49,7 +52,7 @@ def throughput_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def latency_page(found: Mapping[str, Any]) -> str:
-    kinds = {"even": "one after the other", "poisson": "at random (Poisson)"}
+    kinds = {"even": "at even intervals", "poisson": "at random (Poisson)"}
     rows = [
         [
             title,
@@ -61,8 +64,8 @@ def latency_page(found: Mapping[str, Any]) -> str:
     load = percent(found["rate"] / found["capacity"])
     return (
         f"{table(['uploads come', *LATENCIES.values(), 'errors'], rows)}\n\n"
-        f"{found['seconds']} s at {number(found['rate'])} uploads a second, {load} of the "
-        f"{number(found['capacity'])} that it reaches; from the time that each was due."
+        f"{found['seconds']} s at {number(found['rate'])} uploads a second, {load} of the server's capacity of "
+        f"{number(found['capacity'])}. Each time counts from when the upload was due."
     )
 
 
@@ -70,19 +73,19 @@ def overload_page(found: Mapping[str, Any]) -> str:
     statuses = ", ".join(f"{count:,} × {status}" for status, count in found["statuses"].items())
     rows = [
         ["answers", statuses],
-        ["answered 200, of the capacity", percent(found["goodput"])],
+        ["answers with 200, as a share of the capacity", percent(found["goodput"])],
         [
-            "their median and p99, ms",
+            "median and p99 of 200, ms",
             f"{number(found['accepted']['median_ms'])}, {number(found['accepted']['p99_ms'])}",
         ],
-        ["of 503, ms", f"{number(found['refused']['median_ms'])}, {number(found['refused']['p99_ms'])}"],
+        ["median and p99 of 503, ms", f"{number(found['refused']['median_ms'])}, {number(found['refused']['p99_ms'])}"],
         [
             "resident memory after a tenth of the time, MB",
             f"{number(found['memory_early_mb'])}, at the end {number(found['memory_late_mb'])} "
             f"({found['memory_growth'] * 100:+.1f} %)",
         ],
         [
-            "ready again, an upload answered, after",
+            "after the load: ready, an upload answered",
             f"{number(found['ready_seconds'])}, {number(found['answered_seconds'])} s",
         ],
     ]
@@ -94,7 +97,7 @@ def start_page(found: Mapping[str, Any]) -> str:
         [title, number(found[key]["median"]), number(found[key]["max"])]
         for key, title in (("with_pycache", "started before"), ("without_pycache", "without `__pycache__`"))
     ]
-    return table(["from `python -m serving` to ready", "median, s", f"most of {STARTS} starts"], rows)
+    return table(["from `python -m serving` to ready", "median, s", f"slowest of {STARTS} starts, s"], rows)
 
 
 PARTS: dict[str, Callable[[Mapping[str, Any]], str]] = {

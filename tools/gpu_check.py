@@ -261,7 +261,7 @@ def describe_gpu_check(result: Mapping[str, Any]) -> str:
         f"{result['model']} at batch {result['batch']} on {gpu['name']}, {gpu['memory']}, driver {gpu['driver']}; "
         f"torch {versions['torch']} with CUDA {versions['cuda']}, onnxruntime-gpu {versions['onnxruntime-gpu']}. "
         "The time of both sides includes the copies from the host's memory to the GPU's and back. Latencies are "
-        f"medians, brackets 95 % intervals; one that holds 1 is no difference.{tensorrt}"
+        f"medians and brackets 95 % intervals; if the interval contains 1, there is no difference.{tensorrt}"
     )
 
 

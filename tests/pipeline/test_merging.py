@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from onnx_release.core.errors import DataError
 from tests.clone import run, set_param
 from tests.imports import ROOT
-from tools.docs import pipeline_picture
+from tools.page_parts.pipeline import pipeline_picture
 
 STAGE = """
 import json, os, pathlib

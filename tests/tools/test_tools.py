@@ -1,4 +1,4 @@
-"""What a person runs: inspect, gate, repro and docs."""
+"""What a person runs: inspect, gate and repro."""
 
 import json
 import shutil
@@ -16,7 +16,6 @@ from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
 from tests.revisions import git
 from tools import repro
-from tools.docs import replace_part
 
 
 @pytest.fixture
@@ -152,11 +151,3 @@ def test_metrics_that_a_failed_run_took_away_come_back_and_newer_ones_stay(tmp_p
 
 def test_a_table_is_markdown():
     assert table(["", "a"], [["b", "1"], ["c", ""]]) == "| | a |\n| --- | --- |\n| b | 1 |\n| c | |"
-
-
-def test_a_page_keeps_all_but_its_generated_parts():
-    readme = "a\n<!-- begin results: made -->\nold\n<!-- end results -->\nb\n"
-    expected = "a\n<!-- begin results: made -->\nnew \\1\n<!-- end results -->\nb\n"
-    assert replace_part(readme, "results", "new \\1") == expected
-    with pytest.raises(ValueError, match="no markers for the part pipeline"):
-        replace_part(readme, "pipeline", "new")
