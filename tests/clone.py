@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.clone import make_clone, run, set_param
+from tools.clone import make_clone, path_with_python, run, set_param
 
-__all__ = ["QUICK", "edited", "make_clone", "outputs", "run", "set_param", "stages_run"]
+__all__ = ["QUICK", "edited", "make_clone", "outputs", "path_with_python", "run", "set_param", "stages_run"]
 
 # Enough to run the harness, and no more: no test reads a timing.
 QUICK = {

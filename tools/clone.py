@@ -42,9 +42,13 @@ def set_param(clone: Path, key: str, value: str) -> None:
         yaml.dump(params, file)
 
 
+def path_with_python() -> str:
+    """Return the environment variable PATH with this environment's programs first, where `make` puts them, too."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
 def run(clone: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run `python -m ...` in the clone with this environment's Python; never raises."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, **options.pop("env", {})}
+    environment = {**os.environ, "PATH": path_with_python(), **options.pop("env", {})}
     command = [sys.executable, "-m", *arguments]
     return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False, **options)

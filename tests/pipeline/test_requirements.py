@@ -4,13 +4,14 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.clone import path_with_python
 from tests.imports import ROOT
+from tests.registry import registry
 
 PYTHONS = ("3.11", "3.12", "3.13")
 RUNS = ("requirements.txt", "requirements-serving.txt")
@@ -24,27 +25,16 @@ FROM_SOURCE = "antlr4-python3-runtime"
 
 
 @pytest.fixture(scope="module")
-def registry() -> dict[str, str]:
-    """What of pip's settings uv, which does not read them, needs to ask the same registry."""
-    listed = [sys.executable, "-m", "pip", "config", "list"]
-    settings = subprocess.run(listed, capture_output=True, text=True, check=True).stdout
-    wanted = {"index-url": "UV_DEFAULT_INDEX", "cert": "SSL_CERT_FILE"}
-    found = re.findall(r"^(?:global|user|site|install|:env:)\.(index-url|cert)='(.*)'$", settings, re.MULTILINE)
-    return {wanted[key]: value for key, value in found}
-
-
-@pytest.fixture(scope="module")
-def resolve(registry, tmp_path_factory):
+def resolve(tmp_path_factory):
     """Ask uv for what `files` install: `pip install --dry-run` downloads whole wheels, and takes its own Python's
     version for that of the markers (pypa/pip#11664)."""
-    cache = tmp_path_factory.mktemp("uv")
+    cache, settings = tmp_path_factory.mktemp("uv"), registry()
 
     def run(python: str, platform: str, files: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         options = ["--python", sys.executable, "--python-version", python, "--python-platform", platform]
         wheels = ["--only-binary", ":all:", "--no-binary", FROM_SOURCE]
         shown = ["--quiet", "--no-header", "--no-annotate", "--cache-dir", str(cache)]
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        environment = {**os.environ, **registry, "PATH": path, "MACOSX_DEPLOYMENT_TARGET": "14.0"}
+        environment = {**os.environ, **settings, "PATH": path_with_python(), "MACOSX_DEPLOYMENT_TARGET": "14.0"}
         command = ["uv", "pip", "compile", *options, *wheels, *shown, *(str(ROOT / name) for name in files)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

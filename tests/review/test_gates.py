@@ -11,9 +11,10 @@ from onnx_release.core.params import Gate
 from onnx_release.report.metrics import METRICS
 from onnx_release.review.compare import compare
 from onnx_release.review.gates import check_gates, hold
-from tests.clone import run, set_param
+from tests.clone import set_param
 from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
+from tests.in_process import run_here
 from tests.revisions import as_json, changed, commit, git, release, revision, unmeasured, whole, write
 
 FILES = release()
@@ -338,12 +339,8 @@ def summarised(files):
     return {**files, "metrics/summary.json": summary}
 
 
-def tool(folder, *arguments):
-    return run(folder, *arguments, env={"PYTHONPATH": str(ROOT)})
-
-
 def test_the_gate_exits_with_the_reasons_and_says_what_it_does_not_hold(repository):
-    result = tool(repository, "tools.gate", "--base", "main")
+    result = run_here(repository, "tools.gate", "--base", "main")
     assert (result.returncode, result.stderr) == (1, "")
     lines = result.stdout.splitlines()
     assert lines[:3] == ["export: passed", "fp32: passed", "int8_static: passed"]
@@ -354,7 +351,7 @@ def test_the_gate_exits_with_the_reasons_and_says_what_it_does_not_hold(reposito
 
 
 def test_the_gate_without_a_base_passes_what_only_the_base_forbids_and_names_it(repository):
-    result = tool(repository, "tools.gate")
+    result = run_here(repository, "tools.gate")
     assert result.returncode == 0
     assert "benchmark.fp*.speedup_vs_eager: not held, max_regression_share 0.3 is against a base" in result.stdout
 
@@ -363,7 +360,7 @@ def test_the_gate_says_what_to_do_about_what_was_not_measured(repository, tmp_pa
     shutil.copytree(repository, tmp_path / "clone")
     head = summarised(release(1, disturbed=("int8_static",)))
     write(tmp_path / "clone", {path: content for path, content in head.items() if path.startswith("metrics/")})
-    result = tool(tmp_path / "clone", "tools.gate", "--base", "main")
+    result = run_here(tmp_path / "clone", "tools.gate", "--base", "main")
     assert result.returncode == 1
     lines = result.stdout.splitlines()
     missed = [line.split(", ")[0] for line in lines if ": not measured" in line]
@@ -373,18 +370,18 @@ def test_the_gate_says_what_to_do_about_what_was_not_measured(repository, tmp_pa
     for gate in ("- metric: benchmark.int8_*.speedup_vs_eager\n", "- metric: summary.speedup_vs_eager\n"):
         assert gate in params.read_text()
         params.write_text(params.read_text().replace(gate, f"{gate}  noisy: pass\n"))
-    assert tool(tmp_path / "clone", "tools.gate", "--base", "main").returncode == 0
+    assert run_here(tmp_path / "clone", "tools.gate", "--base", "main").returncode == 0
 
 
 @pytest.mark.parametrize("arguments", [("tools.gate", "--base", "mian"), ("tools.compare", "mian")])
 def test_a_base_that_there_is_not_is_one_message(repository, arguments):
-    result = tool(repository, *arguments)
+    result = run_here(repository, *arguments)
     assert result.returncode == 1
     assert result.stderr.startswith("error: there is no branch, tag, commit or experiment called mian")
 
 
 def test_the_comparison_is_printed_as_a_table_and_exits_with_0(repository):
-    result = tool(repository, "tools.compare", "main")
+    result = run_here(repository, "tools.compare", "main")
     lines = result.stdout.splitlines()
     assert (result.returncode, result.stderr) == (0, "")
     assert lines[0].startswith("base  main (") and lines[1] == "head  workspace, not committed"
@@ -392,7 +389,7 @@ def test_the_comparison_is_printed_as_a_table_and_exits_with_0(repository):
 
 
 def test_the_comparison_in_json_is_complete(repository):
-    found = json.loads(tool(repository, "tools.compare", "main", "--format", "json").stdout)
+    found = json.loads(run_here(repository, "tools.compare", "main", "--format", "json").stdout)
     rows = {row["figure"]: row for row in found["rows"]}
     assert found["counts"]["worse"] == sum(row["verdict"] == "worse" for row in found["rows"])
     assert rows[SPEEDUP]["verdict"] == "worse" and rows[SPEEDUP]["better"] == "higher"

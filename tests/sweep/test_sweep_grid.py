@@ -8,8 +8,8 @@ import pytest
 from onnx_release.core.errors import SweepError
 from onnx_release.core.params import load_params
 from onnx_release.sweep.grid import Grid, combinations, load_grid, swept_keys
-from tests.clone import run
 from tests.imports import ROOT
+from tests.in_process import run_here
 
 BUDGET = "models/digits_cnn/spec.yaml:budget.sqnr_db"
 
@@ -94,7 +94,7 @@ def test_what_cannot_run_is_refused_by_name(grid, text, says):
 
 def test_the_tool_says_what_is_wrong_and_nothing_else(tmp_path):
     (tmp_path / "grid.yaml").write_text("grid: {export.opsett: [18]}")
-    result = run(ROOT, "tools.sweep", str(tmp_path / "grid.yaml"))
+    result = run_here(ROOT, "tools.sweep", str(tmp_path / "grid.yaml"))
     assert result.returncode == 1
     assert result.stderr.startswith("error: ") and "did you mean opset?" in result.stderr
     assert "Traceback" not in result.stderr

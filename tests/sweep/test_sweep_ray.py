@@ -25,8 +25,9 @@ from onnx_release.sweep import ray as sweep_ray
 from onnx_release.sweep.node import JobError, Outcome, call, wrong_versions
 from onnx_release.sweep.plan import Experiment
 from onnx_release.sweep.ray import make_job, run_plan
-from tests.clone import make_clone, run
+from tests.clone import make_clone
 from tests.imports import ROOT
+from tests.in_process import run_here
 
 WORK = """
 import json, os, signal, sys
@@ -366,7 +367,7 @@ def test_the_tool_ends_with_one_error(tmp_path):
     clone = make_clone(tmp_path / "clone")
     author = {f"GIT_CONFIG_KEY_{i}": key for i, key in enumerate(("user.name", "user.email"))}
     values = {"GIT_CONFIG_COUNT": "2", "GIT_CONFIG_VALUE_0": "test", "GIT_CONFIG_VALUE_1": "test@example.invalid"}
-    result = run(clone, "tools.sweep", "sweeps/digits.yaml", "--ray", "127.0.0.1:9", env=author | values)
+    result = run_here(clone, "tools.sweep", "sweeps/digits.yaml", "--ray", "127.0.0.1:9", env=author | values)
     assert result.returncode == 1
     assert result.stderr.startswith("error: there is no git remote called origin, from which nodes clone"), (
         result.stderr

@@ -11,6 +11,7 @@ from onnx_release.runtime.release import MANIFEST, NOT_RELEASED
 from tests.clone import run, set_param
 from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
+from tests.in_process import run_here
 
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
 # A pipeline of one stage, which makes a release of the model, or fails where a file says so.
@@ -50,8 +51,7 @@ def project(tmp_path: Path) -> Path:
     for model in ("one", "two"):
         write_text(tmp_path / f"models/{model}/spec.yaml", DIGITS_SPEC)
     set_param(tmp_path, "model", "one")
-    result = run(tmp_path, "tools.repro", env=ENVIRONMENT)
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert run_here(tmp_path, "tools.repro", env=ENVIRONMENT).returncode == 0
     return tmp_path
 
 
@@ -65,26 +65,26 @@ def test_a_run_of_another_model_that_fails_leaves_no_release(project):
     assert '"model": "one"' in released(project)
     set_param(project, "model", "two")
     write_text(project / "fails", "")
-    result = run(project, "tools.repro", env=ENVIRONMENT)
+    result = run_here(project, "tools.repro", env=ENVIRONMENT)
     assert result.returncode == 1
     assert not (project / RELEASE).exists()
     assert "artifacts/release was of one, so it is removed: `make repro MODEL=one` brings it back" in result.stderr
     set_param(project, "model", "one")  # and it does, although the stage would fail
-    assert run(project, "tools.repro", env=ENVIRONMENT).returncode == 0
+    assert run_here(project, "tools.repro", env=ENVIRONMENT).returncode == 0
     assert '"model": "one"' in released(project)
 
 
 def test_a_run_that_fails_before_the_release_leaves_none_of_another_model(project):
     set_param(project, "model", "two")
     (project / "weights.txt").unlink()  # DVC does not come to the stage
-    assert run(project, "tools.repro", env=ENVIRONMENT).returncode == 1
+    assert run_here(project, "tools.repro", env=ENVIRONMENT).returncode == 1
     assert not (project / RELEASE).exists()
 
 
 def test_a_run_that_cannot_begin_changes_neither_the_model_nor_the_release(project):
     before, release = (project / "params.yaml").read_text(), released(project)
     write_text(project / "dvc.lock", "")
-    result = run(project, "tools.repro", "--model", "two", env=ENVIRONMENT)
+    result = run_here(project, "tools.repro", "--model", "two", env=ENVIRONMENT)
     assert (result.returncode, result.stderr) == (
         1,
         "error: dvc.lock is empty: run `git restore dvc.lock` for the committed version\n",
@@ -126,6 +126,6 @@ def test_without_a_release_nothing_is_served(project):
 
 def said(project: Path) -> str:
     """What `make serve` says where it does not serve."""
-    result = run(project, "tools.serve", env={"PYTHONPATH": str(ROOT)})
+    result = run_here(project, "tools.serve")
     assert result.returncode == 1
     return result.stderr

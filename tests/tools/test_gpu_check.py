@@ -27,8 +27,9 @@ from onnx_release.graph.probe import find_provider
 from onnx_release.network.network import load_network
 from onnx_release.network.reference import write_reference
 from onnx_release.runtime.providers import CUDA
-from tests.clone import QUICK, run, set_param
+from tests.clone import QUICK, set_param
 from tests.imports import ROOT, imported_files, third_party
+from tests.in_process import run_here
 from tools import gpu_check
 from tools.gpu_check import (
     CHECKED,
@@ -90,7 +91,7 @@ def inside(prepared, monkeypatch):
 
 @pytest.mark.skipif(bool(gpus()), reason="there is a GPU")
 def test_without_a_gpu_one_line_says_so():
-    result = run(ROOT, "tools.gpu_check")
+    result = run_here(ROOT, "tools.gpu_check")
     assert (result.returncode, result.stdout) == (1, "")
     assert (
         result.stderr == "error: nvidia-smi is not there or lists no NVIDIA GPU: run this on a machine that has one\n"

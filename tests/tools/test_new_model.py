@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,24 +21,18 @@ from onnx_release.export.export import export_network
 from onnx_release.measure.answers import check_answers
 from onnx_release.network.network import check_outputs, load_network, run_network
 from onnx_release.runtime.session import open_session, run_session
-from tests.clone import run, set_param
+from tests.clone import set_param
 from tests.imports import ROOT
+from tests.in_process import run_here, working_in
 from tools.new_model import TASKS, write_model
 
 
 @pytest.fixture(autouse=True)
-def root(tmp_path, monkeypatch):
+def root(tmp_path):
     """An empty repository as the working directory and the place to import models from."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "models").mkdir()
-    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "models"}
-    for name in before:
-        del sys.modules[name]
-    yield tmp_path
-    for name in [name for name in sys.modules if name.partition(".")[0] == "models"]:
-        del sys.modules[name]
-    sys.modules.update(before)
+    with working_in(tmp_path):
+        yield tmp_path
 
 
 @pytest.fixture
@@ -113,7 +106,7 @@ def test_one_photograph_a_class_is_written_and_prepared_with_a_note(root):
     fetch_sources("birds", load_spec("birds").sources, root / "data/raw/birds")
     shutil.copy(ROOT / "params.yaml", root)
     set_param(root, "model", "birds")
-    result = run(root, "stages.prepare", env={"PYTHONPATH": str(ROOT)})
+    result = run_here(root, "stages.prepare")
     assert result.returncode == 0, result.stderr
     assert result.stderr.startswith("note: INT8 is calibrated on 3 samples, and 16 are the least")
     assert (len(SampleFile(CALIBRATION_SAMPLES)), len(SampleFile(EVALUATION_SAMPLES))) == (3, 3)
@@ -229,11 +222,11 @@ def test_names_that_mean_something_to_yaml_are_kept(root, photographs):
 
 def test_the_command_says_what_to_do_next(root, photographs):
     arguments = ["mine", "--task", "classification", "--images", "photographs"]
-    result = run(root, "tools.new_model", *arguments, env={"PYTHONPATH": str(ROOT)})
+    result = run_here(root, "tools.new_model", *arguments)
     assert result.returncode == 0, result.stderr
     assert "models/mine/network.py" in result.stdout and "data.py" not in result.stdout
     assert "make repro MODEL=mine" in result.stdout
-    again = run(root, "tools.new_model", *arguments, env={"PYTHONPATH": str(ROOT)})
+    again = run_here(root, "tools.new_model", *arguments)
     assert (again.returncode, again.stderr.partition(":")[0]) == (1, "error")
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from tests.clone import run, set_param
+from tests.clone import path_with_python, set_param
 from tests.imports import ROOT
+from tests.in_process import run_here
 
 ENVIRONMENT = {
     **os.environ,
-    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    "PATH": path_with_python(),
     "PYTHONPATH": str(ROOT),
 }
 # With the file `wait`, it stops before it has written anything.
@@ -59,8 +60,8 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def repro(folder, *arguments):
-    return run(folder, "tools.repro", *arguments, env={"PYTHONPATH": str(ROOT)})
+def repro(folder):
+    return run_here(folder, "tools.repro", env={"PYTHONPATH": str(ROOT)})
 
 
 @pytest.mark.parametrize("fix", ["git init", "dvc config --local core.no_scm true"])

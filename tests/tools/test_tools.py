@@ -2,19 +2,26 @@
 
 import json
 import shutil
+from collections.abc import Collection
+from pathlib import Path
 
 import pytest
 from onnx import helper
 
 from onnx_release.core.errors import ParameterError, SpecError
 from onnx_release.core.files import write_json
+from onnx_release.core.metrics import LEFT_OUT
 from onnx_release.core.paths import METRICS
 from onnx_release.core.variants import VARIANTS
 from onnx_release.report.text import table
-from tests.clone import run, set_param
+from onnx_release.validate.metrics import ValidateMetrics
+from tests.clone import set_param
 from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
+from tests.in_process import run_here
+from tests.release_project import STATIC, SUMMARY
 from tests.revisions import git
+from tests.validated import validated
 from tools import repro
 
 
@@ -25,7 +32,7 @@ def model(save_graph):
 
 
 def test_inspect_prints_a_table(model):
-    printed = run(ROOT, "tools.inspect", str(model)).stdout
+    printed = run_here(ROOT, "tools.inspect", str(model)).stdout
     assert "input    x  float32  [batch, 3]" in printed
     assert "output   y  float32  [batch, 3]" in printed
     assert "symbolic batch" in printed
@@ -35,7 +42,7 @@ def test_inspect_prints_a_table(model):
 
 
 def test_inspect_prints_json(model):
-    described = json.loads(run(ROOT, "tools.inspect", str(model), "--json").stdout)
+    described = json.loads(run_here(ROOT, "tools.inspect", str(model), "--json").stdout)
     assert described["operators"] == {"Neg": 1, "Relu": 1}
     assert described["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 3]}]
     assert described["symbols"] == ["batch"]
@@ -46,7 +53,7 @@ def test_inspect_names_a_file_that_it_cannot_read(tmp_path, content):
     path = tmp_path / "gone.onnx"
     if content is not None:
         path.write_bytes(content)
-    result = run(ROOT, "tools.inspect", str(path))
+    result = run_here(ROOT, "tools.inspect", str(path))
     assert result.returncode == 1
     assert result.stderr.startswith("error: ") and "gone.onnx" in result.stderr
     assert "Traceback" not in result.stderr
@@ -62,17 +69,26 @@ def model_folder(folder, old="", new=""):
     return folder
 
 
-def test_the_gate_does_not_ask_for_what_the_spec_leaves_out(tmp_path):
+def write_metrics(
+    folder: Path, failure: str = "", missed: str = "", released: str | None = "fp32", made: Collection[str] = VARIANTS
+) -> None:
+    """Write what the gate reads, where fp32 has failed for one reason and the search has missed a bound."""
     for variant in VARIANTS:
-        content = {"passed": True, "failure": ""} if variant in ("export", "fp32", "fp16") else {"left_out": True}
-        write_json(tmp_path / f"metrics/validate/{variant}.json", content)
-    write_json(tmp_path / "metrics/quantize_static.json", {"left_out": True})
-    write_json(tmp_path / "metrics/summary.json", {"variant": "fp32", "accuracy_drop": None})
+        bad = failure if variant == "fp32" else ""
+        content = {**validated("tensor"), "passed": not bad, "failure": bad}
+        write_json(folder / ValidateMetrics.path(variant), content if variant in made else {LEFT_OUT: True})
+    static = {**STATIC.content(), "budget_met": not missed, "budget_failure": missed}
+    write_json(folder / STATIC.path(), static if "int8_static" in made else {LEFT_OUT: True})
+    write_json(folder / SUMMARY.path(), {**SUMMARY.content(), "variant": released})
+
+
+def test_the_gate_does_not_ask_for_what_the_spec_leaves_out(tmp_path):
+    write_metrics(tmp_path, made=("export", "fp32", "fp16"))
     folder = model_folder(tmp_path, "[fp16, int8_dynamic, int8_static]", "[fp16]")
-    result = run(folder, "tools.gate", env={"PYTHONPATH": str(ROOT)})
+    result = run_here(folder, "tools.gate")
     assert result.returncode == 0
     assert result.stdout.startswith("export: passed\nfp32: passed\nfp16: passed\nsummary.accuracy_drop: not held, ")
-    result = run(folder, "tools.explain", "int8_static", env={"PYTHONPATH": str(ROOT)})
+    result = run_here(folder, "tools.explain", "int8_static")
     assert result.returncode == 1
     assert "the model's spec.yaml leaves int8_static out: add it to `variants`" in result.stderr
 
@@ -99,7 +115,7 @@ def test_a_misspelt_gate_ends_a_run_before_its_first_stage(tmp_path):
     (folder / "params.yaml").write_text(text.replace("summary.compression", "summary.compresion"))
     git(folder, "init")
     (folder / ".dvc").mkdir()
-    result = run(folder, "tools.repro", env={"PYTHONPATH": str(ROOT)})
+    result = run_here(folder, "tools.repro")
     assert result.returncode == 1
     assert result.stderr.startswith("error: params.yaml has a gate on summary.compresion")
     assert "summary.compression" in result.stderr
@@ -108,12 +124,8 @@ def test_a_misspelt_gate_ends_a_run_before_its_first_stage(tmp_path):
 @pytest.mark.parametrize(("failure", "code"), [("", 0), ("logits is off by 3", 1)])
 @pytest.mark.parametrize("missed", ["", "the SQNR is 12 dB"])
 def test_the_gate_lists_what_failed_and_notes_what_the_search_missed(tmp_path, failure, code, missed):
-    for variant in VARIANTS:
-        bad = failure if variant == "fp32" else ""
-        write_json(tmp_path / f"metrics/validate/{variant}.json", {"passed": not bad, "failure": bad})
-    write_json(tmp_path / "metrics/quantize_static.json", {"budget_met": not missed, "budget_failure": missed})
-    write_json(tmp_path / "metrics/summary.json", {"variant": "fp32"})
-    result = run(model_folder(tmp_path), "tools.gate", env={"PYTHONPATH": str(ROOT)})
+    write_metrics(tmp_path, failure, missed)
+    result = run_here(model_folder(tmp_path), "tools.gate")
     assert result.returncode == code
     assert "export: passed" in result.stdout and "int8_static: passed" in result.stdout
     assert failure in result.stdout
@@ -123,17 +135,14 @@ def test_the_gate_lists_what_failed_and_notes_what_the_search_missed(tmp_path, f
 
 
 def test_the_gate_fails_where_there_is_nothing_to_release(tmp_path):
-    for variant in VARIANTS:
-        write_json(tmp_path / f"metrics/validate/{variant}.json", {"passed": True, "failure": ""})
-    write_json(tmp_path / "metrics/quantize_static.json", {"budget_met": True, "budget_failure": ""})
-    write_json(tmp_path / "metrics/summary.json", {"variant": None})
-    result = run(model_folder(tmp_path), "tools.gate", env={"PYTHONPATH": str(ROOT)})
+    write_metrics(tmp_path, released=None)
+    result = run_here(model_folder(tmp_path), "tools.gate")
     assert result.returncode == 1
     assert "release: FAILED: there is none" in result.stdout
 
 
 def test_the_gate_says_what_to_run_where_nothing_was_validated(tmp_path):
-    result = run(model_folder(tmp_path), "tools.gate", env={"PYTHONPATH": str(ROOT)})
+    result = run_here(model_folder(tmp_path), "tools.gate")
     assert result.returncode == 1
     assert "metrics/validate/export.json is not there: run `dvc repro`" in result.stderr
     assert "Traceback" not in result.stderr

@@ -1,6 +1,7 @@
 """Reference and validation together, on a network small enough to work out by hand."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +60,24 @@ def network(*weight):
     return layer.eval()
 
 
-@pytest.fixture
-def model(tmp_path, monkeypatch):
-    """A prepared, referenced and exported network in an empty folder; gives the model file."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with a prepared, referenced and exported network."""
+    folder = tmp_path_factory.mktemp("prepared")
     samples = [Sample({"x": np.array(x, np.float32)}, label, group) for x, label, group in ITEMS]
-    write_samples(EVALUATION_SAMPLES, samples, 10, SPEC)
-    write_reference(network(), SPEC, SampleFile(EVALUATION_SAMPLES), seed=0)
-    export_network(network(), SPEC, Export(exporter="dynamo", opset=18), Path("artifacts/export"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_samples(EVALUATION_SAMPLES, samples, 10, SPEC)
+        write_reference(network(), SPEC, SampleFile(EVALUATION_SAMPLES), seed=0)
+        export_network(network(), SPEC, Export(exporter="torchscript", opset=18), Path("artifacts/export"))
+    return folder
+
+
+@pytest.fixture
+def model(prepared, tmp_path, monkeypatch):
+    """A copy of that folder is the working directory; gives the model file."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return Path("artifacts/export/model.onnx")
 
 
@@ -108,65 +119,65 @@ def test_the_reference_holds_every_sample_and_every_corner_in_both_precisions(mo
 
 def test_a_faithful_export_passes_and_its_figures_are_right(model):
     metrics, rows = check(model)
-    assert metrics["passed"] is True
-    assert metrics["failure"] == ""
-    assert metrics["cases"] == 4 + len(ITEMS)
-    assert metrics["error_vs_torch_rounding"] <= 4
-    assert metrics["cosine"] == pytest.approx(1.0)
-    assert metrics["sqnr_db"] > 120
+    assert metrics.passed is True
+    assert metrics.failure == ""
+    assert metrics.cases == 4 + len(ITEMS)
+    assert metrics.error_vs_torch_rounding <= 4
+    assert metrics.cosine == pytest.approx(1.0)
+    assert metrics.sqnr_db > 120
     # By hand: classes 0, 1, 1, 0 against the labels 0, 1, 0 and none.
     assert [row["variant_class"] for row in rows] == [0, 1, 1, 0]
     assert [row["variant_right"] for row in rows] == [1, 1, 0, None]
-    assert metrics["agreement"] == 1.0
-    assert metrics["agreement_low"] == pytest.approx(0.025 ** (1 / 3))  # three groups
-    assert metrics["accuracy"] == metrics["accuracy_torch"] == pytest.approx(2 / 3)
-    assert metrics["accuracy_drop"] == 0.0
-    assert metrics["labelled"] == 3
-    assert json.dumps(metrics, allow_nan=False)
+    assert metrics.agreement == 1.0
+    assert metrics.agreement_low == pytest.approx(0.025 ** (1 / 3))  # three groups
+    assert metrics.accuracy == metrics.accuracy_torch == pytest.approx(2 / 3)
+    assert metrics.accuracy_drop == 0.0
+    assert metrics.labelled == 3
+    assert json.dumps(metrics.content(), allow_nan=False)
 
 
 def test_a_wrong_weight_fails_and_the_message_says_what_would_pass(model):
     # Logit 0 loses 0.2 times the first value, which is largest, 3, in the last sample: off by 0.6.
     changed = change_weight(model, lambda weight: weight - np.array([[0.2, 0.0], [0.0, 0.0]], np.float32))
     metrics, rows = check(changed)
-    assert metrics["passed"] is False
-    assert metrics["max_abs_error"] == pytest.approx(0.6, abs=1e-6)
-    assert metrics["max_rel_error"] == pytest.approx(0.2 / 1.1, abs=1e-6)
-    assert "logits is off by 0.6 in the case " in metrics["failure"]
+    assert metrics.passed is False
+    assert metrics.max_abs_error == pytest.approx(0.6, abs=1e-6)
+    assert metrics.max_rel_error == pytest.approx(0.2 / 1.1, abs=1e-6)
+    assert "logits is off by 0.6 in the case " in metrics.failure
     assert rows[3]["max_abs_error"] == pytest.approx(0.6, abs=1e-6)
-    needed = metrics["outputs"]["logits"]["tolerance_needed"]
-    assert f"tolerance.atol {needed:.3g} at rtol 0" in metrics["failure"]
-    assert check(changed, atol=needed)[0]["passed"] is True
-    assert check(changed, atol=needed * 0.999)[0]["passed"] is False
-    multiple = metrics["error_vs_torch_rounding"]
-    assert check(changed, torch_rounding_multiple=multiple)[0]["passed"] is True
-    assert check(changed, torch_rounding_multiple=multiple * 0.999)[0]["passed"] is False
+    needed = metrics.outputs["logits"].tolerance_needed
+    assert f"tolerance.atol {needed:.3g} at rtol 0" in metrics.failure
+    assert check(changed, atol=needed)[0].passed is True
+    assert check(changed, atol=needed * 0.999)[0].passed is False
+    multiple = metrics.error_vs_torch_rounding
+    assert check(changed, torch_rounding_multiple=multiple)[0].passed is True
+    assert check(changed, torch_rounding_multiple=multiple * 0.999)[0].passed is False
 
 
 def test_the_multiple_is_of_pytorch_s_own_error(model):
     metrics, _ = check(change_weight(model, lambda weight: weight + np.float32(1e-3)))
-    output = metrics["outputs"]["logits"]
-    expected = output["max_abs_error"] / output["max_abs_error_torch"]
-    assert metrics["error_vs_torch_rounding"] == pytest.approx(expected)
-    assert 1e-9 < output["max_abs_error_torch"] < 1e-6
+    output = metrics.outputs["logits"]
+    expected = output.max_abs_error / output.max_abs_error_torch
+    assert metrics.error_vs_torch_rounding == pytest.approx(expected)
+    assert 1e-9 < output.max_abs_error_torch < 1e-6
 
 
 def test_other_answers_lower_agreement_and_accuracy(model):
     # Both logits swapped: every answer is the other one.
     metrics, _ = check(change_weight(model, lambda weight: np.ascontiguousarray(weight[::-1])))
-    assert metrics["agreement"] == 0.0
-    assert metrics["agreement_high"] == pytest.approx(1 - 0.025 ** (1 / 3))
-    assert metrics["accuracy"] == pytest.approx(1 / 3)
-    assert metrics["accuracy_drop"] == pytest.approx(1 / 3)
+    assert metrics.agreement == 0.0
+    assert metrics.agreement_high == pytest.approx(1 - 0.025 ** (1 / 3))
+    assert metrics.accuracy == pytest.approx(1 / 3)
+    assert metrics.accuracy_drop == pytest.approx(1 / 3)
 
 
 def test_nan_fails_and_is_null_in_the_metrics(model):
     metrics, _ = check(change_weight(model, lambda weight: weight * np.float32(np.nan)), atol=1e9)
-    assert metrics["passed"] is False
-    assert metrics["max_abs_error"] is None
-    assert metrics["sqnr_db"] is None
-    assert "logits holds NaN or infinity in the case batch=1" in metrics["failure"]
-    assert json.dumps(metrics, allow_nan=False)
+    assert metrics.passed is False
+    assert metrics.max_abs_error is None
+    assert metrics.sqnr_db is None
+    assert "logits holds NaN or infinity in the case batch=1" in metrics.failure
+    assert json.dumps(metrics.content(), allow_nan=False)
 
 
 def test_a_task_without_classes_has_no_agreement(model):
@@ -221,9 +232,9 @@ def test_infinity_fails_and_is_null_in_the_metrics(model):
     metrics, _ = check(
         change_weight(model, lambda weight: weight * np.float32(3e38)), atol=1e9
     )  # three times that is infinite
-    assert not metrics["passed"]
-    assert metrics["sqnr_db"] is None
-    assert json.dumps(metrics, allow_nan=False)
+    assert not metrics.passed
+    assert metrics.sqnr_db is None
+    assert json.dumps(metrics.content(), allow_nan=False)
 
 
 @pytest.mark.parametrize("names", [["good", "bad"], ["bad", "good"]])

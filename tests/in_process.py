@@ -1,0 +1,103 @@
+"""Run a stage or a tool as `python -m` does, but in this process, where torch and onnxruntime are imported already."""
+
+import os
+import runpy
+import shlex
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import CompletedProcess
+from types import ModuleType
+from typing import TextIO
+
+import pytest
+from dvc.repo import Repo
+from networkx import dfs_postorder_nodes
+
+from tests.clone import path_with_python
+
+
+def run_here(folder: Path, module: str, *arguments: str, env: Mapping[str, str] | None = None) -> CompletedProcess[str]:
+    """Run `python -m MODULE` with the code of this repository on what is in `folder`; never raises."""
+    environment = {"PATH": path_with_python(), **(env or {})}
+    with working_in(folder, environment) as patch, captured(1, "stdout") as printed, captured(2, "stderr") as errors:
+        patch.setattr(sys, "argv", [module, *arguments])
+        code = exit_code(module)
+        found = [content(printed), content(errors)]
+    return CompletedProcess([module, *arguments], code, *found)
+
+
+def run_stages(folder: Path, left_out: Collection[str] = ()) -> None:
+    """Run the commands of dvc.yaml, each after those that it depends on, without DVC; each of them must succeed."""
+    with Repo(str(folder)) as repo:
+        steps = [(stage.name.partition("@")[0], stage.cmd) for stage in dfs_postorder_nodes(repo.index.graph)]
+    for name, command in steps:
+        if name not in left_out:
+            python, option, *arguments = shlex.split(command)
+            assert (python, option) == ("python", "-m")
+            result = run_here(folder, *arguments)
+            assert result.returncode == 0, result.stdout + result.stderr
+
+
+def exit_code(module: str) -> int:
+    """Run the module as __main__ and return the exit code that its process would have."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'.*' found in sys.modules", RuntimeWarning)  # another test imports it
+            runpy.run_module(module, run_name="__main__")
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+            return 1
+        return int(end.code or 0)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+@contextmanager
+def captured(descriptor: int, name: str) -> Iterator[TextIO]:
+    """Yield the file that takes what is written to sys.`name` and, by other processes too, to the file descriptor."""
+    with tempfile.TemporaryFile("w+", buffering=1, encoding="utf-8") as file, pytest.MonkeyPatch.context() as patch:
+        kept = os.dup(descriptor)
+        os.dup2(file.fileno(), descriptor)
+        patch.setattr(sys, name, file)
+        try:
+            yield file
+        finally:
+            os.dup2(kept, descriptor)
+            os.close(kept)
+
+
+def content(file: TextIO) -> str:
+    file.flush()
+    file.seek(0)
+    return file.read()
+
+
+@contextmanager
+def working_in(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[pytest.MonkeyPatch]:
+    """Work in `folder` and import the models that are there, whatever models other tests have imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.syspath_prepend(folder)
+        for name, value in (environment or {}).items():
+            patch.setenv(name, value)
+        before = forget_models()
+        try:
+            yield patch
+        finally:
+            forget_models()
+            sys.modules.update(before)
+
+
+def forget_models() -> dict[str, ModuleType]:
+    """Take every module below models/ out of sys.modules, and return these."""
+    names = [name for name in sys.modules if name.split(".")[0] == "models"]
+    return {name: sys.modules.pop(name) for name in names}
