@@ -18,14 +18,14 @@ from onnx_release.data.images import decode_image, read_image
 SMALLEST, LARGEST = 48, 640  # of height and width, as spec.yaml declares
 EVALUATION_SAMPLES = ["t1.jpg", "bus.jpg", "camera.png"]
 CALIBRATION_SAMPLES = ["zidane.jpg", "astronaut.png", "Tom_Hanks_54745.png"]
-SHRINK = 0.9  # from one level of a pyramid to the next; half of the sizes come out odd
+SHRINK = 0.9  # from one level of a pyramid to the next; half of the sizes are odd
 
 CROPS = "lfw_subset.npy"
-FACES = 100  # the first so many crops; as many others follow
+FACES = 100  # the first 100 crops show faces; 100 others follow
 # A crop is the square round a face, so at the size of P-Net's square the face has the size that it looks for.
 CROP_SIZE = 12
 
-# Of the authors' own code: the squares that P-Net looks at, its threshold, and the overlap of two boxes of one level.
+# From the authors' own code: the squares that P-Net looks at, its threshold, and the overlap of two boxes of one level.
 CELL, STRIDE = 12, 2
 THRESHOLD = 0.6
 OVERLAP = 0.5

@@ -17,7 +17,7 @@ TOKENIZER = "tokenizer.json"
 # preprocess() gets no folder: it reads the tokenizer where the pipeline has fetched it, below the repository's root.
 RAW = Path("data/raw/minilm")
 
-# What the published model cuts at (max_seq_length), [CLS] and [SEP] included.
+# The published model cuts texts after this many tokens (max_seq_length), which include [CLS] and [SEP].
 MAX_TOKENS = 256
 # The tokenizer goes through all of a text before it is cut off; 256 tokens are some thousand characters.
 MAX_CHARACTERS = 100_000

@@ -14,7 +14,7 @@ from onnx_release.network.checkpoint import load_checkpoint
 
 CONFIG = "config.json"
 CHECKPOINT = "model.safetensors"
-# Added to what attention gives to padding. Softmax makes exactly 0 of it in float64 too, and it is within float16.
+# Added to the attention of padding. Softmax makes exactly 0 of it, also in float64, and float16 can represent it.
 MASKED = -1e4
 
 
@@ -46,7 +46,7 @@ def build(raw: Path) -> SentenceEmbedder:
     # "sdpa" makes a graph of more nodes.
     config._attn_implementation = "eager"
     bert = BertModel(config)
-    # The checkpoint, of an older transformers, holds the numbers 0 to 511 too, which are no weights here.
+    # The checkpoint, of an older transformers, also has the numbers 0 to 511, which are not weights here.
     bert.embeddings.register_buffer("position_ids", bert.embeddings.position_ids, persistent=True)
     load_checkpoint(bert, raw / CHECKPOINT)
     bert.pooler = None  # in the checkpoint, and not in the embedding
