@@ -1,4 +1,4 @@
-"""Time PyTorch and every variant on real samples, in interleaved rounds, and what comes before the network."""
+"""Time PyTorch and every variant on real samples, in interleaved rounds, and time decoding and preprocessing."""
 
 from onnx_release.core.command import run_stage
 from onnx_release.core.files import read_json, write_rows

@@ -1,4 +1,4 @@
-"""Choose the variant to release, and write why; its name alone to a file, so that new timings may rerun nothing."""
+"""Choose the variant to release and say why. Its name has a file of its own, so that new timings may rerun nothing."""
 
 from onnx_release.choice.choice import FALLBACK, read_candidates, summarise
 from onnx_release.core.command import run_stage

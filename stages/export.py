@@ -1,4 +1,4 @@
-"""Export the network to ONNX with the names and dynamic axes of its spec, if the doctor finds no error in it."""
+"""Export the network to ONNX with the names and dynamic axes of its spec, if the doctor finds no error."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Fetch the model's weights and data, each file checked against its sha256."""
+"""Fetch the model's weights and data, and check the sha256 of each file."""
 
 from onnx_release.core.command import run_stage
 from onnx_release.core.params import load_params

@@ -1,4 +1,4 @@
-"""Convert the float32 model to float16; what overflows on calibration samples stays in float32."""
+"""Convert the float32 model to float16; nodes that overflow on calibration samples stay in float32."""
 
 from onnx_release.core.command import run_stage
 from onnx_release.core.params import load_params

@@ -1,4 +1,4 @@
-"""Write what timings depend on, what INT8 is made for, and what runs models: only what one of them changes reruns."""
+"""Write the hardware, the target of INT8 and the provider to a file each: a change reruns only what needs it."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Save the chosen variant as ONNX Runtime runs it on this CPU, and measure the load time that this saves."""
+"""Save the graph that ONNX Runtime makes of the chosen variant on this CPU, and measure the load time that it saves."""
 
 from onnx_release.core.command import run_stage
 from onnx_release.core.files import read_json, replacing_folder, write_json

@@ -1,4 +1,4 @@
-"""Put the chosen variant with all that it needs to run into artifacts/release/, or say there why none is released."""
+"""Put the chosen variant and all that it needs to run into artifacts/release/, or write there why none is released."""
 
 from onnx_release.core.command import run_stage
 from onnx_release.core.files import replacing_folder

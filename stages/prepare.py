@@ -1,4 +1,4 @@
-"""Preprocess the samples of both splits once, checked against the spec."""
+"""Preprocess the samples of both splits once, and check them with the spec."""
 
 import sys
 

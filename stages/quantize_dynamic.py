@@ -1,4 +1,4 @@
-"""Quantize the weights of MatMul and Gemm; their activations are quantized when the model runs."""
+"""Quantize the weights of MatMul and Gemm; activations are quantized when the model runs."""
 
 from onnx_release.core.command import run_stage
 from onnx_release.core.params import load_params

@@ -1,4 +1,4 @@
-"""Quantize weights and activations for the CPU at hand, as far as the budget allows."""
+"""Quantize weights and activations for this machine, as far as the budget allows."""
 
 from onnx_release.core.command import run_stage
 from onnx_release.core.params import load_params

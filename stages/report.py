@@ -1,4 +1,4 @@
-"""Put everything that was measured on one page, with its short form for a pull request."""
+"""Write a page with everything that was measured, and a short form for pull requests."""
 
 from onnx_release.core.command import run_stage
 from onnx_release.core.files import replacing_folder, write_text

@@ -1,4 +1,4 @@
-"""Slim the export with onnxslim, check it, and prove that it still gives the same answers."""
+"""Slim the export with onnxslim, and check that its answers stay the same."""
 
 from onnx_release.core.command import run_stage
 from onnx_release.core.params import load_params

@@ -1,4 +1,4 @@
-"""Look at the files and folders that the model's sources are copied from: only one that has changed reruns fetch."""
+"""Write the sha256 of the files and folders that the model's sources are copied from, so that a change reruns fetch."""
 
 from onnx_release.core.command import run_stage
 from onnx_release.core.files import write_json

@@ -1,4 +1,4 @@
-"""Hold one variant against PyTorch. A variant that fails is reported, and `python -m tools.gate` refuses it."""
+"""Compare one variant with PyTorch. A variant that fails is reported, and `python -m tools.gate` refuses it."""
 
 import argparse
 import sys

@@ -11,7 +11,7 @@ CHECKPOINT = "weights.pth"
 
 
 class DigitsCNN(nn.Module):
-    """float32 images [batch, 1, 8, 8] in 0..1 to logits [batch, 10]."""
+    """Maps float32 images [batch, 1, 8, 8] in 0..1 to logits [batch, 10]."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Train the network and write weights.pth beside this file, whose sha256 goes into spec.yaml.
+"""Train the network and write weights.pth beside this file; its sha256 goes into spec.yaml.
 
     python -m models.digits_cnn.train FOLDER
 
-FOLDER holds digits.csv.gz, as data/raw/digits_cnn does once the model has been fetched.
+FOLDER has digits.csv.gz, as data/raw/digits_cnn does after the stage fetch.
 """
 
 import argparse
@@ -21,11 +21,13 @@ LEARNING_RATE = 2e-3
 
 
 def load_tensors(raw: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the preprocessed images and the labels of a split."""
     images, labels = load_split(raw, split)
     return torch.stack([torch.from_numpy(preprocess(image)["image"]) for image in images]), torch.from_numpy(labels)
 
 
 def train(images: torch.Tensor, labels: torch.Tensor) -> DigitsCNN:
+    """Train a network on all images, and return it in eval mode."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     network = DigitsCNN()

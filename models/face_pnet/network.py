@@ -1,7 +1,7 @@
-"""P-Net, the first of MTCNN's three networks, laid out so that facenet-pytorch's checkpoint loads strictly.
+"""P-Net, the first of MTCNN's three networks, with the names of facenet-pytorch's checkpoint, which loads strictly.
 
 Zhang et al., "Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks", 2016, figure 2. It
-looks at every square of 12 pixels, two pixels apart. The names of the submodules are those of `pnet.pt`.
+looks at every square of 12 pixels, two pixels apart. The checkpoint is `pnet.pt`.
 """
 
 from pathlib import Path
@@ -15,9 +15,9 @@ CHECKPOINT = "pnet.pt"
 
 
 class PNet(nn.Module):
-    """float32 images [batch, 3, height, width], normalised, to two maps [batch, ., rows, columns].
+    """Maps float32 images [batch, 3, height, width], normalised, to two maps [batch, ., rows, columns].
 
-    The first holds, for each square, by how much of its side each of x1, y1, x2, y2 has to move; the second the
+    The first has, for each square, by what share of its side x1, y1, x2 and y2 must move; the second has the
     probabilities of no face and of a face.
     """
 

@@ -1,4 +1,4 @@
-"""Passages of 54 tales of the brothers Grimm in English: half of the tales to evaluate on, half to calibrate with."""
+"""Passages of 54 tales of the brothers Grimm in English: half of the tales for evaluation, half for calibration."""
 
 import csv
 import itertools
@@ -14,34 +14,34 @@ from onnx_release.core.types import Embedding, Sample
 
 TALES = "grimm-tales.tab"
 TOKENIZER = "tokenizer.json"
-# preprocess() gets no folder: it reads the tokenizer where the pipeline has fetched it, below the repository's root.
+# preprocess() gets no folder, so it reads the tokenizer that the pipeline has fetched, below the repository root.
 RAW = Path("data/raw/minilm")
 
 # The published model cuts texts after this many tokens (max_seq_length), which include [CLS] and [SEP].
 MAX_TOKENS = 256
-# The tokenizer goes through all of a text before it is cut off; 256 tokens are some thousand characters.
+# The tokenizer goes through the whole text before it truncates; 256 tokens are about a thousand characters.
 MAX_CHARACTERS = 100_000
-# Sentences of a passage, in turn: from a question to a paragraph.
+# The numbers of sentences in a passage, in turn: from a question to a paragraph.
 LENGTHS = (1, 2, 4)
-# White space behind a stop and a closing quote, before an upper-case letter and an opening quote.
+# White space after a full stop and a closing quote, before an opening quote and an upper-case letter.
 SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][’”'\"]))(?<!Mr\.)(?<!Mrs\.)\s+(?=[‘“'\"]*[A-Z])")
 
 
 def samples(raw: Path, split: str) -> Iterator[Sample]:
-    """Yield the first passage of each tale, then the second, and so on: the first samples hold all tales about equally."""
+    """Yield the first passage of each tale, then the second, and so on, so that the first samples are of all tales."""
     tokenizer = load_tokenizer(raw / TOKENIZER)
     for title, passage in split_passages(raw, split):
         yield Sample(encode(tokenizer, passage), group=title)
 
 
 def encoded(raw: Path) -> Iterator[bytes]:
-    """Passages as a client sends them."""
+    """Yield passages as a client would send them."""
     for _, passage in itertools.islice(split_passages(raw, "evaluation"), 100):
         yield passage.encode()
 
 
 def decode(content: bytes) -> str:
-    """Return what a client has sent, in UTF-8, as text. Raises ValueError for other bytes and for a whole book."""
+    """Decode the UTF-8 bytes from a client. Raises ValueError for other bytes and for a whole book."""
     text = content.decode()
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"it has {len(text):,} characters, and the model reads {MAX_TOKENS} tokens: send a part of it")
@@ -49,7 +49,7 @@ def decode(content: bytes) -> str:
 
 
 def preprocess(item: str) -> dict[str, np.ndarray]:
-    """Return a text as its tokens, at most 256: like the published model, this cuts off what follows, and does not pad."""
+    """Tokenize a text; like the published model, truncate it at 256 tokens and do not pad it."""
     return encode(load_tokenizer(RAW / TOKENIZER), item)
 
 
@@ -60,7 +60,7 @@ def postprocess(outputs: dict[str, np.ndarray]) -> Embedding:
 
 @cache
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Return the tokenizer in a file that would pad every text to 128 tokens and cut it there."""
+    """Load the tokenizer. Its file would pad every text to 128 tokens and truncate it there."""
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
@@ -91,7 +91,7 @@ def split_passages(raw: Path, split: str) -> Iterator[tuple[str, str]]:
 
 
 def read_tales(path: Path) -> list[tuple[str, str]]:
-    """Return title and text of each tale in a table of Orange, whose second and third line hold types, not tales."""
+    """Return title and text of each tale in a table of Orange, whose second and third line have types, not tales."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     return [(row["Title"], row["Content"]) for row in rows[2:]]

@@ -1,7 +1,7 @@
-"""all-MiniLM-L6-v2: an English sentence or short paragraph as 384 numbers, close to those of what means the same.
+"""all-MiniLM-L6-v2, which embeds an English sentence or short paragraph in 384 numbers by its meaning.
 
-The encoder is that of the package transformers. After it come, as the published model's modules.json lists them, the
-mean over the tokens and the scaling to length 1.
+The encoder is that of the package transformers. The mean over the tokens and the scaling to length 1 follow, as in the
+published model's modules.json.
 """
 
 from pathlib import Path
@@ -14,12 +14,12 @@ from onnx_release.network.checkpoint import load_checkpoint
 
 CONFIG = "config.json"
 CHECKPOINT = "model.safetensors"
-# Added to the attention of padding. Softmax makes exactly 0 of it, also in float64, and float16 can represent it.
+# Added to the attention scores of padding. Softmax makes it exactly 0 in float64 too, and it is within float16.
 MASKED = -1e4
 
 
 class SentenceEmbedder(nn.Module):
-    """Token ids, attention mask and token types, each int64 [batch, sequence], to embeddings [batch, 384].
+    """Maps token ids, attention mask and token types, each int64 [batch, sequence], to embeddings [batch, 384].
 
     The attention mask is 1 for tokens and 0 for padding, which does not change the embedding.
     """
@@ -32,7 +32,7 @@ class SentenceEmbedder(nn.Module):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
     ) -> torch.Tensor:
         kept = attention_mask.to(self.bert.dtype)
-        # transformers takes a mask of four axes as it is; of one with two it would make more nodes.
+        # transformers uses a mask of four axes as it is; for one of two axes it would make more nodes.
         masked = (1 - kept)[:, None, None, :] * MASKED
         states = self.bert(input_ids, attention_mask=masked, token_type_ids=token_type_ids).last_hidden_state
         kept = kept[:, :, None]
@@ -46,7 +46,7 @@ def build(raw: Path) -> SentenceEmbedder:
     # "sdpa" makes a graph of more nodes.
     config._attn_implementation = "eager"
     bert = BertModel(config)
-    # The checkpoint, of an older transformers, also has the numbers 0 to 511, which are not weights here.
+    # The checkpoint, from an older transformers, also has the numbers 0 to 511, which are not weights here.
     bert.embeddings.register_buffer("position_ids", bert.embeddings.position_ids, persistent=True)
     load_checkpoint(bert, raw / CHECKPOINT)
     bert.pooler = None  # in the checkpoint, and not in the embedding

@@ -1,4 +1,4 @@
-"""Photographs for MobileNetV2: 20 labelled ones of ImageNet to evaluate on, seven others to calibrate with."""
+"""Photographs for MobileNetV2: 20 labelled ones of ImageNet for evaluation, seven others for calibration."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,9 +30,9 @@ SEED = 20
 
 
 def samples(raw: Path, split: str) -> Iterator[Sample]:
-    """Evaluation: the labelled photographs whole, then random crops of them. Calibration: crops of the others.
+    """Yield for evaluation the labelled photographs and then random crops of them, for calibration crops of the others.
 
-    Crops go through the photographs in turn, so that any number of first samples holds all of them about equally.
+    Crops go through the photographs in turn, so that the first samples are of all photographs.
     """
     paths = evaluation_paths(raw) if split == "evaluation" else [raw / name for name in CALIBRATION_SAMPLES]
     images = [read_image(path) for path in paths]
@@ -46,18 +46,18 @@ def samples(raw: Path, split: str) -> Iterator[Sample]:
 
 
 def encoded(raw: Path) -> Iterator[bytes]:
-    """Yield the evaluation photographs as a client sends them."""
+    """Yield the evaluation photographs as a client would send them."""
     for path in evaluation_paths(raw):
         yield path.read_bytes()
 
 
 def decode(content: bytes) -> np.ndarray:
-    """Return what a client has sent as `preprocess` takes it: a uint8 RGB image [height, width, 3]."""
+    """Decode the bytes from a client to a uint8 RGB image [height, width, 3], the input of `preprocess`."""
     return decode_image(content)
 
 
 def preprocess(item: np.ndarray) -> dict[str, np.ndarray]:
-    """Return a uint8 RGB image [height, width, 3]: shorter side to 256, the 224 by 224 in the middle, normalised."""
+    """Resize a uint8 RGB image [height, width, 3] to a shorter side of 256, and normalise the middle 224 by 224."""
     image = Image.fromarray(item)
     scale = SHORTER_SIDE / min(image.size)
     width, height = round(image.width * scale), round(image.height * scale)
@@ -76,7 +76,7 @@ def evaluation_paths(raw: Path) -> list[Path]:
 
 
 def random_crop(item: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Return a crop of a quarter to all of the image's area, 3:4 to 4:3, mirrored half of the time, normalised."""
+    """Return a random crop, normalised: a quarter to all of the area, 3:4 to 4:3, mirrored half of the time."""
     image = Image.fromarray(item)
     area = image.width * image.height * random.uniform(0.25, 1.0)
     ratio = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))

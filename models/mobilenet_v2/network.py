@@ -1,7 +1,7 @@
-"""MobileNetV2 for 1,000 ImageNet classes, laid out so that torchvision's checkpoint loads strictly.
+"""MobileNetV2 for 1,000 ImageNet classes, with the names of torchvision's checkpoint, which loads strictly.
 
-Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018, table 2. The names of the
-submodules are those of torchvision's weights file `mobilenet_v2-b0353104.pth`.
+Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018, table 2. The
+checkpoint is torchvision's `mobilenet_v2-b0353104.pth`.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from onnx_release.network.checkpoint import load_checkpoint
 
 CHECKPOINT = "mobilenet_v2-b0353104.pth"
 
-# Table 2 of the paper, one row a group of blocks: expansion, output channels, blocks, stride of the first.
+# Table 2 of the paper, a row for each group of blocks: expansion, output channels, blocks, stride of the first.
 GROUPS = [
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -26,7 +26,7 @@ GROUPS = [
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """Return a padded convolution without bias, batch normalisation and ReLU6."""
+    """Return a padded convolution without bias, with batch normalisation and ReLU6."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
@@ -35,7 +35,7 @@ def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups:
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel by itself, project; added to the input where the shapes allow it."""
+    """Expands, filters each channel by itself and projects; adds the input if the shapes allow it."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """float32 images [batch, 3, height, width], normalised, to logits [batch, 1000]."""
+    """Maps float32 images [batch, 3, height, width], normalised, to logits [batch, 1000]."""
 
     def __init__(self) -> None:
         super().__init__()

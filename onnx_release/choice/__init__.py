@@ -1,1 +1,1 @@
-"""Which variant is released, and why: the one decision that report and package read."""
+"""Choose the variant to release, and say why: report and package read this decision."""

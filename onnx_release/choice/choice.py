@@ -1,4 +1,4 @@
-"""Which variant goes into the release, and why: of those that passed, the most exact of the fastest."""
+"""Choose the variant to release: of those that passed, the most exact of the fastest."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
 from onnx_release.timing.speedup import over_compile, over_eager
 from onnx_release.validate.metrics import ValidateMetrics
 
-# What is optimised and profiled while no variant may be released.
+# This variant is optimised and profiled if none may be released.
 FALLBACK = "fp32"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A variant that was made, with how it was validated and timed."""
+    """A variant with its validation and timing metrics."""
 
     name: str
     validation: ValidateMetrics
@@ -23,7 +23,7 @@ class Candidate:
 
     @property
     def refused(self) -> str:
-        """Return why it may not be released; empty where it may."""
+        """Return why it may not be released; empty if it may."""
         if not self.validation.passed:
             return self.validation.failure or "it failed its validation"
         if self.timing.latency_ms.median is None:
@@ -32,19 +32,19 @@ class Candidate:
 
 
 def read_candidates(variants: Sequence[str], benchmark: BenchmarkMetrics) -> list[Candidate]:
-    """Return the variants that were made, the raw export first. Raises DataError where a stage has not run."""
+    """Read the metrics of the variants, the raw export first. Raises DataError if a stage has not run."""
     return [Candidate(name, ValidateMetrics.read(name), benchmark.contenders[name]) for name in variants]
 
 
 def releasable(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return those that may ship, passed and could be timed."""
+    """Return the candidates that may be released: they passed and were timed, and are not the raw export."""
     return [one for one in candidates if one.name in SHIPPABLE and not one.refused]
 
 
 def fastest(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Of those that may be released the fastest by its median, and what no measured difference sets apart from it.
+    """Return the releasable candidate with the fastest median, and those that are not measurably slower.
 
-    Where speed was not measured those are all, and the choice is not by speed.
+    If the speed was not measured, these are all, and the choice is not by speed.
     """
     found = releasable(candidates)
     if not found:
@@ -55,7 +55,7 @@ def fastest(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def choose(candidates: Sequence[Candidate]) -> Candidate | None:
-    """Return the one with the highest SQNR of the fastest; None if there is none: noise does not cost accuracy."""
+    """Return the fastest candidate with the highest SQNR, or None. Noise in timings so costs no accuracy."""
     return max(fastest(candidates), key=lambda one: one.validation.closeness.signal, default=None)
 
 
@@ -71,9 +71,9 @@ def describe_choice(candidates: Sequence[Candidate]) -> str:
 def summarise(
     candidates: Sequence[Candidate], sizes_mb: Mapping[str, float], benchmark: BenchmarkMetrics
 ) -> SummaryMetrics:
-    """Return the chosen variant in a few figures, and why it is that one; `sizes_mb` are those of the candidates, by name.
+    """Return a few metrics of the chosen variant, and why it was chosen; `sizes_mb` has the candidates' sizes by name.
 
-    All figures are None where none may be released, and a speed-up is where it was not measured.
+    All metrics are None if no variant may be released, and a speed-up is None if it was not measured.
     """
     refused = {one.name: one.refused for one in candidates if one.name in SHIPPABLE and one.refused}
     best = choose(candidates)

@@ -1,4 +1,4 @@
-"""metrics/summary.json."""
+"""Declare metrics/summary.json."""
 
 from typing import Annotated, ClassVar
 
@@ -6,14 +6,19 @@ from onnx_release.core.metrics import Metric, Metrics
 
 
 class SummaryMetrics(Metrics):
-    """The released variant in a few figures; all None where none is released."""
+    """A few metrics of the released variant; all None if none is released."""
 
     FILE: ClassVar[str] = "summary"
 
-    variant: Annotated[str | None, Metric("of those that passed, the most exact of the fastest", noise="decision")]
-    reason: Annotated[str, Metric("why it is that one; empty if none is released", noise="by-product")]
-    refused: Annotated[dict[str, str], Metric("why another one may not be released")]
-    accuracy_drop: Annotated[float | None, Metric("its accuracy lost against PyTorch", better="lower", column="drop")]
+    variant: Annotated[
+        str | None,
+        Metric("the released variant: of those that passed, the most exact of the fastest", noise="decision"),
+    ]
+    reason: Annotated[str, Metric("why it was chosen; empty if none is released", noise="by-product")]
+    refused: Annotated[dict[str, str], Metric("why other variants may not be released, by name")]
+    accuracy_drop: Annotated[
+        float | None, Metric("its accuracy lost compared with PyTorch", better="lower", column="drop")
+    ]
     agreement: Annotated[float | None, Metric("its agreement with PyTorch", better="higher", column="agrees")]
     speedup_vs_eager: Annotated[
         float | None,
@@ -24,4 +29,6 @@ class SummaryMetrics(Metrics):
     ]
     not_measured: Annotated[str, Metric("why a speed-up was not measured; empty if both were")]
     size_mb: Annotated[float | None, Metric("its size", unit="MB", better="lower", news="size")]
-    compression: Annotated[float | None, Metric("size of the export by its size", better="higher", news="size")]
+    compression: Annotated[
+        float | None, Metric("size of the export, divided by its size", better="higher", news="size")
+    ]

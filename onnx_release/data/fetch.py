@@ -1,4 +1,4 @@
-"""Fetch the files and folders that a model's spec declares, each checked against its sha256."""
+"""Fetch the files and folders that a model's spec declares, and check the sha256 of each."""
 
 import http.client
 import shutil

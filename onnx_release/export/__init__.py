@@ -1,1 +1,1 @@
-"""From the PyTorch network to an ONNX graph: the doctor before, both exporters, opsets, onnxslim after."""
+"""Export the PyTorch network to an ONNX graph: the doctor before, two exporters, opsets, onnxslim after."""

@@ -1,7 +1,7 @@
-"""The default exporter: torch.export captures the network, torch.onnx translates what it captured.
+"""Export with the default exporter: torch.export captures the network, torch.onnx translates the result.
 
-The two steps are called one by one. In one call, torch.onnx.export would try other ways to capture after a failure,
-and with them quietly lose dynamic dimensions.
+The two steps are separate calls. In one call, torch.onnx.export would try other ways to capture after a failure, and
+silently lose dynamic dimensions.
 """
 
 import ast
@@ -33,7 +33,7 @@ SPECIALISED = re.compile(r"marked L\['(\w+)'\]\.size\(\)\[(\d+)\] as dynamic but
 def export_dynamo(
     network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], opset: int, folder: Path
 ) -> tuple[ModelProto, dict[str, Any]]:
-    """Return the ONNX model, to be saved in `folder`, and, by node name, where each node comes from. Raises ExportError."""
+    """Return the ONNX model, for `folder`, and the source of each node by its name. Raises ExportError."""
     names = tuple(symbolic_axes(tensor) for tensor in spec.inputs)
     with quiet():
         program = capture(network, spec, examples, names)
@@ -55,14 +55,14 @@ def export_dynamo(
     # An inner value may have the name of an output (an nn.Embedding and an output both called "embedding").
     NameFixPass()(model)
     sources = {node.name or "": node_source(node) for node in model.graph}
-    # Stack traces hold absolute paths, so the file would differ from folder to folder.
+    # Stack traces have absolute paths, so the file would differ from folder to folder.
     ClearMetadataAndDocStringPass()(model)
     return to_proto(model, folder), sources
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without torch's warnings and dumps of the graph: what matters is checked on the result or is in the exception."""
+    """Hide torch's warnings and dumps of the graph. The result is checked, and exceptions are raised."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "torch.fx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
@@ -79,12 +79,12 @@ def quiet() -> Iterator[None]:
 def capture(
     network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], names: tuple[dict[int, str], ...]
 ) -> torch.export.ExportedProgram:
-    """torch.export with every named axis dynamic. Raises ExportError where one of them came out fixed."""
-    # Dim.DYNAMIC raises where a size is specialised; Dim("batch") may quietly become a constant.
+    """Capture the network with torch.export and every named axis dynamic. Raises ExportError if one is fixed."""
+    # Dim.DYNAMIC raises if a size is specialised; Dim("batch") may silently become a constant.
     dynamic = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in names)
     try:
         return torch.export.export(network, examples, dynamic_shapes=dynamic, strict=False)
-    except Exception as cause:  # torch.export raises whatever the network's own code raises under tracing, and its own
+    except Exception as cause:  # the network's code under tracing and torch.export may raise anything
         place = source_line("".join(traceback.format_exception(cause)))
         where = f" at {place[0]}:{place[1]}" if place else ""
         fixed = fixed_dimensions(str(cause), network, spec)
@@ -96,12 +96,12 @@ def capture(
         reason = str(cause).strip().partition("\n\n")[0]
         raise ExportError(
             f"torch.export cannot capture the network{where}: {reason}\n"
-            "A branch on a value must become torch.where or torch.cond; or try export.exporter=torchscript"
+            "Use torch.where or torch.cond for a branch on a value, or try export.exporter=torchscript"
         ) from cause
 
 
 def fixed_dimensions(message: str, network: torch.nn.Module, spec: Spec) -> list[str]:
-    """Return the dimensions that torch.export's message, in terms of forward's parameters, says were specialised."""
+    """Return the dimensions that torch.export's message, with the names of forward's parameters, calls specialised."""
     parameters = list(inspect.signature(network.forward).parameters)
     found = {
         spec.inputs[parameters.index(name)].shape[int(axis)]
@@ -112,7 +112,7 @@ def fixed_dimensions(message: str, network: torch.nn.Module, spec: Spec) -> list
 
 
 def describe_untranslated(error: BaseException) -> str:
-    """Return what torch.onnx could not translate: the operator, the module and source line that used it, and what to try."""
+    """Describe what torch.onnx could not translate: operator, module, source line, and what to try."""
     node = failed_node(error)
     root = list(causes(error))[-1]
     if node is None:
@@ -124,13 +124,13 @@ def describe_untranslated(error: BaseException) -> str:
     place = describe_source(module, module_class, source_line(node.meta.get("stack_trace")))
     return (
         f"the operator {node.target} does not convert to ONNX. Used by {place}.\n"
-        "Try: the same in terms of simpler operators; a newer export.opset; export.exporter=torchscript. "
+        "Try simpler operators, a newer export.opset, or export.exporter=torchscript. "
         f"torch says: {root}"
     )
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and what caused it, the first cause last."""
+    """Yield the error and its causes, the first cause last."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -138,7 +138,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def failed_node(error: BaseException) -> torch.fx.Node | None:
-    """Return the node that torch.onnx was translating. Its errors hold it only in words, its frames as a variable."""
+    """Return the node that torch.onnx was translating, from a variable in its frames: its errors only have a text."""
     for cause in causes(error):
         for frame, _ in traceback.walk_tb(cause.__traceback__):
             node = frame.f_locals.get("node")
@@ -152,7 +152,7 @@ def node_source(node: onnx_ir.Node) -> dict[str, Any]:
     metadata = node.metadata_props
     scopes = ast.literal_eval(metadata.get("pkg.torch.onnx.name_scopes", "[]"))
     classes = ast.literal_eval(metadata.get("pkg.torch.onnx.class_hierarchy", "[]"))
-    # Both lists end with the operator; before it stands the innermost module.
+    # Both lists end with the innermost module and the operator.
     module, module_class = (scopes[-2], classes[-2]) if len(scopes) > 1 and len(classes) > 1 else ("", "")
     operator = classes[-1] if classes else ""
     return source_entry(module, module_class, operator, source_line(metadata.get("pkg.torch.onnx.stack_trace")))

@@ -1,7 +1,7 @@
-"""Export a PyTorch network to ONNX and hold the file against the model's spec.
+"""Export a PyTorch network to ONNX and check the file with the model's spec.
 
-The file that torch writes is taken only if its opset is the one asked for, every symbolic dimension is symbolic,
-and nothing in it depends on the folder or the machine that it was made in.
+The file must have the opset that was asked for, and every symbolic dimension must be symbolic. Nothing in it depends on
+the folder or the machine that it was made on.
 """
 
 from collections.abc import Mapping
@@ -37,8 +37,8 @@ from onnx_release.runtime.session import open_session, run_session
 def export_network(network: torch.nn.Module, spec: Spec, params: Export, folder: Path) -> None:
     """Write `folder` with model.onnx and sources.json, which maps each node to its PyTorch module and source line.
 
-    Raises NetworkError in training mode, ExportError where the network does not convert as the spec and the
-    parameters ask, and GraphError where the file is invalid.
+    Raises NetworkError in training mode, ExportError if the network does not convert as the spec and the parameters
+    ask, and GraphError if the file is invalid.
     """
     refuse_training(network)
     exporter = {"dynamo": export_dynamo, "torchscript": export_torchscript}[params.exporter]
@@ -55,7 +55,7 @@ def export_network(network: torch.nn.Module, spec: Spec, params: Export, folder:
 
 
 def example_inputs(spec: Spec, sizes: Sizes) -> tuple[torch.Tensor, ...]:
-    """Return inputs of these sizes: floats from a standard normal distribution, ones for all else."""
+    """Make inputs of these sizes: floats from a standard normal distribution, else ones."""
     generator = torch.Generator().manual_seed(0)
     examples = []
     for tensor in spec.inputs:
@@ -69,11 +69,11 @@ def example_inputs(spec: Spec, sizes: Sizes) -> tuple[torch.Tensor, ...]:
 
 
 def check_opset(model: ModelProto, params: Export, sources: Mapping[str, Any]) -> None:
-    """Raise ExportError, naming the operators and lines to blame, if the file's opset is not the one asked for."""
+    """Raise ExportError, with the operators and lines to blame, if the file does not have the opset asked for."""
     found = default_opset(model)
     if found != params.opset:
         raise ExportError(
-            f"asked for opset {params.opset}, the {params.exporter} exporter delivered {found}: it builds 18 and could "
+            f"asked for opset {params.opset}, the {params.exporter} exporter returned {found}: it builds 18 and could "
             f"not convert down. Set export.opset to {found}, or try "
             f"export.exporter={'torchscript' if params.exporter == 'dynamo' else 'dynamo'}"
             + "".join(
@@ -84,11 +84,11 @@ def check_opset(model: ModelProto, params: Export, sources: Mapping[str, Any]) -
 
 
 def check_axes(model: ModelProto, spec: Spec) -> None:
-    """Hold the file's inputs and outputs against the spec, and call the symbols of the outputs as the spec does.
+    """Compare the file's inputs and outputs with the spec, and give the symbols of the outputs the spec's names.
 
-    Raises ExportError for missing names, for a dimension that is symbolic in the spec and fixed in the file, and
-    for a size that differs. A size that the file leaves open where the spec fixes it is filled in: validation runs
-    every shape case and so proves it.
+    Raises ExportError for missing names, for a dimension that is symbolic in the spec and fixed in the file, and for a
+    size that differs. A size that the spec fixes and the file leaves open is filled in: validation runs every shape
+    case and so checks it.
     """
     for kind, declared, values in (
         ("input", spec.inputs, model.graph.input),
@@ -110,13 +110,14 @@ def check_axes(model: ModelProto, spec: Spec) -> None:
 
 
 def check_tensor_axes(tensor: Tensor, found: list[int | str]) -> None:
+    """Raise ExportError if the axes in the file are not those that the spec declares."""
     if len(found) != len(tensor.shape):
         raise ExportError(f"{tensor.name} has {len(found)} axes in the file, spec.yaml declares {tensor.shape}")
     for position, (axis, size) in enumerate(zip(tensor.shape, found, strict=True)):
         if isinstance(axis, str) and isinstance(size, int):
             raise ExportError(
-                f"the dimension {axis} (axis {position} of {tensor.name}) came out fixed at {size}: the network uses "
-                "the size as a Python number. Look for int(), reshape or branches on x.shape, and use x.shape itself"
+                f"the dimension {axis} (axis {position} of {tensor.name}) is fixed at {size} in the file: the network "
+                "uses it as a Python number. Look for int(), reshape or branches on x.shape, and use x.shape itself"
             )
         if isinstance(axis, int) and isinstance(size, int) and axis != size:
             raise ExportError(f"axis {position} of {tensor.name} is {size} in the file, spec.yaml declares {axis}")
@@ -125,14 +126,14 @@ def check_tensor_axes(tensor: Tensor, found: list[int | str]) -> None:
 def check_sizes(path: Path, spec: Spec) -> None:
     """Run the file with one dimension after the other at another size than the example.
 
-    A trace can leave a size in the graph as a constant while the axes around it are still called symbolic. Raises
-    ExportError, naming the dimension, where the run fails or an output's shape is not the declared one.
+    A trace can leave a size in the graph as a constant although the axes around it are symbolic. Raises ExportError,
+    with the name of the dimension, if the run fails or an output's shape is not the declared one.
     """
     session = open_session(path)
     for name, bounds in spec.dimensions.items():
         others = [size for size in (odd_size(bounds), bounds.min, bounds.max) if size != bounds.example]
         if not others:
-            continue  # the only size there is
+            continue  # there is only one size
         sizes = {**example_sizes(spec), name: others[0]}
         inputs = {
             tensor.name: value.numpy() for tensor, value in zip(spec.inputs, example_inputs(spec, sizes), strict=True)
@@ -141,7 +142,7 @@ def check_sizes(path: Path, spec: Spec) -> None:
             outputs = run_session(session, inputs)
         except GraphError as cause:
             raise ExportError(f"the dimension {name} is symbolic only in name: {cause}") from cause
-        bound = dict(sizes)  # which the derived sizes are added to
+        bound = dict(sizes)  # check_array adds the derived sizes
         for tensor in spec.outputs:
             problem = check_array(tensor, str(outputs[tensor.name].dtype), outputs[tensor.name].shape, bound)
             if problem:
@@ -149,7 +150,7 @@ def check_sizes(path: Path, spec: Spec) -> None:
 
 
 def export_metrics(path: Path, params: Export) -> ExportMetrics:
-    """Read the metrics of an export back from its file."""
+    """Read the metrics of an export from its file."""
     model = load_model(path, weights=False)
     return ExportMetrics(
         opset=default_opset(model),

@@ -1,4 +1,4 @@
-"""metrics/export.json and metrics/slim.json."""
+"""Declare metrics/export.json and metrics/slim.json."""
 
 from typing import Annotated, ClassVar
 
@@ -6,11 +6,11 @@ from onnx_release.core.metrics import Metric, Metrics
 
 
 class ExportMetrics(Metrics):
-    """The graph that an exporter made of the network."""
+    """The graph that an exporter made from the network."""
 
     FILE: ClassVar[str] = "export"
 
-    opset: Annotated[int, Metric("opset that the file itself declares")]
+    opset: Annotated[int, Metric("opset that the file declares")]
     exporter: Annotated[str, Metric("exporter that made it")]
     nodes: Annotated[int, Metric("nodes in the graph", better="lower")]
     parameters: Annotated[int, Metric("elements of all initializers, constants among them")]
@@ -18,7 +18,7 @@ class ExportMetrics(Metrics):
 
 
 class SlimMetrics(Metrics):
-    """What onnxslim took out of the exported graph."""
+    """The exported graph before and after onnxslim."""
 
     FILE: ClassVar[str] = "slim"
 

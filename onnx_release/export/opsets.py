@@ -1,4 +1,4 @@
-"""Which operators of a graph an older opset does not have."""
+"""Find the operators of a graph that an older opset does not have."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,15 +12,15 @@ from onnx.version_converter import convert_version
 from onnx_release.graph.graph import default_opset
 from onnx_release.graph.source_lines import file_and_line
 
-# Values of a node's constant inputs beyond this number do not matter to a conversion.
+# A constant input with more values than this does not matter to a conversion.
 MOST_VALUES = 1024
 
 
 def newer_operators(model: ModelProto, opset: int, sources: Mapping[str, Any]) -> list[tuple[str, str, int]]:
-    """Of each operator that keeps the graph from `opset`: what is wrong, FILE:LINE of its first use, and its opset.
+    """Return each operator that the graph cannot have in `opset`: a problem, FILE:LINE of its first use, and its opset.
 
-    An operator is one if no version of it is as old as `opset`, or if onnx cannot rewrite the node for it. The line is
-    empty where `sources` (a sources.json) has none.
+    Such an operator has no version as old as `opset`, or onnx cannot rewrite the node for it. The line is empty if
+    `sources` (a sources.json) has none.
     """
     own = default_opset(model)
     found = {}
@@ -49,7 +49,7 @@ def operator_versions(operator: str) -> Iterator[onnx.defs.OpSchema]:
 
 
 def converts(model: ModelProto, node: NodeProto, opset: int) -> bool:
-    """Return whether onnx's version converter brings a graph of this node alone to `opset`."""
+    """Return whether onnx's version converter converts a graph of only this node to `opset`."""
     known = {value.name: value for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     names = [name for name in dict.fromkeys(node.input) if name]
@@ -68,11 +68,11 @@ def converts(model: ModelProto, node: NodeProto, opset: int) -> bool:
     alone = helper.make_model(graph, opset_imports=[helper.make_opsetid("", default_opset(model))], ir_version=10)
     try:
         convert_version(alone, opset)
-    except RuntimeError:  # of its C++; the message names a line of onnx's source
+    except RuntimeError:  # from C++; its message names a line of onnx's source
         return False
     return True
 
 
 def has_few_values(tensor: onnx.TensorProto) -> bool:
-    """Return whether its values are in the model, and few."""
+    """Return whether the values are in the model itself, and few."""
     return math.prod(tensor.dims) <= MOST_VALUES and not uses_external_data(tensor)

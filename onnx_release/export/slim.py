@@ -1,4 +1,4 @@
-"""Slim an exported graph with onnxslim, and prove that its answers are still the same."""
+"""Slim an exported graph with onnxslim, and check that its answers stay the same."""
 
 import tempfile
 from pathlib import Path
@@ -26,18 +26,18 @@ from onnx_release.graph.graph import (
 from onnx_release.measure.numerics import tolerance_needed
 from onnx_release.runtime.session import open_session, run_session
 
-# ONNX Runtime's own default, "warning". onnxslim sets another one for the whole process and does not set it back.
+# ONNX Runtime's own default, "warning". onnxslim sets another one for the whole process and does not restore it.
 DEFAULT_LOG_SEVERITY = 2
-# A weight of so many elements is kept from onnxslim where it lies outside the file. What onnxslim reads the values of,
-# shapes, axes and scalars, has fewer.
+# Weights of this many elements in another file are hidden from onnxslim. The values that it needs, shapes, axes and
+# scalars, have fewer.
 LARGE_WEIGHT = 2**14
-SKIP_HINT = "Find the fusion that does it by adding names to slim.skip_fusion_patterns in params.yaml"
+SKIP_HINT = "Find the fusion to blame by adding names to slim.skip_fusion_patterns in params.yaml"
 
 
 def slim_model(source: Path, cases: Path, params: Slim, folder: Path) -> None:
-    """Write the slimmed model of `source` to `folder`; `cases` holds the inputs of the shape cases.
+    """Write the slimmed model of `source` to `folder`; `cases` has the inputs of the shape cases.
 
-    Raises GraphError where onnxslim gives up, and where the result is invalid or answers differently.
+    Raises GraphError if onnxslim fails, and if the result is invalid or its answers differ.
     """
     with replacing_folder(folder) as partial:
         path = save_model(slimmed(source, params, partial), partial)
@@ -46,10 +46,10 @@ def slim_model(source: Path, cases: Path, params: Slim, folder: Path) -> None:
 
 
 def slimmed(source: Path, params: Slim, folder: Path) -> ModelProto:
-    """Return what onnxslim makes of `source`, to be saved in `folder`. Raises GraphError where it gives up.
+    """Slim `source`, and return the model to save in `folder`. Raises GraphError if onnxslim fails.
 
-    Of a file over 2 GB it sees large weights as inputs, and so neither folds nor fuses them: with them it would hold
-    four copies of the file, and protobuf could not hand them to its shape inference.
+    In a file over 2 GB onnxslim gets large weights as inputs, and so does not fold or fuse them. With them it would
+    have four copies of the file in memory, and protobuf could not pass them to shape inference.
     """
     if not external_files(source):
         return run_onnxslim(source, str(source), params)
@@ -60,19 +60,20 @@ def slimmed(source: Path, params: Slim, folder: Path) -> ModelProto:
 
 
 def run_onnxslim(source: Path, model: str | ModelProto, params: Slim) -> ModelProto:
+    """Run onnxslim on `model`, which comes from `source`. Raises GraphError if it fails."""
     try:
         found = onnxslim.slim(model, skip_fusion_patterns=params.skip_fusion_patterns or None)
-    except Exception as cause:  # onnxslim raises whatever goes wrong in a pass
+    except Exception as cause:  # a pass of onnxslim may raise anything
         raise GraphError(f"onnxslim fails on {source}: {cause!r}. {SKIP_HINT}") from cause
     finally:
         onnxruntime.set_default_logger_severity(DEFAULT_LOG_SEVERITY)
     if found is None:
-        raise GraphError(f"onnxslim gave no model for {source}. {SKIP_HINT}")
+        raise GraphError(f"onnxslim returned no model for {source}. {SKIP_HINT}")
     return found
 
 
 def without_large_weights(source: Path) -> tuple[ModelProto, dict[str, TensorProto]]:
-    """Return the model with its large weights as inputs, and these weights by name, their values still in `source`'s files."""
+    """Return the model with its large weights as inputs, and these weights by name, their values in files."""
     model = load_model(source, weights=False)
     tensors = list(model.graph.initializer)
     large = [tensor for tensor in tensors if uses_external_data(tensor) and np.prod(tensor.dims) >= LARGE_WEIGHT]
@@ -86,7 +87,7 @@ def without_large_weights(source: Path) -> tuple[ModelProto, dict[str, TensorPro
 
 
 def with_weights(model: ModelProto, weights: dict[str, TensorProto]) -> ModelProto:
-    """Return the model with those inputs that are called like one of `weights` as that weight again."""
+    """Turn the inputs with the names of `weights` into weights again, and return the model."""
     inputs = list(model.graph.input)
     del model.graph.input[:]
     model.graph.input.extend(value for value in inputs if value.name not in weights)
@@ -97,7 +98,7 @@ def with_weights(model: ModelProto, weights: dict[str, TensorProto]) -> ModelPro
 def check_same_answers(before: Path, after: Path, cases: ArrayFile, params: Slim) -> None:
     """Raise GraphError unless both models agree within atol and rtol on the inputs of every shape case.
 
-    One model is open at a time; the answers of `before` wait in a file.
+    Only one model is open at a time; the answers of `before` are kept in a file.
     """
     names = [name for name, _, kind in (folder.partition("/") for folder in cases.names) if kind == "inputs"]
     with tempfile.TemporaryDirectory() as made:
@@ -116,6 +117,7 @@ def check_same_answers(before: Path, after: Path, cases: ArrayFile, params: Slim
 
 
 def write_answers(model: Path, cases: ArrayFile, names: list[str], path: Path) -> None:
+    """Write the answers of a model to the shape cases."""
     session = open_session(model)
     with writing_arrays(path) as writer:
         for name in names:

@@ -1,4 +1,4 @@
-"""The older exporter: a trace with TorchScript. Deprecated by torch, but some networks convert only with it."""
+"""Export with the older exporter, a trace with TorchScript: deprecated, but some networks convert only with it."""
 
 import tempfile
 import warnings
@@ -17,17 +17,17 @@ from onnx_release.graph.source_lines import describe_source, source_entry, sourc
 def export_torchscript(
     network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], opset: int, folder: Path
 ) -> tuple[ModelProto, dict[str, Any]]:
-    """Return the ONNX model, to be saved in `folder`, and, by node name, the module of each node. Raises ExportError."""
+    """Return the ONNX model, for `folder`, and the module of each node by the node's name. Raises ExportError."""
     tensors = (*spec.inputs, *spec.outputs)
-    # Beside the result: over 2 GB torch writes a file for each weight, and /tmp may be memory.
+    # In the folder of the result: over 2 GB torch writes a file for each weight, and /tmp may be in memory.
     with tempfile.TemporaryDirectory(dir=folder) as made, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the deprecation, and about traced values, which validation judges
+        warnings.simplefilter("ignore")  # about the deprecation, and about traced values, which validation checks
         path = Path(made) / "model.onnx"
         try:
             torch.onnx.export(
                 network,
                 examples,
-                str(path),  # over 2 GB it must be a string: a Path is taken for an open file
+                str(path),  # a string, since over 2 GB torch takes a Path for an open file
                 dynamo=False,
                 opset_version=opset,
                 input_names=[tensor.name for tensor in spec.inputs],
@@ -58,20 +58,20 @@ def describe_unsupported(network: torch.nn.Module, examples: tuple[torch.Tensor,
     traced = torch.jit.trace(network, examples, check_trace=False).inlined_graph
     for node in traced.nodes():
         if f"'{node.kind()}'" in message:
-            # A scope reads "__module.features/__module.features.0": the last part is the innermost module.
+            # In a scope such as "__module.features/__module.features.0" the last part is the innermost module.
             scope = node.scopeName().rpartition("/")[2].removeprefix("__module").removeprefix(".")
             module = dict(network.named_modules()).get(scope, network)
             place = describe_source(scope, type(module).__qualname__, trace_line(node.sourceRange()))
             return (
                 f"the operator {node.kind()} does not convert to ONNX. Used by {place}.\n"
-                "Try: the same in terms of simpler operators; a newer export.opset; export.exporter=dynamo. "
+                "Try simpler operators, a newer export.opset, or export.exporter=dynamo. "
                 f"torch says: {message}"
             )
     return f"the network does not convert to ONNX. Try export.exporter=dynamo. torch says: {message}"
 
 
 def trace_line(source_range: str) -> tuple[str, int] | None:
-    """Return the place in a TorchScript source range, whose lines read "/a/file.py(12): forward", innermost first."""
+    """Return the place in a TorchScript source range, with lines such as "/a/file.py(12): forward", innermost first."""
     for line in source_range.splitlines():
         file, found, rest = line.partition("(")
         number = rest.partition(")")[0]

@@ -1,1 +1,1 @@
-"""ONNX graphs: writing and checking them, their layers and values, and what a machine wants of them."""
+"""Write, check and describe ONNX graphs: their layers, their values, and the targets of quantization."""

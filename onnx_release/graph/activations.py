@@ -1,4 +1,4 @@
-"""Look inside a graph: cut it at inner values, and run what is left on samples."""
+"""Look at the inner values of a graph: extract the part that computes them, and run it on samples."""
 
 import tempfile
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from onnx_release.runtime.session import open_session, run_session
 
 
 def float_values(model: ModelProto) -> list[str]:
-    """Return the float32 inputs and node outputs of the graph, in its order; constants are not among them."""
+    """Return the float32 inputs and node outputs of the graph, in its order and without constants."""
     constants = constant_values(model)
     inputs = [value.name for value in model.graph.input if value.name not in constants]
     outputs = [name for node in model.graph.node for name in node.output if name]
@@ -25,7 +25,7 @@ def float_values(model: ModelProto) -> list[str]:
 
 
 def constant_values(model: ModelProto) -> set[str]:
-    """Initializers and what is computed from nothing else."""
+    """Return the initializers and the values that are computed only from them."""
     constants = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:
         if all(name in constants for name in node.input if name):
@@ -34,7 +34,7 @@ def constant_values(model: ModelProto) -> set[str]:
 
 
 def value_types(model: ModelProto) -> dict[str, int]:
-    """Return the element type of every value that shape inference knows."""
+    """Return the element type of every value whose type shape inference finds."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     return {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
 
@@ -42,8 +42,8 @@ def value_types(model: ModelProto) -> dict[str, int]:
 def extract_subgraph(model: ModelProto, names: Iterable[str], known: Mapping[str, int] | None = None) -> ModelProto:
     """Return the part of `model` that computes the values `names`, which become its outputs.
 
-    Its inputs are all those of `model`, or else such of the values in `known`, by name with their element types, as
-    the others follow from.
+    Its inputs are all inputs of `model`; or, with `known`, which has element types by name, those of the values in
+    `known` that it needs.
     """
     wanted = list(names)
     nodes, needed = ancestors(model, wanted, known or {})
@@ -64,7 +64,7 @@ def extract_subgraph(model: ModelProto, names: Iterable[str], known: Mapping[str
 
 
 def ancestors(model: ModelProto, wanted: Iterable[str], known: Container[str]) -> tuple[list[NodeProto], set[str]]:
-    """Return the nodes that compute `wanted` from the inputs and from the values `known`, and all the names that they take."""
+    """Return the nodes that compute `wanted` from the inputs and the values `known`, and the names of their inputs."""
     open_values, taken, nodes = set(wanted), set(), []
     for node in reversed(model.graph.node):
         if open_values & set(node.output):
@@ -89,8 +89,8 @@ def step_by_step(
 ) -> Iterator[list[np.ndarray]]:
     """Yield the value of each of `names`, in this order, for every feed.
 
-    Each is computed when it is asked for, from those before it, so that what leads to one runs once; what has been
-    done to the weights of `model` by then counts. A value is forgotten once no later one needs it.
+    Each value is computed on demand from those before it, so that no node runs twice, and with the weights that `model`
+    has at that time. A value is dropped when no later one needs it.
     """
     given = {value.name for value in model.graph.input}
     needs = [ancestors(model, [name], {*given, *names[:index]})[1] for index, name in enumerate(names)]
@@ -107,11 +107,11 @@ def step_by_step(
 
 
 def run_on(session: onnxruntime.InferenceSession, known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return all outputs of a session that takes some of the values `known`."""
+    """Run a session whose inputs are some of the values `known`, and return all outputs by name."""
     return run_session(session, {value.name: known[value.name] for value in session.get_inputs()})
 
 
 def session_of(model: ModelProto, threads: int = 1) -> onnxruntime.InferenceSession:
-    """Return a session on a model in memory, of any size. Raises GraphError if ONNX Runtime does not load it."""
+    """Open a session on a model in memory, of any size. Raises GraphError if ONNX Runtime does not load it."""
     with tempfile.TemporaryDirectory() as folder:
         return open_session(save_model(model, Path(folder)), threads)

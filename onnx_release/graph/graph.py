@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     import onnx_ir  # takes a second, which only what writes an export or large weights needs
 
 EXTERNAL_DATA = "model.onnx.data"
-# protobuf refuses a message of 2 GiB; a margin leaves room for what is not weights.
+# protobuf refuses a message of 2 GiB; the margin is for everything except weights.
 EXTERNAL_DATA_THRESHOLD = 2**31 - 2**26
-# Weights of up to so many bytes stay in the file itself.
+# Weights of up to this many bytes stay in the file itself.
 SMALL_WEIGHT = 1023
-# The suffix that onnxruntime's quantizer gives the name of a value behind its DequantizeLinear.
+# The suffix of onnxruntime's quantizer for the name of a dequantized value.
 DEQUANTIZED = "_DequantizeLinear_Output"
 
 
 def save_model(model: ModelProto, folder: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> Path:
-    """Write `model` to `folder`/model.onnx, its weights to a file beside it where they pass `threshold` bytes.
+    """Write `model` to `folder`/model.onnx, and weights of more than `threshold` bytes to a file beside it.
 
-    Weights that `to_proto` or `copy_weights` has put into the same folder stay there. Initializers that nothing uses
-    are removed from `model` first.
+    Weights that `to_proto` or `copy_weights` has put into the same folder stay there. Unused initializers are removed
+    from `model` first.
     """
     drop_unused_initializers(model)
     if weight_bytes(model) > threshold:
@@ -44,9 +44,9 @@ def save_model(model: ModelProto, folder: Path, threshold: int = EXTERNAL_DATA_T
 
 
 def drop_unused_initializers(model: ModelProto) -> None:
-    """Remove the initializers that no node takes and that are no input or output, in place.
+    """Remove the initializers that no node uses and that are not an input or output, in place.
 
-    Quantizers and fusions leave some behind, and ONNX Runtime warns of each of them at every load.
+    Quantizers and fusions leave some behind, and ONNX Runtime warns of each one at every load.
     """
     inner = list(graphs(model.graph))
     used = {name for graph in inner for node in graph.node for name in node.input}
@@ -59,7 +59,7 @@ def drop_unused_initializers(model: ModelProto) -> None:
 
 
 def to_proto(model: "onnx_ir.Model", folder: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> ModelProto:
-    """Return what `save_model` takes for the same `folder`. Weights past `threshold` bytes are already written there."""
+    """Convert `model` for `save_model` with the same `folder`; weights of more than `threshold` bytes go there."""
     import onnx_ir
 
     weights = (value.const_value for value in model.graph.initializers.values())
@@ -69,9 +69,9 @@ def to_proto(model: "onnx_ir.Model", folder: Path, threshold: int = EXTERNAL_DAT
 
 
 def write_weights(model: "onnx_ir.Model", folder: Path) -> ModelProto:
-    """Write the weights to `folder`/model.onnx.data, one at a time, and give a model that finds them there.
+    """Write the weights to `folder`/model.onnx.data, one at a time, and return a model that refers to them.
 
-    Memory holds no second copy of them, as it would of a ModelProto with its weights.
+    Unlike with a ModelProto that has its weights, there is no second copy of them in memory.
     """
     import onnx_ir
 
@@ -95,7 +95,7 @@ def copy_weights(model: ModelProto, source: Path, folder: Path) -> None:
 
 
 def load_weights(model: ModelProto, source: Path) -> None:
-    """Put the weights that `model` has in files of the folder `source` into the model. Errors as in `copy_weights`."""
+    """Load the weights that `model` has in files of the folder `source` into it. Errors as in `copy_weights`."""
     for tensor in external_tensors(model):
         tensor.raw_data = read_weight(tensor, source)
         tensor.ClearField("external_data")
@@ -103,7 +103,7 @@ def load_weights(model: ModelProto, source: Path) -> None:
 
 
 def read_weight(tensor: TensorProto, source: Path) -> bytes:
-    """Return the values of a weight in a file of `source`, which may be a hard link to DVC's cache: onnx refuses those."""
+    """Read a weight from a file of `source`. onnx refuses hard links, which DVC makes to its cache."""
     place = ExternalDataInfo(tensor)
     path = source / place.location
     try:
@@ -111,14 +111,14 @@ def read_weight(tensor: TensorProto, source: Path) -> bytes:
             file.seek(place.offset or 0)
             content = file.read(place.length)
     except FileNotFoundError as cause:
-        raise GraphError(f"{path} is not there: it holds the weight {tensor.name}") from cause
+        raise GraphError(f"{path} is not there: it should have the weight {tensor.name}") from cause
     if place.length is not None and len(content) < place.length:
         raise GraphError(f"{path} is too short: it lacks {place.length - len(content)} bytes of {tensor.name}")
     return content
 
 
 def external_tensors(model: ModelProto) -> list[TensorProto]:
-    """Return the weights that lie in other files, those of inner graphs included."""
+    """Return the weights in other files, including those of nested graphs."""
     return [tensor for graph in graphs(model.graph) for tensor in graph.initializer if uses_external_data(tensor)]
 
 
@@ -137,62 +137,63 @@ def subgraphs(node: NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def save_checked(model: ModelProto, folder: Path) -> Path:
-    """`save_model`, then `check_file`."""
+    """Save the model, and check the file."""
     path = save_model(model, folder)
     check_model_file(path)
     return path
 
 
 def load_model(path: Path, weights: bool = True) -> ModelProto:
-    """Return the model, without `weights` only what stands in the file itself. Raises GraphError if missing or damaged."""
+    """Load a model; without `weights`, only the file itself. Raises GraphError if it is missing or damaged."""
     try:
         model = onnx.load(path, load_external_data=False)
     except FileNotFoundError as cause:
         raise GraphError(f"{path} is not there") from cause
     except Exception as cause:  # protobuf's DecodeError is not public in onnx
-        raise GraphError(f"{path} is no ONNX model, or a damaged one: {cause}") from cause
+        raise GraphError(f"{path} is not an ONNX model, or damaged: {cause}") from cause
     if weights:
         load_weights(model, path.parent)
     return model
 
 
 def check_model_file(path: Path) -> None:
-    """Raise GraphError unless onnx.checker passes it fully, each value has one producer, and ONNX Runtime loads it."""
+    """Raise GraphError unless onnx.checker accepts it, each value has one producer, and ONNX Runtime loads it."""
     graph = load_model(path, weights=False).graph
     twice = [name for name, count in Counter(produced_values(graph)).items() if count > 1]
     if twice:
         raise GraphError(f"{path} is invalid: {', '.join(twice)} is produced more than once")
     try:
-        onnx.checker.check_model(str(path), full_check=True)  # by path: over 2 GB there is no other way
+        onnx.checker.check_model(str(path), full_check=True)  # by path, the only way over 2 GB
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as cause:
         raise GraphError(f"{path} is invalid: {cause}") from cause
     open_session(path)
 
 
 def produced_values(graph: onnx.GraphProto) -> list[str]:
-    """Return the name of everything that the graph itself defines: inputs, initializers that are no inputs, node outputs."""
+    """Return the names of all values that the graph defines: inputs, initializers that are not inputs, node outputs."""
     inputs = [value.name for value in graph.input]
     initializers = [tensor.name for tensor in graph.initializer if tensor.name not in inputs]
     return inputs + initializers + [name for node in graph.node for name in node.output if name]
 
 
 def weight_bytes(model: ModelProto) -> int:
-    """Of the weights that the model itself holds, not of those in another file."""
+    """Return the bytes of the weights in the model itself, without those in another file."""
     held = [tensor for tensor in model.graph.initializer if not uses_external_data(tensor)]
     return sum(int(np.prod(tensor.dims)) * element_bytes(tensor.data_type) for tensor in held)
 
 
 def element_bytes(data_type: int) -> int:
+    """Return the size of an element of this type in bytes."""
     return helper.tensor_dtype_to_np_dtype(data_type).itemsize
 
 
 def parameter_count(model: ModelProto) -> int:
-    """Return the elements of all initializers, folded constants among them."""
+    """Return how many elements all initializers have, folded constants included."""
     return sum(int(np.prod(tensor.dims)) for tensor in model.graph.initializer)
 
 
 def default_opset(model: ModelProto) -> int:
-    """Return the version of the ai.onnx opset that the file itself declares. Raises GraphError if it declares none."""
+    """Return the version of the ai.onnx opset that the file declares. Raises GraphError if it declares none."""
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx"):
             return opset.version
@@ -200,7 +201,7 @@ def default_opset(model: ModelProto) -> int:
 
 
 def axes(value: ValueInfoProto) -> list[int | str]:
-    """Return a size or a symbol for each axis; "?" where the file says nothing."""
+    """Return a size or a symbol for each axis; "?" if the file has neither."""
     return [
         axis.dim_value if axis.HasField("dim_value") else axis.dim_param or "?"
         for axis in value.type.tensor_type.shape.dim
@@ -208,7 +209,7 @@ def axes(value: ValueInfoProto) -> list[int | str]:
 
 
 def describe_model(path: Path) -> dict[str, Any]:
-    """Return what is in an ONNX file: opsets, inputs, outputs, symbolic dimensions, operators, parameters and size."""
+    """Describe an ONNX file: opsets, inputs, outputs, symbolic dimensions, operators, parameters and size."""
     model = load_model(path, weights=False)
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
@@ -233,25 +234,25 @@ def describe_model(path: Path) -> dict[str, Any]:
 
 
 def dtype_name(value: ValueInfoProto) -> str:
-    """numpy's name of the element type, as in a model's spec."""
+    """Return numpy's name of the element type, as in a model's spec."""
     element = value.type.tensor_type.elem_type
     return "string" if element == TensorProto.STRING else str(helper.tensor_dtype_to_np_dtype(element))
 
 
 def model_size_mb(path: Path) -> float:
-    """Return MB (10^6 bytes) of the model and of the files beside it that hold its weights. GraphError if one is missing."""
+    """Return the size in MB (10^6 bytes) of the model and its files of weights. Raises GraphError if one is missing."""
     files = [path, *(path.parent / name for name in sorted(external_files(path)))]
     for file in files:
         if not file.is_file():
-            raise GraphError(f"{file} is not there: it holds weights of {path}")
+            raise GraphError(f"{file} is not there: it should have weights of {path}")
     return sum(size_mb(file) for file in files)
 
 
 def external_files(path: Path) -> set[str]:
-    """Return the names of the files beside the model that hold its weights."""
+    """Return the names of the files beside the model that have its weights."""
     return {ExternalDataInfo(tensor).location for tensor in external_tensors(load_model(path, weights=False))}
 
 
 def producers(model: ModelProto) -> dict[str, NodeProto]:
-    """Return the node that makes each value, by the value's name."""
+    """Return the node that produces each value, by the value's name."""
     return {name: node for node in model.graph.node for name in node.output}

@@ -1,4 +1,4 @@
-"""Layers with weights, seen as matrices: Conv, Gemm and MatMul whose weight is a constant."""
+"""Read and write layers with constant weights (Conv, Gemm and MatMul) as matrices."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,20 +26,22 @@ class Layer:
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
+    """Return the attributes of a node by name."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
 def initializers(model: ModelProto) -> dict[str, TensorProto]:
+    """Return the initializers of the graph by name."""
     return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
 def set_array(tensor: TensorProto, array: np.ndarray) -> None:
-    """Give an initializer another value; its name stays."""
+    """Give an initializer another value and keep its name."""
     tensor.CopyFrom(numpy_helper.from_array(np.asarray(array, order="C"), tensor.name))
 
 
 def weighted_layers(model: ModelProto) -> list[Layer]:
-    """Return the layers in the order of the graph. One whose weight another node takes too is left out."""
+    """Return the layers in the order of the graph, without those that share their weight with another node."""
     constants = initializers(model)
     uses = [name for node in model.graph.node for name in node.input]
     layers = []
@@ -55,7 +57,7 @@ def weighted_layers(model: ModelProto) -> list[Layer]:
 
 
 def clip_bounds(node: NodeProto, tensors: Mapping[str, TensorProto]) -> tuple[float, float] | None:
-    """Between what a Clip keeps its values, infinite where it sets no bound; None where a bound is computed."""
+    """Return the bounds of a Clip, infinite where it has none; None if a bound is computed."""
     bounds = {1: -np.inf, 2: np.inf}
     for position, name in enumerate(node.input[1:], start=1):
         if name and name not in tensors:
@@ -71,7 +73,7 @@ def kernel_shape(layer: Layer, tensors: Mapping[str, TensorProto]) -> tuple[int,
 
 
 def is_plain(node: NodeProto) -> bool:
-    """Return whether the output is weight times patches plus bias, with the padding written out."""
+    """Return whether the output is weight times patches plus bias, with explicit padding."""
     found = attributes(node)
     if node.op_type == "Conv":
         return found.get("auto_pad", b"NOTSET") == b"NOTSET"
@@ -79,7 +81,7 @@ def is_plain(node: NodeProto) -> bool:
 
 
 def as_matrix(layer: Layer, weight: np.ndarray) -> np.ndarray:
-    """Return the weight as [groups, outputs, inputs] of one group each; a Conv's inputs run over channel and kernel."""
+    """Return the weight as [groups, outputs, inputs], counted in each group; a Conv's inputs are channels by kernel."""
     if layer.node.op_type == "Conv":
         return weight.reshape(layer.groups, weight.shape[0] // layer.groups, -1)
     transposed = layer.node.op_type == "MatMul" or not attributes(layer.node).get("transB", 0)
@@ -87,7 +89,7 @@ def as_matrix(layer: Layer, weight: np.ndarray) -> np.ndarray:
 
 
 def from_matrix(layer: Layer, matrix: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the inverse of `as_matrix`, for a weight of `shape`."""
+    """Undo `as_matrix` for a weight of `shape`."""
     if layer.node.op_type == "Conv":
         return matrix.reshape(shape)
     transposed = layer.node.op_type == "MatMul" or not attributes(layer.node).get("transB", 0)
@@ -95,10 +97,10 @@ def from_matrix(layer: Layer, matrix: np.ndarray, shape: tuple[int, ...]) -> np.
 
 
 def patches(layer: Layer, data: np.ndarray, limit: int, seed: int, kernel: tuple[int, ...]) -> np.ndarray:
-    """Return what each output of the layer multiplies with its weight: [groups, inputs, positions].
+    """Return the values that each output of the layer multiplies with its weight: [groups, inputs, positions].
 
-    `data` is the layer's input with its batch axis; `kernel` the spatial shape of the weight, empty for Gemm and
-    MatMul. Where there are more than `limit` positions, as many are drawn with `seed`.
+    `data` is the layer's input with its batch axis, `kernel` the spatial shape of the weight, empty for Gemm and
+    MatMul. Of more than `limit` positions, `limit` are drawn with `seed`.
     """
     if layer.node.op_type != "Conv":
         rows = data.reshape(-1, data.shape[-1])
@@ -122,7 +124,7 @@ def patches(layer: Layer, data: np.ndarray, limit: int, seed: int, kernel: tuple
 
 
 def draw_positions(count: int, limit: int, seed: int) -> np.ndarray:
-    """Return at most `limit` of the numbers under `count`, in order."""
+    """Draw at most `limit` of the numbers below `count`, in order."""
     if count <= limit:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))

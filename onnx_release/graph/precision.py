@@ -1,4 +1,4 @@
-"""What the stages that reduce the number of bits share: what a graph must not be yet, and quiet quantizers."""
+"""Check that a graph is still in float32, and silence the quantizers, for the stages that reduce the bits."""
 
 import logging
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ HINT = "give it the float32 model, artifacts/fp32/model.onnx in this pipeline"
 
 
 def check_not_quantized(model: ModelProto, path: Path) -> None:
-    """Raise GraphError if the graph holds quantized operators: to quantize twice adds error and saves nothing."""
+    """Raise GraphError if the graph has quantized operators: quantizing twice adds error and saves nothing."""
     found = {node.op_type for node in model.graph.node if node.op_type in QUANTIZED or "QLinear" in node.op_type}
     if found:
         raise GraphError(f"{path} is already quantized ({', '.join(sorted(found))}): {HINT}")
@@ -33,7 +33,7 @@ def check_not_float16(model: ModelProto, path: Path) -> None:
 
 @contextmanager
 def only_errors() -> Iterator[None]:
-    """The quantizer advises on the root logger to preprocess, which slimming has done."""
+    """Log only errors in the block: the quantizer advises to preprocess the model, which slimming has done."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Which provider this machine runs models on, tried with a small graph."""
+"""Find the provider that this machine runs models on, by running a small graph."""
 
 import tempfile
 from pathlib import Path
@@ -15,10 +15,10 @@ from onnx_release.runtime.session import open_with, run_bound
 
 
 def find_provider(runtime: Runtime) -> dict[str, Any]:
-    """artifacts/provider.json: the provider that `runtime` comes to here, and what `auto` had to do without.
+    """Return artifacts/provider.json: the provider for `runtime` here, and a note why `auto` does not use the GPU.
 
-    Another provider than the CPU has to run a small graph, since some libraries load with the first run alone. Raises
-    ProviderError or GraphError if one that was asked for by name does not.
+    A provider other than the CPU must run a small graph, since some libraries load only with the first run. Raises
+    ProviderError or GraphError if a provider named in `runtime` does not.
     """
     with tempfile.TemporaryDirectory() as folder:
         opened = open_with(small_graph(Path(folder) / "model.onnx"), runtime)
@@ -34,7 +34,7 @@ def find_provider(runtime: Runtime) -> dict[str, Any]:
 
 
 def small_graph(path: Path) -> Path:
-    """Return one convolution, so that cuDNN has to load as well."""
+    """Write a graph of one convolution, so that cuDNN has to load too."""
     shape: list[int | str] = ["batch", 3, 8, 8]
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "w"], ["y"], name="conv")],

@@ -1,4 +1,4 @@
-"""Which PyTorch module and which line of whose source a node of the exported graph comes from."""
+"""Find the PyTorch module and the source line that a node of the exported graph comes from."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
 def source_line(stack_trace: str | None) -> tuple[str, int] | None:
-    """Return the innermost frame of `stack_trace` outside torch and this library: its file and line, or None.
+    """Return the file and line of the innermost frame of `stack_trace` outside torch and this library, or None.
 
     The file is relative to the repository, or to site-packages, so that it is the same in every folder.
     """
@@ -21,6 +21,7 @@ def source_line(stack_trace: str | None) -> tuple[str, int] | None:
 
 
 def relative_file(file: str) -> str:
+    """Return the path relative to the repository or to site-packages, else the name of the file."""
     path = Path(file)
     if "site-packages" in path.parts:
         return Path(*path.parts[path.parts.index("site-packages") + 1 :]).as_posix()
@@ -30,13 +31,13 @@ def relative_file(file: str) -> str:
 
 
 def describe_source(module: str, module_class: str, source: tuple[str, int] | None) -> str:
-    """For messages: the module, its class, and the line that used it."""
+    """Describe the module, its class, and the line that used it, for messages."""
     where = f"{source[0]}:{source[1]}" if source else "an unknown line"
     return f"{module or 'the network itself'} ({module_class}), {where}"
 
 
 def file_and_line(entry: Mapping[str, Any]) -> str:
-    """Return FILE:LINE of an entry of sources.json; empty where the exporter knew none."""
+    """Return FILE:LINE of an entry of sources.json; empty if the exporter knew none."""
     return f"{entry['file']}:{entry['line']}" if entry.get("file") else ""
 
 

@@ -1,4 +1,4 @@
-"""What a CPU or an accelerator wants of 8 bits: the types of weights and activations, and how many bits are safe."""
+"""Choose the target of quantization: the types of weights and activations that a CPU or an accelerator needs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +17,8 @@ class Target:
     """How to quantize for one kind of machine.
 
     `reduce_range`: the CPU adds pairs of products in 16 bits, which two large weights saturate (see
-    onnx_release/static/saturation.py). `symmetric` activations have the zero point 0, which TensorRT asks for; it also
-    wants biases in float, and a QuantizeLinear before each operator rather than behind it.
+    onnx_release/static/saturation.py). `symmetric`: activations have the zero point 0, as TensorRT requires; it also
+    requires biases in float, and a QuantizeLinear before each operator instead of after it.
     """
 
     name: str
@@ -39,28 +39,28 @@ TARGETS = {
 
 
 def choose_target(name: str, hardware: dict[str, Any]) -> Target:
-    """Return the target `name`, or for "auto" the one of the CPU in artifacts/hardware.json.
+    """Return the target `name`, or for "auto" the best one for the CPU in artifacts/hardware.json.
 
-    Raises ParameterError for a target that this machine cannot run, and for "auto" on a CPU of neither kind.
+    Raises ParameterError for a target that this machine cannot run, and for "auto" on a CPU of another kind.
     """
     possible = runnable(hardware)
     if name == "auto":
         if not possible:
             raise ParameterError(
                 f"quantize_static.target is auto, but {hardware['architecture']} is neither x86-64 with AVX2 nor ARM: "
-                f"choose one of {', '.join(TARGETS)} on a machine that runs it"
+                f"choose one of {', '.join(TARGETS)} and run the pipeline on such a machine"
             )
         return TARGETS[possible[0]]
     if name not in possible:
         raise ParameterError(
             f"quantize_static.target is {name}, which this machine ({hardware['cpu']}) cannot run: {NEEDS[name]}. "
-            f"Its numbers would be of another kernel. Run the pipeline there, or choose {' or '.join(possible)}"
+            f"Run the pipeline on such a machine, or choose {' or '.join(possible)}"
         )
     return TARGETS[name]
 
 
 def load_target() -> Target:
-    """Return what the hardware stage has chosen. Raises DataError if it has not run."""
+    """Read the target that the hardware stage chose. Raises DataError if it has not run."""
     return TARGETS[read_json(TARGET)["target"]]
 
 
@@ -73,7 +73,7 @@ NEEDS = {
 
 
 def runnable(hardware: dict[str, Any]) -> list[str]:
-    """Return the targets that the machine runs, its CPU's best first."""
+    """Return the targets that the machine runs, the best one for its CPU first."""
     sets = hardware["instruction_sets"]
     found = []
     if hardware["architecture"] in X86 and any(name in sets for name in VNNI):

@@ -1,1 +1,1 @@
-"""How close answers are to PyTorch's: errors, agreement, intervals, and the budget of what may be lost."""
+"""Measure how close answers are to PyTorch's: errors, agreement, intervals, and the budget for losses."""

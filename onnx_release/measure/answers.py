@@ -1,8 +1,8 @@
-"""What it means, for each task, that a variant gives PyTorch's answer, and how right both are.
+"""Compare a variant's answers with PyTorch's and with the labels. Two answers agree if, for the task
 
 classification  the likeliest class is the same
-detection       boxes are matched one to one where they overlap and have the same label; what agrees is the share of
-                all boxes, of both sides, that are matched (twice the matches by the boxes; 1 where there is no box)
+detection       boxes of the same label that overlap are matched one to one; the agreement is the share of the boxes of
+                both sides that are matched (twice the matches by the boxes; 1 without any box)
 embedding       the nearest neighbour among the other samples is the same
 """
 
@@ -24,21 +24,22 @@ SAME_COSINE = 1e-6
 
 
 def check_answers(spec: Spec, answers: Sequence[Answer]) -> None:
-    """Raise DataError where postprocess() gives another kind of answer than the task has."""
+    """Raise DataError if postprocess() returns another kind of answer than the task has."""
     kind = {"classification": Prediction, "detection": Detections, "embedding": Embedding}[spec.task]
     for answer in answers:
         if not isinstance(answer, kind):
             raise DataError(
-                f"postprocess() in data.py gives a {type(answer).__name__}: the task {spec.task} has a {kind.__name__}"
+                f"postprocess() in data.py returns {type(answer).__name__}: the task {spec.task} needs {kind.__name__}"
             )
 
 
 def compare_answers(
     spec: Spec, wanted: Sequence[Answer], found: Sequence[Answer], labels: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Return a row for each sample: `agrees` in 0..1, `torch_right` and `variant_right` (None without a label), and details.
+    """Compare PyTorch's answers, `wanted`, with the variant's, `found`, and return a row for each sample.
 
-    `wanted` are PyTorch's answers and `found` the variant's. Raises DataError for answers that are not the task's.
+    A row has `agrees` in 0..1, `torch_right` and `variant_right` (None without a label), and details of the task.
+    Raises DataError for answers that are not the task's.
     """
     check_answers(spec, [*wanted, *found])
     if spec.task == "classification":
@@ -55,6 +56,7 @@ def compare_answers(
 
 
 def compare_classes(wanted: Prediction, found: Prediction, label: int) -> dict[str, Any]:
+    """Compare the likeliest classes of both answers."""
     torch_class, variant_class = int(wanted.labels[0]), int(found.labels[0])
     return {
         "torch_class": torch_class,
@@ -65,7 +67,7 @@ def compare_classes(wanted: Prediction, found: Prediction, label: int) -> dict[s
 
 
 def compare_boxes(wanted: Detections, found: Detections, label: int) -> dict[str, Any]:
-    """`iou` is the mean overlap of matched boxes, `score_error` their largest difference of scores."""
+    """Match the boxes of both answers: `iou` is their mean overlap, `score_error` the largest difference of scores."""
     pairs = match(found, wanted, LEAST_IOU)
     overlaps = iou(found.boxes, wanted.boxes)
     scores = [abs(float(found.scores[one]) - float(wanted.scores[other])) for one, other in pairs]
@@ -82,28 +84,30 @@ def compare_boxes(wanted: Detections, found: Detections, label: int) -> dict[str
 
 
 def both_right(torch: bool, variant: bool, label: int) -> dict[str, int | None]:
+    """Return who is right, PyTorch and the variant; None without a label."""
     known = label != NO_LABEL
     return {"torch_right": int(torch) if known else None, "variant_right": int(variant) if known else None}
 
 
 def accuracy_drop(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """Return the accuracy lost against PyTorch on the samples that have a label; None where none has."""
-    # The mean of the differences: 0.96 - 0.95 is more than 0.01 in floating point, and 0.01 may be what is allowed.
+    """Return the accuracy lost compared with PyTorch on the samples with a label; None if there are none."""
+    # The mean of the differences, since 0.96 - 0.95 is more than 0.01 in floating point, and 0.01 may be the bound.
     return mean(row["torch_right"] - row["variant_right"] for row in rows if row["variant_right"] is not None)
 
 
 def vectors(answers: Sequence[Answer]) -> np.ndarray:
-    """Return float64 [n, d], each of length 1; one of zeros stays so."""
+    """Stack the embeddings, float64 [n, d], each scaled to length 1; one of zeros stays as it is."""
     stacked = np.stack([cast(Embedding, answer).vector for answer in answers]).astype(np.float64)
     lengths = np.linalg.norm(stacked, axis=1, keepdims=True)
     return stacked / np.where(lengths == 0, 1, lengths)
 
 
 def compare_neighbours(wanted: np.ndarray, found: np.ndarray) -> list[dict[str, Any]]:
-    """`cosine` of both embeddings of a sample; `rank_correlation` of the others by their nearness (Spearman's).
+    """Compare the embeddings of each sample, and the order of the other samples by their distance from it.
 
-    A neighbour that is as near as the nearest, within SAME_COSINE, counts as it: texts may be there twice. Raises
-    DataError for fewer than three samples, which have no order of neighbours.
+    `cosine` is that of both embeddings, `rank_correlation` Spearman's of the two orders. A neighbour as near as the
+    nearest, within SAME_COSINE, counts as the nearest, since texts may be there twice. Raises DataError for fewer than
+    three samples, which have no order of neighbours.
     """
     count = len(wanted)
     if count < 3:
@@ -126,8 +130,8 @@ def compare_neighbours(wanted: np.ndarray, found: np.ndarray) -> list[dict[str, 
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's; 0 where one side has no order, since all are alike or NaN."""
-    from scipy.stats import spearmanr  # takes a second, which only this task needs
+    """Return Spearman's rank correlation; 0 if one side has no order, since all values are equal or NaN."""
+    from scipy.stats import spearmanr  # its import takes a second, and only this task needs it
 
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
@@ -135,7 +139,7 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def details(task: Task, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the metrics say of the details in `rows`: means, and of differences the largest; None without any box."""
+    """Return the metrics of the details in `rows`: means, and the largest difference; None without any box."""
     if task == "detection":
         return {
             "boxes": sum(row["torch_boxes"] for row in rows),
@@ -152,6 +156,6 @@ def details(task: Task, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean of those that are there; None without any."""
+    """Return the mean of the values that are not None; None without any."""
     there = [value for value in values if value is not None]
     return float(np.mean(there)) if there else None

@@ -1,4 +1,4 @@
-"""Intervals that say how sure a number is."""
+"""Compute confidence intervals with the bootstrap."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ def grouped_interval(
 ) -> tuple[float, float]:
     """Return a percentile bootstrap interval of the mean of `values` in 0..1, which resamples whole groups.
 
-    Crops of one photograph go right or wrong together, so the photograph is what is drawn (the cluster bootstrap of
-    Davison and Hinkley, "Bootstrap Methods", 1997, section 3.8). Where all values are 0 or all are 1 the bootstrap
+    Crops of one photograph are right or wrong together, so photographs are drawn and not crops (the cluster bootstrap
+    of Davison and Hinkley, "Bootstrap Methods", 1997, section 3.8). If all values are 0 or all are 1, the bootstrap
     shows no spread; the interval is then that of Clopper and Pearson (1934), with the groups as the trials.
     """
     names, index = np.unique(np.asarray(groups), return_inverse=True)
@@ -27,6 +27,7 @@ def grouped_interval(
 
 
 def percentile_interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Return the two percentiles between which the share `confidence` of the values lies."""
     tail = (1 - confidence) / 2 * 100
     low, high = np.percentile(values, [tail, 100 - tail])
     return float(low), float(high)

@@ -1,17 +1,17 @@
-"""Whether a variant of fewer bits keeps within what its model's spec lets it lose."""
+"""Check whether a variant of fewer bits keeps within the budget of its model's spec."""
 
 from onnx_release.core.spec import Budget
 from onnx_release.measure.closeness import Closeness
 
 
 def over_budget(found: Closeness, budget: Budget, margin_db: float = 0.0) -> list[str]:
-    """Return what is lost beyond the budget, a sentence each; an error that is not finite is beyond any.
+    """Describe each bound of the budget that is missed; an error that is not finite misses any.
 
-    `margin_db` is asked for on top of `budget.sqnr_db`.
+    `margin_db` is added to `budget.sqnr_db`.
     """
     failures = []
     if found.sqnr_db is None and found.max_abs_error is None:
-        failures.append("an output holds NaN or infinity")
+        failures.append("an output has NaN or infinity")
     elif budget.sqnr_db is not None and found.signal < budget.sqnr_db + margin_db:
         margin = f" and the margin {margin_db:g}" if margin_db else ""
         failures.append(f"the SQNR is {found.signal:.3g} dB, budget.sqnr_db is {budget.sqnr_db:g}{margin}")
@@ -28,21 +28,21 @@ def over_budget(found: Closeness, budget: Budget, margin_db: float = 0.0) -> lis
 
 
 def accuracy_lost(found: Closeness, bound: float) -> str:
-    """Return what is wrong with the accuracy; empty if no more than `bound` is lost.
+    """Describe the lost accuracy if it is more than `bound`; empty if not.
 
-    Samples without a label do not tell. The search, which may have no others, goes by `changed_answers`: no more
-    accuracy can be lost than answers change. A validation that has no others cannot say that the bound is kept.
+    Samples without a label do not show lost accuracy. The search, which may have no others, uses `changed_answers`: no
+    more accuracy can be lost than answers change. A validation without labels fails.
     """
     drop, changed = found.accuracy_drop, found.changed_answers
     if drop is not None:
         return f"the accuracy drops by {drop:.3g}" if drop > bound else ""
     if changed is not None:
         return f"{changed:.3g} of the answers change on samples without a label" if changed > bound else ""
-    return "no sample has a label that would tell how much accuracy is lost"
+    return "no sample has a label, so the lost accuracy is unknown"
 
 
 def describe_budget(budget: Budget | None) -> str:
-    """Return the bounds in words; empty without any, where no variant has fewer bits."""
+    """Describe the bounds in words; empty without a budget, when no variant has fewer bits."""
     if budget is None:
         return ""
     bounds = {

@@ -1,4 +1,4 @@
-"""How close a variant's answers come to PyTorch's, in the figures that a budget bounds."""
+"""Say how close a variant's answers are to PyTorch's, in the metrics that a budget bounds."""
 
 import math
 from dataclasses import dataclass
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Closeness:
-    """`sqnr_db`, `max_abs_error` and `cosine` are of the worst output, None where they are not finite.
+    """The metrics that a budget bounds.
 
-    `agreement` and `accuracy_drop` are None for a task without answers, and the second without a label as well: then
-    `changed_answers` says what the accuracy lost cannot be more than.
+    `sqnr_db`, `max_abs_error` and `cosine` are of the worst output, and None if not finite.
+    `agreement` and `accuracy_drop` are None for a task without answers. Without labels `accuracy_drop` is None, and
+    `changed_answers` is an upper bound of the lost accuracy.
     """
 
     sqnr_db: float | None
@@ -21,7 +22,7 @@ class Closeness:
 
     @property
     def signal(self) -> float:
-        """Return the SQNR in dB: infinite without any error, and worse than any with NaN or where zeros should be."""
+        """Return the SQNR in dB: infinite without any error, -infinite with NaN or if all should be zero."""
         if self.sqnr_db is None:
             return math.inf if self.max_abs_error == 0 else -math.inf
         return self.sqnr_db

@@ -1,17 +1,17 @@
-"""How far a variant's outputs are from the reference, in float64 and over any number of cases."""
+"""Measure how far a variant's outputs are from the reference, in float64 and over any number of cases."""
 
 import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
-# Relative errors are of elements of at least this share of their case's largest: near zero they mean nothing.
+# Relative errors count only for elements of at least this share of their case's largest: near zero they mean nothing.
 RELATIVE_FLOOR = 1e-3
 
 
 @dataclass
 class OutputError:
-    """The error of one output against its reference, summed up case by case.
+    """The error of one output compared with its reference, summed up case by case.
 
     SQNR is 10 log10(sum reference^2 / sum difference^2) in dB; cosine is the mean over cases of the cosine of the
     angle between reference and output, each flattened.
@@ -24,15 +24,15 @@ class OutputError:
     cosines: list[float] = field(default_factory=list)
 
     def add(self, reference: np.ndarray, output: np.ndarray) -> None:
-        """Count one case. NaN or infinity in `output` makes every figure NaN or infinite."""
+        """Count one case. NaN or infinity in `output` makes every metric NaN or infinite."""
         reference = reference.astype(np.float64)
         output = output.astype(np.float64)
         difference = np.abs(output - reference)
         self.max_abs = maximum(self.max_abs, difference)
         large = np.abs(reference) >= RELATIVE_FLOOR * np.abs(reference).max(initial=0)
-        # What is not finite counts wherever it stands.
+        # An element that is not finite always counts.
         counted = (large & (reference != 0)) | ~np.isfinite(output)
-        with np.errstate(divide="ignore", invalid="ignore"):  # of NaN and infinity where the reference is zero
+        with np.errstate(divide="ignore", invalid="ignore"):  # for NaN and infinity where the reference is zero
             self.max_rel = maximum(self.max_rel, difference[counted] / np.abs(reference[counted]))
         self.signal += float((reference**2).sum())
         self.noise += float((difference**2).sum())
@@ -40,7 +40,7 @@ class OutputError:
 
     @property
     def sqnr_db(self) -> float:
-        """Infinite where nothing differs, NaN where an output is NaN or infinite."""
+        """Return the SQNR in dB: infinite if nothing differs, NaN if an output is NaN or infinite."""
         if not math.isfinite(self.noise):
             return math.nan
         if self.noise == 0:
@@ -49,16 +49,17 @@ class OutputError:
 
     @property
     def mean_cosine(self) -> float:
+        """Return the mean cosine over the cases."""
         return float(np.mean(self.cosines))
 
 
 def maximum(so_far: float, values: np.ndarray) -> float:
-    """Return the largest of all, NaN if any is NaN (Python's max would lose it)."""
+    """Return the largest of all values, NaN if any is NaN (Python's max would lose it)."""
     return float(np.maximum(so_far, values.max(initial=0.0)))
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the cosine of the angle between two arrays, flattened; 1 if both are zero, 0 if one of them is, NaN for NaN."""
+    """Return the cosine of the angle between two flattened arrays; 1 if both are zero, 0 if one is, NaN for NaN."""
     norms = float(np.linalg.norm(a)) * float(np.linalg.norm(b))
     if not math.isfinite(norms):
         return math.nan
@@ -68,12 +69,12 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def tolerance_needed(reference: np.ndarray, output: np.ndarray, rtol: float) -> float:
-    """Return the smallest atol at which |output - reference| <= atol + rtol * |reference| holds for every element."""
+    """Return the smallest atol with |output - reference| <= atol + rtol * |reference| for every element."""
     reference = reference.astype(np.float64)
     excess = np.abs(output.astype(np.float64) - reference) - rtol * np.abs(reference)
     return maximum(0.0, excess)
 
 
 def finite_or_none(value: float) -> float | None:
-    """JSON has no word for NaN and infinity."""
+    """Return None for NaN and infinity, which JSON does not have."""
     return value if math.isfinite(value) else None

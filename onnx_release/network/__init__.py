@@ -1,1 +1,1 @@
-"""The PyTorch network: its checkpoint, its answers in float64, and the sizes at which it is asked."""
+"""Load the PyTorch network and its checkpoint, and run it in float64 and at the sizes of the shape cases."""

@@ -1,4 +1,4 @@
-"""Load weights, strictly, and without running what a file may hold unless the model's spec trusts it."""
+"""Load weights strictly, and without running code in a file unless the model's spec trusts it."""
 
 import json
 import pickle
@@ -23,12 +23,12 @@ INDEX = ".safetensors.index.json"
 def load_checkpoint(network: torch.nn.Module, path: Path) -> None:
     """Load the weights in `path` into `network`, strictly and on the CPU.
 
-    A file that ends in .safetensors is read as one, one that ends in .safetensors.index.json as the index of a
-    checkpoint in several files, which lie beside it, and any other by `read_checkpoint`, as the state dict of a network
-    or as the network itself.
+    A file that ends in .safetensors is read as such, and one that ends in .safetensors.index.json as the index of a
+    checkpoint in several files beside it. `read_checkpoint` reads any other file, as the state dict of a network or as
+    the network itself.
 
     Raises CheckpointError if a file is missing, truncated, or could run code and is not trusted, or if its names or
-    shapes are not those of the network, which is then left as it was.
+    shapes are not those of the network. The network is then left as it was.
     """
     state: Any
     if path.name.endswith(INDEX):
@@ -40,9 +40,9 @@ def load_checkpoint(network: torch.nn.Module, path: Path) -> None:
         if isinstance(state, torch.nn.Module):
             state = state.state_dict()
         if not isinstance(state, dict):
-            raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict")
+            raise CheckpointError(f"{path} contains a {type(state).__name__}, not a state dict")
     expected = network.state_dict()
-    # Weights that two layers share are in a .safetensors file under one of their names.
+    # A .safetensors file has weights that two layers share under one of their names.
     loaded = {memory_of(tensor) for name, tensor in expected.items() if name in state}
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     problems = misfits(
@@ -61,15 +61,16 @@ def load_checkpoint(network: torch.nn.Module, path: Path) -> None:
     ]
     if problems:
         raise CheckpointError(f"{path} does not fit the network in network.py:{first_few_lines(problems)}")
-    network.load_state_dict(state, strict=False)  # strict it has been above
+    network.load_state_dict(state, strict=False)  # the checks above were strict
 
 
 def memory_of(tensor: torch.Tensor) -> tuple[int, torch.Size]:
-    """Return what two tensors have in common that are the same memory."""
+    """Return the same value for two tensors only if they are the same memory."""
     return tensor.data_ptr(), tensor.shape
 
 
 def not_there(path: Path) -> CheckpointError:
+    """Return the error for a missing file."""
     return CheckpointError(f"{path} is not there: declare it under sources in the model's spec.yaml")
 
 
@@ -85,44 +86,44 @@ def misfits(
 
 
 def read_checkpoint(path: Path) -> Any:
-    """Return what torch.save has written to `path`, with its tensors on the CPU.
+    """Read a file of torch.save, with its tensors on the CPU.
 
-    Such a file is a pickle, and a pickle can hold instructions that run any code. They are refused: tensors, and plain
-    Python values around them in any nesting, load without. Only what the model's spec.yaml marks `trusted_pickle: true`
-    among its sources, and what still has the sha256 there, is loaded with all that it asks for.
+    Such a file is a pickle, and a pickle can contain instructions that run any code. They are refused; tensors and
+    plain Python values around them load without any. Only a source that the model's spec.yaml marks with
+    `trusted_pickle: true`, and that still has the sha256 there, may run code.
 
-    Raises CheckpointError for a file that is missing, damaged, or not trusted and in need of it.
+    Raises CheckpointError for a file that is missing or damaged, or that needs to run code and is not trusted.
     """
     try:
         return load_pickle(path, weights_only=True)
     except FileNotFoundError as cause:
         raise not_there(path) from cause
-    except Exception as cause:  # torch raises nearly anything on damaged bytes, IndexError and struct.error among it
+    except Exception as cause:  # torch raises nearly anything on damaged bytes, such as IndexError and struct.error
         refused = isinstance(cause, pickle.UnpicklingError)
         scripted = "TorchScript" in str(cause)
         if not refused and not scripted:
-            message = f"{path} is truncated or no checkpoint: fetch it again. torch says: {cause}"
+            message = f"{path} is truncated or not a checkpoint: fetch it again. torch says: {cause}"
             raise CheckpointError(message) from cause
         trusted = trusted_source(path)
         if trusted is None:
-            # Not torch's whole message: it says how to load the file all the same.
+            # Not torch's whole message, which says how to load the file anyway.
             said = str(cause).partition("WeightsUnpickler error:")[2].strip().partition(". Please")[0]
-            reason = "an archive of TorchScript" if scripted else said.partition("\n")[0] or "no pickle of tensors"
+            reason = "an archive of TorchScript" if scripted else said.partition("\n")[0] or "not a pickle of tensors"
             raise CheckpointError(
-                f"{path} is not a plain file of weights: it is damaged, or it holds Python objects whose loading could "
-                f"run code, and was not loaded ({reason}). Save the weights alone, with "
-                "torch.save(network.state_dict(), ...). Where that cannot be done, and you would run a program of "
-                "whoever made the file, write `trusted_pickle: true` beside its sha256 in the model's spec.yaml: "
-                "loading it then runs the code that it holds"
+                f"{path} is not a plain file of weights and was not loaded ({reason}): it is damaged, or has Python "
+                "objects whose loading could run code. Save only the weights, with "
+                "torch.save(network.state_dict(), ...). If that is not possible, and you would run a program of the "
+                "file's author, write `trusted_pickle: true` beside its sha256 in the model's spec.yaml: loading it "
+                "then runs the code in it"
             ) from cause
     return read_trusted(path, *trusted)
 
 
 def read_trusted(path: Path, source: Source, memory_of: Path) -> Any:
-    """Return what `path` holds, running the code that it asks for.
+    """Read a trusted file, and run the code in it.
 
-    Raises CheckpointError if it fails, and before that if what lies at `place`, the file or a folder above it, is not
-    what `source` pins.
+    Raises CheckpointError if that fails, and before that if `place`, the file or a folder above it, does not have the
+    sha256 of `source`.
     """
     found = path_sha256(memory_of)
     if found != source.sha256:
@@ -132,34 +133,35 @@ def read_trusted(path: Path, source: Source, memory_of: Path) -> Any:
         )
     try:
         return load_pickle(path, weights_only=False)
-    except Exception as cause:  # of whatever code the file runs
+    except Exception as cause:  # the code in the file may raise anything
         unknown = isinstance(cause, ImportError | AttributeError)
         fix = (
-            "The classes that it holds must be importable here by the names that they had where it was saved"
+            "Its classes must be importable here under the names that they had when it was saved"
             if unknown
-            else "Only a file that torch.save has written can be read: read this one with what wrote it, and save its "
+            else "Only files of torch.save can be read: read this one with the program that wrote it, and save its "
             "weights with torch.save(network.state_dict(), ...)"
         )
         raise CheckpointError(
-            f"{path} is trusted, and does not load all the same ({type(cause).__name__}: {cause}). {fix}"
+            f"{path} is trusted, but does not load ({type(cause).__name__}: {cause}). {fix}"
         ) from cause
 
 
 def load_pickle(path: Path, weights_only: bool) -> Any:
+    """Load a file of torch.save to the CPU, without warnings."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an unusual pickle protocol; the error says enough
+        warnings.simplefilter("ignore")  # about an unusual pickle protocol; the error says enough
         return torch.load(path, map_location="cpu", weights_only=weights_only)
 
 
 def trusted_source(path: Path) -> tuple[Source, Path] | None:
-    """Return the source marked `trusted_pickle` from which `path` was fetched, and its place in data/raw; None without one."""
+    """Return the source marked `trusted_pickle` that `path` was fetched from, and its path in data/raw, or None."""
     try:
-        # Links are not followed: DVC may have linked the file to its cache.
+        # Do not follow links: DVC may have linked the file to its cache.
         model, name, *below = path.absolute().relative_to(RAW.absolute()).parts
     except ValueError:
-        return None  # a file from elsewhere, which no spec pins
+        return None  # a file from elsewhere, which no spec declares
     if any(part.startswith(".") for part in below):
-        return None  # the sha256 of a folder leaves out what is hidden
+        return None  # the sha256 of a folder leaves out hidden files
     for source in load_spec(model).sources:
         if source.name == name and source.trusted_pickle:
             return source, RAW / model / name
@@ -167,22 +169,22 @@ def trusted_source(path: Path) -> tuple[Source, Path] | None:
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file by name, mapped from it and so not held in memory twice. Raises CheckpointError."""
+    """Return the tensors of a file by name, mapped and not in memory twice. Raises CheckpointError."""
     try:
         return load_file(path)
     except FileNotFoundError as cause:
         raise not_there(path) from cause
     except (OSError, SafetensorError) as cause:
         raise CheckpointError(
-            f"{path} is truncated or no checkpoint: fetch it again. safetensors says: {cause}"
+            f"{path} is truncated or not a checkpoint: fetch it again. safetensors says: {cause}"
         ) from cause
 
 
 def read_shards(index: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of all files that an index of Hugging Face names, which lie beside it.
+    """Return the tensors of all files that an index of Hugging Face lists, which are beside it.
 
-    Raises CheckpointError if the index or a file is missing or damaged, and if a file does not hold exactly what the
-    index says of it.
+    Raises CheckpointError if the index or a file is missing or damaged, or a file does not have exactly the tensors
+    that the index lists for it.
     """
     state: dict[str, torch.Tensor] = {}
     problems = []
@@ -209,7 +211,7 @@ def read_index(path: Path) -> dict[str, set[str]]:
         raise not_there(path) from cause
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as cause:
         raise CheckpointError(
-            f"{path} is damaged or no index of a checkpoint: fetch it again. It must map each tensor to its file under "
-            f"weight_map ({cause!r})"
+            f"{path} is damaged or not the index of a checkpoint: fetch it again. It must map each tensor to its "
+            f"file under weight_map ({cause!r})"
         ) from cause
     return files

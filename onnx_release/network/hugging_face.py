@@ -1,6 +1,6 @@
-"""Networks of the transformers package, from a checkpoint folder as Hugging Face lays it out: no code to write.
+"""Load networks of the package transformers from a checkpoint folder of Hugging Face, with no code to write.
 
-transformers is imported only where a spec names one of its classes.
+transformers is imported only if a spec names one of its classes.
 """
 
 import difflib
@@ -22,11 +22,11 @@ WEIGHTS = "model.safetensors"
 
 
 def load_pretrained(name: str, spec: Spec, raw: Path) -> torch.nn.Module:
-    """Return the class `name` of transformers with the checkpoint in `raw`, in float32 and eval mode, as `by_name` wraps it.
+    """Load the class `name` of transformers from the checkpoint in `raw`, in float32, eval mode, wrapped by `by_name`.
 
-    Only .safetensors are read, and no code that comes with the checkpoint is run. Raises CheckpointError if a file
-    is missing or damaged, or if its weights are not exactly those of the network: transformers would make up missing
-    ones and only warn. Raises SpecError and NetworkError as `pretrained_class` and `by_name` do.
+    Only .safetensors files are read, and no code in the checkpoint is run. Raises CheckpointError if a file is missing
+    or damaged, or if its weights are not exactly those of the network: transformers would invent missing ones and only
+    warn. Raises SpecError and NetworkError as `pretrained_class` and `by_name` do.
     """
     pretrained = pretrained_class(name)
     check_checkpoint_files(raw)
@@ -37,7 +37,7 @@ def load_pretrained(name: str, spec: Spec, raw: Path) -> torch.nn.Module:
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # they are listed below, with the others
+            ignore_mismatched_sizes=True,  # they are listed below with the others
             output_loading_info=True,
         )
     except Exception as cause:  # transformers raises nearly anything on a damaged file or a strange config.json
@@ -46,14 +46,14 @@ def load_pretrained(name: str, spec: Spec, raw: Path) -> torch.nn.Module:
     if problems:
         raise CheckpointError(
             f"the weights in {raw} are not those of {name}:{first_few_lines(problems)}\n"
-            "Name the class under `transformers` that they were saved from (`architectures` in config.json says it), "
+            "Under `transformers`, name the class that they were saved from (`architectures` in config.json), "
             "or write a network.py"
         )
     return by_name(network.eval(), [tensor.name for tensor in spec.inputs], [tensor.name for tensor in spec.outputs])
 
 
 def pretrained_class(name: str) -> Any:
-    """Return the class `name` of transformers, whose own reports are off. Raises SpecError if there is none to load from."""
+    """Return the class `name` of transformers, and turn the package's own output off. Raises SpecError without one."""
     try:
         import transformers
     except ImportError as cause:
@@ -70,22 +70,22 @@ def pretrained_class(name: str) -> Any:
 
 
 def check_checkpoint_files(raw: Path) -> None:
-    """Raise CheckpointError unless `raw` holds a configuration, and weights with all the files that they are in."""
+    """Raise CheckpointError unless `raw` has a configuration and all files of the weights."""
     index = raw / f"{WEIGHTS.removesuffix('.safetensors')}{INDEX}"
     weights = sorted(read_index(index)) if index.is_file() else [WEIGHTS]
     missing = [name for name in (CONFIG, *weights) if not (raw / name).is_file()]
     if missing:
         raise CheckpointError(
             f"{raw} lacks {', '.join(missing)}: declare it under sources in the model's spec.yaml. A checkpoint of "
-            f"transformers is {CONFIG} and {WEIGHTS}, or {index.name} and the files that it names"
+            f"transformers is {CONFIG} and {WEIGHTS}, or {CONFIG}, {index.name} and the files that it lists"
         )
 
 
 def by_name(network: Any, inputs: Sequence[str], outputs: Sequence[str]) -> torch.nn.Module:
-    """`network` as a module that takes `inputs` by position and returns `outputs` as a tuple, each in that order.
+    """Wrap `network` in a module that takes `inputs` by position and returns `outputs` as a tuple, in these orders.
 
-    Raises NetworkError for an input that the network does not name, which transformers would drop without a word; and
-    in a run for an output that it does not give.
+    Raises NetworkError for an input that the network does not know, which transformers would silently drop, and in a
+    run for an output that it does not return.
     """
     accepted = [
         parameter.name
@@ -109,7 +109,7 @@ def by_name(network: Any, inputs: Sequence[str], outputs: Sequence[str]) -> torc
             given = {name: value for name, value in result.items() if isinstance(value, torch.Tensor)}
             return take_outputs(given, outputs, type(self.network).__name__)
 
-    # torch.export and its messages go by the names of forward's parameters, and *tensors has none.
+    # torch.export and its messages use the names of forward's parameters, and *tensors has none.
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     parameters = [inspect.Parameter(name, kind) for name in ("self", *inputs)]
     ByName.forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

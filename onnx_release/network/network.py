@@ -17,17 +17,17 @@ from onnx_release.network.outputs import take_outputs
 
 
 def load_network(model: str, raw: Path) -> torch.nn.Module:
-    """Return the network of `network_as_built`, which must be in eval mode, else NetworkError."""
+    """Load the network of `network_as_built`. Raises NetworkError if it is not in eval mode."""
     network = network_as_built(model, raw)
     refuse_training(network)
     return network
 
 
 def network_as_built(model: str, raw: Path) -> torch.nn.Module:
-    """Return the network of models/`model`, its checkpoint in `raw`, in float32, in the mode that it comes in.
+    """Load the network of models/`model` with its checkpoint in `raw`, in float32 and in the mode that build() leaves.
 
-    Outputs that it returns by name come out as a tuple in the order of the spec. Raises NetworkError if build() fails
-    or gives no network, and SpecError as `network_source` does.
+    Outputs by name become a tuple in the order of the spec. Raises NetworkError if build() fails or does not return a
+    network, and SpecError as `network_source` does.
     """
     spec, source = load_spec(model), network_source(model)
     network = load_pretrained(source, spec, raw) if isinstance(source, str) else build_network(source, model, raw)
@@ -36,9 +36,9 @@ def network_as_built(model: str, raw: Path) -> torch.nn.Module:
 
 
 def network_source(model: str) -> Any:
-    """Return the imported network.py of models/`model`, or the class of transformers, itself imported, that its spec names.
+    """Import network.py of models/`model` and return it, or the name of the class of transformers in its spec.
 
-    Raises SpecError where there are both or neither, and where one cannot be loaded.
+    Raises SpecError if there are both or neither, and if one cannot be loaded.
     """
     name, path = load_spec(model).transformers, MODELS / model / "network.py"
     if name is None:
@@ -46,19 +46,19 @@ def network_source(model: str) -> Any:
     if path.is_file():
         raise SpecError(
             f"models/{model} has a network.py and `transformers` in spec.yaml: remove network.py if {name} is the "
-            "network, and otherwise `transformers`"
+            "network, else `transformers`"
         )
     pretrained_class(name)
     return name
 
 
 def build_network(module: Any, model: str, raw: Path) -> torch.nn.Module:
-    """Return what build() of network.py gives. Raises NetworkError if it fails, or is no torch module."""
+    """Call build() of network.py. Raises NetworkError if it fails or does not return a torch module."""
     try:
         network = module.build(raw)
     except ReleaseError:
         raise
-    except Exception as cause:  # a model's code may fail in any way
+    except Exception as cause:  # a model's code may raise anything
         raise NetworkError(
             f"build() in models/{model}/network.py fails at {place_of(cause, model)}: {reason_of(cause)}"
         ) from cause
@@ -68,9 +68,9 @@ def build_network(module: Any, model: str, raw: Path) -> torch.nn.Module:
 
 
 def in_order_of_spec(spec: Spec, result: Any) -> Any:
-    """Return outputs by name as a tuple in the order of the spec; any other result as it is.
+    """Return outputs by name as a tuple in the order of the spec, and any other result as it is.
 
-    Raises NetworkError where the names are not those that the spec declares.
+    Raises NetworkError if a name that the spec declares is missing.
     """
     if not isinstance(result, Mapping):
         return result
@@ -85,7 +85,7 @@ def refuse_training(network: torch.nn.Module) -> None:
 
 
 def in_training(network: torch.nn.Module) -> list[str]:
-    """Return the modules in training mode, each with its class."""
+    """Return the names of the modules in training mode, each with its class."""
     return [
         f"{name or 'the network'} ({type(module).__name__})"
         for name, module in network.named_modules()
@@ -96,11 +96,11 @@ def in_training(network: torch.nn.Module) -> list[str]:
 def run_network(
     network: torch.nn.Module, spec: Spec, inputs: Mapping[str, np.ndarray], dtype: torch.dtype = torch.float32
 ) -> dict[str, np.ndarray]:
-    """Return the network's outputs by their declared names; inputs go in by position, in the spec's order.
+    """Run the network and return its outputs by their declared names; inputs go in by position, in the spec's order.
 
-    Outputs are taken by name from a mapping, which may hold others too, and otherwise by position. Floating-point
-    inputs are cast to `dtype`, which must be the network's own; floating-point outputs come back in it. Raises
-    NetworkError if the network fails, for other outputs than declared, and for NaN or infinity.
+    Outputs in a mapping, which may have others too, are taken by name, and otherwise by position. Floating-point inputs
+    are cast to `dtype`, which must be the network's own; floating-point outputs have it too. Raises NetworkError if the
+    network fails, for other outputs than declared, and for NaN or infinity.
     """
     tensors = [torch.from_numpy(np.ascontiguousarray(inputs[tensor.name])) for tensor in spec.inputs]
     try:
@@ -111,7 +111,7 @@ def run_network(
         kind = str(dtype).removeprefix("torch.")
         raise NetworkError(
             f"the network fails in {kind} on {shapes}: {cause}\n"
-            "It must run at every declared size, and in float64 too, so forward() makes its constants in the dtype of x"
+            "It must run at every declared size, and in float64 too: let forward() make its constants in the dtype of x"
         ) from cause
     result = in_order_of_spec(spec, result)
     values = [result] if isinstance(result, torch.Tensor) else list(result)
@@ -122,14 +122,14 @@ def run_network(
         bad = array.size - int(np.isfinite(array).sum())
         if bad:
             raise NetworkError(
-                f"the network's output {name} holds {bad} NaN or infinite of {array.size} values in {array.dtype}: "
-                "look at the weights and at the inputs that data.py gives"
+                f"{bad} of the {array.size} values of the output {name} are NaN or infinite in {array.dtype}: "
+                "look at the weights and at the inputs from data.py"
             )
     return outputs
 
 
 def check_outputs(spec: Spec, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
-    """Raise NetworkError where the float32 `outputs` for `inputs` contradict the spec's dtypes or shapes."""
+    """Raise NetworkError if the float32 `outputs` for `inputs` contradict the spec's dtypes or shapes."""
     sizes: dict[str, int] = {}
     for tensor in spec.inputs:
         check_array(tensor, str(inputs[tensor.name].dtype), inputs[tensor.name].shape, sizes)

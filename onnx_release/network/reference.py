@@ -1,4 +1,4 @@
-"""PyTorch's answers in float32 and in float64, which every variant is held against."""
+"""Write PyTorch's outputs in float32 and in float64, which every variant is compared with."""
 
 import torch
 
@@ -15,12 +15,11 @@ def write_reference(network: torch.nn.Module, spec: Spec, samples: SampleFile, s
     """Write REFERENCE: REFERENCE_SAMPLES, each sample a batch of one, and REFERENCE_CASES, the shape cases.
 
     Keys are KEY/float32/OUTPUT and KEY/float64/OUTPUT; the shape cases also have KEY/inputs/INPUT. The network is
-    converted in place and is back in float32 at the end. Raises NetworkError where it gives NaN or
-    contradicts the spec.
+    converted in place and is back in float32 at the end. Raises NetworkError if it gives NaN or contradicts the spec.
     """
     batches = {sample_key(index): index for index in range(len(samples))}
     cases = {case_name(sizes): case_inputs(spec, sizes, samples, seed) for sizes in shape_cases(spec)}
-    # One thread: how work is divided may change the last bits, and the files must be the same everywhere.
+    # One thread, since the division of work may change the last bits, and the files must be the same everywhere.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

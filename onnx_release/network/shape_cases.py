@@ -1,4 +1,4 @@
-"""Shape cases: inputs at every corner of the declared dimensions, made from real samples."""
+"""Make the shape cases: inputs at every corner of the declared dimensions, from real samples."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ Sizes = dict[str, int]
 
 
 def shape_cases(spec: Spec) -> list[Sizes]:
-    """Return the sizes to try: every corner of minimum and maximum, then all at their examples, then all at odd values."""
+    """Return the sizes to try: every corner of minima and maxima, then the examples, then odd sizes."""
     names = list(spec.dimensions)
     corners = itertools.product(*((bounds.min, bounds.max) for bounds in spec.dimensions.values()))
     cases = [dict(zip(names, corner, strict=True)) for corner in corners]
@@ -22,20 +22,21 @@ def shape_cases(spec: Spec) -> list[Sizes]:
 
 
 def odd_size(bounds: Dimension) -> int:
-    """Return the odd size next to the geometric mean of the bounds; where no odd one lies between them, the minimum."""
+    """Return the odd size nearest to the geometric mean of the bounds; if none is between them, the minimum."""
     middle = round(math.sqrt(bounds.min * bounds.max))
     odd = middle if middle % 2 else middle + 1
     return odd if odd <= bounds.max else bounds.min
 
 
 def case_name(sizes: Sizes) -> str:
+    """Return the name of a case, as in batch=2,width=7."""
     return ",".join(f"{name}={size}" for name, size in sizes.items()) or "fixed"
 
 
 def case_inputs(spec: Spec, sizes: Sizes, samples: SampleFile, seed: int) -> dict[str, np.ndarray]:
-    """Return a batch of these sizes out of samples drawn with `seed`, each repeated or cut along its axes to fit.
+    """Return a batch of these sizes from samples drawn with `seed`, each repeated or cut along its axes to fit.
 
-    Real values keep every network in the range that it was trained for: token ids stay in the vocabulary.
+    Real values keep every network in the range that it was trained on: token ids stay in the vocabulary.
     """
     shapes = {tensor.name: concrete_shape(tensor, sizes) for tensor in spec.inputs}
     batch = shapes[spec.inputs[0].name][0]

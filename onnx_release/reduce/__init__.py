@@ -1,1 +1,1 @@
-"""Fewer bits: FP16, dynamic INT8, and the ranges that static INT8 starts from."""
+"""Reduce the bits: FP16, dynamic INT8, and the calibrated ranges that static INT8 starts from."""

@@ -1,6 +1,6 @@
 """Equalize a float32 model, and find the range of every activation in one pass over the samples, in bounded memory.
 
-Counts are integers and every sample runs alone on one thread: neither `chunk` nor the number of cores changes a result.
+Counts are integers, and every sample runs on its own on one thread: `chunk` and the number of cores change no result.
 """
 
 from dataclasses import asdict, dataclass
@@ -28,14 +28,14 @@ from onnx_release.runtime.session import run_session
 
 Range = tuple[float, float]
 ENTROPY_LEVELS = 128  # of TensorRT's method: https://on-demand.gputechconf.com/gtc/2017/presentation/s7310
-ENTROPY_SMOOTHING = 1e-4  # what an empty bin counts, so that the divergence stays finite
-MSE_STEPS = 100  # shares of the full range that the method tries for either end
-QUANTIZED_STEPS = 255  # between the least and the greatest of 8 bits
+ENTROPY_SMOOTHING = 1e-4  # the count of an empty bin, so that the divergence is finite
+MSE_STEPS = 100  # shares of the full range that the method tries for each end
+QUANTIZED_STEPS = 255  # between the least and the greatest 8-bit value
 
 
 @dataclass(frozen=True)
 class RangeCounts:
-    """How many activations have a range, how many of them never change, and the share of values outside."""
+    """How many activations have a range, how many never change, and the share of values outside of their range."""
 
     tensors: int
     constant_tensors: int
@@ -43,10 +43,10 @@ class RangeCounts:
 
 
 def calibrate(source: Path, spec: Spec, samples: SampleFile, params: Calibrate, folder: Path) -> CalibrateMetrics:
-    """Write the equalized model and the ranges of its activations to `folder`; give metrics/calibrate.json.
+    """Write the equalized model and the ranges of its activations to `folder`, and return the metrics.
 
-    Raises DataError where there is no sample, a sample contradicts the spec or is not finite, or an activation is not
-    finite; GraphError if the model is quantized already.
+    Raises DataError if there is no sample, if a sample contradicts the spec, or if a sample or an activation is not
+    finite, and GraphError if the model is already quantized.
     """
     check_samples(samples, spec)
     model = load_model(source)
@@ -60,17 +60,17 @@ def calibrate(source: Path, spec: Spec, samples: SampleFile, params: Calibrate, 
 
 
 def check_samples(samples: SampleFile, spec: Spec) -> None:
-    """Raise DataError where there is no sample, or one of them contradicts the spec or is not finite."""
+    """Raise DataError if there is no sample, or one of them contradicts the spec or is not finite."""
     if not len(samples):
-        raise DataError("there is no sample to calibrate with: samples(raw, 'calibration') in data.py must yield some")
+        raise DataError("there is no sample to calibrate with: samples(raw, 'calibration') in data.py must yield one")
     for index in range(len(samples)):
         check_sample(Sample(samples.inputs(index)), f"calibration sample {index}", spec)
 
 
 def find_ranges(model: ModelProto, samples: SampleFile, params: Calibrate) -> tuple[dict[str, Range], RangeCounts]:
-    """Return the range of every activation that can be quantized, by name, and how many there are.
+    """Return the range of every activation that can be quantized, by name, and counts of them.
 
-    Every range holds 0, which quantization must represent exactly, and is wider than nothing. Raises DataError for an
+    Every range includes 0, which quantization must represent exactly, and is not empty. Raises DataError for an
     activation that is not finite.
     """
     observed = observe(model, samples, params)
@@ -85,10 +85,10 @@ def find_ranges(model: ModelProto, samples: SampleFile, params: Calibrate) -> tu
 
 
 def observe(model: ModelProto, samples: SampleFile, params: Calibrate) -> dict[str, Observed]:
-    """Return what every activation takes for values, over all samples; counts unless the method is minmax.
+    """Return the extremes of every activation over all samples and, unless the method is minmax, its histogram.
 
-    Counts have twice params.bins bins, since they reach up to twice as far as the values. Raises DataError naming the
-    first activation that holds NaN or infinity.
+    A histogram has twice params.bins bins, since it reaches up to twice as far as the values. Raises DataError with the
+    first activation that has NaN or infinity.
     """
     names = values_to_observe(model)
     session = session_of(extract_subgraph(model, names))
@@ -100,7 +100,7 @@ def observe(model: ModelProto, samples: SampleFile, params: Calibrate) -> dict[s
             try:
                 found[name] = observe_values(array, bins)
             except ValueError as cause:
-                raise DataError(f"calibration sample {index} makes NaN or infinity in {name}, in float32") from cause
+                raise DataError(f"calibration sample {index} gives NaN or infinity in {name}, in float32") from cause
         return found
 
     observed: dict[str, Observed] = {}
@@ -113,7 +113,7 @@ def observe(model: ModelProto, samples: SampleFile, params: Calibrate) -> dict[s
 def values_to_observe(model: ModelProto) -> list[str]:
     """Return the float values of the graph, without those that only go into a Clip or Relu.
 
-    Such an activation is part of the range of what it gives: no target quantizes what comes before it.
+    No target quantizes a value before a Clip or Relu; its output has the range.
     """
     takers: dict[str, list[str]] = {}
     for node in model.graph.node:
@@ -125,7 +125,7 @@ def values_to_observe(model: ModelProto) -> list[str]:
 
 
 def choose_range(observed: Observed, params: Calibrate) -> Range:
-    """Return the range that the method of `params` gives, within the extremes."""
+    """Choose the range by the method of `params`, within the extremes."""
     low, high, counts, edges = observed.low, observed.high, observed.counts, observed.edges
     if counts is None or low == high:
         return low, high
@@ -139,7 +139,7 @@ def choose_range(observed: Observed, params: Calibrate) -> Range:
 
 
 def percentile_range(counts: np.ndarray, edges: np.ndarray, percentile: float) -> Range:
-    """Return half of the 100 - `percentile` per cent of the values are left out at either end, as in ONNX Runtime."""
+    """Leave out half of the 100 - `percentile` per cent of the values at each end, as ONNX Runtime does."""
     if percentile == 100:
         return float(edges[0]), float(edges[-1])
     shares = np.cumsum(counts) / counts.sum()
@@ -153,7 +153,7 @@ def percentile_range(counts: np.ndarray, edges: np.ndarray, percentile: float) -
 def entropy_range(counts: np.ndarray, edges: np.ndarray) -> Range:
     """Return the window around 0 whose ENTROPY_LEVELS levels lose the least information, by Kullback and Leibler.
 
-    P is the histogram in the window, with what lies outside added to its ends; Q is the same histogram brought to
+    P is the histogram in the window, with the counts outside added to its ends. Q is the same histogram reduced to
     ENTROPY_LEVELS levels and spread over the bins that are not empty. Source: Migacz, 8-bit inference with TensorRT,
     GTC 2017.
     """
@@ -173,9 +173,9 @@ def entropy_range(counts: np.ndarray, edges: np.ndarray) -> Range:
 
 
 def spread_levels(window: np.ndarray, filled: np.ndarray) -> np.ndarray:
-    """float64, like `window`: its counts merged into ENTROPY_LEVELS levels, each shared out over its filled bins.
+    """Merge the counts of `window` into ENTROPY_LEVELS levels, and spread each over its filled bins; float64.
 
-    The bins that are left over by the division belong to the last level's count, as in ONNX Runtime.
+    The bins left over by the division count for the last level, as in ONNX Runtime.
     """
     width = len(window) // ENTROPY_LEVELS
     used = width * ENTROPY_LEVELS
@@ -189,7 +189,7 @@ def spread_levels(window: np.ndarray, filled: np.ndarray) -> np.ndarray:
 
 
 def kullback_leibler(p: np.ndarray, q: np.ndarray) -> float:
-    """sum p log(p / q) of two histograms, each smoothed and brought to the sum 1; infinite if one of them is empty."""
+    """Return sum p log(p / q) of two histograms, smoothed and scaled to the sum 1; infinite if one of them is empty."""
     if not p.any() or not q.any():
         return np.inf
     p, q = smoothed(p), smoothed(q)
@@ -198,16 +198,16 @@ def kullback_leibler(p: np.ndarray, q: np.ndarray) -> float:
 
 
 def smoothed(counts: np.ndarray) -> np.ndarray:
-    """Empty bins get ENTROPY_SMOOTHING, taken from the others in equal parts."""
+    """Give empty bins ENTROPY_SMOOTHING, taken from the others in equal parts."""
     empty = counts == 0
     taken = ENTROPY_SMOOTHING * empty.sum() / (~empty).sum()
     return np.where(empty, ENTROPY_SMOOTHING, counts - taken)
 
 
 def mse_range(counts: np.ndarray, edges: np.ndarray, extreme: Range) -> Range:
-    """Return the ends within `extreme` with the least mean squared error of 8 bits, found for one end, then for the other.
+    """Return the ends within `extreme` with the least mean squared error in 8 bits, searching one end after the other.
 
-    A value in the range is off by step^2 / 12 in the mean, one outside by its distance to the nearer end.
+    The squared error of a value in the range is step^2 / 12 on average, and outside the square of its distance.
     """
     centres = (edges[:-1] + edges[1:]) / 2
     shares = np.arange(MSE_STEPS, 0, -1) / MSE_STEPS
@@ -218,20 +218,20 @@ def mse_range(counts: np.ndarray, edges: np.ndarray, extreme: Range) -> Range:
         inside = counts[distance == 0].sum()
         return float((counts * distance**2).sum() + inside * ((high - low) / QUANTIZED_STEPS) ** 2 / 12)
 
-    for _ in range(2):  # the second time round, either end knows the other
+    for _ in range(2):  # in the second round each end knows the other
         high = float(min((high * share for share in shares), key=lambda end: error(low, end)))
         low = float(min((low * share for share in shares), key=lambda end: error(end, high)))
     return low, high
 
 
 def include_zero(low: float, high: float) -> Range:
-    """With 0 in it, and not empty: a constant 0 has any scale but none."""
+    """Return the range with 0 in it, and not empty, since even a constant 0 needs a scale."""
     low, high = min(low, 0.0), max(high, 0.0)
     return (low, high) if low < high else (0.0, 1.0)
 
 
 def clipped_count(observed: Observed, chosen: Range) -> int:
-    """Return the values in bins that lie outside of the chosen range altogether."""
+    """Return how many values are in bins that are entirely outside of the chosen range."""
     if observed.counts is None:
         return 0
     edges = observed.edges

@@ -1,9 +1,9 @@
-"""Bring the channels of a value closer in size, without changing what the network answers.
+"""Bring the channels of a value closer in size, without changing the network's answers.
 
-A value that flows from weights to weights through nothing but Add is linear: its channels can be scaled in the layers
-that make it and scaled back in those that take it. 8 bits for a whole tensor then serve its small channels too. Behind
-a ReLU or a ReLU6 only small channels are scaled, and only up: a bound at 6 then cuts a channel off at less than before,
-but not below HEADROOM times the largest value that any sample has in it.
+A value that goes from weights to weights through nothing but Add is linear: its channels can be scaled in the layers
+that make it and scaled back in those that use it. One 8-bit scale for the whole tensor then suits its small channels
+too. After a ReLU or a ReLU6 only small channels are scaled, and only up: the bound at 6 then clips a channel earlier,
+but not below HEADROOM times its largest value in any sample.
 Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, arXiv 1906.04721.
 """
 
@@ -30,21 +30,21 @@ from onnx_release.graph.layers import (
 from onnx_release.measure.numerics import OutputError
 from onnx_release.runtime.session import run_session
 
-# Half of the difference goes to the weights that take the value, which 8 bits must hold as well: a quarter and all of
+# Half of the difference goes to the weights that use the value, which have 8 bits as well. A quarter of it and all of
 # it are no better (benchmarks/ablation.json).
 STRENGTH = 0.5
 LARGEST_SCALE = 100.0
-# How far other samples may go beyond what these have shown of a channel behind a bound.
+# How much larger than in these samples a channel with a bound may be in others.
 HEADROOM = 2.0
-# Other roundings of the same sums are far above this.
+# Different rounding of the same sums is far above this.
 LEAST_SQNR_DB = 60.0
 
 
 @dataclass(frozen=True)
 class Group:
-    """Values that share their channels' scales, with the layers that make and those that take them.
+    """Values that share the scales of their channels, with the layers that make them and those that use them.
 
-    `bound` is what their channels are cut off at, infinite for a ReLU, and None for linear ones.
+    `bound` is the value at which they are clipped, infinite for a ReLU, and None for linear ones.
     """
 
     values: list[str]
@@ -54,9 +54,9 @@ class Group:
 
 
 def equalize_on(model: ModelProto, samples: SampleFile, chunk: int) -> tuple[ModelProto, int]:
-    """Return an equalized copy of `model`, by the channel sizes that `samples` show, and how many values were scaled.
+    """Return an equalized copy of `model`, by the channel sizes in `samples`, and how many values were scaled.
 
-    Raises GraphError if it answers differently, which no scaling should.
+    Raises GraphError if its answers differ, which would be a bug.
     """
     values = [name for group in groups(model) for name in group.values]
     if not values:
@@ -111,7 +111,7 @@ def equalize(model: ModelProto, channel_sizes: dict[str, np.ndarray]) -> tuple[M
 
 
 def linear_scale(sizes: np.ndarray) -> np.ndarray:
-    """Brings each channel half of the way to the geometric mean of all; a dead one has no size to bring closer."""
+    """Return scales that bring each channel half of the way to the geometric mean; 1 if a channel is always 0."""
     if not (sizes > 0).all():
         return np.ones_like(sizes)
     middle = np.exp(np.log(sizes).mean())
@@ -119,13 +119,14 @@ def linear_scale(sizes: np.ndarray) -> np.ndarray:
 
 
 def bounded_scale(sizes: np.ndarray, bound: float) -> np.ndarray:
-    """Brings each channel half of the way up to where HEADROOM times its size is the largest channel's."""
+    """Return scales, 1 or more, that bring each channel half of the way to 1 / HEADROOM of the largest one's size."""
     reach = min(bound, float(sizes.max()))
     wanted = np.divide(reach, HEADROOM * sizes, out=np.ones_like(sizes), where=sizes > 0)
     return np.clip(wanted, 1.0, LARGEST_SCALE**2) ** STRENGTH
 
 
 def scale_outputs(layer: Layer, tensors: Mapping[str, TensorProto], scale: np.ndarray) -> None:
+    """Multiply the output channels of a layer, with its bias, in place."""
     weight = numpy_helper.to_array(tensors[layer.weight])
     matrix = as_matrix(layer, weight)
     matrix = matrix * scale.reshape(*matrix.shape[:2], 1)
@@ -135,6 +136,7 @@ def scale_outputs(layer: Layer, tensors: Mapping[str, TensorProto], scale: np.nd
 
 
 def scale_inputs(layer: Layer, tensors: Mapping[str, TensorProto], scale: np.ndarray) -> None:
+    """Multiply the input channels of a layer, in place."""
     weight = numpy_helper.to_array(tensors[layer.weight])
     matrix = as_matrix(layer, weight)
     each = matrix.shape[2] // (len(scale) // layer.groups)  # kernel positions
@@ -143,12 +145,12 @@ def scale_inputs(layer: Layer, tensors: Mapping[str, TensorProto], scale: np.nda
 
 
 def groups(model: ModelProto) -> list[Group]:
-    """Return all values whose channels can be scaled."""
+    """Find all values whose channels can be scaled."""
     return [*linear_groups(model), *bounded_groups(model)]
 
 
 def bounded_groups(model: ModelProto) -> list[Group]:
-    """Return what a Relu, or a Clip from 0 to a constant, makes of one convolution and hands to nothing but convolutions."""
+    """Find the outputs of a Relu, or a Clip from 0, after one convolution that go only into convolutions."""
     tensors = initializers(model)
     layers = {layer.name: layer for layer in weighted_layers(model) if layer.node.op_type == "Conv"}
     makers = {layer.node.output[0]: layer for layer in layers.values()}
@@ -169,7 +171,7 @@ def bounded_groups(model: ModelProto) -> list[Group]:
 
 
 def upper_bound(node: NodeProto, tensors: Mapping[str, TensorProto]) -> float | None:
-    """Return where a node that leaves what is above 0 as it is cuts it off; None for a node that does anything else."""
+    """Return the upper bound of a Relu or of a Clip from 0, infinite for a Relu; None for any other node."""
     if node.op_type == "Relu":
         return np.inf
     bounds = clip_bounds(node, tensors) if node.op_type == "Clip" else None
@@ -177,7 +179,7 @@ def upper_bound(node: NodeProto, tensors: Mapping[str, TensorProto]) -> float | 
 
 
 def linear_groups(model: ModelProto) -> list[Group]:
-    """Return what flows from weights to weights through nothing but Add."""
+    """Find the values that go from weights to weights through nothing but Add."""
     constants = constant_values(model)
     layers = {layer.name: layer for layer in weighted_layers(model)}
     joined: dict[str, str] = {}
@@ -193,7 +195,7 @@ def linear_groups(model: ModelProto) -> list[Group]:
     for node in model.graph.node:
         taken = [name for name in node.input if name and name not in constants]
         if node.op_type == "MatMul" or (node.name in layers and has_free_bias(layers[node.name], node.input)):
-            closed |= {*taken, *node.output}  # a MatMul's channels are its last axis, as no other's are
+            closed |= {*taken, *node.output}  # a MatMul's channels are its last axis, unlike those of others
         elif node.name in layers:
             makers[node.output[0]] = layers[node.name]
             takers.append((node.input[0], layers[node.name]))
@@ -218,5 +220,5 @@ def linear_groups(model: ModelProto) -> list[Group]:
 
 
 def has_free_bias(layer: Layer, inputs: Iterable[str]) -> bool:
-    """Return whether its bias is computed, or shared, and so cannot be scaled with the weight."""
+    """Return whether the bias is computed or shared, and so cannot be scaled with the weight."""
     return len([name for name in inputs if name]) > 2 and not layer.bias

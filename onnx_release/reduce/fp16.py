@@ -1,8 +1,8 @@
-"""Convert a float32 model to float16, and keep in float32 what overflows on real samples.
+"""Convert a float32 model to float16, and keep the nodes in float32 that overflow on real samples.
 
-onnxconverter-common converts. Around it: nodes get names, which it blocks by; Casts of the source stay as they are,
-since it would leave them with the wrong type; values beyond float16 keep the nodes on both sides in float32; and the
-Casts that cancel out are removed.
+onnxconverter-common converts. This module gives nodes names, by which it blocks them; keeps the Casts of the source,
+which it would leave with the wrong type; keeps the nodes on both sides of values beyond float16 in float32; and removes
+Casts that cancel out.
 """
 
 import warnings
@@ -25,18 +25,18 @@ from onnx_release.reduce.metrics import Fp16Metrics
 from onnx_release.runtime.session import run_session
 
 MAX_FLOAT16 = 65504.0
-# Their sums overflow where the mean does not.
+# Their sums may overflow although the mean does not.
 MEANS = ("ReduceMean", "GlobalAveragePool")
 
 
 def convert_to_fp16(source: Path, samples: SampleFile, params: Fp16, folder: Path) -> Fp16Metrics:
-    """Write `source` in float16 to `folder`, inputs and outputs as they are, and give metrics/fp16.json.
+    """Write `source` in float16 to `folder`, with its inputs and outputs as they are, and return the metrics.
 
-    Raises GraphError if `source` is in float16 or quantized already, or if the result is invalid; DataError where the
-    float32 model itself makes NaN or infinity of a sample, and where there is no sample.
+    Raises GraphError if `source` is already in float16 or quantized, or if the result is invalid, and DataError if the
+    float32 model itself gives NaN or infinity on a sample, or if there is no sample.
     """
     if not len(samples):
-        raise DataError("there is no sample to check float16 on: samples(raw, 'calibration') must yield some")
+        raise DataError("there is no sample to check float16 on: samples(raw, 'calibration') must yield at least one")
     model = load_model(source)
     check_not_quantized(model, source)
     check_not_float16(model, source)
@@ -56,7 +56,7 @@ def convert_to_fp16(source: Path, samples: SampleFile, params: Fp16, folder: Pat
 
 
 def name_nodes(graph: GraphProto) -> None:
-    """Give every node a name of its own: the converter blocks nodes, and names Casts, by it."""
+    """Give every node a unique name, by which the converter blocks nodes and names Casts."""
     taken = Counter(node.name for node in graph.node)
     for index, node in enumerate(graph.node):
         if not node.name or taken[node.name] > 1:
@@ -66,7 +66,7 @@ def name_nodes(graph: GraphProto) -> None:
 
 
 def beyond_float16(model: ModelProto, samples: SampleFile) -> set[str]:
-    """Return names of the nodes that make, or take, a value or a sum beyond float16 on any sample, in float32."""
+    """Return the names of the nodes with an input, an output or a sum beyond float16 on any sample, in float32."""
     names = float_values(model)
     session = session_of(extract_subgraph(model, names))
     sums = {node.output[0]: node for node in model.graph.node if node.op_type in MEANS}
@@ -75,7 +75,7 @@ def beyond_float16(model: ModelProto, samples: SampleFile) -> set[str]:
         values = run_session(session, with_batch_axis(samples.inputs(index)))
         for name, array in values.items():
             if not np.isfinite(array).all():
-                raise DataError(f"calibration sample {index} makes NaN or infinity in {name}, in float32 already")
+                raise DataError(f"calibration sample {index} gives NaN or infinity in {name}, even in float32")
             largest = float(np.abs(array).max(initial=0.0))
             if name in sums:
                 largest *= values[sums[name].input[0]].size / max(array.size, 1)
@@ -85,12 +85,12 @@ def beyond_float16(model: ModelProto, samples: SampleFile) -> set[str]:
 
 
 def convert_graph(model: ModelProto, operators: list[str], nodes: set[str], max_finite_val: float) -> ModelProto:
-    """Return a float16 copy of `model`; `operators` and `nodes` stay in float32. No Cast in it cancels another."""
+    """Convert a copy of `model` to float16, except `operators` and `nodes`. No Cast in it cancels another."""
     source = ModelProto()
     source.CopyFrom(model)
     casts = {node.name for node in source.graph.node if node.op_type == "Cast" and cast_type(node) == TensorProto.FLOAT}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of clamped weights, which are a metric, and of denormal ones
+        warnings.simplefilter("ignore")  # about clamped weights, which are a metric, and denormal ones
         converted = convert_float_to_float16(
             source,
             keep_io_types=True,
@@ -99,24 +99,25 @@ def convert_graph(model: ModelProto, operators: list[str], nodes: set[str], max_
             node_block_list=sorted(nodes | casts),
         )
     remove_cascaded_casts(converted)
-    del converted.graph.value_info[:]  # types of before; the checker infers them anew
+    del converted.graph.value_info[:]  # the types before; the checker infers them anew
     return converted
 
 
 def cast_type(node: NodeProto) -> int:
-    """Return the element type that a Cast gives."""
+    """Return the element type of a Cast's output."""
     return int(helper.get_node_attr_value(node, "to"))
 
 
 def remove_cascaded_casts(model: ModelProto) -> None:
-    """Let every Cast take the value that the Casts before it started from, and drop those without effect or use.
+    """Connect every Cast to the start of its chain of Casts, and remove those without effect or use.
 
-    From float32 to float16 and back is dropped too: what it loses is the overflow that a blocked node avoids.
+    A pair from float32 to float16 and back is removed too: its rounding would bring the overflow that a blocked node
+    avoids.
     """
     graph = model.graph
     types = value_types(model) | {tensor.name: tensor.data_type for tensor in graph.initializer}
     outputs = {value.name for value in graph.output}
-    origin: dict[str, str] = {}  # of a float Cast's output: the value that its chain of Casts starts from
+    origin: dict[str, str] = {}  # the output of a float Cast: the value at the start of its chain
     same: dict[tuple[str, int], str] = {}  # a value and a type: the first Cast that makes it
     replaced: dict[str, str] = {}
     for node in graph.node:
@@ -137,7 +138,7 @@ def remove_cascaded_casts(model: ModelProto) -> None:
 
 
 def remove_unused(graph: GraphProto, operator: str) -> None:
-    """Remove the nodes of one operator whose output nobody takes."""
+    """Remove the nodes of one operator whose output nothing uses."""
     used = {value.name for value in graph.output}
     for node in reversed(list(graph.node)):
         if node.op_type == operator and not used & set(node.output):
@@ -147,7 +148,7 @@ def remove_unused(graph: GraphProto, operator: str) -> None:
 
 
 def find_overflows(model: ModelProto, converted: ModelProto, samples: SampleFile) -> set[str]:
-    """Return nodes of `model` where NaN or infinity begins in float16, and their takers, on the first sample with any."""
+    """Return the nodes where NaN or infinity begins in float16, and those after them, on the first sample with any."""
     names = float_values(model)
     session = session_of(extract_subgraph(with_float16_rounding(model, converted), names))
     for index in range(len(samples)):
@@ -160,10 +161,10 @@ def find_overflows(model: ModelProto, converted: ModelProto, samples: SampleFile
 
 
 def with_float16_rounding(model: ModelProto, converted: ModelProto) -> ModelProto:
-    """Return the float32 `model` with each value rounded to float16 that has this type in `converted`.
+    """Return the float32 `model` with each value rounded to float16 that is float16 in `converted`.
 
-    ONNX Runtime has next to no float16 kernels on CPUs: it computes in float32 and leaves the rounding out where it
-    can. This graph shows what a device that computes in float16 would.
+    ONNX Runtime has hardly any float16 kernels for CPUs: it computes in float32 and skips the rounding where it can.
+    This graph shows the results of a device that computes in float16.
     """
     types = value_types(converted)
     floats = float_values(model)
@@ -199,7 +200,7 @@ def with_float16_rounding(model: ModelProto, converted: ModelProto) -> ModelProt
 def fp16_metrics(
     model: ModelProto, converted: ModelProto, overflowing: set[str], params: Fp16, size_mb: float
 ) -> Fp16Metrics:
-    """Count nodes and weights by what became of them; a node by the type of its first output, and Casts apart."""
+    """Count nodes by the type of their first output, Casts separately, and the clamped weights."""
     types, constants = value_types(converted), constant_values(converted)
     nodes = [node for node in converted.graph.node if node.op_type != "Cast" and node.output[0] not in constants]
     counts = Counter(types.get(node.output[0]) for node in nodes)

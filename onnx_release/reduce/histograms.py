@@ -1,8 +1,8 @@
-"""Histograms of activations that can be added up although no sample knows how large the others get.
+"""Make histograms of activations that can be added up, although the range of all samples is not known before.
 
-Each is centred on 0 and reaches to a power of two. One that reaches further has bins twice, four times ... as wide,
-whose edges are also edges of the finer bins: to merge two, the finer one's bins are added up in pairs until they fit.
-The sum is the same in any order.
+Each is centred on 0 and reaches to a power of two. One that reaches further has bins that are twice, four times ... as
+wide, and whose edges are also edges of the finer bins: to merge two, the bins of the finer one are added up in pairs
+until both fit. The sum is the same in any order.
 """
 
 import math
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from fast_histogram import histogram1d
 
-# The reach of a tensor of zeros, which any other exceeds.
+# The reach of a tensor of zeros; any other tensor has more.
 LEAST_EXPONENT = -100
 
 
 @dataclass(frozen=True)
 class Observed:
-    """Least and greatest value; int64 [bins] equal bins between -2^exponent and 2^exponent, or None without counts."""
+    """The extremes, and counts int64 [bins] in equal bins from -2^exponent to 2^exponent, or None."""
 
     low: float
     high: float
@@ -26,18 +26,19 @@ class Observed:
 
     @property
     def edges(self) -> np.ndarray:
-        """Return float64 [bins + 1]."""
+        """Return the edges of the bins, float64 [bins + 1]."""
         bins = 0 if self.counts is None else len(self.counts)
         return np.linspace(-(2.0**self.exponent), 2.0**self.exponent, bins + 1)
 
     def merge(self, other: "Observed") -> "Observed":
+        """Return what both have observed together."""
         exponent = max(self.exponent, other.exponent)
         one, two = self.reaching(exponent), other.reaching(exponent)
         counts = None if one is None or two is None else one + two
         return Observed(min(self.low, other.low), max(self.high, other.high), exponent, counts)
 
     def reaching(self, exponent: int) -> np.ndarray | None:
-        """Return the counts in as many bins between -2^exponent and 2^exponent."""
+        """Return the counts in the same number of bins from -2^exponent to 2^exponent."""
         counts = self.counts
         if counts is None:
             return None
@@ -47,7 +48,7 @@ class Observed:
 
 
 def observe_values(values: np.ndarray, bins: int | None) -> Observed:
-    """Extremes of float32 values, at least one, and their counts in `bins` bins, a multiple of 4, or None.
+    """Observe one or more float32 values, with counts in `bins` bins, a multiple of 4, or without.
 
     Raises ValueError for NaN and infinity.
     """
@@ -60,11 +61,11 @@ def observe_values(values: np.ndarray, bins: int | None) -> Observed:
 
 
 def count(values: np.ndarray, limit: float, bins: int) -> np.ndarray:
-    """Return int64 [bins]: how many of the float32 values, none beyond `limit`, fall into each bin between -limit and limit.
+    """Count the float32 values, none beyond `limit`, in each bin from -limit to limit; int64 [bins].
 
-    fast_histogram knows that bins are equally wide, where numpy.histogram compares each value with the edges around it,
-    and lets go of Python's global lock meanwhile.
+    fast_histogram uses that the bins are equal, while numpy.histogram compares each value with the edges around it, and
+    it releases Python's global lock.
     """
     counts = histogram1d(values, bins, (-limit, limit)).astype(np.int64)
-    counts[-1] += values.size - counts.sum()  # the limit itself, which it leaves out
+    counts[-1] += values.size - counts.sum()  # the limit itself, which fast_histogram leaves out
     return counts

@@ -1,4 +1,4 @@
-"""metrics/fp16.json, metrics/quantize_dynamic.json and metrics/calibrate.json."""
+"""Declare metrics/fp16.json, metrics/quantize_dynamic.json and metrics/calibrate.json."""
 
 from typing import Annotated, ClassVar
 
@@ -6,23 +6,21 @@ from onnx_release.core.metrics import Metric, Metrics
 
 
 class Fp16Metrics(Metrics):
-    """What float16 made of the graph."""
+    """The graph in float16."""
 
     FILE: ClassVar[str] = "fp16"
 
     size_mb: Annotated[float, Metric("the model file, with external data", unit="MB", better="lower")]
-    fp16_nodes: Annotated[int, Metric("nodes that give float16, Casts apart", better="higher", news="nodes")]
-    float_nodes: Annotated[int, Metric("nodes that give float32, Casts apart", better="lower", news="nodes")]
+    fp16_nodes: Annotated[int, Metric("nodes with float16 outputs, without Casts", better="higher", news="nodes")]
+    float_nodes: Annotated[int, Metric("nodes with float32 outputs, without Casts", better="lower", news="nodes")]
     casts: Annotated[int, Metric("Casts in the graph", better="lower")]
-    blocked_nodes: Annotated[
-        int, Metric("nodes kept in float32 because a value beyond float16 showed up", better="lower")
-    ]
+    blocked_nodes: Annotated[int, Metric("nodes kept in float32 because of a value beyond float16", better="lower")]
     blocked: Annotated[str, Metric("their names")]
     clamped_weights: Annotated[int, Metric("weights beyond fp16.max_finite_val", better="lower")]
 
 
 class QuantizeDynamicMetrics(Metrics):
-    """What dynamic quantization made of the graph."""
+    """The dynamically quantized graph."""
 
     FILE: ClassVar[str] = "quantize_dynamic"
 
@@ -42,5 +40,5 @@ class CalibrateMetrics(Metrics):
     samples: Annotated[int, Metric("samples that the ranges come from")]
     equalized_values: Annotated[int, Metric("values whose channels were brought closer in size")]
     tensors: Annotated[int, Metric("activations with a range")]
-    constant_tensors: Annotated[int, Metric("activations that never change; theirs is widened")]
+    constant_tensors: Annotated[int, Metric("activations that never change; their range is widened")]
     clipped_share: Annotated[float, Metric("values outside of their range")]

@@ -13,7 +13,7 @@ from onnx_release.graph.graph import load_model, model_size_mb, save_checked
 from onnx_release.graph.precision import check_not_quantized, only_errors
 from onnx_release.reduce.metrics import QuantizeDynamicMetrics
 
-# The operators that ONNX Runtime quantizes so, and what it puts in their place.
+# The operators that ONNX Runtime quantizes dynamically, and their integer operators.
 INTEGER = {
     "MatMul": "MatMulInteger",
     "Gemm": "MatMulInteger",
@@ -26,11 +26,11 @@ INTEGER = {
 def quantize_dynamically(
     source: Path, params: QuantizeDynamic, reduce_range: bool, folder: Path
 ) -> QuantizeDynamicMetrics:
-    """Write `source` with int8 weights, one scale an output channel, to `folder`; give metrics/quantize_dynamic.json.
+    """Write `source` to `folder` with int8 weights, one scale for each output channel, and return the metrics.
 
-    `reduce_range` keeps 7 bits of the weights, which CPUs without VNNI need against saturation. A model without any
-    of the operators is written as it is, and `quantized_nodes` is 0. Raises ParameterError for an operator that
-    ONNX Runtime does not quantize dynamically, GraphError for a model that is quantized already.
+    `reduce_range` keeps 7 bits of the weights, which CPUs without VNNI need against saturation. A model without any of
+    the operators is written as it is, and `quantized_nodes` is 0. Raises ParameterError for an operator that ONNX
+    Runtime does not quantize dynamically, and GraphError for a model that is already quantized.
     """
     check_operators(params.operators)
     model = load_model(source)

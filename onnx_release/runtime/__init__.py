@@ -1,1 +1,1 @@
-"""Running an ONNX model with ONNX Runtime, and opening a release. What a server needs, without the pipeline."""
+"""Run an ONNX model with ONNX Runtime, and open a release: what a server needs of the pipeline."""

@@ -1,4 +1,4 @@
-"""The one way in which validation, benchmark, profile and server run a model: checked requests, and no torch."""
+"""Run a model with checked inputs and without torch: validation, benchmark, profile and server all do it this way."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,19 @@ from onnx_release.core.spec import Spec, check_array, check_bounds
 from onnx_release.runtime.providers import CPU, device_id
 from onnx_release.runtime.session import open_with, run_bound, run_session
 
-# ONNX Runtime's names of what the spec calls otherwise.
+# ONNX Runtime's names for dtypes that have another name in the spec.
 ORT_NAMES = {"float32": "float"}
-# The key in an ONNX file's metadata that names the CPU which its graph was optimised for (see optimize.py).
+# The key in an ONNX file's metadata for the CPU that its graph was optimised for (onnx_release/tuning/optimize.py).
 CPU_KEY = "onnx_release.cpu"
 
 
 class OnnxModel:
     """A model of `spec`, ready to run; any number of threads may call `run` at once.
 
-    `provider` is ONNX Runtime's name of what runs it, and `note` what `auto` had to do without. With `profile`, ONNX
-    Runtime writes its trace to a file whose path starts with it.
-    Raises GraphError if ONNX Runtime does not load it, if its inputs or outputs are not those of the spec, or if it was
-    optimised for another CPU, and ProviderError if `runtime` asks for a provider that does not run all of it.
+    `provider` is ONNX Runtime's name of the provider, and `note` says why `auto` does not use the GPU. With `profile`,
+    ONNX Runtime writes its trace to a file whose path starts with it.
+    Raises GraphError if ONNX Runtime does not load the model, if its inputs or outputs are not those of the spec, or if
+    it was optimised for another CPU, and ProviderError if the provider in `runtime` does not run all of it.
     """
 
     def __init__(self, path: Path, spec: Spec, runtime: Runtime, profile: Path | None = None) -> None:
@@ -38,7 +38,7 @@ class OnnxModel:
         check_cpu(self.session, path)
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return all outputs by name, in the dtypes and shapes of the spec, batch axis included.
+        """Run the model and return all outputs by name, in the dtypes and shapes of the spec, batch axis included.
 
         Raises InputError if `inputs` contradicts the spec, and GraphError if ONNX Runtime fails on it.
         """
@@ -49,7 +49,7 @@ class OnnxModel:
 
 
 def check_request(spec: Spec, inputs: Mapping[str, np.ndarray]) -> None:
-    """Raises InputError naming what in `inputs` is missing, unknown, or of another dtype or shape than declared."""
+    """Raise InputError if an input is missing, unknown, or of another dtype or shape than declared."""
     names = [tensor.name for tensor in spec.inputs]
     unknown = sorted(set(inputs) - set(names))
     missing = [name for name in names if name not in inputs]
@@ -71,7 +71,7 @@ def check_request(spec: Spec, inputs: Mapping[str, np.ndarray]) -> None:
 
 
 def check_interface(session: onnxruntime.InferenceSession, spec: Spec, path: Path) -> None:
-    """Raises GraphError if the file's inputs or outputs have other names, dtypes or shapes than the spec's."""
+    """Raise GraphError if the file's inputs or outputs have other names, dtypes or shapes than the spec's."""
     for kind, found, declared in (
         ("inputs", session.get_inputs(), spec.inputs),
         ("outputs", session.get_outputs(), spec.outputs),
@@ -93,9 +93,9 @@ def check_interface(session: onnxruntime.InferenceSession, spec: Spec, path: Pat
 
 
 def may_have(found: Sequence[int | str | None], declared: Sequence[int | str]) -> bool:
-    """Return whether a value of the shape that a file gives may have every shape that the spec declares.
+    """Return whether the shape in a file allows every shape that the spec declares.
 
-    A file may leave a size open, and ONNX Runtime gives an empty shape where the file has none.
+    A file may leave a size open, and ONNX Runtime gives an empty shape if the file has none.
     """
     if not found:
         return True
@@ -105,7 +105,7 @@ def may_have(found: Sequence[int | str | None], declared: Sequence[int | str]) -
 
 
 def check_cpu(session: onnxruntime.InferenceSession, path: Path) -> None:
-    """Raises GraphError for a graph that was optimised for another CPU or another version of ONNX Runtime."""
+    """Raise GraphError for a graph that was optimised for another CPU or another version of ONNX Runtime."""
     marked = session.get_modelmeta().custom_metadata_map.get(CPU_KEY)
     if marked is None:
         return
@@ -114,6 +114,6 @@ def check_cpu(session: onnxruntime.InferenceSession, path: Path) -> None:
     if different:
         parts = [f"{key} {made_for.get(key)} there and {here[key]} here" for key in different]
         raise GraphError(
-            f"{path} was optimised for another machine ({'; '.join(parts)}): run the model that it was made of, "
-            "or the stage optimize here"
+            f"{path} was optimised for another machine ({'; '.join(parts)}): run the model that it was made from, "
+            "or run the stage optimize here"
         )

@@ -1,4 +1,4 @@
-"""ONNX Runtime's execution providers: their options, whether they load, and which nodes they really run."""
+"""Find out about ONNX Runtime's execution providers: their options, whether they load, and which nodes they run."""
 
 import ctypes
 import io
@@ -41,33 +41,33 @@ def device_id(provider: str, runtime: Runtime) -> int:
 
 
 def check_provider(provider: str) -> None:
-    """Load the CUDA libraries that pip has brought, and the provider's own. Raises ProviderError if one is missing."""
+    """Load pip's CUDA libraries and the provider's own. Raises ProviderError if one is missing."""
     available = onnxruntime.get_available_providers()
     if provider not in available:
         raise ProviderError(
             f"runtime.provider asks for {provider}, which this onnxruntime does not have ({', '.join(available)}): "
             "install onnxruntime-gpu, or choose auto or cpu"
         )
-    with redirect_stdout(io.StringIO()):  # it prints what it does not find; what matters is raised below
+    with redirect_stdout(io.StringIO()):  # it prints what it does not find; errors are raised below
         onnxruntime.preload_dlls()
     missing = missing_library(provider)
     if missing:
         raise ProviderError(
             f"runtime.provider asks for {provider}, which does not load: {missing}. "
-            "Install the library (the NVIDIA packages that the CUDA build of torch brings have CUDA and cuDNN), "
+            "Install the library (the NVIDIA packages of torch's CUDA build have CUDA and cuDNN), "
             "or choose auto or cpu"
         )
 
 
 def missing_library(provider: str) -> str | None:
-    """Return what the loader says of the provider's library, which names the first one that it lacks; None if it loads."""
+    """Return the loader's message, with the first missing library, if the provider's does not load, else None."""
     name = provider.removesuffix("ExecutionProvider").lower()
     folder = Path(onnxruntime.__file__).parent / "capi"
     libraries = sorted(folder.glob(f"*onnxruntime_providers_{name}.*"))
     if not libraries:
         return f"{folder} has no onnxruntime_providers_{name}"
     try:
-        # ONNX Runtime loads it with this one in the process; without, its symbols are undefined.
+        # It needs symbols of this one, which ONNX Runtime also loads first.
         for shared in folder.glob("*onnxruntime_providers_shared.*"):
             ctypes.CDLL(str(shared), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(libraries[0]))
@@ -77,7 +77,7 @@ def missing_library(provider: str) -> str | None:
 
 
 def nodes_elsewhere(session: onnxruntime.InferenceSession, wanted: str) -> str:
-    """Return the nodes that ONNX Runtime gave to another provider than `wanted`, in words; empty if there are none.
+    """Describe the nodes that ONNX Runtime gave to another provider than `wanted`; empty if there are none.
 
     The session must have been opened with session.record_ep_graph_assignment_info.
     """

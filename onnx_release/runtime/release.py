@@ -1,4 +1,4 @@
-"""A release: the folder that package.py makes, opened only if every file in it is the one that was released."""
+"""Open a release, the folder that the package stage makes, if every file in it is the one that was released."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from onnx_release.core.paths import MODEL_FILE
 from onnx_release.core.spec import Spec, Task, class_count
 from onnx_release.core.yaml_files import Strict, describe_problems, read_yaml
 
-# What is in a release, relative to its folder; paths.py says where the folder itself is.
+# The files of a release, relative to its folder; the path of the folder is in onnx_release/core/paths.py.
 MANIFEST = "MANIFEST.json"
 NOT_RELEASED = "NOT_RELEASED.txt"
 RUNTIME = "runtime.json"
@@ -23,25 +23,25 @@ FORMAT = 1
 
 
 class File(Strict):
-    """What a file must have: `bytes` is its size."""
+    """The sha256 and the size in bytes of a file."""
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     bytes: Annotated[int, Field(ge=0)]
 
 
 class Git(Strict):
-    """The commit that was checked out when it was packaged; `modified` if anything that goes into it was another."""
+    """The commit at packaging time; `modified` if any file of the release differed from it."""
 
     revision: str
     modified: bool
 
 
 class Manifest(Strict):
-    """MANIFEST.json: what the release is and was made of.
+    """MANIFEST.json: the content of the release, and what it was made from.
 
-    `files` are all others in the folder, by their paths in it with slashes. `metrics` holds what metrics/ has of the
-    variant, `hardware` the machine that it was timed on, `versions` Python's and the packages', `opsets` the version of
-    each of the model's operator sets. Without git, `git` is None.
+    `files` are all other files in the folder, by their paths in it with slashes. `metrics` are the variant's metrics,
+    `hardware` is the machine of the timings, `versions` are those of Python and the packages, `opsets` those of the
+    model's operator sets. Without git, `git` is None.
     """
 
     format: Literal[1]
@@ -61,13 +61,13 @@ class Manifest(Strict):
         for name in files:
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or path.as_posix() != name or "\\" in name or ":" in name:
-                raise ValueError(f"the path {name!r} is not one in the folder")
+                raise ValueError(f"the path {name!r} is outside of the folder or not in its plain form")
         return files
 
 
 @dataclass(frozen=True)
 class Release:
-    """A verified release; `model` is the path of its model.onnx, `labels` the classes' names where there are some."""
+    """A verified release; `model` is the path of its model.onnx, `labels` are the names of its classes, if any."""
 
     folder: Path
     manifest: Manifest
@@ -78,9 +78,9 @@ class Release:
 
 
 def open_release(folder: Path) -> Release:
-    """Return the release in `folder`, every file of which has the sha256 of its manifest.
+    """Open the release in `folder`, and check the sha256 of every file in its manifest.
 
-    Raises ReleaseFolderError naming the first file that is missing or another one, and where nothing was released.
+    Raises ReleaseFolderError with the first file that is missing or differs, and if nothing was released.
     """
     manifest = read_manifest(folder)
     check_manifest_model(folder, manifest)
@@ -92,18 +92,18 @@ def open_release(folder: Path) -> Release:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """MANIFEST.json. Raises ReleaseFolderError if it is missing, damaged or of another format, or none was released."""
+    """Read MANIFEST.json. Raises ReleaseFolderError if it is missing or damaged, or nothing was released."""
     if not folder.is_dir():
         raise ReleaseFolderError(f"there is no folder {folder}: `make repro` makes a release in artifacts/release")
     if (folder / NOT_RELEASED).is_file():
         reason = (folder / NOT_RELEASED).read_text(encoding="utf-8", errors="replace").strip()
-        raise ReleaseFolderError(f"{folder_name(folder)} holds no release. {reason}")
+        raise ReleaseFolderError(f"{folder_name(folder)} has no release. {reason}")
     path = folder / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as cause:
         raise ReleaseFolderError(
-            f"{path} is not there: this is no release. Run this in the folder of one, such as artifacts/release"
+            f"{path} is not there: this is not a release. Run this in the folder of one, such as artifacts/release"
         ) from cause
     except OSError as cause:
         raise ReleaseFolderError(f"{path} cannot be read ({cause.strerror}): make it readable") from cause
@@ -112,21 +112,21 @@ def read_manifest(folder: Path) -> Manifest:
     if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
         raise ReleaseFolderError(
             f"{path} has the format {content['format']!r}, and this code reads {FORMAT}: run the release with the code "
-            "that lies in its own folder"
+            "in its own folder"
         )
     try:
         return Manifest.model_validate(content)
     except ValidationError as cause:
         problems = "; ".join(describe_problems(cause, Manifest))
-        raise ReleaseFolderError(f"{path} is no manifest of a release ({problems}): fetch the release again") from cause
+        raise ReleaseFolderError(f"{path} is not a release's manifest ({problems}): fetch the release again") from cause
 
 
 def check_manifest_model(folder: Path, manifest: Manifest) -> None:
-    """Raise ReleaseFolderError for the manifest of another model, and for one that leaves out what a release has."""
+    """Raise ReleaseFolderError if the manifest is of another model, or lacks files that a release needs."""
     here = sorted(path.parent.name for path in folder.glob("models/*/spec.yaml"))
     places = [name.split("/") for name in sorted(manifest.files)]
     listed = [parts[1] for parts in places if len(parts) == 3 and parts[0] == "models" and parts[2] == "spec.yaml"]
-    for names, holder in ((listed, "lists the files of"), (here, "lies beside the files of")):
+    for names, holder in ((listed, "lists the files of"), (here, "is beside the files of")):
         if names and names != [manifest.model]:
             raise ReleaseFolderError(
                 f"{folder / MANIFEST} is of the model {manifest.model}, but {holder} {', '.join(names)}: "
@@ -138,7 +138,7 @@ def check_manifest_model(folder: Path, manifest: Manifest) -> None:
 
 
 def check_released_file(folder: Path, name: str, file: File) -> None:
-    """Raise ReleaseFolderError unless the file is there and the one that was released."""
+    """Raise ReleaseFolderError unless the file is there and is the one that was released."""
     path = folder / name
     if not path.is_file():
         raise ReleaseFolderError(f"{path} is missing: {MANIFEST} lists it. Fetch the release again")
@@ -153,24 +153,26 @@ def check_released_file(folder: Path, name: str, file: File) -> None:
 
 
 def read_labels(path: Path, spec: Spec, error: type[ReleaseError]) -> list[str]:
-    """Return the names in a file, one a line. Raises `error` if one is empty, or the spec has more or fewer classes."""
+    """Read the names of the classes, one on each line. Raises `error` if one is empty or their number is wrong."""
     names, count = read_names(path, error), class_count(spec)
     if count is not None and len(names) != count:
-        raise error(f"{path} names {len(names)} classes, {spec.outputs[0].name} has {count}")
+        raise error(f"{path} has {len(names)} names, {spec.outputs[0].name} has {count} classes")
     return names
 
 
 def read_runtime(folder: Path) -> Runtime:
+    """Read the runtime settings of a release. Raises ReleaseFolderError if they are missing or damaged."""
     try:
         return Runtime.model_validate_json((folder / RUNTIME).read_text(encoding="utf-8"))
     except ValueError as cause:  # pydantic's ValidationError, too
-        raise ReleaseFolderError(f"{folder / RUNTIME} holds no runtime settings: {cause}") from cause
+        raise ReleaseFolderError(f"{folder / RUNTIME} has no runtime settings: {cause}") from cause
 
 
 def spec_path(model: str) -> str:
-    """Return where a release has its spec."""
+    """Return the path of the spec in a release."""
     return f"models/{model}/spec.yaml"
 
 
 def folder_name(folder: Path) -> str:
+    """Return the folder for a message."""
     return "this folder" if folder == Path() else str(folder)

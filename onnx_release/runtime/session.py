@@ -1,4 +1,4 @@
-"""Open and run an ONNX model with ONNX Runtime, with settings of its own or, inside the pipeline, on the CPU."""
+"""Open and run an ONNX model with ONNX Runtime, with given settings or, for the pipeline's own checks, on the CPU."""
 
 import shutil
 from collections.abc import Mapping
@@ -22,13 +22,13 @@ GRAPH_OPTIMIZATIONS = {
     "extended": GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-SILENT = 4  # ONNX Runtime's severity that only what ends the process has
+SILENT = 4  # ONNX Runtime logs only fatal errors at this severity
 EXECUTION_MODES = {"sequential": ExecutionMode.ORT_SEQUENTIAL, "parallel": ExecutionMode.ORT_PARALLEL}
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A session, the provider that runs it, and in `note` what `auto` had to do without; empty if nothing."""
+    """A session and its provider; `note` says why the GPU is not used or which nodes run elsewhere, or is empty."""
 
     session: onnxruntime.InferenceSession
     provider: str
@@ -36,7 +36,7 @@ class Opened:
 
 
 def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """Return a session on the CPU at ONNX Runtime's defaults; `threads` 0 means every core.
+    """Open a session on the CPU with ONNX Runtime's defaults; `threads` 0 means every core.
 
     Raises GraphError if ONNX Runtime does not load the model.
     """
@@ -44,12 +44,12 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
 
 
 def open_with(model: Path, runtime: Runtime, profile: Path | None = None) -> Opened:
-    """Return a session as `runtime` says. `auto` takes CUDA where an NVIDIA GPU is there and runs the model.
+    """Open a session with the settings `runtime`. `auto` uses CUDA if an NVIDIA GPU is there and runs the model.
 
     With `profile`, ONNX Runtime writes its trace to a file whose path starts with it.
 
-    Raises ProviderError if a provider that was asked for by name does not load or leaves nodes to another one, and
-    GraphError if ONNX Runtime does not load the model.
+    Raises ProviderError if a provider named in `runtime` does not load or leaves nodes to another one, and GraphError
+    if ONNX Runtime does not load the model.
     """
     if runtime.provider != "auto":
         wanted = PROVIDERS[runtime.provider]
@@ -68,7 +68,7 @@ def open_with(model: Path, runtime: Runtime, profile: Path | None = None) -> Ope
 def find_libraries(runtime: Runtime) -> None:
     """Look for GPUs and load the provider's libraries, so that the first session does not wait for them.
 
-    What is missing is no error before a session is opened.
+    A missing library is an error only when a session is opened.
     """
     if runtime.provider != "cpu" and (runtime.provider != "auto" or gpus()):
         with suppress(ProviderError):
@@ -76,17 +76,17 @@ def find_libraries(runtime: Runtime) -> None:
 
 
 def open_on(model: Path, runtime: Runtime, provider: str, profile: Path | None = None) -> Opened:
-    """Return a session on one provider; the note names the nodes that run elsewhere."""
+    """Open a session on one provider; the note names the nodes that run elsewhere."""
     options = session_options(runtime, profile)
     if provider == CPU:
         return Opened(create_session(model, options, [CPU]), CPU)
     check_provider(provider)
-    # cuDNN logs every plan that it tries in vain as an error. What goes wrong is raised, as with the session's own log.
+    # cuDNN logs every failed plan as an error. Real errors are raised, as for the log of the session.
     onnxruntime.set_default_logger_severity(SILENT)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = create_session(model, options, [(provider, provider_options(provider, runtime))])
     if provider not in session.get_providers():
-        raise ProviderError(f"{provider} does not start here: ONNX Runtime went on with {session.get_providers()}")
+        raise ProviderError(f"{provider} does not start on this machine: ONNX Runtime uses {session.get_providers()}")
     elsewhere = nodes_elsewhere(session, provider)
     return Opened(session, provider, f"{provider} does not run {elsewhere}" if elsewhere else "")
 
@@ -94,17 +94,18 @@ def open_on(model: Path, runtime: Runtime, provider: str, profile: Path | None =
 def create_session(
     model: Path, options: onnxruntime.SessionOptions, providers: list[Any]
 ) -> onnxruntime.InferenceSession:
+    """Open a session. Raises GraphError if ONNX Runtime does not load the model."""
     try:
-        # Without this, a run that fails on another provider is repeated on the CPU, with no error.
+        # Without this, a run that fails on another provider is repeated on the CPU without an error.
         return onnxruntime.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
     except Exception as cause:  # ONNX Runtime's exceptions share no base class
         raise GraphError(f"ONNX Runtime {onnxruntime.__version__} does not load {model}: {cause}") from cause
 
 
 def save_optimized(model: Path, written: Path, runtime: Runtime) -> None:
-    """Write what ONNX Runtime runs on this CPU in place of `model`.
+    """Write the optimised graph that ONNX Runtime makes from `model` for this CPU.
 
-    Raises GraphError if it does not load it, and StorageError where there is no room for what it writes.
+    Raises GraphError if ONNX Runtime does not load `model`, and StorageError if the disk is full.
     """
     options = session_options(runtime)
     options.optimized_model_filepath = str(written)
@@ -117,9 +118,12 @@ def save_optimized(model: Path, written: Path, runtime: Runtime) -> None:
 
 
 def session_options(runtime: Runtime, profile: Path | None = None) -> onnxruntime.SessionOptions:
-    """Threads are counted here, since ONNX Runtime counts the host's cores in a container (onnxruntime#29688)."""
+    """Return ONNX Runtime's options for `runtime`, with threads for the cores that a container may use.
+
+    ONNX Runtime itself would count the host's cores (onnxruntime#29688).
+    """
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = SILENT  # what goes wrong is raised
+    options.log_severity_level = SILENT  # errors are raised
     options.graph_optimization_level = GRAPH_OPTIMIZATIONS[runtime.graph_optimization]
     options.execution_mode = EXECUTION_MODES[runtime.execution_mode]
     options.intra_op_num_threads = runtime.intra_threads or available_cores()
@@ -136,7 +140,7 @@ def session_options(runtime: Runtime, profile: Path | None = None) -> onnxruntim
 
 
 def run_session(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return all outputs by name. Raises GraphError with ONNX Runtime's reason if the run fails."""
+    """Run a session and return all outputs by name. Raises GraphError with ONNX Runtime's reason if the run fails."""
     names = [output.name for output in session.get_outputs()]
     try:
         return dict(zip(names, session.run(names, dict(inputs)), strict=True))
@@ -147,10 +151,10 @@ def run_session(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.n
 def run_bound(
     session: onnxruntime.InferenceSession, inputs: Mapping[str, np.ndarray], device: str, device_id: int
 ) -> dict[str, np.ndarray]:
-    """Like `run_session`, with the outputs kept on the device until all are there, and then copied at once."""
+    """Do the same as `run_session`, but keep the outputs on the device until all are there, and copy them at once."""
     names = [output.name for output in session.get_outputs()]
     try:
-        binding = session.io_binding()  # one a call: two threads must not share it
+        binding = session.io_binding()  # one for each call, since two threads must not share it
         for name, array in inputs.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for name in names:
@@ -162,5 +166,6 @@ def run_bound(
 
 
 def failed_run(inputs: Mapping[str, np.ndarray], cause: Exception) -> GraphError:
+    """Return the error for a run that failed, with the shapes of the inputs."""
     shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
     return GraphError(f"the model fails on {shapes}: {cause}")

@@ -7,7 +7,7 @@ from onnx_release.runtime.providers import CPU
 
 
 def load_runtime(runtime: Runtime) -> Runtime:
-    """`runtime` as the hardware stage has settled it: where `auto` came to the CPU, nothing is tried again.
+    """Return `runtime` with the provider that the hardware stage found: after `auto` found the CPU, no GPU is tried.
 
     Raises DataError if that stage has not run.
     """

@@ -1,1 +1,1 @@
-"""Static INT8: quantizing, fitting weights and ranges, and the search for layers that stay in float."""
+"""Quantize to static INT8: fit weights and ranges, and search for the layers that stay in float."""

@@ -1,4 +1,4 @@
-"""How much a search may compute, in multiply-adds rather than seconds: the same on a fast and on a slow day."""
+"""Limit how much a search computes, in multiply-adds and not in seconds: the same on a fast and a slow machine."""
 
 from collections.abc import Container, Mapping
 
@@ -10,18 +10,18 @@ from onnx_release.graph.activations import extract_subgraph, session_of
 from onnx_release.graph.layers import initializers, weighted_layers
 from onnx_release.runtime.session import run_session
 
-# Multiply-adds a second of float32, on two cores of 2020: what turns minutes into multiply-adds.
+# Multiply-adds in float32 per second, on two cores of 2020: it turns minutes into multiply-adds.
 MACS_PER_SECOND = 50e9
-# What running a sample costs beside its multiply-adds: a fifth of a millisecond.
+# The cost of a run of one sample, besides its multiply-adds: a fifth of a millisecond.
 OVERHEAD = 10e6
-# What opening a session costs, in samples that it could run.
+# The cost of opening a session, in runs of a sample.
 OPENING = 10
-# What fitting to a sample costs, in runs of it: most of it is the products of its patches.
+# The cost of fitting to a sample, in runs of it. Most of it are the products of its patches.
 FITTING = 20
 
 
 class ComputeLimit:
-    """`minutes` of computing on a model with `macs` multiply-adds in each layer; how much is left, and `held` back."""
+    """Counts down `minutes` of computing on a model with `macs` multiply-adds in each layer; `held` is reserved."""
 
     def __init__(self, minutes: float, macs: Mapping[str, float]) -> None:
         self.macs = macs
@@ -30,11 +30,11 @@ class ComputeLimit:
 
     @property
     def left(self) -> float:
-        """Return what may be done now, in multiply-adds; below zero once the last step took more."""
+        """Return how many multiply-adds are left, without the reserve; below zero if the last step took too many."""
         return self.total - self.held
 
     def run(self, samples: int, layers: Container[str] | None = None) -> None:
-        """Count a session that is opened and runs `samples`, through the layers named or through all."""
+        """Count opening a session and running `samples` through `layers`, or through all layers."""
         macs = sum(macs for name, macs in self.macs.items() if layers is None or name in layers)
         self.total -= (macs + OVERHEAD) * (samples + OPENING)
 
@@ -44,7 +44,7 @@ class ComputeLimit:
 
 
 def multiply_adds(model: ModelProto, samples: SampleFile) -> dict[str, float]:
-    """Of each layer with weights, by name, for the first sample."""
+    """Return the multiply-adds of each layer with weights, by name, for the first sample."""
     layers = weighted_layers(model)
     if not layers:
         return {}

@@ -1,4 +1,4 @@
-"""Which quantized nodes ONNX Runtime runs on integers, told from the graph that it makes of the model."""
+"""Find the quantized nodes that ONNX Runtime runs on integers, from the graph that it makes of the model."""
 
 import tempfile
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
 def optimized_graph(path: Path) -> ModelProto:
-    """Return what ONNX Runtime runs in place of the model: all optimizations, on this CPU."""
+    """Return the graph that ONNX Runtime runs for the model, with all optimizations, on this CPU."""
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "optimized.onnx"
         save_optimized(path, written, Runtime(provider="cpu", intra_threads=1))
@@ -25,11 +25,11 @@ def optimized_graph(path: Path) -> ModelProto:
 
 @dataclass(frozen=True)
 class FusedNodes:
-    """Nodes that take 8-bit data, how many of them run on integers, and why the others do not.
+    """How many nodes have 8-bit inputs, how many of them run on integers, and why the others do not.
 
-    `float_nodes` are those that take none. A node that takes 8-bit data and runs in float costs more than it saves:
-    its inputs are turned into floats and its output back. `requantized` are layers in float that ONNX Runtime
-    quantizes by itself all the same, which `keep_float` should have kept it from.
+    `float_nodes` have no 8-bit inputs. A node with 8-bit inputs that runs in float costs more than it saves: its inputs
+    are converted to floats and its output back. `requantized` are float layers that ONNX Runtime quantizes by itself,
+    which `keep_float` should prevent.
     """
 
     quantized_nodes: int
@@ -42,13 +42,13 @@ class FusedNodes:
 
 
 def count_fused(path: Path) -> FusedNodes:
-    """Count the nodes of a quantized model by what ONNX Runtime makes of them on this CPU."""
+    """Count the nodes of a quantized model by how ONNX Runtime runs them on this CPU."""
     model = load_model(path)
     makers = producers(model)
     nodes = [node for node in model.graph.node if node.op_type not in QDQ]
     quantized = [node for node in nodes if any(made_by_dequantize(name, makers) for name in node.input)]
     optimized = optimized_graph(path)
-    # A fused node's output has the name of the node that it came from; its own name may get a suffix.
+    # A fused node's output keeps the name of the original node; its own name may get a suffix.
     found = {node.name: node for node in optimized.graph.node} | producers(optimized)
     optimized_makers = producers(optimized)
     unfused = [node for node in quantized if not runs_on_integers(found.get(node.name), optimized_makers)]
@@ -67,21 +67,22 @@ def count_fused(path: Path) -> FusedNodes:
 
 
 def runs_on_integers(node: NodeProto | None, makers: dict[str, NodeProto]) -> bool:
-    """Return whether a node of the optimized graph takes its data as integers; one that is gone has become a float one."""
+    """Return whether a node of the optimized graph has integer inputs; one that is gone became part of a float node."""
     return node is not None and not made_by_dequantize(node.input[0], makers)
 
 
 def has_quantized_weight(node: NodeProto | None, makers: dict[str, NodeProto]) -> bool:
-    """Return whether a layer of the optimized graph has become an integer one, or has its weight dequantized."""
+    """Return whether a layer of the optimized graph is an integer operator, or has a dequantized weight."""
     return node is not None and (node.op_type.startswith("Q") or made_by_dequantize(node.input[1], makers))
 
 
 def made_by_dequantize(name: str, makers: dict[str, NodeProto]) -> bool:
+    """Return whether a value is the output of a DequantizeLinear."""
     return name in makers and makers[name].op_type == "DequantizeLinear"
 
 
 def unfused_reason(node: NodeProto, model: ModelProto, makers: dict[str, NodeProto]) -> str:
-    """Return why ONNX Runtime did not fuse it, as far as the graph tells."""
+    """Return why ONNX Runtime did not fuse a node, as far as the graph shows."""
     computed = [name for name in node.input if name in makers]
     floats = [name for name in computed if not made_by_dequantize(name, makers)]
     if floats:

@@ -1,4 +1,4 @@
-"""metrics/quantize_static.json."""
+"""Declare metrics/quantize_static.json."""
 
 from typing import Annotated, ClassVar
 
@@ -6,17 +6,17 @@ from onnx_release.core.metrics import Metric, Metrics
 
 
 class QuantizeStaticMetrics(Metrics):
-    """What static quantization made of the graph, and how close it comes on calibration samples."""
+    """The statically quantized graph, and how close it is to the float model on calibration samples."""
 
     FILE: ClassVar[str] = "quantize_static"
 
     size_mb: Annotated[float, Metric("the model file, with external data", unit="MB", better="lower")]
-    target: Annotated[str, Metric("kind of machine that it is made for")]
+    target: Annotated[str, Metric("kind of machine that the graph is made for")]
     weight_type: Annotated[str, Metric("type of a quantized weight")]
     activation_type: Annotated[str, Metric("type of a quantized activation")]
     reduce_range: Annotated[bool, Metric("whether weights are kept from saturating AVX2")]
-    quantized_nodes: Annotated[int, Metric("nodes that take 8-bit data", better="higher", news="layers")]
-    float_nodes: Annotated[int, Metric("nodes that take none", better="lower", news="layers")]
+    quantized_nodes: Annotated[int, Metric("nodes with 8-bit inputs", better="higher", news="layers")]
+    float_nodes: Annotated[int, Metric("nodes without 8-bit inputs", better="lower", news="layers")]
     fused_nodes: Annotated[
         int, Metric("quantized nodes that ONNX Runtime runs on integers", better="higher", news="layers")
     ]
@@ -27,13 +27,14 @@ class QuantizeStaticMetrics(Metrics):
     budget_met: Annotated[
         bool,
         Metric(
-            "whether the search met the budget on calibration samples, margin included; no verdict", better="higher"
+            "whether the search met the budget with a margin on calibration samples; validation decides",
+            better="higher",
         ),
     ]
-    budget_failure: Annotated[str, Metric("which bound it missed; empty if met")]
+    budget_failure: Annotated[str, Metric("which bound it missed; empty if it was met")]
     float_layers: Annotated[str, Metric("layers that the search keeps in float")]
     fitted_graphs: Annotated[int, Metric("graphs whose weights the search fitted")]
-    refined_ranges: Annotated[int, Metric("ranges that are not as calibrated")]
+    refined_ranges: Annotated[int, Metric("ranges that differ from the calibrated ones")]
     calibration_sqnr_db: Annotated[
         float | None, Metric("signal to error on calibration samples", unit="dB", better="higher")
     ]

@@ -12,25 +12,25 @@ from onnx_release.graph.layers import attributes, clip_bounds, initializers
 from onnx_release.graph.precision import only_errors
 from onnx_release.graph.targets import Target
 
-# What ONNX Runtime has integer kernels for on CPUs, and what only moves values.
+# The operators with integer kernels in ONNX Runtime on CPUs, and those that only move values.
 OPERATORS = (
     *("Conv", "Gemm", "MatMul", "Add", "Mul", "Clip", "Relu", "LeakyRelu", "Sigmoid", "Concat", "Resize"),
     *("GlobalAveragePool", "AveragePool", "MaxPool"),
     *("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"),
 )
 TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-# What has integer kernels with a float output.
+# The operators with integer kernels that have a float output.
 FLOAT_OUTPUT = ("Gemm", "MatMul")
 # The operators whose float weights ONNX Runtime quantizes by itself.
 QUANTIZED_WHEN_LOADED = ("Conv", "ConvTranspose", "Gemm")
-# The suffix of QDQQuantizer's names for what goes into a QuantizeLinear.
+# QDQQuantizer's suffix for the name of the input of a QuantizeLinear.
 QUANTIZED_INPUT = "_QuantizeLinear_Input"
 
 Ranges = Mapping[str, tuple[float, float]]
 
 
 def insert_qdq(model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]) -> ModelProto:
-    """Return a quantized copy of `model`, `float_nodes` apart: a scale for each output channel, and for each activation."""
+    """Return a quantized copy of `model`, except `float_nodes`, with a scale for each output channel and activation."""
     quantized = run_quantizer(model, ranges, target, float_nodes)
     free_outputs(quantized)
     keep_float(quantized)
@@ -38,13 +38,13 @@ def insert_qdq(model: ModelProto, ranges: Ranges, target: Target, float_nodes: C
 
 
 def run_quantizer(model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]) -> ModelProto:
-    """Return what onnxruntime's own quantizer makes of `model`."""
+    """Quantize a copy of `model` with onnxruntime's own quantizer."""
     source = ModelProto()
     source.CopyFrom(model)
     limits = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     for node in model.graph.node:
         if node.op_type in ("Clip", "Relu") and node.input[0] not in limits and node.output[0] in limits:
-            limits[node.input[0]] = limits[node.output[0]]  # what is clipped anyway needs no range of its own
+            limits[node.input[0]] = limits[node.output[0]]  # the input of a Clip or Relu gets the range of its output
     options = {}
     if target.symmetric:
         options = {
@@ -73,16 +73,16 @@ def run_quantizer(model: ModelProto, ranges: Ranges, target: Target, float_nodes
 
 
 def kept_clips(model: ModelProto) -> list[str]:
-    """Return the Clips that no range can stand for, as every range holds 0: those with 0 out of bounds, or bounds unknown."""
+    """Return the Clips that no range can replace: 0, which it includes, is out of bounds, or a bound is computed."""
     tensors = initializers(model)
     bounds = {node.name: clip_bounds(node, tensors) for node in model.graph.node if node.op_type == "Clip"}
     return [name for name, found in bounds.items() if found is None or not found[0] <= 0 <= found[1]]
 
 
 def free_outputs(quantized: ModelProto) -> None:
-    """Let products that are an output of the graph give floats, in place: the kernels do so at no cost.
+    """Let products that are an output of the graph return floats, in place; the kernels do so at no cost.
 
-    An answer beyond all that calibration has seen is then not cut off.
+    Answers beyond those of calibration are then not clipped.
     """
     makers = producers(quantized)
     taken = [name for node in quantized.graph.node for name in node.input]
@@ -101,11 +101,11 @@ def free_outputs(quantized: ModelProto) -> None:
 
 
 def keep_float(quantized: ModelProto) -> None:
-    """Keep ONNX Runtime from quantizing layers that are in float on purpose, in place.
+    """Prevent ONNX Runtime from quantizing layers that are in float on purpose, in place.
 
-    Since 1.21 it gives a layer between quantized ones int8 weights at one scale for all of them, when it loads the
-    model (microsoft/onnxruntime#22969): several decibels worse than float on MobileNetV2. It leaves a layer alone whose
-    input is dequantized with a scale for each channel; here all of them are equal.
+    Since 1.21, when it loads a model, it gives a layer between quantized ones int8 weights with one scale for all
+    (microsoft/onnxruntime#22969), several decibels worse than float on MobileNetV2. It does not do so if the layer's
+    input is dequantized with a scale for each channel; here all of these are equal.
     """
     tensors, makers = initializers(quantized), producers(quantized)
     nodes = []
@@ -129,7 +129,7 @@ def keep_float(quantized: ModelProto) -> None:
 
 
 def input_channels(node: NodeProto, weight: tuple[int, ...]) -> int:
-    """Return the size of axis 1 of what a layer takes, by the shape of its weight."""
+    """Return the size of axis 1 of a layer's input, by the shape of its weight."""
     found = attributes(node)
     if node.op_type == "Conv":
         return weight[1] * int(found.get("group", 1))
@@ -137,10 +137,10 @@ def input_channels(node: NodeProto, weight: tuple[int, ...]) -> int:
 
 
 def clip_activations(model: ModelProto, quantized: ModelProto, ranges: Ranges) -> ModelProto:
-    """`model` with every activation that `quantized` quantizes clipped to its range: what is left without rounding.
+    """Return `model` with every activation that `quantized` quantizes clipped to its range, but not rounded.
 
-    It is what layers are fitted to. Against the float model, the few values beyond a range would drown the rest in any
-    mean or product, though the answer hardly depends on them.
+    Layers are fitted to it. In the float model, the few values beyond a range would dominate any mean or product,
+    although the answer hardly depends on them.
     """
     result = ModelProto()
     result.CopyFrom(model)
@@ -170,7 +170,7 @@ def clip_activations(model: ModelProto, quantized: ModelProto, ranges: Ranges) -
 
 
 def quantized_values(quantized: ModelProto) -> dict[str, list[str]]:
-    """Return the activations that have a QuantizeLinear, by their names in the float model, and what it makes of each."""
+    """Return the outputs of the QuantizeLinear nodes of each activation, by its name in the float model."""
     constants = initializers(quantized)
     found: dict[str, list[str]] = {}
     for node in quantized.graph.node:
@@ -180,10 +180,10 @@ def quantized_values(quantized: ModelProto) -> dict[str, list[str]]:
 
 
 def with_float_layers(quantized: ModelProto, model: ModelProto, names: Collection[str]) -> ModelProto:
-    """Return a copy of `quantized` in which the named layers have the weights and biases of `model`, and so compute in float.
+    """Return a copy of `quantized` in which the named layers compute in float, with the weights and biases of `model`.
 
-    What they take and give is still quantized, since the ReLU6 before a QuantizeLinear is only in its range: an
-    estimate, quickly made, of `insert_qdq` with these `float_nodes`.
+    Their inputs and outputs are still quantized, since a ReLU6 before a QuantizeLinear is only in its range. It is a
+    quick estimate of `insert_qdq` with these `float_nodes`.
     """
     result = ModelProto()
     result.CopyFrom(quantized)

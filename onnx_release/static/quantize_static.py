@@ -1,4 +1,4 @@
-"""Static INT8: quantize a calibrated model for a target, as the budget allows, and count what runs on integers."""
+"""Quantize a calibrated model to static INT8 for a target, within the budget, and count the nodes on integers."""
 
 import sys
 from dataclasses import asdict
@@ -20,19 +20,19 @@ from onnx_release.static.search import SearchResult, search
 def quantize_statically(
     source: Path, ranges: Path, target: Target, scorer: Scorer, minutes: float, folder: Path
 ) -> QuantizeStaticMetrics:
-    """Write the best quantized form of `source` to `folder` and give metrics/quantize_static.json.
+    """Write the best quantized form of `source` to `folder`, and return the metrics.
 
-    `source` is the equalized float model and `ranges` the file of its activations' ranges, both made by calibration.
-    The budget is that of the scorer's spec. Whether it was met on calibration samples is in the metrics; whether the
-    variant keeps it, validation alone decides. Nothing is written until the search is over: an interrupted one starts
-    anew. Raises GraphError if `source` is quantized already.
+    `source` is the equalized float model and `ranges` the file with the ranges of its activations, both from
+    calibration. The budget is that of the scorer's spec. The metrics say whether it was met on calibration samples;
+    only validation decides whether the variant keeps it. Nothing is written before the end of the search, so an
+    interrupted one starts anew. Raises GraphError if `source` is already quantized.
     """
     budget = scorer.spec.budget
     assert budget is not None  # a spec that makes variants has one
     model = load_model(source)
     check_not_quantized(model, source)
     limits = {name: (low, high) for name, (low, high) in read_json(ranges)["ranges"].items()}
-    # Sums of products come out the same on any number of cores.
+    # Sums of products are then the same on any number of cores.
     with threadpool_limits(limits=1):
         result = search(model, limits, target, scorer, budget, minutes)
     with replacing_folder(folder) as partial:

@@ -1,4 +1,4 @@
-"""The layers of a quantized graph, to read and to write what they compute with."""
+"""Read and write the weights, scales and biases of the layers of a quantized graph."""
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
@@ -8,9 +8,9 @@ from onnx_release.graph.layers import Layer, from_matrix, initializers, set_arra
 
 
 class QuantizedGraph:
-    """A graph with QuantizeLinear and DequantizeLinear nodes, whose layers are called as in the float model.
+    """A graph with QuantizeLinear and DequantizeLinear nodes, whose layers have the names of the float model.
 
-    What is written goes into the model itself. A quantized bias keeps its value when the scale of its weight changes.
+    Writing changes the model itself. A quantized bias keeps its value when the scale of its weight changes.
     """
 
     def __init__(self, model: ModelProto) -> None:
@@ -23,16 +23,17 @@ class QuantizedGraph:
         return all(maker is not None and maker.op_type == "DequantizeLinear" for maker in found)
 
     def array(self, name: str) -> np.ndarray:
+        """Return the value of an initializer."""
         return numpy_helper.to_array(self.tensors[name])
 
     def input_value(self, name: str) -> str:
-        """Return the value that a layer takes, before it is dequantized where it is."""
+        """Return the name of a layer's input, before a DequantizeLinear if it has one."""
         taken = self.nodes[name].input[0]
         maker = self.makers.get(taken)
         return str(maker.input[0] if maker is not None and maker.op_type == "DequantizeLinear" else taken)
 
     def as_floats(self, name: str, data: np.ndarray) -> np.ndarray:
-        """Data of the `input_value` of a layer as the float32 that the layer sees."""
+        """Convert data of the `input_value` of a layer to the float32 input of the layer."""
         maker = self.makers.get(self.nodes[name].input[0])
         if maker is None or maker.op_type != "DequantizeLinear":
             return data
@@ -40,15 +41,16 @@ class QuantizedGraph:
         return (data.astype(np.int32) - np.int32(zero_point)).astype(np.float32) * scale
 
     def weight_tensor(self, name: str) -> str:
-        """Return the initializer of a quantized weight: integers, or floats where a QuantizeLinear makes integers of them."""
+        """Return the initializer of a quantized weight: integers, or the floats before a QuantizeLinear."""
         integers = self.makers[self.nodes[name].input[1]].input[0]
         return str(self.makers[integers].input[0] if integers in self.makers else integers)
 
     def weight_scale(self, name: str) -> str:
+        """Return the initializer of the scales of a quantized weight."""
         return str(self.makers[self.nodes[name].input[1]].input[1])
 
     def set_weight(self, layer: Layer, integers: np.ndarray, scales: np.ndarray) -> None:
-        """Give a quantized layer int8 [groups, outputs, inputs] at `scales` [groups, outputs]."""
+        """Give a quantized layer the weight int8 [groups, outputs, inputs] with `scales` [groups, outputs]."""
         bias = self.bias(layer.name) if self.has_quantized_bias(layer.name) else None
         scale = self.tensors[self.weight_scale(layer.name)]
         set_array(scale, scales.astype(np.float32).reshape(tuple(scale.dims)))
@@ -68,7 +70,7 @@ class QuantizedGraph:
             self.set_bias(name, bias)
 
     def has_quantized_bias(self, name: str) -> bool:
-        """Return whether a layer has a constant bias of integers; one that is computed has none, quantized or not."""
+        """Return whether a layer has a constant bias of integers; a computed bias does not count."""
         node = self.nodes[name]
         maker = self.makers.get(node.input[2]) if node.op_type in ("Conv", "Gemm") and len(node.input) > 2 else None
         return maker is not None and maker.op_type == "DequantizeLinear" and maker.input[0] in self.tensors
@@ -85,7 +87,7 @@ class QuantizedGraph:
         return integers * scales.astype(np.float64)
 
     def set_bias(self, name: str, bias: np.ndarray) -> None:
-        """A float bias is written as it is, a quantized one as int32 at the scale of the products it is added to."""
+        """Write a float bias as it is, and a quantized one as int32 with the scale of the products it is added to."""
         if not self.has_quantized_bias(name):
             set_array(self.tensors[self.nodes[name].input[2]], bias.astype(np.float32))
             return

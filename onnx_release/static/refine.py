@@ -1,7 +1,7 @@
-"""Try narrower and wider activation ranges on the quantized graph itself, and keep what brings the answers closer.
+"""Try narrower and wider activation ranges on the quantized graph itself, and keep those that bring the answers closer.
 
-A calibration method sees one tensor at a time and takes every value for equally important. Which outliers the network
-can do without only its answers tell.
+A calibration method sees one tensor at a time and treats every value as equally important. Only the answers show which
+outliers the network does not need.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,17 +21,17 @@ from onnx_release.static.qdq import Ranges, quantized_values
 from onnx_release.static.quantized_graph import QuantizedGraph
 from onnx_release.static.scoring import Scorer
 
-# Half of a range tells outliers that do not matter from those that do; smaller steps alone stop short of it.
+# Half of a range drops outliers that do not matter; smaller steps alone stop before that.
 COARSE = (0.5, 0.8, 1.25)
 FINE = (0.9, 1.1)
-# Less than this, in dB, is no reason to move.
+# A gain of less than this, in dB, changes nothing.
 LEAST_GAIN = 0.02
 CHUNK = 16
 
 
 @dataclass
 class KeptValues:
-    """The inputs and the quantized values of every sample by name, and which of them no longer fit the graph."""
+    """The inputs and the quantized values of every sample by name, and the names of those that are out of date."""
 
     samples: list[dict[str, np.ndarray]]
     outdated: set[str] = field(default_factory=set)
@@ -52,11 +52,11 @@ def refine_ranges(
     indices: Sequence[int],
     limit: ComputeLimit,
 ) -> dict[str, float]:
-    """Return what to multiply the ranges of which activations by, for better answers on some samples.
+    """Return factors for the ranges of some activations that improve the answers on some samples.
 
-    `widest` has the activations to try and the largest factor for each, which is made of `steps`. Goes once through the
-    graph, from its end, as long as the limit leaves something. A trial computes only what depends on its range: all
-    quantized values of every sample are kept, in 8 bits.
+    `widest` has the activations to try and the largest factor for each; a factor is a product of `steps`. The search
+    goes once through the graph, from its end, until the limit is used up. A trial computes only what depends on its
+    range, since all quantized values of every sample are kept, in 8 bits.
     """
     if not quantized_values(quantized):
         return {}
@@ -72,7 +72,7 @@ def refine_ranges(
                 answers = known.run(trial, affected)
                 limit.run(len(indices), {node.name for node in trial.graph.node if affected & set(node.output)})
                 found = scorer.score_outputs(answers, indices).signal
-                if not found - best >= LEAST_GAIN:  # nor is one from infinity to infinity
+                if not found - best >= LEAST_GAIN:  # also if both are infinite
                     break
                 best, quantized = found, trial
                 known.outdated |= affected
@@ -88,7 +88,7 @@ def keep_values(quantized: ModelProto, feeds: Sequence[Mapping[str, np.ndarray]]
 
 
 def one_per_scale(quantized: ModelProto) -> list[str]:
-    """Return the activations with a range of their own: what a MaxPool or a Flatten gives has the scale of what it takes."""
+    """Return the activations with a range of their own, unlike the output of a MaxPool or a Flatten."""
     integers = {name: values[0] for name, values in quantized_values(quantized).items()}
     graph = QuantizedGraph(quantized)
     first: dict[str, str] = {}
@@ -98,7 +98,7 @@ def one_per_scale(quantized: ModelProto) -> list[str]:
 
 
 def widest_factors(model: ModelProto, ranges: Ranges) -> dict[str, float]:
-    """Return how far each range may be widened: what a Clip gives up to its bounds, which only the range still has."""
+    """Return the largest factor for each range: that of a Clip only up to its bounds, which only the range enforces."""
     tensors, factors = initializers(model), dict.fromkeys(ranges, np.inf)
     for node in model.graph.node:
         bounds = clip_bounds(node, tensors) if node.op_type == "Clip" else None
@@ -109,16 +109,16 @@ def widest_factors(model: ModelProto, ranges: Ranges) -> dict[str, float]:
 
 
 def with_scaled_range(quantized: ModelProto, name: str, factor: float) -> tuple[ModelProto, set[str]]:
-    """Return a copy in which the range of the activation `name` is `factor` times as wide, with the same zero point.
+    """Return a copy with the range of the activation `name` scaled by `factor`, and the changed initializers.
 
-    Also gives the names of the initializers that are not as they were.
+    The zero point stays the same.
     """
     result = ModelProto()
     result.CopyFrom(quantized)
     graph = QuantizedGraph(result)
     integers = set(quantized_values(result)[name])
     scales = {node.input[1] for node in result.graph.node if integers & {node.input[0], node.output[0]}}
-    # A quantized bias has the scale of the products, so it moves with that of the input.
+    # A quantized bias has the scale of the products, which changes with that of the input.
     biases = {
         layer: graph.bias(layer)
         for layer, node in graph.nodes.items()

@@ -1,7 +1,7 @@
 """Fit the weights and biases of a quantized graph to the float one, layer by layer on calibration samples.
 
-Each layer is fitted to the inputs that it gets once all layers before it are quantized and fitted. What it should
-answer comes from the float graph with its activations clipped as the quantized ones are (see `clip_activations`).
+Each layer is fitted to its inputs after all layers before it have been quantized and fitted. The wanted outputs are
+those of the float graph with its activations clipped like the quantized ones (see `clip_activations`).
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ from onnx_release.static.qdq import Ranges, clip_activations
 from onnx_release.static.quantized_graph import QuantizedGraph
 from onnx_release.static.saturation import weight_limits
 
-# Positions of a feature map that count, drawn anew for each sample: neighbours say much the same.
+# How many positions of a feature map are drawn for each sample, since neighbours are much alike.
 POSITIONS = 128
-# Samples that are multiplied at once, and blocks of them under way at once.
+# How many samples are multiplied at once, and how many such blocks are under way at once.
 SAMPLE_BLOCK = 8
 CHUNK = 4
 
-# By a layer's name, the sum of its inputs over positions, float64 [groups, inputs], and how many these are.
+# The sum of a layer's inputs over positions, float64 [groups, inputs], and how many positions, by the layer's name.
 Sums = dict[str, tuple[np.ndarray, int]]
 
 
@@ -37,7 +37,7 @@ def fit_weights(
 ) -> None:
     """Round the weights of `quantized` by their effect and correct its biases, in place; `used` are sample indices.
 
-    Memory holds, in 8 bits and for every sample used, the values that layers fitted hand to those to come.
+    The values that later layers need are kept in memory, in 8 bits, for every sample used.
     """
     layers, tensors, graph = weighted_layers(model), initializers(model), QuantizedGraph(quantized)
     if not layers:
@@ -87,7 +87,7 @@ def wanted_means(
 def input_statistics(
     layer: Layer, kernel: tuple[int, ...], graph: QuantizedGraph, data: Sequence[np.ndarray], used: Sequence[int]
 ) -> InputStatistics:
-    """Of the inputs that a layer of the quantized graph gets: `data` for each sample used, as `input_value` has it."""
+    """Return the statistics of a layer's inputs in the quantized graph; `data` has the `input_value` of each sample."""
 
     def block_statistics(block: int) -> InputStatistics:
         positions = range(block * SAMPLE_BLOCK, min((block + 1) * SAMPLE_BLOCK, len(used)))
@@ -101,7 +101,7 @@ def input_statistics(
 
 
 def copy_fit(fitted: ModelProto, quantized: ModelProto, model: ModelProto) -> None:
-    """Give the layers of `quantized` the weights and biases that they have in `fitted`, where both quantize them."""
+    """Copy the weights and biases from `fitted` to `quantized`, for the layers that both quantize."""
     source, target = QuantizedGraph(fitted), QuantizedGraph(quantized)
     for layer in weighted_layers(model):
         if source.is_quantized(layer.name) and target.is_quantized(layer.name):

@@ -1,4 +1,4 @@
-"""How close a quantized graph comes to the float one on calibration samples."""
+"""Measure how close a quantized graph is to the float one on calibration samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,13 +23,14 @@ CHUNK = 16
 
 
 class Scorer:
-    """Holds the float model's outputs on all samples."""
+    """Compares outputs with the float model's, which it keeps for all samples."""
 
     def __init__(self, path: Path, spec: Spec, data: ModelData, samples: SampleFile) -> None:
         self.spec, self.data, self.samples = spec, data, samples
         self.wanted = self.outputs(load_model(path), range(len(samples)))
 
     def outputs(self, model: ModelProto, indices: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        """Run a model on some samples."""
         session = session_of(model)
 
         def run(index: int) -> dict[str, np.ndarray]:
@@ -38,11 +39,11 @@ class Scorer:
         return list(map_in_order(run, indices, CHUNK))
 
     def score(self, model: ModelProto, indices: Sequence[int]) -> Closeness:
-        """Return how close the model's outputs on some samples come to the float model's."""
+        """Return how close the model's outputs on some samples are to the float model's."""
         return self.score_outputs(self.outputs(model, indices), indices)
 
     def score_outputs(self, found: Sequence[Mapping[str, np.ndarray]], indices: Sequence[int]) -> Closeness:
-        """Return the same, of outputs that are there already."""
+        """Do the same for outputs that are already there."""
         wanted = [self.wanted[index] for index in indices]
         errors = {tensor.name: OutputError() for tensor in self.spec.outputs}
         for one, other in zip(wanted, found, strict=True):
@@ -66,4 +67,5 @@ class Scorer:
         )
 
     def answer(self, outputs: Mapping[str, np.ndarray]) -> Answer:
+        """Return the answer in the outputs of one sample."""
         return self.data.postprocess(without_batch_axis(dict(outputs)))

@@ -1,14 +1,15 @@
-"""Search the ranges, and the layers to keep in float, with which a quantized graph keeps within its budget.
+"""Search for the ranges, and for the layers to keep in float, with which a quantized graph keeps within its budget.
 
 1. Quantize everything and fit the weights (onnx_release/static/rounding.py).
-2. Refine the ranges by the answers (onnx_release/static/refine.py) and fit again, as long as that gains: before
-   anything else where the budget is not met, and in the end with what the limit leaves.
-3. Where that is not within the budget: the sensitivity of each layer, which is what the answers gain when it alone is
-   in float. Then sets of layers are estimated with the weights at hand: the 1, 2, 3, 5, 8 ... layers that gain most,
-   those that gain most for their multiply-adds, and the first of the network. The sets that seem to do are fitted,
-   least float work first; once one does, those with still less float work.
+2. If the budget is not met, refine the ranges by the answers (onnx_release/static/refine.py) and fit again, as long as
+   that gains.
+3. If it is still not met, measure the sensitivity of each layer: how much the answers gain when only that layer is in
+   float. Estimate sets of layers with the present weights: the 1, 2, 3, 5, 8 ... layers that gain most, those that gain
+   most for their multiply-adds, and the first ones of the network. Fit the sets that seem to meet the budget, least
+   float work first; after one has met it, only those with less float work.
+4. Refine the ranges with the rest of the limit.
 
-`minutes` is an amount of computing, not of time: the same parameters give the same bytes on a fast and a slow day.
+`minutes` is an amount of computing, not of time: the same parameters give the same bytes on a fast and a slow machine.
 """
 
 import sys
@@ -29,15 +30,15 @@ from onnx_release.static.refine import COARSE, FINE, refine_ranges, widest_facto
 from onnx_release.static.rounding import copy_fit, fit_weights
 from onnx_release.static.scoring import Scorer
 
-# Calibration samples, which everything here is fitted to, flatter: docs/quantization.md shows by how much.
+# Everything is fitted to calibration samples, so results on them are too good: docs/quantization.md shows by how much.
 MARGIN_DB = 2.0
-# A fit costs as much as it has samples.
+# The cost of a fit grows with its samples.
 FIT_SAMPLES = 160
-# What only compares two figures on the same samples does with few.
+# Few samples are enough to compare two graphs on the same samples.
 FEW_SAMPLES = 32
-# On how many samples, and in which steps, the ranges of what is found are refined, one after the other.
+# The numbers of samples and the steps with which the ranges are refined at the end, in turn.
 STAGES = ((FEW_SAMPLES, COARSE), (64, FINE), (128, FINE), (FIT_SAMPLES, FINE))
-# A sweep of all ranges that gains less, in dB, is the last one of its stage.
+# A sweep of all ranges that gains less than this, in dB, is the last one of its stage.
 LEAST_SWEEP_GAIN = 0.1
 # The share of the limit that is kept for layers in float, while the budget is not met.
 RESERVE = 1 / 3
@@ -46,9 +47,9 @@ SIZES = (1, 2, 3, 5, 8, 13)
 
 @dataclass(frozen=True)
 class Attempt:
-    """A quantized graph, the ranges it is made with, and how close it comes on the calibration samples.
+    """A quantized graph, its ranges, and how close it is to the float model on the calibration samples.
 
-    `price` is the multiply-adds of the layers that it keeps in float, `failures` what of the budget it misses.
+    `price` is the multiply-adds of its float layers, and `failures` are the bounds of the budget that it misses.
     """
 
     model: ModelProto
@@ -61,7 +62,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best graph; how many were fitted; how many ranges are not those of calibration."""
+    """The best graph, how many graphs were fitted, and how many ranges differ from the calibrated ones."""
 
     best: Attempt
     fitted: int
@@ -71,7 +72,7 @@ class SearchResult:
 def search(
     model: ModelProto, ranges: Ranges, target: Target, scorer: Scorer, budget: Budget, minutes: float
 ) -> SearchResult:
-    """Return the graph with the least float work that meets the budget, or else the one with the best SQNR."""
+    """Find the graph with the least float work that meets the budget, or else the one with the best SQNR."""
     steps = Search(model, target, scorer, budget, minutes)
     best = steps.fit(ranges, frozenset())
     if best.failures:
@@ -85,7 +86,7 @@ def search(
 
 
 class Search:
-    """The steps of a search, and what they share: the float model, the calibration samples, and the limit."""
+    """The steps of a search, with the float model, the calibration samples and the limit that they share."""
 
     def __init__(self, model: ModelProto, target: Target, scorer: Scorer, budget: Budget, minutes: float) -> None:
         self.model, self.target, self.scorer, self.budget = model, target, scorer, budget
@@ -106,12 +107,13 @@ class Search:
         return attempt
 
     def estimate(self, best: Attempt, float_layers: frozenset[str]) -> Attempt:
-        """Return the same without a fit: with the weights that are fitted in `best`."""
+        """Do the same without a fit, with the fitted weights of `best`."""
         quantized = insert_qdq(self.model, best.ranges, self.target, float_layers)
         copy_fit(best.model, quantized, self.model)
         return self.attempt(quantized, best.ranges, float_layers)
 
     def attempt(self, quantized: ModelProto, ranges: Ranges, float_layers: frozenset[str]) -> Attempt:
+        """Score a quantized graph on all calibration samples."""
         closeness = self.scorer.score(quantized, range(len(self.scorer.samples)))
         self.limit.run(len(self.scorer.samples))
         price = sum(self.macs[name] for name in float_layers)
@@ -120,13 +122,13 @@ class Search:
         )
 
     def refine(self, attempt: Attempt, steps: Sequence[float], indices: Sequence[int]) -> Attempt:
-        """Return one sweep over all ranges, and a fit with those that it found; `attempt` itself if it found none."""
+        """Sweep over all ranges, and fit with the new ones; return `attempt` itself if there are none."""
         widest = widest_factors(self.model, attempt.ranges)
         factors = refine_ranges(attempt.model, widest, steps, self.scorer, indices, self.limit)
         return self.fit(scale_ranges(attempt.ranges, factors), attempt.float_layers) if factors else attempt
 
     def refine_until_met(self, best: Attempt) -> Attempt:
-        """Coarse sweeps until the budget is met, or one of them gains too little."""
+        """Do coarse sweeps until the budget is met, or a sweep gains too little."""
         gains = True
         while best.failures and gains and self.limit.left > 0:
             attempt = self.refine(best, COARSE, self.few)
@@ -134,7 +136,7 @@ class Search:
         return best
 
     def refine_with_what_is_left(self, best: Attempt) -> Attempt:
-        """Sweeps in ever smaller steps and on ever more samples, as long as they gain."""
+        """Do sweeps in smaller and smaller steps and on more and more samples, as long as they gain."""
         available = len(self.scorer.samples)
         for count, steps in dict.fromkeys((min(count, available), steps) for count, steps in STAGES):
             gains = True
@@ -144,7 +146,7 @@ class Search:
         return best
 
     def keep_layers_in_float(self, best: Attempt) -> Attempt:
-        """Fit the sets of float layers that seem to do; of those that do, the one with the least float work."""
+        """Fit the sets of float layers that seem to meet the budget; return the best, with the least float work."""
         for candidate in self.candidates(best, self.sensitivities(best.model)):
             if not best.failures and candidate.price >= best.price:
                 continue
@@ -154,7 +156,7 @@ class Search:
         return best
 
     def sensitivities(self, quantized: ModelProto) -> dict[str, float]:
-        """For each layer by name, what the SQNR gains, in dB, when it alone computes in float."""
+        """Return how much the SQNR gains, in dB, when only this layer computes in float, by the layer's name."""
         base = self.signal(quantized)
         gains = {}
         for name in tqdm(self.macs, "sensitivity", unit="layer"):
@@ -169,10 +171,10 @@ class Search:
         return self.scorer.score(quantized, self.few).signal
 
     def candidates(self, best: Attempt, gains: Mapping[str, float]) -> list[Attempt]:
-        """Return estimates of sets of float layers: those that seem to meet the budget by float work, then the others by SQNR.
+        """Estimate sets of float layers: those that seem to meet the budget by float work, then the rest by SQNR.
 
-        Among them are the first layers of the network: neighbours gain more together than apart, since nothing between
-        them is quantized.
+        Some are the first layers of the network: neighbours gain more together than apart, since nothing between them
+        is quantized.
         """
         by_gain = sorted(gains, key=lambda name: -gains[name])
         by_price = sorted(gains, key=lambda name: -gains[name] / max(self.macs[name], 1))
@@ -187,27 +189,27 @@ class Search:
 
 
 def scale_ranges(ranges: Ranges, factors: Mapping[str, float]) -> Ranges:
-    """Return the ranges, each multiplied by its factor if it has one."""
+    """Multiply each range by its factor, if it has one."""
     return {name: (low * factors.get(name, 1.0), high * factors.get(name, 1.0)) for name, (low, high) in ranges.items()}
 
 
 def is_gain(before: Attempt, after: Attempt) -> bool:
-    """Return whether a sweep was worth it; one from or to infinity is not."""
+    """Return whether a sweep gained enough; one from infinity to infinity did not."""
     return after.closeness.signal - before.closeness.signal >= LEAST_SWEEP_GAIN
 
 
 def better(one: Attempt, other: Attempt) -> Attempt:
-    """Return the one that `rank` puts first, and of two alike the first."""
+    """Return the one of the higher `rank`, and `one` if both are equal."""
     return max(one, other, key=rank)
 
 
 def rank(attempt: Attempt) -> tuple[bool, float, float]:
-    """Return a graph that meets the budget before one that does not, of those the cheaper one, and then the closer one."""
+    """Rank graphs: those that meet the budget first, then those with less float work, then the closer ones."""
     return not attempt.failures, 0.0 if attempt.failures else -attempt.price, attempt.closeness.signal
 
 
 def print_progress(attempt: Attempt) -> None:
-    """Print what a fit came to: it is the only sign of progress in minutes."""
+    """Print the result of a fit, the only sign of progress for minutes."""
     found = ", ".join(f"{name} {value:.4g}" for name, value in asdict(attempt.closeness).items() if value is not None)
     verdict = "within the budget" if not attempt.failures else "; ".join(attempt.failures)
     print(f"{len(attempt.float_layers)} layers in float: {found}: {verdict}", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""Whether a variant answers as PyTorch does, why not, and which variant is released."""
+"""Validate variants: compare their answers with PyTorch's, and explain where the error comes from."""

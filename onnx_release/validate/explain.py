@@ -1,7 +1,7 @@
-"""Where a variant leaves the float model: the error that each step adds, and the error that has come together there.
+"""Explain a variant's error: how much each step of the graph adds, and how much has accumulated there.
 
-A step is what lies between values that both graphs have: a Conv with its ReLU6, an Add. The error that it adds is the
-difference between what it gives in the variant and what the float step gives on the same inputs, the variant's own.
+A step is the part between values that both graphs have, such as a Conv with its ReLU6, or an Add. The error that it
+adds is the difference between its output in the variant and that of the float step on the variant's inputs.
 """
 
 import math
@@ -32,7 +32,7 @@ SAMPLES = 16
 
 @dataclass(frozen=True)
 class Step:
-    """What makes one value that both graphs have, of others that both have."""
+    """The nodes that compute one value that both graphs have, from other values that both have."""
 
     value: str
     inputs: tuple[str, ...]
@@ -41,18 +41,19 @@ class Step:
 
     @property
     def name(self) -> str:
-        """Return the name of the node that weighs the most: the first with weights, or else the last."""
+        """Return the name of the main node."""
         return str(self.main.name)
 
     @property
     def main(self) -> NodeProto:
+        """Return the first node with weights, or else the last node."""
         weighted = [node for node in self.nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
         return (weighted or list(reversed(self.nodes)))[0]
 
 
 @dataclass
 class StepErrors:
-    """The error that a step adds, the error that has come together there, and the extremes of the reference."""
+    """The error that a step adds, the error accumulated there, and the extremes of the reference."""
 
     added: OutputError = field(default_factory=OutputError)
     total: OutputError = field(default_factory=OutputError)
@@ -60,7 +61,7 @@ class StepErrors:
     high: float = -math.inf
 
     def add(self, step: Step, found: Mapping[str, np.ndarray], expected: np.ndarray) -> None:
-        """Count one sample: `found` has the variant's values by name, `expected` is the reference's."""
+        """Count one sample: `found` has the variant's values by name, `expected` is the reference's value."""
         (alone,) = step.session.run(None, {name: found[name] for name in step.inputs})
         self.added.add(alone, found[step.value])
         self.total.add(expected, found[step.value])
@@ -68,7 +69,7 @@ class StepErrors:
 
 
 def explain_variant(variant: str) -> list[dict[str, Any]]:
-    """`explain` of a variant of the pipeline against its reference, on SAMPLES calibration samples."""
+    """Explain a variant of the pipeline by its reference, on SAMPLES calibration samples."""
     samples = SampleFile(CALIBRATION_SAMPLES)
     used = spread_evenly(len(samples), SAMPLES)
     return explain_model(variant_model(variant), variant_model(REFERENCES[variant]), samples, used, read_json(SOURCES))
@@ -79,10 +80,10 @@ def explain_model(
 ) -> list[dict[str, Any]]:
     """Return a row for each step in the order of the graph.
 
-    Columns: `node`, `operators`, `module` and `source` of PyTorch where known; `added` is the power of the error that
-    the step adds by that of its output, `sqnr_db` what has come together against the reference; `low` and `high` are
-    the least and the greatest value of the reference; `weight_spread` is the largest magnitude of a row of weights by
-    the median one, None without weights.
+    Columns: `node`, `operators`, and PyTorch's `module` and `source` if known. `added` is the power of the error that
+    the step adds, divided by the power of its output; `sqnr_db` is the accumulated SQNR. `low` and `high` are the least
+    and the greatest value of the reference. `weight_spread` is the largest magnitude of a row of weights divided by the
+    median one, None without weights.
     """
     float_model, model = load_model(reference), load_model(variant)
     steps = make_steps(float_model, model)
@@ -108,7 +109,7 @@ def measure_steps(
     steps: Sequence[Step], reference: ModelProto, variant: ModelProto, samples: SampleFile, used: Sequence[int]
 ) -> list[StepErrors]:
     """Run the reference and the variant on the samples `used`, and count the errors at each step."""
-    whole = non_float_inputs(reference)  # which both sides get as they are
+    whole = non_float_inputs(reference)  # both sides get them as they are
     seen = {
         name: value_in_variant(variant, name)
         for step in steps
@@ -132,7 +133,7 @@ def measure_steps(
 
 
 def make_steps(reference: ModelProto, variant: ModelProto) -> list[Step]:
-    """Return the steps of the reference, in its order, whose values the variant has too, in float or in float16."""
+    """Divide the reference into steps whose values the variant has too, in float32 or in float16, in its order."""
     made = {name for node in variant.graph.node for name in node.output} | {value.name for value in variant.graph.input}
     values = float_values(reference)
     shared = {name for name in values if name in made} | set(non_float_inputs(reference))
@@ -168,7 +169,7 @@ def non_float_inputs(model: ModelProto) -> dict[str, int]:
 def step_session(
     reference: ModelProto, value: str, nodes: Sequence[NodeProto], inputs: set[str]
 ) -> onnxruntime.InferenceSession:
-    """Return the float nodes of a step as a model of its own; symbolic shapes fit whatever the variant feeds."""
+    """Open a session on the float nodes of a step, with open shapes for any inputs from the variant."""
     taken = {name for node in nodes for name in node.input}
     whole = non_float_inputs(reference)
     graph = helper.make_graph(
@@ -182,17 +183,17 @@ def step_session(
 
 
 def value_in_variant(model: ModelProto, name: str) -> str:
-    """Return the name under which the variant's own nodes take the value: dequantized where it is quantized."""
+    """Return the variant's name of a value: that of the dequantized one if it is quantized."""
     return name + DEQUANTIZED if name + DEQUANTIZED in producers(model) else name
 
 
 def error_share(error: OutputError) -> float | None:
-    """Power of the error by that of the signal; None if it is not finite."""
+    """Return the power of the error divided by that of the signal; None if it is not finite."""
     return finite_or_none(error.noise / error.signal) if error.signal else None
 
 
 def weight_spreads(model: ModelProto) -> dict[str, float]:
-    """For each layer, the largest magnitude of a row of weights by the median one."""
+    """Return the largest magnitude of a row of weights divided by the median one, by the layer's name."""
     tensors = initializers(model)
     spreads = {}
     for layer in weighted_layers(model):
@@ -202,7 +203,7 @@ def weight_spreads(model: ModelProto) -> dict[str, float]:
 
 
 def first_beyond(rows: Sequence[Mapping[str, Any]], bound_db: float) -> Mapping[str, Any] | None:
-    """Return the first step whose value is further from the reference than `bound_db` of SQNR, or is not finite."""
+    """Return the first step whose SQNR is below `bound_db`, or whose value is not finite; None without one."""
     for row in rows:
         if row["sqnr_db"] is None and row["added"] != 0:
             return row

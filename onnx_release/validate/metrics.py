@@ -1,4 +1,4 @@
-"""metrics/validate/VARIANT.json."""
+"""Declare metrics/validate/VARIANT.json."""
 
 from typing import Annotated, ClassVar
 
@@ -25,24 +25,30 @@ class OutputMetrics(Strict):
 
 
 class ValidateMetrics(Metrics):
-    """How close a variant comes to PyTorch. Fields with a default are those of one task alone."""
+    """How close a variant is to PyTorch. Fields with a default belong to one task only."""
 
     FILE: ClassVar[str] = "validate/*"
 
-    passed: Annotated[bool, Metric("whether every output is within its bound, or the budget is kept", better="higher")]
+    passed: Annotated[
+        bool, Metric("whether every output is within the tolerance, or the variant within its budget", better="higher")
+    ]
     failure: Annotated[str, Metric("which output, which case, how far off; empty if passed")]
     cases: Annotated[int, Metric("evaluation samples and shape cases compared")]
     provider: Annotated[str, Metric("ONNX Runtime's execution provider")]
-    provider_note: Annotated[str, Metric("what provider auto had to do without; empty if nothing")]
+    provider_note: Annotated[str, Metric("why provider auto does not use the GPU; empty if it does")]
     max_abs_error: Annotated[
         float | None, Metric("largest error against PyTorch in float64", better="lower", news="error")
     ]
     max_rel_error: Annotated[
         float | None,
-        Metric("the same, relative; elements over a thousandth of the largest", better="lower", news="relative error"),
+        Metric(
+            "largest relative error, of elements over a thousandth of the largest",
+            better="lower",
+            news="relative error",
+        ),
     ]
     error_vs_torch_rounding: Annotated[
-        float | None, Metric("largest error in units of PyTorch's own in float32", better="lower", news="error")
+        float | None, Metric("largest error, divided by PyTorch's own in float32", better="lower", news="error")
     ]
     sqnr_db: Annotated[
         float | None,
@@ -52,7 +58,7 @@ class ValidateMetrics(Metrics):
     agreement: Annotated[
         float | None,
         Metric(
-            "samples with PyTorch's class or neighbour; boxes matched with its",
+            "share of samples with PyTorch's class or neighbour, or of boxes matched with PyTorch's",
             better="higher",
             interval="agreement",
             column="agrees",
@@ -63,7 +69,7 @@ class ValidateMetrics(Metrics):
     accuracy: Annotated[
         float | None,
         Metric(
-            "labelled samples answered rightly; null without labels",
+            "share of labelled samples with the right answer; null without labels",
             better="higher",
             interval="accuracy",
             column="variant_right",
@@ -72,16 +78,16 @@ class ValidateMetrics(Metrics):
     ]
     accuracy_low: Annotated[float | None, Metric("lower end of its interval, which resamples groups", better="higher")]
     accuracy_high: Annotated[float | None, Metric("upper end of it", better="higher")]
-    accuracy_torch: Annotated[float | None, Metric("the same samples, answered by PyTorch", better="higher")]
+    accuracy_torch: Annotated[float | None, Metric("PyTorch's accuracy on the same samples", better="higher")]
     accuracy_drop: Annotated[
-        float | None, Metric("accuracy lost against PyTorch", better="lower", column="drop", news="accuracy")
+        float | None, Metric("accuracy lost compared with PyTorch", better="lower", column="drop", news="accuracy")
     ]
     labelled: Annotated[int, Metric("samples behind the accuracy; 0 without labels")]
     case_agreement: Annotated[
         float | None, Metric("boxes matched with PyTorch's in the worst shape case", better="higher")
     ] = None
     boxes: Annotated[int | None, Metric("objects that PyTorch finds on all samples")] = None
-    matched_boxes: Annotated[int | None, Metric("of these, how many are matched", better="higher")] = None
+    matched_boxes: Annotated[int | None, Metric("how many of these are matched", better="higher")] = None
     box_iou: Annotated[float | None, Metric("mean overlap (IoU) of matched boxes", better="higher", column="iou")] = (
         None
     )
@@ -92,11 +98,15 @@ class ValidateMetrics(Metrics):
     ] = None
     rank_correlation: Annotated[
         float | None,
-        Metric("Spearman's, of a sample's neighbours by nearness", better="higher", column="rank_correlation"),
+        Metric(
+            "Spearman's rank correlation of a sample's neighbours by distance",
+            better="higher",
+            column="rank_correlation",
+        ),
     ] = None
     outputs: dict[str, OutputMetrics]
 
     @property
     def closeness(self) -> Closeness:
-        """Return the figures that a budget bounds."""
+        """Return the metrics that a budget bounds."""
         return Closeness(self.sqnr_db, self.max_abs_error, self.cosine, self.agreement, self.accuracy_drop)

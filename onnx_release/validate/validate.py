@@ -1,4 +1,4 @@
-"""Hold a variant against PyTorch: on every evaluation sample and at every corner of the declared dimensions."""
+"""Compare a variant with PyTorch, on every evaluation sample and at every corner of the declared dimensions."""
 
 import math
 from dataclasses import dataclass, field
@@ -34,6 +34,7 @@ class OutputErrors:
     worst_error: float = 0.0
 
     def add(self, case: str, float64: np.ndarray, float32: np.ndarray, output: np.ndarray, rtol: float) -> None:
+        """Count one case, with PyTorch's outputs in float64 and in float32."""
         self.variant.add(float64, output)
         self.torch.add(float64, float32)
         self.tolerance = float(np.maximum(self.tolerance, tolerance_needed(float64, output, rtol)))
@@ -44,16 +45,18 @@ class OutputErrors:
 
     @property
     def torch_rounding_multiple(self) -> float:
-        """Return the variant's largest error in units of PyTorch's own; infinite where PyTorch makes none and it does."""
+        """Return the variant's largest error divided by PyTorch's own, infinite if only PyTorch's is zero."""
         if self.torch.max_abs:
             return self.variant.max_abs / self.torch.max_abs
         return math.inf if self.variant.max_abs else 0.0
 
     def passes(self, allowed: Tolerance) -> bool:
+        """Return whether the output of a float32 variant is within the tolerance."""
         within_rounding = self.torch_rounding_multiple <= allowed.torch_rounding_multiple
         return within_rounding or self.tolerance <= allowed.atol  # both are False for NaN
 
     def metrics(self) -> OutputMetrics:
+        """Return the metrics of the output."""
         return OutputMetrics(
             max_abs_error=finite_or_none(self.variant.max_abs),
             max_abs_error_torch=finite_or_none(self.torch.max_abs),
@@ -70,9 +73,9 @@ def validate(
 ) -> tuple[ValidateMetrics, list[dict[str, Any]]]:
     """Return the metrics of the variant that `model` runs, and a row for each evaluation sample.
 
-    A float32 variant passes when each output's largest error against PyTorch in float64 is within the tolerance of
-    the spec: `torch_rounding_multiple` times PyTorch's own float32 error, or every element within
-    atol + rtol * |reference|. One of fewer bits has a `budget` and passes when it keeps within that.
+    A float32 variant passes if the largest error of each output, compared with PyTorch in float64, is within the spec's
+    tolerance: `torch_rounding_multiple` times PyTorch's own float32 error, or every element within
+    atol + rtol * |reference|. A variant of fewer bits has a `budget` and passes if it keeps within it.
     """
     spec = model.spec
     errors = {tensor.name: OutputErrors() for tensor in spec.outputs}
@@ -136,7 +139,7 @@ def validate_samples(
 
 
 def sample_case(index: int, group: str) -> str:
-    """Return what messages call a sample: its index, and its group unless that is only the index again."""
+    """Return the name of a sample in messages: its index, and its group unless that is only the index again."""
     name = f"evaluation sample {index}"
     return name if group == name else f"{name} ({group})"
 
@@ -151,7 +154,7 @@ def add_errors(
 
 
 def sample_error(spec: Spec, reference: ArrayFile, key: str, outputs: Arrays) -> dict[str, float]:
-    """Return the largest error of one sample, over its outputs."""
+    """Return the largest error of one sample over its outputs."""
     float64 = reference.folder(f"{key}/float64")
     errors = [np.abs(outputs[tensor.name].astype(np.float64) - float64[tensor.name]).max() for tensor in spec.outputs]
     return {"max_abs_error": float(np.max(errors))}
@@ -182,25 +185,25 @@ def error_figures(errors: dict[str, OutputErrors]) -> dict[str, Any]:
 
 
 def over_tolerance(errors: dict[str, OutputErrors], allowed: Tolerance) -> list[str]:
-    """Return what is wrong with each output that is beyond the tolerance of a float32 variant."""
+    """Describe each output of a float32 variant that is beyond the tolerance."""
     return [describe_excess(name, item, allowed) for name, item in errors.items() if not item.passes(allowed)]
 
 
 def closeness(figures: dict[str, Any]) -> Closeness:
-    """Return what of the figures of a validation a budget bounds."""
+    """Return those metrics of a validation that a budget bounds."""
     names = ("sqnr_db", "max_abs_error", "cosine", "agreement", "accuracy_drop")
     return Closeness(**{name: figures[name] for name in names})
 
 
 def budget_of(variant: str, spec: Spec) -> Budget | None:
-    """Return the budget that the variant must keep within; None for one in float32, which has a tolerance."""
+    """Return the budget of a variant; None for one in float32, which has a tolerance instead."""
     return spec.budget if variant in REDUCED else None
 
 
 def describe_excess(name: str, item: OutputErrors, allowed: Tolerance) -> str:
-    """Return which output, which case, how far off, and what would have passed."""
+    """Describe an output beyond the tolerance: the case, how far off it is, and which tolerance would pass."""
     if not math.isfinite(item.variant.max_abs):
-        return f"{name} holds NaN or infinity in the case {item.worst_case}"
+        return f"{name} has NaN or infinity in the case {item.worst_case}"
     return (
         f"{name} is off by {item.worst_error:.3g} in the case {item.worst_case}: "
         f"{item.torch_rounding_multiple:.3g} times PyTorch's own rounding, where at most "
@@ -211,10 +214,10 @@ def describe_excess(name: str, item: OutputErrors, allowed: Tolerance) -> str:
 
 
 def answer_metrics(task: Task, rows: list[dict[str, Any]], params: Validate) -> dict[str, Any]:
-    """Agreement with PyTorch on all samples, accuracy on those with labels, and what the task adds to that.
+    """Return agreement with PyTorch on all samples, accuracy on those with labels, and the task's own metrics.
 
-    The keys are the same for every model of a task, and all but the task's own are the same for every model: what
-    there is no figure for, as the accuracy without labels, is None.
+    The keys are the same for every model, except those of the task. A metric without a value, such as the accuracy
+    without labels, is None.
     """
     answers = [row for row in rows if "agrees" in row]  # none has one where the task is tensor
     labelled = [row for row in answers if row["variant_right"] is not None]
@@ -226,7 +229,7 @@ def answer_metrics(task: Task, rows: list[dict[str, Any]], params: Validate) -> 
 
 
 def share_with_interval(name: str, values: list[tuple[float, str]], params: Validate) -> dict[str, Any]:
-    """Return the mean of values in 0..1, with the interval of `grouped_interval`; all None without a value."""
+    """Return the mean of values in 0..1 with its interval by `grouped_interval`; all None without a value."""
     if not values:
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
     numbers, groups = [value for value, _ in values], [group for _, group in values]

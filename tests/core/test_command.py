@@ -267,7 +267,7 @@ def test_a_read_only_file_system_is_named(tmp_path):
     assert (done.returncode, done.stderr) == (
         1,
         "error: read_only/artifacts: Read-only file system: it is read-only: mount it writable, or work in a "
-        "copy of the repository that is\n",
+        "copy of the repository elsewhere\n",
     )
 
 

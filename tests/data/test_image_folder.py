@@ -188,7 +188,7 @@ def test_a_share_of_an_official_split_is_refused(make, tmp_path):
 def test_a_class_that_is_held_out_alone_is_named(make, tmp_path):
     fill(tmp_path / "flowers/train", {"asters": 1, "roses": 1, "tulips": 1})
     fill(tmp_path / "flowers/val", {"asters": 1, "lilies": 1})
-    expect(make(), tmp_path, r"val has the folders lilies, which .*train has not")
+    expect(make(), tmp_path, r"val has the folders lilies, which .*train does not have")
     declared = make("classes: [asters, roses, tulips, lilies]", classes=4)
     assert sorted(sample.label for sample in declared.samples(tmp_path, "evaluation")) == [0, 3]
 
@@ -333,7 +333,7 @@ def test_photographs_outside_of_a_class_are_named(make, raw):
 def test_a_class_without_a_photograph_is_named(make, raw):
     for path in (raw / "flowers/roses").iterdir():
         path.unlink()
-    expect(make(), raw, "the class folder .*flowers/roses holds no photograph")
+    expect(make(), raw, "the class folder .*flowers/roses has no photographs")
 
 
 @pytest.mark.parametrize("name", ["roses/a.webp", "roses/more/a.jpg"])
@@ -424,7 +424,7 @@ def test_classes_may_lie_in_a_source(make, raw):
         (b"roses\n\nasters\n", r"line 2 of .*flowers\.txt is empty"),
         (b"roses\n\xff\n", r"flowers\.txt is not UTF-8"),
         (b"roses\ntulips\n", r"has the folders asters, which are not among `images\.classes`"),
-        (b"roses\ntulips\nasters\nlilies\n", r"`images\.classes` names 4 classes, y has 3"),
+        (b"roses\ntulips\nasters\nlilies\n", r"`images\.classes` lists 4 classes, y has 3"),
     ],
 )
 def test_what_is_wrong_with_a_file_of_classes_is_named(make, raw, content, says):

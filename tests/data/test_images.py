@@ -128,7 +128,7 @@ def test_broken_exif_turns_nothing(tmp_path):
 def test_more_frames_than_one_are_a_film(tmp_path):
     frames = [Image.new("RGB", (4, 2), (shade, 0, 0)) for shade in (0, 255)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    with pytest.raises(DataError, match="film"):
+    with pytest.raises(DataError, match="animation"):
         read_image(tmp_path / "a.gif")
 
 

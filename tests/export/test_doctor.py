@@ -347,10 +347,10 @@ def test_float64_inputs_are_found():
 @pytest.mark.parametrize(
     ("network", "text", "marker"),
     [
-        (Dropping(), "dropout still drops", "training is True"),
+        (Dropping(), "dropout is still active", "training is True"),
         (Noisy(), "aten.randn_like.default draws random numbers", "# noise"),
-        (OwnStatistics(), "takes mean and variance from the batch", "of the batch"),
-        (Moving(), "takes mean and variance from the batch", "# moves"),
+        (OwnStatistics(), "computes mean and variance from the batch", "of the batch"),
+        (Moving(), "computes mean and variance from the batch", "# moves"),
         (BoolWhere(), "chooses between booleans", "between booleans"),
         (IntWhere(), "y is int64 where float32 is declared", "# int64"),
         (OneSize(), "fails in PyTorch itself at batch=3", "for one size"),
@@ -386,7 +386,9 @@ def test_a_weight_that_is_never_used_is_found_and_the_file_has_it_not(rows_spec,
 
 @BOTH
 def test_a_shared_weight_is_found_and_the_file_has_it_once(params, rows_spec, tmp_path):
-    expect(found(Tied(), rows_spec, params), ("warning", "first.weight and second.weight are one", "# tied"))
+    expect(
+        found(Tied(), rows_spec, params), ("warning", "first.weight and second.weight are the same weight", "# tied")
+    )
     export_network(Tied().eval(), rows_spec, params, tmp_path / "out")
     initializers = load_model(tmp_path / "out/model.onnx").graph.initializer
     assert [tuple(tensor.dims) for tensor in initializers].count((8, 8)) == 1
@@ -407,7 +409,7 @@ def test_control_flow_that_the_export_fixes_is_found_at_its_line(params, network
 
 
 def test_only_the_exporter_that_loses_a_size_is_blamed(rows_spec):
-    expect(found(Halves(), rows_spec, TORCHSCRIPT), ("error", "gives other values than eager", "half a size"))
+    expect(found(Halves(), rows_spec, TORCHSCRIPT), ("error", "returns other values than eager", "half a size"))
     assert found(Halves(), rows_spec, DYNAMO) == {}
 
 

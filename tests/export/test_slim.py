@@ -188,7 +188,7 @@ def test_a_slimmed_model_that_answers_differently_is_not_kept(redundant, cases, 
 
 def test_onnxslim_giving_nothing_is_an_error(redundant, cases, tmp_path, monkeypatch):
     monkeypatch.setattr(onnxslim, "slim", lambda *_, **__: None)
-    with pytest.raises(GraphError, match=r"onnxslim gave no model for .*model\.onnx.*slim\.skip_fusion_patterns"):
+    with pytest.raises(GraphError, match=r"onnxslim returned no model for .*model\.onnx.*slim\.skip_fusion_patterns"):
         slim_model(redundant, cases, PARAMS, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

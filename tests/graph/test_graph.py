@@ -143,7 +143,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_file_that_is_no_model_is_named(tmp_path):
     path = tmp_path / "text.onnx"
     path.write_text("not a model")
-    with pytest.raises(GraphError, match=r"text\.onnx is no ONNX model, or a damaged one"):
+    with pytest.raises(GraphError, match=r"text\.onnx is not an ONNX model, or damaged"):
         load_model(path)
 
 

@@ -116,5 +116,5 @@ def test_two_embeddings_have_no_order(spec_of):
 
 
 def test_an_answer_of_another_task_is_named(spec_of):
-    with pytest.raises(DataError, match=r"gives a Prediction: the task detection has a Detections"):
+    with pytest.raises(DataError, match=r"returns Prediction: the task detection needs Detections"):
         compare_answers(spec_of("detection"), [classes(1)], [classes(1)], [NO_LABEL])

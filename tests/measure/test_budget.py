@@ -42,7 +42,7 @@ def test_every_bound_that_is_missed_is_said():
 
 def test_nan_is_beyond_any_budget_and_perfection_within():
     nothing_finite = replace(FOUND, sqnr_db=None, max_abs_error=None)
-    assert over_budget(nothing_finite, Budget(agreement=0.1)) == ["an output holds NaN or infinity"]
+    assert over_budget(nothing_finite, Budget(agreement=0.1)) == ["an output has NaN or infinity"]
     perfect = replace(FOUND, sqnr_db=None, max_abs_error=0.0)
     assert over_budget(perfect, Budget(sqnr_db=100)) == []
 
@@ -92,9 +92,9 @@ def test_the_budget_in_words():
         ),
         (
             {"accuracy_drop": None},
-            ["no sample has a label that would tell how much accuracy is lost, budget.accuracy_drop is 0.01"],
+            ["no sample has a label, so the lost accuracy is unknown, budget.accuracy_drop is 0.01"],
         ),
-        ({}, ["no sample has a label that would tell how much accuracy is lost, budget.accuracy_drop is 0.01"]),
+        ({}, ["no sample has a label, so the lost accuracy is unknown, budget.accuracy_drop is 0.01"]),
     ],
 )
 def test_a_bound_on_accuracy_is_held_by_labels_and_in_the_search_by_changed_answers_without_any(figures, failures):

@@ -136,7 +136,7 @@ def test_another_number_of_outputs_than_declared_is_refused(two_by_two):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_an_output_that_is_not_finite_is_named(two_by_two, bad):
     network = Subtract(lambda difference, total: (difference, torch.where(total > 20, bad, total)))
-    with pytest.raises(NetworkError, match="output total holds 1 NaN or infinite of 2 values in float32"):
+    with pytest.raises(NetworkError, match="1 of the 2 values of the output total are NaN or infinite in float32"):
         run_network(network, two_by_two, {"x": X, "y": Y})
 
 

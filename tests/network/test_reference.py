@@ -108,7 +108,7 @@ def test_a_network_that_gives_nan_is_refused_and_the_earlier_reference_kept(samp
     earlier()
     network = Weighted().eval()
     network.weight.data[0] = float("nan")
-    with pytest.raises(NetworkError, match="output y holds 1 NaN or infinite of 1 values in float32"):
+    with pytest.raises(NetworkError, match="1 of the 1 values of the output y are NaN or infinite in float32"):
         write_reference(network, spec, samples, seed=0)
     assert_untouched()
 
@@ -120,7 +120,7 @@ def test_a_network_that_fails_in_float64_is_refused_and_the_earlier_reference_ke
 
     earlier()
     network = OnlyFloat32().eval()
-    with pytest.raises(NetworkError, match="NaN or infinite of 1 values in float64"):
+    with pytest.raises(NetworkError, match="of the 1 values of the output y are NaN or infinite in float64"):
         write_reference(network, spec, samples, seed=0)
     assert_untouched()
     assert network.weight.dtype == torch.float32

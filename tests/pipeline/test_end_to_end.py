@@ -275,7 +275,7 @@ BAD_INPUT = {
         "reference",
         WEIGHTS,
         lambda clone: (clone / WEIGHTS).read_bytes()[:9000],
-        ["weights.pth is truncated or no checkpoint"],
+        ["weights.pth is truncated or not a checkpoint"],
     ),
     "a pickle that would run code": BadInput(
         "reference",

@@ -129,7 +129,7 @@ def test_the_files_and_the_metrics(relu, spec, tmp_path):
     ("arrays", "message"),
     [
         ([], "there is no sample to calibrate with"),
-        ([np.zeros(4, np.float32), np.array([0, np.nan, 0, 0], np.float32)], "calibration sample 1: x holds NaN"),
+        ([np.zeros(4, np.float32), np.array([0, np.nan, 0, 0], np.float32)], "calibration sample 1: x has NaN"),
         ([np.zeros(5, np.float32)], "calibration sample 0"),
         ([np.zeros(4, np.float64)], "calibration sample 0"),
     ],
@@ -144,7 +144,7 @@ def test_an_activation_that_overflows_is_named(save_graph, spec, tmp_path):
     nodes = [helper.make_node("Exp", ["x"], ["e"]), helper.make_node("Neg", ["e"], ["y"])]
     model = save_graph(nodes, [("x", ["batch", 4])], [("y", ["batch", 4])])
     samples = save_samples(tmp_path / "s.npz", [np.zeros(4, np.float32), np.full(4, 1e4, np.float32)])
-    with pytest.raises(DataError, match="calibration sample 1 makes NaN or infinity in e"):
+    with pytest.raises(DataError, match="calibration sample 1 gives NaN or infinity in e"):
         calibrate(model, spec, samples, PARAMS, tmp_path / "out")
 
 

@@ -86,7 +86,7 @@ def test_a_missing_file_is_named(release, name):
 
 def test_a_folder_that_is_none_and_one_that_is_no_release_are_refused(tmp_path):
     assert f"there is no folder {tmp_path / 'release'}" in refused(tmp_path / "release")
-    assert f"{tmp_path / MANIFEST} is not there: this is no release" in refused(tmp_path)
+    assert f"{tmp_path / MANIFEST} is not there: this is not a release" in refused(tmp_path)
 
 
 def test_a_manifest_that_is_a_folder_is_refused(release):
@@ -97,9 +97,7 @@ def test_a_manifest_that_is_a_folder_is_refused(release):
 
 def test_why_nothing_was_released_is_said(tmp_path):
     (tmp_path / "NOT_RELEASED.txt").write_text("No variant of net may be released:\n- fp32: logits is off\n")
-    assert (
-        refused(tmp_path) == f"{tmp_path} holds no release. No variant of net may be released:\n- fp32: logits is off"
-    )
+    assert refused(tmp_path) == f"{tmp_path} has no release. No variant of net may be released:\n- fp32: logits is off"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"])
@@ -111,7 +109,7 @@ def test_a_manifest_that_is_no_json_is_refused(release, content):
 @pytest.mark.parametrize("content", ["[]", "null", '{"format": 1}'])
 def test_json_that_is_no_manifest_is_refused(release, content):
     (release / MANIFEST).write_text(content)
-    assert "is no manifest of a release (" in refused(release)
+    assert "is not a release's manifest (" in refused(release)
 
 
 def test_a_manifest_of_a_later_format_is_not_guessed_at(release):
@@ -129,14 +127,14 @@ def test_a_key_that_is_missing_unknown_or_wrong_is_named(release):
 def test_a_path_that_leaves_the_folder_is_refused(release, name):
     (release.parent / "x").write_bytes((release / "model.onnx").read_bytes())
     with_files(release, lambda files: files.update({name: files["model.onnx"]}))
-    assert "is not one in the folder" in refused(release)
+    assert "is outside of the folder" in refused(release)
 
 
 def test_the_manifest_of_another_model_is_refused(release, tmp_path):
     """Whether it is another release's file, or one whose name was changed."""
     text = (release / MANIFEST).read_text()
     (release / MANIFEST).write_text(text.replace("digits_cnn", "other"))
-    assert "is of the model other, but lies beside the files of digits_cnn" in refused(release)
+    assert "is of the model other, but is beside the files of digits_cnn" in refused(release)
     (release / MANIFEST).write_text(text.replace('"model": "digits_cnn"', '"model": "other"'))
     assert "is of the model other, but lists the files of digits_cnn" in refused(release)
 

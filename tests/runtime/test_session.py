@@ -142,7 +142,9 @@ def test_a_named_provider_that_leaves_nodes_to_another_is_an_error_and_auto_note
 
 def test_a_provider_that_onnx_runtime_drops_is_an_error(save_graph, monkeypatch):
     monkeypatch.setattr("onnx_release.runtime.session.check_provider", lambda provider: None)
-    with pytest.raises(ProviderError, match=r"CUDAExecutionProvider does not start here.*\['CPUExecutionProvider'\]"):
+    with pytest.raises(
+        ProviderError, match=r"CUDAExecutionProvider does not start on this machine.*\['CPUExecutionProvider'\]"
+    ):
         open_with(negating(save_graph), Runtime(provider="cuda"))
 
 

@@ -343,7 +343,7 @@ def test_a_graph_that_makes_nan_is_beyond_any_budget_and_a_perfect_one_within(ca
     tensor = initializers(broken)["b6"]
     tensor.CopyFrom(numpy_helper.from_array(np.full(5, np.nan, np.float32), "b6"))
     figures = scorer.score(broken, every(scorer.samples))
-    assert over_budget(figures, BUDGET)[0] == "an output holds NaN or infinity"
+    assert over_budget(figures, BUDGET)[0] == "an output has NaN or infinity"
     perfect = scorer.score(onnx.load(tmp_path / "model.onnx"), every(scorer.samples))
     assert (perfect.sqnr_db, perfect.max_abs_error) == (None, 0.0)
     assert figures.signal < scorer.score(model, every(scorer.samples)).signal < perfect.signal

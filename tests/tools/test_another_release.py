@@ -120,7 +120,7 @@ def test_without_a_release_nothing_is_served(project):
     assert said(project).startswith("error: there is no folder artifacts/release: `make repro` makes a release")
     write_text(project / RELEASE / NOT_RELEASED, "No variant of one may be released:\n- fp32: it is off by 3\n")
     assert said(project) == (
-        "error: artifacts/release holds no release. No variant of one may be released:\n- fp32: it is off by 3\n"
+        "error: artifacts/release has no release. No variant of one may be released:\n- fp32: it is off by 3\n"
     )
 
 

@@ -82,7 +82,7 @@ def test_the_tool_prints_every_finding_and_fails_for_an_error(project, monkeypat
     assert caught.value.code == 1
     printed = capsys.readouterr().out
     assert "error: models/sick_network/network.py:16: in training mode" in printed
-    assert "error: models/sick_network/data.py:11: data.py gives the input x in float64" in printed
+    assert "error: models/sick_network/data.py:11: data.py makes the input x in float64" in printed
     assert "warning: models/sick_network/network.py:9: forward() never uses idle.weight, idle.bias" in printed
     assert printed.count("fix: ") == 3
 

@@ -176,7 +176,7 @@ def test_nan_fails_and_is_null_in_the_metrics(model):
     assert metrics.passed is False
     assert metrics.max_abs_error is None
     assert metrics.sqnr_db is None
-    assert "logits holds NaN or infinity in the case batch=1" in metrics.failure
+    assert "logits has NaN or infinity in the case batch=1" in metrics.failure
     assert json.dumps(metrics.content(), allow_nan=False)
 
 
@@ -207,7 +207,10 @@ def test_a_detector_that_finds_nothing_has_the_same_figures_too():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (network([float("nan"), 0.0], [0.0, 1.0]), "output logits holds 1 NaN or infinite of 2 values in float32"),
+        (
+            network([float("nan"), 0.0], [0.0, 1.0]),
+            "1 of the 2 values of the output logits are NaN or infinite in float32",
+        ),
         (torch.nn.Linear(2, 3).eval(), r"contradicts spec\.yaml: logits has the shape \[1, 3\]"),
         (torch.nn.Linear(5, 2).eval(), r"fails in float32 on x \[1, 2\]"),
     ],

@@ -1,4 +1,4 @@
-"""Control flow that an export fixes: the network is captured, and held against itself at other sizes and values."""
+"""Find control flow that an export fixes: compare the captured network with the network at other sizes and values."""
 
 import warnings
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from onnx_release.export.dynamo import capture, quiet
 from onnx_release.export.export import example_inputs
 from onnx_release.network.shape_cases import Sizes, case_name, odd_size
 
-# Of captured against eager, which run the same kernels.
+# The tolerance between captured and eager, which run the same kernels.
 RTOL = 1e-3
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the network answers in eager mode."""
+    """The network's answers in eager mode, with the inputs and their sizes."""
 
     sizes: Sizes
     inputs: tuple[torch.Tensor, ...]
@@ -32,7 +32,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Difference:
-    """How a captured network differs from eager, in words, for which inputs, and FILE:LINE where torch says it."""
+    """How a captured network differs from eager, in words, for which inputs, and FILE:LINE if torch names it."""
 
     what: str
     inputs: tuple[torch.Tensor, ...]
@@ -40,7 +40,7 @@ class Difference:
 
 
 def find_fixed_control_flow(patient: Patient, watch: Watch) -> list[Finding]:
-    """Python control flow and numbers that a trace fixes, found by running it at other sizes and values."""
+    """Find Python control flow and numbers that a trace fixes, by running the trace at other sizes and values."""
     network, spec = patient.network, patient.spec
     example = example_inputs(spec, example_sizes(spec))
     suspects: dict[str, None] = {}
@@ -63,7 +63,7 @@ def find_fixed_control_flow(patient: Patient, watch: Watch) -> list[Finding]:
         return [unexamined(patient, "control flow", untraced)]
     else:
         differs = Difference("without a trace", expected[0].inputs)
-    if differs is not None and patient.params.exporter == "dynamo":  # which may see what a trace does not
+    if differs is not None and patient.params.exporter == "dynamo":  # it may capture what a trace does not
         differs = captured_difference(patient, expected, watch)
     if differs is None:
         return []
@@ -72,11 +72,12 @@ def find_fixed_control_flow(patient: Patient, watch: Watch) -> list[Finding]:
 
 
 def fixed_by_export(line: str, differs: Difference) -> Finding:
+    """Return the finding for a line whose control flow the export fixes."""
     return Finding(
         "error",
-        f"the export fixes a branch, a loop or a number here that depends on the inputs: {differs.what}",
+        f"the export fixes a branch, a loop or a number that depends on the inputs: {differs.what}",
         line,
-        "use tensor operators: torch.where or torch.cond for a branch on values, x.shape[i] as it is in place of "
+        "use tensor operators: torch.where or torch.cond for a branch on values, and x.shape[i] itself instead of "
         "int(), len() or a loop over it",
     )
 
@@ -84,9 +85,9 @@ def fixed_by_export(line: str, differs: Difference) -> Finding:
 def other_ways(
     patient: Patient, watch: Watch, first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...]
 ) -> list[str]:
-    """Return the lines that call operators more often for one of these inputs than for the other: bodies of loops, branches.
+    """Return the lines that call operators more often for one of these inputs than for the other.
 
-    torch warns of no loop over range(x.shape[0]).
+    These are in branches and in loops; torch does not warn of a loop over range(x.shape[0]).
     """
     counts = []
     for inputs in (first, second):
@@ -97,15 +98,15 @@ def other_ways(
 
 
 def other_cases(spec: Spec, values: bool) -> list[tuple[Sizes, tuple[torch.Tensor, ...]]]:
-    """Return the smallest sizes and odd ones; with `values`, the example's with every float negated, so that signs change.
+    """Return inputs of the smallest sizes and of odd sizes; with `values`, also the example with negated floats.
 
-    torch warns of each use of a value, so that without a warning no other values need to be tried.
+    Negation changes the signs. torch warns of each use of a value, so without a warning no other values are needed.
     """
     example = example_sizes(spec)
     least = {name: bounds.min for name, bounds in spec.dimensions.items()}
     odd = {name: odd_size(bounds) for name, bounds in spec.dimensions.items()}
     batch = spec.inputs[0].shape[0]
-    if isinstance(batch, str):  # time grows with it, and little else depends on it
+    if isinstance(batch, str):  # a large batch only takes time
         nearest = example[batch] + 1 + example[batch] % 2
         odd[batch] = nearest if nearest <= spec.dimensions[batch].max else odd[batch]
     cases = [(sizes, example_inputs(spec, sizes)) for sizes in (least, odd) if sizes != example]
@@ -116,10 +117,10 @@ def other_cases(spec: Spec, values: bool) -> list[tuple[Sizes, tuple[torch.Tenso
 
 
 def trace(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], suspects: dict[str, None]) -> Any:
-    """Return the network as torch.jit.trace records it. Each line that torch warns of is added to `suspects`."""
+    """Trace the network with torch.jit.trace. Each line that torch warns of is added to `suspects`."""
 
     def note(_: Warning | str, category: type[Warning], file: str, number: int, *__: Any) -> None:
-        shown = user_file(file)  # not what torch's own modules ask: they raise, or go the same way
+        shown = user_file(file)  # not torch's own modules: they raise, or take the same branch
         if issubclass(category, TracerWarning) and shown:
             suspects[f"{shown}:{number}"] = None
 
@@ -131,7 +132,7 @@ def trace(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], suspects: 
 
 
 def first_difference(other: Any, expected: list[Expected], network: torch.nn.Module, watch: Watch) -> Difference | None:
-    """Return where the answers or shapes of `other`, made of `network`, differ from the expected ones first; or None."""
+    """Return the first difference of `other`, made from `network`, from the expected answers and shapes, or None."""
     for case in expected:
         at = f"at {case_name(case.sizes)} the captured network"
         try:
@@ -143,13 +144,14 @@ def first_difference(other: Any, expected: list[Expected], network: torch.nn.Mod
         for answer, value in zip(case.answers, found, strict=True):
             if answer.shape != value.shape:
                 shapes = f"{list(value.shape)}, eager {list(answer.shape)}"
-                return Difference(f"{at} gives the shape {shapes}", case.inputs)
+                return Difference(f"{at} returns the shape {shapes}", case.inputs)
             if not close(answer, value):
-                return Difference(f"{at} gives other values than eager", case.inputs)
+                return Difference(f"{at} returns other values than eager", case.inputs)
     return None
 
 
 def close(answer: torch.Tensor, value: torch.Tensor) -> bool:
+    """Return whether `value` is `answer` within RTOL of the largest finite element."""
     if answer.dtype != value.dtype or not answer.is_floating_point():
         return torch.equal(answer, value)
     finite = answer[answer.isfinite()]
@@ -158,7 +160,7 @@ def close(answer: torch.Tensor, value: torch.Tensor) -> bool:
 
 
 def captured_difference(patient: Patient, expected: list[Expected], watch: Watch) -> Difference | None:
-    """As `first_difference`, of what torch.export captures; why it captures nothing is a difference too."""
+    """Compare what torch.export captures as `first_difference` does; an error of torch.export is a difference too."""
     spec = patient.spec
     names = tuple(symbolic_axes(tensor) for tensor in spec.inputs)
     try:

@@ -1,4 +1,4 @@
-"""The conversion itself, tried in a temporary folder."""
+"""Try the conversion itself, in a temporary folder."""
 
 import tempfile
 from pathlib import Path
@@ -14,12 +14,12 @@ from onnx_release.export.export import export_network
 from onnx_release.export.opsets import newer_operators
 from onnx_release.graph.graph import load_model
 
-# What torch.onnx's dynamo exporter builds before it converts down.
+# The opset that torch.onnx's dynamo exporter builds before it converts down.
 BUILT = 18
 
 
 def examine_conversion(patient: Patient) -> list[Finding]:
-    """Return what keeps the network from being converted by the exporter and to the opset of its parameters."""
+    """Find what prevents the conversion by the exporter and to the opset of the parameters."""
     params = patient.params
     built = params.model_copy(update={"opset": BUILT})
     older = params.exporter == "dynamo" and params.opset < BUILT
@@ -43,10 +43,10 @@ def examine_conversion(patient: Patient) -> list[Finding]:
 
 
 def try_export(patient: Patient, params: Export, folder: Path) -> list[Finding]:
-    """Return what an export to `folder` fails with, if it does."""
+    """Export to `folder`, and return the error as a finding, if there is one."""
     try:
         export_network(patient.network, patient.spec, params, folder)
-    except Exception as cause:  # of a release, or whatever torch stumbles over
+    except Exception as cause:  # a ReleaseError, or anything that torch raises
         if no_space(cause):
             raise
         other = "torchscript" if params.exporter == "dynamo" else "dynamo"
@@ -58,7 +58,7 @@ def try_export(patient: Patient, params: Export, folder: Path) -> list[Finding]:
                 if isinstance(cause, ReleaseError)
                 else f"{type(cause).__name__}: {first_line(cause)}",
                 place_in(cause) or patient.home(),
-                rest or f"change what is named, or try export.exporter={other}",
+                rest or f"change this part of the network, or try export.exporter={other}",
             )
         ]
     return []

@@ -1,7 +1,7 @@
-"""The usual mistakes of a network that is to be exported, each with its line and its fix.
+"""Find the usual mistakes of a network that is to be exported, each with its line and its fix.
 
-The network runs in eager mode, watched operator by operator; a trace of it is then held against it at other sizes
-and values. Weights are never copied.
+The network runs in eager mode, watched operator by operator. Then a trace of it is compared with it at other sizes and
+values. Weights are never copied.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,9 +26,9 @@ from onnx_release.network.shape_cases import Sizes
 
 
 def examine(network: torch.nn.Module, spec: Spec, params: Export, folder: Path) -> list[Finding]:
-    """Return what is wrong with the network, without converting it; errors first. It stays as it was.
+    """Find what is wrong with the network, without converting or changing it. Errors come first.
 
-    Where a part of the examination itself fails, a warning says which and why.
+    If a part of the examination itself fails, a warning says which and why.
     """
     patient = Patient(network, spec, params, folder)
     found = [*training_mode(patient), *fixed_batch(patient)]
@@ -36,7 +36,7 @@ def examine(network: torch.nn.Module, spec: Spec, params: Export, folder: Path) 
         watch = Watch(network, example_inputs(spec, example_sizes(spec)))
         try:
             found += examine_run(patient, watch)
-        except Exception as cause:  # whatever a network of the user's can make the doctor stumble over
+        except Exception as cause:  # a user's network may raise anything
             found.append(unexamined(patient, "the watched run", cause))
         found += shared_weights(patient)
     return sorted(dict.fromkeys(found), key=lambda finding: finding.level)
@@ -47,17 +47,18 @@ def refuse_errors(findings: list[Finding]) -> None:
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         listed = "\n".join(f"{finding.where}: {finding.what}\n  fix: {finding.fix}" for finding in errors)
-        raise ExportError(f"the network cannot be released as it is, for {len(errors)} reasons:\n{listed}")
+        raise ExportError(f"the network cannot be exported before these {len(errors)} errors are fixed:\n{listed}")
 
 
 def training_mode(patient: Patient) -> list[Finding]:
+    """Find modules in training mode."""
     training = in_training(patient.network)
     if not training:
         return []
     return [
         Finding(
             "error",
-            f"in training mode: {first_few(training, 3)}. Dropout and batch norm give other answers there",
+            f"in training mode: {first_few(training, 3)}. Dropout and batch norm change the answers in it",
             patient.home(),
             "end build() with `return network.eval()`",
         )
@@ -65,13 +66,14 @@ def training_mode(patient: Patient) -> list[Finding]:
 
 
 def fixed_batch(patient: Patient) -> list[Finding]:
+    """Find a batch of a fixed size."""
     tensor = patient.spec.inputs[0]
     if isinstance(tensor.shape[0], str):
         return []
     return [
         Finding(
             "warning",
-            f"the batch is fixed at {tensor.shape[0]}: the file takes no other",
+            f"the batch is fixed at {tensor.shape[0]}: the file accepts no other size",
             spec_line(patient.folder, rf"name:\s*['\"]?{tensor.name}\b"),
             "name a dimension, as in `shape: [batch, ...]` with `batch: {min: 1, max: 32, example: 2}` "
             "under dimensions",
@@ -81,7 +83,7 @@ def fixed_batch(patient: Patient) -> list[Finding]:
 
 @contextmanager
 def in_eval_mode(network: torch.nn.Module) -> Iterator[None]:
-    """Every module in eval mode, and afterwards in the mode that it was in."""
+    """Put every module in eval mode for the block, and back into its own mode afterwards."""
     modes = {module: module.training for module in network.modules()}
     try:
         for module in modes:
@@ -93,7 +95,7 @@ def in_eval_mode(network: torch.nn.Module) -> Iterator[None]:
 
 
 def examine_run(patient: Patient, watch: Watch) -> list[Finding]:
-    """Return all that needs a run of the network."""
+    """Find the mistakes that show only in a run of the network."""
     network, spec = patient.network, patient.spec
     sizes = example_sizes(spec)
     inputs = example_inputs(spec, sizes)
@@ -125,13 +127,13 @@ def examine_run(patient: Patient, watch: Watch) -> list[Finding]:
         *unused_weights(patient, watch),
     ]
     del outputs
-    if not watch.random and not watch.batch_statistics:  # else no two runs agree
+    if not watch.random and not watch.batch_statistics:  # else two runs never agree
         found += find_fixed_control_flow(patient, watch)
     return found
 
 
 def double_weights(patient: Patient, level: Literal["error", "warning"]) -> list[Finding]:
-    """Return float64 parameters and buffers, one finding a line."""
+    """Find float64 parameters and buffers, with one finding for each line."""
     lines: dict[str, list[str]] = {}
     for name, tensor in network_tensors(patient.network):
         if tensor.dtype in (torch.float64, torch.complex128):
@@ -141,7 +143,7 @@ def double_weights(patient: Patient, level: Literal["error", "warning"]) -> list
             level,
             f"float64 in the network: {first_few(names, 3)}",
             line,
-            "make it float32: `.float()`, or `dtype=torch.float32` where it is made from NumPy, whose floats are "
+            "make it float32: `.float()`, or `dtype=torch.float32` if it is made from NumPy, whose floats are "
             "float64. ONNX Runtime lacks many operators in float64, and the others are slow",
         )
         for line, names in lines.items()
@@ -149,12 +151,13 @@ def double_weights(patient: Patient, level: Literal["error", "warning"]) -> list
 
 
 def double_values(patient: Patient, watch: Watch) -> list[Finding]:
+    """Find operators that compute in float64."""
     return [
         Finding(
             "warning",
             f"{operator} computes in float64 inside forward()",
             line or patient.home(),
-            "give `dtype=x.dtype`, or `.to(x.dtype)` for what comes from NumPy. ONNX Runtime lacks many operators in "
+            "give `dtype=x.dtype`, or `.to(x.dtype)` for values from NumPy. ONNX Runtime lacks many operators in "
             "float64, and the others are slow",
         )
         for line, operator in watch.doubles.items()
@@ -162,11 +165,11 @@ def double_values(patient: Patient, watch: Watch) -> list[Finding]:
 
 
 def double_inputs(inputs: Mapping[str, np.ndarray], where: str) -> list[Finding]:
-    """Return float64 among a sample's inputs, as NumPy makes them unless told otherwise."""
+    """Find float64 inputs of a sample, which NumPy makes by default."""
     return [
         Finding(
             "error",
-            f"data.py gives the input {name} in float64",
+            f"data.py makes the input {name} in float64",
             where,
             f'end preprocess() with `{{"{name}": array.astype(np.float32)}}`',
         )
@@ -176,19 +179,20 @@ def double_inputs(inputs: Mapping[str, np.ndarray], where: str) -> list[Finding]
 
 
 def bool_choices(patient: Patient, watch: Watch) -> list[Finding]:
+    """Find torch.where between booleans."""
     return [
         Finding(
             "error",
-            "torch.where chooses between booleans, for which ONNX Runtime has no Where",
+            "torch.where chooses between booleans, and ONNX Runtime has no Where for them",
             line or patient.home(),
-            "write it in logic, (c & a) | (~c & b); for torch.where(c, True, False) that is c itself",
+            "write it as logic, (c & a) | (~c & b); torch.where(c, True, False) is c itself",
         )
         for line in watch.bool_where
     ]
 
 
 def wrong_outputs(patient: Patient, watch: Watch, sizes: Sizes, outputs: list[torch.Tensor]) -> list[Finding]:
-    """Return outputs of another number, dtype or shape than declared."""
+    """Find outputs of another number, dtype or shape than declared."""
     declared = patient.spec.outputs
     if len(outputs) != len(declared):
         what = f"the network returns {len(outputs)} outputs, spec.yaml declares {len(declared)}"
@@ -205,20 +209,20 @@ def wrong_outputs(patient: Patient, watch: Watch, sizes: Sizes, outputs: list[to
                     f"the network contradicts spec.yaml: {problem}",
                     watch.made.get(value) or patient.home(),
                     f"cast it, `.to(torch.{tensor.dtype})` (torch.where of two Python ints is int64; write 1.0), or "
-                    "declare it so"
+                    "declare that dtype"
                     if dtype != tensor.dtype
-                    else "declare the shape that it has",
+                    else "declare the shape that the network returns",
                 )
             )
     return found
 
 
 def random_answers(patient: Patient, watch: Watch) -> list[Finding]:
-    """Dropout, other random numbers, and batch norms on the batch's own statistics."""
+    """Find dropout, other random numbers, and batch norms that use the batch's own statistics."""
     drawn = [
         Finding(
             "error",
-            "dropout still drops" if source == "dropout" else f"{source} draws random numbers: no two runs agree",
+            "dropout is still active" if source == "dropout" else f"{source} draws random numbers: no two runs agree",
             line or patient.home(),
             "use nn.Dropout, or F.dropout(x, p, training=self.training): its training is True unless given"
             if source == "dropout"
@@ -229,7 +233,7 @@ def random_answers(patient: Patient, watch: Watch) -> list[Finding]:
     return drawn + [
         Finding(
             "error",
-            "batch norm takes mean and variance from the batch: an answer depends on what else is in it",
+            "batch norm computes mean and variance from the batch: an answer depends on the rest of the batch",
             line or patient.home(),
             "use running statistics: nn.BatchNorm with track_running_stats=True in eval mode, F.batch_norm with "
             "training=False",
@@ -239,7 +243,7 @@ def random_answers(patient: Patient, watch: Watch) -> list[Finding]:
 
 
 def changed_buffers(patient: Patient, watch: Watch, replaced: list[str]) -> list[Finding]:
-    """Return buffers and weights that a run changes: the ONNX file keeps them as they are."""
+    """Find buffers and weights that a run changes, which an ONNX file cannot do."""
     names = {storage(tensor): name for name, tensor in network_tensors(patient.network)}
     changed = [
         (names[key], line, key) for key, (_, _, line) in watch.written.items() if line not in watch.batch_statistics
@@ -249,18 +253,18 @@ def changed_buffers(patient: Patient, watch: Watch, replaced: list[str]) -> list
         changed.append((name, weight_line(patient.network, name, last=True), key))
     return [
         Finding(
-            # One that nothing else reads changes no answer.
+            # One that nothing reads does not change an answer.
             "error" if key in watch.read else "warning",
-            f"a run changes {name}, which an ONNX file cannot: each run starts from the exported value",
+            f"a run changes {name}, but an ONNX file cannot keep the change: each run starts from the exported value",
             line or patient.home(),
-            "leave it alone unless self.training, or make it an input and an output",
+            "change it only if self.training, or make it an input and an output",
         )
         for name, line, key in changed
     ]
 
 
 def unused_weights(patient: Patient, watch: Watch) -> list[Finding]:
-    """Return parameters that no operator reads, one finding a line."""
+    """Find parameters that no operator reads, with one finding for each line."""
     lines: dict[str, list[str]] = {}
     for name, tensor in patient.network.named_parameters():
         if tensor.numel() and storage(tensor) not in watch.read and storage(tensor) not in watch.written:
@@ -270,14 +274,14 @@ def unused_weights(patient: Patient, watch: Watch) -> list[Finding]:
             "warning",
             f"forward() never uses {first_few(names, 3)}: the ONNX file will not have them",
             line,
-            "use them, or remove them; a layer that is meant to run may have been left out of forward()",
+            "use them, or remove them; forward() may have left out a layer",
         )
         for line, names in lines.items()
     ]
 
 
 def shared_weights(patient: Patient) -> list[Finding]:
-    """Return parameters in the same memory under several names."""
+    """Find parameters in the same memory under several names."""
     groups: dict[tuple[int, int, int], list[str]] = {}
     for name, tensor in patient.network.named_parameters(remove_duplicate=False):
         if tensor.numel():
@@ -285,10 +289,10 @@ def shared_weights(patient: Patient) -> list[Finding]:
     return [
         Finding(
             "warning",
-            f"{' and '.join(names)} are one and the same weight: the ONNX file holds it under one of these "
-            "names, and a transposed copy where an operator needs one",
+            f"{' and '.join(names)} are the same weight: the ONNX file has it under one of these names, and "
+            "a transposed copy if an operator needs one",
             weight_line(patient.network, names[-1]) or patient.home(),
-            "nothing, if they are tied on purpose; else give each its own, with `.clone()`",
+            "nothing, if they are tied on purpose; else give each its own copy, with `.clone()`",
         )
         for names in groups.values()
         if len(names) > 1

@@ -1,4 +1,4 @@
-"""What the doctor says: a finding, its line and its fix, and the network that it is about."""
+"""Describe the doctor's findings, each with its line and its fix, and the network that they are about."""
 
 import re
 import traceback
@@ -19,7 +19,7 @@ PLACE = re.compile(r"[\w./-]+\.py:\d+")
 
 @dataclass(frozen=True)
 class Finding:
-    """`where` is FILE:LINE; an error makes the release wrong or impossible, a warning may be meant."""
+    """A mistake at FILE:LINE. An error makes the release wrong or impossible; a warning may be on purpose."""
 
     level: Literal["error", "warning"]
     what: str
@@ -32,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Patient:
-    """A network, and what is asked of it. `folder` is the model's, whose build() and spec.yaml findings point to."""
+    """The network to examine, with its spec and the exporter. `folder` is the model's, with build() and spec.yaml."""
 
     network: torch.nn.Module
     spec: Spec
@@ -40,20 +40,22 @@ class Patient:
     folder: Path
 
     def home(self) -> str:
-        """Return the line for what has no other."""
+        """Return the line for a finding that has no line of its own."""
         return build_line(self.folder)
 
 
 def unexamined(patient: Patient, part: str, cause: BaseException) -> Finding:
+    """Return the warning for a part of the examination that failed."""
     return Finding(
         "warning",
         f"{part} could not be examined: {type(cause).__name__}: {first_line(cause)}",
         patient.home(),
-        "nothing, if the export and the validation pass; they check the file itself",
+        "nothing, if the export and the validation pass: they check the file itself",
     )
 
 
 def first_line(cause: BaseException) -> str:
+    """Return the first line of an error's message."""
     return (str(cause).strip().splitlines() or [""])[0]
 
 
@@ -64,12 +66,12 @@ def place_in(cause: BaseException) -> str | None:
 
 
 def failing_run(patient: Patient, sizes: Sizes, cause: BaseException) -> Finding:
-    """Return the network raises at sizes that the spec allows."""
+    """Return the finding for a network that raises at sizes that the spec allows."""
     place = source_line("".join(traceback.format_exception(cause)))
     return Finding(
         "error",
         f"the network fails in PyTorch itself at {case_name(sizes)}: {type(cause).__name__}: {first_line(cause)}",
         f"{place[0]}:{place[1]}" if place else patient.home(),
-        "make it run at every size that spec.yaml declares, from x.shape and in the dtypes of the inputs; "
+        "make it run at every size that spec.yaml declares, by using x.shape and the dtypes of the inputs; "
         "or declare narrower bounds, or the size as a number",
     )

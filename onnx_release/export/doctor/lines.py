@@ -1,4 +1,4 @@
-"""Which line of the user's source a finding is about: of the running network, of a weight, of build() or spec.yaml."""
+"""Find the line of the user's source for a finding: in the running network, of a weight, in build() or spec.yaml."""
 
 import ast
 import functools
@@ -20,14 +20,14 @@ STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 
 @functools.cache
 def user_file(file: str) -> str | None:
-    """`file` as messages show it, or None if it is of Python, of torch or of this library."""
+    """Return `file` as messages show it, or None if it belongs to Python, to torch or to this library."""
     shown = relative_file(file)
     library = Path(file).is_relative_to(STANDARD_LIBRARY) and "site-packages" not in Path(file).parts
     return None if library or shown.startswith(("torch/", "onnx_release/", "<")) else shown
 
 
 def running_line(stop: Collection[CodeType]) -> str | None:
-    """Return FILE:LINE of the innermost frame of the user below the functions of `stop`, which call the network; or None."""
+    """Return FILE:LINE of the user's innermost frame below the functions `stop`, which call the network, or None."""
     frame = sys._getframe(1)
     while frame.f_code not in stop:
         file = user_file(frame.f_code.co_filename)
@@ -40,7 +40,7 @@ def running_line(stop: Collection[CodeType]) -> str | None:
 
 
 def running_functions(stop: Collection[CodeType]) -> Iterator[str]:
-    """Yield the names of the functions that run, from the innermost to those of `stop`."""
+    """Yield the names of the running functions, from the innermost to those of `stop`."""
     frame = sys._getframe(1)
     while frame.f_code not in stop:
         yield frame.f_code.co_name
@@ -50,10 +50,10 @@ def running_functions(stop: Collection[CodeType]) -> Iterator[str]:
 
 
 def weight_line(network: torch.nn.Module, name: str, last: bool = False) -> str | None:
-    """Return FILE:LINE that makes the parameter or buffer `name`, or None where all its modules are of torch.
+    """Return FILE:LINE that makes the parameter or buffer `name`, or None if all its modules are torch's.
 
-    That is `self.a.weight = ...` where there is one, else the assignment of the innermost module whose class is the
-    user's, else the line of its class. Of several assignments it is the first, or the `last`.
+    It is the line of `self.a.weight = ...` if there is one, else of the assignment of the innermost module with a class
+    of the user's, else of that class. Of several assignments it is the first, or with `last` the last.
     """
     parts = name.split(".")
     owners = [(network.get_submodule(".".join(parts[:depth])), parts[depth:]) for depth in range(len(parts))]
@@ -70,7 +70,7 @@ def weight_line(network: torch.nn.Module, name: str, last: bool = False) -> str 
 
 
 def assignment_line(of: type, path: list[str], last: bool) -> str | None:
-    """Return FILE:LINE of `self.PATH = ` (or register_buffer, register_parameter, add_module) in a class or its bases."""
+    """Return FILE:LINE of `self.PATH = ` (or register_buffer and the like) in a class or its bases."""
     for base in of.__mro__:
         lines = sorted(line for assigned, line in assignments(base) if assigned == path)
         if lines:
@@ -81,7 +81,7 @@ def assignment_line(of: type, path: list[str], last: bool) -> str | None:
 
 @functools.cache
 def assignments(of: type) -> list[tuple[list[str], int]]:
-    """Return what a class of the user's assigns below `self`, and in which line of its file."""
+    """Return what a class of the user's assigns to `self`, with the line of its file."""
     found = class_source(of)
     if found is None:
         return []
@@ -101,7 +101,7 @@ def assignments(of: type) -> list[tuple[list[str], int]]:
 
 
 def registered(call: ast.Call) -> list[str]:
-    """["NAME"] for self.register_buffer("NAME", ...) and alike; empty for all else."""
+    """Return ["NAME"] for self.register_buffer("NAME", ...) and the like; empty for anything else."""
     name = call.args[0] if call.args else None
     if (
         isinstance(call.func, ast.Attribute)
@@ -114,7 +114,7 @@ def registered(call: ast.Call) -> list[str]:
 
 
 def attribute_path(target: ast.expr) -> list[str]:
-    """["a", "weight"] for self.a.weight; empty for all else."""
+    """Return ["a", "weight"] for self.a.weight; empty for anything else."""
     path: list[str] = []
     while isinstance(target, ast.Attribute):
         path.insert(0, target.attr)
@@ -123,17 +123,17 @@ def attribute_path(target: ast.expr) -> list[str]:
 
 
 def class_line(of: type) -> str | None:
-    """Return FILE:LINE of a class of the user's, else None."""
+    """Return FILE:LINE of a class of the user's, or None."""
     found = class_source(of)
     return f"{found[0]}:{found[1]}" if found else None
 
 
 def class_source(of: type) -> tuple[str, int, str] | None:
-    """Return the file, the first line and the text of a class of the user's; None for one of torch, or without a source."""
+    """Return the file, the first line and the text of a class of the user's; None for torch's, or without a source."""
     try:
         file = user_file(inspect.getsourcefile(of) or "<")
         lines, first = inspect.getsourcelines(of)
-    except (OSError, TypeError):  # made at run time, or of C++
+    except (OSError, TypeError):  # made at run time, or in C++
         return None
     return (file, first, textwrap.dedent("".join(lines))) if file else None
 
@@ -145,7 +145,7 @@ def build_line(folder: Path) -> str:
 
 
 def function_line(path: Path, name: str, last: bool = False) -> str:
-    """Return FILE:LINE of a function of a file, or of its last `return`; the first line where it has none."""
+    """Return FILE:LINE of a function in a file, or of its last `return`; line 1 if there is no such function."""
     line = 1
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef) and node.name == name:
@@ -155,7 +155,7 @@ def function_line(path: Path, name: str, last: bool = False) -> str:
 
 
 def spec_line(folder: Path, pattern: str) -> str:
-    """Return FILE:LINE of the first line of the model's spec.yaml in which `pattern` is found; else of its first line."""
+    """Return FILE:LINE of the first match of `pattern` in the model's spec.yaml, else of its first line."""
     path = folder / "spec.yaml"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     found = (number for number, line in enumerate(lines, 1) if re.search(pattern, line))

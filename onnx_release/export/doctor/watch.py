@@ -1,4 +1,4 @@
-"""One eager run of a network, watched operator by operator."""
+"""Watch an eager run of a network operator by operator."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -16,8 +16,8 @@ DOUBLE = (torch.float64, torch.complex128)
 
 
 def run_eagerly(network: Callable[..., Any], inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
-    """Return the network's outputs as a list."""
-    # Not inference_mode: what a network keeps of such a run could no longer be exported.
+    """Run the network and return its outputs as a list."""
+    # Not inference_mode: tensors that the network keeps from such a run could not be exported.
     with torch.no_grad():
         result = network(*inputs)
     if isinstance(result, torch.Tensor):
@@ -37,13 +37,13 @@ def network_tensors(network: torch.nn.Module) -> Iterator[tuple[str, torch.Tenso
 
 
 class Watch(TorchDispatchMode):
-    """What the operators of a run did; a line is FILE:LINE, or None inside networks made of torch's modules alone.
+    """What the operators of a run did; a line is FILE:LINE, or None in a network of torch's modules only.
 
-    `doubles`: the operator that first made float64, by line; its single numbers do not count. `random`: by line, what
-    drew random numbers. `batch_statistics`: the lines of batch norms that take mean and variance from the batch.
-    `bool_where`: the lines that choose between booleans. `read`: the storages that operators read. `written`: for
-    each of the network's storages that was written to, the tensor, a copy of what it held, and the line. `made`: the
-    line that made a tensor.
+    `doubles`: the operator that first made float64, by line; single numbers do not count. `random`: the operator that
+    drew random numbers, by line. `batch_statistics`: the lines of batch norms that compute mean and variance from the
+    batch. `bool_where`: the lines that choose between booleans. `read`: the storages that operators read. `written`:
+    for each of the network's storages that was written to, the tensor, a copy of its old content, and the line.
+    `made`: the line that made a tensor.
     """
 
     def __init__(self, network: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -76,7 +76,7 @@ class Watch(TorchDispatchMode):
         seeded = torch.Tag.nondeterministic_seeded in func.tags
         before = torch.get_rng_state() if seeded else None
         result = func(*args, **kwargs)
-        # The tag alone says little: attention has it without dropout too.
+        # The tag is not enough: attention has it without dropout too.
         if before is not None and (kwargs.get("generator") or not torch.equal(before, torch.get_rng_state())):
             self.random.setdefault(line, random_source(str(func)))
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
@@ -91,13 +91,13 @@ class Watch(TorchDispatchMode):
         return result
 
     def is_instance_norm(self, given: torch.Tensor) -> bool:
-        """Return whether a batch norm works for an instance norm, which gives it the whole batch as channels of one item."""
+        """Return whether a batch norm computes an instance norm, with the whole batch as the channels of one item."""
         return "instance_norm" in running_functions(CALLERS) or (self.batch > 1 and given.shape[0] == 1)
 
     def note_doubles(
         self, operator: str, line: str | None, taken: list[torch.Tensor], made: list[torch.Tensor]
     ) -> None:
-        """Where float64 begins: not in what is made of other float64, which would name every line after it."""
+        """Note where float64 begins, but not where it only continues, which would be every line after it."""
         before = [tensor for tensor in taken if tensor.dtype in DOUBLE]
         unknown = [tensor for tensor in before if tensor not in self.known_doubles]
         after = [tensor for tensor in made if tensor.dtype in DOUBLE]
@@ -110,7 +110,7 @@ class Watch(TorchDispatchMode):
 
 
 class OperatorCounter(TorchDispatchMode):
-    """How many operators each FILE:LINE of a run calls."""
+    """Counts how many operators each FILE:LINE of a run calls."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -141,7 +141,7 @@ def written_tensors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def batch_norm_trains(func: Any, args: tuple[Any, ...]) -> bool:
-    """Return whether a batch norm operator is told to take mean and variance from the batch."""
+    """Return whether a batch norm operator computes mean and variance from the batch."""
     for index, argument in enumerate(func._schema.arguments):
         if argument.name in ("training", "train") and index < len(args):
             return bool(args[index])
@@ -149,14 +149,14 @@ def batch_norm_trains(func: Any, args: tuple[Any, ...]) -> bool:
 
 
 def random_source(operator: str) -> str:
-    """dropout, or the operator that draws."""
+    """Return "dropout", or the operator that draws random numbers."""
     dropout = any("dropout" in name for name in running_functions(CALLERS)) or "dropout" in operator
     return "dropout" if dropout else operator
 
 
 @contextmanager
 def keeping_state(network: torch.nn.Module, watch: Watch) -> Iterator[None]:
-    """What `watch` saw written, replaced buffers, and what modules cache in attributes come back afterwards."""
+    """Restore the network after the block: written tensors, replaced buffers, and cached attributes."""
     before = [(module, dict(module.__dict__), dict(module._buffers)) for module in network.modules()]
     try:
         yield
