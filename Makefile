@@ -1,11 +1,11 @@
-# Two commands: `make repro` and `make test`. Both set up .venv first and do nothing twice.
+# The two main commands are `make repro` and `make test`. Both set up .venv first and do nothing twice.
 
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 else
 BIN := .venv/bin
 endif
-# What makes .venv, or is in it already: the first of these for whose version the pinned packages have wheels.
+# The Python that makes .venv, or the one in it: the first of these in a version that the pinned packages support.
 PYTHON ?= $(shell for name in $(BIN)/python python3 python3.13 python3.12 python3.11; do \
   $$name -c "$(SUPPORTED)" 2>/dev/null && echo $$name && break; done)
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -17,28 +17,28 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
 
-repro: .venv/installed   ## run every stage whose inputs changed, then the gate; MODEL=NAME for another model
+repro: .venv/installed   ## run every stage whose inputs changed, then the gates; MODEL=NAME for another model
 	python -m tools.repro $(if $(MODEL),--model $(MODEL))
 	python -m tools.gate
 
-serve: .venv/serving     ## serve artifacts/release, which `make repro` makes; docs/serving.md
+serve: .venv/serving     ## serve artifacts/release, which `make repro` makes
 	python -m tools.serve
 
-test: .venv/tests        ## the tests
+test: .venv/tests        ## run the tests
 	python -m pytest --numprocesses auto --dist loadfile
 
-releases: .venv/serving  ## take every model, and what tools.new_model writes, to a release that answers
+releases: .venv/serving  ## release every model, and what tools.new_model writes, and check that it answers
 	python -m tools.releases
 
-lint: .venv/linters      ## ruff and mypy
+lint: .venv/linters      ## run ruff and mypy
 	ruff format --check .
 	ruff check .
 	mypy
 
-docs: .venv/installed    ## bring the generated parts of README.md and docs/ up to date
+docs: .venv/installed    ## update the generated parts of README.md and docs/
 	python -m tools.docs
 
-gpu-check: .venv/installed   ## validate and time the variants on an NVIDIA GPU, against PyTorch on it
+gpu-check: .venv/installed   ## validate and time the variants on an NVIDIA GPU, and compare them with PyTorch
 	python -m tools.gpu_check
 
 clean:           ## remove the environment

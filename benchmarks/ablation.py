@@ -1,12 +1,12 @@
-"""What each step of the static quantization is worth, and what was tried and left out.
+"""Measure what each step of the static quantization is worth, and steps that were tried and left out.
 
     python -m benchmarks.ablation
 
-writes benchmarks/ablation.json, from which docs/quantization.md has its tables: SQNR in dB against the float32 model,
-by row and target. Everything is fitted to crops of four of the calibration photographs and judged on crops of the other
-three, so that no evaluation photograph decides what the pipeline does. The targets' arithmetic is the same on any x86
-CPU with VNNI. Needs `make repro` to have run on mobilenet_v2. Takes about twelve minutes on 2 cores, half of them in
-AdaRound.
+writes benchmarks/ablation.json, from which docs/quantization.md has its tables: SQNR in dB compared with the float32
+model, by row and target. Everything is fitted to crops of four of the calibration photographs and tested on crops of
+the other three, so that no evaluation photograph decides what the pipeline does. The targets' arithmetic is the same on
+any x86 CPU with VNNI. Needs a finished `make repro` of mobilenet_v2. Takes about twelve minutes on 2 cores, half of
+them in AdaRound.
 """
 
 import json
@@ -51,13 +51,13 @@ FITTED = ("astronaut", "china", "coffee", "rocket")
 SAMPLES = 92
 CHUNK = 16
 
-# What a trial does to the library while it lasts: an object, its attribute, and another value.
-Change = tuple[Any, str, Any]
+# A change of the library during one trial: an object, its attribute, and another value.
+LibraryChange = tuple[Any, str, Any]
 VNNI, AVX2 = TARGETS["vnni"], TARGETS["avx2"]
 
 
 class Bench:
-    """Samples to fit to, and scorers on these and on the others."""
+    """The samples to fit to, a scorer on them, and a scorer on the other samples."""
 
     def __init__(self, folder: Path) -> None:
         spec, data, source = load_spec(MODEL), load_data(MODEL), variant_model("fp32")
@@ -83,7 +83,7 @@ class Bench:
         return quantized
 
     def swept(self, model: ModelProto, ranges: Ranges, target: Target) -> ModelProto:
-        """Fitted, ranges refined once, and fitted again."""
+        """Fit, refine the ranges once, and fit again."""
         work = ComputeLimit(float("inf"), multiply_adds(model, self.samples))
         first = self.fitted(model, ranges, target)
         factors = refine_ranges(
@@ -97,7 +97,7 @@ def main() -> None:
         bench = Bench(Path(folder))
         result = {
             "steps": [{"name": name, **step(bench)} for name, step in STEPS.items()],
-            "left_out": [{"name": name, **trial(bench)} for name, trial in LEFT_OUT.items()],
+            "left_out": [{"name": name, **trial(bench)} for name, trial in TRIED_STEPS.items()],
             "methods": [{"name": name, **method(bench, **settings)} for name, settings in METHODS.items()],
             "float_layers": float_layers(bench),
         }
@@ -112,12 +112,12 @@ def rounded_by_onnxruntime(bench: Bench) -> dict[str, float]:
 
 def changed(
     bench: Bench,
-    changes: Sequence[Change] = (),
+    changes: Sequence[LibraryChange] = (),
     equalized: bool = True,
     sweep: bool = False,
     targets: Sequence[Target] = (VNNI, AVX2),
 ) -> dict[str, float]:
-    """The pipeline's fit, and one sweep of its ranges if asked for, with some of the library changed."""
+    """Fit like the pipeline, and refine the ranges once with `sweep`, with these changes of the library."""
     with ExitStack() as stack:
         for place, name, value in changes:
             stack.enter_context(patch.object(place, name, value))
@@ -127,7 +127,7 @@ def changed(
 
 
 def searched(bench: Bench) -> dict[str, float]:
-    """The whole search at the default minutes."""
+    """Run the whole search at the default minutes."""
     model, ranges = bench.calibrated()
     budget, minutes = Budget(sqnr_db=0.0), load_params().quantize_static.minutes
     return {
@@ -137,7 +137,7 @@ def searched(bench: Bench) -> dict[str, float]:
 
 
 def method(bench: Bench, **settings: Any) -> dict[str, float]:
-    """A calibration method, fitted with its ranges as they are and after a sweep, for VNNI."""
+    """Calibrate with a method, and fit with its ranges as they are, and refined once, for VNNI."""
     model, ranges = bench.calibrated(**settings)
     return {
         "as calibrated": bench.sqnr_db(bench.fitted(model, ranges, VNNI)),
@@ -146,7 +146,7 @@ def method(bench: Bench, **settings: Any) -> dict[str, float]:
 
 
 def float_layers(bench: Bench) -> dict[str, float]:
-    """Activations of 8 bits and all weights in float: as ONNX Runtime loads such a graph by itself, and as kept."""
+    """Quantize only activations: as ONNX Runtime loads such a graph by default, and with weights kept in float."""
     model, ranges = bench.calibrated(equalized=False)
     quantized, names = insert_qdq(model, ranges, VNNI, []), [layer.name for layer in weighted_layers(model)]
     with patch.object(qdq, "keep_float", lambda _: None):
@@ -155,7 +155,7 @@ def float_layers(bench: Bench) -> dict[str, float]:
 
 
 def nearest(weights: np.ndarray, _: np.ndarray, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
-    """Every weight by itself, halved where pairs are bounded."""
+    """Round every weight by itself, to half the range if pairs are bounded."""
     most = limits.most if limits.partner is None else HALVED
     scales = np.abs(weights).max(axis=2) / most
     scales[scales == 0] = 1.0
@@ -163,7 +163,7 @@ def nearest(weights: np.ndarray, _: np.ndarray, limits: Limits) -> tuple[np.ndar
 
 
 def adaround(weights: np.ndarray, covariance: np.ndarray, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
-    """Up or down by gradient descent on the same error as GPTQ's.
+    """Round up or down by gradient descent on the same error as GPTQ's.
 
     Source: Nagel et al., Up or Down?, 2020, arXiv 2004.10568: its stretched sigmoid, and its regularizer, whose
     exponent falls from 20 to 2 after the first fifth; 1,000 steps of Adam at 0.01, a tenth of the paper's.
@@ -195,8 +195,8 @@ def adaround(weights: np.ndarray, covariance: np.ndarray, limits: Limits) -> tup
     return integers.numpy().astype(np.int8), scales
 
 
-NEAREST: Change = (rounding, "round_layer", nearest)
-LINEAR_ONLY: Change = (equalize, "bounded_groups", lambda _: [])
+NEAREST: LibraryChange = (rounding, "round_layer", nearest)
+LINEAR_ONLY: LibraryChange = (equalize, "bounded_groups", lambda _: [])
 
 STEPS: dict[str, Callable[[Bench], dict[str, float]]] = {
     "onnxruntime's rounding": rounded_by_onnxruntime,
@@ -209,7 +209,7 @@ STEPS: dict[str, Callable[[Bench], dict[str, float]]] = {
     "ranges refined once": partial(changed, sweep=True),
     "the whole search": searched,
 }
-LEFT_OUT: dict[str, Callable[[Bench], dict[str, float]]] = {
+TRIED_STEPS: dict[str, Callable[[Bench], dict[str, float]]] = {
     "other positions drawn, which is chance": partial(changed, changes=[(rounding, "POSITIONS", 127)]),
     "AdaRound in place of GPTQ": partial(changed, changes=[(rounding, "round_layer", adaround)], targets=(VNNI,)),
     "every weight halved in place of bounded pairs": partial(

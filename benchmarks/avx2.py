@@ -1,11 +1,12 @@
-"""INT8 on the kernels of a CPU without VNNI, whatever this one has.
+"""Measure INT8 on the kernels of a CPU without VNNI, on any x86-64 CPU.
 
     python -m benchmarks.avx2
 
 searches for int8_static with the target avx2 and runs it on the evaluation samples in an emulated CPU that has AVX2 and
-nothing newer, so that ONNX Runtime picks the kernels that saturate. Beside it: the same for the target vnni, and
-onnxruntime's own recipes. Writes benchmarks/avx2.json: agreement and SQNR against the float32 model, on those kernels.
-Says nothing about speed. Needs valgrind, x86-64, and `make repro` to have run. Takes about five minutes on 2 cores.
+nothing newer, so that ONNX Runtime takes the kernels that saturate. It does the same for the target vnni and for
+onnxruntime's own recipes. Writes benchmarks/avx2.json: agreement and SQNR compared with the float32 model, on those
+kernels. It says nothing about speed. Needs valgrind, x86-64, and a finished `make repro`. Takes about five minutes on 2
+cores.
 """
 
 import json
@@ -47,18 +48,21 @@ def main() -> None:
     minutes = params.quantize_static.minutes
     calibrated, ranges = onnx.load(CALIBRATION_FOLDER / "model.onnx"), read_json(RANGES)["ranges"]
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(limits=1):
-        # S8S8 runs mostly in float, which is slowest in there.
+        # S8S8 runs mostly in float, which is slowest in the emulation.
         models = {name: path for name, path in recipes(Path(folder)).items() if "U8S8" in name}
         for name in ("avx2", "vnni"):
             best = search(calibrated, ranges, TARGETS[name], by_calibration, spec.budget, minutes).best
             (Path(folder) / f"searched for {name}").mkdir()
             models[f"int8_static for {name}"] = save_model(best.model, Path(folder) / f"searched for {name}")
-        result = {"model": params.model, "models": {name: figures(scorer, path) for name, path in models.items()}}
+        result = {
+            "model": params.model,
+            "models": {name: scores_on_avx2(scorer, path) for name, path in models.items()},
+        }
     write_json(RESULT, result)
     print(json.dumps(result, indent=2))
 
 
-def figures(scorer: Scorer, path: Path) -> dict[str, Any]:
+def scores_on_avx2(scorer: Scorer, path: Path) -> dict[str, Any]:
     indices = range(len(scorer.samples))
     feeds = [with_batch_axis(scorer.samples.inputs(index)) for index in indices]
     found = scorer.score_outputs(outputs_on_avx2([(path, feed) for feed in feeds]), indices)

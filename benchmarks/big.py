@@ -1,10 +1,10 @@
-"""What a network of over 2 GB costs in each stage that makes, checks and times its float32 model.
+"""Measure the time and memory of a network of over 2 GB in each stage that makes, checks and times its float32 model.
 
     python -m benchmarks.big
 
-makes such a network in a clone of the repository, runs the stages one by one with either exporter, and writes
-benchmarks/big.json: seconds, and the largest resident memory of a process as a multiple of the model's size. The
-benchmark is that of PyTorch and the float32 model. Takes about three minutes on 2 cores, and 7 GB of disk.
+makes such a network in a clone of the repository, runs the stages one by one with each exporter, and writes
+benchmarks/big.json: seconds, and the peak resident memory of a process as a multiple of the model's size. Only PyTorch
+and the float32 model are timed. Takes about three minutes on 2 cores, and 7 GB of disk.
 """
 
 import json

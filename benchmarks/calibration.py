@@ -1,12 +1,12 @@
-"""What calibration promises: faster than ONNX Runtime's own with the same ranges, and memory that does not grow.
+"""Compare calibration with ONNX Runtime's own: speed, ranges, and memory by the number of samples.
 
     python -m benchmarks.calibration
 
 runs the pipeline's calibration and onnxruntime's HistogramCalibrater for percentiles, with the same bins, on the same
 model and samples, one after the other; then the pipeline's on 100 and on 2,000 samples, in a process each. Writes
-benchmarks/calibration.json: seconds of both and their ratio, for everything and for the counting of the same values
-alone, each on as many cores as it uses; how many ends of ranges that both have differ by more than the wider bin of the
-two; peak resident memory in MB. Needs `make repro` to have run. Takes about four minutes on 2 cores.
+benchmarks/calibration.json: seconds of both and their ratio, in all and only for counting the same values, each on as
+many cores as it uses; how many ends of ranges that both have differ by more than the wider bin of the two; peak
+resident memory in MB. Needs a finished `make repro`. Takes about four minutes on 2 cores.
 """
 
 import json
@@ -38,7 +38,7 @@ from onnx_release.timing.worker import peak_memory_bytes
 
 RESULT = Path("benchmarks/calibration.json")
 MODEL = CALIBRATION_FOLDER / "model.onnx"
-# onnxruntime holds the activations of a chunk in memory.
+# onnxruntime keeps the activations of a chunk in memory.
 CHUNK = 8
 COUNTS = (100, 2000)
 
@@ -47,7 +47,7 @@ def main() -> None:
     params = load_params()
     settings = params.calibrate.model_copy(update={"method": "percentile"})
     samples = SampleFile(CALIBRATION_SAMPLES)
-    # First: a new process counts the memory of its parent at that time as its own.
+    # Measured first, since a new process counts the memory that its parent has then as its own.
     memory = {count: memory_mb(params, count) for count in COUNTS}
     start = time.perf_counter()
     ours, _ = find_ranges(onnx.load(MODEL), samples, settings)
@@ -83,7 +83,7 @@ class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no
 
 
 def onnxruntime_ranges(model: Path, samples: SampleFile, settings: Calibrate) -> dict[str, tuple[float, float, float]]:
-    """The ends of every range and the width of its bins, by onnxruntime's calibrater."""
+    """Return the ends of every range and the width of its bins, from onnxruntime's calibrater."""
     with tempfile.TemporaryDirectory() as folder:
         calibrater = PercentileCalibrater(
             str(model),
@@ -107,7 +107,7 @@ def onnxruntime_ranges(model: Path, samples: SampleFile, settings: Calibrate) ->
 def beyond_one_bin(
     ours: dict[str, Range], theirs: dict[str, tuple[float, float, float]], samples: SampleFile, settings: Calibrate
 ) -> int:
-    """Ends that differ by more than one bin, of the wider kind; onnxruntime's ranges are brought to hold 0 first."""
+    """Count the ends that differ by more than the wider bin, after onnxruntime's ranges are extended to contain 0."""
     observed = observe(onnx.load(MODEL), samples, settings)
     count = 0
     for name, limits in ours.items():
@@ -119,9 +119,7 @@ def beyond_one_bin(
 
 
 def histogram_seconds(samples: SampleFile, settings: Calibrate) -> tuple[float, float]:
-    """Seconds to count the activations of eight samples at hand, as it is done here, which is on every core, and by
-    onnxruntime's collector, which is on one.
-    """
+    """Return the seconds to count the activations of eight samples, here on every core, and by onnxruntime on one."""
     model = onnx.load(MODEL)
     names = values_to_observe(model)
     session = session_of(extract_subgraph(model, names))
@@ -139,7 +137,7 @@ def histogram_seconds(samples: SampleFile, settings: Calibrate) -> tuple[float, 
 
 
 def memory_mb(params: Params, count: int) -> float:
-    """The most resident memory, in MB, of a process that calibrates on `count` samples."""
+    """Return the peak resident memory, in MB, of a process that calibrates on `count` samples."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "samples.npz"
         write_samples(

@@ -1,13 +1,13 @@
-"""Whether `python -m tools.compare` keeps its promise: no difference where there is none, and slowdowns found.
+"""Measure how often `python -m tools.compare` reports a difference that does not exist, and how often it finds one.
 
     python -m benchmarks.compare [--replicates 20]
 
 runs the pipeline of digits_cnn in a clone and commits its metrics. Then it runs the stages that time something again
 and again, with another `benchmark.replicate` and nothing else changed, compares each time with the first, and writes
-benchmarks/compare.json: how many figures of how many were called no difference, and which were not; by how many times
-at most a figure of each kind was apart once the machine's own drift is taken off, which is where the allowances in
-onnx_release/review/noise.py come from; and how often a variant whose timings were made so many times as long was found
-to be slower. Shorter turns than by default; 20 replicates take about 25 minutes on 2 idle cores.
+benchmarks/compare.json: how many of the metrics were called no difference, and which were not; the largest factor
+between two values of each kind of metric without the machine's own drift, from which the allowances in
+onnx_release/review/noise.py come; and how often a variant was found to be slower after its timings were multiplied.
+Turns are shorter than by default; 20 replicates take about 25 minutes on 2 idle cores.
 """
 
 import argparse
@@ -36,14 +36,14 @@ from onnx_release.review.revisions import Revision, load_pair
 from tools.clone import make_clone, run, set_param
 
 COMPARE_BENCHMARK = Path("benchmarks/compare.json")
-SETTINGS = {
+PARAMETERS = {
     "model": "digits_cnn",
     "benchmark.starts": "3",
     "benchmark.turn_seconds": "0.1",
 }
-# The stages that time something, and what follows from them.
+# The stages that time something, and the stages that read their results.
 TIMED = ("benchmark", "choose", "optimize", "profile", "report")
-# The variant that is made slower, by how much, and the metric that should say so.
+# The variant that is made slower, by which factors, and the metric that should show it.
 SLOWED = "int8_static"
 SLOWDOWNS = (1.2, 1.5, 2.0)
 TOLD_BY = ("speedup_vs_eager",)
@@ -52,8 +52,8 @@ TOLD_BY = ("speedup_vs_eager",)
 def main(arguments: argparse.Namespace) -> None:
     replicates = arguments.replicates
     with tempfile.TemporaryDirectory() as folder:
-        clone = make_clone(Path(folder) / "clone", SETTINGS)
-        (clone / "dvc.lock").unlink()  # with it, the timings of another machine may skip the benchmark
+        clone = make_clone(Path(folder) / "clone", PARAMETERS)
+        (clone / "dvc.lock").unlink()  # otherwise the timings of another machine may skip the benchmark
         check(run(clone, "tools.repro"))
         commit(clone)
         found = []
@@ -64,7 +64,7 @@ def main(arguments: argparse.Namespace) -> None:
             print(f"{number} of {replicates}: {dict(found[-1][0].counts())}", flush=True)
         result = {
             "machine": machine_name(read_json(clone / HARDWARE)),
-            "settings": SETTINGS,
+            "settings": PARAMETERS,
             **summary([comparison for comparison, _ in found]),
             "slower": {
                 f"{factor:g} times": {figure: sum(slower[factor][figure] for _, slower in found) for figure in TOLD_BY}
@@ -77,15 +77,15 @@ def main(arguments: argparse.Namespace) -> None:
 
 def commit(clone: Path) -> None:
     for arguments in ("add -A", "-c user.name=test -c user.email=test@example.invalid commit -q -m base"):
-        check(run_git(clone, arguments.split()))
+        check(run_in_clone(clone, arguments.split()))
 
 
-def run_git(clone: Path, arguments: list[str]) -> Any:
+def run_in_clone(clone: Path, arguments: list[str]) -> Any:
     return subprocess.run(["git", *arguments], cwd=clone, capture_output=True, text=True, check=False)
 
 
 def in_folder(clone: Path) -> tuple[Comparison, dict[float, dict[str, bool]]]:
-    """The workspace compared with its last commit; and, for each slowdown, which figures are then called worse."""
+    """Compare the workspace with its last commit; and say for each slowdown which metrics are then called worse."""
     before = Path.cwd()
     os.chdir(clone)
     try:
@@ -101,7 +101,7 @@ def in_folder(clone: Path) -> tuple[Comparison, dict[float, dict[str, bool]]]:
 
 
 def slowed(revision: Revision, factor: float) -> Revision:
-    """The revision as if every call of SLOWED had taken `factor` times as long."""
+    """Return the revision as if every call of SLOWED had taken `factor` times as long."""
     timings, table = (METRICS_FOLDER / "benchmark.json").as_posix(), (PLOTS / "latency.csv").as_posix()
     benchmark = json.loads(revision.files[timings])
     own = benchmark[SLOWED]
@@ -124,7 +124,7 @@ def summary(comparisons: list[Comparison]) -> dict[str, Any]:
         kind = row.metric.noise
         if row.allowed and row.base > 0 and row.head > 0:
             low, high = row.allowed
-            moved = (low * ALLOWANCES[kind], high / ALLOWANCES[kind])  # by the machine, as PyTorch eager tells
+            moved = (low * ALLOWANCES[kind], high / ALLOWANCES[kind])  # the machine's drift, by PyTorch eager
             largest[kind] = max(largest.get(kind, (1.0, "")), (math.exp(beyond(row.head / row.base, moved)), row.name))
     return {
         "replicates": len(comparisons),
@@ -140,5 +140,5 @@ def summary(comparisons: list[Comparison]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--replicates", type=int, default=20, help="times to measure again (20)")
+    parser.add_argument("--replicates", type=int, default=20, help="how often to measure again (20)")
     run_tool(main, parser)

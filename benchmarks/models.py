@@ -1,10 +1,10 @@
-"""The pipeline on the models beside the default one: how long it takes, and what comes of each variant.
+"""Run the pipeline on the models besides the default one, and measure its time and each variant.
 
     python -m benchmarks.models [NAME ...]
 
 runs `make repro MODEL=NAME` for a detector and a sentence encoder, each in a fresh clone with this environment's
-packages and nothing in DVC's cache, and writes benchmarks/models.json, from which `make docs` makes the tables of
-docs/detection.md and docs/sequences.md. Fails if the gate does. Takes about eight minutes on 2 cores.
+packages and an empty DVC cache, and writes benchmarks/models.json, from which `make docs` makes the tables of
+docs/detection.md and docs/sequences.md. It fails if a gate fails. Takes about eight minutes on 2 cores.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from onnx_release.core.hardware import machine_name
 from onnx_release.core.paths import HARDWARE, MODELS_BENCHMARK
 from tools.clone import make_clone
 
-MODELS = ("face_pnet", "minilm")
+OTHER_MODELS = ("face_pnet", "minilm")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -28,13 +28,13 @@ def main(arguments: argparse.Namespace) -> None:
     for model in arguments.models:
         with tempfile.TemporaryDirectory() as folder:
             clone = make_clone(Path(folder) / "clone", {"model": model})
-            (clone / "dvc.lock").unlink()  # with it, the timings of another machine may skip the benchmark
-            result[model] = measured(clone)
+            (clone / "dvc.lock").unlink()  # otherwise the timings of another machine may skip the benchmark
+            result[model] = measure_model(clone)
         write_json(MODELS_BENCHMARK, result)
     print(json.dumps(result, indent=2))
 
 
-def measured(clone: Path) -> dict[str, Any]:
+def measure_model(clone: Path) -> dict[str, Any]:
     seconds, _ = timed_repro(clone)
     benchmark = read_json(clone / "metrics/benchmark.json")
     validations = {path.stem: read_json(path) for path in sorted((clone / "metrics/validate").glob("*.json"))}
@@ -53,5 +53,5 @@ def measured(clone: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", default=MODELS, help=f"models to measure ({' '.join(MODELS)})")
+    parser.add_argument("models", nargs="*", default=OTHER_MODELS, help=f"models to measure ({' '.join(OTHER_MODELS)})")
     run_tool(main, parser)

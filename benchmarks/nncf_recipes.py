@@ -1,12 +1,12 @@
-"""NNCF's post-training quantization of the float32 model, for benchmarks/quantization.py to judge.
+"""Quantize the float32 model with NNCF's post-training quantization, for benchmarks/quantization.py.
 
-It runs in an environment of its own, since NNCF wants other versions than the pipeline:
+It runs in an environment of its own, since NNCF needs other versions than the pipeline:
 
     python -m venv .venv-nncf && .venv-nncf/bin/pip install -r benchmarks/requirements-nncf.txt
     python -m benchmarks.quantization --nncf .venv-nncf/bin/python
 
-Arguments: the model, the calibration samples, a folder to write fast.onnx and full.onnx to, which differ in the bias
-correction. Both see every calibration sample; the preset quantizes activations asymmetrically, as int8_static does.
+Arguments: the model, the calibration samples, and a folder for fast.onnx and full.onnx, which differ in the bias
+correction. Both use every calibration sample; the preset quantizes activations asymmetrically, like int8_static.
 """
 
 import sys

@@ -1,11 +1,11 @@
-"""Why every contender's process keeps the memory that it frees: PyTorch's speed and page faults, with and without.
+"""Measure PyTorch's speed and page faults with and without keeping freed memory, as every contender's process does.
 
     python -m benchmarks.page_faults
 
-starts PyTorch eager on the model in params.yaml in STARTS fresh processes as glibc is, and in as many with the settings
-of onnx_release.timing.worker.KEEP_MEMORY, one after the other, and writes benchmarks/page_faults.json: for each start
-the milliseconds, the page faults and the milliseconds in the kernel of a call, over CALLS calls. Linux alone. Takes
-under a minute on 2 cores.
+starts PyTorch eager on the model in params.yaml in STARTS fresh processes with glibc's defaults, and in as many with
+the settings of onnx_release.timing.worker.KEEP_MEMORY, one after the other, and writes benchmarks/page_faults.json: for
+each start the milliseconds, the page faults and the milliseconds in the kernel of a call, over CALLS calls. Only for
+Linux. Takes less than a minute on 2 cores.
 """
 
 import json
@@ -43,22 +43,22 @@ def main() -> None:
 
 
 def starts(environment: Mapping[str, str], threads: int) -> list[dict[str, float]]:
-    """One entry for each start, the fastest first."""
-    os.environ.update(environment)  # which glibc reads when a process starts
+    """Return one entry for each start, the fastest first."""
+    os.environ.update(environment)  # glibc reads it when a process starts
     try:
-        return sorted((start(threads) for _ in range(STARTS)), key=lambda found: found["ms"])
+        return sorted((measure_process(threads) for _ in range(STARTS)), key=lambda found: found["ms"])
     finally:
         for name in environment:
             del os.environ[name]
 
 
-def start(threads: int) -> dict[str, float]:
+def measure_process(threads: int) -> dict[str, float]:
     with ProcessPoolExecutor(1, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
-        return pool.submit(figures, threads).result()
+        return pool.submit(measure_calls, threads).result()
 
 
-def figures(threads: int) -> dict[str, float]:
-    """Milliseconds, page faults and milliseconds in the kernel of a call, in this process."""
+def measure_calls(threads: int) -> dict[str, float]:
+    """Measure milliseconds, page faults and milliseconds in the kernel of a call, in this process."""
     model = load_params().model
     spec = load_spec(model)
     runtime = Runtime(provider="cpu", intra_threads=threads)

@@ -1,11 +1,11 @@
-"""What the pipeline itself promises: how long it takes, what it repeats, and whether its bytes depend on the folder.
+"""Measure how long the pipeline takes, what it repeats, and whether its bytes depend on the folder.
 
     python -m benchmarks.pipeline
 
 clones the repository twice, runs the default model in both with this environment's packages, and writes
 benchmarks/pipeline.json: seconds for a fresh clone and for a run with nothing to do, the stages whose entries in
-dvc.lock differ between the clones, and the stages that run after another opset and after a change to the README. The
-report shows it. Takes about ten minutes on 2 cores.
+dvc.lock differ between the clones, and the stages that run after a change of the opset and of the README. The report
+shows it. Takes about ten minutes on 2 cores.
 """
 
 import json
@@ -29,9 +29,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         first, second = make_clone(Path(folder) / "first"), make_clone(Path(folder) / "the second one")
         for clone in (first, second):
-            (
-                clone / "dvc.lock"
-            ).unlink()  # with it, the machine that the committed timings are from skips the benchmark
+            # With it, the machine that the committed timings are from would skip the benchmark.
+            (clone / "dvc.lock").unlink()
         fresh, _ = timed_repro(first)
         unchanged, unchanged_stages = timed_repro(first)
         timed_repro(second)
@@ -51,7 +50,7 @@ def main() -> None:
 
 
 def timed_repro(clone: Path) -> tuple[float, list[str]]:
-    """Seconds that `make repro` takes once the packages are there, and the stages that ran."""
+    """Return the seconds of `make repro` without the installation of packages, and the stages that ran."""
     start = time.perf_counter()
     result = run(clone, "tools.repro")
     check(result)

@@ -1,13 +1,13 @@
-"""Static INT8 against onnxruntime's own recipes on the same photographs, and what more minutes of search buy.
+"""Compare static INT8 with onnxruntime's own recipes on the same photographs, and measure longer searches.
 
     python -m benchmarks.quantization           # the recipes and the pipeline's int8_static, about five minutes
     python -m benchmarks.quantization --nncf PYTHON   # and NNCF's: see benchmarks/nncf_recipes.py
     python -m benchmarks.quantization --curve   # the search at several quantize_static.minutes, about eight more
 
 writes benchmarks/quantization.json and benchmarks/quantization_curve.json. Every model is calibrated on the calibration
-samples and judged on the evaluation samples, whose photographs are others: agreement and SQNR against the float32 ONNX
-model. Latency is at batch 1, each model in a process of its own, as a ratio to float32 in interleaved rounds. Needs
-`make repro` to have run.
+samples and compared with the float32 ONNX model on the evaluation samples, which are of other photographs: agreement
+and SQNR. Latency is at batch 1, each model in a process of its own, as a ratio to float32 in interleaved rounds. Needs
+a finished `make repro`.
 """
 
 import argparse
@@ -51,7 +51,7 @@ from onnx_release.timing.contenders import Contender
 RESULT = Path("benchmarks/quantization.json")
 CURVE = Path("benchmarks/quantization_curve.json")
 MINUTES = (0.25, 0.5, 1, 2, 4)
-MINMAX_SAMPLES = 64  # onnxruntime's MinMax holds every activation of all of them
+MINMAX_SAMPLES = 64  # onnxruntime's MinMax keeps every activation of all of them in memory
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -66,15 +66,17 @@ def main(arguments: argparse.Namespace) -> None:
         path = CURVE
     else:
         with tempfile.TemporaryDirectory() as folder:
-            result = {"models": compare(params, scorer, hardware, Path(folder), arguments.nncf)}
+            result = {"models": measure_models(params, scorer, hardware, Path(folder), arguments.nncf)}
         path = RESULT
     result = {"model": params.model, "machine": machine_name(hardware), **result}
     write_json(path, result)
     print(json.dumps(result, indent=2))
 
 
-def compare(params: Params, scorer: Scorer, hardware: dict[str, Any], folder: Path, nncf: str | None) -> dict[str, Any]:
-    """Figures of every model by name; `latency` is the median ratio to float32."""
+def measure_models(
+    params: Params, scorer: Scorer, hardware: dict[str, Any], folder: Path, nncf: str | None
+) -> dict[str, Any]:
+    """Return the metrics of every model by name; `latency` is the median ratio to float32."""
     models = {"fp32": variant_model("fp32"), "int8_static": variant_model("int8_static"), **recipes(folder)}
     if nncf:
         models |= nncf_recipes(nncf, folder)
@@ -84,7 +86,7 @@ def compare(params: Params, scorer: Scorer, hardware: dict[str, Any], folder: Pa
     measurements = measure(entries, batches, params.benchmark).measurements
     return {
         name: {
-            **evaluation_figures(scorer, onnx.load(path)),
+            **evaluation_metrics(scorer, onnx.load(path)),
             "latency": ratio(measurements[name], measurements["fp32"]),
         }
         for name, path in models.items()
@@ -92,19 +94,19 @@ def compare(params: Params, scorer: Scorer, hardware: dict[str, Any], folder: Pa
     }
 
 
-def evaluation_figures(scorer: Scorer, model: onnx.ModelProto) -> dict[str, float | None]:
+def evaluation_metrics(scorer: Scorer, model: onnx.ModelProto) -> dict[str, float | None]:
     found = scorer.score(model, range(len(scorer.samples)))
     return {"agreement": found.agreement, "sqnr_db": found.sqnr_db}
 
 
 def ratio(one: Measurement, other: Measurement) -> float:
-    """The median over rounds of the ratio of the rounds' medians."""
+    """Return the median over rounds of the ratio of the rounds' medians."""
     rounds = zip(one.rounds, other.rounds, strict=True)
     return float(np.median([np.median(turn) / np.median(base) for turn, base in rounds]))
 
 
 def recipes(folder: Path) -> dict[str, Path]:
-    """Models that onnxruntime's quantizer makes of the float32 model without more ado."""
+    """Quantize the float32 model with onnxruntime's quantizer alone, in several ways."""
     source, samples = variant_model("fp32"), SampleFile(CALIBRATION_SAMPLES)
     kinds = {
         "onnxruntime S8S8 MinMax, its defaults": {},
@@ -144,7 +146,7 @@ def save_quantized(source: Path, limits: dict[str, tuple[float, float]], target:
 
 
 def curve(params: Params, scorer: Scorer) -> list[dict[str, Any]]:
-    """What the search finds by minutes of work, within the budget of the model."""
+    """Return what the search finds within the model's budget, by minutes of work."""
     calibration_scorer = Scorer(variant_model("fp32"), scorer.spec, scorer.data, SampleFile(CALIBRATION_SAMPLES))
     model, ranges = onnx.load(CALIBRATION_FOLDER / "model.onnx"), read_json(RANGES)["ranges"]
     rows = []
@@ -159,7 +161,7 @@ def curve(params: Params, scorer: Scorer) -> list[dict[str, Any]]:
                 **{"target": target.name, "minutes": minutes, "float_layers": len(best.float_layers)},
                 **{"budget_met": not best.failures, "calibration_sqnr_db": best.closeness.sqnr_db},
                 "fitted_graphs": result.fitted,
-                **evaluation_figures(scorer, best.model),
+                **evaluation_metrics(scorer, best.model),
             }
         )
     return rows
@@ -168,5 +170,5 @@ def curve(params: Params, scorer: Scorer) -> list[dict[str, Any]]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nncf", metavar="PYTHON", help="the Python of an environment that has NNCF")
-    parser.add_argument("--curve", action="store_true", help="measure what more minutes buy")
+    parser.add_argument("--curve", action="store_true", help="measure searches of several lengths")
     run_tool(main, parser)

@@ -1,12 +1,11 @@
-"""Whether the benchmark can be trusted: the whole of it twice, and how far the speed-ups moved.
+"""Run the whole benchmark twice, and measure how much the speed-ups change.
 
     python -m benchmarks.repeat
 
-times PyTorch and every variant of the model in params.yaml as the stage does, two times over, and writes
-benchmarks/repeat.json: for each contender both speed-ups over torch eager, its largest change by its first, whether the
-second lies in the first's interval; and for each run where its time went, as metrics/benchmark.json has it.
-Where openvino is installed (`pip install openvino==2026.4.1`), it runs the same files. Takes about three minutes on 2
-cores.
+times PyTorch and every variant of the model in params.yaml twice, as the stage does, and writes benchmarks/repeat.json:
+for each contender both speed-ups over PyTorch eager, the change as a share of the first, and whether the second is in
+the first's interval; and for each run the parts of its time, as in metrics/benchmark.json. If openvino is installed
+(`pip install openvino==2026.4.1`), it runs the same files. Takes about three minutes on 2 cores.
 """
 
 import json
@@ -36,7 +35,7 @@ def main() -> None:
         for number in range(2)
     ]
     first, second = (contender_metrics(run, batch, params.benchmark) for run in runs)
-    contenders = {name: change(figures, second[name]) for name, figures in first.items()}
+    contenders = {name: speedup_change(figures, second[name]) for name, figures in first.items()}
     changes = [item["change"] for item in contenders.values() if item["change"] is not None]
     result = {
         "model": params.model,
@@ -50,8 +49,8 @@ def main() -> None:
     print(json.dumps(result, indent=2))
 
 
-def change(first: ContenderMetrics, second: ContenderMetrics) -> dict[str, Any]:
-    """Both speed-ups of one contender, and how far apart they are by the first; None where one run lacks it."""
+def speedup_change(first: ContenderMetrics, second: ContenderMetrics) -> dict[str, Any]:
+    """Return both speed-ups of one contender, and their difference as a share of the first; None without either."""
     before, after = first.speedup_vs_eager, second.speedup_vs_eager
     low, high = first.speedup_low, first.speedup_high
     figures = {

@@ -1,12 +1,12 @@
-"""Twelve experiments on two Ray nodes against one after the other on one.
+"""Measure twelve experiments on two Ray nodes, and on one node one after the other.
 
     python -m benchmarks.scale_out
 
-runs the pipeline of digits_cnn once, which is the base revision, and then twice the twelve experiments without timing
-of sweeps/digits.yaml, each from the same git and DVC remotes and with nodes that have nothing yet: on one node,
-one experiment after the other, and on two. A node is pinned to one core, so that two on a machine with two cores stand
-for two machines with one; they share its disk and memory. Writes benchmarks/scale_out.json: seconds of both, how many
-times as fast two are, the seconds of every experiment, and what the sweep adds to the DVC remote. Needs
+runs the pipeline of digits_cnn once, for the base revision, and then twice the twelve experiments without timing of
+sweeps/digits.yaml, both from the same git and DVC remotes and with empty nodes: on one node, one experiment after the
+other, and on two nodes. A node is pinned to one core, so that two nodes on a machine with two cores are like two
+machines with one core; they share its disk and memory. Writes benchmarks/scale_out.json: seconds of both, how many
+times as fast two nodes are, the seconds of every experiment, and what the sweep adds to the DVC remote. Needs
 requirements-ray.txt and two cores. Takes less than ten minutes on 2 cores.
 """
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def make_base(home: Path) -> None:
-    """The repository, run once and pushed to a bare git repository and to a folder."""
+    """Clone the repository, run it once, and push it to a bare git repository and to a folder."""
     project = make_clone(home / "project", QUICK)
     (project / "dvc.lock").unlink()
     check(run(project, "dvc", "repro", env={"TORCHDYNAMO_DISABLE": "1"}))  # no timing is read, so nothing is compiled
@@ -86,7 +86,7 @@ def sweep(home: Path, cores: list[int]) -> dict[str, Any]:
         for core in cores:
             temporary = home / f"node{core}"
             temporary.mkdir()
-            os.sched_setaffinity(0, {core})  # which the node's processes inherit
+            os.sched_setaffinity(0, {core})  # the node's processes inherit it
             cluster.add_node(num_cpus=1, include_dashboard=False, env_vars={"TMPDIR": str(temporary)})
         os.sched_setaffinity(0, allowed)
         start = time.perf_counter()
@@ -108,7 +108,7 @@ def sweep(home: Path, cores: list[int]) -> dict[str, Any]:
 
 
 def stored(folder: Path) -> tuple[int, float]:
-    """Files below a folder, and their MB (10^6 bytes)."""
+    """Count the files below a folder, and their MB (10^6 bytes)."""
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     return len(sizes), sum(sizes) / 1e6
 

@@ -1,11 +1,11 @@
-"""What docs/sequences.md says of minilm: padding, dynamic INT8 in batches, and recipes for it.
+"""Measure padding, dynamic INT8 in batches, and recipes for dynamic INT8, for docs/sequences.md.
 
     python -m benchmarks.sequences
 
-writes benchmarks/sequences.json. Accuracy is on the evaluation texts with one thread, against PyTorch in float32 as in
-`validate`. Speed-ups over fp32 are at batch 1 and the `example` size on every core, each model in a process of its own,
-in interleaved rounds, with the interval of the benchmark. Needs `make repro MODEL=minilm` to have run, and an idle
-machine. Takes about three minutes on 2 cores.
+writes benchmarks/sequences.json. Accuracy is measured on the evaluation texts with one thread, compared with PyTorch in
+float32 as in `validate`. Speed-ups over fp32 are at batch 1 and the `example` size on every core, each model in a
+process of its own, in interleaved rounds, with the interval of the benchmark. Needs a finished `make repro
+MODEL=minilm`, and an idle machine. Takes about three minutes on 2 cores.
 """
 
 import argparse
@@ -43,10 +43,10 @@ RESULT = Path("benchmarks/sequences.json")
 MODEL = "minilm"
 SPEC = load_spec(MODEL)
 LONGEST = SPEC.dimensions["sequence"].max
-FEW = 20  # texts for PyTorch in float64, which takes long
+FEW = 20  # texts for PyTorch in float64, which is slow
 BATCH = 8
-CHUNK = 16  # texts whose inner values are computed at once
-WIDE = (1536, 384)  # the weights of the products whose input has a few values far beyond the others
+CHUNK = 16  # texts whose intermediate values are computed at once
+WIDE = (1536, 384)  # the shape of weights of products whose input has a few values far larger than the others
 
 Embed = Callable[[Arrays], np.ndarray]
 
@@ -79,12 +79,12 @@ def main(_: argparse.Namespace) -> None:
         entries = [Contender(name, "onnx", str(path), RAW / MODEL, SPEC, runtime) for name, path in models.items()]
         run = measure(entries, real_batches(samples, 1, SPEC), params.benchmark)
         found = run.measurements
-        result["disturbed_rounds"] = run.disturbed  # by other work on the machine: 0, or measure again
+        result["disturbed_rounds"] = run.disturbed  # by other work on the machine; if it is not 0, measure again
         result["recipes"] = [
             {
                 "name": name,
                 **speedups("speedup", "speedup", found["fp32"], found[name], params.benchmark),
-                **figures(path, texts),
+                **model_metrics(path, texts),
             }
             for name, path in models.items()
         ]
@@ -93,7 +93,7 @@ def main(_: argparse.Namespace) -> None:
 
 
 def paddings(texts: Sequence[Arrays], few: Sequence[Arrays]) -> list[dict[str, Any]]:
-    """`padding` of PyTorch in float64 on a few texts, since it takes long, and of the variants on all."""
+    """Return `padding` of PyTorch in float64 on a few texts, since it is slow, and of the variants on all texts."""
     network = load_network(MODEL, RAW / MODEL).to(torch.float64)
     rows = [("PyTorch in float64", lambda batch: run_network(network, SPEC, batch, torch.float64)["embedding"], few)]
     rows += [(name, embedder(variant_model(name)), texts) for name in ("fp32", "fp16", "int8_dynamic")]
@@ -101,7 +101,7 @@ def paddings(texts: Sequence[Arrays], few: Sequence[Arrays]) -> list[dict[str, A
 
 
 def padding(embed: Embed, texts: Sequence[Arrays]) -> dict[str, float]:
-    """The largest difference of a number of an embedding from that of the text alone; none is padded over LONGEST."""
+    """Return the largest difference between embeddings of padded texts and of the texts alone, up to LONGEST tokens."""
     texts = [text for text in texts if tokens(text) < LONGEST]
     alone, found = embeddings(embed, texts), {}
     for name, more in {"by_1": 1, "by_7": 7, "to_longest": LONGEST}.items():
@@ -120,9 +120,10 @@ def tokens(text: Arrays) -> int:
 
 
 def embeddings(embed: Embed, texts: Sequence[Arrays], batch: int = 1, length: int = 0) -> np.ndarray:
-    """Of every text [n, 384], in batches as they come, padded to the longest of the batch and to `length` tokens.
+    """Return the embeddings [n, 384] of the texts, in batches in their order.
 
-    Padding is 0 in all three inputs: the token [PAD], masked.
+    A batch is padded to its longest text and to at least `length` tokens, with 0 in all three inputs: the token [PAD],
+    masked.
     """
     found = []
     for start in range(0, len(texts), batch):
@@ -135,7 +136,7 @@ def embeddings(embed: Embed, texts: Sequence[Arrays], batch: int = 1, length: in
 
 
 def against_torch(found: np.ndarray) -> dict[str, float]:
-    """What `compare_answers` says of the embeddings of all evaluation texts."""
+    """Compare the embeddings of all evaluation texts with PyTorch's, by `compare_answers`."""
     reference = ArrayFile(REFERENCE_SAMPLES)
     wanted = [reference.folder(f"{sample_key(index)}/float32")["embedding"][0] for index in range(len(found))]
     rows = compare_answers(SPEC, list(map(Embedding, wanted)), list(map(Embedding, found)), [NO_LABEL] * len(found))
@@ -145,7 +146,7 @@ def against_torch(found: np.ndarray) -> dict[str, float]:
 
 
 def recipes(source: Path, operators: list[str], folder: Path) -> dict[str, Path]:
-    """What onnxruntime's dynamic quantizer makes of `source`; with VNNI the first is the pipeline's int8_dynamic."""
+    """Quantize `source` with onnxruntime's dynamic quantizer; with VNNI the first is the pipeline's int8_dynamic."""
     kinds: dict[str, dict[str, Any]] = {
         "a scale for each output channel, 8 bits": {"per_channel": True},
         "with weights of 7 bits, for CPUs without VNNI": {"per_channel": True, "reduce_range": True},
@@ -162,7 +163,7 @@ def recipes(source: Path, operators: list[str], folder: Path) -> dict[str, Path]
     return {name: folder / f"{index}.onnx" for index, name in enumerate(kinds)}
 
 
-def figures(path: Path, texts: Sequence[Arrays]) -> dict[str, float]:
+def model_metrics(path: Path, texts: Sequence[Arrays]) -> dict[str, float]:
     quantized = sum(node.op_type == "MatMulInteger" for node in load_model(path).graph.node)
     found = against_torch(embeddings(embedder(path), texts))
     return {"size_mb": model_size_mb(path), "quantized": quantized, **found}
@@ -174,8 +175,9 @@ def wide_products(model: ModelProto) -> list[NodeProto]:
 
 
 def wide_inputs(model: ModelProto, texts: Sequence[Arrays]) -> list[dict[str, float]]:
-    """Of the sizes of what goes into each of `wide_products`: the largest of each text, at least and at most, and
-    what 999 in 1,000 are within.
+    """Describe the absolute values of the input of each of `wide_products`.
+
+    `largest_at_least` and `largest_at_most` bound the largest value of a text; `quantile_999` is the 0.999 quantile.
     """
     names, found = [node.input[0] for node in wide_products(model)], []
     for values in step_by_step(model, names, [with_batch_axis(text) for text in texts], CHUNK):

@@ -1,27 +1,27 @@
-"""The server against the bare session and three others, and what it does under load that is too much.
+"""Compare the server with the bare session and with three other servers, and measure it under too much load.
 
     python -m benchmarks.serving                       # all parts, about 45 minutes on 2 cores
     python -m benchmarks.serving --part throughput     # or latency, overload, start; may be given several times
     python -m benchmarks.serving --setting max_batch=1 --setting workers=2,threads=1
 
-writes benchmarks/serving.json, in which a part that is not run stays as it was. All of it is about mobilenet_v2, with
-the 20 evaluation photographs as uploads, in turn. Server and load share the machine's cores. The parts:
+writes benchmarks/serving.json; a part that is not run stays as it was. All parts use mobilenet_v2, with the 20
+evaluation photographs as uploads, in turn. Server and load share the machine's cores. The parts:
 
-- throughput: uploads a second, with wrk on 8 connections, each contender alone and started anew in every round, the
-  rounds in random order. As a share of the same round's `bare session`: one thread a core that decodes, preprocesses,
-  runs a session of one thread and makes the answer, without HTTP. The same for plain FastAPI, LitServe and mosec with
+- throughput: uploads a second, with wrk on 8 connections. Each contender runs alone and is started again in every
+  round, in random order. It is given as a share of the same round's `bare session`: one thread a core that decodes,
+  preprocesses, runs a session of one thread and makes the answer, without HTTP. Plain FastAPI, LitServe and mosec get
   the same model.onnx and the same code for all these steps, for fp32 and for the released variant. Before a contender
-  is timed, its answers to all photographs must be those of the session. A `--setting` of the server (fields of
-  serving/settings.py) is a contender more; what follows is measured as the server is by default.
-- latency: 60 s at 80 % of the uploads a second that wrk reaches on the same process just before, in even arrivals and
-  in random ones (Poisson), from the time that a request was due: milliseconds.
-- overload: minutes at twice that rate: statuses, what share of the capacity is still answered, milliseconds of both
-  kinds of answers, resident memory each second, seconds until the server is ready and answers again.
+  is timed, its answers to all photographs must equal those of the session. Each `--setting` of the server (fields of
+  serving/settings.py) is another contender; the other parts measure the server with its defaults.
+- latency: milliseconds from the time that a request was due, for 60 s at 80 % of the uploads a second that wrk reaches
+  on the same process just before, with even and with random (Poisson) arrivals.
+- overload: minutes at twice the rate that wrk reaches: statuses, the share of the capacity that is still answered,
+  milliseconds of both kinds of answers, resident memory each second, seconds until the server is ready and answers.
 - start: seconds from `python -m serving` to the first 200 of /v2/health/ready, with and without the release's
   __pycache__.
 
-Needs `make repro` to have run, with a release in artifacts/release, requirements-serving.txt, and wrk. The other
-servers are installed in .venv-serving-peers on the first run (benchmarks/requirements-serving.txt).
+Needs a finished `make repro` with a release in artifacts/release, requirements-serving.txt, and wrk. The other servers
+are installed in .venv-serving-peers on the first run (benchmarks/requirements-serving.txt).
 """
 
 import argparse
@@ -62,25 +62,25 @@ SCRIPT = Path("benchmarks/serving.lua")
 
 BARE = "bare session"
 CONNECTIONS = 8
-WARM_UP = 3  # seconds of load before a server is timed; wrk knows whole ones alone
+WARM_UP = 3  # seconds of load before a server is timed; wrk takes only whole seconds
 SEED = 7
 LATENCY_SECONDS = 60
-LATENCY_LOAD, OVERLOAD = 0.8, 2.0  # of the capacity
+LATENCY_LOAD, OVERLOAD = 0.8, 2.0  # shares of the capacity
 LOAD_CONNECTIONS = 1000
 
 
 def main(arguments: argparse.Namespace) -> None:
     if not shutil.which("wrk"):
-        raise BenchmarkError("wrk is not there, which makes the load: apt-get install wrk")
+        raise BenchmarkError("wrk, which makes the load, is not installed: apt-get install wrk")
     if arguments.rounds < 2:
-        raise BenchmarkError("--rounds must be 2 or more: a single one has no interval")
+        raise BenchmarkError("--rounds must be 2 or more: a single round has no interval")
     released = open_release(RELEASE).manifest
     if released.model != MODEL:
-        raise BenchmarkError(f"{RELEASE} is of {released.model}, and this is about {MODEL}: `make repro MODEL={MODEL}`")
+        raise BenchmarkError(f"{RELEASE} is of {released.model}, and this needs {MODEL}: `make repro MODEL={MODEL}`")
     machine = machine_name(read_json(HARDWARE))
     result = read_json(RESULT) if RESULT.is_file() else {}
     if result.get("machine") != machine:
-        result = {"machine": machine}  # what another one measured does not belong beside it
+        result = {"machine": machine}  # measurements of another machine are not kept
     result["photographs"] = photographs_summary()
     parts = arguments.part or list(PARTS)
     if "throughput" in parts:
@@ -108,11 +108,11 @@ def photographs() -> list[bytes]:
     return list(data.encoded(RAW / MODEL))
 
 
-# What is compared, and in what.
+# The contenders.
 
 
 def ours(folder: Path = RELEASE, setting: Mapping[str, str] = MappingProxyType({})) -> ServerCommand:
-    """The release in `folder`, served by default or with another `setting`."""
+    """Return the server of the release in `folder`, with defaults or another `setting`."""
     environment = {f"SERVING_{key.upper()}": value for key, value in setting.items()}
     command = (sys.executable, "-m", "serving", "--port", "{port}")
     name = ", ".join(f"{key} {value}" for key, value in setting.items())
@@ -139,7 +139,7 @@ def peers(model: Path) -> list[ServerCommand]:
 
 
 def peers_python() -> Path:
-    """The Python of the other servers' environment, which is made where it is missing or of other versions."""
+    """Return the Python of the other servers' environment; make it if it is missing or has other versions."""
     versions = {name: installed(name) for name in ("onnxruntime-gpu", "onnxruntime", "numpy", "pillow")}
     pins = [f"{name}=={version}" for name, version in versions.items() if version]
     wanted = "\n".join([REQUIREMENTS.read_text(), *pins])
@@ -154,7 +154,7 @@ def peers_python() -> Path:
 
 @contextmanager
 def release_of(model: Path) -> Iterator[Path]:
-    """The release, or where `model` is not the one in it, a copy of the release with it as fp32."""
+    """Give the release; if `model` is not the one in it, a copy of the release with `model` as fp32."""
     if sha256(model) == sha256(RELEASE / "model.onnx"):
         yield RELEASE
         return
@@ -183,7 +183,7 @@ def throughput(variant: str, settings: Sequence[Mapping[str, str]], seconds: int
 
 
 def compare_servers(servers: Sequence[ServerCommand], model: Path, seconds: int, rounds: int) -> dict[str, Any]:
-    """Uploads a second of every server in every round, and as shares of the bare session's in the same round."""
+    """Measure the uploads a second of every server in every round, and their shares of the bare session's."""
     session = open_model(model)
     expected = [answer(session, photograph)["labels"] for photograph in photographs()]
     turns: dict[str, Callable[[], dict[str, Any]]] = {BARE: partial(bare_turn, model, seconds)}
@@ -228,7 +228,7 @@ def wrk(port: int, requests: Sequence[bytes], seconds: int) -> dict[str, Any]:
 
 
 def parse_wrk(printed: str) -> dict[str, Any]:
-    """Uploads a second that were answered 2xx, `errors` of any kind, and milliseconds, of what serving.lua prints."""
+    """Read from serving.lua's output the uploads a second answered 2xx, `errors` of any kind, and milliseconds."""
     found = json.loads(printed.splitlines()[-1])
     return {
         "rate": (found["answers"] - found["not_2xx"]) / (found["microseconds"] / 1e6),
@@ -239,7 +239,7 @@ def parse_wrk(printed: str) -> dict[str, Any]:
 
 
 def shares(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]:
-    """For each contender the uploads a second of every round, and its share of the bare session with an interval."""
+    """Return each contender's uploads a second of every round, and its share of the bare session with an interval."""
     bare = [turn["rate"] for turn in found[BARE]]
     result = {}
     for name, turns in found.items():
@@ -256,7 +256,7 @@ def shares(found: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Any]
 
 
 def capacity(found: Running, seconds: int) -> float:
-    """The uploads a second that wrk reaches: the median of three times `seconds`."""
+    """Return the uploads a second that wrk reaches: the median of three runs of `seconds`."""
     requests = [upload(photograph, True) for photograph in photographs()]
     wrk(found.port, requests, WARM_UP)
     return float(np.median([wrk(found.port, requests, seconds)["rate"] for _ in range(3)]))
@@ -300,7 +300,7 @@ def overload(seconds: int, minutes: float) -> dict[str, Any]:
 def offer(
     found: Running, settings: Mapping[str, Any], each_second: Callable[[], None] = lambda: None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Run benchmarks/serving_load.py: what it prints, and its arrays."""
+    """Run benchmarks/serving_load.py, and return what it prints, and its arrays."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "load.npz"
         own = {"port": found.port, "connections": LOAD_CONNECTIONS, "recovery": False, "file": str(file)}
@@ -317,7 +317,7 @@ def offer(
 
 
 def latency_summary(seconds: np.ndarray, statuses: np.ndarray) -> dict[str, float | None]:
-    """Milliseconds of what was answered 200: percentiles by linear interpolation, and `tail`, p99 by the median."""
+    """Return the LATENCIES of uploads that were answered 200; percentiles are interpolated linearly."""
     answered = seconds[statuses == 200] * 1e3
     if not len(answered):
         return {"answers": 0, **dict.fromkeys(LATENCIES)}
@@ -326,7 +326,7 @@ def latency_summary(seconds: np.ndarray, statuses: np.ndarray) -> dict[str, floa
 
 
 def load_summary(load: Mapping[str, float], requests: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """What the load took of one core, how far behind it was, and how many uploads were not answered 200 or 503."""
+    """Return the load's share of one core, how late it was, and how many uploads were not answered 200 or 503."""
     return {
         "load_cpu_share": load["cpu_share"],
         "load_late_p99_ms": float(np.percentile(requests["late"], 99)) * 1e3,
@@ -341,7 +341,7 @@ def status_counts(statuses: np.ndarray) -> dict[str, int]:
 
 
 def memory_summary(memory: Sequence[float]) -> dict[str, float]:
-    """The median MB of the second tenth of the time and of the last one, and by what share it has grown."""
+    """Return the median MB of the second and of the last tenth of the time, and the growth as a share."""
     tenth = max(1, len(memory) // 10)
     early, late = float(np.median(memory[tenth : 2 * tenth])), float(np.median(memory[-tenth:]))
     return {"memory_early_mb": early, "memory_late_mb": late, "memory_growth": late / early - 1}
@@ -359,7 +359,7 @@ def start() -> dict[str, Any]:
         for _ in range(STARTS):
             for cache in list(release.rglob("__pycache__")):
                 shutil.rmtree(cache)
-            for times in seconds.values():  # the first of them leaves what the second finds
+            for times in seconds.values():  # the first start makes the cache for the second
                 with running(server, READY) as found:
                     times.append(time.perf_counter() - found.started)
     return {
@@ -369,7 +369,7 @@ def start() -> dict[str, Any]:
 
 
 def parse_setting(text: str) -> dict[str, str]:
-    """`threads=2,workers=1`."""
+    """Parse a setting such as `threads=2,workers=1`."""
     pairs = [pair.partition("=") for pair in text.split(",")]
     if not all(name and value for name, _, value in pairs):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE,...")
@@ -380,9 +380,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", action="append", choices=list(PARTS), help="what to measure (all)")
     parser.add_argument(
-        "--setting", action="append", type=parse_setting, default=[], help="of the server: threads=2,workers=1"
+        "--setting", action="append", type=parse_setting, default=[], help="another contender: threads=2,workers=1"
     )
-    parser.add_argument("--seconds", type=int, default=10, help="of one turn of wrk (10)")
-    parser.add_argument("--rounds", type=int, default=6, help="of the throughput (6)")
-    parser.add_argument("--minutes", type=float, default=10, help="of overload (10)")
+    parser.add_argument("--seconds", type=int, default=10, help="seconds of one turn of wrk (10)")
+    parser.add_argument("--rounds", type=int, default=6, help="rounds of the throughput (6)")
+    parser.add_argument("--minutes", type=float, default=10, help="minutes of overload (10)")
     run_tool(main, parser)

@@ -1,17 +1,17 @@
-"""Uploads at a rate that does not depend on the answers, for benchmarks/serving.py, which starts this as a process.
+"""Send uploads at a rate that does not depend on the answers; benchmarks/serving.py starts this as a process.
 
     python -m benchmarks.serving_load '{"port": 8000, "rate": 80, "seconds": 60, ...}'
 
-A request is sent when its time has come, whether or not earlier ones were answered, and its latency counts from that
-time: a server that stalls is charged for everybody who came meanwhile, which a client that waits for an answer before
-it sends the next request would leave out ("coordinated omission"; wrk2 counts in the same way). `arrivals` are `even`,
-which is wrk2's constant rate, or `poisson`: independent clients, several of which may come at once.
+A request is sent when it is due, whether or not earlier ones were answered, and its latency counts from that time. So
+a server that stalls is charged for all requests that come meanwhile. A client that waits for an answer before it sends
+the next request would leave them out ("coordinated omission"; wrk2 counts in the same way). `arrivals` are `even`, like
+wrk2's constant rate, or `poisson`: independent clients, several of which may come at once.
 
-Requests are made beforehand and connections are kept, so that this takes as little of the server's CPU as may be.
-Writes an .npz with an array for each request, in the order of their times: `due` and `latency` in seconds, `late`, the
-seconds that this process was behind, and `status`, which is 0 where a connection failed, -1 where all `connections`
-were taken, and -2 where no answer came. Prints JSON: `cpu_share` of one core, and with `recovery` the seconds from the
-end of the load to the first 200 of /v2/health/ready and of an upload.
+Requests are made beforehand and connections are kept, so that this takes little of the server's CPU. Writes an .npz
+with arrays in the order of the requests: `due` and `latency` in seconds, `late`, the seconds that this process was
+behind, and `status`, which is 0 if the connection failed, -1 if all `connections` were taken, and -2 if no answer came.
+Prints JSON: `cpu_share` of one core, and with `recovery` the seconds from the end of the load to the first 200 of
+/v2/health/ready and of an upload.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def cpu_seconds() -> float:
 
 
 def arrivals(kind: str, rate: float, seconds: float) -> np.ndarray:
-    """The times of `rate` times `seconds` requests, in seconds from the start."""
+    """Return the times of `rate` times `seconds` requests, in seconds from the start."""
     count = round(rate * seconds)
     if kind == "even":
         return np.arange(count) / rate
@@ -64,9 +64,9 @@ def arrivals(kind: str, rate: float, seconds: float) -> np.ndarray:
 
 
 def parse_head(received: bytes) -> tuple[int, int, bool] | None:
-    """Of an answer: its status, its length with the head, and whether the connection closes after it.
+    """Return an answer's status, its length with the head, and whether the connection closes after it.
 
-    None while the head is not all there. Raises ValueError for one without a Content-Length.
+    Returns None while the head is not complete. Raises ValueError if it has no Content-Length.
     """
     head, end, _ = received.partition(b"\r\n\r\n")
     if not end:
@@ -80,7 +80,7 @@ def parse_head(received: bytes) -> tuple[int, int, bool] | None:
 
 
 class ClientConnection(asyncio.Protocol):
-    """A kept connection with at most one request at a time; `done` gets its status, or FAILED."""
+    """A kept connection with at most one request at a time; `done` gets the status of its answer, or FAILED."""
 
     def __init__(
         self, free: Callable[["ClientConnection"], None], closed: Callable[["ClientConnection"], None]
@@ -102,7 +102,7 @@ class ClientConnection(asyncio.Protocol):
         if head is None or len(self.received) < head[1] or self.done is None:
             return
         status, _, closes = head
-        # An answer before the request was all sent: what is left of it must not become a part of the next one.
+        # If the answer came before the whole request was sent, the rest must not become a part of the next request.
         if closes or self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
@@ -151,13 +151,13 @@ class Load:
     def send(self, request: bytes, done: Done) -> None:
         while self.idle:
             connection = self.idle.pop()
-            if not connection.transport.is_closing():  # the server may have, after some seconds without a request
+            if not connection.transport.is_closing():  # the server closes it after some seconds without a request
                 connection.send(request, done)
                 return
         if self.open < self.connections:
             self.open += 1
             task = asyncio.ensure_future(self.connect_and_send(request, done))
-            self.tasks.add(task)  # of which the loop itself keeps none
+            self.tasks.add(task)  # the loop itself keeps no reference
             task.add_done_callback(self.tasks.discard)
         else:
             done(NO_CONNECTION)
@@ -180,7 +180,7 @@ class Load:
             self.idle.remove(connection)
 
     async def recover(self) -> dict[str, float]:
-        """Seconds until the server says that it is ready, and until it answers an upload."""
+        """Return the seconds until the server says that it is ready, and until it answers an upload."""
         start = asyncio.get_running_loop().time()
         found = {}
         with suppress(TimeoutError):
@@ -199,5 +199,5 @@ class Load:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", type=json.loads, help="as JSON")
+    parser.add_argument("settings", type=json.loads, help="JSON with the port, the rate and the other settings")
     run_tool(lambda arguments: main(arguments.settings), parser)

@@ -1,4 +1,4 @@
-"""Make the tables of docs/serving.md from benchmarks/serving.json."""
+"""Write benchmarks/serving.json as Markdown, for docs/serving.md."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from onnx_release.report.text import number, percent, table
 
 MODEL = "mobilenet_v2"
 STARTS = 5
-# The latencies of a load in milliseconds, and how they are called; `tail` is p99 by the median.
+# The latencies of a load in milliseconds, and their names in tables; `tail` is p99 divided by the median.
 LATENCIES = {"median_ms": "median, ms", "p95_ms": "p95", "p99_ms": "p99", "tail": "p99 by median"}
 
 

@@ -1,4 +1,4 @@
-"""A server in processes of its own for benchmarks/serving.py, and the plain HTTP that it is asked with."""
+"""Start a server as a process, and send it plain HTTP, for benchmarks/serving.py and tools/releases.py."""
 
 import http.client
 import json
@@ -26,7 +26,7 @@ READY = f"GET /v2/health/ready HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
 
 @dataclass(frozen=True)
 class ServerCommand:
-    """How to start a server; "{port}" in `command` stands for its port.
+    """A command that starts a server; "{port}" in `command` stands for its port.
 
     `form` says whether an upload is a part of a form, or the body itself.
     """
@@ -42,17 +42,17 @@ class ServerCommand:
 class Running:
     port: int
     process: psutil.Process
-    started: float  # of time.perf_counter()
+    started: float  # by time.perf_counter()
 
     def tree(self) -> list[psutil.Process]:
-        """The process and what it has started."""
+        """Return the process and all that it has started."""
         try:
             return [self.process, *self.process.children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
 
     def resident_mb(self) -> float:
-        """Resident memory of the tree in MB (10^6 bytes); what processes share counts for each of them."""
+        """Return the resident memory of the tree in MB (10^6 bytes); shared memory counts for each process."""
         total = 0
         for process in self.tree():
             try:
@@ -64,9 +64,9 @@ class Running:
 
 @contextmanager
 def running(server: ServerCommand, probe: bytes) -> Iterator[Running]:
-    """Start the server, wait until `probe` is answered 200, and stop it after the block, with all that it has started.
+    """Start the server, wait until `probe` is answered 200, and stop it and all its processes after the block.
 
-    Raises BenchmarkError with the end of its output if it does not come up.
+    Raises BenchmarkError with the end of its output if it does not start.
     """
     port = free_port()
     command = [argument.format(port=port) for argument in server.command]
@@ -95,7 +95,7 @@ def running(server: ServerCommand, probe: bytes) -> Iterator[Running]:
 
 
 def stop(found: Running) -> None:
-    tree = found.tree()  # before the parent is gone and its children are nobody's
+    tree = found.tree()  # while the parent still has its children
     if tree:
         found.process.terminate()
     _, left = psutil.wait_procs(tree, STOPPED_WITHIN)
@@ -111,7 +111,7 @@ def free_port() -> int:
 
 
 def upload(photograph: bytes, form: bool) -> bytes:
-    """The whole request `POST /predict` with a photograph, as a form with one file or as the body itself."""
+    """Return the whole request `POST /predict` with a photograph, as a form with one file or as the body itself."""
     body, kind = photograph, "image/jpeg"
     if form:
         part = 'Content-Disposition: form-data; name="file"; filename="photograph.jpg"\r\nContent-Type: image/jpeg'
@@ -123,7 +123,7 @@ def upload(photograph: bytes, form: bool) -> bytes:
 
 
 def ask(port: int, request: bytes) -> tuple[int, bytes]:
-    """The status and the body of the answer. Raises OSError or HTTPException where there is none."""
+    """Return the status and the body of the answer. Raises OSError or HTTPException if there is none."""
     with closing(socket.create_connection((HOST, port), timeout=30)) as connection:
         connection.sendall(request)
         response = http.client.HTTPResponse(connection, method=request.partition(b" ")[0].decode())
@@ -132,7 +132,7 @@ def ask(port: int, request: bytes) -> tuple[int, bytes]:
 
 
 def status(port: int, request: bytes) -> int:
-    """The status of the answer, and 0 where there is none."""
+    """Return the status of the answer, and 0 if there is none."""
     try:
         return ask(port, request)[0]
     except (OSError, http.client.HTTPException):
@@ -140,7 +140,7 @@ def status(port: int, request: bytes) -> int:
 
 
 def labels(port: int, request: bytes) -> list[int]:
-    """The classes that a server names in its answer, the likeliest first. Raises BenchmarkError if it is no answer."""
+    """Return the classes in a server's answer, the most probable first. Raises BenchmarkError for another answer."""
     code, body = ask(port, request)
     if code != 200:
         raise BenchmarkError(f"an upload was answered {code}: {body[:500].decode(errors='replace')}")

@@ -1,11 +1,11 @@
-"""Sweeps of the small model: how long they take, and that none of their experiments repeats work of another.
+"""Measure how long sweeps of the small model take, and whether an experiment repeats the work of another.
 
     python -m benchmarks.sweep
 
-clones the repository with nothing in DVC's cache, runs sweeps/digits.yaml, twelve experiments without timings, and
-sweeps/digits_timed.yaml, four with them, and writes benchmarks/sweep.json: seconds, how often a stage ran, how many
-entries the run cache has gained, and what was run more than once on the same inputs. Takes about eight minutes on 2
-cores.
+clones the repository with an empty DVC cache, runs sweeps/digits.yaml, twelve experiments without timings, and
+sweeps/digits_timed.yaml, four with timings, and writes benchmarks/sweep.json: seconds, how often a stage ran, how many
+entries the run cache has gained, and which commands ran more than once on the same inputs. Takes about eight minutes on
+2 cores.
 """
 
 import json
@@ -31,12 +31,12 @@ def main() -> None:
         clone = make_clone(Path(folder) / "clone")
         for key in ("user.name", "user.email"):
             subprocess.run(["git", "config", key, "benchmark"], cwd=clone, check=True)
-        result = {"machine": machine_name(read_json(HARDWARE)), **{grid: measured(clone, grid) for grid in GRIDS}}
+        result = {"machine": machine_name(read_json(HARDWARE)), **{grid: measure_sweep(clone, grid) for grid in GRIDS}}
     write_json(RESULT, result)
     print(json.dumps(result, indent=2))
 
 
-def measured(clone: Path, grid: str) -> dict[str, Any]:
+def measure_sweep(clone: Path, grid: str) -> dict[str, Any]:
     runs = clone / ".dvc/cache/runs"
     before = {entry.name for entry in runs.glob("*/*")}
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The release on Ray Serve: the same application as `python -m serving`, as many times as the load asks for.
+"""Run the release on Ray Serve: the same application as `python -m serving`, in as many replicas as the load needs.
 
 It runs in the folder of a release, which deploy/ray_serve.yaml names:
 
@@ -14,7 +14,7 @@ from serving.settings import Settings
 
 
 def build() -> FastAPI:
-    """The application; each replica calls this once, in its own process."""
+    """Make the application; each replica calls this once, in its own process."""
     return create_app(Settings())
 
 

@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 # Every number has a lower and an upper bound: tests/serving/test_serve.py checks it.
 Processes = Annotated[int, Field(ge=1, le=1024)]  # and threads; the largest machines have about as many cores
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Amount = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1, le=2**40)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
@@ -26,17 +26,17 @@ class Settings(BaseSettings):
         default=None,
         description="threads that decode, preprocess and run the model; null: one a core, shared by the workers",
     )
-    max_batch: Count | None = Field(
+    max_batch: Amount | None = Field(
         default=None, description="most items in a call of the model; null: 4 on a CPU (1 for int8_dynamic), 8 on a GPU"
     )
-    queue: Count = Field(default=64, description="items that wait or run; one more is answered 503 at once")
+    queue: Amount = Field(default=64, description="items that wait or run; one more is answered 503 at once")
     deadline: Seconds = Field(
         default=10, description="a request that waits longer after its last byte is dropped (504)"
     )
     drain: Seconds = Field(default=30, description="time to finish the present requests after SIGTERM")
 
     # What a client may send.
-    connections: Count = Field(default=2048, description="open connections; one more is answered 503 and closed")
+    connections: Amount = Field(default=2048, description="open connections; one more is answered 503 and closed")
     receive: Seconds = Field(
         default=10, description="time for a request's head to arrive, and for its body; then it is answered 408"
     )
@@ -50,4 +50,4 @@ class Settings(BaseSettings):
     pixels: Annotated[int, Field(ge=1, le=2**31 - 1)] = Field(
         default=50_000_000, description="pixels of one picture, read from its header before it is decoded"
     )
-    files: Count = Field(default=16, description="files in one request")
+    files: Amount = Field(default=16, description="files in one request")

@@ -1,4 +1,4 @@
-"""What a person runs, as `python -m tools.NAME`."""
+"""Commands for people: `python -m tools.NAME`."""
 
 from onnx_release.core.command import die_of_ctrl_c_until_main
 

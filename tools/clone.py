@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def make_clone(folder: Path, params: Mapping[str, str] | None = None) -> Path:
-    """Copy what git would hold of the working tree to `folder`, as a new repository, and change `params` there."""
+    """Copy the files of the working tree that git does not ignore to a new repository, and change `params` there."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in listed.split("\0"):
@@ -48,7 +48,7 @@ def path_with_python() -> str:
 
 
 def run(clone: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run `python -m ...` in the clone with this environment's Python; never raises."""
+    """Run `python -m ...` in the clone with this environment's Python; it does not raise if the command fails."""
     environment = {**os.environ, "PATH": path_with_python(), **options.pop("env", {})}
     command = [sys.executable, "-m", *arguments]
     return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False, **options)

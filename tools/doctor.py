@@ -1,6 +1,6 @@
-"""Look for the usual mistakes of a network that is to be exported: each with its line and its fix.
+"""Look for the usual mistakes in a network that is to be exported, and show each with its line and a fix.
 
-Exits with code 1 if an error is among them.
+Exits with code 1 if one of them is an error.
 """
 
 import argparse
@@ -31,36 +31,36 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def diagnose(model: str, params: Params) -> list[Finding]:
-    """All findings on models/`model`: network, inputs and conversion.
+    """Return all findings on models/`model`: network, inputs and conversion.
 
-    Its sources are fetched unless they are there as the spec declares them.
+    Its sources are fetched if they are missing or differ from the spec.
     """
     spec, folder, raw = load_spec(model), MODELS / model, RAW / model
     ensure_sources(model, spec.sources, raw)
     patient = Patient(network_as_built(model, raw), spec, params.export, folder)
     findings = [*examine(patient.network, spec, params.export, folder), *sample_findings(patient)]
     known = {finding.where for finding in findings if finding.level == "error"}
-    # A mistake that was found already is not told again in the exporter's words.
+    # A mistake that was found already is not shown again in the exporter's words.
     findings += [finding for finding in examine_conversion(patient) if finding.where not in known]
     return sorted(findings, key=lambda finding: finding.level)
 
 
 def sample_findings(patient: Patient) -> list[Finding]:
-    """What is wrong with the first sample that data.py gives, where there is a data.py."""
+    """Return the findings on the first sample of data.py; none if there is no data.py."""
     path = patient.folder / "data.py"
     if not path.is_file():
         return []
     try:
         samples = load_data(patient.folder.name).samples(RAW / patient.folder.name, "evaluation")
         inputs = next(iter(samples)).inputs
-    except Exception as cause:  # of the user's own code; the stage prepare tells of it in full
+    except Exception as cause:  # from the user's own code; the stage prepare reports it in full
         return [unexamined(patient, "the samples of data.py", cause)]
     return double_inputs(inputs, function_line(path, "preprocess"))
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("model", nargs="?", help="a folder below models/; the model of params.yaml unless given")
+    made.add_argument("model", nargs="?", help="a folder below models/; by default the model in params.yaml")
     return made
 
 

@@ -1,4 +1,4 @@
-"""Show which layers of a variant add the most error, and where it first leaves its reference."""
+"""Show which layers of a variant add the most error, and where its error first exceeds a bound."""
 
 import argparse
 import math
@@ -26,7 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def ranking(rows: Sequence[Mapping[str, Any]], top: int) -> str:
-    """The steps that add the most error as a table; NaN and infinity first."""
+    """Make the table of the steps that add the most error; NaN and infinity come first."""
     worst = sorted(rows, key=lambda row: float("-inf") if row["added"] is None else -row["added"])[:top]
     lines = [
         ["node", "operators", "error added", "so far, dB", "range", "weight spread", "module", "source"],
@@ -48,13 +48,13 @@ def ranking(rows: Sequence[Mapping[str, Any]], top: int) -> str:
 
 
 def departure(rows: Sequence[Mapping[str, Any]], bound_db: float) -> str:
-    """One sentence on the first step beyond the bound."""
+    """Write a sentence on the first step beyond the bound."""
     row = first_beyond(rows, bound_db)
     if row is None:
-        return f"No step is further from the reference than {bound_db:g} dB."
+        return f"Every step has an SQNR of at least {bound_db:g} dB."
     where = f", {row['module']} at {row['source']}" if row["module"] else ""
     found = "is not finite" if row["sqnr_db"] is None else f"has {row['sqnr_db']:.1f} dB"
-    return f"The first step beyond {bound_db:g} dB is {row['node']} ({row['operators']}{where}): it {found}."
+    return f"The first step below {bound_db:g} dB is {row['node']} ({row['operators']}{where}): it {found}."
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python -m tools.gpu_check
 
-runs them on CUDA, and on TensorRT where it is installed, and times them in one run with PyTorch eager, compiled and
-with float16 autocast. Writes benchmarks/gpu.json, which `make docs` puts into docs/gpu.md, and prints the same table.
-Needs a GPU, the CUDA build of torch, and `make repro` to have run.
+runs them on CUDA, and on TensorRT if it is installed, and times them in one run with PyTorch eager, compiled and with
+float16 autocast. Writes benchmarks/gpu.json, which `make docs` puts into docs/gpu.md, and prints the same table. Needs
+a GPU, the CUDA build of torch, and a finished `make repro`.
 """
 
 import argparse
@@ -42,16 +42,16 @@ GPU_CHECK = Path("benchmarks/gpu.json")
 # int8_dynamic is for CPUs.
 CHECKED = ("fp32", "fp16", "int8_static")
 PYTORCH: tuple[Kind, ...] = ("torch_eager", "torch_compile", "torch_autocast")
-# Characters of a cell, at most: what ONNX Runtime says may fill a page.
+# The most characters of a cell: ONNX Runtime's messages may fill a page.
 CELL = 300
 
 
 @dataclass(frozen=True)
 class GpuVerdict:
-    """How a contender holds against PyTorch; `passed` is None for PyTorch itself.
+    """The comparison of a contender with PyTorch; `passed` is None for PyTorch itself.
 
-    `runs` is False if it failed before it gave an answer, so that it cannot be timed either. `note` names the nodes
-    that run on another provider.
+    `runs` is False if it failed before it gave an answer, so that it cannot be timed. `note` names the nodes that run
+    on another provider.
     """
 
     contender: str
@@ -71,16 +71,16 @@ def main(_: argparse.Namespace) -> None:
 
 
 def check_gpu(params: Params) -> dict[str, Any]:
-    """What benchmarks/gpu.json holds.
+    """Validate and time everything, and return the content of benchmarks/gpu.json.
 
-    Raises ProviderError where there is no GPU, torch does not see it, or CUDA's provider does not load; GraphError if
-    it loads and does not run; DataError for a variant that is missing.
+    Raises ProviderError if there is no GPU, torch does not see it, or CUDA's provider does not load; GraphError if it
+    loads and does not run; DataError for a missing variant.
     """
     if not gpus():
-        raise ProviderError("nvidia-smi is not there or lists no NVIDIA GPU: run this on a machine that has one")
+        raise ProviderError("nvidia-smi is missing or lists no NVIDIA GPU: run this on a machine that has one")
     versions = torch_versions()
     check_provider(CUDA)
-    apart(find_provider, Runtime(provider="cuda"))  # cuDNN is not loaded before a convolution runs
+    run_in_process(find_provider, Runtime(provider="cuda"))  # cuDNN is loaded only when a convolution runs
     variants = [variant for variant in CHECKED if variant in made_variants(load_spec(params.model))]
     check_variants_made(variants)
     no_tensorrt = missing_library(TENSORRT)
@@ -95,8 +95,8 @@ def check_gpu(params: Params) -> dict[str, Any]:
 
 
 def torch_versions() -> dict[str, str]:
-    """The versions of torch and of its CUDA. Raises ProviderError if it was built without, or sees no GPU."""
-    import torch  # after the GPU is known: it takes seconds
+    """Return the versions of torch and of its CUDA. Raises ProviderError for a CPU build, or if it sees no GPU."""
+    import torch  # imported late, since it takes seconds
 
     version, cuda = str(torch.__version__), torch.version.cuda
     if cuda is None:
@@ -106,43 +106,42 @@ def torch_versions() -> dict[str, str]:
         )
     if not torch.cuda.is_available():
         raise ProviderError(
-            f"torch {version} sees no GPU, where nvidia-smi lists {'; '.join(gpus())}: "
+            f"torch {version} sees no GPU, and nvidia-smi lists {'; '.join(gpus())}: "
             f"the driver may be too old for CUDA {cuda}, or CUDA_VISIBLE_DEVICES hides it"
         )
     return {"torch": version, "cuda": cuda}
 
 
 def torch_gpu() -> str:
-    """The name of the GPU that "cuda" means to torch."""
+    """Return the name of the GPU that torch calls "cuda"."""
     import torch
 
     return torch.cuda.get_device_name(0)
 
 
 def describe_gpu(lines: Sequence[str], name: str) -> dict[str, str]:
-    """Name, memory and driver from the line of nvidia-smi for the GPU `name`; the first line if none has that name."""
+    """Return name, memory and driver of the GPU `name` from nvidia-smi's lines; of the first GPU if it is not there."""
     parts = [line.rsplit(", ", 2) for line in lines]
     return dict(zip(("name", "memory", "driver"), next((p for p in parts if p[0] == name), parts[0]), strict=True))
 
 
 def check_variants_made(variants: Sequence[str]) -> None:
-    """Raises DataError for a variant that is not there."""
+    """Raise DataError for a missing variant."""
     missing = [str(variant_model(variant)) for variant in variants if not variant_model(variant).is_file()]
     if missing:
-        raise DataError(f"{', '.join(missing)} not there: run `make repro` first")
+        raise DataError(f"missing: {', '.join(missing)}; run `make repro` first")
 
 
 def check_all(params: Params, variants: Sequence[str], providers: Sequence[str], device: str) -> dict[str, Any]:
-    """The rounds that were timed, and `rows`: one for PyTorch in each form and for each variant on each provider.
+    """Validate and time the variants on the providers, which are named as in params.yaml.
 
-    Providers are named as in params.yaml.
-
-    Uses the first batch size and the first thread count of the benchmark. Raises ParameterError as `check_settings`
-    does, and BenchmarkError if nothing at all can be timed.
+    Returns the rounds that were timed, and `rows`: one for PyTorch in each form and for each variant on each provider.
+    Uses the first batch size and the first thread count of the benchmark. Raises ParameterError like `check_settings`,
+    and BenchmarkError if nothing can be timed.
     """
     spec = load_spec(params.model)
     check_settings(params, spec, available_cores())
-    verdicts = [judge(variant, provider, params) for provider in providers for variant in variants]
+    verdicts = [try_validate(variant, provider, params) for provider in providers for variant in variants]
     batch = params.benchmark.batches[0]
     batches = real_batches(SampleFile(EVALUATION_SAMPLES), batch, spec)
     run = measure(contenders(verdicts, params, spec, device), batches, params.benchmark)
@@ -153,22 +152,22 @@ def check_all(params: Params, variants: Sequence[str], providers: Sequence[str],
     }
 
 
-def judge(variant: str, provider: str, params: Params) -> GpuVerdict:
-    """What `validated` finds; what goes wrong there becomes the verdict, so that the others are still measured."""
+def try_validate(variant: str, provider: str, params: Params) -> GpuVerdict:
+    """Return the verdict of `validated`, or its error as the verdict, so that the others are still measured."""
     try:
-        verdict: GpuVerdict = apart(validated, variant, provider, params)
+        verdict: GpuVerdict = run_in_process(validated, variant, provider, params)
     except (GraphError, ProviderError) as error:
         return GpuVerdict(variant, provider, passed=False, failure=str(error), runs=False)
     return verdict
 
 
 def validated(variant: str, provider: str, params: Params) -> GpuVerdict:
-    """Hold a variant on a provider against PyTorch, as the stage `validate` does.
+    """Compare a variant on a provider with PyTorch, as the stage `validate` does.
 
     Raises ProviderError if the provider does not run it, or if TensorRT leaves nodes to another one, and GraphError if
     the model does not load or run.
     """
-    # With auto, CUDA may leave nodes to the CPU and says which; it may also leave all of them.
+    # With auto, CUDA may leave some nodes to the CPU, and notes them; it may also leave all of them.
     runtime = runtime_on("auto" if provider == "cuda" else provider, variant, params)
     spec = load_spec(params.model)
     model = OnnxModel(variant_model(variant), spec, runtime)
@@ -192,8 +191,8 @@ def validated(variant: str, provider: str, params: Params) -> GpuVerdict:
     )
 
 
-def apart(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What `function` gives in a process of its own, which takes its GPU memory and its crashes with it.
+def run_in_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `function` in a process of its own, so that its GPU memory is freed and a crash does not end this process.
 
     Raises what it raises, and GraphError if the process crashes.
     """
@@ -205,9 +204,9 @@ def apart(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def runtime_on(provider: str, variant: str, params: Params) -> Runtime:
-    """The runtime settings of params.yaml on this provider, and on the first GPU, which is the one that torch takes.
+    """Return the runtime settings of params.yaml on this provider, and on the first GPU, which torch takes as well.
 
-    TensorRT computes in float16 and in 8 bits where it is told to: for the variants that are made of them alone.
+    TensorRT may compute in float16 only for fp16, and in 8 bits only for int8_static.
     """
     runtime = params.runtime
     return runtime.model_copy(
@@ -223,9 +222,10 @@ def runtime_on(provider: str, variant: str, params: Params) -> Runtime:
 
 
 def contenders(verdicts: Iterable[GpuVerdict], params: Params, spec: Spec, device: str) -> list[Contender]:
-    """What is timed: PyTorch in its forms, and every variant that runs.
+    """Return what is timed: PyTorch in its forms, and every variant that runs.
 
-    One that leaves no node to the CPU is timed on `cuda`, where any that is left is an error, and not on `auto`.
+    A variant that leaves no node to the CPU is timed on `cuda`, where a node that is left would be an error, and not on
+    `auto`.
     """
     raw = RAW / params.model
     entries = torch_contenders(params.model, raw, spec, runtime_on("cpu", "", params), device, PYTORCH)
@@ -242,14 +242,14 @@ def entry_name(verdict: GpuVerdict) -> str:
 
 
 def rows(verdicts: Iterable[GpuVerdict], figures: Mapping[str, ContenderMetrics]) -> list[dict[str, Any]]:
-    """Verdicts with the figures of each contender; `timing` is None for one that does not run."""
+    """Join verdicts and timing metrics of each contender; `timing` is None for one that does not run."""
     timings = {name: found.model_dump() for name, found in figures.items()}
     torch_rows = [{**asdict(GpuVerdict(kind, "PyTorch", passed=None)), "timing": timings[kind]} for kind in PYTORCH]
     return torch_rows + [{**asdict(item), "timing": timings.get(entry_name(item))} for item in verdicts]
 
 
 def describe_gpu_check(result: Mapping[str, Any]) -> str:
-    """The table of benchmarks/gpu.json in Markdown, and under it how it was measured."""
+    """Write the table of benchmarks/gpu.json in Markdown, and below it how it was measured."""
     gpu, versions = result["gpu"], result["versions"]
     header = [
         *("contender", "provider", "validated", "SQNR, dB", "agreement", "latency, ms", "p95, ms"),
@@ -266,13 +266,13 @@ def describe_gpu_check(result: Mapping[str, Any]) -> str:
 
 
 def result_cells(row: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    """One line of the table; a dash is what could not be timed."""
+    """Return one line of the table; a dash stands for a value that could not be measured."""
     timing = ContenderMetrics.model_validate(row["timing"]) if row["timing"] else None
-    rounds = Rounds(result.get("rounds", 0), result.get("disturbed_rounds", 0))  # older results have not counted them
+    rounds = Rounds(result.get("rounds", 0), result.get("disturbed_rounds", 0))  # older results do not have them
     notes = [row["note"]]
     if timing and timing.failure:
         notes.append(f"not timed: {timing.failure}")
-    elif timing and timing.provider_note != row["note"]:  # as where the GPU's memory was full
+    elif timing and timing.provider_note != row["note"]:  # for example because the GPU's memory was full
         notes.append(f"timed on {timing.provider}: {timing.provider_note}")
     latency, *speedups = timing_cells(timing, rounds) if timing else ["–"] * 3
     return [
@@ -295,7 +295,7 @@ def verdict_cell(row: Mapping[str, Any]) -> str:
 
 
 def one_line(text: str) -> str:
-    """What fits into a cell; benchmarks/gpu.json has all of it."""
+    """Shorten a text to fit into a cell; benchmarks/gpu.json has all of it."""
     return textwrap.shorten(text, CELL, placeholder=" …").replace("|", "\\|")
 
 

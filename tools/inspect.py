@@ -1,4 +1,4 @@
-"""Show what is in an ONNX file: inputs, outputs, symbolic shapes, opsets, operators and size."""
+"""Show the inputs, outputs, symbolic shapes, opsets, operators and size of an ONNX file."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def description_lines(description: dict[str, Any]) -> str:
-    """The description as lines for a person."""
+    """Write the description as lines of text."""
     lines = [
         f"{kind:<8} {value['name']}  {value['dtype']}  [{', '.join(str(axis) for axis in value['shape'])}]"
         for kind, values in (("input", description["inputs"]), ("output", description["outputs"]))

@@ -1,6 +1,6 @@
-"""Write models/NAME/ for a new model: a spec.yaml, a network.py and a data.py that run at once, to change line by line.
+"""Write models/NAME/ for a new model: a spec.yaml, a network.py and a data.py that run as they are, for you to change.
 
-Nothing outside of models/NAME/ is touched. With --images, the photographs stand in for data.py.
+It writes nothing outside models/NAME/. With --images, the photographs take the place of data.py.
 """
 
 import argparse
@@ -33,46 +33,46 @@ def main(arguments: argparse.Namespace) -> None:
 def write_model(name: str, task: str, weights: Path | None = None, images: Path | None = None) -> None:
     """Write models/`name`/, whole or not at all.
 
-    Raises SpecError for a name that cannot be or is taken, SourceError and DataError for weights and photographs that
-    are not there or not as they should be.
+    Raises SpecError for a name that is not allowed or taken, SourceError and DataError for weights and photographs that
+    are missing or unusable.
     """
     folder = MODELS / name
     check_name(name, folder)
     if images is not None and task != "classification":
-        raise SpecError(f"--images: folders of photographs are classes, and the task is {task}: leave it out")
+        raise SpecError(f"--images is for --task classification, and the task is {task}: leave it out")
     values: dict[str, Any] = {"name": name, "task": task, "sources": [], "checkpoint": ""}
     values |= {"images": "", "classes": [], "official": None}
     if weights is not None:
         if not weights.is_file():
-            raise SourceError(f"there is no file {weights}: --weights is a checkpoint")
-        values["sources"].append(source_of(weights, folder))
+            raise SourceError(f"there is no file {weights}: give --weights the path of a checkpoint")
+        values["sources"].append(source_entry(weights, folder))
         values["checkpoint"] = json.dumps(weights.name, ensure_ascii=False)
     if images is not None:
         values["classes"] = [json.dumps(label, ensure_ascii=False) for label in sorted_classes(images)]
         values["official"] = split_folders(images)
-        values["sources"].append(source_of(images, folder))
+        values["sources"].append(source_entry(images, folder))
         values["images"] = values["sources"][-1]["name"]
     with replacing_folder(folder) as partial:
         for file, text in texts(values).items():
             (partial / file).write_text(text, encoding="utf-8", newline="\n")
         with modify_yaml(partial / "spec.yaml"):
-            pass  # names are quoted and folded now as they are when `dvc exp run -S` sets a value
+            pass  # rewrites the file in the style in which `dvc exp run -S` does
         spec = read_yaml(partial / "spec.yaml", Spec, SpecError)
         if images is not None:
-            ImageFolder(spec).read_splits(images.resolve().parent)  # as the pipeline will
+            ImageFolder(spec).read_splits(images.resolve().parent)  # the same check as in the pipeline
 
 
 def check_name(name: str, folder: Path) -> None:
     if not name.isidentifier():
-        raise SpecError(f"{name!r} cannot be the name of a model: it is letters, digits and underscores, as in my_net")
+        raise SpecError(f"{name!r} cannot be a model's name: use letters, digits and underscores, as in my_net")
     if not MODELS.is_dir():
         raise SpecError("there is no folder models/ here: run this from the repository root")
     if folder.exists():
-        raise SpecError(f"{folder} is there already: choose another name, or remove it")
+        raise SpecError(f"{folder} already exists: choose another name, or remove it")
 
 
-def source_of(path: Path, folder: Path) -> dict[str, str]:
-    """A file or folder as an entry of `sources`: its path starts at the model's folder, and all are YAML."""
+def source_entry(path: Path, folder: Path) -> dict[str, str]:
+    """Return a file or folder as an entry of `sources`, with YAML values and a path from the model's folder on."""
     resolved = path.resolve()
     return {
         "name": json.dumps(resolved.name, ensure_ascii=False),
@@ -82,7 +82,7 @@ def source_of(path: Path, folder: Path) -> dict[str, str]:
 
 
 def texts(values: dict[str, Any]) -> dict[str, str]:
-    """The text of every file of the model, by its name."""
+    """Return the text of every file of the model, by its name."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
     )
@@ -94,29 +94,29 @@ def texts(values: dict[str, Any]) -> dict[str, str]:
 
 
 def next_steps(name: str, weights: Path | None) -> str:
-    """What to change and what to run, for a person."""
+    """Say what to change and what to run."""
     changes = {
-        "network.py": "your network in place of the one there",
-        "spec.yaml": "what goes in and comes out, and what a variant may lose",
-        "data.py": "your samples in place of the ones there",
+        "network.py": "your network in place of the example",
+        "spec.yaml": "inputs, outputs, and what a variant may lose",
+        "data.py": "your samples in place of the examples",
     }
     files = [file for file in changes if (MODELS / name / file).is_file()]
     if weights is None:
-        first = f"models/{name}/ runs as it is. Make it yours where CHANGE stands:"
+        first = f"models/{name}/ runs as it is. Change the places marked CHANGE:"
     else:
         first = (
-            f"models/{name}/ is there. Your weights fit your network alone: change what is marked CHANGE, then run it:"
+            f"models/{name}/ is written. Your weights only fit your network: change the places marked CHANGE, then run:"
         )
     lines = [first, *(f"  models/{name}/{file:<12}{changes[file]}" for file in files)]
-    return "\n".join(
-        [*lines, f"  make repro MODEL={name}", "docs/bring-your-own-model.md goes through it step by step."]
-    )
+    return "\n".join([*lines, f"  make repro MODEL={name}", "docs/bring-your-own-model.md explains each step."])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="of the new folder below models/")
-    parser.add_argument("--task", required=True, choices=TASKS, help="what kind of answer the network gives")
+    parser.add_argument("name", help="the name of the new folder below models/")
+    parser.add_argument("--task", required=True, choices=TASKS, help="the kind of answer that the network gives")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="a checkpoint: a state dict or .safetensors")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="photographs in a folder for each class")
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="a folder with a folder of photographs for each class"
+    )
     run_tool(main, parser)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from onnx_release.core.command import run_tool
 
-# Characters of a comment, at most: https://docs.github.com/rest/issues/comments
+# The most characters of a comment: https://docs.github.com/rest/issues/comments
 LIMIT = 65_536
 PICTURE = re.compile(r"^!\[[^\]]*\]\((?!https?://)[^)]*\)[ \t]*(?:\n|$)", re.MULTILINE)
 
@@ -21,10 +21,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def comment_body(folder: Path, result: str, artifact: str = "") -> str:
-    """The comment in Markdown, of at most `LIMIT` characters: verdict, release and failing gates first.
+    """Write the comment in Markdown, in at most `LIMIT` characters: verdict, release and failing gates first.
 
-    `folder` may have gate.txt, comparison.md and report/report.md; what the run did not come to is left out. `result`
-    is the job's, "success" or another word. `artifact` is where the folder can be downloaded.
+    `folder` may have gate.txt, comparison.md and report/report.md; missing ones are left out. `result` is the job's,
+    "success" or another word. `artifact` is the address from which the folder can be downloaded.
     """
     gates = read(folder / "gate.txt")
     comparison = read(folder / "comparison.md")
@@ -44,19 +44,19 @@ def comment_body(folder: Path, result: str, artifact: str = "") -> str:
 
 
 def split_report(report: str) -> tuple[str, str, str]:
-    """The model's name, what is released, and the tables, of a report whose title is `# MODEL: VERDICT`."""
+    """Split a report, whose title is `# MODEL: VERDICT`, into the model's name, the text on the release, and tables."""
     title, _, rest = report.partition("\n")
     release, _, tables = rest.partition("\n|")
     return title.removeprefix("# ").partition(":")[0], release.strip(), tables and f"|{tables}"
 
 
 def failing(gates: str) -> str:
-    """The lines of what `tools.gate` prints that tell why it exits with 1."""
+    """Return the lines of `tools.gate` that say why it exits with code 1."""
     return "\n".join(line for line in gates.splitlines() if re.search(r": FAILED[,:]|: not measured, |^error: ", line))
 
 
 def folded(title: str, text: str) -> str:
-    """A part of the comment that opens on a click."""
+    """Wrap a part of the comment that opens on a click."""
     return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
@@ -67,31 +67,31 @@ def read(path: Path) -> str:
 def verdict(result: str, gates: str) -> str:
     if result == "success":
         left = len(re.findall(": not held, ", gates))
-        return f"**No gate fails, and {left} could not be held.**" if left else "**Every gate holds.**"
+        return f"**No gate fails, and {left} could not be checked.**" if left else "**Every gate passes.**"
     if gates:
         noisy = len(re.findall(": not measured, ", gates))
         if noisy and not re.search(r": FAILED[,:]|^error: ", gates, re.MULTILINE):
             return (
                 f"**The checks failed:** {noisy} {'gate was' if noisy == 1 else 'gates were'} not measured, see below."
             )
-        return "**The checks failed:** a gate does not hold, or could not be held."
-    return "**The pipeline failed** before it came to the gates: the run's log says at which stage."
+        return "**The checks failed:** a gate fails, or could not be checked."
+    return "**The pipeline failed** before the gates: the run's log says at which stage."
 
 
 def fenced(text: str) -> str:
-    """A block of plain text, whatever fences are in it."""
+    """Wrap a text in a block of plain text, with a fence longer than those in the text."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{text}\n{fence}"
 
 
 def without_pictures(text: str) -> str:
-    """Without the pictures in lines of their own that lie beside the report, where a comment does not reach."""
+    """Remove pictures on lines of their own that are files beside the report: a comment cannot show them."""
     return re.sub(r"\n{3,}", "\n\n", PICTURE.sub("", text)).strip()
 
 
 def shorten(text: str) -> str:
-    """At most `LIMIT` characters, whole lines; what is cut off is said in the comment's second line."""
+    """Return at most `LIMIT` characters of whole lines; if some are cut, the line after the first says so."""
     if len(text) <= LIMIT:
         return text
     note = f"\n_Cut at {LIMIT:,} characters, the most that a comment may have._\n"
@@ -102,9 +102,11 @@ def shorten(text: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("folder", type=Path, help="what `.ci/review` has written")
+    made.add_argument("folder", type=Path, help="the folder that `.ci/review` has written")
     made.add_argument("--result", required=True, help="how the job ended: success, or another word")
-    made.add_argument("--artifact", default="", metavar="URL", help="where the folder can be downloaded")
+    made.add_argument(
+        "--artifact", default="", metavar="URL", help="the address from which the folder can be downloaded"
+    )
     return made
 
 

@@ -1,4 +1,4 @@
-"""`dvc push --run-cache`, with the files that let another machine restore a run instead of repeating it."""
+"""Run `dvc push --run-cache`, and push the files that let another machine restore a run instead of repeating it."""
 
 import argparse
 
@@ -13,7 +13,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("--remote", help="as `dvc remote list` names it; the default one unless given")
+    made.add_argument("--remote", help="a name from `dvc remote list`; by default the default remote")
     return made
 
 

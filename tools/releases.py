@@ -2,11 +2,11 @@
 
     python -m tools.releases [NAME ...]
 
-runs the pipeline of each in a clone in a temporary folder, with few samples and short timings, which are of no use but
-to run. Then it starts the release as anybody does, and asks over HTTP whether it is ready and for the outputs of an
-evaluation sample, which must be the pipeline's to the bit. The models are the folders below models/; the others are
-what `python -m tools.new_model` writes for each task, unedited. Ends with code 1 if one of them fails; takes about
-ten minutes on 2 cores.
+runs the pipeline of each in a clone in a temporary folder, with few samples and short timings, so the metrics mean
+nothing. Then it starts the release as anybody does, waits until it is ready, and asks over HTTP for the outputs of an
+evaluation sample, which must equal the pipeline's to the bit. The models are the folders below models/; the others are
+what `python -m tools.new_model` writes for each task, unedited. Exits with code 1 if one of them fails; takes about ten
+minutes on 2 cores.
 """
 
 import argparse
@@ -47,34 +47,34 @@ QUICK = {
     "benchmark.turn_seconds": "0.02",
     "profile.calls": "10",
 }
-# torch.compile hands back the network as it is: compiling it takes longer than the rest.
+# torch.compile then returns the network unchanged: to compile it takes longer than all the rest.
 ENVIRONMENT = {"TORCHDYNAMO_DISABLE": "1"}
-AT_ONCE = 2  # pipelines; most of the time of so short a one goes into starting Python, on one core
-# Beside the clone, for the options of `tools.new_model`.
+AT_ONCE = 2  # pipelines; a short one spends most of its time starting Python, on one core
+# These are beside the clone, for the options of `tools.new_model`.
 PHOTOGRAPHS, WEIGHTS = Path("../photographs"), Path("../weights.pth")
 NEW_MODELS = {
     **{f"new_{task}": ["--task", task] for task in TASKS},
     "new_photographs": ["--task", "classification", "--images", str(PHOTOGRAPHS)],
     "new_weights": ["--task", "classification", "--weights", str(WEIGHTS)],
 }
-# The weights are those of the network that is written without any.
+# The weights are those of the network that is written without weights.
 UNTRAINED = "new_classification"
 SAVE_WEIGHTS = f"""
 import torch
 from models.{UNTRAINED}.network import Network
 torch.save(Network().state_dict(), {str(WEIGHTS)!r})
 """
-LINES = 30  # of what a command that failed has printed
+LINES = 30  # the last lines of a failed command's output that are shown
 PATIENCE = 30.0  # seconds to wait for an answer
 
 
 def main(arguments: argparse.Namespace) -> None:
     if run_git("rev-parse").returncode:
-        raise RevisionError("a clone is made of what git holds, and there is no git repository here: `git init`")
+        raise RevisionError("this makes a clone of a git repository, and there is none here: run `git init`")
     names = [*models_below(MODELS), *NEW_MODELS]
     unknown = set(arguments.models) - set(names)
     if unknown:
-        raise SpecError(f"there is no model {', '.join(sorted(unknown))} to release: there are {', '.join(names)}")
+        raise SpecError(f"there is no model {', '.join(sorted(unknown))}: choose from {', '.join(names)}")
     failed = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         running = {pool.submit(try_release, name): name for name in arguments.models or names}
@@ -84,19 +84,19 @@ def main(arguments: argparse.Namespace) -> None:
                 print(f"{running[done]}: {said}", flush=True)
                 failed += [] if passed else [running[done]]
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # or Ctrl-C waits for all that have not begun
+            pool.shutdown(cancel_futures=True)  # otherwise Ctrl-C would wait for all that have not begun
             raise
     if failed:
-        sys.exit(f"error: no release that answers of {', '.join(failed)}: see above")
+        sys.exit(f"error: no working release of {', '.join(failed)}: see above")
 
 
 def models_below(folder: Path) -> list[str]:
-    """Every folder there that holds anything; what Python has compiled outlives a branch and does not count."""
+    """Return every folder there with files; Python's compiled files do not count, since they outlive a branch."""
     return sorted({path.relative_to(folder).parts[0] for path in folder.glob("*/*") if "__pycache__" not in path.parts})
 
 
 def try_release(name: str) -> tuple[bool, str]:
-    """Whether the model was released and answers, and what to say of it."""
+    """Return whether the model was released and answers, and a line about it."""
     start = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -107,7 +107,7 @@ def try_release(name: str) -> tuple[bool, str]:
 
 
 def release_model(clone: Path, name: str) -> str:
-    """What was released of the model, in words, once it has answered. Raises ReleaseFolderError if it does not."""
+    """Release the model, check its answer, and say which variant it is. Raises ReleaseFolderError if it fails."""
     if name in NEW_MODELS:
         make_new_model(clone, name)
     check_succeeded(run(clone, "tools.repro", "--model", name, env=ENVIRONMENT))
@@ -126,7 +126,7 @@ def release_model(clone: Path, name: str) -> str:
 
 
 def make_new_model(clone: Path, name: str) -> None:
-    """Run `tools.new_model`, with what its options name beside the clone."""
+    """Run `tools.new_model`, after making the files beside the clone that its options name."""
     options = NEW_MODELS[name]
     if str(PHOTOGRAPHS) in options:
         draw_photographs(clone / PHOTOGRAPHS)
@@ -138,7 +138,7 @@ def make_new_model(clone: Path, name: str) -> None:
 
 
 def draw_photographs(folder: Path) -> None:
-    """Two classes of pictures, forty of each."""
+    """Draw two classes of pictures, forty of each."""
     generator = np.random.default_rng(0)
     for label, shade in (("dark", 60), ("light", 200)):
         (folder / label).mkdir(parents=True)
@@ -182,7 +182,7 @@ def check_answer(port: int, release: Release, pipelines: Path, samples: SampleFi
 
 
 def check_succeeded(result: subprocess.CompletedProcess[str]) -> None:
-    """Raises ReleaseFolderError with the end of what a command printed, if it failed."""
+    """Raise ReleaseFolderError with the end of its output if a command failed."""
     if result.returncode:
         printed = (result.stdout + result.stderr).splitlines()[-LINES:]
         raise ReleaseFolderError("\n".join(["", *printed]))
@@ -190,5 +190,7 @@ def check_succeeded(result: subprocess.CompletedProcess[str]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", metavar="NAME", help="those alone, of models/ and of the new ones")
+    parser.add_argument(
+        "models", nargs="*", metavar="NAME", help="models to take, of models/ and of the new ones; by default all"
+    )
     run_tool(main, parser)

@@ -1,9 +1,9 @@
-"""`dvc repro`, and if a stage fails or is interrupted, its earlier outputs are back in their places.
+"""Run `dvc repro`, and if a stage fails or is interrupted, restore its earlier outputs.
 
-The release of another model than the one that runs is not among them.
+The release of another model is not restored.
 
-DVC deletes a stage's outputs before it runs the stage and leaves them deleted when the stage fails. What DVC has in
-its cache comes back from there; the metrics, which are in git and not in the cache, come back from a copy.
+DVC deletes a stage's outputs before it runs the stage, and leaves them deleted if the stage fails. Outputs in DVC's
+cache are restored from there; the metrics, which are in git and not in the cache, are restored from a copy.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from onnx_release.review.gates import check_gates
 from onnx_release.runtime.release import read_manifest
 
 DVC = [sys.executable, "-m", "dvc"]
-NO_GIT = """there is no git repository here, and DVC asks for one. Either will do, and then run this again:
-  git init                                 # the rest of the tools has what it needs after a first commit
+NO_GIT = """there is no git repository here, and DVC needs one. Run one of these, and then this again:
+  git init                                 # all other tools work after a first commit
   dvc config --local core.no_scm true      # without git: tools.compare, tools.gate --base and tools.sweep do not run"""
 
 
@@ -36,9 +36,9 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.model:
         set_model(arguments.model)
     params = load_params()
-    load_spec(params.model)  # a name that is no folder is "Parameters 'sources' are missing" to DVC
-    check_gates(params.gates)  # the gate comes last, and a misspelt one would show only then
-    remove_another_release(params.model)  # as the last of what may be refused: it takes a run to come back
+    load_spec(params.model)  # for a missing folder DVC would say "Parameters 'sources' are missing"
+    check_gates(params.gates)  # now, since the gates come last, and a misspelt one would show only then
+    remove_another_release(params.model)  # after all checks, since only a run brings it back
     outputs = [path for path in locked if path.exists()]
     metrics = {path: path.read_bytes() for path in METRICS.rglob("*") if path.is_file()}
     succeeded = interrupted = False
@@ -53,9 +53,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def run_dvc() -> tuple[bool, bool]:
-    """Whether `dvc repro` succeeded, and whether it was interrupted.
+    """Run `dvc repro`; return whether it succeeded, and whether it was interrupted.
 
-    Ctrl-C in a terminal goes to DVC and its stage as well as to this process, which waits until they have ended:
+    Ctrl-C in a terminal goes to DVC, its stage and this process. This process waits until the others have ended:
     subprocess.run would kill DVC a quarter of a second later, while the stage may still write.
     """
     interrupted = False
@@ -69,13 +69,13 @@ def run_dvc() -> tuple[bool, bool]:
 
 
 def check_git() -> None:
-    """Raise RevisionError where DVC would refuse to run: in an archive's files, which have no git repository.
+    """Raise RevisionError if DVC would refuse to run.
 
-    In a copy without the hidden files, or below the root, it would look for its own folder in vain.
+    An unpacked archive has no git repository. A copy without hidden files, and a folder below the root, have no .dvc.
     """
     if not Path(".dvc").is_dir():
         raise RevisionError(
-            "there is no folder .dvc here: run this from the repository root, and in a copy, copy what is hidden, too"
+            "there is no folder .dvc here: run this from the repository root; if this is a copy, copy hidden files, too"
         )
     if any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
         return
@@ -86,7 +86,7 @@ def check_git() -> None:
 
 
 def check_writable() -> None:
-    """Raise the system's OSError where nothing can be written, of which DVC makes an unexpected error of its own."""
+    """Raise the system's OSError if nothing can be written here; DVC would report an unexpected error."""
     probe = Path(".dvc/tmp/writable")
     probe.parent.mkdir(exist_ok=True)
     probe.touch()
@@ -106,23 +106,23 @@ def set_model(model: str) -> None:
         read_yaml(PARAMS, Params, ParameterError, after)
         write_text(PARAMS, after)
         print(
-            f"params.yaml: model is {model} now; `git restore params.yaml dvc.lock metrics` goes back", file=sys.stderr
+            f"params.yaml: model is {model} now; `git restore params.yaml dvc.lock metrics` undoes it", file=sys.stderr
         )
 
 
 def remove_another_release(model: str) -> None:
-    """Remove the release of another model: it would stay until the last stage succeeds, as if it were of this one."""
+    """Remove the release of another model: until the last stage succeeds, it would look like a release of this one."""
     try:
         found = read_manifest(RELEASE).model
     except ReleaseFolderError:
-        return  # there is none, and nothing that could be served
+        return  # there is no release that could be served
     if found != model:
         remove(RELEASE)
-        print(f"{RELEASE} was of {found}, so it is removed: `make repro MODEL={found}` brings it back", file=sys.stderr)
+        print(f"removed {RELEASE}, which was of {found}: `make repro MODEL={found}` makes it again", file=sys.stderr)
 
 
 def locked_outputs() -> list[Path]:
-    """Every output in dvc.lock that DVC has in its cache. Raises DataError for a lock that DVC could not read."""
+    """Return the outputs in dvc.lock that DVC has in its cache. Raises DataError for a file that DVC cannot read."""
     if not LOCK.exists():
         return []
     lock = load_yaml(LOCK, DataError)
@@ -130,21 +130,21 @@ def locked_outputs() -> list[Path]:
         paths = [Path(out["path"]) for stage in lock["stages"].values() for out in stage.get("outs", [])]
     except (AttributeError, KeyError, TypeError) as cause:
         raise DataError(
-            f"{LOCK} is damaged: `git restore {LOCK}`, or remove it; either way `make repro` runs again only what "
-            "DVC's run cache does not have"
+            f"{LOCK} is damaged: `git restore {LOCK}`, or remove it; in both cases `make repro` runs only the stages "
+            "that DVC's run cache does not have"
         ) from cause
     return [path for path in paths if METRICS not in path.parents]
 
 
 def restore(outputs: list[Path], metrics: dict[Path, bytes]) -> None:
-    """Bring back what was there before the run and is gone; a second Ctrl-C does not stop it."""
+    """Restore what existed before the run and is missing; a second Ctrl-C does not stop it."""
     with without_ctrl_c():
         bring_back(outputs, metrics)
-    print("The outputs of the stage that did not end are as they were before this run.", file=sys.stderr)
+    print("The outputs of the unfinished stage are as they were before this run.", file=sys.stderr)
 
 
 def bring_back(outputs: list[Path], metrics: dict[Path, bytes]) -> None:
-    """Bring back the outputs that DVC's cache has, and the metrics from these copies, where they are gone."""
+    """Bring back missing outputs from DVC's cache, and missing metrics from these copies."""
     missing = [str(path) for path in outputs if not path.exists()]
     if missing:
         subprocess.run([*DVC, "checkout", "--quiet", *missing], check=False)
@@ -156,5 +156,5 @@ def bring_back(outputs: list[Path], metrics: dict[Path, bytes]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", help="a folder below models/, which params.yaml then names")
+    parser.add_argument("--model", help="a folder below models/; its name is written to params.yaml")
     run_tool(main, parser)

@@ -1,4 +1,4 @@
-"""Serve artifacts/release, with the code that lies in it, if it is of the model that params.yaml names."""
+"""Serve artifacts/release with the code in it, if it is a release of the model in params.yaml."""
 
 import argparse
 import os
@@ -14,11 +14,11 @@ from onnx_release.runtime.release import read_manifest
 def main(_: argparse.Namespace) -> None:
     check_release_model(load_params().model)
     os.chdir(RELEASE)
-    os.execv(sys.executable, [sys.executable, "-m", "serving"])  # in place of this process: signals reach the server
+    os.execv(sys.executable, [sys.executable, "-m", "serving"])  # it replaces this process, so it gets all signals
 
 
 def check_release_model(model: str) -> None:
-    """Raise ReleaseFolderError unless a release of the model is there."""
+    """Raise ReleaseFolderError unless there is a release of the model."""
     found = read_manifest(RELEASE).model
     if found != model:
         raise ReleaseFolderError(

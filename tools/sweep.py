@@ -1,9 +1,9 @@
-"""Run every experiment of a grid through DVC's queue, and show which one to apply.
+"""Run every experiment of a grid, through DVC's queue or on Ray, and show which one to apply.
 
     python -m tools.sweep sweeps/digits.yaml
     python -m tools.sweep sweeps/digits.yaml --ray HOST:PORT     # on a Ray cluster, see docs/scale-out.md
 
-Called again, it goes on where it was. docs/sweeps.md has the grid file, and what the table says.
+Run again, it continues where it stopped. docs/sweeps.md explains the grid file and the table.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from onnx_release.sweep import ray as sweep_ray
 from onnx_release.sweep.grid import Grid, load_grid, swept_keys
 from onnx_release.sweep.plan import Experiment, make_plan
 from onnx_release.sweep.progress import Progress
-from onnx_release.sweep.queue import run_plan
+from onnx_release.sweep.queue import run_on_queue
 from onnx_release.sweep.repository import check_repository, only_sweep
-from onnx_release.sweep.results import ExperimentResult, load_results, results_table, unmeasured, winner
+from onnx_release.sweep.results import ExperimentResult, describe_unranked, load_results, results_table, winner
 
-# Each is a process with the libraries of a stage.
+# Each experiment is a process with the libraries of a stage.
 MOST_JOBS = 256
 
 
@@ -38,7 +38,7 @@ def main(arguments: argparse.Namespace) -> None:
     with only_sweep():
         plan = make_plan(grid, base, arguments.grid.stem)
         wanted = [experiment.name for experiment in plan if not experiment.prepares]
-        print(f"{len(wanted)} experiments from {base[:7]}, {len(plan) - len(wanted)} that prepare what they share")
+        print(f"{len(wanted)} experiments from {base[:7]}, and {len(plan) - len(wanted)} that prepare shared stages")
         progress = run_experiments(plan, base, swept_keys(grid), arguments)
     results = load_results(grid, plan, base, set(progress.done), gates)
     best = winner(results)
@@ -61,8 +61,8 @@ def run_experiments(plan: list[Experiment], base: str, keys: list[str], argument
 
     try:
         if arguments.ray is not None:
-            return sweep_ray.run_plan(plan, base, arguments.ray, say)
-        return run_plan(plan, base, arguments.jobs, say)
+            return sweep_ray.run_on_ray(plan, base, arguments.ray, say)
+        return run_on_queue(plan, base, arguments.jobs, say)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same command continues from here") from None
 
@@ -72,7 +72,7 @@ def show_results(grid: Grid, results: list[ExperimentResult], best: ExperimentRe
     if not results:
         return
     print("\n" + results_table(grid, swept_keys(grid), results) + "\n")
-    if note := unmeasured(results):
+    if note := describe_unranked(results):
         print(f"{note}\n")
     if best is None:
         print("No experiment passed: `dvc exp apply NAME` and `python -m tools.gate` say why.")
@@ -82,7 +82,7 @@ def show_results(grid: Grid, results: list[ExperimentResult], best: ExperimentRe
 
 
 def label(experiment: Experiment, keys: list[str]) -> str:
-    """The name, and for an experiment of the grid what it has of its own."""
+    """Return the name, and for an experiment of the grid its swept values."""
     if experiment.prepares:
         return experiment.name
     values = [f"{key.rpartition(':')[2]}={experiment.params[key]}" for key in keys]

@@ -1,4 +1,4 @@
-"""What the bare session and every server that is compared with do with an upload: the same steps, by the same code."""
+"""Answer an upload with the same steps and the same code, for the bare session and for every other server."""
 
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from models.mobilenet_v2 import data
 
 
 def open_model(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
-    """A session with one thread, since these contenders make a call on every core at once; 0 is its default."""
+    """Open a session, with one thread since these contenders make a call on every core at once; 0 is its default."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors alone
+    options.log_severity_level = 3  # only errors
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def answers(session: onnxruntime.InferenceSession, contents: list[bytes]) -> list[dict[str, list[Any]]]:
-    """Of one photograph or several in one call of the model."""
+    """Answer for one photograph or several in one call of the model."""
     inputs = [data.preprocess(data.decode(content))["input"] for content in contents]
     batch = np.stack(inputs) if len(inputs) > 1 else inputs[0][np.newaxis]  # no copy of a single one
     (logits,) = session.run(["logits"], {"input": batch})
@@ -27,5 +27,5 @@ def answers(session: onnxruntime.InferenceSession, contents: list[bytes]) -> lis
 
 
 def answer(session: onnxruntime.InferenceSession, content: bytes) -> dict[str, list[Any]]:
-    """The five likeliest classes of a photograph in the bytes of its file, as JSON has them."""
+    """Return the five most probable classes of a photograph, given as the bytes of its file, in the form of JSON."""
     return answers(session, [content])[0]

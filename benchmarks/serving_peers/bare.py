@@ -1,4 +1,4 @@
-"""Uploads a second that one thread for each core reaches with the bare session, without any server.
+"""Measure the uploads a second that one thread for each core reaches with the bare session, without any server.
 
     python -m benchmarks.serving_peers.bare MODEL SECONDS THREADS
 

@@ -1,4 +1,4 @@
-"""LitServe, with as many workers as there are cores, each with one photograph at a time.
+"""Serve with LitServe, with as many workers as cores, each with one photograph at a time.
 
 python -m benchmarks.serving_peers.lit_serve MODEL PORT WORKERS
 """
@@ -18,7 +18,7 @@ class OneByOne(litserve.LitAPI):  # type: ignore[misc]
         self.session = open_model(Path(sys.argv[1]))
 
     def decode_request(self, request: Request) -> Any:
-        return request["file"].file.read()  # by now it is the form of the request
+        return request["file"].file.read()  # LitServe passes the form of the request
 
     def predict(self, x: bytes) -> dict[str, list[Any]]:
         return answer(self.session, x)

@@ -1,9 +1,9 @@
-"""mosec, with a process for each core that does all of the work, one photograph at a time or up to BATCH.
+"""Serve with mosec, with a process for each core that does all of the work, one photograph at a time or up to BATCH.
 
     python -m benchmarks.serving_peers.mosec_processes MODEL PROCESSES BATCH --port PORT
 
-mosec hands a worker the body alone and not its headers, so the body is the photograph itself and no form: less work
-than the others have.
+mosec gives a worker only the body and not its headers, so the body is the photograph itself and no form: less work than
+for the others.
 """
 
 import sys
@@ -35,6 +35,6 @@ class ClassifyAll(Classify):
 if __name__ == "__main__":
     processes, batch = map(int, sys.argv[2:4])
     server = mosec.Server()
-    # No longer than it takes to see what has come: with nothing to wait for, a photograph would be late by this.
+    # The shortest wait: a photograph that comes alone would be late by this time.
     server.append_worker(ClassifyAll if batch > 1 else Classify, num=processes, max_batch_size=batch, max_wait_time=1)
     server.run()

@@ -1,8 +1,8 @@
-"""FastAPI as one would write it: an endpoint in its thread pool calls the session; one process.
+"""Serve with FastAPI in the usual way: an endpoint in its thread pool calls the session, in one process.
 
     python -m benchmarks.serving_peers.plain_fastapi MODEL PORT THREADS
 
-THREADS are the session's; 0 is its default, one for each core, which is what most who write this leave it at.
+THREADS are the session's; 0 is its default, one for each core, as in most such servers.
 """
 
 import sys

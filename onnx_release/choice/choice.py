@@ -78,11 +78,11 @@ def summarise(
     refused = {one.name: one.refused for one in candidates if one.name in SHIPPABLE and one.refused}
     best = choose(candidates)
     if best is None:
-        figures = (
+        names = (
             *("variant", "accuracy_drop", "agreement", "speedup_vs_eager", "speedup_vs_compile"),
             *("size_mb", "compression"),
         )
-        return SummaryMetrics(**dict.fromkeys(figures), not_measured="", reason="", refused=refused)
+        return SummaryMetrics(**dict.fromkeys(names), not_measured="", reason="", refused=refused)
     eager, compiled = over_eager(best.timing, benchmark), over_compile(best.timing, benchmark)
     return SummaryMetrics(
         variant=best.name,

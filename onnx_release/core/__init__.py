@@ -1,1 +1,1 @@
-"""Files, parameters, the model's spec, errors and hardware: what every part of the pipeline and the server uses."""
+"""Read and write files, parameters and specs, describe errors and hardware: what every part of the pipeline uses."""

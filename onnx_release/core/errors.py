@@ -1,4 +1,4 @@
-"""The errors that a user can fix.
+"""Declare the errors that a user can fix.
 
 ReleaseError
 ├── ParameterError     a key or value of params.yaml

@@ -1,4 +1,4 @@
-"""The base of the classes that describe the files below metrics/: a class for each file, a field for each metric.
+"""Declare the files below metrics/: a class for each file, with a field for each metric.
 
 The classes are in the rooms that write the files. A field is declared as
 

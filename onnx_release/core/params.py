@@ -57,6 +57,11 @@ class Export(Strict):
             )
         return self
 
+    @property
+    def other_exporter(self) -> str:
+        """Return the exporter to try if this one fails."""
+        return "torchscript" if self.exporter == "dynamo" else "dynamo"
+
 
 class Slim(Strict):
     """Fusions to skip, and how far the answers of the slimmed graph may be from the exported one's."""

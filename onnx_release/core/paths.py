@@ -1,4 +1,4 @@
-"""The paths of the pipeline's files, relative to the repository root, from which everything runs."""
+"""Declare the paths of the pipeline's files, relative to the repository root, from which everything runs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The types that a model's data.py uses; they need numpy only."""
+"""Declare the types that a model's data.py uses; they need only numpy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The variants that the pipeline makes of one network, in its order."""
+"""Name the variants that the pipeline makes of a network, in its order."""
 
 from pathlib import Path
 

@@ -6,7 +6,7 @@ from onnx_release.core.types import Detections
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of each box of `a` [n, 4] with each of `b` [m, 4], as float64 [n, m] in 0..1.
+    """Return the intersection over union of each box of `a` [n, 4] with each of `b` [m, 4], as float64 [n, m] in 0..1.
 
     A size is the difference of two coordinates, without adding 1. A box without area, or with swapped corners, overlaps
     nothing, not even itself.

@@ -75,7 +75,7 @@ def check_opset(model: ModelProto, params: Export, sources: Mapping[str, Any]) -
         raise ExportError(
             f"asked for opset {params.opset}, the {params.exporter} exporter returned {found}: it builds 18 and could "
             f"not convert down. Set export.opset to {found}, or try "
-            f"export.exporter={'torchscript' if params.exporter == 'dynamo' else 'dynamo'}"
+            f"export.exporter={params.other_exporter}"
             + "".join(
                 f"\n  {problem}: {line or 'an unknown line'}"
                 for problem, line, _ in newer_operators(model, params.opset, sources)

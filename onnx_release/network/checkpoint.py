@@ -3,7 +3,7 @@
 import json
 import pickle
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,29 @@ def load_checkpoint(network: torch.nn.Module, path: Path) -> None:
     Raises CheckpointError if a file is missing, truncated, or could run code and is not trusted, or if its names or
     shapes are not those of the network. The network is then left as it was.
     """
-    state: Any
+    state = read_state(path)
+    problems = state_problems(state, network.state_dict())
+    if problems:
+        raise CheckpointError(f"{path} does not fit the network in network.py:{first_few_lines(problems)}")
+    network.load_state_dict(state, strict=False)  # the checks above were strict
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read the weights in a file by name. Raises CheckpointError if it is damaged or has something else."""
     if path.name.endswith(INDEX):
-        state = read_shards(path)
-    elif path.suffix == ".safetensors":
-        state = read_safetensors(path)
-    else:
-        state = read_checkpoint(path)
-        if isinstance(state, torch.nn.Module):
-            state = state.state_dict()
-        if not isinstance(state, dict):
-            raise CheckpointError(f"{path} contains a {type(state).__name__}, not a state dict")
-    expected = network.state_dict()
+        return read_shards(path)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    state = read_checkpoint(path)
+    if isinstance(state, torch.nn.Module):
+        state = state.state_dict()
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} contains a {type(state).__name__}, not a state dict")
+    return state
+
+
+def state_problems(state: Mapping[str, Any], expected: Mapping[str, torch.Tensor]) -> list[str]:
+    """Describe each weight of `state` that does not fit the network's own, `expected`."""
     # A .safetensors file has weights that two layers share under one of their names.
     loaded = {memory_of(tensor) for name, tensor in expected.items() if name in state}
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
@@ -54,14 +65,11 @@ def load_checkpoint(network: torch.nn.Module, path: Path) -> None:
             if name in tensors and tensors[name].shape != tensor.shape
         ],
     )
-    problems += [
+    return problems + [
         f"{name} is a {type(value).__name__}, not a tensor"
         for name, value in state.items()
         if name in expected and name not in tensors
     ]
-    if problems:
-        raise CheckpointError(f"{path} does not fit the network in network.py:{first_few_lines(problems)}")
-    network.load_state_dict(state, strict=False)  # the checks above were strict
 
 
 def memory_of(tensor: torch.Tensor) -> tuple[int, torch.Size]:

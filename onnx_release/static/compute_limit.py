@@ -21,17 +21,17 @@ FITTING = 20
 
 
 class ComputeLimit:
-    """Counts down `minutes` of computing on a model with `macs` multiply-adds in each layer; `held` is reserved."""
+    """Counts down `minutes` of computing on a model with `macs` multiply-adds in each layer; some are `reserved`."""
 
     def __init__(self, minutes: float, macs: Mapping[str, float]) -> None:
         self.macs = macs
         self.total = minutes * 60 * MACS_PER_SECOND
-        self.held = 0.0
+        self.reserved = 0.0
 
     @property
     def left(self) -> float:
         """Return how many multiply-adds are left, without the reserve; below zero if the last step took too many."""
-        return self.total - self.held
+        return self.total - self.reserved
 
     def run(self, samples: int, layers: Container[str] | None = None) -> None:
         """Count opening a session and running `samples` through `layers`, or through all layers."""

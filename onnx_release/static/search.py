@@ -76,9 +76,9 @@ def search(
     steps = Search(model, target, scorer, budget, minutes)
     best = steps.fit(ranges, frozenset())
     if best.failures:
-        steps.limit.held = steps.limit.left * RESERVE
+        steps.limit.reserved = steps.limit.left * RESERVE
         best = steps.refine_until_met(best)
-        steps.limit.held = 0.0
+        steps.limit.reserved = 0.0
     if best.failures:
         best = steps.keep_layers_in_float(best)
     best = steps.refine_with_what_is_left(best)

@@ -1,1 +1,1 @@
-"""Many runs with other parameters, on one machine or on Ray, and what came of them."""
+"""Run the pipeline with many sets of parameters, on one machine or on Ray, and compare the results."""

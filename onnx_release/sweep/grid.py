@@ -1,4 +1,4 @@
-"""A grid file: what a sweep varies. Every key and every combination is checked before anything runs."""
+"""Read a grid file, which says what a sweep varies, and check every key and combination before anything runs."""
 
 import copy
 import itertools
@@ -16,22 +16,23 @@ from onnx_release.core.spec import Spec
 from onnx_release.core.yaml_files import Strict, describe_problems, load_yaml, read_yaml
 from onnx_release.report.metrics import metric
 
-# Each takes seconds at best, and all are made before the first runs.
+# Each experiment takes seconds at best, and all are planned before the first runs.
 MOST_EXPERIMENTS = 10_000
-# In an objective, the variant that the experiment would release.
+# In an objective, this stands for the variant that the experiment would release.
 RELEASED = "released"
-# The metrics of the stages from the benchmark on.
+# The metrics files of the stages from the benchmark on.
 TIMED_METRICS = ("benchmark", "optimize", "profile", "summary")
-# Exactness against speed; where nothing is timed, against size.
+# Exactness and speed; if nothing is timed, exactness and size.
 TIMED_OBJECTIVES = [f"validate/{RELEASED}:sqnr_db", f"benchmark:{RELEASED}.speedup_vs_eager"]
 UNTIMED_OBJECTIVES = ["validate/int8_static:sqnr_db", "quantize_static:size_mb"]
 
 
 class Grid(Strict):
-    """`set` holds for every experiment. `grid` is a list of mappings, each of which stands for all of its combinations.
+    """The content of a grid file.
 
+    `set` applies to every experiment. `grid` is a list of mappings, each of which stands for all of its combinations.
     Keys are dotted names in params.yaml, or FILE:NAME in a model's spec.yaml. Without `timing`, no stage from the
-    benchmark on runs. `objectives` are FILE:KEY of metrics/FILE.json; the Pareto front is made of them.
+    benchmark on runs. `objectives` are FILE:KEY of metrics/FILE.json, and span the Pareto front.
     """
 
     set: dict[str, Any] = Field(default_factory=dict)
@@ -51,18 +52,18 @@ class Grid(Strict):
         experiments = sum(math.prod(len(values) for values in mapping.values()) for mapping in self.grid)
         if experiments > MOST_EXPERIMENTS:
             raise ValueError(
-                f"grid has {experiments:,} combinations: {MOST_EXPERIMENTS:,} is the most, so take values out"
+                f"grid has {experiments:,} combinations, and {MOST_EXPERIMENTS:,} is the most: take values out"
             )
         for mapping in self.grid:
             for key, values in mapping.items():
                 if key in self.set:
-                    raise ValueError(f"{key} stands in both set and grid: leave it in one of them")
+                    raise ValueError(f"{key} is in both set and grid: leave it in one of them")
                 if not values:
                     raise ValueError(f"grid.{key} has no values")
                 for position, value in enumerate(values):
                     if isinstance(value, dict):
                         raise ValueError(f"grid.{key}: a value is a mapping; name its keys with dots instead")
-                    if any(same(value, other) for other in values[:position]):
+                    if any(same_value(value, other) for other in values[:position]):
                         raise ValueError(f"grid.{key} has the value {value!r} twice")
         for key, value in self.set.items():
             if isinstance(value, dict):
@@ -79,22 +80,22 @@ class Grid(Strict):
                 better = metric(file, key).better
             except KeyError as cause:
                 raise ValueError(
-                    f"{objective} is no metric: onnx_release/report/metrics.py has them, as FILE:KEY"
+                    f"{objective} is not a metric: write FILE:KEY of one in onnx_release/report/metrics.py"
                 ) from cause
             if better == "neither":
-                raise ValueError(f"{objective} has no better direction: a front needs one")
+                raise ValueError(f"{objective} is neither better higher nor lower: choose another objective")
             if not self.timing and (file in TIMED_METRICS or RELEASED in objective):
-                raise ValueError(f"{objective} is timed, or is chosen by what is: this sweep has timing: false")
+                raise ValueError(f"{objective} depends on timings, and this sweep has timing: false: take it out")
         return self
 
 
-def same(first: Any, second: Any) -> bool:
-    """Whether two values of YAML are one: 1 and 1.0 are, 1 and true are not."""
+def same_value(first: Any, second: Any) -> bool:
+    """Return whether two values of YAML are the same: 1 and 1.0 are, 1 and true are not."""
     return first == second and isinstance(first, bool) == isinstance(second, bool)
 
 
 def load_grid(path: Path) -> Grid:
-    """Read a grid file and hold every combination against params.yaml and the specs of the models, in this folder.
+    """Read a grid file, and check every combination with params.yaml and the models' specs in this folder.
 
     Raises SweepError, which names each key and value that is wrong.
     """
@@ -105,23 +106,23 @@ def load_grid(path: Path) -> Grid:
         problems = list(dict.fromkeys(line for params in combinations(grid) for line in wrong_values(contents, params)))
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
-        raise SweepError(f"{path} asks for what cannot run:\n{lines}")
+        raise SweepError(f"{path} has values that cannot run:\n{lines}")
     return grid
 
 
 def swept_keys(grid: Grid) -> list[str]:
-    """The keys that have more than one value in the sweep, in the order of the file."""
+    """Return the keys that have more than one value in the sweep, in the order of the file."""
     rows = combinations(grid)
-    return [key for key in keys_of(grid) if any(not same(row[key], rows[0][key]) for row in rows)]
+    return [key for key in keys_of(grid) if any(not same_value(row[key], rows[0][key]) for row in rows)]
 
 
 def combinations(grid: Grid) -> list[dict[str, Any]]:
-    """The parameters of every experiment, in the order of the file; a combination of several mappings comes once.
+    """Return the parameters of every experiment, in the order of the file, and each combination once.
 
-    All have the same keys: one that only another mapping varies has its value in params.yaml or the spec.
+    All have the same keys: a key that only another mapping varies has its value of params.yaml or the spec.
     """
     models = {
-        file: model_of(file).model_validate(load_yaml(file, SweepError)).model_dump(by_alias=True)
+        file: model_class(file).model_validate(load_yaml(file, SweepError)).model_dump(by_alias=True)
         for file in files_of(grid)
     }
     rows: list[dict[str, Any]] = []
@@ -129,7 +130,7 @@ def combinations(grid: Grid) -> list[dict[str, Any]]:
         for values in itertools.product(*mapping.values()):
             row = {**grid.set, **{key: value_at(models, key) for key in keys_of(grid)}}
             row |= dict(zip(mapping, values, strict=True))
-            if not any(all(same(row[key], other[key]) for key in row) for other in rows):
+            if not any(all(same_value(row[key], other[key]) for key in row) for other in rows):
                 rows.append(row)
     return rows
 
@@ -143,12 +144,12 @@ def files_of(grid: Grid) -> list[Path]:
 
 
 def split_key(key: str) -> tuple[Path, list[str]]:
-    """The file of a key, and its path in there."""
+    """Return the file of a key, and its path in that file."""
     file, _, name = key.rpartition(":")
     return Path(file) if file else PARAMS, name.split(".")
 
 
-def model_of(file: Path) -> type[Params] | type[Spec]:
+def model_class(file: Path) -> type[Params] | type[Spec]:
     return Params if file == PARAMS else Spec
 
 
@@ -157,13 +158,13 @@ def wrong_files(grid: Grid) -> Iterator[str]:
     for file in files_of(grid):
         if file not in (PARAMS, *specs):
             known = ", ".join(spec.as_posix() for spec in specs)
-            yield f"{file}: has no parameters; they are in {PARAMS}, without a file's name, and in {known}"
+            yield f"{file}: has no parameters; {PARAMS} has them (without a file's name), and {known}"
         else:
-            read_yaml(file, model_of(file), SweepError)
+            read_yaml(file, model_class(file), SweepError)
 
 
 def value_at(models: Mapping[Path, Any], key: str) -> Any:
-    """The value as it is without the sweep; None for a key that there is not, which the check then names."""
+    """Return the value without the sweep; None for a key that does not exist, which the check then names."""
     file, names = split_key(key)
     value = models[file]
     for name in names:
@@ -172,16 +173,16 @@ def value_at(models: Mapping[Path, Any], key: str) -> Any:
 
 
 def wrong_values(contents: Mapping[Path, Any], params: Mapping[str, Any]) -> Iterator[str]:
-    """A line for everything that params.yaml or a spec would refuse with these values."""
+    """Yield a line for each of these values that params.yaml or a spec refuses."""
     for file, content in contents.items():
         changed = copy.deepcopy(content)
         for key, value in params.items():
             if split_key(key)[0] == file:
-                put(changed, split_key(key)[1], value)
+                set_value(changed, split_key(key)[1], value)
         try:
-            model_of(file).model_validate(changed)
+            model_class(file).model_validate(changed)
         except ValidationError as error:
-            for problem in describe_problems(error, model_of(file)):
+            for problem in describe_problems(error, model_class(file)):
                 yield f"{file}: {problem}"
     model = params.get("model")
     if isinstance(model, str) and not (MODELS / model / "spec.yaml").is_file():
@@ -189,11 +190,11 @@ def wrong_values(contents: Mapping[Path, Any], params: Mapping[str, Any]) -> Ite
         yield f"{PARAMS}: there is no model called {model}: {MODELS}/ has {known}"
 
 
-def put(content: dict[str, Any], names: list[str], value: Any) -> None:
-    """Set the value at this path, through sections that are made where they are missing."""
+def set_value(content: dict[str, Any], names: list[str], value: Any) -> None:
+    """Set the value at this path, and make missing sections."""
     *sections, last = names
     for name in sections:
         if not isinstance(content.get(name), dict):
-            content[name] = {}  # a plain value in the way is then refused by its type
+            content[name] = {}  # replaces a plain value, too: the check then refuses the type
         content = content[name]
     content[last] = value

@@ -1,7 +1,7 @@
-"""One experiment of a sweep on a node of a Ray cluster: clone, pull, run, push.
+"""Run one experiment of a sweep on a node of a Ray cluster: clone, pull, run, push.
 
 Ray sends the functions of this module by value, since a node has the packages of requirements.txt but no copy of the
-repository before a task clones it. So nothing of onnx_release is imported here.
+repository before a task clones it. So this module imports nothing of onnx_release.
 """
 
 import errno
@@ -21,15 +21,15 @@ from pathlib import Path
 from typing import Any
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Threads are counted by loky (onnx_release.core.hardware), and by the libraries below numpy, torch and tokenizers. Ray
-# sets the second by itself, to the CPUs of a task; a timed experiment must have it as it is outside of Ray.
+# loky (onnx_release.core.hardware) and the libraries below numpy, torch and tokenizers count threads by these. Ray sets
+# OMP_NUM_THREADS to the CPUs of a task; for a timed experiment it must be as it is without Ray.
 OMP = "OMP_NUM_THREADS"
 ONE_THREAD = dict.fromkeys(
     ("LOKY_MAX_CPU_COUNT", OMP, "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"
 )
-# `dvc exp run --pull` pulls what a stage that runs needs and lacks, but first every entry of the remote's run cache,
-# one request each, whether it is there or not. `pull_run_cache` has pulled those that were not.
-DVC = """
+# `dvc exp run --pull` pulls what a stage that runs needs. But first it pulls every entry of the remote's run cache,
+# with one request each, even those that are here. `pull_run_cache` has pulled the missing ones already.
+DVC_SCRIPT = """
 import sys
 from dvc.cli import main
 from dvc.stage.cache import StageCache
@@ -40,13 +40,13 @@ LAST_LINES = 15
 
 
 @dataclass(frozen=True)
-class Job:
-    """An experiment and where a node finds what it needs.
+class NodeJob:
+    """An experiment, and where a node finds what it needs.
 
-    `arguments` are what `dvc exp run` takes beside the name. `after` are the experiments whose work it may find done,
-    and `needs` those of them without whose result it would only repeat what failed. `base` is the full hash of the
-    commit that it starts from, `refs` the folder of git references that DVC keeps the experiments of that commit in,
-    `url` the git remote's, `author` a name and an address for its commit.
+    `arguments` are those of `dvc exp run` besides the name. `after` are the experiments whose work it may reuse, and
+    `needs` those of them without whose result it would only repeat a failure. `base` is the full hash of the commit
+    that it starts from. `refs` is the folder of git references in which DVC keeps the experiments of that commit. `url`
+    is the git remote's, `author` a name and an address for its commit.
     """
 
     name: str
@@ -61,14 +61,14 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a job. Its `state` is one of
+class NodeOutcome:
+    """The outcome of a job. Its `state` is one of
 
-    - ran: here, and its result is on both remotes;
+    - ran: it ran here, and its result is on both remotes;
     - found: an earlier attempt had pushed its result to the git remote;
-    - failed: for `reason`, which trying again does not change;
-    - skipped: what it builds on has no result;
-    - unfit: the node has other packages than the repository asks for.
+    - failed: it failed for `reason`, and would fail again;
+    - skipped: an experiment that it builds on has no result;
+    - unfit: the node has other packages than the repository needs.
     """
 
     name: str
@@ -78,23 +78,23 @@ class Outcome:
     reason: str = ""
 
 
-class JobError(Exception):
-    """Why an experiment has no result."""
+class NodeError(Exception):
+    """An experiment has no result; the text says why."""
 
 
-def run_job(job: Job, *earlier: Outcome) -> Outcome:
+def run_job(job: NodeJob, *earlier: NodeOutcome) -> NodeOutcome:
     """Run one experiment in a clone of its own and push its result, after the `earlier` ones."""
     start = time.perf_counter()
 
-    def outcome(state: str, reason: str = "") -> Outcome:
-        return Outcome(job.name, state, socket.gethostname(), time.perf_counter() - start, reason)
+    def outcome(state: str, reason: str = "") -> NodeOutcome:
+        return NodeOutcome(job.name, state, socket.gethostname(), time.perf_counter() - start, reason)
 
     for other in earlier:
         if other.name in job.needs and other.state not in {"ran", "found"}:
             return outcome("skipped", f"it builds on {other.name}, which {other.state}: {other.reason}")
     try:
         with job_folder() as folder:
-            clone = make_clone(job, folder)
+            clone = clone_base(job, folder)
             wrong = wrong_versions(clone / "requirements.txt")
             if wrong:
                 return outcome("unfit", f"{sys.executable} has {', '.join(wrong)}")
@@ -105,8 +105,8 @@ def run_job(job: Job, *earlier: Outcome) -> Outcome:
                 take_over(job, name, clone)
             before = locked_stages(clone)
             run_experiment(job, clone)
-            return outcome("ran" if push(job, clone, before) else "found")
-    except JobError as error:
+            return outcome("ran" if push_result(job, clone, before) else "found")
+    except NodeError as error:
         return outcome("failed", str(error))
     except OSError as error:
         if error.errno not in NO_SPACE:
@@ -115,7 +115,7 @@ def run_job(job: Job, *earlier: Outcome) -> Outcome:
 
 
 def node_folder() -> Path:
-    """What the jobs of one node share: DVC's cache, and beside it a folder for each process."""
+    """Return the folder that the jobs of one node share: DVC's cache, and beside it a folder for each process."""
     folder = Path(tempfile.gettempdir()) / f"onnx-release-sweep-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
@@ -123,7 +123,7 @@ def node_folder() -> Path:
 
 @contextmanager
 def job_folder() -> Iterator[Path]:
-    """An empty folder, removed afterwards; and those of killed processes are removed first."""
+    """Make an empty folder and remove it afterwards; first remove the folders of killed processes."""
     import psutil
 
     jobs = node_folder() / "jobs"
@@ -139,18 +139,18 @@ def job_folder() -> Iterator[Path]:
         shutil.rmtree(mine, ignore_errors=True)
 
 
-def make_clone(job: Job, folder: Path) -> Path:
-    """The repository at the base revision, with the cache that all jobs of the node share."""
+def clone_base(job: NodeJob, folder: Path) -> Path:
+    """Clone the repository at the base revision, with the cache that all jobs of the node share."""
     clone = folder / "clone"
-    call("git", "clone", "--quiet", "--no-checkout", job.url, str(clone))
-    call("git", "checkout", "--quiet", "--detach", job.base, cwd=clone)
+    run_command("git", "clone", "--quiet", "--no-checkout", job.url, str(clone))
+    run_command("git", "checkout", "--quiet", "--detach", job.base, cwd=clone)
     settings = f"[cache]\n    dir = {node_folder() / 'cache'}\n[core]\n    site_cache_dir = {folder / 'site'}\n"
     (clone / ".dvc/config.local").write_text(settings, encoding="utf-8")
     return clone
 
 
 def wrong_versions(requirements: Path) -> list[str]:
-    """What this Python has in other versions than the file pins, in words."""
+    """Describe the packages that this Python lacks or has in other versions than the file pins."""
     from packaging.requirements import Requirement
 
     wrong = []
@@ -171,60 +171,60 @@ def wrong_versions(requirements: Path) -> list[str]:
     return wrong
 
 
-def is_pushed(job: Job, clone: Path) -> bool:
-    return bool(call("git", "ls-remote", "origin", f"{job.refs}/{job.name}", cwd=clone))
+def is_pushed(job: NodeJob, clone: Path) -> bool:
+    return bool(run_command("git", "ls-remote", "origin", f"{job.refs}/{job.name}", cwd=clone))
 
 
 def pull_run_cache(clone: Path) -> None:
-    """Copy the entries of the remote's run cache that the node has not; one job at a time, they share the folder."""
+    """Copy missing entries of the remote's run cache to the node; one job at a time, since they share the folder."""
     from dvc.repo import Repo
     from filelock import FileLock
 
     with remote_errors(), FileLock(node_folder() / "run-cache.lock"), chdir(clone), Repo() as repo:
-        remote = repo.cloud.get_remote_odb(hash_name="md5-dos2unix")  # by the name of what the run cache grew from
+        remote = repo.cloud.get_remote_odb(hash_name="md5-dos2unix")  # an old name, under which DVC has the run cache
         if remote.fs.protocol == "local" and not Path(remote.path).is_dir():
-            # DVC would make the folder, and what is pushed there would be lost to all others.
-            raise JobError(f"the DVC remote is {remote.path}, which is not on {socket.gethostname()}: mount it there")
+            # DVC would make the folder, and the other nodes would not see what is pushed there.
+            raise NodeError(f"the DVC remote is {remote.path}, which is not on {socket.gethostname()}: mount it there")
         repo.stage_cache.transfer(remote, repo.cache.legacy, force=False)
 
 
 @contextmanager
 def remote_errors() -> Iterator[None]:
-    """Turn what DVC, git and the remotes' own libraries raise, which share no base class, into a JobError."""
+    """Turn what DVC, git and the remotes' own libraries raise, which share no base class, into a NodeError."""
     try:
         yield
-    except JobError:
+    except NodeError:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             raise
-        raise JobError(f"a remote cannot be used: {type(error).__name__}: {error}") from error
+        raise NodeError(f"a remote cannot be used: {type(error).__name__}: {error}") from error
 
 
-def take_over(job: Job, name: str, clone: Path) -> None:
-    """Bring into the workspace what another experiment has in dvc.lock, and the metrics and plots that are in git.
+def take_over(job: NodeJob, name: str, clone: Path) -> None:
+    """Bring another experiment's entries of dvc.lock into the workspace, and its metrics and plots that are in git.
 
-    DVC then finds its stages unchanged, and pulls nothing of them but what another stage reads. To restore each from
-    the run cache takes it a second, and their data.
+    DVC then finds its stages unchanged, and pulls only those outputs that another stage reads. To restore a stage from
+    the run cache would take a second, and pull its data.
     """
     from dvc.utils.serialize import dump_yaml, load_yaml
 
     ref = f"{job.refs}/{name}"
-    if not call("git", "ls-remote", "origin", ref, cwd=clone):
+    if not run_command("git", "ls-remote", "origin", ref, cwd=clone):
         return  # it failed
-    call("git", "fetch", "--quiet", "origin", ref, cwd=clone)
+    run_command("git", "fetch", "--quiet", "origin", ref, cwd=clone)
     base, merged = locked_stages(clone, job.base), load_yaml(clone / "dvc.lock")
     changed = {key: stage for key, stage in locked_stages(clone, "FETCH_HEAD").items() if base.get(key) != stage}
     merged["stages"] |= changed
     dump_yaml(clone / "dvc.lock", merged)
     outs = [out["path"] for stage in changed.values() for out in stage.get("outs", [])]
-    in_git = call("git", "ls-tree", "-r", "--name-only", "FETCH_HEAD", "--", *outs, cwd=clone).splitlines()
+    in_git = run_command("git", "ls-tree", "-r", "--name-only", "FETCH_HEAD", "--", *outs, cwd=clone).splitlines()
     if in_git:
-        call("git", "checkout", "--quiet", "FETCH_HEAD", "--", *in_git, cwd=clone)
+        run_command("git", "checkout", "--quiet", "FETCH_HEAD", "--", *in_git, cwd=clone)
 
 
-def run_experiment(job: Job, clone: Path) -> None:
-    """`dvc exp run` in this Python. Raises JobError with the end of its output if it fails."""
+def run_experiment(job: NodeJob, clone: Path) -> None:
+    """Run `dvc exp run` in this Python. Raises NodeError with the end of its output if it fails."""
     author = zip(("NAME", "EMAIL"), job.author, strict=True)
     environment = {
         **{key: value for key, value in os.environ.items() if key != OMP},
@@ -234,15 +234,15 @@ def run_experiment(job: Job, clone: Path) -> None:
         "DVC_NO_ANALYTICS": "1",
     }
     arguments = ["exp", "run", "--pull", "--allow-missing", "--name", job.name, *job.arguments]
-    call(sys.executable, "-c", DVC, *arguments, cwd=clone, env=environment)
+    run_command(sys.executable, "-c", DVC_SCRIPT, *arguments, cwd=clone, env=environment)
 
 
-def push(job: Job, clone: Path, before: dict[str, Any]) -> bool:
-    """Push data, then the run cache, then the experiment: what git has a name of is whole.
+def push_result(job: NodeJob, clone: Path, before: dict[str, Any]) -> bool:
+    """Push data, then the run cache, then the experiment, so that every experiment in git is whole.
 
-    `before` are the stages of dvc.lock as they were before it ran; what they made is on the remote. False if another
-    attempt has pushed the name before; its result stays. `dvc exp push` does it in the other order, and leaves out the
-    metrics that are in git: without them, no entry of the run cache restores on another node.
+    `before` are the stages of dvc.lock before it ran; their outputs are on the remote. Returns False if another attempt
+    has pushed the name before; its result stays. `dvc exp push` pushes in the other order, and leaves out the metrics
+    that are in git: without them, no other node can restore an entry of the run cache.
     """
     from dvc.fs import LocalFileSystem, generic
     from dvc.repo import Repo
@@ -252,10 +252,10 @@ def push(job: Job, clone: Path, before: dict[str, Any]) -> bool:
         runs = Path(repo.stage_cache.cache_dir)
         entries = [entry for entry in map(run_cache_entry, changed.values()) if runs.joinpath(*entry).is_file()]
         used: list[dict[Any, set[Any]]] = [repo.stage_cache.get_used_objs([entry[1:] for entry in entries])]
-        used += [stage.get_used_objs(push=True) for stage in repo.index.stages if stage.name in changed]
+        used += [stage.get_used_objs(push_result=True) for stage in repo.index.stages if stage.name in changed]
         failed = repo.cloud.push({item for found in used for items in found.values() for item in items}).failed
         if failed:
-            raise JobError(f"{len(failed)} files of its result did not go to the DVC remote")
+            raise NodeError(f"{len(failed)} files of its result could not be pushed to the DVC remote")
         remote = repo.cloud.get_remote_odb(hash_name="md5-dos2unix")
         for entry in entries:
             path = remote.fs.join(remote.path, "runs", *entry)
@@ -267,36 +267,36 @@ def push(job: Job, clone: Path, before: dict[str, Any]) -> bool:
                 return False
             raise
     if not pushed and not is_pushed(job, clone):
-        raise JobError("its result could not be pushed: the git remote refused the reference")
+        raise NodeError("its result could not be pushed: the git remote refused the reference")
     return bool(pushed)
 
 
 def locked_stages(clone: Path, commit: str = "") -> dict[str, Any]:
-    """The stages of dvc.lock, in the workspace or in a commit."""
+    """Return the stages of dvc.lock, in the workspace or in a commit."""
     from dvc.utils.serialize import load_yaml, parse_yaml
 
     if not commit:
         return dict(load_yaml(clone / "dvc.lock")["stages"])
-    return dict(parse_yaml(call("git", "show", f"{commit}:dvc.lock", cwd=clone), "dvc.lock")["stages"])
+    return dict(parse_yaml(run_command("git", "show", f"{commit}:dvc.lock", cwd=clone), "dvc.lock")["stages"])
 
 
 def run_cache_entry(stage: dict[str, Any]) -> tuple[str, str, str]:
-    """Where DVC's run cache has a stage of dvc.lock: two folders and a file below runs/."""
+    """Return the place of a stage of dvc.lock in DVC's run cache: two folders and a file below runs/."""
     from dvc.stage.cache import _get_cache_hash
 
-    key = _get_cache_hash(deepcopy(stage), key=True)  # which it changes
+    key = _get_cache_hash(deepcopy(stage), key=True)  # it changes its argument
     return key[:2], key, _get_cache_hash(stage)
 
 
-def call(*command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """What a command prints. Raises JobError with the end of it and of its errors if it fails."""
+def run_command(*command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """Return what a command prints. If it fails, raises NodeError with the end of what it printed."""
     result = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
     if result.returncode == 0:
         return result.stdout
     lines = "\n".join((result.stdout + result.stderr).strip().splitlines()[-LAST_LINES:])
-    called = "dvc exp run" if DVC in command else " ".join(command[:2])
+    called = "dvc exp run" if DVC_SCRIPT in command else " ".join(command[:2])
     full = any(os.strerror(code).lower() in lines.lower() for code in NO_SPACE) or "no space left" in lines
-    raise JobError((no_space(called) if full else f"{called} failed") + f":\n{lines}")
+    raise NodeError((no_space(called) if full else f"{called} failed") + f":\n{lines}")
 
 
 def no_space(where: str) -> str:

@@ -1,8 +1,8 @@
-"""The experiments of a sweep, in an order in which none repeats the work of another.
+"""Plan the experiments of a sweep in an order in which none repeats the work of another.
 
-DVC's run cache shares a stage's work among experiments that run one after the other; two at once would both do it. So
-what several experiments share is done by one preparing experiment, which the others come after. Two stages are prepared
-together if the same experiments share them. What dvc.yaml's graph says is asked of DVC itself.
+DVC's run cache shares a stage's work among experiments that run one after the other; two at once would both do it. So a
+preparing experiment runs the stages that several experiments share, and the others come after it. Two stages are
+prepared together if the same experiments share them. DVC itself reads the graph of dvc.yaml.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ from ruamel.yaml import YAML
 from onnx_release.core.errors import SweepError
 from onnx_release.core.paths import HARDWARE, PARAMS, PIPELINE
 from onnx_release.core.yaml_files import load_yaml
-from onnx_release.sweep.grid import Grid, combinations, put, split_key, swept_keys
+from onnx_release.sweep.grid import Grid, combinations, set_value, split_key, swept_keys
 
-# What stands between ${ and } in dvc.yaml; the items of foreach and matrix are no parameters, and harmless here.
+# The names between ${ and } in dvc.yaml. The items of foreach and matrix match as well, and do no harm.
 INTERPOLATED = re.compile(r"\$\{\s*([\w.]+)\s*\}")
 
 
@@ -32,9 +32,9 @@ INTERPOLATED = re.compile(r"\$\{\s*([\w.]+)\s*\}")
 class Experiment:
     """One `dvc exp run`.
 
-    `params` by dotted key, with FILE: before it where that is not params.yaml. `targets` are stages; none are the whole
-    pipeline. `after` are the names of the experiments that must have ended before, whose work it finds done. A `timed`
-    experiment must run alone on its machine. One that only `prepares` is not of the grid and may be removed in the end.
+    `params` are by dotted key, after FILE: if it is not in params.yaml. `targets` are stages; none means the whole
+    pipeline. `after` are the names of experiments that must end first, whose work it reuses. A `timed` experiment must
+    run alone on its machine. One that only `prepares` is not in the grid and may be removed at the end.
     """
 
     name: str
@@ -47,13 +47,13 @@ class Experiment:
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """What the plan must know of a stage.
+    """A stage of the pipeline, as the plan sees it.
 
-    `keys` are the swept parameters that reach it, itself or through `before`, the stages that it depends on at any
-    distance. `declared` are those that do so as params. The others are in a file that is a dependency as a whole, and
-    may change nothing there: what comes behind is then the same work, which DVC only finds if the other is done.
-    `timed` is what depends on artifacts/hardware.json, on which timings depend, at any distance.
-    `cached` is false for a stage that always runs.
+    `before` are the stages that it depends on, directly or not. `keys` are the swept parameters that it or a stage
+    before it depends on. `declared` are those of them that are params of a stage. The others are in a file that is a
+    dependency as a whole, and may change nothing: a later stage is then the same work, which DVC can reuse only once it
+    is done. `timed` is true if it depends on artifacts/hardware.json, as all timings do, directly or not. `cached` is
+    false for a stage that always runs.
     """
 
     keys: frozenset[str]
@@ -64,25 +64,25 @@ class PlannedStage:
 
 
 def make_plan(grid: Grid, base: str, sweep: str) -> list[Experiment]:
-    """All experiments, those that prepare first, those of the grid last and in its order.
+    """Return all experiments: first those that prepare, then those of the grid in its order.
 
-    `base` is the full hash of the commit that they start from, `sweep` the name of the grid file without .yaml. To be
-    called in the repository's root. Raises SweepError for keys that change nothing, and a name that DVC would refuse.
+    `base` is the full hash of the commit that they start from, `sweep` the name of the grid file without .yaml. It must
+    be called in the repository's root. Raises SweepError for keys that change nothing, and for a name that DVC refuses.
     """
     if not re.fullmatch(r"\w[\w-]*", sweep, re.ASCII):
-        raise SweepError(f"{sweep} names the experiments: name the grid file in letters, digits, _ and - alone")
+        raise SweepError(f"{sweep} names the experiments: name the grid file with letters, digits, _ and - only")
     rows = combinations(grid)
     stages = stages_of_rows(rows, list(rows[0]))
     if useless := list(without_effect(grid, stages)):
-        raise SweepError("\n".join(["the grid has what changes nothing:", *(f"  {line}" for line in useless)]))
+        raise SweepError("\n".join(["the grid has keys that change nothing:", *(f"  {line}" for line in useless)]))
     planner = Planner(rows, stages, base, sweep)
-    # More rows first: what a stage depends on is shared by the same rows, or by more.
+    # Stages that more rows share come first: a stage that others depend on is shared by the same rows, or by more.
     groups = shared_work(rows, stages, at_least=1 if grid.timing else 2)
     for sharing in sorted(groups, key=lambda rows: (-len(rows), min(rows))):
         planner.add_preparation(sharing, groups[sharing])
     for row, pipeline in enumerate(stages):
         wanted = [name for name, stage in pipeline.items() if grid.timing or not stage.timed]
-        planner.add(row, wanted, () if grid.timing else last_of(wanted, pipeline), timed=grid.timing)
+        planner.add(row, wanted, () if grid.timing else final_stages(wanted, pipeline), timed=grid.timing)
     return planner.plan
 
 
@@ -100,7 +100,7 @@ class Planner:
     def add_preparation(self, sharing: frozenset[int], wanted: set[str]) -> None:
         """Add the experiment that runs the stages `wanted` for all rows that share them."""
         row = min(sharing)
-        name = self.add(row, wanted, last_of(wanted, self.stages[row]), timed=False, prepares=True)
+        name = self.add(row, wanted, final_stages(wanted, self.stages[row]), timed=False, prepares=True)
         self.prepared |= {(other, stage): name for other in sharing for stage in wanted}
 
     def add(
@@ -122,9 +122,9 @@ class Planner:
 
 
 def without_effect(grid: Grid, stages: list[dict[str, PlannedStage]]) -> Iterator[str]:
-    """A line for each key that no stage reads, and for each that varies what is not run.
+    """Yield a line for each key that no stage reads, and for each varied key that only stages read that do not run.
 
-    What has one value in the sweep may be for timed stages alone: it is in force when the winner is applied and timed.
+    A key with one value in the sweep may be only for timed stages: it applies when the winner is applied and timed.
     """
     swept = swept_keys(grid)
     for key in combinations(grid)[0]:
@@ -133,7 +133,7 @@ def without_effect(grid: Grid, stages: list[dict[str, PlannedStage]]) -> Iterato
             yield f"no stage reads {key}: take it out"
         elif key in swept and not grid.timing and all(stage.timed for stage in readers.values()):
             first = sorted(name for name, stage in readers.items() if readers.keys().isdisjoint(stage.before))
-            yield f"{key} is read by {', '.join(first)} alone, and timing: false runs no timed stage: take it out"
+            yield f"only {', '.join(first)} reads {key}, and timing: false runs no timed stage: take it out"
 
 
 def values_of(params: Mapping[str, Any], keys: Iterable[str]) -> str:
@@ -143,10 +143,10 @@ def values_of(params: Mapping[str, Any], keys: Iterable[str]) -> str:
 def shared_work(
     rows: list[dict[str, Any]], stages: list[dict[str, PlannedStage]], at_least: int
 ) -> dict[frozenset[int], set[str]]:
-    """The stages to prepare, by the rows that share them; at least so many rows do.
+    """Return the stages to prepare, by the rows that share them, if at least `at_least` rows do.
 
-    Rows share a stage where the parameters that reach it have the same values. Timed stages are left to the
-    experiments of the grid, and so is what the run cache cannot bring back.
+    Rows share a stage if the parameters that it depends on have the same values. Timed stages, and stages that the run
+    cache cannot restore, are left to the experiments of the grid.
     """
     units: dict[tuple[str, str], set[int]] = defaultdict(set)
     for row, (params, pipeline) in enumerate(zip(rows, stages, strict=True)):
@@ -160,15 +160,15 @@ def shared_work(
     return groups
 
 
-def last_of(names: Iterable[str], pipeline: Mapping[str, PlannedStage]) -> tuple[str, ...]:
-    """Those that none of the others depends on, which brings the others with them."""
+def final_stages(names: Iterable[str], pipeline: Mapping[str, PlannedStage]) -> tuple[str, ...]:
+    """Return the stages that none of the others depends on; running them runs the others as well."""
     names = list(names)
     before = {earlier for name in names for earlier in pipeline[name].before}
     return tuple(sorted(name for name in names if name not in before))
 
 
 def stages_of_rows(rows: list[dict[str, Any]], keys: list[str]) -> list[dict[str, PlannedStage]]:
-    """The pipeline of every row, by the name of the stage. It differs where dvc.yaml has ${NAME} of a swept NAME."""
+    """Return the pipeline of every row by the stages' names. Rows differ if dvc.yaml has ${NAME} of a swept NAME."""
     written = {name.split(".")[0] for name in INTERPOLATED.findall(PIPELINE.read_text(encoding="utf-8"))}
     pipelines: dict[str, dict[str, PlannedStage]] = {}
     result = []
@@ -182,13 +182,13 @@ def stages_of_rows(rows: list[dict[str, Any]], keys: list[str]) -> list[dict[str
 
 
 def read_pipeline(params: Mapping[str, Any], keys: list[str]) -> dict[str, PlannedStage]:
-    """What DVC makes of dvc.yaml with these parameters."""
+    """Read dvc.yaml with DVC for these parameters."""
     from dvc.repo import Repo
 
     yaml = YAML(typ="safe", pure=True)
     content = load_yaml(PARAMS, SweepError)
     for key, value in params.items():
-        put(content, split_key(key)[1], value)
+        set_value(content, split_key(key)[1], value)
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(PIPELINE, folder)
         with (Path(folder) / PARAMS).open("w", encoding="utf-8") as file:
@@ -197,7 +197,7 @@ def read_pipeline(params: Mapping[str, Any], keys: list[str]) -> dict[str, Plann
             graph = repo.index.graph
     before = {stage: nx.descendants(graph, stage) for stage in graph}  # an edge points at what the stage depends on
     reads_hardware = {stage for stage in graph if any(dep.def_path == HARDWARE.as_posix() for dep in stage.deps)}
-    in_file = {stage: {key for key in keys if any(holds(dep, key) for dep in stage.deps)} for stage in graph}
+    in_file = {stage: {key for key in keys if any(is_in_file(dep, key) for dep in stage.deps)} for stage in graph}
     declared = {stage: {key for key in keys if key in params or declares(stage, key)} for stage in graph}
     return {
         stage.name: PlannedStage(
@@ -211,21 +211,21 @@ def read_pipeline(params: Mapping[str, Any], keys: list[str]) -> dict[str, Plann
     }
 
 
-def holds(dep: Any, key: str) -> bool:
-    """Whether the dependency is the file of a parameter as a whole, or a folder above it."""
+def is_in_file(dep: Any, key: str) -> bool:
+    """Return whether the dependency is the whole file of a parameter, or a folder above it."""
     file, _ = split_key(key)
     return not hasattr(dep, "params") and Path(dep.def_path) in (file, *file.parents)
 
 
 def declares(stage: Any, key: str) -> bool:
-    """Whether a parameter, its section, or something in it is among the stage's params."""
+    """Return whether a parameter, its section, or a part of it is among the stage's params."""
     file, names = split_key(key)
     declared = [name.split(".") for dep in stage.params if Path(dep.def_path) == file for name in dep.params]
     return any(names[: len(name)] == name[: len(names)] for name in declared)
 
 
-def override(params: Mapping[str, Any]) -> list[str]:
-    """What `dvc exp run` takes to set these parameters, an `-S` before each; ++ sets keys that are not there, too."""
+def set_arguments(params: Mapping[str, Any]) -> list[str]:
+    """Return the arguments of `dvc exp run` that set these parameters, with `-S` before each; ++ adds missing keys."""
     arguments = []
     for key, value in params.items():
         file, colon, name = key.rpartition(":")

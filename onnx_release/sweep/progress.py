@@ -8,9 +8,9 @@ from onnx_release.sweep.plan import Experiment
 
 @dataclass
 class Progress:
-    """What has come of the experiments, by name: what they ran, or why they failed.
+    """The results of the experiments by name: what they ran, or why they failed.
 
-    `say` gets the name of every experiment that ends, and what came of it.
+    `say` gets the name of every experiment that ends, and its result.
     """
 
     say: Callable[[str, str], None]
@@ -31,9 +31,9 @@ class Progress:
 
 
 def unfinished(plan: Iterable[Experiment], progress: Progress) -> list[Experiment]:
-    """Return the experiments to run, in the plan's order: those of the grid without a result, and what they build on.
+    """Return the experiments to run, in the plan's order: those of the grid without a result, and those that prepare.
 
-    An experiment that only prepares is left out if all that builds on it is done.
+    One that only prepares is left out if all experiments that build on it are done.
     """
     plan = list(plan)
     wanted: set[str] = set()

@@ -1,8 +1,8 @@
 """Run the experiments of a plan through DVC's queue, on one machine.
 
 A worker of DVC's queue that is killed leaves a task that counts as running for ever, and workers hang
-(treeverse/dvc#10398, #10428). So the queue is never trusted with what is done: that are the experiments in refs/exps,
-and the stages in the run cache. Every sweep starts with an empty queue, and so does one whose workers are gone.
+(treeverse/dvc#10398, #10428). So a sweep does not ask the queue what is done: it looks at the experiments in refs/exps,
+and at the stages in the run cache. Every sweep starts with an empty queue, and again when its workers are gone.
 """
 
 import contextlib
@@ -25,34 +25,34 @@ from onnx_release.core.errors import SweepError
 from onnx_release.core.files import remove
 from onnx_release.core.paths import LOCK
 from onnx_release.review.revisions import namespace
-from onnx_release.sweep.plan import Experiment, override
+from onnx_release.sweep.plan import Experiment, set_arguments
 from onnx_release.sweep.progress import Progress, unfinished
 from onnx_release.sweep.repository import (
     CLONE,
-    FOLDER,
-    bring,
-    experiments,
+    SWEEP_FOLDER,
+    clone_processes,
+    experiment_names,
+    fetch_experiment,
     git,
     open_clone,
-    processes,
     stop_processes,
 )
 
-LOGS = FOLDER / "logs"
+LOGS = SWEEP_FOLDER / "logs"
 POLL_SECONDS, TIMED_POLL_SECONDS = 1.0, 5.0
-# Workers that take nothing from a queue that is not empty for so long are hung; they start in a few.
+# Workers that take nothing from a filled queue for this long are hung; they start in a few seconds.
 HUNG_SECONDS = 120.0
-# Workers that end without having taken anything, which a full disk does to them, are started so often in all.
-STARTS = 5
-# An experiment whose worker is killed is tried again, so often in all.
+# Workers that end without having taken anything, as on a full disk, are started this often in all.
+WORKER_STARTS = 5
+# An experiment whose worker is killed is tried this often in all.
 ATTEMPTS = 2
 
 
-def run_plan(plan: list[Experiment], base: str, jobs: int, say: Callable[[str, str], None]) -> Progress:
-    """Run what is not done yet; `say` gets the name of every experiment that ends, and what came of it.
+def run_on_queue(plan: list[Experiment], base: str, jobs: int, say: Callable[[str, str], None]) -> Progress:
+    """Run the experiments that are not done; `say` gets the name of every experiment that ends, and its result.
 
-    `jobs` experiments run at once, timed ones alone and after all others. What an earlier sweep left running is
-    stopped first: its stages that were running start again, and nothing that had ended does.
+    `jobs` experiments run at once; timed ones run alone, after all others. Processes that an earlier sweep left running
+    are stopped first: their stages start again, and stages that had ended do not.
     """
     progress = Progress(say)
     stop_processes()
@@ -63,41 +63,41 @@ def run_plan(plan: list[Experiment], base: str, jobs: int, say: Callable[[str, s
         for timed in (False, True):
             wave = [experiment for experiment in wanted if experiment.timed == timed]
             run_wave(wave, base, 1 if timed else jobs, progress)
-            stop_processes()  # idle workers of the first wave would take from the second
+            stop_processes()  # idle workers of the first wave would take tasks of the second
     finally:
         stop_processes()
     if not any(experiment.name in progress.failed for experiment in plan):
-        remove(CLONE)  # and with it the experiments that only prepared
+        remove(CLONE)  # with the experiments that only prepared
     return progress
 
 
 def note_results(plan: list[Experiment], base: str, progress: Progress) -> None:
     """Note the experiments that have a result already, in the repository or in the clone of an earlier sweep."""
-    own, in_clone = experiments(base, Path()), experiments(base, CLONE)
+    own, in_clone = experiment_names(base, Path()), experiment_names(base, CLONE)
     for experiment in plan:
         if experiment.name in own | in_clone:
             if not experiment.prepares and experiment.name not in own:
-                bring(base, experiment.name)  # it ended after the tool that had started it
+                fetch_experiment(base, experiment.name)  # it ended after the tool that started it
             progress.done[experiment.name] = "there already"
 
 
 def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress) -> None:
-    """Queue each experiment once all that it comes after have ended, and wait until none is left."""
+    """Queue each experiment once all experiments before it have ended, and wait until none is left."""
     queue = Queue(base)
     attempts = Counter[str]()
     waiting_since, starts = time.monotonic(), 0
     while rest := [experiment for experiment in wave if not progress.ended(experiment.name)]:
-        queued, active = queue.names()  # before the refs: what is in neither and has no ref has failed
-        finished = experiments(base, CLONE)
+        queued, active = queue.names()  # before the refs: an experiment in neither set and without a ref has failed
+        finished = experiment_names(base, CLONE)
         for experiment in rest:
             if experiment.name in queue.entries:
                 if experiment.name not in queued | active:
                     note_end(experiment, queue, finished, progress)
-            elif experiment.name in finished:  # of a queue that was discarded
+            elif experiment.name in finished:  # from a queue that was discarded
                 note_end(experiment, queue, finished, progress)
             elif can_start(experiment, rest, progress):
                 after = [earlier for earlier in reversed(experiment.after) if earlier in finished]
-                with contextlib.suppress(LockError):  # a worker is taking something out; next time
+                with contextlib.suppress(LockError):  # a worker has the lock: try again in the next round
                     queue.put(experiment, after)
                     queued.add(experiment.name)
         workers = count_processes("queue-worker")
@@ -107,50 +107,50 @@ def run_wave(wave: list[Experiment], base: str, jobs: int, progress: Progress) -
             attempts.update(active)
             for name in active:
                 if attempts[name] == ATTEMPTS:
-                    progress.fail(name, "its worker was killed, and again when it was tried anew")
+                    progress.fail(name, f"its worker was killed {ATTEMPTS} times")
             queue.discard()
             queue = Queue(base)
             waiting_since = time.monotonic()
         elif workers < min(jobs, len(queued | active)):
             starts += 1
-            if starts > STARTS:
+            if starts > WORKER_STARTS:
                 raise SweepError(f"the workers of DVC's queue end at once: see {CLONE}/.dvc/tmp/exps/celery/*.out")
             queue.start_workers(jobs)
-        # Looking costs something of what a timed experiment measures.
+        # Polling takes time from a timed experiment.
         time.sleep(TIMED_POLL_SECONDS if wave[0].timed and active else POLL_SECONDS)
 
 
 def can_start(experiment: Experiment, rest: list[Experiment], progress: Progress) -> bool:
-    """Whether nothing that it comes after is still to run. One that only prepares is left out if such a one failed."""
+    """Return whether all experiments before it have ended. One that only prepares fails if one of them failed."""
     if experiment.prepares and any(earlier in progress.failed for earlier in experiment.after):
-        # Those that would have found its work done do it themselves, and say why they fail.
-        progress.failed[experiment.name] = "what it comes after failed"
+        # The experiments that build on it do its work themselves, and say why they fail.
+        progress.failed[experiment.name] = "an experiment before it failed"
         return False
     return not any(other.name in experiment.after and not progress.ended(other.name) for other in rest)
 
 
 def note_end(experiment: Experiment, queue: "Queue", finished: set[str], progress: Progress) -> None:
-    """Bring the result of an experiment that has left the queue, or note why there is none."""
+    """Fetch the result of an experiment that has left the queue, or note why there is none."""
     ran = queue.keep_log(experiment.name)
     if experiment.name in finished:
         if not experiment.prepares:
-            bring(base=queue.base, name=experiment.name)
+            fetch_experiment(base=queue.base, name=experiment.name)
         progress.finish(experiment.name, ran)
     else:
-        progress.fail(experiment.name, failure(LOGS / f"{experiment.name}.log"))
+        progress.fail(experiment.name, failure_reason(LOGS / f"{experiment.name}.log"))
 
 
 def count_processes(command: str) -> int:
-    """How many of the clone's processes are this command of DVC: queue-worker, or exec-run, which is an experiment."""
+    """Count the clone's processes that run this command of DVC: queue-worker, or exec-run, which is an experiment."""
     count = 0
-    for process in processes():
+    for process in clone_processes():
         with contextlib.suppress(psutil.Error):
             count += command in process.cmdline()
     return count
 
 
 class Queue:
-    """The queue of the clone; `entries` are those that this process has put into it."""
+    """The queue of the clone; `entries` are those that this process has added."""
 
     def __init__(self, base: str) -> None:
         from dvc.repo import Repo
@@ -162,7 +162,7 @@ class Queue:
         self.started: dict[str, float] = {}
 
     def put(self, experiment: Experiment, after: list[str]) -> None:
-        """`dvc exp run --queue`, in a workspace where the work of `after` is done."""
+        """Run `dvc exp run --queue` in a workspace where the work of `after` is done."""
         git("reset", "--quiet", "--hard", self.base, cwd=CLONE)
         git("clean", "--quiet", "--force", "-d", cwd=CLONE)
         for name in after:
@@ -171,7 +171,7 @@ class Queue:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(CLONE):
                 self.repo.experiments.run(
                     targets=list(experiment.targets) or None,
-                    params=override(experiment.params)[1::2],
+                    params=set_arguments(experiment.params)[1::2],
                     name=experiment.name,
                     queue=True,
                 )
@@ -183,7 +183,7 @@ class Queue:
             self.entries.setdefault(entry.name, entry)
 
     def names(self) -> tuple[set[str], set[str]]:
-        """Those that wait, and those that run or whose worker is gone."""
+        """Return the names that wait, and the names that run or whose worker is gone."""
         queued = {entry.name for entry in self.queue.iter_queued()}
         active = {entry.name for entry in self.queue.iter_active()}
         for name in active:
@@ -191,9 +191,9 @@ class Queue:
         return queued, active
 
     def start_workers(self, count: int) -> None:
-        """`dvc queue start`, as a program of its own: workers that this process forked would hold its lock."""
+        """Run `dvc queue start` as a program of its own: workers that this process forked would keep its lock."""
         command = [sys.executable, "-m", "dvc", "queue", "start", "--jobs", str(count)]
-        log = FOLDER / "workers.log"  # no pipe: the workers keep what they inherit open
+        log = SWEEP_FOLDER / "workers.log"  # not a pipe, since the workers keep inherited files open
         with log.open("w", encoding="utf-8") as file:
             code = subprocess.run(command, cwd=CLONE, stdout=file, stderr=file, check=False).returncode
         if code:
@@ -221,10 +221,10 @@ class Queue:
 
 
 def take_over(name: str, base: str) -> None:
-    """Bring into the clone's workspace what an experiment has in dvc.lock and metrics/.
+    """Bring an experiment's entries of dvc.lock and its metrics/ into the clone's workspace.
 
-    DVC then finds its stages unchanged. To restore one from the run cache instead costs it most of a second, for it
-    writes dvc.lock anew after each.
+    DVC then finds its stages unchanged. To restore a stage from the run cache would take most of a second, since DVC
+    writes dvc.lock again after each.
     """
     ref = f"{namespace(base)}/{name}"
     changed = git("diff", "--name-only", base, ref, "--", "metrics", cwd=CLONE).splitlines()
@@ -237,7 +237,7 @@ def take_over(name: str, base: str) -> None:
 
 
 def lock_entries(text: str) -> dict[str, str]:
-    """The lines of dvc.lock by stage, in the order of the file; what stands before the first has an empty name."""
+    """Return the lines of dvc.lock by stage, in the order of the file; the lines before the first are under ""."""
     entries = {"": ""}
     stage = ""
     for line in text.splitlines():
@@ -249,28 +249,28 @@ def lock_entries(text: str) -> dict[str, str]:
 
 
 def stages_that_ran(log: Path) -> list[str]:
-    """The stages that an experiment ran, by its log; those restored from the run cache are not among them."""
+    """Return the stages that an experiment ran, by its log, without those restored from the run cache."""
     return re.findall(r"^Running stage '([^']+)'", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
 
 
-# What names a failure best, best first: a stage's own message, the end of a traceback, what DVC says about it.
+# Lines that describe a failure, the best first: a stage's own message, the end of a traceback, DVC's message.
 ERRORS = (r"error: .+", r"[\w.]+(?:Error|Exception): .+", r"ERROR: .+")
 
 
-def failure(log: Path) -> str:
-    """Why an experiment failed, in a line of its log."""
+def failure_reason(log: Path) -> str:
+    """Return the line of its log that says why an experiment failed."""
     if not log.is_file():
-        return f"it did not start; see {CLONE}/.dvc/tmp/exps/celery"
+        return f"it did not start: see {CLONE}/.dvc/tmp/exps/celery"
     text = log.read_text(encoding="utf-8", errors="replace")
     found = [lines[-1] for error in ERRORS if (lines := re.findall(f"^{error}$", text, re.MULTILINE))]
-    return f"{(found or text.splitlines()[-1:] or ['it said nothing'])[0]} ({log})"
+    return f"{(found or text.splitlines()[-1:] or ['it printed nothing'])[0]} ({log})"
 
 
 def repeated_work(logs: Iterable[Path], runs: Path, before: set[str]) -> dict[str, int]:
-    """How often each command was run beyond once for each of its inputs, by the logs of experiments.
+    """Count by the logs of experiments how often each command was run again on the same inputs.
 
-    `runs` is the run cache, which has a folder for every command with the hashes of all that it read; `before` are the
-    names of those that it had already. Commands that it never keeps, and runs that failed, do not count.
+    `runs` is the run cache, which has a folder for every command with the hashes of all its inputs; `before` are the
+    names of those that it had before the experiments. Commands that it never keeps, and failed runs, do not count.
     """
     ran = Counter[str]()
     for log in logs:

@@ -1,8 +1,8 @@
 """Run the experiments of a plan on a Ray cluster, and bring their results into the repository.
 
 Each is a task, which clones the git remote at the base revision and pushes its result (onnx_release.sweep.node). An
-experiment that builds on others takes their outcomes as arguments, so that it starts as soon as these are done. What a
-sweep has done is on the two remotes: this process may die at any time, and the next one goes on from there.
+experiment that builds on others takes their outcomes as arguments, so it starts as soon as they are done. All results
+are on the two remotes: this process may die at any time, and the next one continues from there.
 """
 
 import json
@@ -17,24 +17,24 @@ from typing import Any
 from onnx_release.core.errors import SweepError
 from onnx_release.review.revisions import namespace
 from onnx_release.sweep import node as sweep_node
-from onnx_release.sweep.node import Job, Outcome
-from onnx_release.sweep.plan import Experiment, override
+from onnx_release.sweep.node import NodeJob, NodeOutcome
+from onnx_release.sweep.plan import Experiment, set_arguments
 from onnx_release.sweep.progress import Progress, unfinished
 from onnx_release.sweep.repository import git
 
 REMOTE = "origin"
-# A task whose worker or node died is tried again, so often. One that failed by itself is not.
+# A task whose worker or node died is tried again this often. One that failed by itself is not.
 RETRIES = 3
-# Without an answer from the address, and without a node that could run anything.
+# How long to wait for an answer from the address, and for a node that can run something.
 CONNECT_SECONDS = 10
 WAIT_SECONDS = 60
-NO_NODE = ("the cluster", "waiting for a node with a CPU, there is none")
+NO_NODE = ("the cluster", "has no node with a CPU yet; waiting for one")
 
 
-def run_plan(plan: Sequence[Experiment], base: str, address: str, say: Callable[[str, str], None]) -> Progress:
-    """Run on the cluster what is not on the git remote yet, and say what comes of each experiment, after its name.
+def run_on_ray(plan: Sequence[Experiment], base: str, address: str, say: Callable[[str, str], None]) -> Progress:
+    """Run the experiments that are not on the git remote, and say the name and the result of each.
 
-    At the end, those of the grid are pulled, without their data. Raises SweepError with what is in the way of all.
+    At the end it pulls those of the grid, without their data. Raises SweepError if none of them can run.
     """
     ray = import_ray()
     url = check_remotes(base)
@@ -50,8 +50,10 @@ def run_plan(plan: Sequence[Experiment], base: str, address: str, say: Callable[
         try:
             run_jobs(ray, jobs, progress)
         finally:
-            ray.shutdown()  # and with it what still runs
-    pull([experiment.name for experiment in plan if experiment.name in progress.done and not experiment.prepares])
+            ray.shutdown()  # this also stops tasks that still run
+    pull_experiments(
+        [experiment.name for experiment in plan if experiment.name in progress.done and not experiment.prepares]
+    )
     return progress
 
 
@@ -64,46 +66,44 @@ def import_ray() -> Any:
 
 
 def check_remotes(base: str) -> str:
-    """The git remote's URL. Raises SweepError unless nodes can get the base revision and its data from the remotes."""
+    """Return the git remote's URL. Raises SweepError unless nodes can get the base revision and its data."""
     if REMOTE not in git("remote").splitlines():
         raise SweepError(
-            f"there is no git remote called {REMOTE}, from which nodes clone: run `git remote add {REMOTE} URL` "
+            f"nodes clone from the git remote {REMOTE}, which does not exist: run `git remote add {REMOTE} URL` "
             f"and `git push {REMOTE} HEAD`"
         )
     git("fetch", "--quiet", REMOTE)
     if not git("for-each-ref", "--contains", base, f"refs/remotes/{REMOTE}"):
-        raise SweepError(f"{base[:7]} is not on {REMOTE}, from which nodes clone it: run `git push {REMOTE} HEAD`")
-    # Nodes have what is in git, and not this machine's other settings. DVC itself makes relative paths absolute.
+        raise SweepError(f"nodes clone {base[:7]} from {REMOTE}, which does not have it: run `git push {REMOTE} HEAD`")
+    # Nodes have only the settings that are in git. DVC itself makes relative paths absolute.
     settings = ConfigParser(interpolation=None)
     settings.read(".dvc/config", encoding="utf-8")
     name = settings.get("core", "remote", fallback="")
     if not name:
         raise SweepError(
-            "there is no default DVC remote in .dvc/config, through which nodes exchange data: run `dvc remote add "
+            "nodes exchange data through the default DVC remote, and .dvc/config has none: run `dvc remote add "
             "--default NAME URL`, commit .dvc/config and push it"
         )
     remote = settings.get(f"'remote \"{name}\"'", "url", fallback="")
     if remote.startswith(("http://", "https://")):
-        raise SweepError(
-            f"the DVC remote {name} is {remote}, and DVC's run cache does not go through HTTP: use another"
-        )
+        raise SweepError(f"the DVC remote {name} is {remote}, and DVC has no run cache over HTTP: use another remote")
     if "://" not in remote and not Path(remote).is_absolute():
         raise SweepError(
-            f"the DVC remote {name} is {remote}, which is another folder from each node's clone: give an absolute path "
+            f"the DVC remote {name} is the relative path {remote}, another folder on each node: give an absolute path "
             "that all nodes mount"
         )
-    status = json.loads(dvc("status", "--cloud", "--json"))
+    status = json.loads(dvc_output("status", "--cloud", "--json"))
     missing = sorted(path for path, state in status.items() if state in {"new", "missing"})
     if missing:
         raise SweepError(
             f"the DVC remote {name} lacks {len(missing)} outputs of the base revision, {missing[0]} among them: run "
-            "`make repro` if they are not here, and `python -m tools.push`"
+            "`make repro` if they are missing here, and then `python -m tools.push`"
         )
     return git("remote", "get-url", REMOTE)
 
 
 def check_names(plan: Sequence[Experiment], base: str) -> set[str]:
-    """The names of this base that are on the git remote. Raises SweepError for one of the plan that is another here."""
+    """Return the names of this base's experiments on the git remote. Raises SweepError if one of the plan differs."""
     folder = f"{namespace(base)}/"
     here = dict(
         line.split()[::-1] for line in git("for-each-ref", "--format=%(objectname) %(refname)", folder).splitlines()
@@ -112,8 +112,8 @@ def check_names(plan: Sequence[Experiment], base: str) -> set[str]:
     other = [experiment.name for experiment in plan if differs(here, there, folder + experiment.name)]
     if other:
         raise SweepError(
-            f"{', '.join(other)}: here and not on {REMOTE}, or another there, and a name is used once: "
-            f"run `dvc exp remove {' '.join(other)}`, or `dvc exp push {REMOTE}` with what is not there"
+            f"{', '.join(other)}: this experiment is not on {REMOTE}, or differs there: run `dvc exp remove "
+            f"{' '.join(other)}`, or `dvc exp push {REMOTE}` with the missing ones"
         )
     return {name.removeprefix(folder) for name in there}
 
@@ -122,38 +122,38 @@ def differs(here: dict[str, str], there: dict[str, str], name: str) -> bool:
     return name in here and here[name] != there.get(name)
 
 
-def make_job(experiment: Experiment, preparing: set[str], base: str, url: str, author: tuple[str, str]) -> Job:
-    """The task of an experiment. It needs what prepares for it; one that prepares needs all that it comes after."""
+def make_job(experiment: Experiment, preparing: set[str], base: str, url: str, author: tuple[str, str]) -> NodeJob:
+    """Make the job of an experiment. It needs those that prepare for it; one that prepares needs all before it."""
     needs = tuple(name for name in experiment.after if experiment.prepares or name in preparing)
-    arguments = (*override(experiment.params), *experiment.targets)
-    return Job(
+    arguments = (*set_arguments(experiment.params), *experiment.targets)
+    return NodeJob(
         experiment.name, arguments, experiment.after, needs, experiment.timed, url, base, namespace(base), author
     )
 
 
 def connect(ray: Any, address: str) -> None:
-    """Raises SweepError if no cluster answers there."""
+    """Connect to the cluster. Raises SweepError if none answers at the address."""
     if "://" in address:
-        raise SweepError(f"{address}: --ray takes HOST:PORT, or auto; run this on a machine of the cluster")
+        raise SweepError(f"{address}: --ray takes HOST:PORT or auto; run this on a machine of the cluster")
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
-        # Ray itself tries for ten minutes.
+        # Checked here, since Ray would try for ten minutes.
         try:
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         except OSError as cause:
             raise SweepError(
-                f"nothing answers at {address} ({cause}): --ray takes HOST:PORT as `ray start --head` prints it, or "
+                f"nothing answers at {address} ({cause}): give --ray the HOST:PORT that `ray start --head` prints, or "
                 "auto on a node of the cluster"
             ) from cause
     ray.cloudpickle.register_pickle_by_value(sweep_node)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError, ImportError) as cause:
-        raise SweepError(f"Ray does not connect to {address}: {cause}") from cause
+        raise SweepError(f"Ray cannot connect to {address}: {cause}") from cause
 
 
-def run_jobs(ray: Any, jobs: Sequence[Job], progress: Progress) -> None:
-    """Submit all jobs, and note what becomes of each. Raises SweepError once a node has another environment."""
+def run_jobs(ray: Any, jobs: Sequence[NodeJob], progress: Progress) -> None:
+    """Submit all jobs and note the outcome of each. Raises SweepError as soon as a node has another environment."""
     run = ray.remote(max_retries=RETRIES)(sweep_node.run_job)
     whole_node = largest_node(ray, progress) if any(job.timed for job in jobs) else 1
     refs: dict[str, Any] = {}
@@ -171,7 +171,7 @@ def run_jobs(ray: Any, jobs: Sequence[Job], progress: Progress) -> None:
             if outcome.state == "unfit":
                 raise SweepError(
                     f"the environment of {outcome.node} is not the repository's: {outcome.reason}. Install "
-                    "requirements.txt of the base revision on every node and sweep again: what is done is not repeated"
+                    "requirements.txt of the base revision on every node and sweep again: done work is not repeated"
                 )
             count = f"{len(jobs) - len(names)} of {len(jobs)}"
             if outcome.state in {"ran", "found"}:
@@ -180,17 +180,17 @@ def run_jobs(ray: Any, jobs: Sequence[Job], progress: Progress) -> None:
                 progress.fail(name, f"{outcome.state} on {outcome.node}: {outcome.reason}", count)
 
 
-def outcome_of(ray: Any, ref: Any, name: str) -> Outcome:
+def outcome_of(ray: Any, ref: Any, name: str) -> NodeOutcome:
     try:
         return ray.get(ref)
     except ray.exceptions.RayError as error:
-        return Outcome(name, "failed", "no node", 0, str(error).strip())
+        return NodeOutcome(name, "failed", "no node", 0, str(error).strip())
 
 
 def largest_node(ray: Any, progress: Progress) -> int:
-    """The CPUs of the largest node: a task that asks for all of them has a node to itself.
+    """Return the CPUs of the largest node: a task that asks for all of them has a node to itself.
 
-    Where there is none yet, a task that does nothing has the autoscaler start one.
+    If there is no node yet, a task that does nothing makes the autoscaler start one.
     """
 
     def cpus() -> int:
@@ -203,20 +203,20 @@ def largest_node(ray: Any, progress: Progress) -> int:
     return cpus()
 
 
-def pull(names: Sequence[str]) -> None:
-    """Bring experiments into the repository: what is in git, metrics among it, and no data."""
+def pull_experiments(names: Sequence[str]) -> None:
+    """Bring experiments into the repository: the files in git, with the metrics, and no data."""
     if names:
-        dvc("exp", "pull", "--no-cache", REMOTE, *names)
+        dvc_output("exp", "pull", "--no-cache", REMOTE, *names)
 
 
 def pull_data(names: Sequence[str]) -> None:
-    """Bring what these experiments have made into DVC's cache, so that `dvc exp apply` finds it."""
+    """Bring the data of these experiments into DVC's cache, so that `dvc exp apply` finds it."""
     if names:
-        dvc("exp", "pull", REMOTE, *names)
+        dvc_output("exp", "pull", REMOTE, *names)
 
 
-def dvc(*arguments: str) -> str:
-    """What DVC prints. Raises SweepError if it fails."""
+def dvc_output(*arguments: str) -> str:
+    """Return what DVC prints. Raises SweepError if it fails."""
     command = [sys.executable, "-m", "dvc", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:

@@ -1,7 +1,8 @@
-"""Where a sweep runs: a clone in .dvc/tmp/sweep that shares the repository's cache, and what must hold for it.
+"""Make the clone in .dvc/tmp/sweep that a sweep runs in, and check that the repository is ready for a sweep.
 
-`dvc exp run --queue` changes params.yaml in the workspace and resets it with git. In a clone of its own, neither it nor
-its being killed halfway can touch the work of the user, who may go on editing. Results are fetched as refs/exps.
+`dvc exp run --queue` changes params.yaml in the workspace and resets it with git. In a clone, which shares the
+repository's cache, it cannot touch the user's work, even if it is killed halfway, and the user may keep editing.
+Results are fetched as refs/exps.
 """
 
 import contextlib
@@ -18,12 +19,12 @@ from onnx_release.core.git import git_output, run_git
 from onnx_release.core.paths import LOCK
 from onnx_release.review.revisions import is_shallow, namespace
 
-FOLDER = Path(".dvc/tmp/sweep")
-CLONE = FOLDER / "repository"
+SWEEP_FOLDER = Path(".dvc/tmp/sweep")
+CLONE = SWEEP_FOLDER / "repository"
 
 
 def git(*arguments: str, cwd: Path = Path()) -> str:
-    """What git prints, without the last line break. Raises SweepError if it fails."""
+    """Return what git prints, without the last line break. Raises SweepError if it fails."""
     result = run_git(*arguments, cwd=cwd)
     if result.returncode:
         raise SweepError(f"git {' '.join(arguments)} failed: {result.stderr.decode().strip()}")
@@ -31,17 +32,17 @@ def git(*arguments: str, cwd: Path = Path()) -> str:
 
 
 def check_repository(grid: Path) -> str:
-    """The hash of HEAD, from which a sweep can start in this folder. Raises SweepError with what is in its way.
+    """Return the hash of HEAD if a sweep can start from it in this folder. Raises SweepError if it cannot.
 
-    The grid file alone may differ from HEAD: no stage reads it.
+    Only the grid file may differ from HEAD: no stage reads it.
     """
     if not Path(".git").exists() or not Path(".dvc").is_dir():
-        raise SweepError("no git repository with a .dvc folder is here: run this in the repository's root")
+        raise SweepError("this folder has no git repository with a .dvc folder: run this in the repository's root")
     base = git_output("rev-parse", "--verify", "--quiet", "HEAD")
     if not base:
         raise SweepError("there is no commit to start from: commit the project first")
     if is_shallow():
-        raise SweepError("this is a shallow clone, whose history DVC's experiments need: run `git fetch --unshallow`")
+        raise SweepError("this is a shallow clone, and DVC's experiments need the history: run `git fetch --unshallow`")
     for key in ("user.name", "user.email"):
         if not git_output("config", key):
             raise SweepError(f"git does not know {key}, and experiments are commits: run `git config {key} ...`")
@@ -52,8 +53,7 @@ def check_repository(grid: Path) -> str:
     differing = [path.as_posix() for path in (*changed, *read_by_stages(untracked)) if not same_file(path, grid)]
     if differing:
         raise SweepError(
-            "experiments start from HEAD, and would not have what differs from it: commit or stash "
-            + ", ".join(differing)
+            "experiments start from HEAD, which does not have these changes: commit or stash " + ", ".join(differing)
         )
     return base
 
@@ -63,7 +63,7 @@ def same_file(path: Path, other: Path) -> bool:
 
 
 def read_by_stages(paths: list[Path]) -> list[Path]:
-    """Those that a stage may read: they are dependencies in dvc.yaml, or lie in a folder that has some."""
+    """Return the paths that a stage may read: dependencies in dvc.yaml, and files in a folder with dependencies."""
     from dvc.repo import Repo
 
     if not paths:
@@ -76,11 +76,11 @@ def read_by_stages(paths: list[Path]) -> list[Path]:
 
 @contextlib.contextmanager
 def only_sweep() -> Iterator[None]:
-    """Hold the repository's sweep. Raises SweepError if another process does; a process that dies lets go of it."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    """Lock the repository for one sweep. Raises SweepError if another process has the lock; a dead process loses it."""
+    SWEEP_FOLDER.mkdir(parents=True, exist_ok=True)
     try:
-        # flock, which the kernel undoes. Workers must not inherit it: they are started by another program.
-        lock = zc.lockfile.SimpleLockFile(str(FOLDER / "lock"))
+        # The kernel releases a flock. Workers must not inherit it, so another program starts them.
+        lock = zc.lockfile.SimpleLockFile(str(SWEEP_FOLDER / "lock"))
     except zc.lockfile.LockError as cause:
         raise SweepError("another sweep runs in this repository: wait until it is done") from cause
     try:
@@ -90,7 +90,7 @@ def only_sweep() -> Iterator[None]:
 
 
 def open_clone(base: str) -> None:
-    """Make CLONE anew, at `base`, with the cache of this repository and the experiments of an earlier clone."""
+    """Make CLONE again, at `base`, with the cache of this repository and the experiments of an earlier clone."""
     from dvc.repo import Repo
 
     with Repo() as repo:
@@ -111,21 +111,21 @@ def open_clone(base: str) -> None:
             git("fetch", "--quiet", str(CLONE.absolute()), f"{pattern}:{pattern}", cwd=clone)
 
 
-def experiments(base: str, repository: Path) -> set[str]:
-    """The names of the experiments that the repository has of a commit."""
+def experiment_names(base: str, repository: Path) -> set[str]:
+    """Return the names of a commit's experiments in the repository."""
     prefix = namespace(base) + "/"
     listed = git("for-each-ref", "--format=%(refname)", prefix, cwd=repository).splitlines()
     return {name.removeprefix(prefix) for name in listed}
 
 
-def bring(base: str, name: str) -> None:
-    """Fetch an experiment of the clone. Its outputs are in the cache already."""
+def fetch_experiment(base: str, name: str) -> None:
+    """Fetch an experiment from the clone. Its outputs are already in the cache."""
     ref = f"{namespace(base)}/{name}"
     git("fetch", "--quiet", str(CLONE.absolute()), f"{ref}:{ref}")
 
 
-def processes() -> list[psutil.Process]:
-    """All that run in the clone: workers of its queue, experiments and their stages."""
+def clone_processes() -> list[psutil.Process]:
+    """Return all processes that run in the clone: workers of its queue, experiments and their stages."""
     folder = CLONE.absolute()
     found = []
     for process in psutil.process_iter():
@@ -136,8 +136,8 @@ def processes() -> list[psutil.Process]:
 
 
 def stop_processes() -> None:
-    """Kill all that run in the clone, until none is left."""
-    while running := processes():
+    """Kill all processes that run in the clone, until none is left."""
+    while running := clone_processes():
         for process in running:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -1,4 +1,4 @@
-"""What came of a sweep: the table, the Pareto front and the winner, by the metrics that experiments have committed."""
+"""Make the table, the Pareto front and the winner of a sweep from the metrics that its experiments committed."""
 
 import json
 import math
@@ -24,21 +24,21 @@ from onnx_release.timing.metrics import BenchmarkMetrics
 from onnx_release.timing.speedup import OTHER_WORK, mostly_disturbed
 from onnx_release.validate.metrics import ValidateMetrics
 
-# A value and the ends of its interval, with None for what there is not.
+# A value and the ends of its interval; None where there is none.
 Interval = tuple[float | None, float | None, float | None]
-NOTHING: Interval = (None, None, None)
-# Of figures that other work on the machine moves.
+NO_VALUE: Interval = (None, None, None)
+# Metrics in these units depend on other work on the machine.
 TIMED_UNITS = ("ms", "s", "1/s")
 
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """One experiment of the grid.
+    """The result of one experiment of the grid.
 
-    `passed` is whether every variant is within its bounds, and every gate holds that needs no base. `values` are those
-    of the objectives, those that were not measured None. `released` and `machine` are None where nothing was timed.
-    `exactness` is the SQNR in dB of what the winner is chosen by. `doubt` is why its timing counts as not measured;
-    empty where it is measured, and where nothing was timed.
+    `passed` is whether every variant is within its bounds, and every gate passes that needs no base. `values` are those
+    of the objectives, None if not measured. `released` and `machine` are None if nothing was timed. `exactness` is the
+    SQNR in dB by which the winner is chosen. `doubt` says why its timing counts as not measured; it is empty if it is
+    measured, or if nothing was timed.
     """
 
     name: str
@@ -56,7 +56,7 @@ class ExperimentResult:
 def load_results(
     grid: Grid, plan: Sequence[Experiment], base: str, done: set[str], gates: Sequence[Gate]
 ) -> list[ExperimentResult]:
-    """The results of the experiments of the grid that are done, in the plan's order."""
+    """Return the results of the grid's experiments that are done, in the plan's order."""
     experiments = [experiment for experiment in plan if experiment.name in done and not experiment.prepares]
     results = [
         result_of(grid, experiment, at_commit(f"{namespace(base)}/{experiment.name}", experiment.name), gates)
@@ -66,11 +66,11 @@ def load_results(
 
 
 def with_front(grid: Grid, results: Sequence[ExperimentResult]) -> list[ExperimentResult]:
-    """The results with their place on or off the front, which is of what has passed, and was timed on one machine."""
+    """Mark the results that are on the Pareto front of those that passed and were timed on the usual machine."""
     usual = usual_machine(results)
     points = [
         [
-            signed(objective, value) if result.passed and result.machine == usual else None
+            higher_is_better(objective, value) if result.passed and result.machine == usual else None
             for objective, (value, _, _) in zip(grid.objectives, result.values, strict=True)
         ]
         for result in results
@@ -79,7 +79,7 @@ def with_front(grid: Grid, results: Sequence[ExperimentResult]) -> list[Experime
 
 
 def result_of(grid: Grid, experiment: Experiment, revision: Revision, gates: Sequence[Gate]) -> ExperimentResult:
-    """The result by its metrics, below which those that are timed are the base's still where the grid is not timed."""
+    """Return the result of an experiment by its metrics, without the base's timings if the grid is not timed."""
     if not grid.timing:
         timed = {(METRICS / f"{file}.json").as_posix() for file in TIMED_METRICS}
         revision = replace(revision, files={path: file for path, file in revision.files.items() if path not in timed})
@@ -108,7 +108,7 @@ def result_of(grid: Grid, experiment: Experiment, revision: Revision, gates: Seq
 
 
 def released_variant(validations: Mapping[str, ValidateMetrics], revision: Revision) -> str | None:
-    """The variant that would be released of an experiment; None if none may be."""
+    """Return the variant that an experiment would release; None if it may release none."""
     benchmark = BenchmarkMetrics.parse(revision.metrics["benchmark"], revision.name)
     best = choose([Candidate(name, found, benchmark.contenders[name]) for name, found in validations.items()])
     return best.name if best else None
@@ -119,12 +119,12 @@ def measured_value(objective: str, revision: Revision, released: str | None) -> 
     file, key = objective.split(":")
     if RELEASED in objective:
         if released is None:
-            return NOTHING, ""
+            return NO_VALUE, ""
         file, key = file.replace(RELEASED, released), key.replace(RELEASED, released)
     experiment = Pair(revision, revision)
     doubt = experiment.doubt(1, file, key) or disturbed_latency(file, key, revision)
     if doubt:
-        return NOTHING, doubt
+        return NO_VALUE, doubt
     return (experiment.both(file, key)[1], *experiment.interval_ends(1, file, key)), ""
 
 
@@ -136,26 +136,26 @@ def disturbed_latency(file: str, key: str, revision: Revision) -> str:
     return OTHER_WORK if mostly_disturbed(run.get("disturbed_rounds", 0), run.get("rounds", 0)) else ""
 
 
-def signed(objective: str, value: float | None) -> float | None:
-    """The value so that higher is better."""
+def higher_is_better(objective: str, value: float | None) -> float | None:
+    """Return the value, negated if lower is better."""
     file, key = objective.split(":")
     return -value if value is not None and metric(file, key).better == "lower" else value
 
 
 def usual_machine(results: Sequence[ExperimentResult]) -> str | None:
-    """The machine of most results; None where nothing was timed. Timings of others do not compare with its."""
+    """Return the machine of most results; None if nothing was timed. Timings of other machines cannot be compared."""
     machines = Counter(result.machine for result in results)
     return machines.most_common(1)[0][0] if machines else None
 
 
 def winner(results: Sequence[ExperimentResult]) -> ExperimentResult | None:
-    """What to apply; None if nothing passed.
+    """Return the experiment to apply; None if none passed.
 
-    Of those that passed the fastest, and of those that no difference sets apart from it the most exact. Without
-    timings the most exact on the front, and where none was measured the most exact of those that passed.
+    It is the most exact of those that are as fast as the fastest one that passed, within the intervals. Without timings
+    it is the most exact on the front; if nothing was measured, it is the most exact one that passed.
 
-    Speed-ups are over PyTorch in the same run, so that they compare among runs on one machine. Two are no different if
-    the distance of their logarithms is within both intervals' half-widths, added as independent errors are.
+    Speed-ups are over PyTorch in the same run, so runs on one machine can be compared. Two speed-ups do not differ if
+    the distance of their logarithms is within both intervals' half-widths, added like independent errors.
     """
     passed = [result for result in results if result.passed]
     front = [result for result in results if result.on_front] or passed
@@ -168,7 +168,7 @@ def winner(results: Sequence[ExperimentResult]) -> ExperimentResult | None:
 
 
 def no_faster(first: Interval, second: Interval) -> bool:
-    """Whether no difference is sure between two speed-ups of different runs; an interval without ends hides any."""
+    """Return whether two speed-ups of different runs do not differ for sure; without ends, an interval hides any."""
     margins = []
     for value, low, high in (first, second):
         if value is None or low is None or high is None or low <= 0 or math.isinf(high):
@@ -178,26 +178,28 @@ def no_faster(first: Interval, second: Interval) -> bool:
 
 
 def results_table(grid: Grid, keys: Sequence[str], results: Sequence[ExperimentResult]) -> str:
-    """Markdown: the swept parameters `keys`, objectives, what is released, whether it passed, the front."""
+    """Make the table in Markdown: swept parameters `keys`, objectives, released variant, whether it passed, front."""
     header = [key.rpartition(":")[2] for key in keys]
-    header += [title(objective) for objective in grid.objectives]
+    header += [objective_title(objective) for objective in grid.objectives]
     header += [*(["released"] if grid.timing else []), "passed", "front", "experiment"]
     usual = usual_machine(results)
     rows = []
     for result in results:
         row = [json.dumps(result.params[key]).strip('"') for key in keys]
-        row += ["not measured" if value == NOTHING and result.doubt else cell(value) for value in result.values]
+        row += [
+            "not measured" if value == NO_VALUE and result.doubt else interval_cell(value) for value in result.values
+        ]
         if grid.timing:
             row.append(result.released or "none")
         row += ["yes" if result.passed else "no", "yes" if result.on_front else ""]
-        other = "" if result.machine == usual else f" (timed on {result.machine}: does not compare)"
+        other = "" if result.machine == usual else f" (timed on {result.machine}: not comparable)"
         doubt = f" (not measured: {result.doubt})" if result.doubt else ""
         rows.append([*row, result.name + other + doubt])
     return table(header, rows)
 
 
-def unmeasured(results: Sequence[ExperimentResult]) -> str:
-    """Which experiments are not ranked by speed, and what to do; empty if none."""
+def describe_unranked(results: Sequence[ExperimentResult]) -> str:
+    """Say which experiments are not ranked by speed, and what to do; empty if all are."""
     names = [result.name for result in results if result.doubt]
     if not names:
         return ""
@@ -207,16 +209,18 @@ def unmeasured(results: Sequence[ExperimentResult]) -> str:
         )
     else:
         fix = "give `set` in the grid file more `benchmark.starts`"
-    return f"Not ranked by speed, which was not measured: {', '.join(names)}. To measure it, {fix}; then sweep again."
+    return (
+        f"Not ranked by speed, since it was not measured: {', '.join(names)}. To measure it, {fix}; then sweep again."
+    )
 
 
-def title(objective: str) -> str:
+def objective_title(objective: str) -> str:
     file, key = objective.split(":")
     unit = metric(file, key).unit
     subject = file.partition("/")[2]
     return " ".join(filter(None, (subject, key))) + (f", {unit}" if unit else "")
 
 
-def cell(value: Interval) -> str:
+def interval_cell(value: Interval) -> str:
     interval = "" if value[1] is None or value[2] is None else f" [{number(value[1])}, {number(value[2])}]"
     return number(value[0]) + interval

@@ -1,4 +1,4 @@
-"""DVC's run cache on a remote: what another machine needs in order to restore a run instead of repeating it."""
+"""Push DVC's run cache to a remote, so that another machine can restore a run instead of repeating it."""
 
 from dataclasses import dataclass
 
@@ -6,19 +6,21 @@ from onnx_release.core.errors import StorageError
 
 
 @dataclass(frozen=True)
-class Pushed:
-    files: int  # that the remote did not have
-    runs: int  # in the run cache
+class PushedCounts:
+    """The files that the remote did not have, and the runs in the run cache."""
+
+    files: int
+    runs: int
 
 
-def push_with_runs(remote: str | None = None) -> Pushed:
-    """`dvc push --run-cache`, and the files of every run.
+def push_with_runs(remote: str | None = None) -> PushedCounts:
+    """Run `dvc push --run-cache`, and push the files of every run as well.
 
-    DVC by itself pushes the list of runs, and of their files only those that dvc.lock names and git does not hold: no
-    metrics. Without its metrics a stage is not restored elsewhere, it runs again. On the other machine,
-    `dvc pull --run-cache` brings the list, and `dvc repro --pull` the files that it needs.
+    DVC itself pushes the list of runs, and only those of their files that are in dvc.lock and not in git: no metrics.
+    Without its metrics another machine cannot restore a stage and runs it again. There, `dvc pull --run-cache` brings
+    the list, and `dvc repro --pull` the files that it needs.
 
-    `remote` is the default one unless given. Raises StorageError with DVC's words if there is no remote, or if it
+    Without `remote` it takes the default one. Raises StorageError with DVC's message if there is no remote, or if it
     cannot be reached or takes no run cache.
     """
     from dvc.exceptions import DvcException
@@ -34,12 +36,12 @@ def push_with_runs(remote: str | None = None) -> Pushed:
                     if result.failed:
                         raise StorageError(f"{len(result.failed)} files could not be pushed: run it again")
                     files += len(result.transferred)
-                # DVC logs what it could not copy of the list, and goes on.
+                # DVC only logs which runs it could not copy.
                 odb = repo.cloud.get_remote_odb(remote, hash_name="md5-dos2unix")
                 lost = [run for run in runs if not odb.fs.exists(odb.fs.join(odb.path, "runs", run[0][:2], *run))]
                 if lost:
                     raise StorageError(f"{len(lost)} runs could not be pushed: run it again")
-    # ImportError: a remote whose package is not installed. OSError: one that is not reached, or lets nobody in.
+    # ImportError: the remote's package is not installed. OSError: it cannot be reached, or refuses access.
     except (DvcException, ImportError, OSError) as cause:
-        raise StorageError(f"the push did not succeed: {cause}\ndocs/remotes.md says how to set a remote up") from cause
-    return Pushed(files, len(runs))
+        raise StorageError(f"the push failed: {cause}\ndocs/remotes.md says how to set up a remote") from cause
+    return PushedCounts(files, len(runs))

@@ -81,10 +81,10 @@ def validate(
     errors = {tensor.name: OutputErrors() for tensor in spec.outputs}
     cases, agreements = validate_cases(model, data, errors)
     rows = validate_samples(model, data, samples, errors)
-    figures = error_figures(errors) | answer_metrics(spec.task, rows, params)
+    values = error_metrics(errors) | answer_metrics(spec.task, rows, params)
     if spec.task == "detection":
-        figures["case_agreement"] = min(agreements, default=None)
-    failures = over_budget(closeness(figures), budget) if budget is not None else over_tolerance(errors, spec.tolerance)
+        values["case_agreement"] = min(agreements, default=None)
+    failures = over_budget(closeness(values), budget) if budget is not None else over_tolerance(errors, spec.tolerance)
     metrics = ValidateMetrics(
         passed=not failures,
         failure="; ".join(failures),
@@ -92,7 +92,7 @@ def validate(
         provider=model.provider,
         provider_note=model.note,
         outputs={name: item.metrics() for name, item in errors.items()},
-        **figures,
+        **values,
     )
     return metrics, rows
 
@@ -170,7 +170,7 @@ def case_boxes(spec: Spec, data: ModelData, torch_outputs: Arrays, outputs: Arra
     return float(np.mean([row["agrees"] for row in compare_answers(spec, wanted, found, [NO_LABEL] * batch)]))
 
 
-def error_figures(errors: dict[str, OutputErrors]) -> dict[str, Any]:
+def error_metrics(errors: dict[str, OutputErrors]) -> dict[str, Any]:
     """Return the errors of the worst output, under their names in ValidateMetrics."""
     found = list(errors.values())
     worst = max(found, key=lambda item: (math.isnan(item.variant.max_abs), item.variant.max_abs))
@@ -189,10 +189,10 @@ def over_tolerance(errors: dict[str, OutputErrors], allowed: Tolerance) -> list[
     return [describe_excess(name, item, allowed) for name, item in errors.items() if not item.passes(allowed)]
 
 
-def closeness(figures: dict[str, Any]) -> Closeness:
+def closeness(values: dict[str, Any]) -> Closeness:
     """Return those metrics of a validation that a budget bounds."""
     names = ("sqnr_db", "max_abs_error", "cosine", "agreement", "accuracy_drop")
-    return Closeness(**{name: figures[name] for name in names})
+    return Closeness(**{name: values[name] for name in names})
 
 
 def budget_of(variant: str, spec: Spec) -> Budget | None:

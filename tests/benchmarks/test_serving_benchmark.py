@@ -172,7 +172,7 @@ def test_the_page_has_the_figures_of_every_part():
     page = describe_serving(result)
     assert "| served here | 90 | 0.938 [0.921, 0.951] | 90 | 0.938 [0.921, 0.951] | 0 |" in page
     assert "| bare session | 96 | 1 | 96 | 1 | 0 |" in page
-    assert "| one after the other | 21.3 | 30 | 41 | 1.92 | 0 |" in page
+    assert "| at even intervals | 21.3 | 30 | 41 | 1.92 | 0 |" in page
     assert "80.0 % of the 100" in page
     assert "minutes at" not in page  # what was not measured has no table
     start = {"seconds": [1.0] * 5, "median": 1.234, "max": 1.5}

@@ -1,4 +1,4 @@
-"""Sources are fetched, held against their sums, and replace the earlier ones only when all are right."""
+"""Sources are fetched, compared with their sums, and replace the earlier ones only when all are right."""
 
 import errno
 import hashlib

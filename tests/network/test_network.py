@@ -225,9 +225,9 @@ def test_the_line_of_a_failure_is_the_model_s_own_and_not_that_of_the_library(wr
 def test_an_error_that_already_says_what_to_do_is_passed_on(write_model):
     write_model(
         "from onnx_release.core.errors import CheckpointError\n\n\n"
-        "def build(raw):\n    raise CheckpointError('mend it')\n"
+        "def build(raw):\n    raise CheckpointError('fix it')\n"
     )
-    with pytest.raises(CheckpointError, match=r"^mend it$"):
+    with pytest.raises(CheckpointError, match=r"^fix it$"):
         load_network("tiny", Path("raw"))
 
 

@@ -294,7 +294,7 @@ def test_photographs_stand_in_for_data_py_in_the_release_too(project):
     assert f"models/{MODEL}/data.py" not in names(made)
     card = (made / "MODEL_CARD.md").read_text()
     assert "photographs in folders by class (`weights.pth`), of which 50% were evaluated on" in card
-    assert "what comes before and after them is in `onnx_release/data/image_folder.py`" in card and "/predict" in card
+    assert "preprocessing and postprocessing are in `onnx_release/data/image_folder.py`" in card and "/predict" in card
 
 
 def test_the_card_says_how_an_official_split_was_used(project):

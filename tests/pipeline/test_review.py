@@ -100,7 +100,7 @@ def test_base_and_branch_are_timed_here_and_a_failed_gate_loses_nothing(tmp_path
     commit(folder, "a fault")
     result = review(folder, "mane", out, environment)
     assert result.returncode == 1
-    assert "error: there is no commit that HEAD and mane have in common" in result.stderr
+    assert "error: HEAD and mane have no commit in common" in result.stderr
     result = review(folder, "main", out, environment)
     assert result.returncode == 1, result.stdout + result.stderr
     assert "fp32: FAILED: logits is off by 3" in (out / "gate.txt").read_text()

@@ -37,7 +37,7 @@ def test_minutes_become_multiply_adds_and_runs_use_them_up():
 
 def test_what_is_held_back_is_not_left():
     work = ComputeLimit(2.0, MACS)
-    work.held = 50 * MACS_PER_SECOND
+    work.reserved = 50 * MACS_PER_SECOND
     work.run(7)
     assert work.left == pytest.approx(70 * MACS_PER_SECOND - (8e6 + OVERHEAD) * (7 + OPENING))
 

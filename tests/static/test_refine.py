@@ -63,14 +63,14 @@ def test_the_range_of_a_layer_in_float_is_scaled_where_it_is_dequantized_too(cas
     assert figures[1] == pytest.approx(figures[0], abs=3)
 
 
-def test_a_range_that_is_far_too_wide_is_mended(case):
+def test_a_range_that_is_far_too_wide_is_fixed(case):
     model, ranges, scorer = case
     wrong = ranges | {"x": (20 * ranges["x"][0], 20 * ranges["x"][1])}
     quantized = insert_qdq(model, wrong, TARGETS["avx2"], [])
     factors = refine(model, quantized, wrong, scorer)
     assert factors["x"] < 0.3
-    mended = insert_qdq(model, scale_ranges(wrong, factors), TARGETS["avx2"], [])
-    before, after = (scorer.score(graph, range(24)).signal for graph in (quantized, mended))
+    fixed = insert_qdq(model, scale_ranges(wrong, factors), TARGETS["avx2"], [])
+    before, after = (scorer.score(graph, range(24)).signal for graph in (quantized, fixed))
     assert after > before + 5
 
 
@@ -78,7 +78,7 @@ def test_without_work_nothing_is_tried(case):
     model, ranges, scorer = case
     quantized = insert_qdq(model, ranges, TARGETS["vnni"], [])
     work = work_on(model, scorer)
-    work.held = work.left
+    work.reserved = work.left
     assert refine_ranges(quantized, widest_factors(model, ranges), COARSE, scorer, range(4), work) == {}
 
 
@@ -149,9 +149,9 @@ def test_values_that_share_a_scale_are_one_range(save_graph, tmp_path):
     quantized = insert_qdq(model, wrong, TARGETS["vnni"], [])
     assert one_per_scale(quantized) == ["x", "r"]
     factors = refine(model, quantized, wrong, scorer)
-    mended = insert_qdq(model, scale_ranges(wrong, factors), TARGETS["vnni"], [])
+    fixed = insert_qdq(model, scale_ranges(wrong, factors), TARGETS["vnni"], [])
     ours, best = (
-        scorer.score(graph, range(24)).signal for graph in (mended, insert_qdq(model, right, TARGETS["vnni"], []))
+        scorer.score(graph, range(24)).signal for graph in (fixed, insert_qdq(model, right, TARGETS["vnni"], []))
     )
     assert factors["r"] < 0.1 and ours > best - 3
 

@@ -1,4 +1,4 @@
-"""Which weights share 16 bits in an AVX2 kernel, held against ONNX Runtime's kernels themselves."""
+"""Which weights share 16 bits in an AVX2 kernel, compared with ONNX Runtime's kernels themselves."""
 
 from pathlib import Path
 from typing import Any

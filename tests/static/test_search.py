@@ -122,8 +122,8 @@ def test_a_third_of_the_work_is_left_to_layers_in_float(case, monkeypatch):
     shares, left = [], []
 
     def use_up(quantized, widest, steps, scorer, indices, limit):
-        shares.append(limit.held / limit.total)
-        limit.total = limit.held
+        shares.append(limit.reserved / limit.total)
+        limit.total = limit.reserved
         return {}
 
     def ask(steps, quantized):

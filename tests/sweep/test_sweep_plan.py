@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from onnx_release.core.errors import SweepError
 from onnx_release.report.metrics import METRICS
 from onnx_release.sweep.grid import TIMED_METRICS, Grid, combinations, swept_keys
-from onnx_release.sweep.plan import Experiment, PlannedStage, make_plan, override, stages_of_rows, values_of
+from onnx_release.sweep.plan import Experiment, PlannedStage, make_plan, set_arguments, stages_of_rows, values_of
 from tests.imports import ROOT
 
 BASE = "0123456789" * 4
@@ -128,7 +128,7 @@ def test_the_pipeline_of_another_model_is_another(monkeypatch):
 
 @pytest.mark.parametrize(
     ("key", "sweep", "says"),
-    [(BUDGET, "sweep", "no stage reads models/digits_cnn"), ("export.opset", "a sweep", "name the grid file in")],
+    [(BUDGET, "sweep", "no stage reads models/digits_cnn"), ("export.opset", "a sweep", "name the grid file with")],
 )
 def test_a_key_that_no_stage_reads_and_a_name_that_dvc_refuses(monkeypatch, key, sweep, says):
     monkeypatch.chdir(ROOT)
@@ -144,8 +144,8 @@ def test_what_only_timed_stages_read_is_not_swept_without_them_and_everything_us
         make_plan(grid, BASE, "sweep")
     assert str(caught.value).splitlines()[1:] == [
         "  no stage reads gates: take it out",
-        "  benchmark.replicate is read by benchmark alone, and timing: false runs no timed stage: take it out",
-        "  profile.calls is read by profile alone, and timing: false runs no timed stage: take it out",
+        "  only benchmark reads benchmark.replicate, and timing: false runs no timed stage: take it out",
+        "  only profile reads profile.calls, and timing: false runs no timed stage: take it out",
     ]
 
 
@@ -160,7 +160,7 @@ def test_dvc_sets_what_override_says(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     values = {"a.b": None, "a.new": 1e-7, "c": 'it\'s "Ü" \\', "d": [1, "Gemm", None], "e": True, "f": "18"}
     (tmp_path / "params.yaml").write_text("a: {b: 1}\nc: x\nd: []\ne: false\nf: 18\n")
-    arguments = override(values)
+    arguments = set_arguments(values)
     assert arguments[::2] == ["-S"] * len(values)
     for path, overrides in to_path_overrides(arguments[1::2]).items():
         apply_overrides(path, overrides)

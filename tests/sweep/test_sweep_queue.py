@@ -14,20 +14,20 @@ from onnx_release.sweep.plan import Experiment
 from onnx_release.sweep.progress import Progress
 from onnx_release.sweep.queue import (
     LOGS,
-    failure,
+    failure_reason,
     lock_entries,
     repeated_work,
-    run_plan,
+    run_on_queue,
     run_wave,
     stages_that_ran,
 )
 from onnx_release.sweep.repository import (
     CLONE,
     check_repository,
-    experiments,
+    clone_processes,
+    experiment_names,
     git,
     open_clone,
-    processes,
     stop_processes,
 )
 from tests.imports import ROOT
@@ -67,7 +67,7 @@ RUN = """
 from onnx_release.sweep.repository import only_sweep
 from tests.sweep.test_sweep_queue import *
 with only_sweep():
-    run_plan(PLAN, check_repository(Path("none")), 2, lambda *line: print(*line, sep=": ", flush=True))
+    run_on_queue(PLAN, check_repository(Path("none")), 2, lambda *line: print(*line, sep=": ", flush=True))
 """
 
 
@@ -107,20 +107,20 @@ def test_a_sweep_is_killed_and_goes_on_where_it_was(project, tmp_path, monkeypat
     assert said["prepare"].startswith("first in ")
     assert said["fail"].startswith("FAILED: error: b is no good")
     assert said["big"].startswith("FAILED: ") and "File too large" in said["big"]
-    assert any("stage.py" in " ".join(process.cmdline()) for process in processes())  # waits
+    assert any("stage.py" in " ".join(process.cmdline()) for process in clone_processes())  # waits
     stop_processes()
     assert git("status", "--porcelain") == "" and git("symbolic-ref", "HEAD") == head
 
     (tmp_path / "GO").touch()
-    progress = run_plan(PLAN, base, 2, lambda *_: None)
+    progress = run_on_queue(PLAN, base, 2, lambda *_: None)
     assert progress.done.pop("prepare") == "there already"
     assert {name: ran.split(" in ")[0] for name, ran in progress.done.items()} == dict.fromkeys(
         ("wait", "big", "timed"), "second"
     )
     assert progress.failed.keys() == {"fail"}
     assert list(progress.done)[-1] == "timed"
-    assert experiments(base, Path()) == {"wait", "big", "timed"}
-    assert experiments(base, CLONE) == {"wait", "big", "timed", "prepare"}  # until nothing is left to do
+    assert experiment_names(base, Path()) == {"wait", "big", "timed"}
+    assert experiment_names(base, CLONE) == {"wait", "big", "timed", "prepare"}  # until nothing is left to do
     assert repeated_work(sorted(LOGS.glob("*.log")), Path(".dvc/cache/runs"), set()) == {}
     assert git("status", "--porcelain") == "" and git("symbolic-ref", "HEAD") == head
     result = subprocess.run(["dvc", "exp", "apply", "big"], capture_output=True, text=True, check=False)
@@ -148,8 +148,8 @@ def test_a_result_of_a_queue_that_was_discarded_is_taken(project):
     run_wave([PLAN[-1]], base, 1, progress)
     assert progress.done == {"timed": "ran in a queue that was discarded"}
     assert said == [("timed", "ran in a queue that was discarded")]
-    assert experiments(base, Path()) == {"timed"}
-    assert not processes()
+    assert experiment_names(base, Path()) == {"timed"}
+    assert not clone_processes()
 
 
 def test_dvc_lock_is_divided_into_its_stages():
@@ -166,13 +166,13 @@ def test_dvc_lock_is_divided_into_its_stages():
         ("Traceback:\n  1 / 0\nValueError: x\nERROR: failed to reproduce 'a'\n", "ValueError: x"),
         ("ERROR: failed to reproduce 'a'\nWARNING: files\n", "ERROR: failed to reproduce 'a'"),
         ("something\n", "something"),
-        ("", "it said nothing"),
+        ("", "it printed nothing"),
     ],
 )
 def test_why_an_experiment_failed_is_the_last_error_of_its_log(tmp_path, log, says):
     path = tmp_path / "x.log"
     path.write_text(log)
-    assert failure(path) == f"{says} ({path})"
+    assert failure_reason(path) == f"{says} ({path})"
 
 
 def test_a_command_that_ran_twice_on_the_same_is_repeated_work(tmp_path):

@@ -22,9 +22,9 @@ from ruamel.yaml import YAML
 from onnx_release.core.errors import SweepError
 from onnx_release.sweep import node as sweep_node
 from onnx_release.sweep import ray as sweep_ray
-from onnx_release.sweep.node import JobError, Outcome, call, wrong_versions
+from onnx_release.sweep.node import NodeError, NodeOutcome, run_command, wrong_versions
 from onnx_release.sweep.plan import Experiment
-from onnx_release.sweep.ray import make_job, run_plan
+from onnx_release.sweep.ray import make_job, run_on_ray
 from tests.clone import make_clone
 from tests.imports import ROOT
 from tests.in_process import run_here
@@ -171,7 +171,7 @@ def test_a_lost_node_loses_no_experiment_and_only_its_own_work_is_done_twice(pro
     loser = threading.Thread(target=lose, args=(*cluster, home / "doomed.fifo"), daemon=True)
     loser.start()
     lines: list[tuple[str, str]] = []
-    progress = run_plan([PREPARE, *RESULTS, FAILING], base, cluster[0].address, lambda *line: lines.append(line))
+    progress = run_on_ray([PREPARE, *RESULTS, FAILING], base, cluster[0].address, lambda *line: lines.append(line))
     loser.join(timeout=60)
     assert not loser.is_alive()
     assert set(progress.done) == {PREPARE.name, *(result.name for result in RESULTS)}
@@ -201,7 +201,7 @@ def test_a_driver_on_another_machine_goes_on_from_the_remotes(project, inside, h
     monkeypatch.chdir(other)
     more = experiment("sweep-9", 5, 9, after=(PREPARE.name,), timed=True)
     before = (home / "work.log").read_text()
-    progress = run_plan([PREPARE, *RESULTS, more], git(other, "rev-parse", "HEAD"), cluster[0].address, print)
+    progress = run_on_ray([PREPARE, *RESULTS, more], git(other, "rev-parse", "HEAD"), cluster[0].address, print)
     assert not progress.failed
     assert progress.done[RESULTS[0].name] == "there already"
     assert (home / "work.log").read_text().removeprefix(before) == "train 5 9 None\n"  # timed: on all threads
@@ -221,7 +221,7 @@ def test_a_node_with_another_environment_ends_the_sweep_with_one_error(project, 
     with pytest.raises(
         SweepError, match=f"environment of .* not the repository's: .* dvc {dvc.__version__} and not 1.0.0"
     ):
-        run_plan(RESULTS, git(clone, "rev-parse", "HEAD"), cluster[0].address, print)
+        run_on_ray(RESULTS, git(clone, "rev-parse", "HEAD"), cluster[0].address, print)
 
 
 def test_a_result_that_is_pushed_is_taken_and_never_replaced(project, inside, home):
@@ -232,10 +232,10 @@ def test_a_result_that_is_pushed_is_taken_and_never_replaced(project, inside, ho
     first = git(project, "ls-remote", "origin", f"{job.refs}/{job.name}")
     assert sweep_node.run_job(job).state == "found"
     with sweep_node.job_folder() as folder:
-        clone = sweep_node.make_clone(job, folder)
+        clone = sweep_node.clone_base(job, folder)
         before = sweep_node.locked_stages(clone)
         sweep_node.run_experiment(job, clone)
-        assert not sweep_node.push(job, clone, before)
+        assert not sweep_node.push_result(job, clone, before)
     assert git(project, "ls-remote", "origin", f"{job.refs}/{job.name}") == first
     assert list((sweep_node.node_folder() / "jobs").iterdir()) == []
 
@@ -257,10 +257,10 @@ def test_the_run_cache_that_one_node_has_pushed_spares_another_the_work(project,
 def test_what_builds_on_a_failed_experiment_is_not_tried(project, home):
     late = experiment("sweep-late", 3, 7, after=("sweep-prepare-1", "sweep-2"))
     job = make_job(late, {"sweep-prepare-1"}, "0" * 40, "no such repository", AUTHOR)
-    outcome = sweep_node.run_job(job, Outcome("sweep-prepare-1", "failed", "node", 1.0, "why"))
+    outcome = sweep_node.run_job(job, NodeOutcome("sweep-prepare-1", "failed", "node", 1.0, "why"))
     assert (outcome.state, outcome.reason) == ("skipped", "it builds on sweep-prepare-1, which failed: why")
     # One of the grid before it may have done the same work, and if not, this one does it.
-    outcome = sweep_node.run_job(job, Outcome("sweep-2", "failed", "node", 1.0, "why"))
+    outcome = sweep_node.run_job(job, NodeOutcome("sweep-2", "failed", "node", 1.0, "why"))
     assert outcome.state == "failed" and "no such repository" in outcome.reason
 
 
@@ -282,21 +282,21 @@ def test_no_space_on_a_node_is_the_reason(project, inside, home, monkeypatch):
     outcome = sweep_node.run_job(job)
     assert outcome.state == "failed"
     assert "no space left on" in outcome.reason and str(home / "here") in outcome.reason
-    with pytest.raises(JobError, match="no space left on"):
-        call(sys.executable, "-c", "raise OSError(28, 'No space left on device')")
-    with pytest.raises(JobError, match=r"(?s)-c failed:.*KeyError"):
-        call(sys.executable, "-c", "raise KeyError")
+    with pytest.raises(NodeError, match="no space left on"):
+        run_command(sys.executable, "-c", "raise OSError(28, 'No space left on device')")
+    with pytest.raises(NodeError, match=r"(?s)-c failed:.*KeyError"):
+        run_command(sys.executable, "-c", "raise KeyError")
 
 
 def test_a_folder_that_a_node_does_not_mount_is_not_made_there(project, inside, home, tmp_path):
     job = make_job(experiment("sweep-lost", 3, 8), set(), git(project, "rev-parse", "HEAD"), str(project), AUTHOR)
-    clone = sweep_node.make_clone(job, tmp_path)
+    clone = sweep_node.clone_base(job, tmp_path)
     (clone / ".dvc/config").write_text(SETTINGS.format(store=tmp_path / "not mounted"))
-    with pytest.raises(JobError, match=r"not mounted, which is not on .*: mount it there"):
+    with pytest.raises(NodeError, match=r"not mounted, which is not on .*: mount it there"):
         sweep_node.pull_run_cache(clone)
     assert not (tmp_path / "not mounted").exists()
     (clone / ".dvc/config").write_text(SETTINGS.format(store="s3://bucket"))
-    with pytest.raises(JobError, match=r"a remote cannot be used: .*s3"):  # its package is not installed
+    with pytest.raises(NodeError, match=r"a remote cannot be used: .*s3"):  # its package is not installed
         sweep_node.pull_run_cache(clone)
 
 
@@ -329,13 +329,19 @@ def with_experiment(clone):
 
 
 BAD_REPOSITORIES = {
-    "no git remote": (lambda clone: git(clone, "remote", "remove", "origin"), "no git remote called origin"),
-    "a base that is not pushed": (with_commit, "is not on origin.*git push origin HEAD"),
-    "no DVC remote": (without_dvc_remote, "no default DVC remote in .dvc/config.*dvc remote add --default"),
-    "a DVC remote without run cache": (with_http_remote, "does not go through HTTP"),
-    "a DVC remote beside the repository": (with_relative_remote, "another folder from each node's clone"),
+    "no git remote": (
+        lambda clone: git(clone, "remote", "remove", "origin"),
+        "the git remote origin, which does not exist",
+    ),
+    "a base that is not pushed": (with_commit, "from origin, which does not have it: run `git push origin HEAD`"),
+    "no DVC remote": (
+        without_dvc_remote,
+        "the default DVC remote, and .dvc/config has none: run `dvc remote add --default",
+    ),
+    "a DVC remote without run cache": (with_http_remote, "has no run cache over HTTP"),
+    "a DVC remote beside the repository": (with_relative_remote, "another folder on each node"),
     "outputs that only another machine has": (with_other_outputs, "lacks 1 outputs.*train.txt.*tools.push"),
-    "a name that is something else here": (with_experiment, f"{RESULTS[0].name}: here and not on origin"),
+    "a name that is something else here": (with_experiment, f"{RESULTS[0].name}: this experiment is not on origin"),
 }
 
 
@@ -347,7 +353,7 @@ def test_what_is_in_the_way_is_said_before_anything_runs(project, home, tmp_path
     monkeypatch.chdir(clone)
     change(clone)
     with pytest.raises(SweepError, match=message):
-        run_plan(RESULTS[:1], git(clone, "rev-parse", "HEAD"), "127.0.0.1:9", print)
+        run_on_ray(RESULTS[:1], git(clone, "rev-parse", "HEAD"), "127.0.0.1:9", print)
 
 
 def test_an_address_that_does_not_answer(inside):
@@ -369,7 +375,7 @@ def test_the_tool_ends_with_one_error(tmp_path):
     values = {"GIT_CONFIG_COUNT": "2", "GIT_CONFIG_VALUE_0": "test", "GIT_CONFIG_VALUE_1": "test@example.invalid"}
     result = run_here(clone, "tools.sweep", "sweeps/digits.yaml", "--ray", "127.0.0.1:9", env=author | values)
     assert result.returncode == 1
-    assert result.stderr.startswith("error: there is no git remote called origin, from which nodes clone"), (
+    assert result.stderr.startswith("error: nodes clone from the git remote origin, which does not exist"), (
         result.stderr
     )
 

@@ -12,10 +12,10 @@ from onnx_release.core.errors import SweepError
 from onnx_release.sweep.repository import (
     CLONE,
     check_repository,
+    clone_processes,
     git,
     only_sweep,
     open_clone,
-    processes,
     stop_processes,
 )
 from tests.imports import ROOT
@@ -127,8 +127,8 @@ def test_a_clone_has_the_cache_and_what_an_earlier_one_had_done(project):
 def test_what_runs_in_the_clone_is_stopped_and_nothing_else(project):
     CLONE.mkdir(parents=True)
     with subprocess.Popen(["cat"], stdin=-1) as outside, subprocess.Popen(["cat"], stdin=-1, cwd=CLONE) as inside:
-        assert [process.pid for process in processes()] == [inside.pid]
+        assert [process.pid for process in clone_processes()] == [inside.pid]
         stop_processes()
-        assert processes() == []
+        assert clone_processes() == []
         assert outside.poll() is None
         outside.kill()

@@ -9,7 +9,14 @@ from onnx_release.core.params import Gate
 from onnx_release.review.revisions import Revision
 from onnx_release.sweep.grid import Grid
 from onnx_release.sweep.plan import Experiment
-from onnx_release.sweep.results import ExperimentResult, result_of, results_table, unmeasured, winner, with_front
+from onnx_release.sweep.results import (
+    ExperimentResult,
+    describe_unranked,
+    result_of,
+    results_table,
+    winner,
+    with_front,
+)
 from onnx_release.timing.speedup import OTHER_WORK, TOO_WIDE
 from tests.imports import ROOT
 from tests.revisions import as_json, revision
@@ -147,7 +154,7 @@ def test_the_table_has_what_varies_and_says_which_timings_do_not_compare(make_gr
         "| export.opset | released sqnr_db, dB | released.speedup_vs_eager | released | passed | front | experiment |"
     )
     assert lines[2] == "| 18 | 20 | 4 [3.6, 4.4] | fp32 | yes | yes | a |"
-    assert lines[4] == "| 18 | 20 | 4 [3.6, 4.4] | none | no | yes | b (timed on there: does not compare) |"
+    assert lines[4] == "| 18 | 20 | 4 [3.6, 4.4] | none | no | yes | b (timed on there: not comparable) |"
 
 
 @pytest.mark.parametrize(
@@ -188,7 +195,7 @@ def test_an_experiment_that_was_not_measured_is_not_ranked_and_says_so(make_grid
     assert results_table(grid, ["export.opset"], results).splitlines()[3] == (
         "| 18 | 30 | not measured | fp32 | yes | | busy (not measured: other work took cores) |"
     )
-    note = unmeasured(results)
-    assert note.startswith("Not ranked by speed, which was not measured: busy.") and "benchmark.replicate" in note
-    assert unmeasured([good]) == ""
+    note = describe_unranked(results)
+    assert note.startswith("Not ranked by speed, since it was not measured: busy.") and "benchmark.replicate" in note
+    assert describe_unranked([good]) == ""
     assert winner([doubtful, replace(doubtful, name="less exact", exactness=1.0)]) == doubtful

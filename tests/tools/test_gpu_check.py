@@ -35,18 +35,18 @@ from tools.gpu_check import (
     CHECKED,
     PYTORCH,
     GpuVerdict,
-    apart,
     check_gpu,
     check_variants_made,
     contenders,
     describe_gpu,
     describe_gpu_check,
-    judge,
     one_line,
     result_cells,
     rows,
+    run_in_process,
     runtime_on,
     torch_versions,
+    try_validate,
     validated,
 )
 
@@ -156,7 +156,9 @@ def test_tensorrt_is_measured_where_it_loads(params, monkeypatch, missing, provi
     monkeypatch.setattr(gpu_check, "torch_versions", lambda: VERSIONS)
     monkeypatch.setattr(gpu_check, "torch_gpu", lambda: "NVIDIA H100")
     monkeypatch.setattr(gpu_check, "check_provider", calls.append)
-    monkeypatch.setattr(gpu_check, "apart", lambda function, runtime: calls.append((function, runtime.provider)))
+    monkeypatch.setattr(
+        gpu_check, "run_in_process", lambda function, runtime: calls.append((function, runtime.provider))
+    )
     monkeypatch.setattr(gpu_check, "check_files", calls.append)
     monkeypatch.setattr(gpu_check, "missing_library", lambda _: missing)
     monkeypatch.setattr(gpu_check, "check_all", lambda *where: {"rounds": 15, "rows": [where[1:]]})
@@ -240,19 +242,19 @@ def test_a_variant_that_cuda_leaves_to_the_cpu_is_a_failure(inside, monkeypatch)
 
 
 def test_what_runs_apart_takes_its_crash_with_it():
-    assert apart(os.getpid) != os.getpid()
+    assert run_in_process(os.getpid) != os.getpid()
     with pytest.raises(SpecError, match="there is no model called missing"):
-        apart(load_spec, "missing")
+        run_in_process(load_spec, "missing")
     with pytest.raises(GraphError, match="the process that ran it crashed"):
-        apart(os._exit, 3)
+        run_in_process(os._exit, 3)
 
 
 def test_what_goes_wrong_becomes_the_verdict(inside, monkeypatch):
-    monkeypatch.setattr(gpu_check, "apart", lambda function, *arguments: function(*arguments))
-    found = judge("int8_static", "cpu", inside)
+    monkeypatch.setattr(gpu_check, "run_in_process", lambda function, *arguments: function(*arguments))
+    found = try_validate("int8_static", "cpu", inside)
     assert (found.contender, found.provider, found.passed, found.runs) == ("int8_static", "cpu", False, False)
     assert "does not load artifacts/int8_static/model.onnx" in found.failure
-    assert judge("fp32", "cpu", inside).passed
+    assert try_validate("fp32", "cpu", inside).passed
 
 
 def test_all_of_it_on_the_cpu(prepared):

@@ -170,7 +170,7 @@ def test_a_name_that_cannot_be_imported_is_refused(root, name):
 def test_a_folder_that_is_there_is_refused_and_kept(root):
     (root / "models/mine").mkdir()
     (root / "models/mine/notes.txt").write_text("mine")
-    with pytest.raises(SpecError, match="models/mine is there already"):
+    with pytest.raises(SpecError, match="models/mine already exists"):
         write_model("mine", "tensor")
     assert files(root) == {"models/mine/notes.txt"}
 

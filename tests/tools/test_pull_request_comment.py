@@ -31,7 +31,7 @@ def test_it_is_printed_without_any_package(folder):
 def test_the_comment_has_the_verdict_first_and_last_the_gates_and_the_report_without_its_pictures(folder):
     text = comment_body(folder, "success", "https://github.com/owner/project/actions/runs/1/artifacts/2")
     assert text.startswith(
-        "## digits: passed\n\nRelease fp32: 1 MB.\n\n**Every gate holds.**\n\n"
+        "## digits: passed\n\nRelease fp32: 1 MB.\n\n**Every gate passes.**\n\n"
         "[The report with its pictures](https://github.com/"
     )
     assert text.index("### Compared") < text.index(
@@ -40,7 +40,7 @@ def test_the_comment_has_the_verdict_first_and_last_the_gates_and_the_report_wit
     assert text.endswith("<details><summary>All variants</summary>\n\n| a |\n|---|\n| 1 |\n\nEnd.\n\n</details>")
     with (folder / "gate.txt").open("a") as file:
         file.write("summary.size_mb: not held, max_regression 1: another machine\n")
-    assert "**No gate fails, and 1 could not be held.**" in comment_body(folder, "success")
+    assert "**No gate fails, and 1 could not be checked.**" in comment_body(folder, "success")
 
 
 def test_only_pictures_beside_the_report_are_left_out(folder):
@@ -62,7 +62,7 @@ def test_gates_that_were_not_measured_are_told_from_those_that_fail(folder):
     assert "**The checks failed:** 1 gate was not measured, see below." in comment_body(folder, "failure")
     for failed in ("export.size_mb: FAILED, 2 (max 1)\n", "fp16: FAILED: the SQNR is 3 dB\n", "error: no base\n"):
         (folder / "gate.txt").write_text(noisy + failed)
-        assert "**The checks failed:** a gate does not hold" in comment_body(folder, "failure")
+        assert "**The checks failed:** a gate fails" in comment_body(folder, "failure")
 
 
 def test_what_the_run_did_not_come_to_is_said(folder, tmp_path):
@@ -70,10 +70,10 @@ def test_what_the_run_did_not_come_to_is_said(folder, tmp_path):
         file.write("fp16: FAILED: the SQNR is 3 dB\nsummary.size_mb: FAILED, 2 (max 1)\n")
     failed = comment_body(folder, "failure")
     reasons = "```text\nfp16: FAILED: the SQNR is 3 dB\nsummary.size_mb: FAILED, 2 (max 1)\n```"
-    assert failed.startswith("## digits: FAILED\n\nRelease fp32: 1 MB.\n\n**The checks failed:** a gate does not")
+    assert failed.startswith("## digits: FAILED\n\nRelease fp32: 1 MB.\n\n**The checks failed:** a gate fails")
     assert failed.index(reasons) < failed.index("### Compared")
     (folder / "gate.txt").unlink()
-    assert "**The pipeline failed** before it came to the gates" in comment_body(folder, "failure")
+    assert "**The pipeline failed** before the gates" in comment_body(folder, "failure")
     assert comment_body(tmp_path / "missing", "failure").count("\n") == 0
 
 

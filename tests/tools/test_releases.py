@@ -36,15 +36,13 @@ def test_every_folder_below_models_is_taken_and_every_task_of_new_model(tmp_path
 def test_a_model_that_there_is_not_is_named(tmp_path):
     result = run_here(ROOT, "tools.releases", "digits_rnn")
     assert result.returncode == 1
-    assert result.stderr.startswith("error: there is no model digits_rnn to release: there are digits_cnn, ")
+    assert result.stderr.startswith("error: there is no model digits_rnn: choose from digits_cnn, ")
 
 
 def test_without_git_there_is_one_message(tmp_path):
     result = run_here(tmp_path, "tools.releases")
     assert result.returncode == 1
-    assert result.stderr == (
-        "error: a clone is made of what git holds, and there is no git repository here: `git init`\n"
-    )
+    assert result.stderr == ("error: this makes a clone of a git repository, and there is none here: run `git init`\n")
 
 
 def test_what_a_command_has_printed_is_in_the_error():

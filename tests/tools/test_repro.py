@@ -68,7 +68,7 @@ def repro(folder):
 def test_without_git_one_message_has_two_fixes_that_work(folder, fix):
     result = repro(folder)
     assert result.returncode == 1
-    assert result.stderr.startswith("error: there is no git repository here, and DVC asks for one.")
+    assert result.stderr.startswith("error: there is no git repository here, and DVC needs one.")
     assert f"\n  {fix} " in result.stderr
     subprocess.run(fix.split(), cwd=folder, env=ENVIRONMENT, check=True, capture_output=True)
     result = repro(folder)

@@ -22,7 +22,7 @@ from onnx_release.export.export import export_network
 from onnx_release.network.reference import write_reference
 from onnx_release.report.text import ANSWER_DETAILS
 from onnx_release.runtime.onnx_model import OnnxModel
-from onnx_release.validate.validate import OutputErrors, error_figures, sample_error, validate
+from onnx_release.validate.validate import OutputErrors, error_metrics, sample_error, validate
 from tests.validated import KINDS, validated
 
 SPEC = Spec.model_validate(
@@ -246,7 +246,7 @@ def test_nan_in_one_output_is_not_hidden_by_another(names):
     one = np.ones(2)
     errors["good"].add("case", one, one, one + 0.5, 0.0)
     errors["bad"].add("case", one, one, one * np.nan, 0.0)
-    metrics = error_figures(errors)
+    metrics = error_metrics(errors)
     for name in ("max_abs_error", "max_rel_error", "error_vs_torch_rounding", "sqnr_db", "cosine"):
         assert metrics[name] is None, name
 

@@ -1,1 +1,1 @@
-"""Whether a network can be released at all: what is wrong, the line, and a fix that was tried."""
+"""Find what prevents the release of a network: the mistake, its line, and a fix that was tried."""

@@ -49,7 +49,6 @@ def try_export(patient: Patient, params: Export, folder: Path) -> list[Finding]:
     except Exception as cause:  # a ReleaseError, or anything that torch raises
         if no_space(cause):
             raise
-        other = "torchscript" if params.exporter == "dynamo" else "dynamo"
         rest = " ".join(str(cause).strip().splitlines()[1:])
         return [
             Finding(
@@ -58,7 +57,7 @@ def try_export(patient: Patient, params: Export, folder: Path) -> list[Finding]:
                 if isinstance(cause, ReleaseError)
                 else f"{type(cause).__name__}: {first_line(cause)}",
                 place_in(cause) or patient.home(),
-                rest or f"change this part of the network, or try export.exporter={other}",
+                rest or f"change this part of the network, or try export.exporter={params.other_exporter}",
             )
         ]
     return []
