@@ -25,7 +25,7 @@ serve: .venv/serving     ## serve artifacts/release, which `make repro` makes
 	python -m tools.serve
 
 test: .venv/tests        ## run the tests
-	python -m pytest --numprocesses auto --dist loadfile
+	python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 releases: .venv/serving  ## release every model, and what tools.new_model writes, and check that it answers
 	python -m tools.releases

@@ -1,5 +1,6 @@
 """What several test files share: tiny ONNX files, tiny specs, and the digits."""
 
+import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,16 @@ from tests.imports import ROOT
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Two workers on two cores: threads of torch that wait for each other cost more than they bring, here and in processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A name with its shape (of float32), or with an element type and its shape.
 Value = tuple[str, Sequence[int | str]] | tuple[str, int, Sequence[int | str]]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put tests/pipeline first: its files take longest, and at the end one worker would wait for the other."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/pipeline/"))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Run a stage or a tool as `python -m` does, but in this process, where torch and onnxruntime are imported already."""
 
+import logging
 import os
 import runpy
 import shlex
@@ -26,6 +27,8 @@ def run_here(folder: Path, module: str, *arguments: str, env: Mapping[str, str] 
     environment = {"PATH": path_with_python(), **(env or {})}
     with working_in(folder, environment) as patch, captured(1, "stdout") as printed, captured(2, "stderr") as errors:
         patch.setattr(sys, "argv", [module, *arguments])
+        if module == "dvc":
+            take_output_of_dvc(patch)
         code = exit_code(module)
         found = [content(printed), content(errors)]
     return CompletedProcess([module, *arguments], code, *found)
@@ -72,6 +75,15 @@ def captured(descriptor: int, name: str) -> Iterator[TextIO]:
         finally:
             os.dup2(kept, descriptor)
             os.close(kept)
+
+
+def take_output_of_dvc(patch: pytest.MonkeyPatch) -> None:
+    """Let DVC print to sys.stdout and sys.stderr as they are now, and not as they were when it was imported."""
+    patch.setenv("DVC_TEST", "true")  # or it would put the earlier sys.stdout back
+    for name in ("dvc", "dvc_objects", "dvc_data"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler):
+                patch.setattr(handler, "stream", sys.stderr if handler.level >= logging.WARNING else sys.stdout)
 
 
 def content(file: TextIO) -> str:

@@ -1,5 +1,6 @@
 """Metrics of a small release, as the pipeline writes them, for tests of what compares them."""
 
+import functools
 import json
 import subprocess
 from collections.abc import Collection, Mapping
@@ -80,6 +81,7 @@ def unmeasured(files: Mapping[str, bytes]) -> dict[str, bytes]:
     return changed(files, "metrics/summary.json", not_measured="other work took cores", **nulls)
 
 
+@functools.cache
 def timings(
     seed: int, noise: float = 0.03, speed: float = 1.0, disturbed: Collection[str] = (), **milliseconds: float
 ) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import runpy
 import subprocess
 import sys
 from functools import partial
@@ -377,15 +378,17 @@ class Small(nn.Module):
 """
 
 
-def test_the_bytes_do_not_depend_on_the_folder(tmp_path):
+def test_the_bytes_depend_neither_on_the_folder_nor_on_the_process(tmp_path, monkeypatch):
     folders = [tmp_path / "first", tmp_path / "second with another name"]
     for folder in folders:
         folder.mkdir()
         (folder / "network.py").write_text(NETWORK)
         (folder / "make.py").write_text(EXPORT_HERE)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    running = [subprocess.Popen([sys.executable, "make.py"], cwd=folder, env=environment) for folder in folders]
-    assert [process.wait() for process in running] == [0, 0]
+    subprocess.run([sys.executable, "make.py"], cwd=folders[0], env=environment, check=True)
+    monkeypatch.chdir(folders[1])
+    monkeypatch.syspath_prepend(folders[1])
+    runpy.run_path("make.py")
     names = [(exporter, file) for exporter in ("dynamo", "torchscript") for file in ("model.onnx", "sources.json")]
     contents = [[(folder / exporter / file).read_bytes() for exporter, file in names] for folder in folders]
     assert contents[0] == contents[1]

@@ -15,6 +15,7 @@ DISK = 7e9
 MEMORY = 3
 
 
+@pytest.mark.big
 def test_a_network_over_2_gb_goes_through_in_less_than_three_times_its_memory(tmp_path):
     if shutil.disk_usage(tmp_path).free < DISK:
         pytest.skip(f"{tmp_path} has less than {DISK / 1e9:g} GB free, which two files of over 2 GB need")

@@ -1,12 +1,11 @@
 """`dvc plots` draws every plot that dvc.yaml declares."""
 
 import json
-import subprocess
-import sys
 
 from ruamel.yaml import YAML
 
 from tests.imports import ROOT
+from tests.in_process import run_here
 
 STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].values()
 
@@ -21,8 +20,7 @@ def test_every_plot_of_a_stage_is_of_columns_that_are_there():
 
 def test_dvc_draws_the_error_of_each_sample():
     """`dvc plots diff` fills the template with the rows of the working tree; pictures need artifacts/, too."""
-    command = [sys.executable, "-m", "dvc", "plots", "diff", "HEAD", "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = run_here(ROOT, "dvc", "plots", "diff", "HEAD", "--json")
     drawn = [plot for plots in json.loads(done.stdout)["data"].values() for plot in plots if "content" in plot]
     assert drawn
     for plot in drawn:

@@ -14,8 +14,8 @@ from dvc.repo.artifacts import Artifacts, check_name_format
 from ruamel.yaml import YAML
 
 from onnx_release.core.variants import SHIPPABLE
-from tests.clone import run
 from tests.imports import ROOT
+from tests.in_process import run_here
 
 PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 ARTIFACTS = PIPELINE["artifacts"]
@@ -41,7 +41,7 @@ def git(folder, *arguments):
 
 
 def dvc(folder, *arguments):
-    result = run(folder, "dvc", *arguments)
+    result = run_here(folder, "dvc", *arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -70,7 +70,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     with (made.clone / "dvc.yaml").open("w") as file:
         YAML().dump({"stages": {"make": stage}, "artifacts": ARTIFACTS}, file)
     dvc(made.clone, "repro")
-    pushed = run(made.clone, "tools.push", env={"PYTHONPATH": str(ROOT)})
+    pushed = run_here(made.clone, "tools.push", env={"PYTHONPATH": str(ROOT)})
     # For each artifact its file and its folder's list; and the metrics.
     expected = f"{2 * len(paths) + 1} files pushed; 1 runs are on the remote\n"
     assert pushed.stdout == expected, pushed.stdout + pushed.stderr
@@ -123,7 +123,7 @@ def test_without_a_remote_one_message_says_what_to_do(tmp_path):
     git(tmp_path, "init", "--quiet")
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").write_text("")
-    result = run(tmp_path, "tools.push", env={"PYTHONPATH": str(ROOT)})
+    result = run_here(tmp_path, "tools.push", env={"PYTHONPATH": str(ROOT)})
     assert result.returncode == 1
     assert result.stderr.startswith("error: ") and "Traceback" not in result.stderr
     assert "no remote specified" in result.stderr and "docs/remotes.md" in result.stderr

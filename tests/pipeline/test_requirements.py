@@ -25,15 +25,15 @@ FROM_SOURCE = "antlr4-python3-runtime"
 
 
 @pytest.fixture(scope="module")
-def resolve(tmp_path_factory):
+def resolve():
     """Ask uv for what `files` install: `pip install --dry-run` downloads whole wheels, and takes its own Python's
     version for that of the markers (pypa/pip#11664)."""
-    cache, settings = tmp_path_factory.mktemp("uv"), registry()
+    settings = registry()
 
     def run(python: str, platform: str, files: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
         options = ["--python", sys.executable, "--python-version", python, "--python-platform", platform]
         wheels = ["--only-binary", ":all:", "--no-binary", FROM_SOURCE]
-        shown = ["--quiet", "--no-header", "--no-annotate", "--cache-dir", str(cache)]
+        shown = ["--quiet", "--no-header", "--no-annotate"]
         environment = {**os.environ, **settings, "PATH": path_with_python(), "MACOSX_DEPLOYMENT_TARGET": "14.0"}
         command = ["uv", "pip", "compile", *options, *wheels, *shown, *(str(ROOT / name) for name in files)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

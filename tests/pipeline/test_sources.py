@@ -11,7 +11,8 @@ import torch
 from onnx_release.core.files import sha256
 from onnx_release.core.spec import load_spec
 from onnx_release.data.checksums import tree_sha256
-from tests.clone import make_clone, run, stages_run
+from tests.clone import make_clone, stages_run
+from tests.in_process import run_here
 
 ONLY_LOOKED = ["sources"]
 
@@ -29,9 +30,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (home / "photographs" / name).parent.mkdir(parents=True, exist_ok=True)
         (home / "photographs" / name).write_text(name)
     options = ["--weights", "../pets.pth", "--images", "../photographs"]
-    made = run(clone, "tools.new_model", "pets", "--task", "classification", *options)
+    made = run_here(clone, "tools.new_model", "pets", "--task", "classification", *options)
     assert made.returncode == 0, made.stderr
-    assert stages_run(run(clone, "dvc", "repro", "fetch").stdout) == ["sources", "fetch"]
+    assert stages_run(run_here(clone, "dvc", "repro", "fetch").stdout) == ["sources", "fetch"]
     subprocess.run(["git", "add", "--all"], cwd=clone, check=True)
     subprocess.run(["git", "commit", "--quiet", "--message", "a model"], cwd=clone, check=True)
     return clone
@@ -57,26 +58,13 @@ def with_another_photograph(home):
     return "models/pets/../../../photographs", tree_sha256(home / "photographs")
 
 
-def with_a_photograph_less(home):
-    (home / "photographs/cats/b.png").unlink()
-    return "models/pets/../../../photographs", tree_sha256(home / "photographs")
-
-
-def with_a_changed_photograph(home):
-    (home / "photographs/cats/b.png").write_text("b")
-    return "models/pets/../../../photographs", tree_sha256(home / "photographs")
-
-
 @pytest.mark.parametrize(
     ("change", "command"),
     [
         (with_other_weights, ["dvc", "repro", "fetch"]),
         (with_other_weights, ["dvc", "exp", "run", "fetch"]),
         (with_other_weights, ["tools.repro"]),
-        (with_other_weights, ["tools.doctor", "pets"]),
         (with_another_photograph, ["dvc", "repro", "fetch"]),
-        (with_a_photograph_less, ["dvc", "repro", "fetch"]),
-        (with_a_changed_photograph, ["tools.doctor", "pets"]),
     ],
 )
 def test_what_has_changed_is_refused_with_its_new_sha256(project, change, command):
@@ -85,18 +73,18 @@ def test_what_has_changed_is_refused_with_its_new_sha256(project, change, comman
     shutil.copy(home / "pets.pth", home / "kept.pth")
     try:
         path, found = change(home)
-        result = run(project, *command)
+        result = run_here(project, *command)
         assert result.returncode != 0
         assert f"error: {path} has the sha256 {found}, models/pets/spec.yaml declares " in result.stderr
         assert f"\n    sha256: {found}\n" in result.stderr
         if command[:2] == ["dvc", "repro"]:
-            assert "fetch:" in run(project, "dvc", "status", "fetch").stdout
+            assert "fetch:" in run_here(project, "dvc", "status", "fetch").stdout
     finally:
         shutil.rmtree(home / "photographs")
         (home / "kept").rename(home / "photographs")
         (home / "kept.pth").replace(home / "pets.pth")
     if command[0] == "dvc":  # which leaves the outputs of a stage that failed deleted
-        again = run(project, "dvc", "repro", "fetch")
+        again = run_here(project, "dvc", "repro", "fetch")
         assert again.returncode == 0, again.stderr
     assert raw(project) == before
 
@@ -109,32 +97,32 @@ def test_the_new_sha256_is_taken_once_the_spec_declares_it(project, monkeypatch)
     try:
         _, found = with_other_weights(project.parent)
         spec.write_text(before.replace(declared, found))
-        assert stages_run(run(project, "dvc", "repro", "fetch").stdout) == ["sources", "fetch"]
+        assert stages_run(run_here(project, "dvc", "repro", "fetch").stdout) == ["sources", "fetch"]
         assert sha256(project / "data/raw/pets/pets.pth") == found
     finally:
         spec.write_text(before)
         (project.parent / "pets.pth").write_bytes(weights)
-    assert run(project, "dvc", "repro", "fetch").returncode == 0
+    assert run_here(project, "dvc", "repro", "fetch").returncode == 0
 
 
 def test_what_is_gone_or_touched_and_was_fetched_before_reruns_nothing(project):
     """So it is for a colleague who has the model from DVC's remote, and in the clone of a sweep."""
     before, gone = raw(project), project.parent / "gone"
     (project.parent / "pets.pth").touch()
-    assert stages_run(run(project, "dvc", "repro", "fetch").stdout) == ONLY_LOOKED
+    assert stages_run(run_here(project, "dvc", "repro", "fetch").stdout) == ONLY_LOOKED
     for name in ("pets.pth", "photographs"):
         gone.mkdir(exist_ok=True)
         (project.parent / name).rename(gone / name)
     try:
-        result = run(project, "dvc", "repro", "fetch")
+        result = run_here(project, "dvc", "repro", "fetch")
         assert (result.returncode, stages_run(result.stdout)) == (0, ONLY_LOOKED)
         assert raw(project) == before
         (project / "data/raw/pets/pets.pth").unlink()
-        result = run(project, "stages.fetch")
+        result = run_here(project, "stages.fetch")
         assert result.returncode == 1
         assert "error: pets.pth: there is no file or folder models/pets/../../../pets.pth" in result.stderr
     finally:
         for path in gone.iterdir():
             path.rename(project.parent / path.name)
-    run(project, "dvc", "checkout", "--force", "data/raw/pets")
+    run_here(project, "dvc", "checkout", "--force", "data/raw/pets")
     assert raw(project) == before

@@ -61,7 +61,7 @@ def fewer_resamples(monkeypatch):
     monkeypatch.setattr(speedup, "RESAMPLES", 100)
 
 
-@pytest.mark.parametrize(("noise", "times"), [(0.01, 5), (0.05, 20)])
+@pytest.mark.parametrize(("noise", "times"), [(0.01, 4), (0.05, 8)])
 def test_the_same_measured_again_does_not_differ(noise, times):
     """On a quiet machine and on a busy one, where a speed-up whose interval is too wide counts as not measured."""
     base = release(0, noise=noise)

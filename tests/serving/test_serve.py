@@ -5,8 +5,6 @@ import os
 import resource
 import signal
 import socket
-import subprocess
-import sys
 from collections import Counter
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -18,7 +16,7 @@ from serving.__main__ import PARSER, read_settings
 from serving.serve import StartError, raise_file_limit
 from serving.settings import Settings
 from tests.bounds import open_ended
-from tests.imports import ROOT
+from tests.in_process import run_here
 from tests.served import PATIENCE, announced_port, head, start, wire_app
 
 
@@ -188,9 +186,7 @@ def test_help_lists_every_setting_and_its_default():
 @pytest.mark.parametrize(("arguments", "error"), [(["--port", "x"], "wrong settings"), ([], "MANIFEST.json")])
 def test_what_is_wrong_is_one_error_and_exit_code_1(tmp_path, arguments, error):
     """Run outside of a release."""
-    command = [sys.executable, "-m", "serving", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    run = run_here(tmp_path, "serving", *arguments)
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.startswith("error: ")
     assert error in run.stderr

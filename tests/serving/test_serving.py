@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import socket
 import struct
 import subprocess
@@ -26,6 +27,7 @@ from onnx_release.runtime.release import Release
 from serving.body import Upload
 from serving.errors import RequestError
 from serving.predict import UploadPrediction
+from tests.in_process import run_here
 from tests.picture_release import colours_release, digits_release, lengths_release, spots_release
 from tests.served import PATIENCE, head, serving
 
@@ -170,7 +172,7 @@ def test_a_request_that_is_wrong_as_a_whole(address, options, status, said):
 def test_other_paths_and_methods(address):
     assert requests.get(f"{address}/predict", timeout=PATIENCE).status_code == 405
     answer = requests.get(f"{address}/nothing", timeout=PATIENCE)
-    assert answer.status_code == 404 and answer.json() == {"error": "Not Found: /docs lists what there is"}
+    assert answer.status_code == 404 and answer.json() == {"error": "Not Found: /docs lists all paths"}
 
 
 def test_a_client_that_goes_away_in_the_middle_harms_nobody(address):
@@ -278,9 +280,10 @@ def test_a_model_without_uploads_says_what_to_call(tmp_path):
 def test_a_full_queue_answers_503_at_once_and_says_when_to_come_again(colours):
     with serving(colours, queue=1, threads=1) as server:
         address = f"http://127.0.0.1:{server.port}"
+        large = picture(size=(1000, 1000))
         too_many = post(address, picture(), picture())  # items, which the queue never holds
         with ThreadPoolExecutor(16) as pool:
-            many = list(pool.map(lambda _: post(address, picture(size=(2000, 2000))), range(64)))
+            many = list(pool.map(lambda _: post(address, large), range(64)))
         assert post(address, picture()).status_code == 200
     assert too_many.status_code == 413 and "queue" in too_many.json()["error"]
     assert {answer.status_code for answer in many} == {200, 503}
@@ -291,7 +294,7 @@ def test_a_full_queue_answers_503_at_once_and_says_when_to_come_again(colours):
 def test_a_request_that_has_waited_too_long_is_not_begun(colours):
     with serving(colours, threads=1, deadline=0.000001) as server:
         answer = post(f"http://127.0.0.1:{server.port}", picture())
-    assert answer.status_code == 504 and "waited longer" in answer.json()["error"]
+    assert answer.status_code == 504 and "waited past its deadline" in answer.json()["error"]
 
 
 def test_sigterm_answers_what_is_in_the_engine(colours):
@@ -325,10 +328,19 @@ def spoilt(release: Path, change: str) -> str:
 
 
 @pytest.mark.parametrize("change", ["one byte", "a missing file", "another model's manifest", "not released"])
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_release_that_is_not_whole_does_not_start(tmp_path, change, workers):
-    release = colours_release(tmp_path)
+def test_a_release_that_is_not_whole_does_not_start(colours, tmp_path, change):
+    release = shutil.copytree(colours, tmp_path / "release")
     said = spoilt(release, change)
+    result = run_here(release, "serving", "--port", "0")
+    assert result.returncode == 1
+    assert said in result.stderr and "error: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_that_does_not_start_ends_with_one_message(colours, tmp_path, workers):
+    release = shutil.copytree(colours, tmp_path / "release")
+    said = spoilt(release, "one byte")
     command = [sys.executable, "-m", "serving", "--port", "0", "--workers", str(workers)]
     result = subprocess.run(command, cwd=release, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert result.returncode == 1

@@ -1,6 +1,7 @@
 """The harness: who is measured how often, what is made of it, and what becomes of who fails.
 
-No timing is looked at, but by the one test that asks whether the harness sees differences where there are none.
+No timing is looked at: `python -m benchmarks.one_model_twice` asks whether the harness sees differences where there are
+none, and tests/timing/test_speedup.py asks the same of its intervals.
 """
 
 import os
@@ -29,7 +30,6 @@ from onnx_release.timing.benchmark import (
 )
 from onnx_release.timing.contenders import Contender, all_contenders, onnx_contenders
 from onnx_release.timing.metrics import PreparationMetrics
-from onnx_release.timing.speedup import no_difference
 from onnx_release.timing.worker import ContenderProcess, Loaded
 from tests.bad_graphs import endless_for_zeros, insatiable
 from tests.imports import ROOT
@@ -322,23 +322,3 @@ def test_plotted_latencies_are_spread_over_the_turn():
     rows = latency_rows(Run({"fp32": done([turn, [0.5]])}, 1.0))
     assert [row["latency_ms"] for row in rows] == [*(f"{value:.4f}" for value in range(0, 100, 5)), "500.0000"]
     assert rows[-1] == {"variant": "fp32", "round": 1, "latency_ms": "500.0000"}
-
-
-def test_one_model_under_two_names_is_no_difference(save_graph, make_spec, tmp_path):
-    """Twenty runs of the harness: at least eighteen of them must see no difference, as 95 % intervals promise."""
-    weights = {"w": np.random.default_rng(0).standard_normal((16, 3, 3, 3), np.float32)}
-    nodes = [
-        helper.make_node("Conv", ["x", "w"], ["h"], pads=[1, 1, 1, 1], strides=[2, 2]),
-        helper.make_node("GlobalAveragePool", ["h"], ["y"]),
-    ]
-    path = save_graph(nodes, [("x", ["batch", 3, 96, 96])], [("y", ["batch", 16, 1, 1])], weights)
-    spec = make_spec({"x": ["batch", 3, 96, 96]}, {"y": ["batch", 16, 1, 1]}, batch=(1, 4, 2))
-    batches = [{"x": np.random.default_rng(1).standard_normal((1, 3, 96, 96), np.float32)}]
-    pair = [Contender(name, "onnx", str(path), tmp_path, spec, RUNTIME) for name in ("a", "b")]
-    same = 0
-    for seed in range(20):
-        params = PARAMS.model_copy(update={"starts": 3, "turn_seconds": 0.01, "settle_seconds": 0.002, "seed": seed})
-        run = measure(pair, batches, params)
-        _, low, high = paired_speedup(run.measurements["a"], run.measurements["b"], params)  # type: ignore[misc]
-        same += no_difference(low, high)
-    assert same >= 18

@@ -121,20 +121,20 @@ def test_an_exit_is_described():
 
 
 def deaf(contender, batches, pipe):
-    """In place of `serve`: a process that goes on without its pipe."""
+    """In place of `run_contender`: a process that goes on without its pipe."""
     pipe.close()
     signal.pause()
 
 
 def test_a_process_that_has_closed_its_pipe_is_not_waited_for(contender, monkeypatch):
-    monkeypatch.setattr(turns, "serve", deaf)
+    monkeypatch.setattr(turns, "run_contender", deaf)
     monkeypatch.setattr(turns, "END_SECONDS", 0.1)
     with ContenderProcess(contender(), BATCHES, 60.0) as worker, pytest.raises(BenchmarkError, match="closed its pipe"):
         worker.answer()
 
 
 def starting_another(contender, batches, pipe):
-    """In place of `serve`: a process that starts one of its own, and says which."""
+    """In place of `run_contender`: a process that starts one of its own, and says which."""
     child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     pipe.send(child.pid)
     pipe.recv()
@@ -142,7 +142,7 @@ def starting_another(contender, batches, pipe):
 
 @pytest.mark.parametrize("ends", [True, False], ids=["at the end", "when it is stopped"])
 def test_nothing_is_left_of_a_worker_and_of_what_it_has_started(contender, monkeypatch, ends):
-    monkeypatch.setattr(turns, "serve", starting_another)
+    monkeypatch.setattr(turns, "run_contender", starting_another)
     with ContenderProcess(contender(), BATCHES, 60.0) as worker:
         processes = [psutil.Process(worker.process.pid), psutil.Process(worker.answer())]
         if not ends:

@@ -39,20 +39,27 @@ def manifest(model: str) -> dict[str, object]:
     return {"format": 1, "model": model, "variant": "fp32", "task": "tensor", "git": None, **empty}
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC repository in which the release of one model was made."""
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    write_text(tmp_path / ".dvc/config", "[core]\n    no_scm = true\n    analytics = false\n")
-    write_text(tmp_path / "dvc.yaml", PIPELINE)
-    write_text(tmp_path / "package.py", PACKAGE)
-    write_text(tmp_path / "weights.txt", "first")
-    write_json(tmp_path / "manifest.json", manifest(""))
+    folder = tmp_path_factory.mktemp("pristine")
+    shutil.copy(ROOT / "params.yaml", folder)
+    write_text(folder / ".dvc/config", "[core]\n    no_scm = true\n    analytics = false\n")
+    write_text(folder / "dvc.yaml", PIPELINE)
+    write_text(folder / "package.py", PACKAGE)
+    write_text(folder / "weights.txt", "first")
+    write_json(folder / "manifest.json", manifest(""))
     for model in ("one", "two"):
-        write_text(tmp_path / f"models/{model}/spec.yaml", DIGITS_SPEC)
-    set_param(tmp_path, "model", "one")
-    assert run_here(tmp_path, "tools.repro", env=ENVIRONMENT).returncode == 0
-    return tmp_path
+        write_text(folder / f"models/{model}/spec.yaml", DIGITS_SPEC)
+    set_param(folder, "model", "one")
+    assert run_here(folder, "tools.repro", env=ENVIRONMENT).returncode == 0
+    return folder
+
+
+@pytest.fixture
+def project(pristine: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(pristine, tmp_path, dirs_exist_ok=True))
 
 
 def released(project: Path) -> str:
@@ -68,7 +75,7 @@ def test_a_run_of_another_model_that_fails_leaves_no_release(project):
     result = run_here(project, "tools.repro", env=ENVIRONMENT)
     assert result.returncode == 1
     assert not (project / RELEASE).exists()
-    assert "artifacts/release was of one, so it is removed: `make repro MODEL=one` brings it back" in result.stderr
+    assert "removed artifacts/release, which was of one: `make repro MODEL=one` makes it again" in result.stderr
     set_param(project, "model", "one")  # and it does, although the stage would fail
     assert run_here(project, "tools.repro", env=ENVIRONMENT).returncode == 0
     assert '"model": "one"' in released(project)

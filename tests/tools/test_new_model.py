@@ -162,7 +162,7 @@ def test_weights_are_declared_with_their_sum_and_loaded_strictly(root, tmp_path_
 
 @pytest.mark.parametrize("name", ["my-net", "1st", "", "a/b", ".."])
 def test_a_name_that_cannot_be_imported_is_refused(root, name):
-    with pytest.raises(SpecError, match="cannot be the name of a model"):
+    with pytest.raises(SpecError, match="cannot be a model's name"):
         write_model(name, "tensor")
     assert files(root) == set()
 
