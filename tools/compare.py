@@ -1,8 +1,9 @@
-"""Compare the metrics of two revisions, each figure with unit, direction, interval and a verdict.
+"""Compare the metrics of two revisions; each has a unit, a direction, an interval and a verdict.
 
-BASE and HEAD are branches, tags, commits or names of experiments; HEAD left out is the workspace. What is compared with
-is the merge base of the two, as in a pull request, unless BASE is an experiment. A verdict is better, worse, no
-difference beyond the noise, not comparable, or changed where neither direction is better.
+BASE and HEAD are branches, tags, commits or names of experiments; without HEAD, the workspace is compared. Unless BASE
+is an experiment, HEAD is compared with the merge base of the two, as in a pull request. A verdict is better, worse, no
+difference (beyond the noise), not comparable, or changed if neither direction is better. new and gone are metrics that
+only one side has.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", metavar="BASE", help="what to compare with")
-    parser.add_argument("head", metavar="HEAD", nargs="?", help="what is compared (the workspace)")
+    parser.add_argument("head", metavar="HEAD", nargs="?", help="what to compare (default: the workspace)")
     parser.add_argument("--format", choices=("table", "markdown", "json"), default="table")
-    parser.add_argument("--all", action="store_true", help="list every figure, not only those that differ")
+    parser.add_argument("--all", action="store_true", help="list every metric, not only those that differ")
     run_tool(main, parser)

@@ -66,7 +66,7 @@ def read(path: Path) -> str:
 
 def verdict(result: str, gates: str) -> str:
     if result == "success":
-        left = len(re.findall(": not held, ", gates))
+        left = len(re.findall(": not checked, ", gates))
         return f"**No gate fails, and {left} could not be checked.**" if left else "**Every gate passes.**"
     if gates:
         noisy = len(re.findall(": not measured, ", gates))

@@ -20,7 +20,7 @@ from onnx_release.core.params import Params, load_params
 from onnx_release.core.paths import LOCK, METRICS, PARAMS, RELEASE
 from onnx_release.core.spec import load_spec
 from onnx_release.core.yaml_files import load_yaml, read_yaml
-from onnx_release.review.gates import check_gates
+from onnx_release.review.gates import refuse_bad_gates
 from onnx_release.runtime.release import read_manifest
 
 DVC = [sys.executable, "-m", "dvc"]
@@ -37,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
         set_model(arguments.model)
     params = load_params()
     load_spec(params.model)  # for a missing folder DVC would say "Parameters 'sources' are missing"
-    check_gates(params.gates)  # now, since the gates come last, and a misspelt one would show only then
+    refuse_bad_gates(params.gates)  # now, since the gates come last, and a misspelt one would show only then
     remove_another_release(params.model)  # after all checks, since only a run brings it back
     outputs = [path for path in locked if path.exists()]
     metrics = {path: path.read_bytes() for path in METRICS.rglob("*") if path.is_file()}

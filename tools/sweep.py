@@ -15,7 +15,7 @@ from onnx_release.core.command import run_tool
 from onnx_release.core.errors import SweepError
 from onnx_release.core.hardware import available_cores
 from onnx_release.core.params import load_params
-from onnx_release.review.gates import check_gates
+from onnx_release.review.gates import refuse_bad_gates
 from onnx_release.sweep import ray as sweep_ray
 from onnx_release.sweep.grid import Grid, load_grid, swept_keys
 from onnx_release.sweep.plan import Experiment, make_plan
@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
     grid = load_grid(arguments.grid)
     base = check_repository(arguments.grid)
     gates = load_params().gates  # now, since the workspace may be edited while the sweep runs
-    check_gates(gates)
+    refuse_bad_gates(gates)
     with only_sweep():
         plan = make_plan(grid, base, arguments.grid.stem)
         wanted = [experiment.name for experiment in plan if not experiment.prepares]

@@ -1,1 +1,1 @@
-"""The chosen variant on this machine: its graph as ONNX Runtime optimises it, and a profile by operator."""
+"""Optimise and profile the chosen variant on this machine with ONNX Runtime."""

@@ -1,4 +1,4 @@
-"""metrics/optimize.json and metrics/profile.json."""
+"""Define the metrics of metrics/optimize.json and metrics/profile.json."""
 
 from typing import Annotated, ClassVar
 
@@ -6,29 +6,34 @@ from onnx_release.core.metrics import Metric, Metrics
 from onnx_release.core.yaml_files import Strict
 from onnx_release.timing.speedup import Speedup
 
+# How many times each of the two files is loaded, in turn.
+LOADS = 15
+
 
 class OptimizeMetrics(Metrics):
-    """The file as ONNX Runtime optimises it here, and how much sooner it is loaded."""
+    """The file that ONNX Runtime has optimised for this CPU, and how much faster it loads."""
 
     FILE: ClassVar[str] = "optimize"
 
     variant: Annotated[str, Metric("the chosen variant", noise="decision")]
-    load_ms_before: Annotated[float, Metric("time to load the variant, imports left out", unit="ms", noise="load")]
+    load_ms_before: Annotated[float, Metric("time to load the variant, without imports", unit="ms", noise="load")]
     load_ms: Annotated[
-        float, Metric("as ONNX Runtime has optimised it, the CPU checked", unit="ms", better="lower", noise="load")
+        float,
+        Metric("time to load the optimised file, with the check of the CPU", unit="ms", better="lower", noise="load"),
     ]
     speedup: Annotated[
-        float, Metric("as many times as fast loaded", better="higher", noise="speedup", interval="speedup")
+        float,
+        Metric("how many times as fast the optimised file loads", better="higher", noise="speedup", interval="speedup"),
     ]
     speedup_low: Annotated[float, Metric("lower end of its interval, over loads", better="higher")]
-    speedup_high: Annotated[float, Metric("upper end of it", better="higher")]
+    speedup_high: Annotated[float, Metric("upper end of its interval", better="higher")]
     nodes_before: Annotated[int, Metric("nodes of the variant")]
     nodes: Annotated[int, Metric("nodes of the optimised graph", better="lower")]
     size_mb: Annotated[float, Metric("the optimised file, with external data", unit="MB", better="lower")]
-    onnxruntime: Annotated[str, Metric("the version that it is for, and no other")]
+    onnxruntime: Annotated[str, Metric("the only version that loads the optimised file")]
 
     def as_speedup(self) -> Speedup:
-        """The speed-up of loading with its interval, over loads, of which none is disturbed."""
+        """Return the speed-up of loading with its interval over loads, none of which counts as disturbed."""
         return Speedup(self.speedup, self.speedup_low, self.speedup_high)
 
 
@@ -41,7 +46,7 @@ class OperatorMetrics(Strict):
 
 
 class ProfileMetrics(Metrics):
-    """Where the time of a call goes."""
+    """The time of a call by operator."""
 
     FILE: ClassVar[str] = "profile"
 
@@ -51,6 +56,6 @@ class ProfileMetrics(Metrics):
         float, Metric("a call under the profiler, which slows it", unit="ms", better="lower", noise="profile")
     ]
     outside_ms: Annotated[
-        float, Metric("what of it no node was running in", unit="ms", better="lower", noise="profile")
+        float, Metric("the part of a call in which no node was running", unit="ms", better="lower", noise="profile")
     ]
     operators: dict[str, OperatorMetrics]

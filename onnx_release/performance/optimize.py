@@ -1,4 +1,4 @@
-"""ONNX Runtime's own graph for this CPU, saved: what it does to a model each time it loads one is done once."""
+"""Save a model as ONNX Runtime optimises it for this CPU, so that loading it does not optimise it again."""
 
 import json
 import time
@@ -13,27 +13,24 @@ from onnx_release.core.hardware import cpu_kind, describe_cpu
 from onnx_release.core.params import Runtime
 from onnx_release.core.spec import Spec
 from onnx_release.graph.graph import copy_weights, external_tensors, load_model, save_model
-from onnx_release.performance.metrics import OptimizeMetrics
+from onnx_release.performance.metrics import LOADS, OptimizeMetrics
 from onnx_release.runtime.onnx_model import CPU_KEY, OnnxModel
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.session import create_session, save_optimized, session_options
 from onnx_release.timing.speedup import speedup_interval
 
-# Times that each of the two files is loaded, in turn.
-LOADS = 15
-
 
 def optimize(model: Path, folder: Path, runtime: Runtime) -> Path:
     """Write `model` to `folder`/model.onnx as ONNX Runtime runs it on this CPU, marked with the CPU.
 
-    The graph holds operators that only this version of ONNX Runtime has, laid out for this CPU's vector registers;
+    The graph has operators that only this version of ONNX Runtime has, laid out for this CPU's vector registers;
     OnnxModel refuses it elsewhere. Raises GraphError if ONNX Runtime does not load `model` or the result.
     """
     raw = folder / "unmarked.onnx"
     save_optimized(model, raw, runtime)
     made = load_model(raw, weights=False)
     raw.unlink()
-    if external_tensors(made):  # what ONNX Runtime left as it was, it looks for beside the new file
+    if external_tensors(made):  # ONNX Runtime looks for unchanged weights beside the new file
         copy_weights(made, model.parent, folder)
     entry = made.metadata_props.add()
     entry.key, entry.value = CPU_KEY, json.dumps(cpu_kind(), sort_keys=True)
@@ -45,10 +42,10 @@ def optimize(model: Path, folder: Path, runtime: Runtime) -> Path:
 def compare_files(
     variant: str, model: Path, optimized: Path, spec: Spec, runtime: Runtime, batches: list[dict[str, np.ndarray]]
 ) -> OptimizeMetrics:
-    """Measure the load time that the optimised file saves, once it is shown to give the same answers.
+    """Check that the optimised file gives the same answers, and measure how much faster it loads.
 
-    The two are loaded in turn, LOADS times each, the optimised one with graph optimisation disabled as it ships and its
-    CPU checked. Raises GraphError if an answer differs in a bit, on one thread.
+    The two are loaded in turn, LOADS times each. The optimised one is loaded as in use: without graph optimisation, and
+    with its CPU checked. Raises GraphError if an answer differs in a bit, on one thread.
     """
     ready = ready_made(runtime)
     alone = {"intra_threads": 1}
@@ -78,12 +75,13 @@ def compare_files(
 
 
 def ready_made(runtime: Runtime) -> Runtime:
-    """The settings for an optimised file: there is nothing left to optimise when it is loaded."""
+    """Return the settings for an optimised file, which needs no optimisation when it is loaded."""
     return runtime.model_copy(update={"provider": "cpu", "graph_optimization": "disabled"})
 
 
 def load_seconds(path: Path, spec: Spec, runtime: Runtime) -> float:
-    describe_cpu.cache_clear()  # a process that loads one model has to look
+    """Return the seconds that loading takes."""
+    describe_cpu.cache_clear()  # since a process that loads one model has to look it up
     start = time.perf_counter()
     OnnxModel(path, spec, runtime)
     return time.perf_counter() - start

@@ -1,8 +1,8 @@
-"""Where a model's time goes: ONNX Runtime's profile of real samples, by operator and by node with its PyTorch module.
+"""Profile a model on real samples with ONNX Runtime, by operator and by node with its PyTorch module.
 
-The profiler takes microseconds of its own a node, and cuts every time to whole ones: a profile tells how the time
-is divided, the benchmark how long it is. A node that ONNX Runtime has fused into another has its time there; on a GPU a
-node's time is that of handing its work over, and the wait for the work is outside of all nodes.
+The profiler adds microseconds to each node and rounds every time down to whole ones, so a profile tells how the time is
+divided and the benchmark tells how long it is. The time of a node that is fused into another counts there. On a GPU, a
+node's time is that of launching its work, and the wait for the work is outside of all nodes.
 """
 
 import json
@@ -25,13 +25,13 @@ from onnx_release.graph.source_lines import file_and_line
 from onnx_release.performance.metrics import OperatorMetrics, ProfileMetrics
 from onnx_release.runtime.onnx_model import OnnxModel
 
-# Calls before those that count: the first ones allocate memory and wake threads.
+# Calls that do not count: the first ones allocate memory and wake threads.
 WARM_UP = 10
 KERNEL = "_kernel_time"
-# What ONNX Runtime computes within the convolution before it, and what it folds into that convolution.
+# ONNX Runtime computes these activations within the convolution before them, into which it folds a batch norm.
 ACTIVATIONS = ("Clip", "Relu", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid")
 CONVOLUTIONS = ("Conv", "BatchNormalization")
-# ONNX Runtime's own casts of a float16 value start with it, and so does what takes their place.
+# The names of ONNX Runtime's own casts of a float16 value begin with it, and so do those of nodes that replace them.
 INSERTED_CAST = "InsertedPrecisionFreeCast_"
 
 Event = Mapping[str, Any]
@@ -39,9 +39,9 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class NodeTime:
-    """A node as ONNX Runtime runs it: how often, and its own time in ms. Both are means over the calls of the model.
+    """A node as ONNX Runtime runs it, with its runs and its own time in ms. Both are means over the calls of the model.
 
-    What runs within an If or a Loop has nodes of its own, and is no part of the time of the If or the Loop.
+    Nodes within an If or a Loop are nodes of their own, and their time is no part of that of the If or the Loop.
     """
 
     name: str
@@ -54,8 +54,8 @@ class NodeTime:
 class Timing:
     """Means over `calls` calls of the model, in ms; means, because they add up. The slowest node comes first.
 
-    `model_ms` is a whole call, `outside_ms` what of it no node was running in. The nodes sum up to the rest; in the
-    parallel execution mode they overlap, and sum up to more.
+    `model_ms` is a whole call, and `outside_ms` the part of it in which no node was running. The times of the nodes sum
+    up to the rest; in the parallel execution mode they overlap and sum up to more.
     """
 
     calls: int
@@ -64,7 +64,7 @@ class Timing:
     nodes: tuple[NodeTime, ...]
 
     def share(self, ms: float) -> float:
-        """The share of the time of all nodes."""
+        """Return the share of the time of all nodes."""
         total = sum(node.ms for node in self.nodes)
         return ms / total if total else 0.0
 
@@ -74,8 +74,8 @@ def profile_model(
 ) -> Timing:
     """Profile `calls` calls over the batches in turn, after WARM_UP others, and write ONNX Runtime's trace to `trace`.
 
-    The trace holds the warm-up as well, and opens in chrome://tracing and Perfetto. Raises what OnnxModel raises, and
-    GraphError if the trace does not hold every call; then nothing is written.
+    The trace includes the warm-up, and opens in chrome://tracing and Perfetto. Raises what OnnxModel raises, and
+    GraphError if the trace lacks a call; then nothing is written.
     """
     with tempfile.TemporaryDirectory() as folder:
         model = OnnxModel(path, spec, runtime, Path(folder) / "trace")
@@ -89,12 +89,12 @@ def profile_model(
 
 
 def summarize(events: Sequence[Event], warm_up: int, calls: int) -> Timing:
-    """The figures of `calls` calls that come after `warm_up` others. Raises GraphError if a call is not there."""
+    """Return the means of `calls` calls after `warm_up` others. Raises GraphError if the trace lacks a call."""
     runs = sorted((event for event in events if event["name"] == "model_run"), key=start)
     if len(runs) != warm_up + calls:
         raise GraphError(
-            f"the profile holds {len(runs)} of {warm_up + calls} calls, since ONNX Runtime stops at a million events: "
-            "lower profile.calls"
+            f"the profile has {len(runs)} of {warm_up + calls} calls, since ONNX Runtime stops at a million events: "
+            "lower profile.calls in params.yaml"
         )
     counted = runs[warm_up:]
     nodes = [event for event in events if event["name"].endswith(KERNEL) and start(event) >= start(counted[0])]
@@ -115,10 +115,10 @@ def summarize(events: Sequence[Event], warm_up: int, calls: int) -> Timing:
 
 
 def own_times(events: Sequence[Event]) -> list[int]:
-    """Microseconds of each event without those of the events on the same thread that started while it ran."""
+    """Return the microseconds of each event without those of the events on its thread that started while it ran."""
     own = [int(event["dur"]) for event in events]
     running: dict[int, list[int]] = defaultdict(list)
-    # Of two that start in the same microsecond the outer one is the later in the trace, which goes by the end.
+    # If two start in the same microsecond, the outer one comes later in the trace, which is sorted by the end.
     for index in sorted(range(len(events)), key=lambda i: (start(events[i]), -i)):
         event = events[index]
         outer = running[event["tid"]]
@@ -131,7 +131,7 @@ def own_times(events: Sequence[Event]) -> list[int]:
 
 
 def covered(events: Sequence[Event]) -> int:
-    """Microseconds in which at least one of the events ran, on any thread."""
+    """Return the microseconds in which at least one of the events ran, on any thread."""
     total = reached = 0
     for event in sorted(events, key=start):
         total += max(end(event) - max(start(event), reached), 0)
@@ -148,10 +148,10 @@ def end(event: Event) -> int:
 
 
 def known_sources(exported: ModelProto, sources: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of sources.json by the name of the node, and by the names of the values that the node makes.
+    """Return the entries of sources.json by the name of the node, and by the names of the node's outputs.
 
-    ONNX Runtime and the quantizers call a node after a value where there is no node to call it after. The value of an
-    activation stands for the convolution before it, into which ONNX Runtime fuses it.
+    ONNX Runtime and the quantizers name a node after a value if there is no node to name it after. The output of an
+    activation counts as that of the convolution before it, into which ONNX Runtime fuses it.
     """
     makers = {value: node for node in exported.graph.node for value in node.output}
     by_value = {}
@@ -164,10 +164,10 @@ def known_sources(exported: ModelProto, sources: Mapping[str, Any]) -> dict[str,
 
 
 def find_source(name: str, known: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The entry of `known_sources` for a node of the profile: the longest of its names that `name` continues.
+    """Return the entry of `known_sources` with the longest name that `name`, a node of the profile, begins with.
 
-    A name goes on with _ or /, but not with a number, which makes a sibling: n4_2 has nothing to do with n4. Empty if
-    there is none, as for a change of layout that ONNX Runtime has put in.
+    The rest of `name` must begin with _ or /, and no number may follow: n4_2 has nothing to do with n4. The entry is
+    empty if there is none, as for a change of layout that ONNX Runtime has inserted.
     """
     name = name.removeprefix(INSERTED_CAST)
     for length in range(len(name), 0, -1):
@@ -178,7 +178,7 @@ def find_source(name: str, known: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def node_rows(timing: Timing, known: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """metrics/plots/profile.csv: a row for each node, the slowest first; `module` and `source` empty if unknown."""
+    """Return the rows of metrics/plots/profile.csv, the slowest node first; `module` and `source` empty if unknown."""
     rows = []
     for node in timing.nodes:
         entry = find_source(node.name, known)
@@ -197,7 +197,7 @@ def node_rows(timing: Timing, known: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def profile_metrics(timing: Timing, variant: str) -> ProfileMetrics:
-    """What metrics/profile.json has: the whole call, and every operator."""
+    """Return the metrics of a whole call and of every operator."""
     by_operator: dict[str, list[float]] = defaultdict(list)
     for node in timing.nodes:
         by_operator[node.operator].append(node.ms)

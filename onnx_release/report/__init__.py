@@ -1,1 +1,1 @@
-"""What a person reads of a run: every metric's meaning, charts, and the pages."""
+"""Make the report of a run: its pages and charts, and the meaning of every metric."""

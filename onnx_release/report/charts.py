@@ -1,4 +1,4 @@
-"""Charts as SVG text that takes its colours from the page around it, so that dark mode holds for them too."""
+"""Draw charts as SVG text that takes its colours from the page around it, so that they follow its dark mode."""
 
 import io
 import re
@@ -18,7 +18,7 @@ matplotlib.use("svg")
 # "none" keeps text as text; the salt makes the ids, and so the bytes, the same each time.
 matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "onnx-release", "font.size": 11})
 
-# matplotlib knows no CSS variables: it draws in these colours, which are replaced afterwards.
+# matplotlib has no CSS variables: it draws in these colours, which are replaced afterwards.
 INK, ACCENT, SOFT, PAGE = "#010203", "#040506", "#070809", "#0a0b0c"
 CSS_COLOURS = {INK: "var(--ink)", ACCENT: "var(--accent)", SOFT: "var(--soft)", PAGE: "var(--page)"}
 # The colours themselves, for the page and for charts that stand alone.
@@ -29,17 +29,20 @@ TEXT = "svg text { paint-order: stroke; stroke: var(--page); stroke-width: 3px; 
 
 # In inches: narrow enough for a phone's width to show the text at a readable size.
 WIDTH = 5.4
-# Where a name may stand beside its point, in points of 1/72 inch; the first that is free is taken.
+# The places of a name beside its point, in points of 1/72 inch; the first free one is used.
 BESIDE = tuple((x, y) for distance in (4, 17, 30, 43) for x in (7, -7) for y in (distance, -distance))
-# Times of a busy machine reach far beyond the medians: an axis ends at so many times the largest of those, at most.
-REACHED = 4
-CUT = "what reaches the edge goes on beyond it"
+# An axis of times ends at most at this multiple of the largest median: a busy machine's times reach far beyond.
+MOST_MEDIANS = 4
+CUT = "bars at the edge continue beyond it"
+
+# The left, lower, right and upper edge of a rectangle.
+Box = tuple[float, float, float, float]
 
 
 def latency_chart(latencies: Mapping[str, np.ndarray]) -> str:
-    """A box for each contender: median, quartiles, and whiskers at the 5th and 95th percentile, in ms.
+    """Draw a box for each contender: median, quartiles, and whiskers at the 5th and 95th percentile, in ms.
 
-    The axis ends at REACHED times the largest median, and says so where a whisker reaches further.
+    The axis ends at MOST_MEDIANS times the largest median, and its label says so if a whisker reaches further.
     """
     figure, axes = new_chart(len(latencies))
     colour = {"color": ACCENT, "linewidth": 1.5}
@@ -56,7 +59,7 @@ def latency_chart(latencies: Mapping[str, np.ndarray]) -> str:
         medianprops={"color": INK, "linewidth": 2.5},
     )
     axes.invert_yaxis()
-    end = REACHED * max((float(np.median(times)) for times in latencies.values()), default=1.0)
+    end = MOST_MEDIANS * max((float(np.median(times)) for times in latencies.values()), default=1.0)
     cut = any(np.percentile(times, 95) > end for times in latencies.values())
     if cut:
         axes.set_xlim(right=end)
@@ -66,9 +69,9 @@ def latency_chart(latencies: Mapping[str, np.ndarray]) -> str:
 
 
 def speedup_chart(speedups: Mapping[str, Speedup]) -> str:
-    """A point with its interval for each contender: the speed-up over torch eager, marked at 1.
+    """Draw each contender's speed-up over torch eager with its interval, and a line at 1.
 
-    One that was not measured has its name and these words, so that its interval does not set the axis.
+    A speed-up that was not measured has these words in place of a point, so that its interval does not set the axis.
     """
     figure, axes = new_chart(len(speedups))
     positions = np.arange(len(speedups)) + 1
@@ -89,7 +92,7 @@ def speedup_chart(speedups: Mapping[str, Speedup]) -> str:
 
 
 def share_chart(parts: Sequence[tuple[str, float]], label: str) -> str:
-    """A bar for each part: its share, in per cent; NaN has no bar."""
+    """Draw a bar for the share of each part, in per cent; NaN has no bar."""
     figure, axes = new_chart(max(len(parts), 1) * 0.6)
     positions = np.arange(len(parts)) + 1
     axes.barh(positions, [share * 100 for _, share in parts], height=0.6, color=ACCENT)
@@ -100,7 +103,7 @@ def share_chart(parts: Sequence[tuple[str, float]], label: str) -> str:
 
 
 def layer_chart(variants: Mapping[str, Sequence[float]]) -> str:
-    """A line for each variant: the SQNR in dB after each step of its graph, NaN where there is no error yet."""
+    """Draw a line for each variant: the SQNR in dB after each step of its graph, NaN where there is no error yet."""
     figure, axes = new_chart(7)
     styles = ((ACCENT, "-"), (INK, "--"), (SOFT, "-."))
     for (name, signals), (colour, line) in zip(variants.items(), styles, strict=False):
@@ -115,60 +118,76 @@ def layer_chart(variants: Mapping[str, Sequence[float]]) -> str:
 
 
 def tradeoff_chart(points: Sequence[Point], quality: Quality, lines: Mapping[str, float]) -> str:
-    """A point for each variant: what it keeps over its latency in ms, with both spreads, and the Pareto front.
+    """Draw a point for each variant: its quality over its latency in ms, with both spreads, and the Pareto front.
 
     Filled points are on the front, hollow ones are not. Each of `lines` is a level of the quality with its name.
     """
     figure, axes = new_chart(7)
     shown = [point for point in points if np.isfinite(point.value)]
     scale = 100 if quality.share else 1
-    for name, level in lines.items():
-        axes.axhline(level * scale, color=SOFT, linewidth=1, linestyle=":")
-        axes.annotate(
-            name, (1, level * scale), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
-            ha="right", color=SOFT, fontsize=9,
-        )  # fmt: skip
+    draw_levels(axes, {name: level * scale for name, level in lines.items()})
     for point in shown:
-        x, y = point.latency, point.value * scale
-        axes.errorbar(
-            x, y,
-            xerr=reach(x, point.quartile_low, point.quartile_high),
-            yerr=reach(y, point.low * scale, point.high * scale),
-            color=SOFT, linewidth=1, capsize=3, zorder=1,
-        )  # fmt: skip
-        fill = ACCENT if point.on_front else PAGE
-        edge = ACCENT if point.releasable else SOFT
-        axes.plot(x, y, "o", markersize=7, color=edge, markerfacecolor=fill, zorder=4 if point.on_front else 3)
+        draw_point(axes, point, scale)
     members = [point for point in front(points) if point in shown]
     axes.step(
         [point.latency for point in members], [point.value * scale for point in members],
         where="post", color=ACCENT, linewidth=1.5, zorder=2,
     )  # fmt: skip
-    widest = max((point.quartile_high for point in shown), default=1.0)
-    longest = REACHED * max((point.latency for point in shown), default=1.0)
+    cut = set_limits(axes, shown, quality)
+    axes.set_xlabel(f"median latency of one call, ms\n(bar: quartiles{f'; {CUT}' if cut else ''})")
+    axes.set_ylabel(quality.label + ("\n(bar: interval)" if quality.share else ""), fontsize=10)
+    place_names(figure, axes, [(point.name, point.latency, point.value * scale) for point in shown])
+    return finish(figure, axes, f"{quality.label} against latency, with the Pareto front")
+
+
+def draw_levels(axes: Axes, levels: Mapping[str, float]) -> None:
+    """Draw a dotted line with its name at each level."""
+    for name, level in levels.items():
+        axes.axhline(level, color=SOFT, linewidth=1, linestyle=":")
+        axes.annotate(
+            name, (1, level), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
+            ha="right", color=SOFT, fontsize=9,
+        )  # fmt: skip
+
+
+def draw_point(axes: Axes, point: Point, scale: float) -> None:
+    """Draw a variant's point with bars for the quartiles of its latency and the interval of its quality."""
+    x, y = point.latency, point.value * scale
+    axes.errorbar(
+        x, y,
+        xerr=reach(x, point.quartile_low, point.quartile_high),
+        yerr=reach(y, point.low * scale, point.high * scale),
+        color=SOFT, linewidth=1, capsize=3, zorder=1,
+    )  # fmt: skip
+    fill = ACCENT if point.on_front else PAGE
+    edge = ACCENT if point.releasable else SOFT
+    axes.plot(x, y, "o", markersize=7, color=edge, markerfacecolor=fill, zorder=4 if point.on_front else 3)
+
+
+def set_limits(axes: Axes, points: Sequence[Point], quality: Quality) -> bool:
+    """Set the limits of both axes and return whether a bar of latencies reaches beyond its axis."""
+    widest = max((point.quartile_high for point in points), default=1.0)
+    longest = MOST_MEDIANS * max((point.latency for point in points), default=1.0)
     axes.set_xlim(0, min(1.3 * widest, longest))
     axes.margins(y=0.12)
     if quality.share:
         axes.yaxis.set_major_formatter("{x:g} %")
         axes.set_ylim(top=min(axes.get_ylim()[1], 104))
     else:
-        axes.set_ylim(bottom=min(0, *(point.value for point in shown)) if shown else 0)
-    axes.set_xlabel(f"median latency of one call, ms\n(bar: quartiles{f'; {CUT}' if widest > longest else ''})")
-    axes.set_ylabel(quality.label + ("\n(bar: interval)" if quality.share else ""), fontsize=10)
-    place_names(figure, axes, [(point.name, point.latency, point.value * scale) for point in shown])
-    return finish(figure, axes, f"{quality.label} against latency, with the Pareto front")
+        axes.set_ylim(bottom=min(0, *(point.value for point in points)) if points else 0)
+    return widest > longest
 
 
 def reach(value: float, low: float, high: float) -> list[list[float]]:
-    """How far a bar goes to both sides of `value`, which quartiles of a part of the calls need not enclose."""
+    """Return the length of a bar on both sides of `value`; quartiles of a part of the calls may not enclose it."""
     return [[max(value - low, 0.0)], [max(high - value, 0.0)]]
 
 
 def place_names(figure: Figure, axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
     """Write each name where it hides no point and no other name; points that coincide share one place."""
     figure.draw_without_rendering()  # the layout that positions depend on
-    groups: list[tuple[list[str], tuple[float, float], np.ndarray]] = []
     unit = figure.dpi / 72
+    groups: list[tuple[list[str], tuple[float, float], np.ndarray]] = []
     for name, x, y in points:
         spot = axes.transData.transform((x, y)) / unit
         near = next((names for names, _, other in groups if np.abs(spot - other).max() < 6), None)
@@ -176,30 +195,31 @@ def place_names(figure: Figure, axes: Axes, points: Sequence[tuple[str, float, f
             groups.append(([name], (x, y), spot))
         else:
             near.append(name)
-    left, right = axes.bbox.x0 / unit, axes.bbox.x1 / unit
-    low, high = axes.bbox.y0 / unit, axes.bbox.y1 / unit
-    taken = [(*(spot - 5), *(spot + 5)) for *_, spot in groups]
+    inside = (axes.bbox.x0 / unit, axes.bbox.y0 / unit, axes.bbox.x1 / unit, axes.bbox.y1 / unit)
+    taken: list[Box] = [(*(spot - 5), *(spot + 5)) for *_, spot in groups]
     for names, where, spot in groups:
-        width = 6.2 * max(map(len, names))  # of a letter at 10 points, on average
-        height = 13 * len(names)
-
-        def box(
-            offset: tuple[int, int], spot: np.ndarray = spot, width: float = width, height: float = height
-        ) -> tuple[float, ...]:
-            x, y = spot + offset - (width * (offset[0] < 0), height * (offset[1] < 0))
-            return x, y, x + width, y + height
-
-        def is_free(offset: tuple[int, int]) -> bool:
-            x0, y0, x1, y1 = box(offset)
-            inside = x0 >= left and x1 <= right and y0 >= low and y1 <= high
-            return inside and not any(x0 < b[2] and b[0] < x1 and y0 < b[3] and b[1] < y1 for b in taken)
-
-        offset = next((place for place in BESIDE if is_free(place)), BESIDE[0])
-        taken.append(box(offset))
+        boxes = {offset: text_box(names, spot, offset) for offset in BESIDE}
+        offset = next((place for place, box in boxes.items() if is_free(box, inside, taken)), BESIDE[0])
+        taken.append(boxes[offset])
         axes.annotate(
             "\n".join(names), where, xytext=offset, textcoords="offset points", color=INK, fontsize=10,
             ha="left" if offset[0] > 0 else "right", va="bottom" if offset[1] > 0 else "top",
         )  # fmt: skip
+
+
+def text_box(names: Sequence[str], spot: np.ndarray, offset: tuple[int, int]) -> Box:
+    """Return the box that names take when they are written at an offset from a spot, in points of 1/72 inch."""
+    width = 6.2 * max(map(len, names))  # of a letter at 10 points, on average
+    height = 13 * len(names)
+    x, y = spot + offset - (width * (offset[0] < 0), height * (offset[1] < 0))
+    return x, y, x + width, y + height
+
+
+def is_free(box: Box, inside: Box, taken: Sequence[Box]) -> bool:
+    """Return whether a box is inside another one and overlaps none of those that are taken."""
+    x0, y0, x1, y1 = box
+    fits = x0 >= inside[0] and y0 >= inside[1] and x1 <= inside[2] and y1 <= inside[3]
+    return fits and not any(x0 < b[2] and b[0] < x1 and y0 < b[3] and b[1] < y1 for b in taken)
 
 
 def new_chart(rows: float) -> tuple[Figure, Axes]:
@@ -208,7 +228,7 @@ def new_chart(rows: float) -> tuple[Figure, Axes]:
 
 
 def finish(figure: Figure, axes: Axes, title: str) -> str:
-    """Ink for what is not data, the SVG with a title for screen readers and without XML header and metadata."""
+    """Return the SVG, its axes in ink, with a title for screen readers and without XML header and metadata."""
     axes.set_xlim(left=0)
     axes.tick_params(colors=INK)
     axes.xaxis.label.set_color(INK)
@@ -223,12 +243,12 @@ def finish(figure: Figure, axes: Axes, title: str) -> str:
     svg = buffer.getvalue()
     for drawn, wanted in CSS_COLOURS.items():
         svg = svg.replace(drawn, wanted)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # nothing refers to them, and a page has several charts
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # nothing refers to these ids, and a page has several charts
     return svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label={quoteattr(title)} ', 1)
 
 
 def stand_alone(svg: str) -> str:
-    """The chart as a file of its own, on a background of its own; it follows the browser's light or dark mode."""
+    """Return the chart as a file of its own, with a background; it follows the browser's light or dark mode."""
     style = f":root {{ {LIGHT} }} @media (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }} {TEXT}"
     start = svg.index(">") + 1
     page = '<rect width="100%" height="100%" style="fill: var(--page)"/>'

@@ -1,4 +1,4 @@
-"""Every figure that a stage writes, in one table: report, gates, comparison and docs read it."""
+"""List every metric that a stage writes; report, gates, comparison and docs read this table."""
 
 import difflib
 from collections.abc import Iterator
@@ -21,22 +21,22 @@ FILES = (
     *(QuantizeStaticMetrics, ValidateMetrics, BenchmarkMetrics, OptimizeMetrics, ProfileMetrics),
     SummaryMetrics,
 )
-METRICS = (
+ALL_METRICS = (
     *(metric for file in FILES for metric in metrics_of(file)),
-    Metric("there only where the model's spec leaves the variant out", file="*", key=LEFT_OUT),
+    Metric("present only if the model's spec leaves the variant out", file="*", key=LEFT_OUT),
 )
 
 
 def metric(file: str, key: str) -> Metric:
-    """The metric at the dotted `key` of metrics/`file`.json. Raises KeyError if the table does not have it."""
-    for item in METRICS:
+    """Return the metric at the dotted `key` of metrics/`file`.json. Raises KeyError if the table does not have it."""
+    for item in ALL_METRICS:
         if fnmatchcase(file, item.file) and fnmatchcase(key, item.key):
             return item
     raise KeyError(f"{file}: {key} is in no class of onnx_release/report/metrics.py")
 
 
 def known_metric(file: str, key: str) -> Metric:
-    """The row of the table; one without direction for a key that this version does not know."""
+    """Return the metric from the table, or one without a direction for a key that this version does not know."""
     try:
         return metric(file, key)
     except KeyError:
@@ -44,12 +44,12 @@ def known_metric(file: str, key: str) -> Metric:
 
 
 def nearest_names(name: str, count: int = 3) -> list[str]:
-    """Those names of figures, FILE.KEY as the table has them, that are most like `name`."""
-    return difflib.get_close_matches(name, [item.name for item in METRICS], n=count, cutoff=0)
+    """Return the names of the table, FILE.KEY, that are most like `name`."""
+    return difflib.get_close_matches(name, [item.name for item in ALL_METRICS], n=count, cutoff=0)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of nested metrics."""
+    """Yield the dotted keys and the values of nested metrics."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from flatten(value, f"{prefix}{key}.")

@@ -1,13 +1,13 @@
-"""The Pareto front: which of several points no other one beats."""
+"""Find the Pareto front: the points that no other point beats."""
 
 import math
 from collections.abc import Sequence
 
-Point = Sequence[float | None]
+Coordinates = Sequence[float | None]
 
 
-def pareto_front(points: Sequence[Point]) -> list[bool]:
-    """Whether each point is on the front, in the order given. Higher is better on every axis; negate where lower is.
+def pareto_front(points: Sequence[Coordinates]) -> list[bool]:
+    """Return whether each point is on the front. Higher is better on every axis; negate an axis where lower is.
 
     A point is off the front when another is at least as good on every axis and better on one. Equal points stay on it
     together. A point with None or NaN on any axis cannot be compared: it is never on the front and beats nothing.
@@ -18,5 +18,5 @@ def pareto_front(points: Sequence[Point]) -> list[bool]:
 
 
 def dominates(one: list[float], other: list[float]) -> bool:
-    """Whether `one` is at least as good on every axis, and better on one."""
+    """Return whether `one` is at least as good on every axis, and better on one."""
     return one != other and all(mine >= theirs for mine, theirs in zip(one, other, strict=True))

@@ -1,4 +1,4 @@
-"""Everything that the report shows, read from what the stages have written."""
+"""Read everything that the report shows from the files that the stages have written."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,15 +25,15 @@ from onnx_release.reduce.metrics import Fp16Metrics, QuantizeDynamicMetrics
 from onnx_release.static.metrics import QuantizeStaticMetrics
 from onnx_release.timing.metrics import BenchmarkMetrics
 
-# Layers in the table of what adds error, and nodes in that of what takes time.
+# Rows in the table of layers that add error, and in that of nodes that take time.
 LISTED = 15
-# What writes and changes graphs; what times depend on is in the hardware's own description.
+# Packages that write and change graphs. Those that times depend on are in the hardware's own description.
 MADE_WITH = ("onnx", "onnxscript", "onnxslim", "onnxconverter-common")
 
 
 @dataclass(frozen=True)
 class StageMetrics:
-    """The metrics files of a run, but for those of the candidates; None for a variant that the spec leaves out."""
+    """The metrics of a run's stages, except those of the candidates; None for a variant that the spec leaves out."""
 
     prepare: PrepareMetrics
     slim: SlimMetrics
@@ -48,7 +48,7 @@ class StageMetrics:
 
 @dataclass(frozen=True)
 class Graphs:
-    """The variants' files: sizes in MB by variant, and each operator with its count in every variant."""
+    """The files of the variants: their sizes in MB by variant, and each operator with its count in every variant."""
 
     sizes_mb: Mapping[str, float]
     operators: Sequence[tuple[str, list[int]]]
@@ -56,9 +56,9 @@ class Graphs:
 
 @dataclass(frozen=True)
 class Explained:
-    """Where the error of the reduced variants comes from.
+    """The layers that the error of the reduced variants comes from.
 
-    `signals` is the SQNR in dB after each step by variant, `layers` are the steps of `variant` that add the most.
+    `signals` is the SQNR in dB after each step by variant; `layers` are the steps of `variant` that add the most.
     """
 
     variant: str
@@ -71,7 +71,7 @@ class Results:
     """Everything that the pages show.
 
     `candidates` are the variants that were made. `latencies` are the times of single calls in ms by contender, and
-    `nodes` the slowest nodes of the profile. `explained` is None where no variant has fewer bits.
+    `nodes` the slowest nodes of the profile. `explained` is None if no variant has fewer bits.
     """
 
     model: str
@@ -87,17 +87,17 @@ class Results:
 
     @property
     def passed(self) -> bool:
-        """Whether every variant passed its validation."""
+        """Return whether every variant passed its validation."""
         return all(one.validation.passed for one in self.candidates)
 
     @property
     def chosen(self) -> Candidate | None:
-        """The variant to release."""
+        """Return the variant to release; None if there is none."""
         return next((one for one in self.candidates if one.name == self.metrics.summary.variant), None)
 
 
 def collect(params: Params) -> Results:
-    """Read what the stages before have written. Raises DataError where one has not run."""
+    """Read the results of all other stages. Raises DataError if one has not run."""
     spec = load_spec(params.model)
     benchmark, summary = BenchmarkMetrics.read(), SummaryMetrics.read()
     candidates = read_candidates(made_variants(spec), benchmark)
@@ -129,7 +129,7 @@ def collect(params: Params) -> Results:
 
 
 def read_explained(variants: Sequence[str], chosen: str | None) -> Explained | None:
-    """What `explain` found for the variants of fewer bits: in detail for the chosen one, else for the last."""
+    """Read what `explain` found for the variants of fewer bits, in detail for the chosen one or else the last."""
     if not variants:
         return None
     steps = {variant: read_steps(variant) for variant in variants}
@@ -139,26 +139,26 @@ def read_explained(variants: Sequence[str], chosen: str | None) -> Explained | N
 
 
 def read_steps(variant: str) -> pd.DataFrame:
-    """What validate/explain.py found for a variant, in the order of its graph."""
+    """Read what validate/explain.py found for a variant, in the order of its graph."""
     path = PLOTS / "explain" / f"{variant}.csv"
     return read_table(path, keep_default_na=False, na_values={"added": "", "sqnr_db": ""})
 
 
 def worst_layers(steps: pd.DataFrame) -> list[dict[str, Any]]:
-    """The steps that add the most error; those that are not finite first."""
+    """Return the steps that add the most error; those that are not finite come first."""
     order = steps["added"].sort_values(ascending=False, na_position="first").index[:LISTED]
     return records(steps.loc[order])
 
 
 def count_operators(variants: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """Each operator with its count in the graph of every variant, the most frequent of the first graph first."""
+    """Count each operator in the graph of every variant, the most frequent of the first graph first."""
     graphs = [describe_model(variant_model(variant))["operators"] for variant in variants]
     names = sorted({name for graph in graphs for name in graph}, key=lambda name: (-graphs[0].get(name, 0), name))
     return [(name, [graph.get(name, 0) for graph in graphs]) for name in names]
 
 
 def read_table(path: Path, **options: Any) -> pd.DataFrame:
-    """A CSV that a stage has written. Raises DataError if it is missing, damaged or in conflict."""
+    """Read a CSV that a stage has written. Raises DataError if it is missing, damaged or in conflict."""
     try:
         refuse_conflict(path, path.read_text(encoding="utf-8"), DataError)
         return pd.read_csv(path, **options)

@@ -1,4 +1,4 @@
-"""How pages write numbers, and tables in Markdown; and how a template becomes one."""
+"""Write the numbers and Markdown tables of pages, and load the templates of pages."""
 
 import re
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ from onnx_release.core.spec import Task
 from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
 from onnx_release.timing.speedup import Rounds, Speedup, describe_doubt, over_compile, over_eager
 
-# What agreeing with PyTorch means, by task.
+# The meaning of agreement with PyTorch, by task.
 AGREEMENT: dict[Task, str] = {
     "classification": "same answer as PyTorch",
     "detection": "boxes matched with PyTorch's",
     "embedding": "same nearest neighbour as in PyTorch",
     "tensor": "same answer as PyTorch",
 }
-# What else pages say of the answers, by task: keys of metrics/validate/VARIANT.json, null where there is no figure.
+# Other metrics of the answers on the pages, by task: keys of metrics/validate/VARIANT.json, null without a value.
 ANSWER_DETAILS: dict[Task, tuple[str, ...]] = {
     "classification": (),
     "detection": ("case_agreement", "box_iou", "score_error"),
@@ -28,20 +28,21 @@ ANSWER_DETAILS: dict[Task, tuple[str, ...]] = {
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number in `digits` significant digits; a dash for None."""
+    """Write a number in `digits` significant digits; a dash for None."""
     if value is None:
         return "–"
     return f"{value:,.{digits}g}" if abs(value) < 10**digits else f"{value:,.0f}"
 
 
 def percent(value: float | None) -> str:
+    """Write a share in per cent; a dash for None."""
     if value is None:
         return "–"
     return f"{value * 100:.1f} %"
 
 
 def speedup_cell(speedup: Speedup) -> str:
-    """The speed-up with its interval; the base of it has none."""
+    """Write a speed-up with its interval; the base has none."""
     if speedup.doubt:
         return "not measured"
     if speedup.value is None or speedup.is_base:
@@ -57,27 +58,27 @@ def timing_cells(timing: ContenderMetrics, rounds: BenchmarkMetrics | Rounds) ->
 
 
 def share_cell(value: float | None, low: float | None, high: float | None) -> str:
-    """A share with its interval."""
+    """Write a share with its interval."""
     if value is None or low is None or high is None:
         return percent(value)
     return f"{percent(value)} [{percent(low)}, {percent(high)}]"
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Markdown."""
+    """Write a table in Markdown."""
     lines = [list(header), *(list(row) for row in rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join("|" + "|".join(f" {cell} " if cell else " " for cell in line) + "|" for line in lines)
 
 
 def markup(text: str) -> Markup:
-    """HTML of one paragraph in Markdown that has nothing but **bold** and `code`."""
+    """Return the HTML of one paragraph in Markdown that has only **bold** and `code`."""
     bold = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", str(escape(text)))
     return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", bold))
 
 
 def environment(folder: Path, autoescape: bool) -> Environment:
-    """Templates of `folder`, in which an unknown name is an error."""
+    """Return the environment for the templates of `folder`, in which an unknown name is an error."""
     made = Environment(
         loader=FileSystemLoader(folder),
         autoescape=autoescape,

@@ -1,4 +1,4 @@
-"""What each variant keeps of PyTorch's answers for its latency, and which of them no other one beats."""
+"""Compare the variants by quality and latency, and find those that no other one beats."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,27 +16,27 @@ from onnx_release.validate.metrics import ValidateMetrics
 
 @dataclass(frozen=True)
 class Quality:
-    """A key of metrics/validate/VARIANT.json, higher is better; `share` if it is one of 0 to 1."""
+    """A key of metrics/validate/VARIANT.json for which higher is better; `share` if it is from 0 to 1."""
 
     key: str
     label: str
     share: bool
 
     def of(self, validation: ValidateMetrics) -> float | None:
-        """The value of a variant; None where the metrics have none."""
+        """Return the value of a variant; None if the metrics have none."""
         if self.key == "sqnr_db":
             return validation.closeness.signal
         value: float | None = getattr(validation, self.key)
         return value
 
     def written(self, value: float) -> str:
-        """The SQNR is infinite without any error, and minus infinity where an output is not finite."""
+        """Write a value. The SQNR is infinite without any error, and minus infinity if an output is not finite."""
         if math.isinf(value):
             return "no error" if value > 0 else "not finite"
         return percent(value) if self.share else f"{number(value)} dB"
 
     def difference(self, value: float) -> str:
-        """The difference of two shares is in percentage points."""
+        """Write a difference of two values; that of two shares is in percentage points."""
         if not self.share:
             return f"{number(value)} dB"
         points = number(value * 100)
@@ -48,7 +48,7 @@ SQNR = Quality("sqnr_db", "SQNR, dB", share=False)
 
 @dataclass(frozen=True)
 class Point:
-    """A variant that was timed. Latencies in ms; without an interval, `low` and `high` are the value."""
+    """A variant that was timed. Latencies are in ms; without an interval, `low` and `high` are the value."""
 
     name: str
     latency: float
@@ -59,11 +59,11 @@ class Point:
     high: float
     releasable: bool
     on_front: bool
-    alike: tuple[str, ...]  # variants that no difference in speed sets apart from it
+    alike: tuple[str, ...]  # variants without a measured difference in speed from it
 
 
 def qualities(candidates: Sequence[Candidate], agreement: str) -> list[Quality]:
-    """What variants are judged by: accuracy where samples are labelled, else agreement; and always SQNR, the finest."""
+    """Return what to compare variants by: accuracy if samples are labelled, else agreement; and always SQNR."""
     for quality in (Quality("accuracy", "accuracy", True), Quality("agreement", agreement, True)):
         if all(quality.of(one.validation) is not None for one in candidates):
             return [quality, SQNR]
@@ -71,7 +71,7 @@ def qualities(candidates: Sequence[Candidate], agreement: str) -> list[Quality]:
 
 
 def make_points(candidates: Sequence[Candidate], latencies: Mapping[str, np.ndarray], quality: Quality) -> list[Point]:
-    """A point for each candidate that was timed; the front is that of the variants that may be released."""
+    """Return a point for each candidate that was timed; the front is that of the variants that may be released."""
     timed = [(one, one.timing.latency_ms.median) for one in candidates if one.timing.latency_ms.median is not None]
     values = [quality.of(one.validation) or 0.0 for one, _ in timed]
     may_ship = {one.name for one in releasable(candidates)}
@@ -102,12 +102,12 @@ def make_points(candidates: Sequence[Candidate], latencies: Mapping[str, np.ndar
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """The points on the Pareto front, the fastest first."""
+    """Return the points on the Pareto front, the fastest first."""
     return sorted((point for point in points if point.on_front), key=lambda point: (point.latency, point.value))
 
 
 def standing(point: Point, points: Sequence[Point], quality: Quality) -> str:
-    """Where a variant stands: which one beats it, or what it gains over the next faster one on the front."""
+    """Say which variant beats this one, or what it gains over the next faster one on the front."""
     if not point.releasable:
         return "failed" if point.name in SHIPPABLE else "is never released"
     members = front(points)
@@ -122,17 +122,17 @@ def standing(point: Point, points: Sequence[Point], quality: Quality) -> str:
 
 
 def gain(point: Point, faster: Point, quality: Quality) -> str:
-    """What a point of the front gains over the one before it, and what that costs."""
+    """Say what a point of the front gains over the next faster one, and what that costs."""
     if (faster.latency, faster.value) == (point.latency, point.value):
         return f"the same as {faster.name}"
     slower = f"{number(point.latency - faster.latency)} ms slower{noise(point, faster)}"
     if math.isinf(point.value):
-        return f"has no error, {faster.name} has; {slower}"
+        return f"no error, unlike {faster.name}, and {slower}"
     return f"{quality.difference(point.value - faster.value)} better than {faster.name} and {slower}"
 
 
 def noise(one: Point, other: Point) -> str:
-    """What of the difference of two points lies within the noise."""
+    """Say which part of the difference of two points is within the noise."""
     within = []
     if (one.low < one.high or other.low < other.high) and one.low <= other.high and other.low <= one.high:
         within.append("the intervals overlap")
@@ -142,7 +142,7 @@ def noise(one: Point, other: Point) -> str:
 
 
 def levels(candidates: Sequence[Candidate], quality: Quality, budget: Budget | None) -> dict[str, float]:
-    """Lines to hold the points against: PyTorch's own accuracy, and what the budget asks of variants of fewer bits."""
+    """Return the levels to compare points with: PyTorch's own accuracy, and the budget of variants with fewer bits."""
     known: dict[str, float | None] = {}
     asked = None
     if quality.key == "accuracy":

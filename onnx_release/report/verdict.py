@@ -1,4 +1,4 @@
-"""The first screen in words: what to release and why, and what is in the way."""
+"""Write the first screen of the report: what to release and why, and what is in the way."""
 
 from onnx_release.core.params import ENOUGH_TO_CALIBRATE
 from onnx_release.core.spec import Task
@@ -7,13 +7,13 @@ from onnx_release.report.text import number, share_cell
 from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
 from onnx_release.timing.speedup import Speedup, describe_doubt, over_compile, over_eager
 
-# What agreeing with PyTorch means in a sentence, by task.
+# Agreement with PyTorch in a sentence, by task.
 AGREEMENT_SENTENCES: dict[Task, str] = {
     "classification": "the same answer as PyTorch on {} of the samples",
     "detection": "{} of the boxes matched with PyTorch's",
     "embedding": "the same nearest neighbour as in PyTorch for {} of the samples",
 }
-# A graph that is so much worse on other samples was calibrated on too little.
+# A graph that is worse by more than this on other samples was calibrated on too few.
 MOST_DB_LOST = 3.0
 
 
@@ -35,7 +35,7 @@ def describe_verdict(results: Results) -> str:
 
 
 def describe_speedups(timing: ContenderMetrics, benchmark: BenchmarkMetrics) -> list[str]:
-    """How many times as fast as PyTorch in its two forms, where they could be timed."""
+    """Say how many times as fast a contender is as PyTorch in its two forms, if they could be timed."""
     found = speedups_by_base(timing, benchmark)
     doubts = {speedup.doubt for speedup in found.values()}
     if len(doubts) == 1 and "" not in doubts:
@@ -44,12 +44,13 @@ def describe_speedups(timing: ContenderMetrics, benchmark: BenchmarkMetrics) -> 
 
 
 def speedups_by_base(timing: ContenderMetrics, benchmark: BenchmarkMetrics) -> dict[str, Speedup]:
-    """Over PyTorch in its two forms, those that could be timed."""
+    """Return the speed-ups over PyTorch in its two forms, if they could be timed."""
     found = {"PyTorch eager": over_eager(timing, benchmark), "torch.compile": over_compile(timing, benchmark)}
     return {name: speedup for name, speedup in found.items() if speedup.value is not None}
 
 
 def describe_speedup(speedup: Speedup, name: str) -> str:
+    """Say how many times as fast a contender is as `name`."""
     if speedup.doubt:
         return f"speed against {name} not measured ({speedup.doubt})"
     interval = f"[{number(speedup.low)}, {number(speedup.high)}]"
@@ -59,13 +60,13 @@ def describe_speedup(speedup: Speedup, name: str) -> str:
 
 
 def describe_warnings(results: Results) -> list[str]:
-    """What was not measured, and what int8_static was calibrated too little for: sentences in Markdown, with a fix."""
+    """Say in Markdown what was not measured, and why int8_static may need more calibration; each with a fix."""
     warnings = [describe_unmeasured(results), describe_calibration(results)]
     return [warning.strip() for warning in warnings if warning]
 
 
 def describe_unmeasured(results: Results) -> str:
-    """Which speed-up of the chosen variant was not measured, and what to do; empty where both were."""
+    """Say which speed-up of the chosen variant was not measured, and what to do; empty if both were."""
     if results.chosen is None or not results.metrics.summary.not_measured:
         return ""
     found = speedups_by_base(results.chosen.timing, results.metrics.benchmark)
@@ -76,7 +77,7 @@ def describe_unmeasured(results: Results) -> str:
 
 
 def describe_calibration(results: Results) -> str:
-    """Why int8_static may be worse than it could be, and what to do; empty where nothing says so."""
+    """Say why int8_static may be worse than it could be, and what to do; empty if nothing suggests that."""
     static = results.metrics.quantize_static
     made = next((one for one in results.candidates if one.name == "int8_static"), None)
     if static is None or made is None:
@@ -88,13 +89,12 @@ def describe_calibration(results: Results) -> str:
         found.append(f"calibrated on {samples} sample{'s' if samples != 1 else ''}")
     if searched is not None and validated is not None and searched - validated > MOST_DB_LOST:
         found.append(
-            f"{number(searched - validated)} dB worse on evaluation samples ({number(validated)} dB) than on those "
-            f"that it was calibrated on ({number(searched)} dB)"
+            f"{number(searched - validated)} dB worse on evaluation samples ({number(validated)} dB) than on "
+            f"calibration samples ({number(searched)} dB)"
         )
     if not found:
         return ""
     return (
-        f"**int8_static is {', and '.join(found)}.** Calibrate on more samples, and on more varied ones: "
-        f"{ENOUGH_TO_CALIBRATE} or more that are like what it will meet. `prepare.calibration` in params.yaml "
-        "is the most that are taken."
+        f"**int8_static is {', and '.join(found)}.** Calibrate on more and more varied samples: at least "
+        f"{ENOUGH_TO_CALIBRATE} that are like those in use. `prepare.calibration` in params.yaml limits their number."
     )

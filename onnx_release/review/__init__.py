@@ -1,1 +1,1 @@
-"""What a change did: two revisions compared, figure by figure, and the gates."""
+"""Compare two revisions metric by metric, and check the gates."""

@@ -1,4 +1,4 @@
-"""What stands in the way of comparing two revisions: other models, samples, machines, settings; and what they share."""
+"""Find out which metrics of two revisions compare, and why others do not: another model, sample, machine or setting."""
 
 import math
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ from onnx_release.review.noise import UNCHANGED_MACHINE, Spread, certain, round_
 from onnx_release.review.revisions import Revision
 from onnx_release.timing.speedup import Speedup
 
-# Settings in metrics/benchmark.json without which timings do not compare, and what they are called.
+# Settings in metrics/benchmark.json that must be the same for timings to compare, with their names in messages.
 SETTINGS = {"batch": "batch size", "threads": "thread count", "provider": "provider", "copies": "copies to a GPU"}
-# Files whose figures are of the chosen variant alone.
-OF_THE_CHOICE = ("optimize", "profile")
-# What times PyTorch: the harness, and what the process that it starts for each contender imports.
+# Files with metrics of the chosen variant only.
+CHOSEN_ONLY = ("optimize", "profile")
+# The program that times PyTorch. It starts a process for each contender.
 HARNESS = "onnx_release/timing/benchmark.py"
-# Of what the stage `benchmark` depends on in dvc.lock, what PyTorch's time comes from beside the code: packages, the
+# The dependencies of the stage `benchmark` in dvc.lock, beside its code, that PyTorch's time depends on: packages, the
 # model's folder with its weights, and samples.
 INPUTS = ("requirements.txt", "models/", "data/")
 
 
-# Why a figure that is null on the head alone does not compare.
-VALUE_GONE = "there is no value any more (null)"
-# How the reason begins where one side is null since its speed-up was not measured.
+# The reason if a metric is null only in the head.
+VALUE_GONE = "it is null in the head"
+# The first words of the reason if a speed-up was not measured on one side.
 NOT_MEASURED = "not measured"
 
 # A contender, and "median" or "mean".
@@ -46,19 +46,19 @@ class Pair:
 
     @cached_property
     def values(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-        """The figures of both sides by file and dotted key."""
+        """Return the metrics of both sides by file and dotted key."""
         before, after = (
             {file: dict(flatten(values)) for file, values in side.metrics.items()} for side in (self.base, self.head)
         )
         return before, after
 
     def both(self, file: str, key: str) -> tuple[Any, Any]:
-        """A figure of both sides; None where a side lacks it."""
+        """Return a metric of both sides; None where a side lacks it."""
         before, after = (side.get(file, {}).get(key) for side in self.values)
         return before, after
 
     def obstacle(self, file: str, key: str, metric: Metric) -> str:
-        """Why the two sides of a figure do not compare; empty if they do."""
+        """Return why the two sides of a metric do not compare; empty if they do."""
         if metric.noise == "decision":
             return ""
         if not is_static(file, key, metric) and self.other_samples:
@@ -70,11 +70,11 @@ class Pair:
                 return f"{NOT_MEASURED} in {name}: {doubt}"
         before, after = self.both(file, key)
         if (before is None) != (after is None):
-            return "there was no value (null)" if before is None else VALUE_GONE
+            return "it is null in the base" if before is None else VALUE_GONE
         return self.other_provider(file, key, metric) if metric.noise else ""
 
     def doubt(self, side: int, file: str, key: str) -> str:
-        """Why a speed-up counts as not measured on one side; empty where it is measured, and for other figures."""
+        """Return why a speed-up counts as not measured on one side; empty if it is measured, and for other metrics."""
         if known_metric(file, key).noise != "speedup":
             return ""
         file, key = self.timed_as(side, file, key)
@@ -85,32 +85,32 @@ class Pair:
         return Speedup(values.get(key), *self.interval_ends(side, file, key), *counts).doubt
 
     def same_run(self, file: str) -> bool:
-        """Whether the timings of a file were measured once, for both sides."""
+        """Return whether both sides have the same timings of a file, since nothing was measured again."""
         file, _ = self.timed_as(0, file, "")
         before, after = (side.get(file) for side in self.values)
         return before == after
 
     def timed_as(self, side: int, file: str, key: str) -> tuple[str, str]:
-        """File and key of where a timing was measured: the summary repeats what the benchmark has of one variant."""
+        """Return the file and key where a timing was measured: the summary repeats one variant's from the benchmark."""
         if file != "summary":
             return file, key
         return "benchmark", f"{self.values[side].get('summary', {}).get('variant')}.{key}"
 
     def interval_ends(self, side: int, file: str, key: str) -> tuple[Any, Any]:
-        """The ends of a figure's interval in the metrics; None where there are none."""
+        """Return the ends of a metric's interval; None where it has none."""
         known = known_metric(file, key)
         stem = key.removesuffix(known.key.rpartition(".")[2]) + known.interval
         values = self.values[side].get(file, {})
         return values.get(f"{stem}_low"), values.get(f"{stem}_high")
 
     def other_choice(self, file: str) -> str:
-        """Whether a file is of the chosen variant, and another was chosen; empty if not."""
+        """Return which variants were chosen if a file is about the chosen one and they differ; empty if not."""
         before, after = self.both(file, "variant")
-        return f"of another variant: {before}, now {after}" if file in OF_THE_CHOICE and before != after else ""
+        return f"another variant: {before}, now {after}" if file in CHOSEN_ONLY and before != after else ""
 
     @cached_property
     def other_samples(self) -> str:
-        """Which model or samples differ; empty if neither does."""
+        """Return which model or samples differ; empty if neither does."""
         if self.base.model != self.head.model:
             return f"another model: {self.base.model}, now {self.head.model}"
         columns = ["sample", "group"]
@@ -119,16 +119,16 @@ class Pair:
             if before is None or after is None or not {*columns} <= {*before.columns} & {*after.columns}:
                 continue
             if not before[columns].equals(after[columns]):
-                return f"other evaluation samples: {described(before)}, now {described(after)}"
+                return f"other evaluation samples: {describe_samples(before)}, now {describe_samples(after)}"
             return ""
         return ""
 
     @cached_property
     def other_machine(self) -> str:
-        """Why no timings compare: another machine, or another setting of the benchmark; empty if they do."""
+        """Return why no timings compare: another machine or setting of the benchmark; empty if they do."""
         for side, benchmark in zip((self.base, self.head), self.values, strict=True):
             if "benchmark" not in benchmark:
-                return f"{side.name} has no metrics/benchmark.json, which says where it ran"
+                return f"{side.name} has no metrics/benchmark.json, which names its machine"
         for key, name in {"machine": "machine", **SETTINGS}.items():
             before, after = self.both("benchmark", key)
             if before != after:
@@ -136,16 +136,16 @@ class Pair:
         return ""
 
     def other_provider(self, file: str, key: str, metric: Metric) -> str:
-        """Whether a contender of the benchmark ran on another provider than before; empty if not."""
+        """Return the providers of a contender of the benchmark if they differ; empty if not."""
         before, after = self.both("benchmark", f"{contender(key, metric)}.provider")
-        return f"on another provider: {before}; now {after}" if file == "benchmark" and before != after else ""
+        return f"another provider: {before}; now {after}" if file == "benchmark" and before != after else ""
 
     @cached_property
     def drift(self) -> float:
-        """How many times as long the machine takes, as far as PyTorch eager tells; 1 where it does not.
+        """Return how many times as long the machine takes, as PyTorch eager shows it; 1 if it does not.
 
-        It tells where it is the same program on both sides: nothing but the machine has moved it then, and the machine
-        moves every other time as well. No more of it counts than is sure (`noise.certain`).
+        If PyTorch eager is the same program on both sides, only the machine can have changed its time, and the machine
+        changes every other time as well. Only the certain part of the change counts (`noise.certain`).
         """
         before, after = self.both("benchmark", f"{BASE}.latency_ms.median")
         if not self.same_pytorch or not before or not after:
@@ -154,13 +154,13 @@ class Pair:
 
     @cached_property
     def eager_margin(self) -> float:
-        """Half of the 95 % interval of the change of PyTorch eager's median latency, in its logarithm."""
+        """Return half of the 95 % interval of the change of PyTorch eager's median latency, in its logarithm."""
         before, after = (side.get((BASE, "median")) for side in self.latency_spreads)
         return uncertainty((before, after), (0.0, before.freedom + after.freedom)).margin if before and after else 0.0
 
     @cached_property
     def latency_spreads(self) -> tuple[dict[LatencyKey, Spread | None], dict[LatencyKey, Spread | None]]:
-        """For both sides the spread of each contender's median and mean latency."""
+        """Return the spread of each contender's median and mean latency, for both sides."""
         base, head = (
             spreads_by_contender(side.table("latency"), values.get("benchmark", {}).get("starts", 0))
             for side, values in zip((self.base, self.head), self.values, strict=True)
@@ -169,10 +169,10 @@ class Pair:
 
     @cached_property
     def same_pytorch(self) -> bool:
-        """Whether PyTorch eager is the same program on both sides: while it is, what moves its time is the machine.
+        """Return whether PyTorch eager is the same program on both sides, so that only the machine changes its time.
 
-        The same packages, model, weights and samples by dvc.lock, and the same code by the content of the files: the
-        stage may depend on whole folders, most of which PyTorch does not run. False where it cannot be told.
+        Packages, model, weights and samples must be the same in dvc.lock. The code must have the same content in the
+        files, since the stage may depend on whole folders that PyTorch hardly runs. False if it is not known.
         """
         before, after = (side.locked("benchmark") for side in (self.base, self.head))
         inputs = [{path: md5 for path, md5 in lock.items() if path.startswith(INPUTS)} for lock in (before, after)]
@@ -181,24 +181,25 @@ class Pair:
         programs = [reached_sources(side) for side in (self.base, self.head)]
         if not programs[0] or programs[0] != programs[1]:
             return False
-        # A commit may have code that its timings were not made with. Where dvc.lock has a file, it says what they were.
+        # A commit may have other code than its timings were made with. If dvc.lock lists a file, its hash counts, too.
         return all(before.get(path) == after.get(path) for path in programs[0])
 
     def notes(self) -> list[str]:
-        """Sentences to be read before the rows."""
+        """Return the sentences to read before the rows."""
         notes = [reason for reason in (self.other_samples, self.other_machine) if reason]
         before, after = (side.locked("benchmark").get("artifacts/hardware.json") for side in (self.base, self.head))
         if not self.other_machine and before and after and before != after:
             notes.append(
-                "the machine has the same name, but artifacts/hardware.json differs: packages, memory, instruction sets"
+                "the machine has the same name, but artifacts/hardware.json differs: packages, memory or instruction "
+                "sets"
             )
         if not self.other_machine and not 1 / UNCHANGED_MACHINE < self.drift < UNCHANGED_MACHINE:
             notes.append(
-                f"PyTorch eager takes {self.drift:.2f} times as long, and is the same program on both sides: the "
-                "speed of the machine has changed, and other times may change by as much before they count"
+                f"PyTorch eager is the same program on both sides and takes {self.drift:.2f} times as long, so the "
+                "speed of the machine has changed: other times count only if they change by more"
             )
         elif self.same_pytorch and self.eager_margin > math.log(UNCHANGED_MACHINE):
-            notes.append("PyTorch eager was disturbed, so it hardly tells how fast the machine is")
+            notes.append("other work disturbed PyTorch eager, so it says little about the speed of the machine")
         if not (self.other_samples or self.other_machine or self.same_pytorch):
             notes.append(
                 "PyTorch eager may be another program on the two sides (packages, model, weights, samples or code of "
@@ -207,7 +208,9 @@ class Pair:
         for side, values in zip(("base", "head"), self.values, strict=True):
             benchmark = values.get("benchmark", {})
             if benchmark.get("starts") == 1:
-                notes.append(f"the benchmark of the {side} has one start, so it does not know how starts differ")
+                notes.append(
+                    f"the benchmark of the {side} has one start of each process, so it does not show how starts differ"
+                )
             if benchmark.get("disturbed_rounds"):
                 notes.append(
                     f"other work took cores in {benchmark['disturbed_rounds']} of the {benchmark.get('rounds')} rounds "
@@ -217,7 +220,7 @@ class Pair:
 
 
 def reached_sources(revision: Revision) -> dict[str, bytes]:
-    """The repository's own files that the benchmark runs, by path; empty where that cannot be told."""
+    """Return the repository's own files that the benchmark runs, by path; empty if they are not known."""
     if HARNESS not in revision.sources or revision.model is None:
         return {}
     with TemporaryDirectory() as folder:
@@ -226,13 +229,13 @@ def reached_sources(revision: Revision) -> dict[str, bytes]:
             (Path(folder) / path).write_bytes(content)
         try:
             reached = reached_files(HARNESS, Path(folder), revision.model)
-        except (SyntaxError, ValueError):  # no Python of this version, or no text
+        except (SyntaxError, ValueError):  # not Python of this version, or not text
             return {}
     return {path: revision.sources[path] for path in reached}
 
 
 def spreads_by_contender(latencies: pd.DataFrame | None, starts: int) -> dict[LatencyKey, Spread | None]:
-    """From metrics/plots/latency.csv; empty without it or its columns."""
+    """Return the spreads from the table metrics/plots/latency.csv; empty without it or its columns."""
     if latencies is None or not {"variant", "round", "latency_ms"} <= {*latencies.columns}:
         return {}
     rounds = round_latencies(latencies)
@@ -244,15 +247,15 @@ def spreads_by_contender(latencies: pd.DataFrame | None, starts: int) -> dict[La
 
 
 def is_static(file: str, key: str, metric: Metric) -> bool:
-    """Whether a figure is of a file alone: another model or other samples leave it what it is."""
+    """Return whether a metric describes a file only: then it compares even if the model or the samples differ."""
     return not (metric.noise or metric.column or file.startswith("validate/") or key.startswith("calibration_"))
 
 
 def contender(key: str, metric: Metric) -> str:
-    """What the * of a metric's key stands for: a contender, one of another setting, an output; empty without a *."""
+    """Return the name that the * of a metric's key matches, such as a contender or an output; empty without a *."""
     before, _, after = metric.key.partition("*")
     return key[len(before) : len(key) - len(after)]
 
 
-def described(samples: pd.DataFrame) -> str:
+def describe_samples(samples: pd.DataFrame) -> str:
     return f"{len(samples)} from {samples['group'].nunique()} groups"

@@ -1,10 +1,10 @@
-"""Metrics of two revisions side by side, each figure with a verdict that knows its direction and its noise.
+"""Compare the metrics of two revisions; each gets a verdict from its direction and its noise.
 
-Figures are judged in four ways. What comes out the same each time (sizes, nodes, SQNR) differs where it differs as
-printed. Means over samples are tested with the samples of both sides in pairs. Timings are tested by their starts and
-rounds, and given an allowance for what two runs of the same differ by (onnx_release/review/noise.py). What was decided
-by timings differs only where something has changed that it could rest on. All tests of a kind are adjusted together, so
-that among many figures none is called different for their number.
+Metrics are judged in four ways. Those that are the same in each run (sizes, nodes, SQNR) differ if the digits that are
+written differ. Means over samples are tested with the samples of both sides in pairs. Timings are tested with their
+starts and rounds, and have an allowance for the difference between two runs of the same program
+(onnx_release/review/noise.py). Decisions made by timings differ only if something that they depend on has changed. All
+tests of a kind are adjusted together, since among many metrics a few would differ by chance.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,8 @@ import pandas as pd
 from onnx_release.core.files import SIGNIFICANT_DIGITS
 from onnx_release.core.metrics import Metric
 from onnx_release.core.variants import VARIANTS
-from onnx_release.report.metrics import METRICS, known_metric
+from onnx_release.performance.metrics import LOADS
+from onnx_release.report.metrics import ALL_METRICS, known_metric
 from onnx_release.review.comparable import NOT_MEASURED, Pair, contender
 from onnx_release.review.noise import (
     ALLOWANCES,
@@ -36,24 +37,22 @@ from onnx_release.review.significance import holm, sign_flip_p
 
 Verdict = Literal["worse", "better", "changed", "gone", "new", "no difference", "not comparable"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-# The chance that a figure is called different although nothing is, for all tests of a kind together.
+# The chance that any metric is called different although nothing is, for all tests of a kind together.
 LEVEL = 0.05
-# What the choice of a variant rests on.
-RESTS_ON = ("benchmark", "validate/*")
-# Pairs of loads behind the speed-up in metrics/optimize.json: optimize.LOADS, which would import ONNX Runtime.
-LOADS = 15
-# Why a decision is another one where nothing that it rests on has changed, and why the summary then does not compare.
-DECIDED_ANEW = "decided anew within the noise of timings"
-CHOSEN_BY_NOISE = f"of another variant, {DECIDED_ANEW}"
+# The files that the choice of a variant depends on.
+CHOICE_INPUTS = ("benchmark", "validate/*")
+# The reason if a decision differs and nothing that it depends on does; and why the summary then does not compare.
+DECIDED_BY_NOISE = "decided by the noise of timings"
+CHOSEN_BY_NOISE = f"another variant, {DECIDED_BY_NOISE}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure on both sides, None where a side lacks it or has null; intervals as (low, high).
+    """A metric on both sides; None where a side lacks it or has null. Intervals are (low, high).
 
-    `reason` says why a figure is not comparable, or what its verdict rests on where that is not plain. `p` is adjusted
-    for all tests of its kind, None where nothing was tested. `allowed` are the factors between which a timing may be of
-    the base's, `change` is what it has changed by and how sure that is.
+    `reason` says why it is not comparable, or explains the verdict if it needs that. `p` is adjusted for all tests of
+    its kind, None without a test. `allowed` is the range of a timing's ratio to the base's that counts as no
+    difference; `change` is the ratio with its noise.
     """
 
     file: str
@@ -75,13 +74,13 @@ class Row:
 
     @property
     def open(self) -> bool:
-        """Whether nothing has been found yet, and the two sides are not the same anyway."""
-        return self.verdict == "no difference" and not same(self.base, self.head)
+        """Return whether the two sides differ and no verdict says so yet."""
+        return self.verdict == "no difference" and not same_value(self.base, self.head)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`notes` are sentences to be read before any row."""
+    """The compared metrics, a row each; `notes` are sentences to read before them."""
 
     base: str
     head: str
@@ -89,7 +88,7 @@ class Comparison:
     notes: list[str]
 
     def counts(self) -> dict[Verdict, int]:
-        """How many rows have each verdict, the worst first."""
+        """Return how many rows have each verdict, the worst first."""
         return {verdict: sum(row.verdict == verdict for row in self.rows) for verdict in VERDICTS}
 
     def row(self, name: str) -> Row | None:
@@ -97,29 +96,29 @@ class Comparison:
 
 
 def compare(base: Revision, head: Revision) -> Comparison:
-    """Every figure that one of the two has, but for the ends of intervals and by-products of measuring."""
+    """Compare every metric that either side has, except ends of intervals and metrics about the measuring itself."""
     pair = Pair(base, head)
-    rows = [first_look(pair, *name) for name in compared_figures(pair)]
+    rows = [first_row(pair, *name) for name in compared_metrics(pair)]
     rows = judge_decisions(judge_timings(judge_answers(rows, pair), pair), pair)
     return Comparison(base.name, head.name, rows, pair.notes())
 
 
 def timed_interval(pair: Pair, name: str) -> tuple[float, float] | None:
-    """The interval of a timing on the head's side, by the figure's name; None for a figure that has none."""
+    """Return a timing's interval in the head, by the metric's name; None for a metric without one."""
     file, _, key = name.partition(".")
     known = known_metric(file, key)
     return interval(pair, Row(file, key, known, *pair.both(file, key)), 1) if known.noise else None
 
 
-def compared_figures(pair: Pair) -> list[tuple[str, str, Metric]]:
-    """File, key and metric of every figure to compare, in the order of the table, variants in that of the pipeline."""
+def compared_metrics(pair: Pair) -> list[tuple[str, str, Metric]]:
+    """List file, key and metric of every row, in the order of the table; variants are in that of the pipeline."""
     keys = {(file, key) for side in pair.values for file, values in side.items() for key in values}
-    found = [(file, key, known_metric(file, key)) for file, key in keys if not unmeasured(pair, file, key)]
-    files = {item.file: number for number, item in reversed(list(enumerate(METRICS)))}
-    rows = {item: number for number, item in enumerate(METRICS)}
+    found = [(file, key, known_metric(file, key)) for file, key in keys if not lacks_calls(pair, file, key)]
+    files = {item.file: number for number, item in reversed(list(enumerate(ALL_METRICS)))}
+    rows = {item: number for number, item in enumerate(ALL_METRICS)}
 
-    def place(figure: tuple[str, str, Metric]) -> tuple[Any, ...]:
-        file, key, known = figure
+    def place(row: tuple[str, str, Metric]) -> tuple[Any, ...]:
+        file, key, known = row
         variant = file.partition("/")[2]
         pattern = "validate/*" if variant else file
         order = VARIANTS.index(variant) if variant in VARIANTS else len(VARIANTS)
@@ -129,8 +128,8 @@ def compared_figures(pair: Pair) -> list[tuple[str, str, Metric]]:
     return sorted((item for item in found if item[2].is_compared), key=place)
 
 
-def unmeasured(pair: Pair, file: str, key: str) -> bool:
-    """Whether one side had too few calls for a percentile."""
+def lacks_calls(pair: Pair, file: str, key: str) -> bool:
+    """Return whether one side had too few calls for a percentile."""
     if known_metric(file, key).noise != "tail" or not all(key in side.get(file, {}) for side in pair.values):
         return False
     before, after = pair.both(file, key)
@@ -138,8 +137,8 @@ def unmeasured(pair: Pair, file: str, key: str) -> bool:
     return (before is None) != (after is None) and not any(failed)
 
 
-def first_look(pair: Pair, file: str, key: str, known: Metric) -> Row:
-    """The row, with its verdict as far as no test is needed; what is to be tested is "no difference" until then."""
+def first_row(pair: Pair, file: str, key: str, known: Metric) -> Row:
+    """Return the row with its verdict if that needs no test, and with "no difference" until it is tested if it does."""
     before, after = pair.both(file, key)
     row = Row(file, key, known, before, after)
     row = replace(row, base_interval=interval(pair, row, 0), head_interval=interval(pair, row, 1))
@@ -163,24 +162,24 @@ def judge_answers(rows: list[Row], pair: Pair) -> list[Row]:
         for name, both in pairs.items()
         if both is not None
     }
-    # Where no sample differs there is nothing to test: such a test could never reject, and does not count among the
-    # others (Tarone, "A Modified Bonferroni Method for Discrete Data", 1990).
+    # If no sample differs, a test could never reject, so the metric does not count among the tests (Tarone, "A Modified
+    # Bonferroni Method for Discrete Data", 1990).
     adjusted = holm({name: p for name, p in found.items() if p is not None})
     for name, row in pending.items():
         both = pairs[name]
         if name in adjusted and both is not None:
             p = adjusted[name]
-            # Samples without a value on one side may turn the means round.
+            # Samples with a value on one side only are in the means and not in the test, so the two may disagree.
             agree = ((both["head"] - both["base"]).sum() > 0) == (row.head > row.base)
             verdict = direction(row) if agree else "changed"
             pending[name] = replace(row, p=p, verdict=verdict if p < LEVEL else "no difference")
         elif row.open and both is None:
-            pending[name] = replace(row, verdict=direction(row), reason="not tested: the samples are not there")
+            pending[name] = replace(row, verdict=direction(row), reason="not tested: the samples are missing")
     return [pending.get(row.name, row) for row in rows]
 
 
 def paired_samples(pair: Pair, row: Row) -> pd.DataFrame | None:
-    """`base`, `head` and `group` of each sample that has a value on both sides; None if there are none."""
+    """Return `base`, `head` and `group` of each sample that has a value on both sides; None if there are none."""
     sides = [sample_values(pair, row, number) for number in range(2)]
     if sides[0] is None or sides[1] is None:
         return None
@@ -189,7 +188,7 @@ def paired_samples(pair: Pair, row: Row) -> pd.DataFrame | None:
 
 
 def sample_values(pair: Pair, row: Row, side: int) -> pd.DataFrame | None:
-    """`value` and `group` behind a mean, by sample; None without the table or its columns."""
+    """Return `value` and `group` of each sample behind a mean; None without the table or its columns."""
     variant = pair.values[side][row.file].get("variant") if row.file == "summary" else row.file.partition("/")[2]
     table = (pair.base, pair.head)[side].table(f"validate/{variant}")
     wanted = ["torch_right", "variant_right"] if row.metric.column == "drop" else [row.metric.column]
@@ -201,7 +200,7 @@ def sample_values(pair: Pair, row: Row, side: int) -> pd.DataFrame | None:
 
 
 def judge_timings(rows: list[Row], pair: Pair) -> list[Row]:
-    """Judge timings: by a test where both sides have a spread, by the allowance alone elsewhere."""
+    """Judge timings: by a test if both sides have a spread, else by the allowance alone."""
     timed = {
         row.name: replace(row, allowed=allowed_range(row.metric.noise, row.metric.unit, pair.drift))
         for row in rows
@@ -218,25 +217,25 @@ def judge_timings(rows: list[Row], pair: Pair) -> list[Row]:
     for name, row in timed.items():
         margin = sure[name].margin if name in sure else None
         change = change_of(row.base, row.head, row.metric.noise, row.metric.unit, pair.drift, margin)
-        timed[name] = replace(tested(row, adjusted.get(name)), change=change)
+        timed[name] = replace(judge_timing(row, adjusted.get(name)), change=change)
     return [timed.get(row.name, row) for row in rows]
 
 
-def tested(row: Row, p: float | None) -> Row:
-    """A timing with its verdict: by the adjusted p-value of its test, or by the allowance where there is none."""
+def judge_timing(row: Row, p: float | None) -> Row:
+    """Return a timing with its verdict: by the adjusted p-value of its test, or by the allowance without a test."""
     if p is not None:
         return replace(row, p=p, verdict=direction(row) if p < LEVEL else "no difference")
     if row.allowed and not within(row.base, row.head, row.metric.noise, row.allowed):
         low, high = row.allowed
-        reason = f"measured once; the same may be {low:.2f} to {high:.2f} times as much when measured again"
+        reason = f"measured once; a second measurement of the same may be {low:.2f} to {high:.2f} times as large"
         return replace(row, verdict=direction(row), reason=reason)
     return row
 
 
 def uncertainties(pair: Pair, rows: dict[str, Row]) -> dict[str, Uncertainty]:
-    """How sure the change of each figure is that has a spread on both sides, pooled with those of the same kind.
+    """Return the uncertainty of the change of each metric with a spread on both sides, pooled with those of its kind.
 
-    The summary repeats a figure of the benchmark, which counts once.
+    The summary repeats a metric of the benchmark, which counts once.
     """
     kinds: dict[tuple[str, str], dict[str, tuple[Spread, Spread]]] = {}
     for name, row in rows.items():
@@ -253,21 +252,21 @@ def uncertainties(pair: Pair, rows: dict[str, Row]) -> dict[str, Uncertainty]:
 
 
 def interval(pair: Pair, row: Row, side: int) -> tuple[float, float] | None:
-    """A figure's interval as the metrics have it, or as its rounds give it."""
+    """Return a metric's interval from the metrics, or from its rounds."""
     if row.metric.interval:
         low, high = pair.interval_ends(side, row.file, row.key)
         return (low, high) if is_number(low, high) and low < high else None
     found = spread(pair, row, side)
     if found is None:
         return None
-    if row.key.endswith("throughput_per_s"):  # the mean turned over
+    if row.key.endswith("throughput_per_s"):  # the inverse of the mean
         items = pair.values[side]["benchmark"].get("batch", 1) * 1e3
         return items / found.high, items / found.low
     return found.low, found.high
 
 
 def spread(pair: Pair, row: Row, side: int) -> Spread | None:
-    """How sure a timing is by its own run; None where the metrics do not tell."""
+    """Return the spread of a timing within its own run; None if the metrics do not tell."""
     values = pair.values[side]
     if row.metric.noise == "latency":
         statistic = "median" if row.key.endswith("median") else "mean"
@@ -281,20 +280,20 @@ def spread(pair: Pair, row: Row, side: int) -> Spread | None:
 
 
 def judge_decisions(rows: list[Row], pair: Pair) -> list[Row]:
-    """Judge what was decided by timings: changed where something that it may rest on has, or does not compare.
+    """Judge decisions made by timings: changed if something that they depend on has changed or does not compare.
 
-    Where nothing has, noise has decided, and what the summary says of the two variants is no change either.
+    If nothing has, noise has decided, and the summary's metrics of the two variants are not comparable.
     """
     moved = any(
         row.verdict != "no difference" and row.metric.noise != "decision" and row.metric.better != "neither"
         for row in rows
-        if any(fnmatchcase(row.file, file) for file in RESTS_ON) and not pair.other_choice(row.file)
+        if any(fnmatchcase(row.file, file) for file in CHOICE_INPUTS) and not pair.other_choice(row.file)
     )
     if moved:
         return [replace(row, verdict="changed") if decided(row) else row for row in rows]
     other = any(decided(row) for row in rows if row.name == "summary.variant")
     return [
-        replace(row, reason=DECIDED_ANEW)
+        replace(row, reason=DECIDED_BY_NOISE)
         if decided(row)
         else replace(row, verdict="not comparable", reason=CHOSEN_BY_NOISE)
         if other and row.file == "summary" and not row.reason.startswith(NOT_MEASURED)
@@ -304,24 +303,24 @@ def judge_decisions(rows: list[Row], pair: Pair) -> list[Row]:
 
 
 def decided(row: Row) -> bool:
-    """Whether a decision is another one than before."""
+    """Return whether a decision differs from the base's."""
     return row.metric.noise == "decision" and row.open
 
 
 def direction(row: Row) -> Verdict:
-    """The verdict of a figure that differs."""
+    """Return the verdict on a metric that differs."""
     if row.metric.better == "neither" or not is_number(row.base, row.head):
         return "changed"
     return "better" if (row.head > row.base) == (row.metric.better == "higher") else "worse"
 
 
 def is_number(*values: Any) -> bool:
-    """Whether all are numbers; True and False count as 1 and 0."""
+    """Return whether all are numbers; True and False count as 1 and 0."""
     return all(isinstance(value, int | float) for value in values)
 
 
-def same(base: Any, head: Any) -> bool:
-    """Whether two values are the same but for the last of the digits that are written."""
+def same_value(base: Any, head: Any) -> bool:
+    """Return whether two values are the same except for the last of the digits that are written."""
     if is_number(base, head):
         return abs(head - base) <= 10.0 ** (1 - SIGNIFICANT_DIGITS) * max(abs(base), abs(head))
     return bool(base == head)

@@ -1,24 +1,32 @@
-"""A comparison as a table for a terminal, as Markdown for a pull request, and as JSON."""
+"""Write a comparison as a table for a terminal, as Markdown for a pull request, or as JSON."""
 
 from collections import Counter
 from typing import Any
 
 from onnx_release.core.plain_text import align_columns
 from onnx_release.report.text import number, table
-from onnx_release.review.comparable import OF_THE_CHOICE, contender
-from onnx_release.review.compare import Comparison, Row, Verdict, same
+from onnx_release.review.comparable import CHOSEN_ONLY, contender
+from onnx_release.review.compare import Comparison, Row, Verdict, same_value
 
-# What is shown of the release itself, then and now, whether it differs or not.
-RELEASE = ("variant", "size_mb", "agreement", "accuracy_drop", "speedup_vs_eager", "speedup_vs_compile", "not_measured")
+# The metrics of the release that are shown whether they differ or not.
+RELEASE_KEYS = (
+    "variant",
+    "size_mb",
+    "agreement",
+    "accuracy_drop",
+    "speedup_vs_eager",
+    "speedup_vs_compile",
+    "not_measured",
+)
 HIDDEN: tuple[Verdict, ...] = ("no difference", "not comparable")
-# A comment is read on a telephone, and GitHub takes 65,536 characters.
-LISTED = 40
-LONGEST = 48
-HEADER = ("", "figure", "base", "head", "change")
+# A comment is read on a phone, and GitHub takes 65,536 characters: rows at most, and characters of a text.
+COMMENT_ROWS = 40
+LONGEST_TEXT = 48
+HEADER = ("", "metric", "base", "head", "change")
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
-    """Everything, every row included."""
+    """Return the whole comparison with every row."""
     return {
         "base": comparison.base,
         "head": comparison.head,
@@ -26,7 +34,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "counts": comparison.counts(),
         "rows": [
             {
-                "figure": row.name,
+                "metric": row.name,
                 "unit": row.metric.unit,
                 "better": row.metric.better,
                 "meaning": row.metric.meaning,
@@ -46,7 +54,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def as_text(comparison: Comparison, everything: bool) -> str:
-    """For a terminal: what differs, and a count of the rest; or every row."""
+    """Write the rows that differ and a count of the others, or every row, for a terminal."""
     parts = [f"base  {comparison.base}\nhead  {comparison.head}\n{counted(comparison)}"]
     if comparison.notes:
         parts.append("\n".join(f"note: {note}" for note in comparison.notes))
@@ -54,7 +62,9 @@ def as_text(comparison: Comparison, everything: bool) -> str:
     rows = listed(comparison, everything)
     if rows:
         parts.append(
-            align_columns([("verdict", *HEADER[1:], "why"), *((row.verdict, *cells(row), row.reason) for row in rows)])
+            align_columns(
+                [("verdict", *HEADER[1:], "why"), *((row.verdict, *row_cells(row), row.reason) for row in rows)]
+            )
         )
     if not everything:
         parts += ["\n".join(lines)] if (lines := left_out(comparison)) else []
@@ -62,10 +72,10 @@ def as_text(comparison: Comparison, everything: bool) -> str:
 
 
 def as_markdown(comparison: Comparison, everything: bool) -> str:
-    """For a comment on a pull request: what is worse, the release, what differs otherwise, and a count of the rest."""
+    """Write a comment on a pull request: what is worse, the release, what else differs, and a count of the others."""
     rows = listed(comparison, everything)
     told = rows if everything else without_repeats(rows)
-    shown = told if everything else told[:LISTED]
+    shown = told if everything else told[:COMMENT_ROWS]
     worse = [row for row in shown if row.verdict == "worse"]
     parts = [
         f"### Compared with {comparison.base}",
@@ -77,7 +87,7 @@ def as_markdown(comparison: Comparison, everything: bool) -> str:
     ]
     lines = []
     if len(told) < len(rows):
-        lines.append(f"{len(rows) - len(told)} that tell the same again (`python -m tools.compare` prints them)")
+        lines.append(f"{len(rows) - len(told)} more say the same (`python -m tools.compare` prints them)")
     if len(shown) < len(told):
         lines.append(f"{len(told) - len(shown)} more differ: `python -m tools.compare` prints all of them")
     if not everything:
@@ -86,19 +96,19 @@ def as_markdown(comparison: Comparison, everything: bool) -> str:
 
 
 def changes(rows: list[Row]) -> str:
-    """A table in Markdown with a line for each row; empty without any."""
-    lines = [(marked(row), escaped(f"`{row.name}`"), *map(escaped, cells(row)[1:])) for row in rows]
+    """Return a table in Markdown with a line for each row; empty without any."""
+    lines = [(verdict_cell(row), escaped(f"`{row.name}`"), *map(escaped, row_cells(row)[1:])) for row in rows]
     return table(HEADER, lines) if lines else ""
 
 
 def without_repeats(rows: list[Row]) -> list[Row]:
-    """The first row of each piece of news, of the summary only what no other row tells, and the choice once."""
+    """Return the first row of each piece of news, the summary's rows that no other row repeats, and the choice once."""
     first: dict[tuple[str, ...], Row] = {}
     for row in rows:
         news = (row.file, contender(row.key, row.metric), row.metric.news, row.verdict)
         first.setdefault(news if row.metric.news else (row.name,), row)
     told = list(first.values())
-    chosen_again = {f"{file}.variant" for file in OF_THE_CHOICE}
+    chosen_again = {f"{file}.variant" for file in CHOSEN_ONLY}
     others = {repeated(row) for row in rows if row.file != "summary" and row.name not in chosen_again}
     if any(row.name == "summary.variant" for row in told):
         told = [row for row in told if row.name not in chosen_again]
@@ -106,24 +116,24 @@ def without_repeats(rows: list[Row]) -> list[Row]:
 
 
 def repeated(row: Row) -> tuple[str, ...]:
-    """What a figure of the chosen variant and its repetition in the summary have in common."""
+    """Return what a metric of the chosen variant and its repetition in the summary have in common."""
     return row.key.rpartition(".")[2], str(row.base), str(row.head), row.verdict
 
 
 def counted(comparison: Comparison) -> str:
-    """How many figures have which verdict, in words."""
-    return ", ".join(f"{count} {verdict}" for verdict, count in comparison.counts().items() if count) or "no figures"
+    """Write how many metrics have which verdict."""
+    return ", ".join(f"{count} {verdict}" for verdict, count in comparison.counts().items() if count) or "no metrics"
 
 
 def release(comparison: Comparison) -> list[tuple[str, str, str, str]]:
-    """The released variant and its figures, then and now, with a verdict where they are not the same."""
-    rows = [comparison.row(f"summary.{key}") for key in RELEASE]
+    """Return the released variant and its metrics on both sides, with a verdict if they differ."""
+    rows = [comparison.row(f"summary.{key}") for key in RELEASE_KEYS]
     return [
         (
             row.key,
             value(row.base, row.base_interval, row),
             value(row.head, row.head_interval, row),
-            "" if same(row.base, row.head) else row.verdict,
+            "" if same_value(row.base, row.head) else row.verdict,
         )
         for row in rows
         if row is not None and not {row.base, row.head} <= {None, ""}
@@ -131,49 +141,49 @@ def release(comparison: Comparison) -> list[tuple[str, str, str, str]]:
 
 
 def listed(comparison: Comparison, everything: bool) -> list[Row]:
-    """The rows that differ, or all, the worst verdict first. A decision that noise has turned round is shown, too."""
+    """Return the rows that differ, or all, the worst verdict first. Decisions that noise changed are listed, too."""
     order = list(comparison.counts())
     rows = [row for row in comparison.rows if everything or row.verdict not in HIDDEN or (row.reason and row.open)]
     return sorted(rows, key=lambda row: order.index(row.verdict))
 
 
 def left_out(comparison: Comparison) -> list[str]:
-    """A line on what is not shown: how many are the same, and how many are not comparable for which reason."""
+    """Write lines about the rows that are not shown: how many are not comparable, by reason, and how many the same."""
     reasons = Counter(row.reason for row in comparison.rows if row.verdict == "not comparable")
     lines = [f"{count} not comparable, {reason}" for reason, count in reasons.most_common()]
     same = sum(row.verdict == "no difference" for row in comparison.rows)
     return [*lines, f"{same} without difference (--all lists them)"]
 
 
-def cells(row: Row) -> tuple[str, str, str, str]:
-    """Name, both values with their intervals, and the change."""
+def row_cells(row: Row) -> tuple[str, str, str, str]:
+    """Return the name, both values with their intervals, and the change."""
     both = (value(row.base, row.base_interval, row), value(row.head, row.head_interval, row))
     return row.name, *both, change(row)
 
 
 def value(content: Any, interval: tuple[float, float] | None, row: Row) -> str:
-    """A value with its unit and interval, in as many digits as tell both sides apart."""
+    """Write a value with its unit and interval, in enough digits to tell both sides apart."""
     if content is None:
         return "–"
     if isinstance(content, bool):
         return "yes" if content else "no"
     if not isinstance(content, int | float):
         text = str(content)
-        return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+        return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
     unit = f" {row.metric.unit}" if row.metric.unit else ""
     ends = f" [{number(interval[0])}, {number(interval[1])}]" if interval else ""
     return f"{number(content, digits_apart(row))}{unit}{ends}"
 
 
 def digits_apart(row: Row) -> int:
-    """The fewest significant digits, from three on, that show that both sides differ if they do."""
+    """Return the fewest significant digits, at least three, that show a difference of the two sides if there is one."""
     if not isinstance(row.base, int | float) or not isinstance(row.head, int | float) or row.base == row.head:
         return 3
     return next((digits for digits in range(3, 6) if number(row.base, digits) != number(row.head, digits)), 6)
 
 
 def change(row: Row) -> str:
-    """By how much a number has changed: shares, decibels and counts by their difference, others by a share of base."""
+    """Write by how much a number has changed: for shares, decibels and counts a difference, else a share of base."""
     if isinstance(row.base, bool) or not all(isinstance(side, int | float) for side in (row.base, row.head)):
         return ""
     difference = row.head - row.base
@@ -187,10 +197,11 @@ def change(row: Row) -> str:
     return f"{difference / abs(row.base):+.1%}".replace("%", " %")
 
 
-def marked(row: Row) -> str:
+def verdict_cell(row: Row) -> str:
+    """Return the verdict, in bold if it is worse."""
     return f"**{row.verdict}**" if row.verdict == "worse" else row.verdict
 
 
 def escaped(text: str) -> str:
-    """Text for a cell of a Markdown table."""
+    """Return a text that is safe in a cell of a Markdown table."""
     return text.replace("|", "\\|").replace("\n", " ")

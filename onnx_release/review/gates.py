@@ -1,4 +1,4 @@
-"""`gates` in params.yaml: bounds on figures, by themselves or against a base."""
+"""Check `gates` of params.yaml: bounds on metrics, and on how much worse than a base's they may be."""
 
 import math
 from collections.abc import Iterable
@@ -10,25 +10,25 @@ from onnx_release.core.errors import ParameterError
 from onnx_release.core.metrics import Metric
 from onnx_release.core.params import Gate
 from onnx_release.core.variants import BASE, COMPILED
-from onnx_release.report.metrics import METRICS, flatten, known_metric, nearest_names
+from onnx_release.report.metrics import ALL_METRICS, flatten, known_metric, nearest_names
 from onnx_release.report.text import number
 from onnx_release.review.comparable import NOT_MEASURED, VALUE_GONE, Pair, contender
-from onnx_release.review.compare import CHOSEN_BY_NOISE, Comparison, Row, same, timed_interval
+from onnx_release.review.compare import CHOSEN_BY_NOISE, Comparison, Row, same_value, timed_interval
 from onnx_release.review.noise import ALLOWANCES
 from onnx_release.review.revisions import Revision
 
-Status = Literal["passed", "FAILED", "not measured", "not held"]
+Status = Literal["passed", "FAILED", "not measured", "not checked"]
 OR_PASS = "Or give the gate `noisy: pass` in params.yaml"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of one gate on one figure; `figure` is the gate's own name where it met none.
+class GateOutcome:
+    """The outcome of a gate for one metric; `metric` is the gate's own pattern if no metric matches it.
 
-    `fix` is what to do where it is not measured.
+    `fix` says what to do about a metric that is not measured.
     """
 
-    figure: str
+    metric: str
     status: Status
     reason: str
     fix: str = ""
@@ -38,16 +38,16 @@ class Outcome:
         return self.status in ("FAILED", "not measured")
 
     def __str__(self) -> str:
-        return f"{self.figure}: {self.status}, {self.reason}"
+        return f"{self.metric}: {self.status}, {self.reason}"
 
 
-def check_gates(gates: Iterable[Gate]) -> None:
-    """Raises ParameterError for a gate on a figure that there is not, or against a base on one without a direction."""
+def refuse_bad_gates(gates: Iterable[Gate]) -> None:
+    """Raise ParameterError for a gate on an unknown metric, or against a base on a metric without a direction."""
     for gate in gates:
-        rows = [row for row in METRICS if fnmatchcase(gate.metric, row.name) or fnmatchcase(row.name, gate.metric)]
+        rows = [row for row in ALL_METRICS if fnmatchcase(gate.metric, row.name) or fnmatchcase(row.name, gate.metric)]
         if not rows:
             raise ParameterError(
-                f"params.yaml has a gate on {gate.metric}, which no stage writes; the nearest figures are "
+                f"params.yaml has a gate on {gate.metric}, and no metric has that name; the nearest are "
                 + ", ".join(nearest_names(gate.metric))
             )
         if gate.relative and not any(may_regress(row) for row in rows):
@@ -56,25 +56,25 @@ def check_gates(gates: Iterable[Gate]) -> None:
 
 
 def may_regress(row: Metric) -> bool:
-    """Whether a gate may bound how much worse the metric becomes."""
+    """Return whether a gate may limit how much worse the metric becomes."""
     return row.better != "neither" and row.is_compared
 
 
 def why_not(rows: Iterable[Metric]) -> str:
-    """Why a gate may not bound how much worse these metrics become, and what to do."""
+    """Say why a gate may not limit how much worse these metrics become, and what to do."""
     if any(row.noise == "latency" for row in rows):
         return (
             "latencies of two runs are not compared, since the speed of the machine changes: "
             "use speedup_vs_eager, which is measured in pairs, or give the gate min or max"
         )
-    return "neither direction of it is better, or another metric says the same: give the gate min or max"
+    return "it has no better direction, or another metric says the same: give the gate min or max"
 
 
-def hold(gates: Iterable[Gate], head: Revision, comparison: Comparison | None) -> list[Outcome]:
-    """What comes of every gate on every figure that it names.
+def check_gates(gates: Iterable[Gate], head: Revision, comparison: Comparison | None) -> list[GateOutcome]:
+    """Check every gate on every metric that it names.
 
-    Without a comparison, gates against a base are not held. Where the noise is too large to tell whether a bound is
-    kept, it is not measured, which fails as a broken bound does, unless the gate says that it passes.
+    Without a comparison, gates against a base are not checked. If the noise is too large to tell whether a bound is
+    met, the metric is not measured. That fails as a broken bound does, unless the gate lets noise pass.
     """
     own = Pair(head, head)
     values = {f"{file}.{key}": value for file, found in head.metrics.items() for key, value in flatten(found)}
@@ -82,34 +82,34 @@ def hold(gates: Iterable[Gate], head: Revision, comparison: Comparison | None) -
     for gate in gates:
         named = {name: value for name, value in values.items() if fnmatchcase(name, gate.metric)}
         if not gate.relative:
-            found = [absolute(gate, name, value, own) for name, value in named.items()]
+            found = [check_value(gate, name, value, own) for name, value in named.items()]
         elif comparison is None:
-            found = [Outcome(gate.metric, "not held", f"{bound(gate)} is against a base: give --base")]
+            found = [GateOutcome(gate.metric, "not checked", f"{bound(gate)} needs a base: give --base")]
         else:
             rows = [row for row in comparison.rows if fnmatchcase(row.name, gate.metric) and may_regress(row.metric)]
-            found = [against_base(gate, row, head) for row in rows]
-            # A percentile that one side has too few calls for is not compared.
+            found = [check_regression(gate, row, head) for row in rows]
+            # The comparison leaves out a percentile for which one side has too few calls.
             left = named.keys() - {row.name for row in comparison.rows}
             found += [
-                without_value(gate, name, head)
+                check_null(gate, name, head)
                 for name, value in named.items()
-                if value is None and name in left and may_regress(known_metric(*split(name)))
+                if value is None and name in left and may_regress(known_metric(*split_name(name)))
             ]
-        found = found or [Outcome(gate.metric, "not held", f"{bound(gate)}: this model has no such figure")]
-        if found[0].status == "not held" and len({one.reason for one in found}) == 1:
-            found = [replace(found[0], figure=gate.metric)]  # said once for all of its figures
+        found = found or [GateOutcome(gate.metric, "not checked", f"{bound(gate)}: this model has no such metric")]
+        if found[0].status == "not checked" and len({one.reason for one in found}) == 1:
+            found = [replace(found[0], metric=gate.metric)]  # one line for all of its metrics
         outcomes += found
     return outcomes
 
 
-def split(name: str) -> tuple[str, str]:
-    """The file and the key of a figure's name."""
+def split_name(name: str) -> tuple[str, str]:
+    """Return the file and the key of a metric's name."""
     file, _, key = name.partition(".")
     return file, key
 
 
 def bound(gate: Gate) -> str:
-    """The gate's one bound, as params.yaml has it."""
+    """Write the gate's bound as params.yaml has it."""
     return next(
         f"{name} {limit:g}"
         for name, limit in gate.model_dump(include={"min", "max", "max_regression", "max_regression_share"}).items()
@@ -117,36 +117,36 @@ def bound(gate: Gate) -> str:
     )
 
 
-def absolute(gate: Gate, name: str, value: Any, own: Pair) -> Outcome:
-    """A gate on a figure by itself. A timing with an interval passes or fails where all of the interval does."""
-    if doubt := own.doubt(1, *split(name)):
-        return not_measured(gate, name, doubt, again(name))
+def check_value(gate: Gate, name: str, value: Any, own: Pair) -> GateOutcome:
+    """Check `min` or `max`. A timing with an interval passes or fails if its whole interval does."""
+    if doubt := own.doubt(1, *split_name(name)):
+        return not_measured(gate, name, doubt, measure_again(name))
     if value is None:
-        return without_value(gate, name, own.head)
+        return check_null(gate, name, own.head)
     if not isinstance(value, int | float):
-        return Outcome(name, "not held", f"{bound(gate)}: it is {value!r}")
+        return GateOutcome(name, "not checked", f"{bound(gate)}: {value!r} is not a number")
     low, high = timed_interval(own, name) or (value, value)
-    kept = [(gate.min is None or end >= gate.min) and (gate.max is None or end <= gate.max) for end in (low, high)]
-    if kept[0] != kept[1]:
-        why = f"{number(value, 4)} [{number(low, 4)}, {number(high, 4)}]: the interval has the bound in it"
-        return not_measured(gate, name, why, again(name))
-    return Outcome(name, "passed" if kept[0] else "FAILED", f"{number(value, 6)} ({bound(gate)})")
+    met = [(gate.min is None or end >= gate.min) and (gate.max is None or end <= gate.max) for end in (low, high)]
+    if met[0] != met[1]:
+        why = f"{number(value, 4)} [{number(low, 4)}, {number(high, 4)}]: the bound is within the interval"
+        return not_measured(gate, name, why, measure_again(name))
+    return GateOutcome(name, "passed" if met[0] else "FAILED", f"{number(value, 6)} ({bound(gate)})")
 
 
-def without_value(gate: Gate, name: str, head: Revision) -> Outcome:
-    """A gate on a figure that is null. One that should have been timed has not been measured, noise or not."""
-    file, key = split(name)
+def check_null(gate: Gate, name: str, head: Revision) -> GateOutcome:
+    """Check a gate on a metric that is null. A timing that is null was not measured, even if noise may pass."""
+    file, key = split_name(name)
     known = known_metric(file, key)
     if not known.noise or known.noise == "preparation":  # a model without raw items has nothing to prepare
-        return Outcome(name, "not held", f"{bound(gate)}: it is null")
+        return GateOutcome(name, "not checked", f"{bound(gate)}: it is null")
     reasons = failures(file, key, known, head)
     if known.noise == "tail" and not reasons:
         reasons = ["too few calls for a percentile, raise benchmark.turn_seconds"]
-    return Outcome(name, "not measured", "; ".join([f"{bound(gate)}: it is null", *reasons]))
+    return GateOutcome(name, "not measured", "; ".join([f"{bound(gate)}: it is null", *reasons]))
 
 
 def failures(file: str, key: str, known: Metric, head: Revision) -> list[str]:
-    """Why the contenders of a timing could not be measured, those that it is a ratio to among them."""
+    """Return why the contenders of a timing could not be measured; a speed-up has two."""
     benchmark = dict(flatten(head.metrics.get("benchmark", {})))
     owner = head.metrics[file].get("variant") if file == "summary" else contender(key, known)
     if owner is None:
@@ -155,53 +155,55 @@ def failures(file: str, key: str, known: Metric, head: Revision) -> list[str]:
     return [f"{one} failed, {benchmark[f'{one}.failure']}" for one in timed if benchmark.get(f"{one}.failure")]
 
 
-def against_base(gate: Gate, row: Row, head: Revision) -> Outcome:
-    """A gate on how much worse a figure is than the base's."""
+def check_regression(gate: Gate, row: Row, head: Revision) -> GateOutcome:
+    """Check how much worse a metric is than the base's."""
     if row.reason.startswith(NOT_MEASURED):
-        return not_measured(gate, row.name, row.reason.removeprefix(NOT_MEASURED).strip(), again(row.name))
+        return not_measured(gate, row.name, row.reason.removeprefix(NOT_MEASURED).strip(), measure_again(row.name))
     if row.metric.noise and row.reason == VALUE_GONE:
-        return without_value(gate, row.name, head)
+        return check_null(gate, row.name, head)
     null = row.base is None or row.head is None
     if not null and row.reason == CHOSEN_BY_NOISE and loss_of(row).raw > limit_of(gate, row):
         why = f"{amount(gate, row, loss_of(row).raw)} worse, {row.reason}"
-        return not_measured(gate, row.name, f"{both(row)}: {why}", again(row.name))
+        return not_measured(gate, row.name, f"{both(row)}: {why}", measure_again(row.name))
     if null or row.verdict in ("new", "gone", "not comparable"):
-        return Outcome(row.name, "not held", f"{bound(gate)}: {row.reason or ('it is null' if null else row.verdict)}")
-    if same(row.base, row.head):
-        return Outcome(row.name, "passed", f"{both(row)}: the same ({bound(gate)})")
-    return judged(gate, row)
+        return GateOutcome(
+            row.name, "not checked", f"{bound(gate)}: {row.reason or ('it is null' if null else row.verdict)}"
+        )
+    if same_value(row.base, row.head):
+        return GateOutcome(row.name, "passed", f"{both(row)}: the same ({bound(gate)})")
+    return check_difference(gate, row)
 
 
-def judged(gate: Gate, row: Row) -> Outcome:
-    """A gate on a figure that differs: broken beyond doubt, kept as far as was measured, or neither."""
+def check_difference(gate: Gate, row: Row) -> GateOutcome:
+    """Check a metric that differs from the base's: the bound is broken beyond doubt, met beyond doubt, or neither."""
     loss, limit = loss_of(row), limit_of(gate, row)
     worse = f"{amount(gate, row, loss.raw)} worse"
     if row.verdict == "worse" and loss.raw > limit:
-        return Outcome(row.name, "FAILED", f"{both(row)}: {worse} ({bound(gate)})")
+        return GateOutcome(row.name, "FAILED", f"{both(row)}: {worse} ({bound(gate)})")
     if row.verdict == "better" or loss.within(limit):
         noise = f" of {amount(gate, row, loss.noise)}" if loss.noise else ""
         what = {"worse": worse, "no difference": f"no difference beyond the noise{noise}"}
-        return Outcome(row.name, "passed", f"{both(row)}: {what.get(row.verdict, row.verdict)} ({bound(gate)})")
+        return GateOutcome(row.name, "passed", f"{both(row)}: {what.get(row.verdict, row.verdict)} ({bound(gate)})")
     if loss.noise > limit:
         why = f"the noise of {amount(gate, row, loss.noise)} is more than the bound"
     elif loss.raw > limit:
         why = f"{worse}, which noise may explain"
     else:
-        why = f"the machine has become faster, which may hide that it is {amount(gate, row, loss.own)} worse"
-    return not_measured(gate, row.name, f"{both(row)}: {why}", remedy(gate, row))
+        why = f"the machine has become faster, which may hide a loss of {amount(gate, row, loss.own)}"
+    return not_measured(gate, row.name, f"{both(row)}: {why}", describe_fix(gate, row))
 
 
 def limit_of(gate: Gate, row: Row) -> float:
-    """The most that a figure may lose, in its own unit."""
+    """Return the most that a metric may lose, in its own unit."""
     if gate.max_regression is not None:
         return gate.max_regression
     return (gate.max_regression_share or 0.0) * float(abs(row.base))
 
 
 def amount(gate: Gate, row: Row, value: float) -> str:
-    """Some of a figure as the gate bounds it: in the figure's own unit, or as a share of the base's.
+    """Write an amount as the gate limits it: in the metric's own unit, or as a share of the base's.
 
-    A share of ten and more is said in times: six digits of a percentage say nothing to anybody.
+    A share of ten or more is written as a factor, since nobody reads six digits of a percentage.
     """
     if gate.max_regression is not None:
         return number(value)
@@ -211,11 +213,11 @@ def amount(gate: Gate, row: Row, value: float) -> str:
 
 @dataclass(frozen=True)
 class Loss:
-    """What a figure has lost against the base, in its own unit; less than 0 where it has gained.
+    """What a metric has lost against the base, in its own unit; negative if it has gained.
 
-    `raw` is as the two values have it. In `own`, what the machine has moved is taken off. `noise` is what would seem to
-    be lost by noise alone, and `worst` is `own` with as much noise the other way. What comes out the same each time
-    has no noise, and neither have means over samples, which their test judges.
+    `raw` is the difference of the two values, and `own` is without the part that the machine's speed explains. `noise`
+    is the loss that noise alone may show, and `worst` is `own` plus as much noise. Metrics that are the same in each
+    run have no noise. Means over samples have none here, since their test judges them.
     """
 
     raw: float
@@ -224,7 +226,7 @@ class Loss:
     worst: float
 
     def within(self, limit: float) -> bool:
-        """Whether it is measured well enough to say that no more than `limit` is lost."""
+        """Return whether it is measured well enough to say that at most `limit` is lost."""
         return self.worst <= limit or max(self.own, self.noise) <= limit
 
 
@@ -233,47 +235,49 @@ def loss_of(row: Row) -> Loss:
     raw = sign * (row.head - row.base)
     if row.metric.noise not in ALLOWANCES:
         return Loss(raw, raw, 0.0, raw)
-    if row.change is None:  # of 0 there is no share
+    if row.change is None:  # 0 has no ratio
         return Loss(raw, raw, math.inf, math.inf)
     times, noise = row.change.times, row.change.noise**sign
     own, alone, worst = (sign * row.base * (factor - 1) for factor in (times, noise, times * noise))
     return Loss(raw, own, alone, worst)
 
 
-def not_measured(gate: Gate, name: str, why: str, fix: str) -> Outcome:
-    """What comes of a gate that the noise is too large for."""
+def not_measured(gate: Gate, name: str, why: str, fix: str) -> GateOutcome:
+    """Return the outcome of a gate if the noise is too large to check it."""
     if gate.noisy == "pass":
-        return Outcome(name, "passed", f"{why}, and noisy: pass ({bound(gate)})")
-    return Outcome(name, "not measured", f"{why} ({bound(gate)})", fix)
+        return GateOutcome(name, "passed", f"{why}, and noisy: pass ({bound(gate)})")
+    return GateOutcome(name, "not measured", f"{why} ({bound(gate)})", fix)
 
 
-def remedy(gate: Gate, row: Row) -> str:
-    """What to do about a loss that is not measured."""
+def describe_fix(gate: Gate, row: Row) -> str:
+    """Say what to do about a loss that is not measured."""
     if not row.metric.noise:
-        return f"more samples tell more: raise prepare.evaluation in params.yaml. {OR_PASS}"
+        return f"use more samples: raise prepare.evaluation in params.yaml. {OR_PASS}"
     if row.change is None:
-        return again(row.name)
-    # Without an interval no run has less noise than this one.
+        return measure_again(row.name)
+    # A metric without an interval has the same noise in every run.
     floor = ALLOWANCES[row.metric.noise] if row.p is not None else row.change.noise
     least = loss_of(replace(row, change=replace(row.change, noise=floor))).noise
     if least > limit_of(gate, row):
         apart = amount(gate, row, least)
-        return f"two runs of the same may be {apart} apart in {row.name}: raise the bound above that. {OR_PASS}"
-    return again(row.name)
+        return (
+            f"two runs of the same program may differ by {apart} in {row.name}: raise the bound above that. {OR_PASS}"
+        )
+    return measure_again(row.name)
 
 
-def again(name: str) -> str:
-    """How to measure a timing again."""
+def measure_again(name: str) -> str:
+    """Say how to measure a timing again."""
     file = name.partition(".")[0]
     stage = "benchmark" if file == "summary" else file
     return (
-        f"measure again on a quiet machine: `dvc repro -f -s {stage}`, then `dvc repro`. Where the base's interval is "
-        f"the wide one, measure the base again (.ci/review measures both). {OR_PASS}"
+        f"measure again on a quiet machine: `dvc repro -f -s {stage}`, then `dvc repro`. If the base has the wide "
+        f"interval, measure the base again (.ci/review measures both). {OR_PASS}"
     )
 
 
 def both(row: Row) -> str:
-    """Both values, with their intervals where they have some."""
+    """Write both values, with their intervals if they have any."""
     if not (isinstance(row.base, int | float) and isinstance(row.head, int | float)):
         return f"{row.base} to {row.head}"
     unit = f" {row.metric.unit}" if row.metric.unit else ""

@@ -1,4 +1,4 @@
-"""The metrics as they are at a revision of git, in an experiment of DVC, or in the workspace."""
+"""Read the metrics of a Git revision, of a DVC experiment, or of the workspace."""
 
 import io
 import json
@@ -19,18 +19,19 @@ from onnx_release.core.git import run_git
 from onnx_release.core.imports import OWN_PACKAGES
 from onnx_release.core.paths import LOCK, METRICS, PARAMS, PLOTS
 
-# What is read of a revision, relative to the repository root.
+# The files that are read from a revision, relative to the repository root.
 READ = (METRICS, PARAMS, LOCK)
-# Where DVC keeps experiments: refs/exps/01/234.../NAME, below the commit that they start from; and what else is there.
+# DVC keeps experiments at refs/exps/01/234.../NAME, below the commit that they start from. It keeps other things at the
+# names of NO_EXPERIMENTS.
 EXPERIMENTS = "refs/exps"
 NO_EXPERIMENTS = ("stash", "apply", "celery", "exec", "temp")
 
 
 @dataclass(frozen=True)
 class Revision:
-    """What is compared: `name` says which it is, `files` has the content of each file by its path.
+    """A revision to compare: `name` says which it is, and `files` has the content of each file by its path.
 
-    `sources` are the Python files of the repository's own packages, where a comparison needs them.
+    `sources` are the Python files of the repository's own packages, if a comparison needs them.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Revision:
 
     @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
-        """What each file below metrics/ has, by its name without .json. Raises RevisionError if one is no JSON."""
+        """Return the metrics of each file, by its name without .json. Raises RevisionError if one is not JSON."""
         found = {}
         for path, content in sorted(self.files.items()):
             pure = PurePosixPath(path)
@@ -53,11 +54,11 @@ class Revision:
         except ValueError as cause:
             raise RevisionError(f"{path} of {self.name} is not JSON ({cause}): run `dvc repro` there") from cause
         if not isinstance(value, dict):
-            raise RevisionError(f"{path} of {self.name} has no figures by name: run `dvc repro` there")
+            raise RevisionError(f"{path} of {self.name} has no metrics by name: run `dvc repro` there")
         return value
 
     def table(self, name: str) -> pd.DataFrame | None:
-        """metrics/plots/`name`.csv; None if it is not there or has no rows. Raises RevisionError if it is damaged."""
+        """Read metrics/plots/`name`.csv; None if it is missing or empty. Raises RevisionError if it is damaged."""
         path = (PLOTS / f"{name}.csv").as_posix()
         if path not in self.files:
             return None
@@ -74,11 +75,11 @@ class Revision:
 
     @cached_property
     def model(self) -> str | None:
-        """The model that params.yaml names; None without the file."""
+        """Return the model that params.yaml names; None without the file."""
         return self.yaml(PARAMS).get("model")
 
     def locked(self, stage: str) -> dict[str, str]:
-        """The md5 of each dependency of a stage as dvc.lock has it, by its path; empty without it."""
+        """Return the md5 of each dependency of a stage in dvc.lock, by its path; empty without the stage."""
         deps = self.yaml(LOCK).get("stages", {}).get(stage, {}).get("deps", [])
         return {dep["path"]: dep.get("md5", "") for dep in deps}
 
@@ -91,11 +92,11 @@ class Revision:
 
 
 def load_pair(base: str, head: str | None) -> tuple[Revision, Revision]:
-    """Both sides of a comparison; None for `head` is the workspace.
+    """Read both sides of a comparison; None for `head` is the workspace.
 
-    `base` and `head` are branches, tags or commits, or names of DVC's experiments. Unless `base` is an experiment, what
-    is read is the merge base of the two, as in a pull request: what the base's branch has got since is no change of
-    `head`. Raises RevisionError if one of them is not there, has no metrics, or if git knows no merge base.
+    `base` and `head` are branches, tags or commits, or names of DVC's experiments. Unless `base` is an experiment, the
+    merge base of the two is read, as in a pull request: later commits of the base's branch are no change of `head`.
+    Raises RevisionError if one of them does not exist or has no metrics, or if git finds no merge base.
     """
     head_commit = resolve(head or "HEAD")
     base_commit = resolve(base)
@@ -112,7 +113,7 @@ def load_pair(base: str, head: str | None) -> tuple[Revision, Revision]:
 
 
 def resolve(revision: str) -> str:
-    """The commit of a branch, a tag, a commit or an experiment. Raises RevisionError if there is none."""
+    """Return the commit of a branch, a tag, a commit or an experiment. Raises RevisionError if there is none."""
     found = run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if found.returncode == 0:
         return found.stdout.decode().strip()
@@ -123,22 +124,22 @@ def resolve(revision: str) -> str:
         listed = "\n".join(f"  {commit[:7]}  {ref}" for ref, commit in experiments.items())
         raise RevisionError(f"there are {len(experiments)} experiments called {revision}; name a commit:\n{listed}")
     if run_git("rev-parse", "--git-dir").returncode != 0:
-        raise RevisionError("this is no git repository: run it in a clone of one")
+        raise RevisionError("this is not a git repository: run the command in a clone of one")
     raise RevisionError(
-        f"there is no branch, tag, commit or experiment called {revision}: `git branch -a` and `dvc exp list -A` show "
-        "what there is; `git fetch` and `dvc exp pull REMOTE NAME` bring what is elsewhere"
+        f"there is no branch, tag, commit or experiment called {revision}: `git branch -a` and `dvc exp list -A` list "
+        "them; `git fetch` and `dvc exp pull REMOTE NAME` get those that are elsewhere"
         + (f"\nThis clone is shallow: {UNSHALLOW}" if is_shallow() else "")
     )
 
 
 def is_experiment(revision: str) -> bool:
-    """Whether it is an experiment's name, and nothing that git itself knows."""
+    """Return whether it is an experiment's name, and not a revision that git itself knows."""
     known = run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}").returncode == 0
     return not known and bool(experiments_called(revision))
 
 
 def experiments_called(name: str) -> dict[str, str]:
-    """The commits of the experiments of this name, by their refs; one below the current commit goes before others."""
+    """Return the commits of the experiments of this name by ref; only those below HEAD if there are any."""
     listed = run_git("for-each-ref", "--format=%(objectname) %(refname)", EXPERIMENTS).stdout.decode().splitlines()
     refs = {ref: commit for commit, _, ref in (line.partition(" ") for line in listed)}
     found = {
@@ -151,11 +152,11 @@ def experiments_called(name: str) -> dict[str, str]:
     return here or found
 
 
-UNSHALLOW = "`git fetch --unshallow` brings the history that is missing (in a workflow: fetch-depth: 0)"
+UNSHALLOW = "`git fetch --unshallow` gets the missing history (in a workflow: fetch-depth: 0)"
 
 
 def merge_base(base: str, base_commit: str, head: str, head_commit: str) -> str:
-    """The last commit that both have. Raises RevisionError if there is none, or it is not in this clone."""
+    """Return the last commit that both have. Raises RevisionError if there is none, or it is not in this clone."""
     found = run_git("merge-base", base_commit, head_commit)
     if found.returncode == 0:
         return found.stdout.decode().strip()
@@ -165,7 +166,7 @@ def merge_base(base: str, base_commit: str, head: str, head_commit: str) -> str:
 
 
 def namespace(commit: str) -> str:
-    """Where DVC keeps the experiments that start from a commit, by its full hash."""
+    """Return where DVC keeps the experiments that start from a commit, by its full hash."""
     return f"{EXPERIMENTS}/{commit[:2]}/{commit[2:]}"
 
 
@@ -174,7 +175,7 @@ def is_shallow() -> bool:
 
 
 def at_commit(commit: str, name: str) -> Revision:
-    """What a commit has. Raises RevisionError if there are no metrics in it."""
+    """Read a commit. Raises RevisionError if it has no metrics."""
     wanted = [path.as_posix() for path in READ]
     listed = run_git("ls-tree", "--name-only", commit, *wanted).stdout.decode().splitlines()
     if METRICS.as_posix() not in listed:
@@ -185,14 +186,14 @@ def at_commit(commit: str, name: str) -> Revision:
 
 
 def with_sources(revision: Revision, commit: str) -> Revision:
-    """The revision with the sources that its commit has."""
+    """Add the sources of its commit to a revision."""
     listed = run_git("ls-tree", "-r", "-z", "--name-only", commit, *OWN_PACKAGES).stdout.decode().split("\0")
     wanted = [path for path in listed if path.endswith(".py")]
     return replace(revision, sources=contents(commit, revision.name, wanted) if wanted else {})
 
 
 def contents(commit: str, name: str, paths: Sequence[str]) -> dict[str, bytes]:
-    """The files of a commit at or below some paths, by path. Raises RevisionError if git cannot read them."""
+    """Read the files of a commit at or below some paths, by path. Raises RevisionError if git cannot read them."""
     archive = run_git("archive", "--format=tar", commit, *paths)
     if archive.returncode != 0:
         raise RevisionError(f"{name} cannot be read: {archive.stderr.decode().strip()}")
@@ -209,7 +210,7 @@ def contents(commit: str, name: str, paths: Sequence[str]) -> dict[str, bytes]:
 
 
 def workspace() -> Revision:
-    """What is in the working tree, sources included. Raises RevisionError if there are no metrics in it."""
+    """Read the working tree, with its sources. Raises RevisionError if it has no metrics."""
     files = [path for path in (*METRICS.rglob("*"), PARAMS, LOCK) if path.suffix != ".partial" and path.is_file()]
     if not any(METRICS in path.parents for path in files):
         raise RevisionError(f"the workspace has no {METRICS}/: run `make repro`")

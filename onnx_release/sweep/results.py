@@ -16,7 +16,7 @@ from onnx_release.report.metrics import metric
 from onnx_release.report.pareto import pareto_front
 from onnx_release.report.text import number, table
 from onnx_release.review.comparable import Pair
-from onnx_release.review.gates import hold
+from onnx_release.review.gates import check_gates
 from onnx_release.review.revisions import Revision, at_commit, namespace
 from onnx_release.sweep.grid import RELEASED, TIMED_METRICS, Grid
 from onnx_release.sweep.plan import Experiment
@@ -97,7 +97,7 @@ def result_of(grid: Grid, experiment: Experiment, revision: Revision, gates: Seq
     return ExperimentResult(
         name=experiment.name,
         params=experiment.params,
-        passed=passed and not any(outcome.fails for outcome in hold(gates, revision, None)),
+        passed=passed and not any(outcome.fails for outcome in check_gates(gates, revision, None)),
         released=released,
         machine=metrics["benchmark"]["machine"] if grid.timing else None,
         values=tuple(found[objective][0] for objective in grid.objectives),

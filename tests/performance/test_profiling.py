@@ -1,4 +1,4 @@
-"""The profile: figures by hand on events by hand, and ONNX Runtime's own on tiny graphs. No test reads a clock."""
+"""The profile: times worked out by hand for made-up events, and those of tiny graphs. No test reads a clock."""
 
 import json
 from types import SimpleNamespace
@@ -39,11 +39,11 @@ def call(start, length):
     return {"cat": "Session", "name": "model_run", "ts": start, "dur": length, "tid": 1, "args": {}}
 
 
-def figures(timing):
+def node_times(timing):
     return {item.name: (item.operator, item.runs, round(item.ms * 1e3, 6)) for item in timing.nodes}
 
 
-def test_figures_are_means_over_the_calls_after_the_warm_up():
+def test_times_are_means_over_the_calls_after_the_warm_up():
     """In microseconds: the calls take 100 and 80, `a` 30 and 20, `b` 50 and 30; 40 + 10 are in neither."""
     events = [
         {"cat": "Session", "name": "session_initialization", "ts": 0, "dur": 90, "tid": 1, "args": {}},
@@ -52,7 +52,7 @@ def test_figures_are_means_over_the_calls_after_the_warm_up():
         *(node("a", "Conv", 3010, 20), node("b", "Relu", 3040, 30), call(3000, 80)),
     ]
     timing = summarize(events, warm_up=1, calls=2)
-    assert figures(timing) == {"b": ("Relu", 1, 40), "a": ("Conv", 1, 25)}
+    assert node_times(timing) == {"b": ("Relu", 1, 40), "a": ("Conv", 1, 25)}
     assert [item.name for item in timing.nodes] == ["b", "a"]
     assert timing.calls == 2
     assert (timing.model_ms, timing.outside_ms) == pytest.approx((0.09, 0.025))
@@ -66,7 +66,7 @@ def test_what_runs_inside_an_if_is_not_counted_twice():
         *(node("repeat", "Loop", 100, 60), call(0, 200)),
     ]
     timing = summarize(events, warm_up=0, calls=1)
-    assert figures(timing) == {
+    assert node_times(timing) == {
         "body": ("Add", 3, 60),
         "choose": ("If", 1, 30),
         "x": ("MatMul", 1, 30),
@@ -78,7 +78,7 @@ def test_what_runs_inside_an_if_is_not_counted_twice():
 
 def test_an_if_within_an_if_loses_only_its_own_nodes():
     events = [node("deep", "Exp", 20, 10), node("inner", "If", 15, 20), node("outer", "If", 10, 60), call(0, 100)]
-    assert figures(summarize(events, 0, 1)) == {
+    assert node_times(summarize(events, 0, 1)) == {
         "outer": ("If", 1, 40),
         "deep": ("Exp", 1, 10),
         "inner": ("If", 1, 10),
@@ -87,19 +87,19 @@ def test_an_if_within_an_if_loses_only_its_own_nodes():
 
 def test_an_if_is_told_from_its_node_where_both_take_the_same_microseconds():
     events = [node("x", "MatMul", 10, 20), node("choose", "If", 10, 20), node("y", "Exp", 30, 5), call(0, 50)]
-    assert figures(summarize(events, 0, 1)) == {"x": ("MatMul", 1, 20), "y": ("Exp", 1, 5), "choose": ("If", 1, 0)}
+    assert node_times(summarize(events, 0, 1)) == {"x": ("MatMul", 1, 20), "y": ("Exp", 1, 5), "choose": ("If", 1, 0)}
 
 
 def test_nodes_that_overlap_on_two_threads_are_outside_of_none_of_it():
     events = [node("a", "Conv", 10, 50, thread=2), node("b", "Conv", 20, 50, thread=3), call(0, 70)]
     timing = summarize(events, 0, 1)
-    assert figures(timing) == {"a": ("Conv", 1, 50), "b": ("Conv", 1, 50)}
+    assert node_times(timing) == {"a": ("Conv", 1, 50), "b": ("Conv", 1, 50)}
     assert timing.outside_ms == pytest.approx(0.01)
 
 
 def test_a_trace_that_ends_too_soon_is_an_error():
     events = [node("a", "Conv", 10, 30), call(0, 50), node("a", "Conv", 110, 30)]
-    with pytest.raises(GraphError, match=r"holds 1 of 2 calls.*lower profile\.calls"):
+    with pytest.raises(GraphError, match=r"has 1 of 2 calls.*lower profile\.calls"):
         summarize(events, warm_up=1, calls=1)
 
 

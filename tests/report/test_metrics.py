@@ -1,4 +1,4 @@
-"""The table of metrics holds every key that a stage writes."""
+"""The table of metrics has every key that a stage writes."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from onnx_release.core.params import Params
 from onnx_release.core.paths import MODELS_BENCHMARK
 from onnx_release.core.spec import Spec
 from onnx_release.core.variants import VARIANTS
-from onnx_release.report.metrics import METRICS, flatten, metric
+from onnx_release.report.metrics import ALL_METRICS, flatten, metric
 from tests.imports import ROOT
 
 FILES = sorted(path.relative_to(ROOT / "metrics") for path in (ROOT / "metrics").rglob("*.json"))
@@ -39,7 +39,7 @@ def test_every_row_of_the_table_is_emitted():
     for found in read_json(ROOT / MODELS_BENCHMARK).values():
         emitted |= {metric("validate/fp32", key) for key, _ in flatten(found["validate"]["fp32"])}
     at_times = ("left_out", "settings.*.", "refused.")
-    assert [row for row in METRICS if row not in emitted and not row.key.startswith(at_times)] == []
+    assert [row for row in ALL_METRICS if row not in emitted and not row.key.startswith(at_times)] == []
 
 
 def dotted(settings: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -52,13 +52,13 @@ def dotted(settings: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def test_every_setting_that_a_meaning_names_exists():
     known = {*dotted(Params), *dotted(Spec), "torch.compile"}
-    named = {(row.key, name) for row in METRICS for name in re.findall(r"\b[a-z_]\w*(?:\.[a-z_]\w*)+", row.meaning)}
+    named = {(row.key, name) for row in ALL_METRICS for name in re.findall(r"\b[a-z_]\w*(?:\.[a-z_]\w*)+", row.meaning)}
     assert {name for _, name in named} >= {"fp16.max_finite_val", "tolerance.rtol"}
     assert [(key, name) for key, name in sorted(named) if name not in known] == []
 
 
 def test_no_key_stands_twice():
-    keys = [(row.file, row.key) for row in METRICS]
+    keys = [(row.file, row.key) for row in ALL_METRICS]
     assert len(keys) == len(set(keys))
 
 
@@ -66,18 +66,18 @@ def test_no_key_stands_twice():
 def test_no_emitted_key_is_in_two_rows(file):
     name = file.with_suffix("").as_posix()
     for key, _ in flatten(read_json(ROOT / "metrics" / file)):
-        rows = [row for row in METRICS if fnmatchcase(name, row.file) and fnmatchcase(key, row.key)]
+        rows = [row for row in ALL_METRICS if fnmatchcase(name, row.file) and fnmatchcase(key, row.key)]
         assert len(rows) == 1, key
 
 
 def test_units_and_directions_are_known_ones():
-    assert {row.unit for row in METRICS} <= {"", "s", "ms", "1/s", "MB", "dB"}
-    assert {row.better for row in METRICS} <= {"lower", "higher", "neither"}
-    assert all(row.meaning for row in METRICS)
+    assert {row.unit for row in ALL_METRICS} <= {"", "s", "ms", "1/s", "MB", "dB"}
+    assert {row.better for row in ALL_METRICS} <= {"lower", "higher", "neither"}
+    assert all(row.meaning for row in ALL_METRICS)
 
 
 def test_the_unit_in_a_key_is_that_of_its_row():
-    for row in METRICS:
+    for row in ALL_METRICS:
         words = row.key.replace(".", "_").split("_")
         for ending, unit in {"ms": "ms", "mb": "MB", "db": "dB"}.items():
             assert (ending in words) == (row.unit == unit), row

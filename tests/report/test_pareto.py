@@ -1,4 +1,4 @@
-"""The front on figures worked out by hand: (accuracy, -latency in ms)."""
+"""The front on values worked out by hand: (accuracy, -latency in ms)."""
 
 import math
 

@@ -276,7 +276,7 @@ def test_nothing_is_released_when_all_failed(make):
         assert "failed" in text.lower()
 
 
-def test_an_interval_that_holds_1_is_no_difference(make):
+def test_an_interval_that_includes_1_is_no_difference(make):
     results = make(row("export"), row("fp32", speedup=(1.02, 0.97, 1.05)))
     assert "as fast (no difference [0.97, 1.05]) as PyTorch eager" in describe_verdict(results)
     assert "no difference: 0.97 to 1.05" in html(results)
@@ -473,7 +473,7 @@ def test_where_the_time_goes_is_on_the_page(make):
     text = html(make(row("export"), row("fp32")))
     assert '<td>slow_conv</td><td class="left">Conv</td><td>40.0 %</td>' in text
     assert '<td class="left">stem.0</td><td class="left">net.py:7</td>' in text
-    assert "69 nodes for 298, and loaded in 5.8 ms for 14.9" in text
+    assert "69 nodes instead of 298, and loads in 5.8 ms instead of 14.9 ms" in text
 
 
 def test_the_shares_of_a_call_sum_to_one():
@@ -503,8 +503,8 @@ def test_where_each_variant_stands_is_on_the_page(make):
 @pytest.mark.parametrize(("disturbed", "says"), [(0, False), (3, True)])
 def test_a_disturbed_benchmark_says_so(make, disturbed, says):
     text = html(make(row("export"), row("fp32"), benchmark={"disturbed_rounds": disturbed}))
-    assert "made 2 rounds be taken again" in text
-    assert ("3 of those that count were disturbed all the same" in text) is says
+    assert "repeated because other work took cores: 2" in text
+    assert ("rounds that count and were disturbed: 3." in text) is says
 
 
 def test_where_all_passed_and_none_was_timed_the_verdict_says_so(make):
@@ -574,8 +574,8 @@ def test_little_calibration_is_on_the_first_screen(make):
     )
     (warning,) = describe_warnings(results)
     assert warning.startswith(
-        "**int8_static is calibrated on 15 samples, and 3.1 dB worse on evaluation samples (20 dB) than on those that "
-        "it was calibrated on (23.1 dB).** Calibrate on more samples"
+        "**int8_static is calibrated on 15 samples, and 3.1 dB worse on evaluation samples (20 dB) than on "
+        "calibration samples (23.1 dB).** Calibrate on more"
     )
     page = html(results)
     assert "calibrated on 15 samples" in page[: page.index("<nav")] and warning in short(results)

@@ -1,4 +1,4 @@
-"""The front of the variants that may be released, and what the report says of each, on figures worked out by hand."""
+"""The front of the variants that may be released, and what the report says about each, on values worked out by hand."""
 
 import math
 
@@ -67,7 +67,7 @@ def test_equal_points_are_both_on_the_front():
 
 def test_no_error_at_all_is_better_than_any():
     rows = [row("fp32", 3.0, sqnr=None), row("fp16", 2.0, sqnr=50.0)]
-    assert said(rows, SQNR)["fp32"] == "has no error, fp16 has; 1 ms slower"
+    assert said(rows, SQNR)["fp32"] == "no error, unlike fp16, and 1 ms slower"
 
 
 def test_an_error_that_is_not_finite_is_not_called_none():
@@ -89,7 +89,7 @@ def test_accuracy_counts_where_samples_are_labelled_else_agreement_and_sqnr_alwa
     assert qualities([plain], "") == [SQNR]
 
 
-def test_points_are_held_against_pytorch_and_the_budget():
+def test_points_are_compared_with_pytorch_and_the_budget():
     rows = [row("fp32", 2.0, 0.9)]
     assert levels(rows, ACCURACY, Budget(accuracy_drop=0.02)) == {"PyTorch": 0.96, "budget": pytest.approx(0.94)}
     assert levels(rows, ACCURACY, Budget(sqnr_db=19.5)) == {"PyTorch": 0.96}

@@ -1,4 +1,4 @@
-"""Verdicts: by hand where the figures are the same each time, by what they must do where they are noisy."""
+"""Verdicts: worked out by hand for metrics that are the same in each run, and by their error rates for noisy ones."""
 
 import io
 import json
@@ -7,9 +7,7 @@ import pandas as pd
 import pytest
 
 from onnx_release.core.files import read_json
-from onnx_release.performance import optimize
 from onnx_release.report.metrics import flatten, metric
-from onnx_release.review import compare as compare_module
 from onnx_release.review.compare import compare
 from onnx_release.review.comparison_pages import release as release_rows
 from onnx_release.timing import speedup
@@ -33,7 +31,7 @@ def different(base, head):
     return {name: verdict for name, verdict in verdicts(base, head).items() if verdict != "no difference"}
 
 
-def test_a_release_does_not_differ_from_itself_and_every_figure_has_a_row():
+def test_a_release_does_not_differ_from_itself_and_every_metric_has_a_row():
     found = verdicts(FILES, FILES)
     assert set(found.values()) == {"no difference"}
     assert {"export.opset", "validate/fp32.accuracy", "benchmark.fp32.latency_ms.p95", "summary.variant"} <= {*found}
@@ -127,7 +125,7 @@ def test_samples_of_one_photograph_are_one_sample():
 def test_two_samples_of_two_hundred_are_no_difference_and_say_so_with_their_p_value():
     row = row_of(FILES, release(wrong={"fp32": 2}), "validate/fp32.accuracy")
     assert (row.verdict, row.base, row.head) == ("no difference", 1.0, 0.99)
-    assert row.p == 1.0  # 0.5, for three figures
+    assert row.p == 1.0  # 0.5, for three metrics
 
 
 @pytest.mark.parametrize(
@@ -177,11 +175,11 @@ def test_timings_of_another_machine_or_setting_are_not_comparable(value, reason)
     assert others == {"no difference"}
 
 
-def test_without_a_benchmark_on_one_side_its_figures_are_new():
+def test_without_a_benchmark_on_one_side_its_metrics_are_new():
     base = {path: content for path, content in FILES.items() if path != "metrics/benchmark.json"}
     comparison = compare(revision(base, "the base"), revision(FILES))
     assert {row.verdict for row in comparison.rows if row.file == "benchmark"} == {"new"}
-    assert "the base has no metrics/benchmark.json, which says where it ran" in comparison.notes
+    assert "the base has no metrics/benchmark.json, which names its machine" in comparison.notes
 
 
 def test_without_latencies_by_round_the_allowance_alone_decides():
@@ -191,7 +189,7 @@ def test_without_latencies_by_round_the_allowance_alone_decides():
     assert different(less(FILES), less(release(1))) == {}
     row = row_of(less(FILES), less(release(1, int8_static=2.0)), "benchmark.int8_static.latency_ms.min")
     assert (row.verdict, row.p) == ("worse", None)
-    assert row.reason.startswith("measured once; the same may be 0.")
+    assert row.reason.startswith("measured once; a second measurement of the same may be 0.")
 
 
 def test_a_contender_on_another_provider_is_not_comparable_and_the_others_are():
@@ -224,26 +222,22 @@ def test_other_evaluation_samples_are_named():
     assert row.reason == "other evaluation samples: 200 from 40 groups, now 100 from 40 groups"
 
 
-def test_the_interval_of_loading_is_of_as_many_loads_as_are_timed():
-    assert compare_module.LOADS == optimize.LOADS
-
-
-def test_figures_of_the_chosen_variant_do_not_compare_with_those_of_another():
+def test_metrics_of_the_chosen_variant_do_not_compare_with_those_of_another():
     base = {**FILES, "metrics/optimize.json": as_json({"variant": "fp32", "load_ms": 9.0, "nodes": 40})}
     head = {**FILES, "metrics/optimize.json": as_json({"variant": "int8_static", "load_ms": 9.0, "nodes": 50})}
-    assert row_of(base, head, "optimize.nodes").reason == "of another variant: fp32, now int8_static"
+    assert row_of(base, head, "optimize.nodes").reason == "another variant: fp32, now int8_static"
     assert row_of(base, head, "optimize.load_ms").verdict == "not comparable"
 
 
 def test_a_choice_is_changed_only_where_what_it_rests_on_is():
     base, head = changed(FILES, "metrics/summary.json", variant="fp32"), release(1)
     row = row_of(base, head, "summary.variant")
-    assert (row.verdict, row.reason) == ("no difference", "decided anew within the noise of timings")
+    assert (row.verdict, row.reason) == ("no difference", "decided by the noise of timings")
     row = row_of(base, release(1, int8_static=0.3), "summary.variant")
     assert (row.verdict, row.reason) == ("changed", "")
 
 
-def test_what_is_said_of_a_choice_that_noise_has_turned_does_not_compare():
+def test_metrics_of_a_choice_that_noise_has_changed_do_not_compare():
     def chosen(files, variant, size_mb, operator):
         return {
             **changed(files, "metrics/summary.json", variant=variant, size_mb=size_mb),
@@ -253,8 +247,8 @@ def test_what_is_said_of_a_choice_that_noise_has_turned_does_not_compare():
 
     base, head = chosen(FILES, "fp32", 0.25, "Conv"), chosen(release(1), "int8_static", 0.08, "QLinearConv")
     assert {*different(base, head).values()} == {"not comparable"}
-    assert row_of(base, head, "summary.size_mb").reason.startswith("of another variant, decided anew")
-    assert row_of(base, head, "summary.variant").reason == "decided anew within the noise of timings"
+    assert row_of(base, head, "summary.size_mb").reason.startswith("another variant, decided by the noise")
+    assert row_of(base, head, "summary.variant").reason == "decided by the noise of timings"
     head = chosen(release(1, int8_static=0.3), "int8_static", 0.08, "QLinearConv")
     assert row_of(base, head, "summary.variant").verdict == "changed"
     assert row_of(base, head, "summary.size_mb").verdict == "better"
@@ -273,7 +267,7 @@ def test_a_harness_that_has_changed_tells_nothing_of_the_machine():
     assert not any("the speed of the machine" in note for note in compare(revision(FILES), revision(head)).notes)
 
 
-def test_a_percentile_that_one_side_had_too_few_calls_for_is_no_figure_and_one_of_a_contender_that_failed_is():
+def test_a_percentile_that_one_side_had_too_few_calls_for_is_left_out_and_one_of_a_contender_that_failed_is_not():
     benchmark = json.loads(FILES["metrics/benchmark.json"])
     benchmark["fp32"]["latency_ms"]["p95"] = None
     assert different(FILES, {**FILES, "metrics/benchmark.json": as_json(benchmark)}) == {}
@@ -282,7 +276,7 @@ def test_a_percentile_that_one_side_had_too_few_calls_for_is_no_figure_and_one_o
     assert found == {"benchmark.fp32.failure": "changed", "benchmark.fp32.latency_ms.p95": "not comparable"}
 
 
-def test_intervals_stand_beside_their_figures():
+def test_a_row_has_the_intervals_of_its_metric():
     row = row_of(FILES, FILES, "benchmark.fp32.speedup_vs_eager")
     benchmark = json.loads(FILES["metrics/benchmark.json"])["fp32"]
     assert row.base_interval == (benchmark["speedup_low"], benchmark["speedup_high"])
@@ -303,7 +297,7 @@ def test_a_speed_up_that_was_not_measured_does_not_compare_and_says_why():
 def test_one_start_and_disturbed_rounds_are_said():
     head = changed(FILES, "metrics/benchmark.json", starts=1, disturbed_rounds=4)
     notes = compare(revision(FILES), revision(head)).notes
-    assert "the benchmark of the head has one start, so it does not know how starts differ" in notes
+    assert "the benchmark of the head has one start of each process, so it does not show how starts differ" in notes
     assert "other work took cores in 4 of the 15 rounds of the head" in notes
 
 
@@ -326,5 +320,5 @@ def test_where_pytorch_eager_was_disturbed_speed_ups_are_not_measured_and_the_re
     ratios = [row for row in different if row.metric.noise == "speedup"]
     assert ratios and all(row.reason.startswith("not measured in the head: ") for row in ratios)
     assert all(row.name.startswith("benchmark.torch_eager.") for row in different if row not in ratios)
-    assert any(note.startswith("PyTorch eager was disturbed") for note in comparison.notes)
+    assert any(note.startswith("other work disturbed PyTorch eager") for note in comparison.notes)
     assert not any("the speed of the machine has changed" in note for note in comparison.notes)

@@ -5,7 +5,7 @@ import pytest
 from onnx_release.core.metrics import Metric
 from onnx_release.report.metrics import metric
 from onnx_release.review.compare import Row, compare
-from onnx_release.review.comparison_pages import LISTED, as_markdown, as_text, change, value, without_repeats
+from onnx_release.review.comparison_pages import COMMENT_ROWS, as_markdown, as_text, change, value, without_repeats
 from tests.revisions import changed, release, revision
 
 FILES = release()
@@ -64,7 +64,7 @@ def test_a_slower_variant_is_one_row_of_a_comment_and_so_is_a_smaller_release():
     ]
     counts = comparison.counts()
     again = counts["worse"] + counts["better"] - 2
-    assert again > 2 and f"- {again} that tell the same again" in as_markdown(comparison, everything=False)
+    assert again > 2 and f"- {again} more say the same" in as_markdown(comparison, everything=False)
     text = as_text(comparison, everything=False)
     assert "benchmark.int8_static.latency_ms.min" in text and "summary.size_mb" in text
 
@@ -94,10 +94,10 @@ def test_of_another_variant_the_summary_s_own_rows_are_told():
 
 
 def test_a_comment_stays_short():
-    base = changed(FILES, "metrics/export.json", **{f"part_{number}": 1 for number in range(LISTED + 9)})
-    head = changed(FILES, "metrics/export.json", **{f"part_{number}": 2 for number in range(LISTED + 9)})
+    base = changed(FILES, "metrics/export.json", **{f"part_{number}": 1 for number in range(COMMENT_ROWS + 9)})
+    head = changed(FILES, "metrics/export.json", **{f"part_{number}": 2 for number in range(COMMENT_ROWS + 9)})
     text = as_markdown(compared(head, base), everything=False)
-    assert text.count("| changed |") == LISTED
+    assert text.count("| changed |") == COMMENT_ROWS
     assert "- 9 more differ: `python -m tools.compare` prints all of them" in text
 
 
@@ -121,7 +121,7 @@ def row(base, head, **fields):
         ("a", "b", {}, ""),
     ],
 )
-def test_a_change_is_a_share_of_the_base_but_for_shares_decibels_and_counts(base, head, fields, shown):
+def test_a_change_is_a_share_of_the_base_except_for_shares_decibels_and_counts(base, head, fields, shown):
     assert change(row(base, head, **fields)) == shown
 
 

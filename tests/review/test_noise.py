@@ -45,7 +45,7 @@ def test_measured_again_and_again_nothing_that_is_compared_was_called_a_differen
 
 
 def test_the_allowances_cover_what_was_measured():
-    """But for figures with an interval, which may be further apart by as much as that says, and what slices explain."""
+    """Except metrics with an interval, which may differ by that much more, and differences that slices explain."""
     measured = read_json(ROOT / COMPARE_BENCHMARK)["largest_factor"]
     for kind, found in measured.items():
         if kind in ALLOWANCES and kind not in ("speedup", "profile", *SLICES_MS):
@@ -177,7 +177,7 @@ def test_the_drift_of_the_machine_counts_as_far_as_it_is_sure():
     assert certain(83.0, margin=6.0) == 1.0 and certain(1.0, margin=0.0) == 1.0
 
 
-def test_a_figure_measured_once_is_within_the_allowance_or_not():
+def test_a_metric_measured_once_is_within_the_allowance_or_not():
     assert within(100.0, 100.0 * ALLOWANCES["load"], "load", allowed_range("load", "ms", 1.0))
     assert not within(100.0, 100.1 * ALLOWANCES["load"], "load", allowed_range("load", "ms", 1.0))
     assert within(0.0, 0.0, "load", (0.5, 2.0)) and not within(0.0, 21.0, "load", (0.5, 2.0))

@@ -137,7 +137,7 @@ def test_a_shallow_clone_without_the_merge_base_says_how_to_get_it(repository, m
 def test_no_repository_is_said_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    with pytest.raises(RevisionError, match="this is no git repository"):
+    with pytest.raises(RevisionError, match="this is not a git repository"):
         load_pair("HEAD", None)
 
 
@@ -153,7 +153,7 @@ def test_a_group_may_be_called_na_or_like_a_number(repository):
     ("path", "content", "message"),
     [
         (EXPORT, b"", r"metrics/export\.json of workspace, not committed is not JSON"),
-        (EXPORT, b"[1]", r"metrics/export\.json of workspace, not committed has no figures by name"),
+        (EXPORT, b"[1]", r"metrics/export\.json of workspace, not committed has no metrics by name"),
         ("params.yaml", b"a: [", r"params\.yaml of workspace, not committed is not valid YAML"),
         ("metrics/plots/latency.csv", b"", r"metrics/plots/latency\.csv of workspace, not committed is not a table"),
     ],

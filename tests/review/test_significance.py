@@ -34,7 +34,7 @@ def test_drawn_signs_come_close_to_all_of_them(monkeypatch):
     differences = np.random.default_rng(1).normal(0.5, 1, 12).tolist()
     groups = [str(number) for number in range(12)]
     counted = sign_flip_p(differences, groups)
-    monkeypatch.setattr(significance, "RESAMPLES", 4000)  # of 4096 assignments
+    monkeypatch.setattr(significance, "MOST_SIGN_FLIPS", 4000)  # of 4096 assignments
     assert sign_flip_p(differences, groups) == pytest.approx(counted, abs=0.02)
 
 

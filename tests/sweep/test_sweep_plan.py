@@ -10,7 +10,7 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from onnx_release.core.errors import SweepError
-from onnx_release.report.metrics import METRICS
+from onnx_release.report.metrics import ALL_METRICS
 from onnx_release.sweep.grid import TIMED_METRICS, Grid, combinations, swept_keys
 from onnx_release.sweep.plan import Experiment, PlannedStage, make_plan, set_arguments, stages_of_rows, values_of
 from tests.imports import ROOT
@@ -106,7 +106,7 @@ def test_timed_are_the_stages_that_read_the_hardware_and_what_comes_of_them(plan
     assert timed == {"benchmark", "choose", "optimize", "profile", "report", "package"}
     declared = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
     files = {Path(path).stem for name in timed for entry in declared[name].get("metrics", []) for path in entry}
-    assert files == set(TIMED_METRICS) <= {item.file for item in METRICS}
+    assert files == set(TIMED_METRICS) <= {item.file for item in ALL_METRICS}
 
 
 def test_names_are_the_same_for_the_same_work_and_others_from_another_commit(planned):

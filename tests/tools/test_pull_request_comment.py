@@ -39,7 +39,7 @@ def test_the_comment_has_the_verdict_first_and_last_the_gates_and_the_report_wit
     )
     assert text.endswith("<details><summary>All variants</summary>\n\n| a |\n|---|\n| 1 |\n\nEnd.\n\n</details>")
     with (folder / "gate.txt").open("a") as file:
-        file.write("summary.size_mb: not held, max_regression 1: another machine\n")
+        file.write("summary.size_mb: not checked, max_regression 1: another machine\n")
     assert "**No gate fails, and 1 could not be checked.**" in comment_body(folder, "success")
 
 

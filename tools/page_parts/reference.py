@@ -8,7 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from onnx_release.core.paths import PARAMS
-from onnx_release.report.metrics import METRICS
+from onnx_release.report.metrics import ALL_METRICS
 from onnx_release.report.text import table
 from tools.page_parts import Read
 
@@ -49,10 +49,10 @@ def shown(value: Any) -> str:
 def metrics(_: Read) -> str:
     """Make a table for each file below metrics/."""
     parts = []
-    for file in dict.fromkeys(metric.file for metric in METRICS if metric.file != "*"):
+    for file in dict.fromkeys(metric.file for metric in ALL_METRICS if metric.file != "*"):
         rows = [
             [f"`{metric.key}`", metric.meaning, metric.unit, "" if metric.better == "neither" else metric.better]
-            for metric in METRICS
+            for metric in ALL_METRICS
             if metric.file == file
         ]
         parts.append(
