@@ -67,6 +67,7 @@ class ContenderMetrics(Strict):
     ]
     speedup_vs_compile_low: Annotated[float | None, Metric("lower end of its interval", better="higher")]
     speedup_vs_compile_high: Annotated[float | None, Metric("upper end of its interval", better="higher")]
+    latency_ms: LatencyMetrics
     no_difference_from: Annotated[
         str, Metric("contenders that may be as fast: the interval contains 1, or is not measured", noise="by-product")
     ]
@@ -87,7 +88,6 @@ class ContenderMetrics(Strict):
         float | None,
         Metric("peak resident memory of a process that keeps what it frees", unit="MB", better="lower", noise="memory"),
     ]
-    latency_ms: LatencyMetrics
 
 
 class SettingMetrics(Strict):

@@ -173,7 +173,7 @@ def test_the_page_has_the_figures_of_every_part():
     assert "| served here | 90 | 0.938 [0.921, 0.951] | 90 | 0.938 [0.921, 0.951] | 0 |" in page
     assert "| bare session | 96 | 1 | 96 | 1 | 0 |" in page
     assert "| at even intervals | 21.3 | 30 | 41 | 1.92 | 0 |" in page
-    assert "80.0 % of the 100" in page
+    assert "80.0 % of the server's capacity of 100" in page
     assert "minutes at" not in page  # what was not measured has no table
     start = {"seconds": [1.0] * 5, "median": 1.234, "max": 1.5}
     overload = {
@@ -186,6 +186,6 @@ def test_the_page_has_the_figures_of_every_part():
         {**result, "overload": overload, "start": {"with_pycache": start, "without_pycache": start}}
     )
     assert "59,460 × 200, 60,540 × 503" in page
-    assert "| answered 200, of the capacity | 99.1 % |" in page
+    assert "| answers with 200, as a share of the capacity | 99.1 % |" in page
     assert "| resident memory after a tenth of the time, MB | 150, at the end 152 (+1.0 %) |" in page
     assert "| without `__pycache__` | 1.23 | 1.5 |" in page

@@ -175,7 +175,7 @@ def test_a_revision_that_was_committed_with_markers_is_named(clone, tool):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "dvc.lock is empty: `git restore dvc.lock`"),
+        ("", "dvc.lock is empty: run `git restore dvc.lock`"),
         ("a: [", "dvc.lock is not valid YAML: "),
         ("[]", "dvc.lock is damaged: `git restore dvc.lock`"),
         ("schema: '2.0'\n", "dvc.lock is damaged: `git restore dvc.lock`"),

@@ -85,7 +85,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def test_every_shippable_variant_the_report_and_the_release_can_be_taken():
     assert set(ARTIFACTS) == {*SHIPPABLE, "report", "release"}
-    outs = {out for stage in PIPELINE["stages"].values() for out in stage.get("outs", [])}
+    outs = {out for stage in PIPELINE["stages"].values() for out in stage.get("outs", []) if isinstance(out, str)}
     for name, artifact in ARTIFACTS.items():
         check_name_format(name)
         assert artifact["path"] in outs

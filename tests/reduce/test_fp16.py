@@ -37,8 +37,8 @@ def test_a_graph_becomes_float16_with_its_inputs_and_outputs_as_they_are(save_gr
     nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
     model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])], {"w": np.eye(2, dtype=np.float32)})
     metrics, converted = convert(model, ones(tmp_path, 2), tmp_path)
-    assert (metrics["fp16_nodes"], metrics["float_nodes"], metrics["casts"]) == (2, 0, 2)
-    assert metrics["blocked_nodes"] == 0 and metrics["clamped_weights"] == 0
+    assert (metrics.fp16_nodes, metrics.float_nodes, metrics.casts) == (2, 0, 2)
+    assert metrics.blocked_nodes == 0 and metrics.clamped_weights == 0
     assert converted.graph.initializer[0].data_type == TensorProto.FLOAT16
     found = run(tmp_path, np.array([[1.5, -2]], np.float32))
     assert found.dtype == np.float32
@@ -55,8 +55,8 @@ def test_a_value_beyond_float16_keeps_both_sides_in_float32(save_graph, tmp_path
     weights = {"big": np.full(1, 1000, np.float32), "small": np.full(1, 1e-4, np.float32)}
     model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])], weights)
     metrics, converted = convert(model, ones(tmp_path, 2, value=1000.0), tmp_path)
-    assert metrics["blocked"] == "grow, shrink" and metrics["blocked_nodes"] == 2
-    assert (metrics["fp16_nodes"], metrics["float_nodes"]) == (1, 2)
+    assert metrics.blocked == "grow, shrink" and metrics.blocked_nodes == 2
+    assert (metrics.fp16_nodes, metrics.float_nodes) == (1, 2)
     np.testing.assert_allclose(run(tmp_path, np.full((1, 2), 1000, np.float32)), 100, rtol=1e-3)
     assert not cascades(converted)
 
@@ -65,7 +65,7 @@ def test_a_mean_whose_sum_overflows_is_blocked(save_graph, tmp_path):
     nodes = [helper.make_node("ReduceMean", ["x"], ["y"], name="mean", keepdims=1)]
     model = save_graph(nodes, [("x", ["batch", 1000])], [("y", ["?", "?"])])
     metrics, _ = convert(model, ones(tmp_path, 1000, value=100.0), tmp_path)
-    assert metrics["blocked"] == "mean"
+    assert metrics.blocked == "mean"
 
 
 def test_an_overflow_that_only_float16_makes_is_found_by_running_it(save_graph, tmp_path):
@@ -77,7 +77,7 @@ def test_an_overflow_that_only_float16_makes_is_found_by_running_it(save_graph, 
     weights = {"one": np.ones(1, np.float32)}
     model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])], weights)
     metrics, _ = convert(model, ones(tmp_path, 2, value=1.0001), tmp_path)
-    assert metrics["blocked"] == "divide"
+    assert metrics.blocked == "divide"
 
 
 def test_casts_of_the_source_survive_and_none_cancels_another(save_graph, tmp_path):
@@ -98,7 +98,7 @@ def test_blocked_operators_stay_in_float32(save_graph, tmp_path):
     nodes = [helper.make_node("Exp", ["x"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
     model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])])
     metrics, _ = convert(model, ones(tmp_path, 2), tmp_path, block_operators=["Exp"])
-    assert (metrics["fp16_nodes"], metrics["float_nodes"], metrics["blocked_nodes"]) == (1, 1, 0)
+    assert (metrics.fp16_nodes, metrics.float_nodes, metrics.blocked_nodes) == (1, 1, 0)
 
 
 def test_clamped_weights_are_counted(save_graph, tmp_path):
@@ -107,8 +107,8 @@ def test_clamped_weights_are_counted(save_graph, tmp_path):
         [helper.make_node("Mul", ["x", "w"], ["y"])], [("x", ["batch", 2])], [("y", ["batch", 2])], weights
     )
     samples = ones(tmp_path, 2, value=0.1)
-    assert convert(model, samples, tmp_path)[0]["clamped_weights"] == 1
-    assert convert(model, samples, tmp_path, max_finite_val=0.5)[0]["clamped_weights"] == 2
+    assert convert(model, samples, tmp_path)[0].clamped_weights == 1
+    assert convert(model, samples, tmp_path, max_finite_val=0.5)[0].clamped_weights == 2
 
 
 def test_what_cannot_be_converted_is_an_error(save_graph, tmp_path):

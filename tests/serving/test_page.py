@@ -240,7 +240,7 @@ def test_the_page_of_a_release_shows_what_its_server_answers(browser, tmp_path):
         page.get_by_label("Drop pictures here").set_input_files(upload("red.png", png("red")))
         expect(card(page, "red.png").get_by_role("listitem").first).to_contain_text("red ")
         page.get_by_label("Drop pictures here").set_input_files(upload("bad.png", b"no picture"))
-        expect(card(page, "bad.png").locator(".bad")).to_contain_text("no picture in one of the formats")
+        expect(card(page, "bad.png").locator(".bad")).to_contain_text("not a picture in one of the formats")
     with serving(spots_release(tmp_path / "spots")) as server:
         page.goto(f"http://127.0.0.1:{server.port}/")
         page.get_by_label("Drop pictures here").set_input_files(upload("spot.png", encoded(spots, "PNG")))
@@ -308,7 +308,7 @@ def test_each_problem_is_said_in_words_beside_its_picture(visit):
     page = visit(app)
     choose = page.get_by_label("Drop pictures here").set_input_files
     choose([upload("bad.png", b"no picture"), upload("red.png", png("red"))])
-    expect(card(page, "bad.png").locator(".bad")).to_have_text(re.compile("^it is no picture in one of the formats"))
+    expect(card(page, "bad.png").locator(".bad")).to_have_text(re.compile("^it is not a picture in one of the formats"))
     expect(card(page, "bad.png")).to_contain_text("The browser cannot show this file.")
     expect(card(page, "red.png").get_by_role("listitem").first).to_have_text("red 100.0 %")
     choose(upload("large.png", bytes(SETTINGS.upload_bytes + 50_000)))

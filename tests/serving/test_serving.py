@@ -126,14 +126,14 @@ Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
 @pytest.mark.parametrize(
     ("content", "status", "said"),
     [
-        (b"this is no picture", 422, "no picture"),
+        (b"this is no picture", 422, "not a picture"),
         (NOISE.getvalue()[: len(NOISE.getvalue()) // 2], 422, "truncated"),
-        (film(), 422, "film"),
+        (film(), 422, "animation"),
         (bomb(50_000, 50_000), 413, "pixels"),
         (picture(size=(501, 500)), 413, "pixels"),
         (b"", 422, "empty"),
         (b"x" * 100_001, 413, "100,000 bytes"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 422, "no picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 422, "not a picture"),
     ],
     ids=["no image", "truncated", "animated", "bomb", "a pixel too many", "empty", "too large", "PostScript"],
 )

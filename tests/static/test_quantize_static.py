@@ -271,25 +271,23 @@ def test_an_output_that_is_no_product_or_that_others_take_stays_quantized(save_g
 
 def test_a_budget_that_the_first_graph_meets_keeps_nothing_in_float(case, tmp_path):
     metrics, path = write(case, tmp_path)
-    assert metrics["budget_met"] and metrics["float_layers"] == "" and metrics["fitted_graphs"] == 1
-    assert metrics["weight_type"] == "int8" and metrics["activation_type"] == "uint8"
+    assert metrics.budget_met and metrics.float_layers == "" and metrics.fitted_graphs == 1
+    assert metrics.weight_type == "int8" and metrics.activation_type == "uint8"
     onnx.checker.check_model(str(path), full_check=True)
 
 
 def test_a_tighter_budget_keeps_layers_in_float_and_is_met(case, tmp_path):
     everything, _ = write(case, tmp_path)
-    bound = everything["calibration_sqnr_db"] + 0.5 - MARGIN_DB
+    bound = everything.calibration_sqnr_db + 0.5 - MARGIN_DB
     metrics, _ = write(case, tmp_path, Budget(sqnr_db=bound), minutes=1)
-    assert metrics["budget_met"] and metrics["calibration_sqnr_db"] >= bound + MARGIN_DB
-    assert 0 < len(metrics["float_layers"].split(", ")) < 6
+    assert metrics.budget_met and metrics.calibration_sqnr_db >= bound + MARGIN_DB
+    assert 0 < len(metrics.float_layers.split(", ")) < 6
 
 
 def test_a_budget_that_nothing_can_meet_gives_the_best_and_says_so(case, tmp_path):
     metrics, path = write(case, tmp_path, Budget(sqnr_db=200), minutes=0.01)
-    assert (
-        not metrics["budget_met"] and f"budget.sqnr_db is 200 and the margin {MARGIN_DB:g}" in metrics["budget_failure"]
-    )
-    assert path.is_file() and metrics["calibration_sqnr_db"] >= write(case, tmp_path)[0]["calibration_sqnr_db"]
+    assert not metrics.budget_met and f"budget.sqnr_db is 200 and the margin {MARGIN_DB:g}" in metrics.budget_failure
+    assert path.is_file() and metrics.calibration_sqnr_db >= write(case, tmp_path)[0].calibration_sqnr_db
 
 
 def test_the_same_search_gives_the_same_bytes(case, tmp_path):
@@ -319,9 +317,9 @@ def test_a_quantized_model_is_refused(case, tmp_path):
 
 def test_what_runs_on_integers_is_counted_and_the_rest_has_a_reason(case, tmp_path):
     metrics, _ = write(case, tmp_path)
-    assert metrics["quantized_nodes"] == metrics["fused_nodes"] + metrics["unfused_nodes"]
-    assert metrics["fused_nodes"] >= 7  # five Convs, the Add and the Gemm
-    assert metrics["unfused"] == "mean (ReduceMean): ONNX Runtime has no integer kernel for it in this form on this CPU"
+    assert metrics.quantized_nodes == metrics.fused_nodes + metrics.unfused_nodes
+    assert metrics.fused_nodes >= 7  # five Convs, the Add and the Gemm
+    assert metrics.unfused == "mean (ReduceMean): ONNX Runtime has no integer kernel for it in this form on this CPU"
     assert count_fused(tmp_path / "model.onnx").quantized_nodes == 0
 
 

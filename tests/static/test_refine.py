@@ -8,6 +8,7 @@ from onnx import helper, numpy_helper
 from onnx_release.core.params import Calibrate
 from onnx_release.graph.layers import initializers
 from onnx_release.graph.targets import TARGETS
+from onnx_release.measure.closeness import Closeness
 from onnx_release.reduce.calibrate import find_ranges
 from onnx_release.static import refine as refine_module
 from onnx_release.static.compute_limit import ComputeLimit, multiply_adds
@@ -181,5 +182,5 @@ def test_a_bias_that_is_computed_does_not_move_with_a_range(save_graph, operator
 
 def test_answers_without_any_error_are_no_gain(case, monkeypatch):
     model, ranges, scorer = case
-    monkeypatch.setattr(scorer, "compare", lambda *_: {"sqnr_db": None, "max_abs_error": 0.0})
+    monkeypatch.setattr(scorer, "score", lambda *_: Closeness(None, 0.0, None))
     assert refine(model, insert_qdq(model, ranges, TARGETS["vnni"], []), ranges, scorer, 2) == {}

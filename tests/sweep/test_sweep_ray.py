@@ -120,7 +120,7 @@ def inside(project, home, monkeypatch):
     """The working folder is the project's, as it is for the driver, and this machine another node."""
     monkeypatch.chdir(project)
     monkeypatch.setenv("SWEEP_LOG", str(home / "work.log"))
-    monkeypatch.delenv("OMP_NUM_THREADS")  # as tests/conftest.py has set it
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # as tests/conftest.py has set it
     (home / "here").mkdir(exist_ok=True)
     monkeypatch.setattr("tempfile.tempdir", str(home / "here"))
     return project
@@ -133,7 +133,7 @@ def cluster(home):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.delenv("OMP_NUM_THREADS")  # as tests/conftest.py has set it
+        patch.delenv("OMP_NUM_THREADS", raising=False)  # as tests/conftest.py has set it
         patch.setenv("RAY_TMPDIR", "/tmp")  # a socket's path is short
         patch.setenv("SWEEP_LOG", str(home / "work.log"))
         os.mkfifo(home / "doomed.fifo")

@@ -18,8 +18,11 @@ from onnx_release.sweep.results import (
     with_front,
 )
 from onnx_release.timing.speedup import OTHER_WORK, TOO_WIDE
+from tests.candidates import timing
 from tests.imports import ROOT
+from tests.release_project import BENCHMARK, STATIC
 from tests.revisions import as_json, revision
+from tests.validated import validated
 
 PLAIN = ExperimentResult("a", {"export.opset": 18}, True, "fp32", "here", (), (2.0, 1.9, 2.1), 40.0)
 
@@ -35,17 +38,12 @@ def make_grid(monkeypatch):
 
 
 def validation(sqnr_db: float, passed: bool = True) -> dict[str, Any]:
-    return {"passed": passed, "sqnr_db": sqnr_db, "max_abs_error": 0.1}
+    return {**validated("tensor"), "passed": passed, "sqnr_db": sqnr_db, "max_abs_error": 0.1}
 
 
-def timing(speedup: float, latency: float) -> dict[str, Any]:
+def timed(speedup: float, latency: float) -> dict[str, Any]:
     interval = {"speedup_low": speedup * 0.9, "speedup_high": speedup * 1.1}
-    return {
-        "speedup_vs_eager": speedup,
-        **interval,
-        "latency_ms": {"median": latency},
-        "no_difference_from": "",
-    }
+    return timing(latency, speedup_vs_eager=speedup, **interval).model_dump()
 
 
 METRICS: dict[str, Any] = {
@@ -53,8 +51,11 @@ METRICS: dict[str, Any] = {
     "validate/fp32": validation(120.0),
     "validate/fp16": {"left_out": True},
     "validate/int8_static": validation(20.0),
-    "quantize_static": {"budget_met": True, "size_mb": 1.5},
-    "benchmark": {"machine": "here", "fp32": timing(2.0, 5.0), "int8_static": timing(4.0, 2.5)},
+    "quantize_static": STATIC.content() | {"size_mb": 1.5},
+    "benchmark": {
+        **{**BENCHMARK, "machine": "here", "export": timed(2.0, 5.0)},
+        **{"fp32": timed(2.0, 5.0), "int8_static": timed(4.0, 2.5)},
+    },
 }
 
 
@@ -83,7 +84,7 @@ def test_without_timing_nothing_timed_is_read(make_grid):
 def test_it_passes_where_the_gate_does_and_what_the_search_missed_is_no_verdict(make_grid):
     failed = measured(METRICS | {"validate/int8_static": validation(20.0, passed=False)})
     assert not result_of(make_grid(), EXPERIMENT, failed, []).passed
-    missed = measured(METRICS | {"quantize_static": {"budget_met": False, "size_mb": 1.5}})
+    missed = measured(METRICS | {"quantize_static": {**METRICS["quantize_static"], "budget_met": False}})
     assert result_of(make_grid(), EXPERIMENT, missed, []).passed
 
 
@@ -161,7 +162,7 @@ def test_the_table_has_what_varies_and_says_which_timings_do_not_compare(make_gr
     ("benchmark", "doubt"),
     [
         ({"rounds": 15, "disturbed_rounds": 8}, OTHER_WORK),
-        ({"int8_static": {**timing(3476.0, 2.5), "speedup_low": 31.3, "speedup_high": 385_550.0}}, TOO_WIDE),
+        ({"int8_static": {**timed(3476.0, 2.5), "speedup_low": 31.3, "speedup_high": 385_550.0}}, TOO_WIDE),
         ({"rounds": 15, "disturbed_rounds": 7}, ""),
     ],
 )

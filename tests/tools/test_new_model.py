@@ -108,7 +108,7 @@ def test_one_photograph_a_class_is_written_and_prepared_with_a_note(root):
     set_param(root, "model", "birds")
     result = run_here(root, "stages.prepare")
     assert result.returncode == 0, result.stderr
-    assert result.stderr.startswith("note: INT8 is calibrated on 3 samples, and 16 are the least")
+    assert result.stderr.startswith("note: INT8 is calibrated on 3 samples, and its ranges fit others only from 16 on")
     assert (len(SampleFile(CALIBRATION_SAMPLES)), len(SampleFile(EVALUATION_SAMPLES))) == (3, 3)
 
 
@@ -130,7 +130,7 @@ def test_a_class_that_is_only_held_out_is_named_before_anything_is_written(root,
     shutil.copytree(photographs, root / "pets/train")
     shutil.copytree(photographs, root / "pets/val")
     (root / "pets/val/dogs").rename(root / "pets/val/wolves")
-    with pytest.raises(DataError, match=r"has the folders wolves, which .*train has not"):
+    with pytest.raises(DataError, match=r"has the folders wolves, which .*train does not have"):
         write_model("pets", "classification", images=root / "pets")
     assert not list((root / "models").iterdir())
 
@@ -188,7 +188,7 @@ def test_another_working_directory_than_the_repository_is_refused(root):
         ({"weights": "gone.pth"}, SourceError, r"there is no file gone\.pth"),
         ({"weights": "photographs"}, SourceError, "there is no file photographs"),
         ({"images": "gone"}, DataError, "there is no folder gone"),
-        ({"images": "photographs/cats"}, DataError, "3 photographs outside of a class"),
+        ({"images": "photographs/cats"}, DataError, "has 3 photographs without a class"),
     ],
 )
 def test_what_is_not_there_is_named_and_nothing_is_written(root, photographs, options, error, says):

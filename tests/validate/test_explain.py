@@ -96,8 +96,8 @@ def test_the_tables_say_it_in_words(network, tmp_path):
     rows = rows_of(spoil(network, tmp_path, lambda weight: weight * 1.1), network, tmp_path)
     lines = ranking(rows, 3).splitlines()
     assert len(lines) == 4 and lines[1].startswith("depthwise  Conv") and lines[1].endswith("network.py:7")
-    assert departure(rows, 60).startswith("The first step beyond 60 dB is depthwise (Conv, block.1 at network.py:7)")
-    assert departure(rows, 0) == "No step is further from the reference than 0 dB."
+    assert departure(rows, 60).startswith("The first step below 60 dB is depthwise (Conv, block.1 at network.py:7)")
+    assert departure(rows, 0) == "Every step has an SQNR of at least 0 dB."
 
 
 def test_token_ids_and_masks_reach_the_steps_that_take_them(save_graph, tmp_path):
