@@ -55,7 +55,7 @@ def fastest(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def choose(candidates: Sequence[Candidate]) -> Candidate | None:
-    """Return the fastest candidate with the highest SQNR, or None. Noise in timings so costs no accuracy."""
+    """Return the candidate with the highest SQNR of the fastest, or None: noise in timings costs no accuracy."""
     return max(fastest(candidates), key=lambda one: one.validation.closeness.signal, default=None)
 
 
@@ -65,7 +65,11 @@ def describe_choice(candidates: Sequence[Candidate]) -> str:
     if len(alike) > 1:
         names = f"{', '.join(alike[:-1])} and {alike[-1]}"
         return f"the most exact of {names}, between which no difference in speed was measured"
-    return "the fastest variant that passed" if len(releasable(candidates)) > 1 else "the only variant that passed"
+    return (
+        "the fastest variant that passed"
+        if len(releasable(candidates)) > 1
+        else "the only variant that may be released"
+    )
 
 
 def summarise(
