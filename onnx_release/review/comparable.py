@@ -13,7 +13,15 @@ from onnx_release.core.imports import reached_files
 from onnx_release.core.metrics import Metric
 from onnx_release.core.variants import BASE, VARIANTS
 from onnx_release.report.metrics import flatten, known_metric
-from onnx_release.review.noise import UNCHANGED_MACHINE, Spread, certain, round_latencies, rounds_spread, uncertainty
+from onnx_release.review.noise import (
+    UNCHANGED_MACHINE,
+    Spread,
+    Statistic,
+    certain,
+    round_latencies,
+    rounds_spread,
+    uncertainty,
+)
 from onnx_release.review.revisions import Revision
 from onnx_release.timing.speedup import Speedup
 
@@ -32,9 +40,6 @@ INPUTS = ("requirements.txt", "models/", "data/")
 VALUE_GONE = "it is null in the head"
 # The first words of the reason if a speed-up was not measured on one side.
 NOT_MEASURED = "not measured"
-
-# A contender, and "median" or "mean".
-LatencyKey = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -155,17 +160,20 @@ class Pair:
     @cached_property
     def eager_margin(self) -> float:
         """Return half of the 95 % interval of the change of PyTorch eager's median latency, in its logarithm."""
-        before, after = (side.get((BASE, "median")) for side in self.latency_spreads)
+        before, after = (self.latency_spread(side, BASE, "median") for side in (0, 1))
         return uncertainty((before, after), (0.0, before.freedom + after.freedom)).margin if before and after else 0.0
 
-    @cached_property
-    def latency_spreads(self) -> tuple[dict[LatencyKey, Spread | None], dict[LatencyKey, Spread | None]]:
-        """Return the spread of each contender's median and mean latency, for both sides."""
-        base, head = (
-            spreads_by_contender(side.table("latency"), values.get("benchmark", {}).get("starts", 0))
-            for side, values in zip((self.base, self.head), self.values, strict=True)
-        )
-        return base, head
+    def latency_spread(self, side: int, name: str, statistic: Statistic) -> Spread | None:
+        """Return the spread of a contender's latency on one side; None without metrics/plots/latency.csv."""
+        latencies = (self.base, self.head)[side].table("latency")
+        if latencies is None or not {"variant", "round", "latency_ms"} <= {*latencies.columns}:
+            return None
+        return rounds_spread(round_latencies(latencies, name, statistic), self.starts(side))
+
+    def starts(self, side: int) -> int:
+        """Return how often the benchmark of one side started its processes; 0 without a benchmark."""
+        found: int = self.values[side].get("benchmark", {}).get("starts", 0)
+        return found
 
     @cached_property
     def same_pytorch(self) -> bool:
@@ -232,18 +240,6 @@ def reached_sources(revision: Revision) -> dict[str, bytes]:
         except (SyntaxError, ValueError):  # not Python of this version, or not text
             return {}
     return {path: revision.sources[path] for path in reached}
-
-
-def spreads_by_contender(latencies: pd.DataFrame | None, starts: int) -> dict[LatencyKey, Spread | None]:
-    """Return the spreads from the table metrics/plots/latency.csv; empty without it or its columns."""
-    if latencies is None or not {"variant", "round", "latency_ms"} <= {*latencies.columns}:
-        return {}
-    rounds = round_latencies(latencies)
-    return {
-        (name, statistic): rounds_spread(own, starts)
-        for name, statistics in rounds.items()
-        for statistic, own in statistics.items()
-    }
 
 
 def is_static(file: str, key: str, metric: Metric) -> bool:

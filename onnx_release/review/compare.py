@@ -269,12 +269,13 @@ def spread(pair: Pair, row: Row, side: int) -> Spread | None:
     """Return the spread of a timing within its own run; None if the metrics do not tell."""
     values = pair.values[side]
     if row.metric.noise == "latency":
-        statistic = "median" if row.key.endswith("median") else "mean"
-        return pair.latency_spreads[side].get((contender(row.key, row.metric), statistic))
+        return pair.latency_spread(
+            side, contender(row.key, row.metric), "median" if row.key.endswith("median") else "mean"
+        )
     if row.metric.noise != "speedup":
         return None
     file, key = pair.timed_as(side, row.file, row.key)
-    starts, rounds = (values.get("benchmark", {}).get(name, 0) for name in ("starts", "rounds"))
+    starts, rounds = pair.starts(side), values.get("benchmark", {}).get("rounds", 0)
     units = LOADS if file == "optimize" else starts if starts > 1 else rounds
     return spread_of(*pair.interval_ends(side, file, key), units)
 

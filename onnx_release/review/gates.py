@@ -87,7 +87,7 @@ def check_gates(gates: Iterable[Gate], head: Revision, comparison: Comparison | 
             found = [GateOutcome(gate.metric, "not checked", f"{bound(gate)} needs a base: give --base")]
         else:
             rows = [row for row in comparison.rows if fnmatchcase(row.name, gate.metric) and may_regress(row.metric)]
-            found = [check_regression(gate, row, head) for row in rows]
+            found = [check_regression(gate, row, own) for row in rows]
             # The comparison leaves out a percentile for which one side has too few calls.
             left = named.keys() - {row.name for row in comparison.rows}
             found += [
@@ -155,12 +155,12 @@ def failures(file: str, key: str, known: Metric, head: Revision) -> list[str]:
     return [f"{one} failed, {benchmark[f'{one}.failure']}" for one in timed if benchmark.get(f"{one}.failure")]
 
 
-def check_regression(gate: Gate, row: Row, head: Revision) -> GateOutcome:
+def check_regression(gate: Gate, row: Row, own: Pair) -> GateOutcome:
     """Check how much worse a metric is than the base's."""
     if row.reason.startswith(NOT_MEASURED):
         return not_measured(gate, row.name, row.reason.removeprefix(NOT_MEASURED).strip(), measure_again(row.name))
     if row.metric.noise and row.reason == VALUE_GONE:
-        return check_null(gate, row.name, head)
+        return check_value(gate, row.name, None, own)
     null = row.base is None or row.head is None
     if not null and row.reason == CHOSEN_BY_NOISE and loss_of(row).raw > limit_of(gate, row):
         why = f"{amount(gate, row, loss_of(row).raw)} worse, {row.reason}"

@@ -8,12 +8,14 @@ program differ, which no single run shows: that is an allowance, measured by `py
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from onnx_release.timing.speedup import CONFIDENCE, WIDEST, speedup_interval
+
+Statistic = Literal["median", "mean"]
 
 # The factor by which PyTorch eager may differ between two runs on a machine that has not changed.
 UNCHANGED_MACHINE = 1.15
@@ -66,16 +68,14 @@ def spread_of(low: Any, high: Any, units: int) -> Spread | None:
     return Spread(low, high, margin / float(stdtrit(units - 1, (1 + CONFIDENCE) / 2)), units - 1)
 
 
-def round_latencies(latencies: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
-    """Return the "median" and the "mean" of every round, in the order of the rounds, by contender.
+def round_latencies(latencies: pd.DataFrame, contender: str, statistic: Statistic) -> list[float]:
+    """Return the median or the mean of every round of a contender, in the order of the rounds.
 
     `latencies` has the columns `variant`, `round` and `latency_ms`, as metrics/plots/latency.csv.
     """
-    rounds = latencies.groupby(["variant", "round"])["latency_ms"].agg(["median", "mean"])
-    return {
-        str(name): {statistic: found[statistic].tolist() for statistic in ("median", "mean")}
-        for name, found in rounds.groupby(level="variant")
-    }
+    rounds = latencies[latencies["variant"] == contender].groupby("round")["latency_ms"]
+    found: list[float] = rounds.agg(statistic).tolist()
+    return found
 
 
 def rounds_spread(rounds: Sequence[float], starts: int) -> Spread | None:
@@ -156,9 +156,9 @@ def change_of(base: float, head: float, kind: str, unit: str, drift: float, marg
 def moved_by(unit: str, drift: float) -> float:
     """Return the factor by which a metric of the unit changes on a machine that takes `drift` times as long.
 
-    Times change by that factor, rates by its inverse, and ratios and memory not at all.
+    Times change by that factor, and ratios and memory not at all. No rate is compared.
     """
-    return {"ms": drift, "s": drift, "1/s": 1 / drift}.get(unit, 1.0)
+    return drift if unit in ("ms", "s") else 1.0
 
 
 def allowed_range(noise: str, unit: str, drift: float) -> tuple[float, float]:

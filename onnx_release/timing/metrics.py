@@ -11,12 +11,8 @@ from onnx_release.core.yaml_files import Strict
 class LatencyMetrics(Strict):
     """The times of single calls; all None for a contender that failed."""
 
-    median: Annotated[
-        float | None, Metric("median time of a call", unit="ms", better="lower", noise="latency", news="time")
-    ]
-    mean: Annotated[
-        float | None, Metric("mean time of a call", unit="ms", better="lower", noise="latency", news="time")
-    ]
+    median: Annotated[float | None, Metric("median time of a call", unit="ms", better="lower", noise="latency")]
+    mean: Annotated[float | None, Metric("mean time of a call", unit="ms", better="lower", noise="latency")]
     std: Annotated[float | None, Metric("standard deviation", unit="ms", better="lower", noise="spread", news="time")]
     min: Annotated[float | None, Metric("fastest call", unit="ms", better="lower", noise="fastest", news="time")]
     max: Annotated[float | None, Metric("slowest call", unit="ms", better="lower", noise="spread", news="time")]
@@ -43,7 +39,7 @@ class ContenderMetrics(Strict):
     samples: Annotated[int, Metric("timed calls", noise="by-product")]
     throughput_per_s: Annotated[
         float | None,
-        Metric("items a second, one call after the other", unit="1/s", better="higher", noise="latency", news="time"),
+        Metric("items a second, one call after the other", unit="1/s", better="higher", noise="latency"),
     ]
     speedup_vs_eager: Annotated[
         float | None,
@@ -90,8 +86,8 @@ class ContenderMetrics(Strict):
     ]
 
 
-class SettingMetrics(Strict):
-    """All contenders at another batch size or thread count, by name."""
+class TimedContenders(Strict):
+    """Contenders that were timed together, each in a field of its name."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     __pydantic_extra__: dict[str, ContenderMetrics]
@@ -107,6 +103,10 @@ class SettingMetrics(Strict):
     def contenders(self) -> dict[str, ContenderMetrics]:
         """Everything that was timed, by name."""
         return self.__pydantic_extra__
+
+
+class SettingMetrics(TimedContenders):
+    """All contenders at another batch size or thread count."""
 
 
 class PreparationMetrics(Strict):
@@ -121,13 +121,10 @@ class PreparationMetrics(Strict):
     raw_items: Annotated[int, Metric("raw items; if there are none, the times are null")]
 
 
-class BenchmarkMetrics(Metrics):
-    """A run of the benchmark. Its contenders are beside the other fields, each by its name."""
+class BenchmarkMetrics(Metrics, TimedContenders):
+    """A run of the benchmark. Its contenders are beside the other fields."""
 
     FILE: ClassVar[str] = "benchmark"
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-    __pydantic_extra__: dict[str, ContenderMetrics]
 
     machine: Annotated[str, Metric("the machine; only timings of the same one can be compared")]
     provider: Annotated[str | None, Metric("ONNX Runtime's execution provider on this machine")]
@@ -137,12 +134,6 @@ class BenchmarkMetrics(Metrics):
     threads: Annotated[int, Metric("threads for every contender")]
     starts: Annotated[int, Metric("times that all contenders were started anew")]
     rounds: Annotated[int, Metric("rounds in all; every contender has a turn in each")]
-    repeated_rounds: Annotated[
-        int, Metric("rounds taken again, since other work used the cores", better="lower", noise="by-product")
-    ]
-    disturbed_rounds: Annotated[
-        int, Metric("rounds that count although other work used the cores", better="lower", noise="by-product")
-    ]
     wall_s: Annotated[float, Metric("time that the benchmark took", unit="s", better="lower", noise="wall")]
     calling_s: Annotated[float, Metric("its part for the calls that are reported", unit="s", noise="by-product")]
     loading_s: Annotated[
@@ -156,8 +147,3 @@ class BenchmarkMetrics(Metrics):
     ]
     preparation: PreparationMetrics
     settings: dict[str, SettingMetrics]
-
-    @property
-    def contenders(self) -> dict[str, ContenderMetrics]:
-        """Everything that was timed, by name."""
-        return self.__pydantic_extra__

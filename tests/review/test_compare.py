@@ -294,6 +294,12 @@ def test_a_speed_up_that_was_not_measured_does_not_compare_and_says_why():
     assert "not_measured" not in {row[0] for row in release_rows(compare(revision(base), revision(base)))}
 
 
+def test_metrics_of_commits_that_counted_no_rounds_are_compared():
+    old = changed(FILES, "metrics/benchmark.json", disturbed_rounds=..., rounds=...)
+    row = row_of(old, release(1), "benchmark.int8_static.speedup_vs_eager")
+    assert row.verdict == "no difference" and row.p is not None
+
+
 def test_one_start_and_disturbed_rounds_are_said():
     head = changed(FILES, "metrics/benchmark.json", starts=1, disturbed_rounds=4)
     notes = compare(revision(FILES), revision(head)).notes

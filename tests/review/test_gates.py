@@ -155,6 +155,8 @@ def test_where_pytorch_eager_was_disturbed_no_speed_up_was_measured(seed, times)
     assert "`dvc repro -f -s benchmark`" in found.fix and "`noisy: pass`" in found.fix
     passed = outcome(gate | {"noisy": "pass"}, head)
     assert (passed.status, passed.fails) == ("passed", False) and "noisy: pass" in passed.reason
+    fastest = checked({"metric": FASTEST, "max_regression_share": 0.5}, head)
+    assert fastest == {FASTEST: "FAILED" if times > 1 else "passed"}
 
 
 def test_a_disturbed_contender_is_not_measured_and_the_others_are():
@@ -253,6 +255,13 @@ def test_a_speed_up_that_was_measured_on_neither_side_is_not_measured_unless_not
     assert checked(gate, head, base) == {"summary.speedup_vs_eager": "not measured"}
     assert reason(gate, head, base) == "in the base: other work took cores (max_regression_share 0.3)"
     assert checked(gate, base, base) == {"summary.speedup_vs_eager": "not checked"}
+
+
+def test_a_speed_up_that_is_null_since_it_was_not_measured_says_so_even_if_nothing_was_timed_again():
+    head = unmeasured(FILES)
+    base = changed(head, "metrics/summary.json", speedup_vs_eager=10.3)
+    found = outcome({"metric": "summary.speedup_vs_eager", "max_regression_share": 0.3}, head, base)
+    assert found.status == "not measured" and "other work took cores" in found.reason and "dvc repro -f" in found.fix
 
 
 @pytest.mark.parametrize("bound", [{"min": 2.0}, {"max_regression_share": 0.3}])

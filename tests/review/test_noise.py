@@ -88,8 +88,8 @@ def test_medians_and_means_of_rounds_by_hand():
     table = pd.DataFrame(
         {"variant": ["b", "a", "a", "a", "a"], "round": [0, 1, 0, 0, 0], "latency_ms": [9, 7, 1, 2, 6]}
     )
-    expected = {"a": {"median": [2, 7], "mean": [3, 7]}, "b": {"median": [9], "mean": [9]}}
-    assert round_latencies(table) == expected
+    assert round_latencies(table, "a", "median") == [2, 7] and round_latencies(table, "a", "mean") == [3, 7]
+    assert round_latencies(table, "b", "median") == [9] and round_latencies(table, "c", "mean") == []
 
 
 def test_the_pooled_error_by_hand():
@@ -137,7 +137,6 @@ def test_two_equal_contenders_differ_as_seldom_as_promised_without_any_allowance
 def test_a_slower_machine_allows_for_longer_times_and_lower_rates_and_no_other_ratios():
     low, high = ALLOWANCES["load"], 2 * ALLOWANCES["load"]
     assert allowed_range("load", "ms", 2.0) == pytest.approx((1 / low, high))
-    assert allowed_range("load", "1/s", 2.0) == pytest.approx((1 / high, low))
     assert allowed_range("speedup", "", 2.0) == (1 / ALLOWANCES["speedup"], ALLOWANCES["speedup"])
 
 
@@ -156,11 +155,8 @@ def test_the_noise_of_a_change_adds_interval_and_allowance_by_their_squares():
 
 
 def test_a_change_is_without_what_the_machine_has_moved():
-    found = [
-        change_of(2.0, 3.0, kind, unit, 2.0, 0.1)
-        for kind, unit in (("fastest", "ms"), ("fastest", "1/s"), ("speedup", ""))
-    ]
-    assert [item and item.times for item in found] == [0.75, 3.0, 1.5]
+    found = [change_of(2.0, 3.0, kind, unit, 2.0, 0.1) for kind, unit in (("fastest", "ms"), ("speedup", ""))]
+    assert [item and item.times for item in found] == [0.75, 1.5]
 
 
 def test_without_an_interval_the_noise_is_the_allowance_or_a_few_time_slices():
