@@ -8,14 +8,13 @@ from onnx_release.core.spec import load_spec
 from onnx_release.data.samples import SampleFile, real_batches
 from onnx_release.performance.optimize import compare_files, optimize, ready_made
 from onnx_release.runtime.release import RUNTIME
-from onnx_release.runtime.settings import load_runtime
 
 
 def main() -> None:
     params = load_params()
     spec = load_spec(params.model)
     variant = read_json(CHOICE)["variant"]
-    runtime = load_runtime(params.runtime).model_copy(update={"provider": "cpu"})
+    runtime = params.runtime.model_copy(update={"provider": "cpu"})
     batches = real_batches(SampleFile(EVALUATION_SAMPLES), params.benchmark.batches[0], spec)
     with replacing_folder(OPTIMIZED) as partial:
         path = optimize(variant_model(variant), partial, runtime)

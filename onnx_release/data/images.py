@@ -17,10 +17,11 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
 # In these formats several pictures are an animation; in the others they are previews or pages.
 FILMS = ("GIF", "PNG", "WEBP", "AVIF")
 # The exceptions of Pillow on broken files, broken EXIF included.
-BROKEN = (
-    *(OSError, SyntaxError, ValueError, EOFError, OverflowError, MemoryError),
+BROKEN_EXIF = (
+    *(OSError, SyntaxError, ValueError, EOFError, OverflowError),
     *(struct.error, TypeError, KeyError, IndexError, AttributeError),
 )
+BROKEN = (*BROKEN_EXIF, MemoryError)
 
 
 class TooManyPixelsError(DataError):
@@ -55,7 +56,7 @@ def decode_image(content: bytes) -> np.ndarray:
             if image.format in FILMS and getattr(image, "is_animated", False):
                 raise DataError("it is an animation of several pictures: send one of them")
             image.load()
-            with suppress(*BROKEN):  # EXIF that cannot be read
+            with suppress(*BROKEN_EXIF):  # it turns the pixels first, so what fails after that is the EXIF
                 ImageOps.exif_transpose(image, in_place=True)
             upright: Image.Image = image
             # Pillow would clip 16-bit values at 255, so keep the upper eight bits. PPM's have the mode of 32 bits.

@@ -10,6 +10,7 @@ from onnx.external_data_helper import uses_external_data
 from onnx.version_converter import convert_version
 
 from onnx_release.graph.graph import default_opset
+from onnx_release.graph.layers import initializers
 from onnx_release.graph.source_lines import file_and_line
 
 # A constant input with more values than this does not matter to a conversion.
@@ -51,7 +52,7 @@ def operator_versions(operator: str) -> Iterator[onnx.defs.OpSchema]:
 def converts(model: ModelProto, node: NodeProto, opset: int) -> bool:
     """Return whether onnx's version converter converts a graph of only this node to `opset`."""
     known = {value.name: value for value in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    weights = initializers(model)
     names = [name for name in dict.fromkeys(node.input) if name]
     graph = helper.make_graph(
         [node],

@@ -127,13 +127,13 @@ def read_checkpoint(path: Path) -> Any:
     return read_trusted(path, *trusted)
 
 
-def read_trusted(path: Path, source: Source, memory_of: Path) -> Any:
+def read_trusted(path: Path, source: Source, place: Path) -> Any:
     """Read a trusted file, and run the code in it.
 
     Raises CheckpointError if that fails, and before that if `place`, the file or a folder above it, does not have the
     sha256 of `source`.
     """
-    found = path_sha256(memory_of)
+    found = path_sha256(place)
     if found != source.sha256:
         raise CheckpointError(
             f"{path} was not loaded: `trusted_pickle` is for {source.name} with the sha256 {source.sha256}, and it has "

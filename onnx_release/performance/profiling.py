@@ -21,6 +21,7 @@ from onnx_release.core.errors import GraphError
 from onnx_release.core.files import replacing
 from onnx_release.core.params import Runtime
 from onnx_release.core.spec import Spec
+from onnx_release.graph.graph import producers
 from onnx_release.graph.source_lines import file_and_line
 from onnx_release.performance.metrics import OperatorMetrics, ProfileMetrics
 from onnx_release.runtime.onnx_model import OnnxModel
@@ -153,7 +154,7 @@ def known_sources(exported: ModelProto, sources: Mapping[str, Any]) -> dict[str,
     ONNX Runtime and the quantizers name a node after a value if there is no node to name it after. The output of an
     activation counts as that of the convolution before it, into which ONNX Runtime fuses it.
     """
-    makers = {value: node for node in exported.graph.node for value in node.output}
+    makers = producers(exported)
     by_value = {}
     for value, node in makers.items():
         before = makers.get(node.input[0]) if node.op_type in ACTIVATIONS else None

@@ -19,7 +19,7 @@ from onnx_release.core.params import Fp16
 from onnx_release.data.samples import SampleFile, with_batch_axis
 from onnx_release.graph.activations import constant_values, extract_subgraph, float_values, session_of, value_types
 from onnx_release.graph.graph import load_model, model_size_mb, save_checked, subgraphs
-from onnx_release.graph.layers import set_array
+from onnx_release.graph.layers import initializers, set_array
 from onnx_release.graph.precision import check_not_float16, check_not_quantized
 from onnx_release.reduce.metrics import Fp16Metrics
 from onnx_release.runtime.session import run_session
@@ -169,7 +169,7 @@ def with_float16_rounding(model: ModelProto, converted: ModelProto) -> ModelProt
     types = value_types(converted)
     floats = float_values(model)
     half = {name for name in floats if types.get(name) == TensorProto.FLOAT16}
-    weights = {tensor.name: tensor for tensor in converted.graph.initializer}
+    weights = initializers(converted)
     result = ModelProto()
     result.CopyFrom(model)
     for tensor in result.graph.initializer:

@@ -16,7 +16,7 @@ from onnx_release.runtime.session import open_with, run_bound, run_session
 
 # ONNX Runtime's names for dtypes that have another name in the spec.
 ORT_NAMES = {"float32": "float"}
-# The key in an ONNX file's metadata for the CPU that its graph was optimised for (onnx_release/tuning/optimize.py).
+# The key in an ONNX file's metadata for the CPU that its graph was optimised for (onnx_release/performance).
 CPU_KEY = "onnx_release.cpu"
 
 

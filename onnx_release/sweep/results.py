@@ -115,7 +115,7 @@ def released_variant(validations: Mapping[str, ValidateMetrics], revision: Revis
 
 
 def measured_value(objective: str, revision: Revision, released: str | None) -> tuple[Interval, str]:
-    """Return the value of FILE:KEY with its interval, or NOTHING and why it counts as not measured."""
+    """Return the value of FILE:KEY with its interval, or NO_VALUE and why it counts as not measured."""
     file, key = objective.split(":")
     if RELEASED in objective:
         if released is None:

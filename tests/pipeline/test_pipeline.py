@@ -90,7 +90,7 @@ def test_another_machine_reruns_what_is_timed_and_another_target_or_provider_wha
     assert readers == {
         HARDWARE: {"benchmark", "optimize", "profile", "report", "package"},
         TARGET: {"quantize_dynamic", "quantize_static"},
-        PROVIDER: {"validate", "benchmark", "optimize", "profile", "package"},
+        PROVIDER: {"validate", "benchmark", "profile", "package"},
     }
 
 
