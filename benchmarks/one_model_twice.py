@@ -1,9 +1,10 @@
-"""Whether the harness sees a difference where there is none: one model is timed under two names, twenty times over.
+"""Check that the harness finds no difference between two equal models: one model under two names, twenty times.
 
     python -m benchmarks.one_model_twice
 
-prints in how many of the runs the interval of the speed-up holds 1, and fails if they are fewer than 18: 95 % intervals
-promise 19. The model is a small convolution on random numbers. Takes about three minutes on 2 idle cores.
+prints in how many of the runs the interval of the speed-up contains 1, and fails if there are fewer than 18. From 95 %
+intervals, 19 are expected. The model is a small convolution on random numbers. It takes about three minutes on 2 idle
+cores.
 """
 
 import sys
@@ -44,7 +45,7 @@ def main() -> None:
         same = sum(is_same(Path(folder), seed) for seed in range(RUNS))
     print(f"no difference in {same} of {RUNS} runs")
     if same < LEAST:
-        sys.exit(f"error: at least {LEAST} were promised")
+        sys.exit(f"error: at least {LEAST} are expected")
 
 
 def is_same(folder: Path, seed: int) -> bool:

@@ -45,7 +45,6 @@ import numpy as np
 from benchmarks.serving_load import FAILED, NO_ANSWER, NO_CONNECTION
 from benchmarks.serving_page import LATENCIES, MODEL, PARTS, STARTS
 from benchmarks.serving_peers.answer import answer, open_model
-from benchmarks.serving_process import HOST, READY, Running, ServerCommand, labels, running, upload
 from models.mobilenet_v2 import data
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import BenchmarkError
@@ -54,6 +53,7 @@ from onnx_release.core.hardware import available_cores, installed, machine_name
 from onnx_release.core.paths import HARDWARE, RAW, RELEASE, variant_model
 from onnx_release.runtime.release import open_release
 from onnx_release.timing.speedup import speedup_interval
+from tools.server_process import HOST, READY, Running, ServerCommand, labels, running, upload
 
 RESULT = Path("benchmarks/serving.json")
 REQUIREMENTS = Path("benchmarks/requirements-serving.txt")

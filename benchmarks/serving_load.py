@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from benchmarks.serving_process import HOST, READY, upload
 from models.mobilenet_v2 import data
 from onnx_release.core.command import run_tool
 from onnx_release.core.paths import RAW
+from tools.server_process import HOST, READY, upload
 
 FAILED, NO_CONNECTION, NO_ANSWER = 0, -1, -2
 SEED = 7

@@ -16,14 +16,12 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.serving_process import HOST, READY, ServerCommand, running
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import ReleaseError, ReleaseFolderError, RevisionError, SpecError
 from onnx_release.core.files import read_json
@@ -36,6 +34,7 @@ from onnx_release.runtime.release import Release, open_release
 from serving.tensors import DATATYPES
 from tools.clone import make_clone, run
 from tools.new_model import TASKS
+from tools.server_process import READY, ServerCommand, ask, post, running
 
 # Enough to run every stage, and no more.
 QUICK = {
@@ -164,12 +163,9 @@ def check_answer(port: int, release: Release, pipelines: Path, samples: SampleFi
         for tensor in release.spec.inputs
     ]
     path = f"/v2/models/{release.manifest.model}/infer"
-    with closing(HTTPConnection(HOST, port, timeout=PATIENCE)) as connection:
-        connection.request("POST", path, json.dumps({"inputs": tensors}), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        content = answer.read()
-    if answer.status != 200:
-        raise ReleaseFolderError(f"{path} gives {answer.status}: {content!r}")
+    code, content = ask(port, post(path, json.dumps({"inputs": tensors}).encode(), "application/json"))
+    if code != 200:
+        raise ReleaseFolderError(f"{path} gives {code}: {content!r}")
     found = {
         tensor["name"]: np.array(tensor["data"]).reshape(tensor["shape"]) for tensor in json.loads(content)["outputs"]
     }

@@ -117,8 +117,14 @@ def upload(photograph: bytes, form: bool) -> bytes:
         part = 'Content-Disposition: form-data; name="file"; filename="photograph.jpg"\r\nContent-Type: image/jpeg'
         body = f"--{BOUNDARY}\r\n{part}\r\n\r\n".encode() + photograph + f"\r\n--{BOUNDARY}--\r\n".encode()
         kind = f"multipart/form-data; boundary={BOUNDARY}"
-    path = "/predict" if form else "/inference"
-    head = f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return post("/predict" if form else "/inference", body, kind)
+
+
+def post(path: str, body: bytes, content_type: str) -> bytes:
+    """Return the whole request `POST path` with the body."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     return head.encode() + body
 
 

@@ -14,7 +14,7 @@ from benchmarks.serving import (
 )
 from benchmarks.serving_load import FAILED, NO_ANSWER, NO_CONNECTION, ClientConnection, arrivals, parse_head
 from benchmarks.serving_page import describe_serving
-from benchmarks.serving_process import upload
+from tools.server_process import upload
 
 WRK = """Running 10s test @ http://127.0.0.1:8000
   1 threads and 8 connections

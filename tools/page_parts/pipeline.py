@@ -1,10 +1,8 @@
 """Make the picture of the pipeline: DVC's graph of dvc.yaml, with its stages grouped into boxes."""
 
-import re
-import subprocess
-import sys
-
 import networkx as nx
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
 
 from onnx_release.core.errors import DataError
 from onnx_release.core.paths import LOCK, PARAMS, PIPELINE
@@ -53,17 +51,14 @@ def group(stages: nx.DiGraph) -> nx.DiGraph:
 
 def stage_graph() -> nx.DiGraph:
     """Return the stages of dvc.yaml with an edge from each to those that read its outputs; a matrix is one stage."""
-    drawn = subprocess.run(
-        [sys.executable, "-m", "dvc", "dag", "--mermaid"], capture_output=True, text=True, check=False
-    )
-    if drawn.returncode:
+    try:
+        with Repo() as repo:
+            edges = [(before.addressing, after.addressing) for after, before in repo.index.graph.edges]
+            names = [stage.addressing for stage in repo.index.stages]
+    except DvcException as cause:
         for path in (PARAMS, PIPELINE, LOCK):
             load_yaml(path, DataError)  # which says more
-        raise DataError(f"`dvc dag --mermaid` failed: {drawn.stderr.strip()}")
-    stages = {node: name.split("@")[0] for node, name in re.findall(r'(node\d+)\["(.*)"\]', drawn.stdout)}
-    graph = nx.DiGraph()
-    graph.add_nodes_from(stages.values())
-    graph.add_edges_from(
-        (stages[start], stages[end]) for start, end in re.findall(r"(node\d+)-->(node\d+)", drawn.stdout)
-    )
+        raise DataError(f"DVC cannot read {PIPELINE}: {cause}") from cause
+    graph = nx.DiGraph([tuple(name.partition("@")[0] for name in edge) for edge in edges])
+    graph.add_nodes_from(name.partition("@")[0] for name in names)
     return graph

@@ -3,7 +3,7 @@
 from onnx_release.core.metrics import LEFT_OUT
 from onnx_release.core.paths import MODELS_BENCHMARK
 from onnx_release.core.spec import load_spec
-from onnx_release.core.variants import BASE, VARIANTS
+from onnx_release.core.variants import BASE, SHIPPABLE, VARIANTS
 from onnx_release.data.metrics import PrepareMetrics
 from onnx_release.report.pages import contender_names
 from onnx_release.report.text import AGREEMENT, ANSWER_DETAILS, number, percent, share_cell, table, timing_cells
@@ -29,7 +29,7 @@ def short_results(read: Read) -> str:
     for name in ("torch_eager", "torch_compile"):
         accuracy = percent(validations["export"].accuracy_torch) if name == BASE else ""
         rows.append([name, "", accuracy, "", "", *timing_cells(benchmark.contenders[name], benchmark)[:2]])
-    for name in [name for name in SIZES if name in validations]:
+    for name in [name for name in SHIPPABLE if name in validations]:
         file, key = SIZES[name]
         row, size = validations[name], read(f"metrics/{file}.json")[key]
         answers = [percent(row.agreement), percent(row.accuracy), number(row.sqnr_db)]
