@@ -75,7 +75,9 @@ def follow(kind, text, clone):
     if text.startswith("make repro"):
         set_param(clone, "model", text.strip().removeprefix("make repro MODEL="))
         run_stages(clone)
-        return run_here(clone, "tools.gate").stdout
+        gate = run_here(clone, "tools.gate")
+        assert gate.returncode == 0, gate.stdout + gate.stderr
+        return gate.stdout
     if kind == "sh":
         environment = {**os.environ, "PATH": path_with_python()}
         command = ["bash", "-e", "-c", text]

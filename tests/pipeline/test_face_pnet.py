@@ -111,8 +111,9 @@ def test_the_last_row_and_column_of_an_odd_size_are_looked_at(network):
     assert boxes_at(network, 49, 51, 48, 50) == {(19, 20)}
 
 
-def test_the_exported_file_agrees_at_even_and_odd_sizes(network, spec, tmp_path):
-    export_network(network, spec, Export(exporter="dynamo", opset=18), tmp_path / "export")
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_the_exported_file_agrees_at_even_and_odd_sizes(network, spec, tmp_path, exporter):
+    export_network(network, spec, Export(exporter=exporter, opset=18), tmp_path / "export")
     session = open_session(tmp_path / "export/model.onnx")
     for height, width in [*itertools.product(range(48, 52), repeat=2), (639, 48), (177, 333)]:
         pixels = np.random.default_rng(width).standard_normal((2, 3, height, width)).astype(np.float32)

@@ -77,6 +77,8 @@ def test_what_has_changed_is_refused_with_its_new_sha256(project, change, comman
         assert result.returncode != 0
         assert f"error: {path} has the sha256 {found}, models/pets/spec.yaml declares " in result.stderr
         assert f"\n    sha256: {found}\n" in result.stderr
+        if command == ["tools.repro"]:
+            assert stages_run(result.stdout)[-1] == "fetch"  # no later stage takes what was refused
         if command[:2] == ["dvc", "repro"]:
             assert "fetch:" in run_here(project, "dvc", "status", "fetch").stdout
     finally:

@@ -6,6 +6,7 @@ none, and tests/timing/test_speedup.py asks the same of its intervals.
 
 import os
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +31,7 @@ from onnx_release.timing.benchmark import (
 )
 from onnx_release.timing.contenders import Contender, all_contenders, onnx_contenders
 from onnx_release.timing.metrics import PreparationMetrics
-from onnx_release.timing.worker import ContenderProcess, Loaded
+from onnx_release.timing.worker import ContenderProcess, Loaded, worker_environment
 from tests.bad_graphs import endless_for_zeros, insatiable
 from tests.imports import ROOT
 
@@ -67,6 +68,20 @@ def test_every_contender_has_a_turn_in_each_round_of_each_start(contender):
     spent = time_spent([run])
     assert 0 < spent["overhead"] < 1
     assert spent["wall_s"] > spent["calling_s"] + spent["loading_s"] > spent["calling_s"] > 0
+
+
+def test_every_process_of_a_run_is_started_in_the_environment_of_the_harness(contender, monkeypatch):
+    entered = []
+
+    @contextmanager
+    def environment():
+        entered.append(True)
+        with worker_environment():
+            yield
+
+    monkeypatch.setattr("onnx_release.timing.benchmark.worker_environment", environment)
+    measure([contender("a")], BATCHES, PARAMS)
+    assert entered == [True]
 
 
 def test_what_fails_has_a_row_that_says_so_and_the_others_are_measured(contender, tmp_path):
