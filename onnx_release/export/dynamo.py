@@ -5,10 +5,8 @@ silently lose dynamic dimensions.
 """
 
 import ast
-import inspect
 import io
 import logging
-import re
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -23,11 +21,9 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, NameFixPass
 
 from onnx_release.core.errors import ExportError
 from onnx_release.core.spec import Spec, symbolic_axes
+from onnx_release.export.fixed_axes import describe_fixed_axes
 from onnx_release.graph.graph import to_proto
 from onnx_release.graph.source_lines import describe_source, source_entry, source_line
-
-# As in "You marked L['x'].size()[0] as dynamic but your code specialized it to be a constant (2)".
-SPECIALISED = re.compile(r"marked L\['(\w+)'\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it")
 
 
 def export_dynamo(
@@ -87,28 +83,14 @@ def capture(
     except Exception as cause:  # the network's code under tracing and torch.export may raise anything
         place = source_line("".join(traceback.format_exception(cause)))
         where = f" at {place[0]}:{place[1]}" if place else ""
-        fixed = fixed_dimensions(str(cause), network, spec)
+        fixed = describe_fixed_axes(str(cause), where, network, spec)
         if fixed:
-            raise ExportError(
-                f"the network fixes the size of {', '.join(fixed)}, declared as symbolic in spec.yaml{where}. Look for "
-                "loops over a size, int(x.shape[i]) and constants made for one size; or declare the size as a number"
-            ) from cause
+            raise ExportError(fixed) from cause
         reason = str(cause).strip().partition("\n\n")[0]
         raise ExportError(
             f"torch.export cannot capture the network{where}: {reason}\n"
             "Use torch.where or torch.cond for a branch on a value, or try export.exporter=torchscript"
         ) from cause
-
-
-def fixed_dimensions(message: str, network: torch.nn.Module, spec: Spec) -> list[str]:
-    """Return the dimensions that torch.export's message, with the names of forward's parameters, calls specialised."""
-    parameters = list(inspect.signature(network.forward).parameters)
-    found = {
-        spec.inputs[parameters.index(name)].shape[int(axis)]
-        for name, axis in SPECIALISED.findall(message)
-        if name in parameters[: len(spec.inputs)]
-    }
-    return sorted(str(name) for name in found)
 
 
 def describe_untranslated(error: BaseException) -> str:

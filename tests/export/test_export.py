@@ -19,14 +19,9 @@ from torch import nn
 from onnx_release.core.errors import ExportError, NetworkError
 from onnx_release.core.params import Export
 from onnx_release.core.spec import Spec, example_sizes
-from onnx_release.export.export import (
-    check_axes,
-    check_opset,
-    check_sizes,
-    example_inputs,
-    export_metrics,
-    export_network,
-)
+from onnx_release.export.example_inputs import example_inputs
+from onnx_release.export.export import check_opset, export_metrics, export_network
+from onnx_release.export.fixed_axes import check_axes, check_sizes
 from onnx_release.graph.graph import (
     EXTERNAL_DATA,
     check_model_file,

@@ -14,7 +14,7 @@ from onnx_release.export.doctor.findings import Finding, Patient, failing_run, f
 from onnx_release.export.doctor.lines import user_file
 from onnx_release.export.doctor.watch import OperatorCounter, Watch, keeping_state, run_eagerly
 from onnx_release.export.dynamo import capture, quiet
-from onnx_release.export.export import example_inputs
+from onnx_release.export.example_inputs import example_inputs
 from onnx_release.network.shape_cases import Sizes, case_name, odd_size
 
 # The tolerance between captured and eager, which run the same kernels.

@@ -20,7 +20,7 @@ from onnx_release.export.doctor.control_flow import find_fixed_control_flow
 from onnx_release.export.doctor.findings import Finding, Patient, failing_run, unexamined
 from onnx_release.export.doctor.lines import spec_line, weight_line
 from onnx_release.export.doctor.watch import Watch, keeping_state, network_tensors, run_eagerly, storage
-from onnx_release.export.export import example_inputs
+from onnx_release.export.example_inputs import example_inputs
 from onnx_release.network.network import in_training
 from onnx_release.network.shape_cases import Sizes
 
