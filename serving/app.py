@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope, Send
 from onnx_release.core.errors import DataError, InputError, ReleaseError
 from onnx_release.core.hardware import available_cores
 from onnx_release.core.spec import Spec, concrete_shape, example_sizes
-from onnx_release.data.images import TooManyPixelsError, limit_pixels
 from onnx_release.data.model_data import load_data
+from onnx_release.data.pixel_limit import TooManyPixelsError, limit_pixels
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.release import Release, open_release

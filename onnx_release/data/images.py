@@ -2,7 +2,6 @@
 
 import io
 import struct
-import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from onnx_release.core.errors import DataError
+from onnx_release.data.pixel_limit import refusing_too_many_pixels
 
 # The formats of photographs that are read. Pillow knows many more, and would run a PostScript file. MPO, which phones
 # write, opens as JPEG.
@@ -22,19 +22,6 @@ BROKEN_EXIF = (
     *(struct.error, TypeError, KeyError, IndexError, AttributeError),
 )
 BROKEN = (*BROKEN_EXIF, MemoryError)
-
-
-class TooManyPixelsError(DataError):
-    """A picture whose header gives more pixels than are allowed; it was not decoded."""
-
-
-def limit_pixels(pixels: int) -> None:
-    """Refuse pictures with more pixels in this process from now on. Pillow's own limit is 179 million."""
-    Image.MAX_IMAGE_PIXELS = pixels
-    # Pillow's warnings contain numbers from the client, and Python would keep each of them.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    # Up to twice the limit, Pillow only warns.
-    warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -52,7 +39,7 @@ def decode_image(content: bytes) -> np.ndarray:
     Pillow's limit or that of `limit_pixels`.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        with refusing_too_many_pixels(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.format in FILMS and getattr(image, "is_animated", False):
                 raise DataError("it is an animation of several pictures: send one of them")
             image.load()
@@ -65,8 +52,6 @@ def decode_image(content: bytes) -> np.ndarray:
             elif image.mode in ("I", "F"):
                 raise DataError("its pixels have 32 bits, and black and white are not defined for them: save it with 8")
             return np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as cause:
-        raise TooManyPixelsError(f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels: make it smaller") from cause
     except UnidentifiedImageError as cause:  # its text names an object in memory
         raise DataError(f"it is not a picture in one of the formats {', '.join(FORMATS)}") from cause
     except BROKEN as cause:
