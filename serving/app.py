@@ -1,4 +1,4 @@
-"""Make the ASGI application of the server: load the release, add the routes, and turn errors into answers."""
+"""Make the ASGI application of the server: load the release, and add the routes and the answers to errors."""
 
 import gc
 import logging
@@ -8,24 +8,23 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from onnx_release.core.errors import DataError, InputError, ReleaseError
+from onnx_release.core.errors import ReleaseError
 from onnx_release.core.hardware import available_cores
 from onnx_release.core.spec import Spec, concrete_shape, example_sizes
 from onnx_release.data.model_data import load_data
-from onnx_release.data.pixel_limit import TooManyPixelsError, limit_pixels
+from onnx_release.data.pixel_limit import limit_pixels
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.release import Release, open_release
 from serving import metrics
-from serving.engine import BusyError, ClientGoneError, DeadlineError, Engine
-from serving.errors import Problem, RequestError
+from serving.engine import Engine
+from serving.errors import Problem, error_response
 from serving.page import page_router
 from serving.predict import predict_router
 from serving.protocol import max_batch
@@ -38,8 +37,6 @@ CPU_BATCH, GPU_BATCH = 4, 8
 STOP_SECONDS = 1.0
 
 log = logging.getLogger("serving")
-# nginx's status for a client that closed its connection; nobody reads it.
-CLIENT_GONE = 499
 
 
 class Application(FastAPI):
@@ -153,34 +150,3 @@ def thread_settings(cores: int, threads: int) -> dict[str, object]:
     With several calls, waiting threads sleep and leave their cores to the others.
     """
     return {"intra_threads": max(1, cores // threads), "spinning": threads == 1}
-
-
-async def error_response(_: Request, error: Exception) -> Response:
-    """Answer a request that failed with {"error": what is wrong, and what to do}."""
-    headers: dict[str, str] = {}
-    text = str(error)
-    match error:
-        case RequestError():
-            status = error.status
-        case BusyError():
-            status, headers = 503, {"Retry-After": str(error.seconds)}
-        case DeadlineError():
-            status = 504
-        case ClientGoneError():
-            status = CLIENT_GONE
-        case TooManyPixelsError():
-            status = 413
-        case DataError() | InputError():
-            status = 422
-        case HTTPException():
-            status, headers, text = (
-                error.status_code,
-                dict(error.headers or {}),
-                f"{error.detail}: /docs lists all paths",
-            )
-        case RequestValidationError():
-            status, text = 400, "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
-        case _:
-            log.error("a request failed", exc_info=error)
-            status, text = 500, "the server failed on this request and has logged why"
-    return Response(orjson.dumps({"error": text}), status, headers, "application/json")

@@ -8,8 +8,7 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 from starlette.requests import ClientDisconnect, Request
 
 from serving.connection import close_after_answer
-from serving.engine import BusyError, ClientGoneError
-from serving.errors import RequestError
+from serving.errors import BusyError, ClientGoneError, RequestError
 from serving.settings import Settings
 
 # Parts that are no files are ignored, but each costs time, so their number is limited.

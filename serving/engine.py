@@ -16,25 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from onnx_release.core.errors import ReleaseError
 from onnx_release.core.types import Arrays
-from serving.errors import RequestError
-
-
-class BusyError(ReleaseError):
-    """The queue is full, or the server is stopping; `seconds` is how long to wait before trying again."""
-
-    def __init__(self, text: str, seconds: int) -> None:
-        super().__init__(text)
-        self.seconds = seconds
-
-
-class DeadlineError(ReleaseError):
-    """The job waited longer than its deadline, and was not begun."""
-
-
-class ClientGoneError(ReleaseError):
-    """The connection closed before the job was begun; there is nobody to read this."""
+from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
 
 
 @dataclass(eq=False)

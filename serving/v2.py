@@ -19,8 +19,7 @@ from onnx_release.runtime.release import Release
 from serving import protocol
 from serving.body import request_body
 from serving.connection import gone
-from serving.engine import BusyError
-from serving.errors import RequestError, error_responses
+from serving.errors import BusyError, RequestError, error_responses
 from serving.protocol import InferenceRequest
 from serving.tensors import DATATYPES, abbreviated
 

@@ -24,8 +24,7 @@ from onnx_release.core.command import run_tool
 from onnx_release.core.errors import GraphError
 from serving.body import memory, parse_files, request_body
 from serving.connection import gone
-from serving.engine import BusyError, ClientGoneError
-from serving.errors import RequestError
+from serving.errors import BusyError, ClientGoneError, RequestError
 from serving.metrics import metrics
 from serving.serve import serve
 from serving.settings import Settings

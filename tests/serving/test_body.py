@@ -6,8 +6,7 @@ import pytest
 from starlette.requests import Request
 
 from serving.body import memory, parse_files, request_body
-from serving.engine import BusyError, ClientGoneError
-from serving.errors import RequestError
+from serving.errors import BusyError, ClientGoneError, RequestError
 from serving.settings import Settings
 
 BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW"

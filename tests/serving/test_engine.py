@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from onnx_release.core.errors import DataError, GraphError
-from serving.engine import BusyError, ClientGoneError, DeadlineError, Engine
-from serving.errors import RequestError
+from serving.engine import Engine
+from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
 
 FAR = float("inf")
 
