@@ -15,8 +15,8 @@ from onnx_release.data.samples import SampleFile, with_batch_axis, without_batch
 from onnx_release.graph.activations import session_of
 from onnx_release.graph.graph import load_model
 from onnx_release.measure.answers import accuracy_drop, compare_answers
-from onnx_release.measure.closeness import Closeness
-from onnx_release.measure.numerics import OutputError, finite_or_none
+from onnx_release.measure.closeness import Closeness, worst_output
+from onnx_release.measure.numerics import OutputError
 from onnx_release.runtime.session import run_session
 
 CHUNK = 16
@@ -49,18 +49,14 @@ class Scorer:
         for one, other in zip(wanted, found, strict=True):
             for name, error in errors.items():
                 error.add(one[name], other[name])
-        errors_only = Closeness(
-            sqnr_db=finite_or_none(float(np.min([error.sqnr_db for error in errors.values()]))),
-            max_abs_error=finite_or_none(float(np.max([error.max_abs for error in errors.values()]))),
-            cosine=finite_or_none(float(np.min([error.mean_cosine for error in errors.values()]))),
-        )
+        closeness = worst_output(errors.values())
         if self.spec.task == "tensor":
-            return errors_only
+            return closeness
         answers = [self.answer(outputs) for outputs in wanted], [self.answer(outputs) for outputs in found]
         rows = compare_answers(self.spec, *answers, [int(self.samples.labels[index]) for index in indices])
         drop = accuracy_drop(rows)
         return replace(
-            errors_only,
+            closeness,
             agreement=float(np.mean([row["agrees"] for row in rows])),
             accuracy_drop=drop,
             changed_answers=float(np.mean([1 - row["agrees"] for row in rows])) if drop is None else None,

@@ -17,7 +17,7 @@ from onnx_release.data.samples import NO_LABEL, SampleFile, sample_key, with_bat
 from onnx_release.measure.answers import accuracy_drop, compare_answers, details, mean
 from onnx_release.measure.bootstrap import grouped_interval
 from onnx_release.measure.budget import over_budget
-from onnx_release.measure.closeness import Closeness
+from onnx_release.measure.closeness import Closeness, worst_output
 from onnx_release.measure.numerics import OutputError, finite_or_none, tolerance_needed
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.validate.metrics import OutputMetrics, ValidateMetrics
@@ -173,14 +173,13 @@ def case_boxes(spec: Spec, data: ModelData, torch_outputs: Arrays, outputs: Arra
 def error_metrics(errors: dict[str, OutputErrors]) -> dict[str, Any]:
     """Return the errors of the worst output, under their names in ValidateMetrics."""
     found = list(errors.values())
-    worst = max(found, key=lambda item: (math.isnan(item.variant.max_abs), item.variant.max_abs))
-    # numpy's maximum keeps NaN, which Python's loses.
+    worst = worst_output([item.variant for item in found])
     return {
-        "max_abs_error": finite_or_none(worst.variant.max_abs),
+        "max_abs_error": worst.max_abs_error,
         "max_rel_error": finite_or_none(float(np.max([item.variant.max_rel for item in found]))),
         "error_vs_torch_rounding": finite_or_none(float(np.max([item.torch_rounding_multiple for item in found]))),
-        "sqnr_db": finite_or_none(float(np.min([item.variant.sqnr_db for item in found]))),
-        "cosine": finite_or_none(float(np.min([item.variant.mean_cosine for item in found]))),
+        "sqnr_db": worst.sqnr_db,
+        "cosine": worst.cosine,
     }
 
 
