@@ -5,7 +5,7 @@ adds is the difference between its output in the variant and that of the float s
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,12 +110,7 @@ def measure_steps(
 ) -> list[StepErrors]:
     """Run the reference and the variant on the samples `used`, and count the errors at each step."""
     whole = non_float_inputs(reference)  # both sides get them as they are
-    seen = {
-        name: value_in_variant(variant, name)
-        for step in steps
-        for name in (step.value, *step.inputs)
-        if name not in whole
-    }
+    seen = names_in_variant(variant, {name for step in steps for name in (step.value, *step.inputs)} - set(whole))
     session = session_of(extract_subgraph(variant, sorted(set(seen.values()))))
     wanted = session_of(extract_subgraph(reference, [step.value for step in steps]))
 
@@ -182,9 +177,10 @@ def step_session(
     return session_of(helper.make_model(graph, opset_imports=reference.opset_import, ir_version=reference.ir_version))
 
 
-def value_in_variant(model: ModelProto, name: str) -> str:
-    """Return the variant's name of a value: that of the dequantized one if it is quantized."""
-    return name + DEQUANTIZED if name + DEQUANTIZED in producers(model) else name
+def names_in_variant(model: ModelProto, names: Iterable[str]) -> dict[str, str]:
+    """Return the variant's name of each value: that of the dequantized one if it is quantized."""
+    makers = producers(model)
+    return {name: name + DEQUANTIZED if name + DEQUANTIZED in makers else name for name in names}
 
 
 def error_share(error: OutputError) -> float | None:
