@@ -23,6 +23,7 @@ from onnx_release.graph.graph import (
     model_size_mb,
     save_model,
 )
+from onnx_release.measure.case_names import case_names
 from onnx_release.measure.numerics import tolerance_needed
 from onnx_release.runtime.session import open_session, run_session
 
@@ -100,7 +101,7 @@ def check_same_answers(before: Path, after: Path, cases: ArrayFile, params: Slim
 
     Only one model is open at a time; the answers of `before` are kept in a file.
     """
-    names = [name for name, _, kind in (folder.partition("/") for folder in cases.names) if kind == "inputs"]
+    names = case_names(cases)
     with tempfile.TemporaryDirectory() as made:
         answers = Path(made) / "answers.npz"
         write_answers(before, cases, names, answers)

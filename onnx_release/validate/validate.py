@@ -17,6 +17,7 @@ from onnx_release.data.samples import NO_LABEL, SampleFile, sample_key, with_bat
 from onnx_release.measure.answers import accuracy_drop, compare_answers, details, mean
 from onnx_release.measure.bootstrap import grouped_interval
 from onnx_release.measure.budget import over_budget
+from onnx_release.measure.case_names import case_names
 from onnx_release.measure.closeness import Closeness, worst_output
 from onnx_release.measure.numerics import OutputError, finite_or_none, tolerance_needed
 from onnx_release.runtime.onnx_model import OnnxModel
@@ -105,7 +106,7 @@ def validate_cases(model: OnnxModel, data: ModelData, errors: dict[str, OutputEr
     spec = model.spec
     reference = ArrayFile(REFERENCE_CASES)
     agreements: list[float] = []
-    names = [folder.removesuffix("/inputs") for folder in reference.names if folder.endswith("/inputs")]
+    names = case_names(reference)
     for name in names:
         outputs = model.run(reference.folder(f"{name}/inputs"))
         add_errors(errors, name, reference, name, outputs, spec.tolerance.rtol)
