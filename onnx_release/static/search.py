@@ -77,7 +77,7 @@ def search(
     best = steps.fit(ranges, frozenset())
     if best.failures:
         steps.limit.reserved = steps.limit.left * RESERVE
-        best = steps.refine_until_met(best)
+        best = steps.sweep_ranges(best, COARSE, steps.few, until_met=True)
         steps.limit.reserved = 0.0
     if best.failures:
         best = steps.keep_layers_in_float(best)
@@ -127,11 +127,11 @@ class Search:
         factors = refine_ranges(attempt.model, widest, steps, self.scorer, indices, self.limit)
         return self.fit(scale_ranges(attempt.ranges, factors), attempt.float_layers) if factors else attempt
 
-    def refine_until_met(self, best: Attempt) -> Attempt:
-        """Do coarse sweeps until the budget is met, or a sweep gains too little."""
+    def sweep_ranges(self, best: Attempt, steps: Sequence[float], indices: Sequence[int], until_met: bool) -> Attempt:
+        """Do sweeps until one gains too little, the limit is used up or, with `until_met`, the budget is met."""
         gains = True
-        while best.failures and gains and self.limit.left > 0:
-            attempt = self.refine(best, COARSE, self.few)
+        while gains and self.limit.left > 0 and (best.failures or not until_met):
+            attempt = self.refine(best, steps, indices)
             best, gains = better(best, attempt), is_gain(best, attempt)
         return best
 
@@ -139,10 +139,7 @@ class Search:
         """Do sweeps in smaller and smaller steps and on more and more samples, as long as they gain."""
         available = len(self.scorer.samples)
         for count, steps in dict.fromkeys((min(count, available), steps) for count, steps in STAGES):
-            gains = True
-            while gains and self.limit.left > 0:
-                attempt = self.refine(best, steps, spread_evenly(available, count))
-                best, gains = better(best, attempt), is_gain(best, attempt)
+            best = self.sweep_ranges(best, steps, spread_evenly(available, count), until_met=False)
         return best
 
     def keep_layers_in_float(self, best: Attempt) -> Attempt:
