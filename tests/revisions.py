@@ -15,7 +15,8 @@ from onnx_release.core.metrics import Metrics
 from onnx_release.core.params import Benchmark, Validate
 from onnx_release.review.revisions import Revision
 from onnx_release.static.metrics import QuantizeStaticMetrics
-from onnx_release.timing.benchmark import Conditions, Measurement, Run, benchmark_metrics, latency_rows
+from onnx_release.timing.benchmark import Measurement, Run, benchmark_metrics, latency_rows
+from onnx_release.timing.conditions import Conditions
 from onnx_release.timing.metrics import PreparationMetrics
 from onnx_release.timing.worker import Loaded
 from onnx_release.validate.metrics import ValidateMetrics

@@ -15,11 +15,14 @@ import numpy as np
 
 from onnx_release.core.errors import BenchmarkError, ParameterError
 from onnx_release.core.params import Benchmark, Params
+from onnx_release.core.paths import RAW
 from onnx_release.core.spec import Spec
 from onnx_release.core.types import Arrays
 from onnx_release.core.variants import BASE, COMPILED
-from onnx_release.data.samples import spread_evenly
-from onnx_release.timing.contenders import Contender
+from onnx_release.data.samples import SampleFile, real_batches, spread_evenly
+from onnx_release.runtime.settings import load_runtime
+from onnx_release.timing.conditions import Conditions
+from onnx_release.timing.contenders import Contender, all_contenders
 from onnx_release.timing.metrics import (
     BenchmarkMetrics,
     ContenderMetrics,
@@ -107,6 +110,22 @@ def check_settings(params: Params, spec: Spec, cores: int) -> None:
                 f"{key} has {threads}, but this process may use {cores} cores (a container's CPU quota "
                 f"counts): choose at most {cores}, since threads without a core only wait for each other"
             )
+
+
+def measure_settings(
+    params: Params, spec: Spec, samples: SampleFile, cores: int, device: str
+) -> dict[tuple[int, int], Run]:
+    """Measure all contenders at every batch size and thread count, PyTorch on `device`; the keys are `settings`.
+
+    Raises ParameterError like `check_settings` and BenchmarkError like `measure`.
+    """
+    check_settings(params, spec, cores)
+    runs = {}
+    for batch, threads in settings(params, cores):
+        runtime = load_runtime(params.runtime).model_copy(update={"intra_threads": threads})
+        entries = all_contenders(params.model, RAW / params.model, spec, runtime, device)
+        runs[batch, threads] = measure(entries, real_batches(samples, batch, spec), params.benchmark)
+    return runs
 
 
 def measure(entries: list[Contender], batches: list[Arrays], params: Benchmark) -> Run:
@@ -206,16 +225,6 @@ def take_rounds(start: Start, params: Benchmark, random: np.random.Generator) ->
         for name, turn in turns.items():
             run.measurements[name].rounds.append(turn.latencies)
     return repeats
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """The conditions of a run of the benchmark; the names are those of BenchmarkMetrics."""
-
-    machine: str
-    provider: str
-    provider_note: str
-    copies: str
 
 
 def benchmark_metrics(

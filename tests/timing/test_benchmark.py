@@ -17,7 +17,6 @@ from onnx_release.core.errors import BenchmarkError, ParameterError
 from onnx_release.core.params import Benchmark, Runtime, load_params
 from onnx_release.core.variants import VARIANTS, variant_files
 from onnx_release.timing.benchmark import (
-    Conditions,
     Measurement,
     Run,
     benchmark_metrics,
@@ -29,6 +28,7 @@ from onnx_release.timing.benchmark import (
     settings,
     time_spent,
 )
+from onnx_release.timing.conditions import Conditions
 from onnx_release.timing.contenders import Contender, all_contenders, onnx_contenders
 from onnx_release.timing.metrics import PreparationMetrics
 from onnx_release.timing.worker import ContenderProcess, Loaded, worker_environment
