@@ -1,19 +1,21 @@
-"""Which modules a script of this repository imports: onnx_release/core/imports.py, from wherever a test runs."""
+"""Which modules a script of this repository imports, from wherever a test runs."""
 
+from collections.abc import Collection
 from pathlib import Path
 
-from onnx_release.core import imports
+from onnx_release.core.imports import OWN_PACKAGES, imported_names, reached_files
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = imports.OWN_PACKAGES
 
 
-def imported_files(script: str) -> set[str]:
-    return imports.imported_files(script, ROOT)
+def imported_files(script: str, root: Path = ROOT, model: str = "*") -> set[str]:
+    """The script and the modules that it imports, directly or not, without the files in models/."""
+    return {path for path in reached_files(script, root, model) if not path.startswith("models/")}
 
 
-def third_party(files: set[str]) -> set[str]:
-    return imports.third_party(files, ROOT)
+def third_party(files: Collection[str], root: Path = ROOT) -> set[str]:
+    """The top-level packages outside the repository that any of `files` imports, Python's own included."""
+    return {name.split(".")[0] for path in files for name in imported_names(path, root)} - set(OWN_PACKAGES)
 
 
 def room(path: str) -> str:

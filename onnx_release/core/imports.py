@@ -3,18 +3,12 @@
 import ast
 import functools
 import sys
-from collections.abc import Collection
 from pathlib import Path
 
 OWN_PACKAGES = ("models", "onnx_release", "serving", "stages", "tools")
 
 # The library loads a model's files by the model's name: a script that imports the loader depends on their imports.
 LOADERS = {"onnx_release/data/model_data.py": "data.py", "onnx_release/network/network.py": "network.py"}
-
-
-def imported_files(script: str, root: Path = Path(), model: str = "*") -> set[str]:
-    """Return what `reached_files` gives, without the files in models/."""
-    return {path for path in reached_files(script, root, model) if not path.startswith("models/")}
 
 
 def reached_files(script: str, root: Path = Path(), model: str = "*") -> set[str]:
@@ -45,11 +39,6 @@ def outside_names(path: str, root: Path = Path()) -> set[str]:
     """Return the dotted names that a file imports from third-party packages."""
     own = {*OWN_PACKAGES, *sys.stdlib_module_names}
     return {name for name in imported_names(path, root) if name.split(".")[0] not in own}
-
-
-def third_party(files: Collection[str], root: Path = Path()) -> set[str]:
-    """Return the top-level packages outside the repository that any of `files` imports, Python's own included."""
-    return {name.split(".")[0] for path in files for name in imported_names(path, root)} - set(OWN_PACKAGES)
 
 
 def imported_names(path: str, root: Path) -> set[str]:

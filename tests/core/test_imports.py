@@ -2,7 +2,8 @@
 
 import pytest
 
-from onnx_release.core.imports import imported_files, outside_names, third_party
+from onnx_release.core.imports import outside_names
+from tests.imports import imported_files, third_party
 
 FILES = {
     "stages/one.py": "import json\nimport numpy as np\nfrom onnx_release import a\nfrom onnx_release.b import thing\n",

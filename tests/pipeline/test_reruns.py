@@ -21,8 +21,9 @@ from dvc.stage import PipelineStage
 from dvc.stage.serialize import to_lockfile
 from ruamel.yaml import YAML
 
+from onnx_release.core.imports import OWN_PACKAGES
 from tests.clone import edited, make_clone
-from tests.imports import PACKAGES, ROOT, imported_files, room, stage_files
+from tests.imports import ROOT, imported_files, room, stage_files
 
 SCRIPTS = {path.stem for path in (ROOT / "stages").glob("[!_]*.py")}
 WITHOUT_MODEL = {"hardware", "slim"}
@@ -246,7 +247,7 @@ def files_loaded_by(script: str) -> set[str]:
 
 
 def own_modules() -> dict[str, ModuleType]:
-    return {name: module for name, module in sys.modules.items() if name.split(".")[0] in PACKAGES}
+    return {name: module for name, module in sys.modules.items() if name.split(".")[0] in OWN_PACKAGES}
 
 
 def forget(modules: Mapping[str, ModuleType]) -> None:
