@@ -6,13 +6,15 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from onnx_release.core.errors import DataError, ReleaseError
 from onnx_release.core.paths import LOCK, METRICS, MODELS, PARAMS, PIPELINE
+
+Parsed = TypeVar("Parsed")
 
 SIGNIFICANT_DIGITS = 6
 # The first and the last line of a part that git could not merge.
@@ -107,15 +109,23 @@ def six_digits(value: Any) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file that a stage has made. Raises DataError if it is missing, damaged or in conflict."""
+    """Read a JSON file that a stage has made. Raises DataError like `read_made`."""
+    return read_made(path, "JSON", json.loads)
+
+
+def read_made(path: Path, kind: str, parse: Callable[[str], Parsed]) -> Parsed:
+    """Read a text file that a stage has made and parse it.
+
+    Raises DataError, with the `kind` of the content, if the file is missing, damaged or in conflict.
+    """
     try:
         text = path.read_text(encoding="utf-8")
         refuse_conflict(path, text, DataError)
-        return json.loads(text)
+        return parse(text)
     except FileNotFoundError as cause:
         raise DataError(f"{path} is not there: run `dvc repro`") from cause
     except ValueError as cause:
-        raise DataError(f"{path} is not JSON ({cause}): run `dvc repro`") from cause
+        raise DataError(f"{path} is not {kind} ({cause}): run `dvc repro`") from cause
 
 
 def read_names(path: Path, error: type[ReleaseError]) -> list[str]:

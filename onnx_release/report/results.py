@@ -1,5 +1,6 @@
 """Read everything that the report shows from the files that the stages have written."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,7 @@ import pandas as pd
 
 from onnx_release.choice.choice import Candidate, read_candidates
 from onnx_release.choice.metrics import SummaryMetrics
-from onnx_release.core.errors import DataError
-from onnx_release.core.files import read_json, refuse_conflict
+from onnx_release.core.files import read_json, read_made
 from onnx_release.core.hardware import installed
 from onnx_release.core.params import Params
 from onnx_release.core.paths import HARDWARE, PLOTS, variant_model
@@ -158,14 +158,8 @@ def count_operators(variants: Sequence[str]) -> list[tuple[str, list[int]]]:
 
 
 def read_table(path: Path, **options: Any) -> pd.DataFrame:
-    """Read a CSV that a stage has written. Raises DataError if it is missing, damaged or in conflict."""
-    try:
-        refuse_conflict(path, path.read_text(encoding="utf-8"), DataError)
-        return pd.read_csv(path, **options)
-    except FileNotFoundError as cause:
-        raise DataError(f"{path} is not there: run `dvc repro`") from cause
-    except ValueError as cause:
-        raise DataError(f"{path} is not a table ({cause}): run `dvc repro`") from cause
+    """Read a CSV that a stage has written. Raises DataError like `read_made`."""
+    return read_made(path, "a table", lambda text: pd.read_csv(io.StringIO(text), **options))
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
