@@ -102,7 +102,7 @@ def run_job(job: NodeJob, *earlier: NodeOutcome) -> NodeOutcome:
                 return outcome("found")
             pull_run_cache(clone)
             for name in reversed(job.after):
-                take_over(job, name, clone)
+                fetch_result(job, name, clone)
             before = locked_stages(clone)
             run_experiment(job, clone)
             return outcome("ran" if push_result(job, clone, before) else "found")
@@ -201,7 +201,7 @@ def remote_errors() -> Iterator[None]:
         raise NodeError(f"a remote cannot be used: {type(error).__name__}: {error}") from error
 
 
-def take_over(job: NodeJob, name: str, clone: Path) -> None:
+def fetch_result(job: NodeJob, name: str, clone: Path) -> None:
     """Bring another experiment's entries of dvc.lock into the workspace, and its metrics and plots that are in git.
 
     DVC then finds its stages unchanged, and pulls only those outputs that another stage reads. To restore a stage from

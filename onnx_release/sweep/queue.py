@@ -166,7 +166,7 @@ class Queue:
         git("reset", "--quiet", "--hard", self.base, cwd=CLONE)
         git("clean", "--quiet", "--force", "-d", cwd=CLONE)
         for name in after:
-            take_over(name, self.base)
+            apply_result(name, self.base)
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(CLONE):
                 self.repo.experiments.run(
@@ -220,7 +220,7 @@ class Queue:
         remove(CLONE / ".dvc/tmp/exps")
 
 
-def take_over(name: str, base: str) -> None:
+def apply_result(name: str, base: str) -> None:
     """Bring an experiment's entries of dvc.lock and its metrics/ into the clone's workspace.
 
     DVC then finds its stages unchanged. To restore a stage from the run cache would take most of a second, since DVC
