@@ -1,4 +1,4 @@
-"""Measure how much error each step of a variant of fewer bits adds, with a row for each step of the graph."""
+"""Measure how much error each step of a variant with reduced precision adds, with a row for each step of the graph."""
 
 import argparse
 

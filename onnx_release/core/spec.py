@@ -106,7 +106,7 @@ class Tolerance(Strict):
 
 
 class Budget(Strict):
-    """What a variant of fewer bits may lose compared with PyTorch; a bound that is not given is not checked.
+    """What a variant with reduced precision may lose compared with PyTorch; a bound that is not given is not checked.
 
     `agreement`: the least share of samples that keep PyTorch's answer (onnx_release/measure/answers.py defines it for
     each task). `accuracy_drop`: the most accuracy that may be lost, on samples with a label. `sqnr_db`: the least SQNR
@@ -207,11 +207,11 @@ class Images(Strict):
 class Spec(Strict):
     """The content of models/NAME/spec.yaml.
 
-    `variants` are the variants of fewer bits that make sense for the model; the pipeline makes no others. `derived`
-    names the sizes of outputs that follow from the inputs, such as the rows of a detector's map. `images` replaces
-    data.py, and `transformers`, the name of a class of that package, replaces network.py. `labels` are the names of
-    the classes in the order of their numbers, or the name of the source that has them, one on each line in UTF-8;
-    without it, the names are those of the folders of `images`.
+    `variants` are the variants with reduced precision that make sense for the model; the pipeline makes no others.
+    `derived` names the sizes of outputs that follow from the inputs, such as the rows of a detector's map. `images`
+    replaces data.py, and `transformers`, the name of a class of that package, replaces network.py. `labels` are the
+    names of the classes in the order of their numbers, or the name of the source that has them, one on each line in
+    UTF-8; without it, the names are those of the folders of `images`.
     """
 
     task: Task

@@ -13,7 +13,7 @@ VARIANTS = ("export", "fp32", "fp16", "int8_dynamic", "int8_static")
 # Every speed-up is relative to PyTorch as it is.
 BASE = "torch_eager"
 COMPILED = "torch_compile"
-# Variants with fewer bits than float32. They must keep within the spec's budget, the others within its tolerance.
+# Variants with reduced precision. They must keep within the spec's budget, those in float32 within its tolerance.
 REDUCED = ("fp16", "int8_dynamic", "int8_static")
 # `explain` compares a variant with this folder below artifacts/: quantization starts from the equalized model.
 REFERENCES = {"fp32": "export", "fp16": "fp32", "int8_dynamic": "fp32", "int8_static": "calibration"}

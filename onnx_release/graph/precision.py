@@ -1,4 +1,4 @@
-"""Check that a graph is still in float32, and silence the quantizers, for the stages that reduce the bits."""
+"""Check that a graph is still in float32, and silence the quantizers, for the stages that reduce the precision."""
 
 import logging
 from collections.abc import Iterator

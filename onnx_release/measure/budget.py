@@ -1,4 +1,4 @@
-"""Check whether a variant of fewer bits keeps within the budget of its model's spec."""
+"""Check whether a variant with reduced precision keeps within the budget of its model's spec."""
 
 from onnx_release.core.spec import Budget
 from onnx_release.measure.closeness import Closeness
@@ -42,7 +42,7 @@ def accuracy_lost(found: Closeness, bound: float) -> str:
 
 
 def describe_budget(budget: Budget | None) -> str:
-    """Describe the bounds in words; empty without a budget, when no variant has fewer bits."""
+    """Describe the bounds in words; empty without a budget, when no variant has reduced precision."""
     if budget is None:
         return ""
     bounds = {

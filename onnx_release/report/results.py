@@ -71,7 +71,7 @@ class Results:
     """Everything that the pages show.
 
     `candidates` are the variants that were made. `latencies` are the times of single calls in ms by contender, and
-    `nodes` the slowest nodes of the profile. `explained` is None if no variant has fewer bits.
+    `nodes` the slowest nodes of the profile. `explained` is None if no variant has reduced precision.
     """
 
     model: str
@@ -129,7 +129,7 @@ def collect(params: Params) -> Results:
 
 
 def read_explained(variants: Sequence[str], chosen: str | None) -> Explained | None:
-    """Read what `explain` found for the variants of fewer bits, in detail for the chosen one or else the last."""
+    """Read what `explain` found for variants with reduced precision, in detail for the chosen one or else the last."""
     if not variants:
         return None
     steps = {variant: read_steps(variant) for variant in variants}

@@ -142,7 +142,7 @@ def noise(one: Point, other: Point) -> str:
 
 
 def levels(candidates: Sequence[Candidate], quality: Quality, budget: Budget | None) -> dict[str, float]:
-    """Return the levels to compare points with: PyTorch's own accuracy, and the budget of variants with fewer bits."""
+    """Return the levels to compare points with: PyTorch's accuracy, and the budget with reduced precision."""
     known: dict[str, float | None] = {}
     asked = None
     if quality.key == "accuracy":

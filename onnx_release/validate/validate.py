@@ -76,7 +76,7 @@ def validate(
 
     A float32 variant passes if the largest error of each output, compared with PyTorch in float64, is within the spec's
     tolerance: `torch_rounding_multiple` times PyTorch's own float32 error, or every element within
-    atol + rtol * |reference|. A variant of fewer bits has a `budget` and passes if it keeps within it.
+    atol + rtol * |reference|. A variant with reduced precision has a `budget` and passes if it keeps within it.
     """
     spec = model.spec
     errors = {tensor.name: OutputErrors() for tensor in spec.outputs}
