@@ -36,7 +36,7 @@ def short_results(read: Read) -> str:
         timings = timing_cells(benchmark.contenders[name], benchmark)[:2]
         rows.append([f"**{name}**, released" if name == released else name, *answers, number(size), *timings])
     header = ["", "same answer", "accuracy", "SQNR, dB", "file, MB", "latency, ms", "speed-up over PyTorch eager"]
-    return f"{table(header, rows)}\n\n{described(benchmark, prepare)}"
+    return f"{table(header, rows)}\n\n{described(prepare, benchmark.batch, benchmark.threads, benchmark.machine)}"
 
 
 def results(read: Read) -> str:
@@ -44,8 +44,9 @@ def results(read: Read) -> str:
     benchmark, prepare, validations = read_metrics(read)
     pipeline = read("benchmarks/pipeline.json")
     answers = variants_table("same answer as PyTorch", ["accuracy"], validations, benchmark.contenders, benchmark)
+    where = described(prepare, benchmark.batch, benchmark.threads, benchmark.machine)
     return (
-        f"{answers}\n\n{described(benchmark, prepare)} The pipeline takes "
+        f"{answers}\n\n{where} The pipeline takes "
         f"{number(pipeline['fresh_seconds'])} s in a fresh clone with the packages installed and "
         f"{number(pipeline['unchanged_seconds'])} s when nothing changed (`python -m benchmarks.pipeline`, "
         f"{pipeline['machine']})."
@@ -66,12 +67,12 @@ def read_metrics(read: Read) -> tuple[BenchmarkMetrics, PrepareMetrics, dict[str
     )
 
 
-def described(benchmark: BenchmarkMetrics, prepare: PrepareMetrics) -> str:
+def described(prepare: PrepareMetrics, batch: int, threads: int, machine: str) -> str:
     """Say on how many samples, and where, the results were measured."""
     return (
         f"{prepare.evaluation_samples} samples from {prepare.evaluation_groups} groups, "
-        f"{prepare.evaluation_labelled} labelled; batch {benchmark.batch}, {benchmark.threads} threads, "
-        f"{benchmark.machine}. Brackets are 95 % intervals."
+        f"{prepare.evaluation_labelled} labelled; batch {batch}, {threads} threads, {machine}. "
+        "Brackets are 95 % intervals."
     )
 
 
@@ -81,7 +82,7 @@ def other_model(model: str) -> Maker:
     def make(read: Read) -> str:
         found = read(MODELS_BENCHMARK.as_posix())[model]
         source, task = f"{MODELS_BENCHMARK}, {model}", load_spec(model).task
-        benchmark, prepare = found["benchmark"], found["prepare"]
+        benchmark, prepare = found["benchmark"], PrepareMetrics.parse(found["prepare"], source)
         contenders = {
             name: ContenderMetrics.model_validate(row) for name, row in benchmark.items() if isinstance(row, dict)
         }
@@ -92,11 +93,10 @@ def other_model(model: str) -> Maker:
         }
         first = validations["fp32"]
         columns = [name for name in ("accuracy", *ANSWER_DETAILS[task]) if getattr(first, name) is not None]
+        # The file does not say how many rounds were disturbed, so no timing is left out.
+        answers = variants_table(AGREEMENT[task], columns, validations, contenders, Rounds(0, 0))
         return (
-            f"{variants_table(AGREEMENT[task], columns, validations, contenders, Rounds(0, 0))}\n\n"
-            f"{prepare['evaluation_samples']} samples from {prepare['evaluation_groups']} "
-            f"groups, {prepare['evaluation_labelled']} labelled; batch {benchmark['batch']}, "
-            f"{benchmark['threads']} threads, {found['machine']}. Brackets are 95 % intervals. "
+            f"{answers}\n\n{described(prepare, benchmark['batch'], benchmark['threads'], found['machine'])} "
             f"`{found['summary']['variant']}` is released. "
             f"The pipeline took {number(found['seconds'])} s in a fresh clone with the packages installed "
             f"(`python -m benchmarks.models {model}`)."
