@@ -28,36 +28,6 @@ CLIENT_GONE = 499
 log = logging.getLogger("serving")
 
 
-class Problem(BaseModel):
-    """The body of every answer to a request that failed."""
-
-    error: str
-
-
-class RequestError(ReleaseError):
-    """A request that is refused with the HTTP `status`; the text says in one sentence what is wrong and what to do."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-class BusyError(ReleaseError):
-    """The queue is full, or the server is stopping; `seconds` is how long to wait before trying again."""
-
-    def __init__(self, text: str, seconds: int) -> None:
-        super().__init__(text)
-        self.seconds = seconds
-
-
-class DeadlineError(ReleaseError):
-    """The job waited longer than its deadline, and was not begun."""
-
-
-class ClientGoneError(ReleaseError):
-    """The connection closed before the job was begun; there is nobody to read this."""
-
-
 async def error_response(_: Request, error: Exception) -> Response:
     """Answer a request that failed with {"error": what is wrong, and what to do}."""
     headers: dict[str, str] = {}
@@ -92,3 +62,33 @@ async def error_response(_: Request, error: Exception) -> Response:
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe these statuses for OpenAPI."""
     return {status: {"model": Problem, "description": MEANINGS[status]} for status in statuses}
+
+
+class Problem(BaseModel):
+    """The body of every answer to a request that failed."""
+
+    error: str
+
+
+class RequestError(ReleaseError):
+    """A request that is refused with the HTTP `status`; the text says in one sentence what is wrong and what to do."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class BusyError(ReleaseError):
+    """The queue is full, or the server is stopping; `seconds` is how long to wait before trying again."""
+
+    def __init__(self, text: str, seconds: int) -> None:
+        super().__init__(text)
+        self.seconds = seconds
+
+
+class DeadlineError(ReleaseError):
+    """The job waited longer than its deadline, and was not begun."""
+
+
+class ClientGoneError(ReleaseError):
+    """The connection closed before the job was begun; there is nobody to read this."""
