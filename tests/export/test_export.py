@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import ModelProto, helper
+from onnx import helper
 from torch import nn
 
 from onnx_release.core.errors import ExportError, NetworkError
@@ -21,7 +21,6 @@ from onnx_release.core.params import Export
 from onnx_release.core.spec import Spec, example_sizes
 from onnx_release.export.example_inputs import example_inputs
 from onnx_release.export.export import check_opset, export_metrics, export_network
-from onnx_release.export.fixed_axes import check_axes, check_sizes
 from onnx_release.graph.graph import (
     EXTERNAL_DATA,
     check_model_file,
@@ -238,16 +237,6 @@ def test_torchscript_names_the_dimension_that_is_symbolic_only_in_name(network, 
         export_network(network.eval(), rows_spec(), Export(exporter="torchscript", opset=18), tmp_path / "out")
 
 
-def test_a_size_that_the_graph_loses_without_failing_is_found(save_graph, rows_spec):
-    shape = np.array([-1, 8], np.int64)
-    flat = helper.make_node("Reshape", ["input", "shape"], ["flat"])
-    first = helper.make_node("Slice", ["flat", "zero", "two", "zero"], ["y"])
-    weights = {"shape": shape, "zero": np.array([0], np.int64), "two": np.array([2], np.int64)}
-    path = save_graph([flat, first], [("input", ["batch", 8])], [("y", ["batch", 8])], weights)
-    with pytest.raises(ExportError, match=r"at batch=3 y has the shape \[2, 8\]"):
-        check_sizes(path, rows_spec())
-
-
 def test_dynamo_names_the_line_of_a_branch_on_a_value(tmp_path, rows_spec):
     with pytest.raises(ExportError, match="cannot capture the network") as caught:
         export_network(Branch().eval(), rows_spec(), DYNAMO, tmp_path / "out")
@@ -280,29 +269,6 @@ def test_an_output_may_have_the_name_of_something_inside(output, tmp_path, rows_
 def test_a_shape_that_contradicts_the_spec_is_named(exporter, shape, says, tmp_path, rows_spec):
     with pytest.raises(ExportError, match=says):
         export_network(nn.ReLU().eval(), rows_spec("y", shape), Export(exporter=exporter, opset=18), tmp_path / "out")
-
-
-def values(**shapes: list[int | str | None]) -> ModelProto:
-    """A model of one input, then outputs, with nothing in between."""
-    made = [helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items()]
-    return helper.make_model(helper.make_graph([], "graph", made[:1], made[1:]))
-
-
-def test_a_dimension_that_came_out_fixed_is_named(rows_spec):
-    with pytest.raises(ExportError, match=r"dimension batch \(axis 0 of y\) is fixed at 2 in the file"):
-        check_axes(values(input=["batch", 8], y=[2, 8]), rows_spec())
-
-
-def test_other_symbols_are_renamed_and_open_sizes_are_filled_in(rows_spec):
-    model = values(input=["batch", 8], y=["s0", "s1"])
-    check_axes(model, rows_spec())
-    axes = model.graph.output[0].type.tensor_type.shape.dim
-    assert (axes[0].dim_param, axes[1].dim_value) == ("batch", 8)
-
-
-def test_an_output_that_the_spec_does_not_declare_is_named(rows_spec):
-    with pytest.raises(ExportError, match=r"outputs are \['y', 'other'\], spec\.yaml declares \['y'\]"):
-        check_axes(values(input=["batch", 8], y=["batch", 8], other=["batch", 8]), rows_spec())
 
 
 def test_another_opset_than_asked_for_is_an_error_that_says_what_to_set():
@@ -391,15 +357,6 @@ def test_the_bytes_depend_neither_on_the_folder_nor_on_the_process(tmp_path, mon
         for absolute in (tmp_path, ROOT, Path(sys.prefix), Path(torch.__file__).parent):
             assert str(absolute).encode() not in content
     assert json.loads(contents[0][1])["node_linear_1"]["file"] == "network.py"
-
-
-def test_a_dimension_whose_odd_size_is_its_example_is_tried_at_another(save_graph, make_spec):
-    spec = make_spec({"input": ["batch", 8]}, {"y": ["batch", 8]}, batch=(1, 3, 3))
-    fixed = helper.make_node("Reshape", ["input", "shape"], ["y"])
-    weights = {"shape": np.array([3, 8], np.int64)}
-    path = save_graph([fixed], [("input", ["batch", 8])], [("y", ["batch", 8])], weights)
-    with pytest.raises(ExportError, match=r"batch is symbolic only in name: .*fails on input \[1, 8\]"):
-        check_sizes(path, spec)
 
 
 @BOTH
