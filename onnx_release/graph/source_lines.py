@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# The repository that this library is in, which is the current folder unless a test works in another one.
+REPOSITORY = Path(__file__).parents[2]
 FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 
 
@@ -25,8 +27,9 @@ def relative_file(file: str) -> str:
     path = Path(file)
     if "site-packages" in path.parts:
         return Path(*path.parts[path.parts.index("site-packages") + 1 :]).as_posix()
-    if path.is_relative_to(Path.cwd()):
-        return path.relative_to(Path.cwd()).as_posix()
+    for folder in (Path.cwd(), REPOSITORY):
+        if path.is_relative_to(folder):
+            return path.relative_to(folder).as_posix()
     return path.name
 
 
