@@ -1,5 +1,6 @@
 """Write the numbers and Markdown tables of pages, and load the templates of pages."""
 
+import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -77,6 +78,7 @@ def markup(text: str) -> Markup:
     return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", bold))
 
 
+@functools.cache
 def environment(folder: Path, autoescape: bool) -> Environment:
     """Return the environment for the templates of `folder`, in which an unknown name is an error."""
     made = Environment(
