@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import permutation_test
 
 # Assignments of signs that are drawn if there are more. Up to 14 groups, every one is counted.
 MOST_SIGN_FLIPS = 20_000
@@ -16,6 +15,8 @@ def sign_flip_p(differences: Sequence[float], groups: Sequence[str], seed: int =
     Fisher, "The Design of Experiments", 1935, section 21). Signs belong to groups and not to samples, since crops of
     one photograph are right or wrong together. The p-value is twice the smaller tail, at most 1.
     """
+    from scipy.stats import permutation_test  # its import takes a second, which only a comparison needs
+
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.bincount(index, weights=np.asarray(differences, np.float64))
     sums = sums[np.abs(sums) > 1e-12]
