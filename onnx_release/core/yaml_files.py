@@ -36,7 +36,8 @@ def load_yaml(path: Path, error: type[ReleaseError], text: str | None = None) ->
     try:
         text = path.read_text(encoding="utf-8") if text is None else text
         refuse_conflict(path, text, error)
-        # DVC reads it with the same library and YAML version: 1e-4 is a number to both.
+        # DVC reads it with the same library and YAML version: 1e-4 is a number to both. The parser in C would refuse a
+        # colon within a word of a list, as in [validate/fp32:sqnr_db].
         content = YAML(typ="safe", pure=True).load(text)
     except FileNotFoundError as cause:
         raise error(f"{path} is not there: run this from the repository root, or write the file") from cause
