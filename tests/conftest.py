@@ -1,14 +1,16 @@
 """What several test files share: tiny ONNX files, tiny specs, and the digits."""
 
+import functools
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from onnx_release.core.spec import Spec, load_spec
 from onnx_release.data.fetch import fetch_sources
@@ -28,6 +30,15 @@ Value = tuple[str, Sequence[int | str]] | tuple[str, int, Sequence[int | str]]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put tests/pipeline first: its files take longest, and at the end one worker would wait for the other."""
     items.sort(key=lambda item: not item.nodeid.startswith("tests/pipeline/"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def torchlib_is_read_once() -> Iterator[None]:
+    """Keep torch.onnx's table of operators, which it makes anew from their source for every export in a second."""
+    made = functools.cache(ONNXRegistry.from_torchlib)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(made))
+        yield
 
 
 @pytest.fixture
