@@ -36,6 +36,10 @@ def resolve():
         shown = ["--quiet", "--no-header", "--no-annotate"]
         environment = {**os.environ, **settings, "PATH": path_with_python(), "MACOSX_DEPLOYMENT_TARGET": "14.0"}
         command = ["uv", "pip", "compile", *options, *wheels, *shown, *(str(ROOT / name) for name in files)]
+        # A pinned version keeps its files, so what is in uv's cache is still true; else the registry is asked.
+        known = subprocess.run([*command, "--offline"], env=environment, capture_output=True, text=True, check=False)
+        if known.returncode == 0:
+            return known
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     return run
