@@ -53,12 +53,6 @@ def test_the_repository_s_own_metrics_do_not_differ_from_themselves():
     assert set(found.values()) == {"no difference"}
 
 
-@pytest.fixture(autouse=True)
-def fewer_resamples(monkeypatch):
-    """An interval of the harness takes a tenth of the time; there are thousands here."""
-    monkeypatch.setattr(speedup, "RESAMPLES", 100)
-
-
 @pytest.mark.parametrize(("noise", "times"), [(0.01, 4), (0.05, 8)])
 def test_the_same_measured_again_does_not_differ(noise, times):
     """On a quiet machine and on a busy one, where a speed-up whose interval is too wide counts as not measured."""

@@ -12,7 +12,6 @@ from onnx_release.core.params import Gate
 from onnx_release.report.metrics import ALL_METRICS
 from onnx_release.review.compare import compare
 from onnx_release.review.gates import check_gates, refuse_bad_gates
-from onnx_release.timing import speedup
 from tests.clone import set_param
 from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
@@ -23,12 +22,6 @@ FILES = release()
 SPEEDUP = "benchmark.int8_static.speedup_vs_eager"
 MEDIAN = "benchmark.int8_static.latency_ms.median"
 FASTEST = "benchmark.int8_static.latency_ms.min"
-
-
-@pytest.fixture(autouse=True)
-def fewer_resamples(monkeypatch):
-    """An interval of the harness takes a tenth of the time."""
-    monkeypatch.setattr(speedup, "RESAMPLES", 100)
 
 
 def compared(head, base):
