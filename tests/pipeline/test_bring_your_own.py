@@ -43,7 +43,7 @@ MADE = ("metrics/", "dvc.lock", "params.yaml")
 @pytest.fixture
 def clone(tmp_path, digits_raw):
     """A clone whose environment is this one, with digits.pth and digits/ beside it as the page has them."""
-    settings = {"quantize_static.minutes": "0.05", "prepare.calibration": "20", "prepare.evaluation": "40"}
+    settings = {"quantize_static.minutes": "0.01", "prepare.calibration": "20", "prepare.evaluation": "40"}
     folder = make_clone(tmp_path / "clone", QUICK | settings)
     subprocess.run(
         ["git", "-c", "user.name=t", "-c", "user.email=t", "commit", "-qam", "quick"], cwd=folder, check=True

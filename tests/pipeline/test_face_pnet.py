@@ -120,8 +120,7 @@ def test_the_exported_file_agrees_at_even_and_odd_sizes(network, spec, tmp_path,
         wanted, found = run_network(network, spec, {"input": pixels}), run_session(session, {"input": pixels})
         check_outputs(spec, {"input": pixels}, wanted)
         for name in wanted:
-            assert found[name].shape == wanted[name].shape
-            assert found[name] == pytest.approx(wanted[name], abs=1e-5)
+            np.testing.assert_allclose(found[name], wanted[name], rtol=0, atol=1e-5, strict=True)
 
 
 @pytest.fixture(scope="module")

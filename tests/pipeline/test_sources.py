@@ -23,6 +23,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     (home / "clone").mkdir()
     clone = make_clone(home / "clone", {"model": "pets"})
+    (clone / "dvc.lock").unlink()  # of other stages' runs; DVC would read and write all of it after each stage
     for arguments in (["user.name", "test"], ["user.email", "test@example.invalid"]):
         subprocess.run(["git", "config", *arguments], cwd=clone, check=True)
     torch.save({"weight": torch.zeros(8)}, home / "pets.pth")
