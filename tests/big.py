@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.clone import set_param
+from tests.clone import path_with_python, set_param
 
 SPEC = """
 task: tensor
@@ -106,13 +106,12 @@ def add_big_model(clone: Path) -> None:
 
 def measured(clone: Path, *arguments: str) -> Usage:
     """Run this environment's Python in the clone and wait for it."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     log = clone.with_name(f"{clone.name}.log")
     start = time.perf_counter()
     with log.open("w") as file:
         command = [sys.executable, *arguments]
         process = subprocess.Popen(
-            command, cwd=clone, env={**os.environ, "PATH": path}, stdout=file, stderr=subprocess.STDOUT
+            command, cwd=clone, env={**os.environ, "PATH": path_with_python()}, stdout=file, stderr=subprocess.STDOUT
         )
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)

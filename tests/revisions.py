@@ -153,13 +153,15 @@ def write(folder: Path, files: Mapping[str, bytes]) -> None:
         (folder / name).write_bytes(content)
 
 
-def git(folder: Path, *arguments: str) -> str:
+def git(folder: Path, *arguments: str | Path, check: bool = True) -> str:
+    """What a git command prints, run in the folder as the user `test`."""
     command = ["git", "-c", "user.name=test", "-c", "user.email=test@example.invalid", "-c", "init.defaultBranch=main"]
-    return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    result = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, check=check)
+    return result.stdout.strip()
 
 
-def commit(folder: Path) -> str:
+def commit(folder: Path, message: str = "test") -> str:
     """Commit all that is in the folder; the commit."""
     git(folder, "add", "-A")
-    git(folder, "commit", "-q", "--allow-empty", "-m", "test")
+    git(folder, "commit", "-q", "--allow-empty", "-m", message)
     return git(folder, "rev-parse", "HEAD")

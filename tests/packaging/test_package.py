@@ -3,7 +3,6 @@
 import http.server
 import io
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from onnx_release.core.paths import METRICS, PROVIDER, RELEASE
 from onnx_release.core.spec import Images
 from onnx_release.packaging.package import CARRIED, git_state, label_names
 from onnx_release.runtime.release import MANIFEST, NOT_RELEASED, open_release
+from tests.clone import path_with_python
 from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
 from tests.release_project import MODEL, change_json, make_project, make_release, validation, write_validations
@@ -379,7 +379,7 @@ def test_the_dockerfile_runs_the_server_as_nobody_in_particular(release):
 
 
 def test_the_dockerfile_s_linter_finds_nothing(release):
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = path_with_python()
     command = ["hadolint", str(release / "Dockerfile")]
     result = subprocess.run(command, env={"PATH": path}, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, ""), result.stdout

@@ -17,6 +17,7 @@ from onnx_release.core.errors import DataError
 from tests.clone import set_param
 from tests.imports import ROOT
 from tests.in_process import run_here
+from tests.revisions import commit, git
 from tools.page_parts.pipeline import pipeline_picture
 
 STAGE = """
@@ -30,12 +31,6 @@ pathlib.Path("artifacts/made.txt").write_text(method)
 pathlib.Path("metrics").mkdir(exist_ok=True)
 pathlib.Path("metrics/calibrate.json").write_text(json.dumps({"method": method}))
 """
-AUTHOR = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
-
-
-def git(folder: Path, *arguments: str, check: bool = True) -> str:
-    command = ["git", *AUTHOR, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=check).stdout
 
 
 def tool_in(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
@@ -72,8 +67,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
         set_param(folder, "calibrate.method", method)
         result = tool_in(folder)("tools.repro")
         assert result.returncode == 0, result.stdout + result.stderr
-        git(folder, "add", "--all")
-        git(folder, "commit", "--quiet", "--message", branch)
+        commit(folder, branch)
     return folder
 
 
@@ -125,8 +119,7 @@ def test_one_message_names_every_file_in_conflict_and_its_commands_get_out_of_it
     assert "Stage 'calibrate' is cached" in result.stdout
     assert json.loads((clone / "metrics/calibrate.json").read_text()) == {"method": "mse"}
     assert (clone / "artifacts/made.txt").read_text() == "mse"
-    git(clone, "add", "--all")
-    git(clone, "commit", "--quiet", "--message", "merged")
+    commit(clone, "merged")
     assert (clone.parent / "runs").read_text() == "minmax mse entropy "  # nothing has run again
 
 

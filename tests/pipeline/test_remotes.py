@@ -5,7 +5,6 @@ and metrics as every stage of the pipeline does.
 """
 
 import json
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,10 @@ from ruamel.yaml import YAML
 from onnx_release.core.variants import SHIPPABLE
 from tests.imports import ROOT
 from tests.in_process import run_here
+from tests.revisions import commit, git
 
 PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
 ARTIFACTS = PIPELINE["artifacts"]
-AUTHOR = ["-c", "user.name=test", "-c", "user.email=test@example.invalid"]
 STAGE = """
 import json, pathlib
 for path in PATHS:
@@ -34,10 +33,6 @@ pathlib.Path("metrics.json").write_text(json.dumps({"made": len(PATHS)}))
 class Project:
     clone: Path
     git: Path  # the bare repository
-
-
-def git(folder, *arguments):
-    subprocess.run(["git", *AUTHOR, *arguments], cwd=folder, check=True, capture_output=True)
 
 
 def dvc(folder, *arguments):
@@ -74,8 +69,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     # For each artifact its file and its folder's list; and the metrics.
     expected = f"{2 * len(paths) + 1} files pushed; 1 runs are on the remote\n"
     assert pushed.stdout == expected, pushed.stdout + pushed.stderr
-    git(made.clone, "add", "--all")
-    git(made.clone, "commit", "--quiet", "--message=made")
+    commit(made.clone)
     git(made.clone, "remote", "add", "origin", made.git)
     for name in ARTIFACTS:
         git(made.clone, "tag", "--annotate", f"{name}@v1.0.0", "--message=released")

@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from tests.clone import run
+from tests.clone import path_with_python, run
 from tests.imports import ROOT
+from tests.revisions import commit, git
 
 AUTHOR = {f"GIT_{who}_{what}": "test" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 # Each run takes another time to load, and is counted in a file that no clone has.
@@ -34,17 +34,6 @@ number = int(runs.read_text()) + 1 if runs.exists() else 1
 runs.write_text(str(number))
 pathlib.Path("metrics/profile.json").write_text(json.dumps({"variant": "fp32", "calls": 10, "model_ms": number}))
 """
-
-
-def git(folder: Path, *arguments: str) -> str:
-    environment = {**os.environ, **AUTHOR}
-    command = ["git", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
-
-
-def commit(folder: Path, message: str) -> None:
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", f"--message={message}")
 
 
 def small_repository(folder: Path) -> None:
@@ -88,7 +77,7 @@ def test_base_and_branch_are_timed_here_and_a_failed_gate_loses_nothing(tmp_path
     environment = {
         **AUTHOR,
         "RUNS": str(tmp_path / "runs"),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PATH": path_with_python(),
         "PYTHONPATH": str(ROOT),
     }
     assert run(folder, "dvc", "repro", env=environment).returncode == 0  # which the run cache will bring back
@@ -109,7 +98,7 @@ def test_base_and_branch_are_timed_here_and_a_failed_gate_loses_nothing(tmp_path
     # Both of its timings came out of the cache, and neither is left as it was.
     assert (tmp_path / "runs_of_profile").read_text() == "3"
     assert (out / "report/report.md").read_text() == "run 2"
-    base = git(folder, "rev-parse", "--short=7", "main").strip()
+    base = git(folder, "rev-parse", "--short=7", "main")
     comparison = (out / "comparison.md").read_text()
     assert f"base-{base}-measured-here" in comparison
     [experiment] = git(folder, "for-each-ref", "--format=%(objectname)", "refs/exps").split()

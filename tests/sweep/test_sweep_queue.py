@@ -30,6 +30,7 @@ from onnx_release.sweep.repository import (
     open_clone,
     stop_processes,
 )
+from tests.clone import path_with_python
 from tests.imports import ROOT
 from tests.sweep_project import make_project
 
@@ -83,7 +84,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_sweep_is_killed_and_goes_on_where_it_was(project, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    monkeypatch.setenv("PATH", path_with_python())
     for name in ("BEGUN", "GO"):
         monkeypatch.setenv(name, str(tmp_path / name))
     base = check_repository(Path("none"))

@@ -25,9 +25,10 @@ from onnx_release.sweep import ray as sweep_ray
 from onnx_release.sweep.node import NodeError, NodeOutcome, run_command, wrong_versions
 from onnx_release.sweep.plan import Experiment
 from onnx_release.sweep.ray import make_job, run_on_ray
-from tests.clone import make_clone
+from tests.clone import make_clone, path_with_python
 from tests.imports import ROOT
 from tests.in_process import run_here
+from tests.revisions import commit, git
 
 WORK = """
 import json, os, signal, sys
@@ -70,12 +71,6 @@ AUTHOR = ("test", "test@example.invalid")
 SETTINGS = "[core]\n    analytics = false\n    remote = store\n['remote \"store\"']\n    url = {store}\n"
 
 
-def git(folder, *arguments):
-    result = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout.strip()
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     return tmp_path_factory.mktemp("ray")
@@ -105,12 +100,11 @@ def project(home):
     git(folder, "remote", "add", "origin", str(home / "origin.git"))
     log = {
         "SWEEP_LOG": str(home / "base.log"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": path_with_python(),
     }
     for command in (["repro", "--quiet"], ["push", "--quiet", "--run-cache"]):
         subprocess.run([sys.executable, "-m", "dvc", *command], cwd=folder, env={**os.environ, **log}, check=True)
-    git(folder, "add", "-A")
-    git(folder, "commit", "--quiet", "-m", "base")
+    commit(folder, "base")
     git(folder, "push", "--quiet", "origin", "main")
     return folder
 
@@ -315,7 +309,7 @@ def with_relative_remote(clone):
 
 
 def with_commit(clone):
-    git(clone, "-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "-q", "--allow-empty", "-m", "more")
+    commit(clone, "more")
 
 
 def with_other_outputs(clone):
