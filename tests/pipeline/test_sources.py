@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 
 from onnx_release.core.files import sha256
 from onnx_release.core.spec import load_spec
@@ -23,7 +24,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     (home / "clone").mkdir()
     clone = make_clone(home / "clone", {"model": "pets"})
-    (clone / "dvc.lock").unlink()  # of other stages' runs; DVC would read and write all of it after each stage
+    # DVC reads all of dvc.yaml before each command, and all of dvc.lock around each stage.
+    (clone / "dvc.lock").unlink()
+    pipeline = YAML(typ="safe").load(clone / "dvc.yaml")
+    stages = {name: pipeline["stages"][name] for name in ("hardware", "sources", "fetch", "prepare")}
+    with (clone / "dvc.yaml").open("w") as file:
+        YAML().dump({"stages": stages}, file)
     for arguments in (["user.name", "test"], ["user.email", "test@example.invalid"]):
         subprocess.run(["git", "config", *arguments], cwd=clone, check=True)
     torch.save({"weight": torch.zeros(8)}, home / "pets.pth")
