@@ -1,6 +1,7 @@
 """List every metric that a stage writes; report, gates, comparison and docs read this table."""
 
 import difflib
+import functools
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
@@ -27,6 +28,7 @@ ALL_METRICS = (
 )
 
 
+@functools.cache
 def metric(file: str, key: str) -> Metric:
     """Return the metric at the dotted `key` of metrics/`file`.json. Raises KeyError if the table does not have it."""
     for item in ALL_METRICS:

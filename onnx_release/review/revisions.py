@@ -1,5 +1,6 @@
 """Read the metrics of a Git revision, of a DVC experiment, or of the workspace."""
 
+import functools
 import io
 import json
 import tarfile
@@ -63,12 +64,7 @@ class Revision:
         if path not in self.files:
             return None
         try:
-            columns = pd.read_csv(io.BytesIO(self.files[path]), nrows=0).columns
-            # A group may be called NA or null.
-            empty = {name: [""] for name in columns if name != "group"}
-            table = pd.read_csv(
-                io.BytesIO(self.files[path]), dtype={"group": str}, keep_default_na=False, na_values=empty
-            )
+            table = parse_table(self.files[path])
         except ValueError as cause:
             raise RevisionError(f"{path} of {self.name} is not a table ({cause}): run `dvc repro` there") from cause
         return None if table.empty else table
@@ -78,9 +74,14 @@ class Revision:
         """Return the model that params.yaml names; None without the file."""
         return self.yaml(PARAMS).get("model")
 
+    @cached_property
+    def lock(self) -> dict[str, Any]:
+        """Return what dvc.lock has; empty without the file."""
+        return self.yaml(LOCK)
+
     def locked(self, stage: str) -> dict[str, str]:
         """Return the md5 of each dependency of a stage in dvc.lock, by its path; empty without the stage."""
-        deps = self.yaml(LOCK).get("stages", {}).get(stage, {}).get("deps", [])
+        deps = self.lock.get("stages", {}).get(stage, {}).get("deps", [])
         return {dep["path"]: dep.get("md5", "") for dep in deps}
 
     def yaml(self, path: Path) -> dict[str, Any]:
@@ -89,6 +90,15 @@ class Revision:
         except (YAMLError, ValueError) as cause:
             raise RevisionError(f"{path} of {self.name} is not valid YAML: {cause}") from cause
         return found if isinstance(found, dict) else {}
+
+
+@functools.lru_cache(maxsize=32)
+def parse_table(content: bytes) -> pd.DataFrame:
+    """Read a table of metrics/plots/, which several metrics are compared by. Raises ValueError if it is damaged."""
+    columns = pd.read_csv(io.BytesIO(content), nrows=0).columns
+    # A group may be called NA or null.
+    empty = {name: [""] for name in columns if name != "group"}
+    return pd.read_csv(io.BytesIO(content), dtype={"group": str}, keep_default_na=False, na_values=empty)
 
 
 def load_pair(base: str, head: str | None) -> tuple[Revision, Revision]:

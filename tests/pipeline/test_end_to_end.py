@@ -55,6 +55,7 @@ def clone(no_compilation: None, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A clone in which every stage has run once and DVC has the outputs. No test reads a timing."""
     folder = make_clone(tmp_path_factory.mktemp("clone"), PARAMS_OF_CLONE)
     run_stages(folder)
+    (folder / "dvc.lock").unlink()  # of another model
     result = run_here(folder, "dvc", "commit", "--force", "--quiet")
     assert result.returncode == 0, result.stderr
     return folder
