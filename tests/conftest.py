@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
-from torch.onnx._internal.exporter._registration import ONNXRegistry
 
+from onnx_release.core.hardware import available_cores
 from onnx_release.core.spec import Spec, load_spec
 from onnx_release.data.fetch import fetch_sources
 from tests.imports import ROOT
@@ -20,11 +20,16 @@ from tests.imports import ROOT
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Two workers on two cores: threads of torch that wait for each other cost more than they bring, here and in processes.
+# The processes of the tests share the cores: threads of torch that wait for each other cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A name with its shape (of float32), or with an element type and its shape.
 Value = tuple[str, Sequence[int | str]] | tuple[str, int, Sequence[int | str]]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one process more than there are cores: tests of sweeps and servers wait for others half of their time."""
+    return available_cores() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,6 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def torchlib_is_read_once() -> Iterator[None]:
     """Keep torch.onnx's table of operators, which it makes anew from their source for every export in a second."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry  # not in the process that only hands out tests
+
     made = functools.cache(ONNXRegistry.from_torchlib)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(made))
