@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 
 from onnx_release.core.errors import CheckpointError, NetworkError, SpecError
@@ -39,6 +38,8 @@ def spec_of(inputs, outputs, **dimensions):
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory):
     """A classifier of three classes, and the folder that it was saved to."""
+    import transformers  # for seconds, and every process of the tests imports this file
+
     torch.manual_seed(0)
     config = transformers.ViTConfig.from_dict(TINY | {"image_size": 32, "patch_size": 8, "num_labels": 3})
     return saved(transformers.ViTForImageClassification(config), tmp_path_factory.mktemp("vit"))
@@ -46,6 +47,8 @@ def vit(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
+    import transformers
+
     torch.manual_seed(0)
     config = transformers.BertConfig.from_dict(TINY | {"vocab_size": 50, "max_position_embeddings": 16})
     return saved(transformers.BertModel(config), tmp_path_factory.mktemp("bert"))

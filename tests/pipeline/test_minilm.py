@@ -8,10 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel
 
 from models.minilm import data
-from models.minilm.network import CHECKPOINT, CONFIG, MASKED, build
 from onnx_release.core.array_files import writing_arrays
 from onnx_release.core.errors import CheckpointError, DataError
 from onnx_release.core.params import Export, Slim
@@ -34,10 +32,18 @@ def spec(monkeypatch):
     return load_spec("minilm")
 
 
+@pytest.fixture(scope="module")
+def minilm():
+    """The model's network.py, which imports transformers for seconds; every process of the tests imports this file."""
+    from models.minilm import network
+
+    return network
+
+
 @pytest.fixture
-def raw(tmp_path):
+def raw(tmp_path, minilm):
     """A folder as data/raw/minilm, with one small layer of random weights and the numbers that old files have."""
-    config = BertConfig(
+    config = minilm.BertConfig(
         vocab_size=40,
         hidden_size=WIDTH,
         num_hidden_layers=1,
@@ -46,10 +52,11 @@ def raw(tmp_path):
         max_position_embeddings=256,
         initializer_range=0.5,
     )
-    config.to_json_file(tmp_path / CONFIG)
+    config.to_json_file(tmp_path / minilm.CONFIG)
     torch.manual_seed(0)
     numbers = torch.arange(256).expand(1, -1).contiguous()
-    save_file({**BertModel(config).state_dict(), "embeddings.position_ids": numbers}, tmp_path / CHECKPOINT)
+    state = {**minilm.BertModel(config).state_dict(), "embeddings.position_ids": numbers}
+    save_file(state, tmp_path / minilm.CHECKPOINT)
     return tmp_path
 
 
@@ -67,8 +74,8 @@ def embeddings(network, spec, inputs, dtype=torch.float64):
     return run_network(network.to(dtype), spec, inputs, dtype)["embedding"]
 
 
-def test_an_embedding_is_the_mean_over_the_tokens_scaled_to_length_one(raw, spec):
-    network, inputs = build(raw), batch([5], 5)
+def test_an_embedding_is_the_mean_over_the_tokens_scaled_to_length_one(raw, spec, minilm):
+    network, inputs = minilm.build(raw), batch([5], 5)
     assert not network.training
     found = embeddings(network, spec, inputs)
     with torch.inference_mode():
@@ -77,8 +84,8 @@ def test_an_embedding_is_the_mean_over_the_tokens_scaled_to_length_one(raw, spec
     assert found[0] == pytest.approx(states[0].mean(0) / np.linalg.norm(states[0].mean(0)), abs=1e-12)
 
 
-def test_padding_does_not_change_an_embedding(raw, spec):
-    network = build(raw)
+def test_padding_does_not_change_an_embedding(raw, spec, minilm):
+    network = minilm.build(raw)
     alone, padded = batch([7], 7), batch([7], 30)
     expected = embeddings(network, spec, alone)
     assert embeddings(network, spec, padded) == pytest.approx(expected, abs=1e-12)
@@ -88,32 +95,33 @@ def test_padding_does_not_change_an_embedding(raw, spec):
     assert embeddings(network, spec, padded, torch.float32) == pytest.approx(single, abs=1e-6)
 
 
-def test_a_text_s_neighbours_in_the_batch_do_not_change_its_embedding(raw, spec):
-    network, inputs = build(raw), batch([2, 9, 4], 9)
+def test_a_text_s_neighbours_in_the_batch_do_not_change_its_embedding(raw, spec, minilm):
+    network, inputs = minilm.build(raw), batch([2, 9, 4], 9)
     together = embeddings(network, spec, inputs)
     for row in range(3):
         one = {name: array[row : row + 1] for name, array in inputs.items()}
         assert embeddings(network, spec, one)[0] == pytest.approx(together[row], abs=1e-12)
 
 
-def test_what_hides_padding_is_within_float16():
-    assert np.isfinite(np.float16(MASKED))
-    assert np.exp(np.float64(MASKED)) == 0
+def test_what_hides_padding_is_within_float16(minilm):
+    assert np.isfinite(np.float16(minilm.MASKED))
+    assert np.exp(np.float64(minilm.MASKED)) == 0
 
 
-def test_the_checkpoint_loads_strictly(raw):
-    state = load_file(raw / CHECKPOINT)
-    assert torch.equal(build(raw).bert.embeddings.word_embeddings.weight, state["embeddings.word_embeddings.weight"])
+def test_the_checkpoint_loads_strictly(raw, minilm):
+    state = load_file(raw / minilm.CHECKPOINT)
+    loaded = minilm.build(raw).bert.embeddings.word_embeddings.weight
+    assert torch.equal(loaded, state["embeddings.word_embeddings.weight"])
     missing = "encoder.layer.0.output.dense.bias"
-    save_file({name: tensor for name, tensor in state.items() if name != missing}, raw / CHECKPOINT)
+    save_file({name: tensor for name, tensor in state.items() if name != missing}, raw / minilm.CHECKPOINT)
     with pytest.raises(CheckpointError, match=rf"missing: {missing}\Z"):
-        build(raw)
+        minilm.build(raw)
 
 
-def test_the_exported_and_the_slimmed_graph_take_every_size(raw, spec, tmp_path):
+def test_the_exported_and_the_slimmed_graph_take_every_size(raw, spec, tmp_path, minilm):
     output = spec.outputs[0].model_copy(update={"shape": ["batch", WIDTH]})
     small = spec.model_copy(update={"outputs": [output]})
-    network = build(raw)
+    network = minilm.build(raw)
     export_network(network, small, Export(exporter="dynamo", opset=18), tmp_path / "export")
     cases = {size: batch(lengths, size) for lengths, size in (([2], 2), ([256], 256), ([3, 65, 1], 65), ([9] * 8, 31))}
     with writing_arrays(tmp_path / "cases.npz") as writer:
@@ -132,8 +140,8 @@ def test_the_exported_and_the_slimmed_graph_take_every_size(raw, spec, tmp_path)
             assert found["embedding"] == pytest.approx(embeddings(network, small, inputs), abs=1e-6)
 
 
-def test_the_spec_declares_every_file_that_is_read(spec):
-    assert {source.name for source in spec.sources} == {CONFIG, CHECKPOINT, data.TOKENIZER, data.TALES}
+def test_the_spec_declares_every_file_that_is_read(spec, minilm):
+    assert {source.name for source in spec.sources} == {minilm.CONFIG, minilm.CHECKPOINT, data.TOKENIZER, data.TALES}
     assert tuple(tensor.name for tensor in spec.inputs) == NAMES
     assert spec.dimensions["sequence"].max == data.MAX_TOKENS
 
