@@ -43,7 +43,7 @@ MADE = ("metrics/", "dvc.lock", "params.yaml")
 @pytest.fixture
 def clone(tmp_path, digits_raw):
     """A clone whose environment is this one, with digits.pth and digits/ beside it as the page has them."""
-    settings = {"quantize_static.minutes": "0.01", "prepare.calibration": "20", "prepare.evaluation": "40"}
+    settings = {"quantize_static.minutes": "0.05", "prepare.calibration": "20", "prepare.evaluation": "40"}
     folder = make_clone(tmp_path / "clone", QUICK | settings)
     subprocess.run(
         ["git", "-c", "user.name=t", "-c", "user.email=t", "commit", "-qam", "quick"], cwd=folder, check=True
@@ -69,8 +69,8 @@ def changed(clone):
 def follow(kind, text, clone):
     """Do what a block says: run it, write the file that it names, or replace the keys of that file.
 
-    `make repro MODEL=NAME` is followed by running its stages and the gate in this process; tests/pipeline/
-    test_end_to_end.py and test_makefile.py have make and DVC.
+    `make repro MODEL=NAME` is followed by running its stages and the gate in this process. `make releases`, which
+    .ci/run calls, has DVC run them.
     """
     if text.startswith("make repro"):
         set_param(clone, "model", text.strip().removeprefix("make repro MODEL="))

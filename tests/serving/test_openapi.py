@@ -39,7 +39,7 @@ def test_every_request_is_answered_as_declared(openapi: Any) -> None:
         if mode == GenerationMode.NEGATIVE and operation.method == "get":
             continue  # nothing of it can be wrong
 
-        @settings(max_examples=10, deadline=None, derandomize=True, database=None)
+        @settings(max_examples=15, deadline=None, derandomize=True, database=None)
         @given(case=operation.as_strategy(mode))
         def answered(case: Any) -> None:
             case.call_and_validate(checks=[not_a_server_error, *conforms], timeout=PATIENCE)
