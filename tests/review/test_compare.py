@@ -14,6 +14,7 @@ from onnx_release.timing import speedup
 from tests.imports import ROOT
 from tests.revisions import answers, as_json, changed, release, revision, unmeasured
 
+pytestmark = pytest.mark.usefixtures("fewer_resamples")
 FILES = release()
 
 

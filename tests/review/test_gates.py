@@ -18,6 +18,7 @@ from tests.imports import ROOT
 from tests.in_process import run_here
 from tests.revisions import as_json, changed, commit, git, release, revision, unmeasured, whole, write
 
+pytestmark = pytest.mark.usefixtures("fewer_resamples")
 FILES = release()
 SPEEDUP = "benchmark.int8_static.speedup_vs_eager"
 MEDIAN = "benchmark.int8_static.latency_ms.median"
