@@ -2,7 +2,7 @@
 
     python -m benchmarks.gate_bounds
 
-compares each commit that changed metrics/benchmark.json with the one before, holds the default gates on speed-ups with
+compares each commit that changed metrics/benchmark.json with the one before, checks the default gates on speed-ups with
 several bounds, and prints how many were measured. The bounds in params.yaml come from this. It needs the whole history,
 and takes about a minute.
 """

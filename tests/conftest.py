@@ -28,7 +28,7 @@ Value = tuple[str, Sequence[int | str]] | tuple[str, int, Sequence[int | str]]
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Run one process more than there are cores: tests of sweeps and servers wait for others half of their time."""
+    """Run one process more than there are cores, since tests of sweeps and servers wait for other processes."""
     return available_cores() + 1
 
 
