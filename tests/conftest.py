@@ -1,6 +1,7 @@
 """What several test files share: tiny ONNX files, tiny specs, and the digits."""
 
 import functools
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # The processes of the tests share the cores: threads of torch that wait for each other cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Collecting imports the library and all that it uses, which stays: a quarter of its time went to looking for garbage.
+gc.disable()
+
 # A name with its shape (of float32), or with an element type and its shape.
 Value = tuple[str, Sequence[int | str]] | tuple[str, int, Sequence[int | str]]
 
@@ -30,6 +34,12 @@ Value = tuple[str, Sequence[int | str]] | tuple[str, int, Sequence[int | str]]
 def pytest_xdist_auto_num_workers() -> int:
     """Run one process more than there are cores, since tests of sweeps and servers wait for other processes."""
     return available_cores() + 1
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, of what the tests themselves leave."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
