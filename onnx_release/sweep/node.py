@@ -252,7 +252,7 @@ def push_result(job: NodeJob, clone: Path, before: dict[str, Any]) -> bool:
         runs = Path(repo.stage_cache.cache_dir)
         entries = [entry for entry in map(run_cache_entry, changed.values()) if runs.joinpath(*entry).is_file()]
         used: list[dict[Any, set[Any]]] = [repo.stage_cache.get_used_objs([entry[1:] for entry in entries])]
-        used += [stage.get_used_objs(push_result=True) for stage in repo.index.stages if stage.name in changed]
+        used += [stage.get_used_objs(push=True) for stage in repo.index.stages if stage.name in changed]
         failed = repo.cloud.push({item for found in used for items in found.values() for item in items}).failed
         if failed:
             raise NodeError(f"{len(failed)} files of its result could not be pushed to the DVC remote")

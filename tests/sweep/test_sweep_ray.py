@@ -46,6 +46,9 @@ if params["rate"] < 0:
 made = {"prepare": params["rows"], "train": params["rows"] * params["rate"], "report": 0}[stage]
 Path(f"{stage}.txt").write_text(str(made))
 Path(f"{stage}.json").write_text(json.dumps({"made": made}))
+if stage == "train":
+    Path("network").mkdir(exist_ok=True)
+    Path("network/weights.txt").write_text(f"weights {made}")
 """
 PIPELINE = """
 stages:
@@ -59,7 +62,7 @@ stages:
     cmd: python work.py train
     deps: [prepare.txt, work.py]
     params: [rate]
-    outs: [train.txt]
+    outs: [train.txt, network]
     metrics: [train.json: {cache: false}]
   report:
     cmd: python work.py report
@@ -86,7 +89,7 @@ def project(home):
         "dvc.yaml": PIPELINE,
         "params.yaml": "rows: 3\nrate: 1\n",
         "requirements.txt": f"# pinned\ndvc=={dvc.__version__}  # and no other\n",
-        ".gitignore": "/*.txt\n!/requirements.txt\n",
+        ".gitignore": "/*.txt\n!/requirements.txt\n/network\n",
         ".dvc/config": SETTINGS.format(store=home / "store"),
         ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
     }
@@ -393,3 +396,10 @@ def test_the_clusters_of_the_page_are_valid_and_have_the_pinned_ray():
     groups = [kubernetes["spec"]["headGroupSpec"], *kubernetes["spec"]["workerGroupSpecs"]]
     images = {container["image"] for group in groups for container in group["template"]["spec"]["containers"]}
     assert images == {cluster["docker"]["image"]}
+
+
+def test_the_files_of_an_output_that_is_a_folder_are_pushed_with_the_result(project, inside, home):
+    base = git(project, "rev-parse", "HEAD")
+    job = make_job(experiment("sweep-folder", 3, 7), set(), base, str(home / "origin.git"), AUTHOR)
+    assert sweep_node.run_job(job).state == "ran"
+    assert b"weights 21" in {path.read_bytes() for path in (home / "store/files").rglob("*") if path.is_file()}
