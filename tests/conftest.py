@@ -24,9 +24,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # The processes of the tests share the cores: threads of torch that wait for each other cost more than they bring.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Collecting imports the library and all that it uses, which stays: a quarter of its time went to looking for garbage.
-gc.disable()
-
 # A name with its shape (of float32), or with an element type and its shape.
 Value = tuple[str, Sequence[int | str]] | tuple[str, int, Sequence[int | str]]
 
@@ -36,10 +33,15 @@ def pytest_xdist_auto_num_workers() -> int:
     return available_cores() + 1
 
 
-def pytest_collection_finish() -> None:
-    """Collect garbage again, of what the tests themselves leave."""
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Look for no garbage while the tests are collected: this imports the library and all that it uses, which stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
