@@ -12,17 +12,25 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 # DVC runs the stages as `python -m ...`: that python must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro serve test releases lint docs gpu-check clean help
+# Without MODEL=NAME, the tools take the first model that models.yaml lists.
+OF_MODEL := $(if $(MODEL),--model $(MODEL))
+
+.PHONY: repro repro-all serve test releases lint docs gpu-check clean help
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/'
 
-repro: .venv/installed   ## run every stage whose inputs changed, then the gates; MODEL=NAME for another model
-	python -m tools.repro $(if $(MODEL),--model $(MODEL))
-	python -m tools.gate
+repro: .venv/installed   ## run every stage of a model whose inputs changed, then its gates; MODEL=NAME, or the first
+	python -m tools.repro $(OF_MODEL)
+	python -m tools.gate $(OF_MODEL)
 
-serve: .venv/serving     ## serve artifacts/release, which `make repro` makes
-	python -m tools.serve
+repro-all: .venv/installed   ## the same for all models that models.yaml lists, and the page artifacts/overview.html
+	python -m tools.repro --all
+	python -m tools.overview
+	python -m tools.gate --all
+
+serve: .venv/serving     ## serve the release that `make repro` makes; MODEL=NAME, or the first
+	python -m tools.serve $(OF_MODEL)
 
 test: .venv/tests        ## run the tests
 	python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
@@ -38,8 +46,8 @@ lint: .venv/linters      ## run ruff and mypy
 docs: .venv/installed    ## update the generated parts of README.md and docs/
 	python -m tools.docs
 
-gpu-check: .venv/installed   ## validate and time the variants on an NVIDIA GPU, and compare them with PyTorch
-	python -m tools.gpu_check
+gpu-check: .venv/installed   ## compare the variants with PyTorch on an NVIDIA GPU, in answers and time; MODEL=NAME, or the first
+	python -m tools.gpu_check $(OF_MODEL)
 
 clean:           ## remove the environment
 	rm -rf .venv
@@ -49,6 +57,8 @@ clean:           ## remove the environment
 	  "$(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1): make PYTHON=/path/to/python3.13" >&2; exit 1; }
 	$(PYTHON) -m venv $(if $(filter $(BIN)/python,$(PYTHON)),,--clear) .venv
 	python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+# Without git, as in an unpacked archive, there is nothing to merge.
+	git config merge.dvc-lock.driver "$(BIN)/python -m tools.merge_lock %O %A %B %P" || true
 	touch $@
 
 .venv/linters: .venv/tests requirements-dev.txt

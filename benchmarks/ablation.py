@@ -5,10 +5,11 @@
 writes benchmarks/ablation.json, from which docs/quantization.md has its tables: SQNR in dB compared with the float32
 model, by row and target. Everything is fitted to crops of four of the calibration photographs and tested on crops of
 the other three, so that no evaluation photograph decides what the pipeline does. The targets' arithmetic is the same on
-any x86 CPU with VNNI. Needs a finished `make repro` of mobilenet_v2. Takes about twelve minutes on 2 cores, half of
+any x86 CPU with VNNI. Needs a finished `make repro MODEL=mobilenet_v2`. Takes about twelve minutes on 2 cores, half of
 them in AdaRound.
 """
 
+import argparse
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,10 +25,10 @@ import torch
 from onnx import ModelProto
 from threadpoolctl import threadpool_limits
 
-from onnx_release.core.command import run_stage
+from onnx_release.core.command import run_tool
 from onnx_release.core.files import write_json
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import RAW, variant_model
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Budget, load_spec
 from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, spread_evenly, write_samples
@@ -35,18 +36,18 @@ from onnx_release.graph.layers import weighted_layers
 from onnx_release.graph.targets import TARGETS, Target
 from onnx_release.reduce import equalize
 from onnx_release.reduce.calibrate import find_ranges
-from onnx_release.static import qdq, refine, rounding
-from onnx_release.static.compute_limit import ComputeLimit, multiply_adds
-from onnx_release.static.gptq import Limits, search_scales
-from onnx_release.static.qdq import Ranges, insert_qdq, run_quantizer, with_float_layers
-from onnx_release.static.refine import refine_ranges, widest_factors
-from onnx_release.static.rounding import fit_weights
-from onnx_release.static.saturation import HALVED
-from onnx_release.static.scoring import Scorer
-from onnx_release.static.search import FEW_SAMPLES, scale_ranges, search
+from onnx_release.static_quantization import qdq, refine, rounding
+from onnx_release.static_quantization.compute_limit import ComputeLimit, multiply_adds
+from onnx_release.static_quantization.gptq import Limits, search_scales
+from onnx_release.static_quantization.qdq import Ranges, insert_qdq, run_quantizer, with_float_layers
+from onnx_release.static_quantization.refine import refine_ranges, widest_factors
+from onnx_release.static_quantization.rounding import fit_weights
+from onnx_release.static_quantization.saturation import HALVED
+from onnx_release.static_quantization.scoring import Scorer
+from onnx_release.static_quantization.search import FEW_SAMPLES, scale_ranges, search
 
 RESULT = Path("benchmarks/ablation.json")
-MODEL = "mobilenet_v2"
+FILES = ModelFiles("mobilenet_v2")
 FITTED = ("astronaut", "china", "coffee", "rocket")
 SAMPLES = 92
 CHUNK = 16
@@ -60,10 +61,10 @@ class Bench:
     """The samples to fit to, a scorer on them, and a scorer on the other samples."""
 
     def __init__(self, folder: Path) -> None:
-        spec, data, source = load_spec(MODEL), load_data(MODEL), variant_model("fp32")
+        spec, data, source = load_spec(FILES.model), load_data(FILES.model), FILES.variant("fp32")
         scorers = []
         for name, chosen in (("fit", True), ("scorer", False)):
-            every = data.samples(RAW / MODEL, "calibration")
+            every = data.samples(FILES.raw, "calibration")
             samples = (sample for sample in every if (sample.group in FITTED) == chosen)
             write_samples(folder / f"{name}.npz", samples, SAMPLES, spec)
             scorers.append(Scorer(source, spec, data, SampleFile(folder / f"{name}.npz")))
@@ -75,7 +76,7 @@ class Bench:
 
     def calibrated(self, equalized: bool = True, **settings: Any) -> tuple[ModelProto, Ranges]:
         model = equalize.equalize_on(self.source, self.samples, CHUNK)[0] if equalized else self.source
-        return model, find_ranges(model, self.samples, load_params().calibrate.model_copy(update=settings))[0]
+        return model, find_ranges(model, self.samples, load_params(FILES).calibrate.model_copy(update=settings))[0]
 
     def fitted(self, model: ModelProto, ranges: Ranges, target: Target) -> ModelProto:
         quantized = insert_qdq(model, ranges, target, [])
@@ -92,7 +93,7 @@ class Bench:
         return self.fitted(model, scale_ranges(ranges, factors), target)
 
 
-def main() -> None:
+def main(_: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(limits=1):
         bench = Bench(Path(folder))
         result = {
@@ -129,7 +130,7 @@ def changed(
 def searched(bench: Bench) -> dict[str, float]:
     """Run the whole search at the default minutes."""
     model, ranges = bench.calibrated()
-    budget, minutes = Budget(sqnr_db=0.0), load_params().quantize_static.minutes
+    budget, minutes = Budget(sqnr_db=0.0), load_params(FILES).quantize_static.minutes
     return {
         target.name: bench.sqnr_db(search(model, ranges, target, bench.own, budget, minutes).best.model)
         for target in (VNNI, AVX2)
@@ -233,4 +234,4 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_tool(main, argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter))

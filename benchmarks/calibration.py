@@ -1,20 +1,23 @@
 """Compare calibration with ONNX Runtime's own: speed, ranges, and memory by the number of samples.
 
-    python -m benchmarks.calibration
+    python -m benchmarks.calibration [--model NAME]
 
 runs the pipeline's calibration and onnxruntime's HistogramCalibrater for percentiles, with the same bins, on the same
 model and samples, one after the other; then the pipeline's on 100 and on 2,000 samples, in a process each. Writes
 benchmarks/calibration.json: seconds of both and their ratio, in all and only for counting the same values, each on as
 many cores as it uses; how many ends of ranges that both have differ by more than the wider bin of the two; peak
-resident memory in MB. Needs a finished `make repro`. Takes about four minutes on 2 cores.
+resident memory in MB. Needs a finished `make repro MODEL=NAME`. Takes about four minutes on 2 cores with mobilenet_v2,
+of which the page has the numbers.
 """
 
+import argparse
 import json
 import logging
 import multiprocessing
 import signal
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,42 +25,43 @@ import numpy as np
 import onnx
 from onnxruntime.quantization.calibrate import CalibrationDataReader, HistogramCollector, PercentileCalibrater
 
-from onnx_release.core.command import run_stage
+from onnx_release.core.command import run_tool
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import machine_name
-from onnx_release.core.params import Calibrate, Params, load_params
-from onnx_release.core.paths import CALIBRATION_FOLDER, CALIBRATION_SAMPLES, HARDWARE, RAW
+from onnx_release.core.params import Calibrate, load_params
+from onnx_release.core.paths import HARDWARE, ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.core.workers import map_in_order
 from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, with_batch_axis, write_samples
 from onnx_release.graph.activations import extract_subgraph, session_of
 from onnx_release.reduce.calibrate import Range, find_ranges, observe, values_to_observe
-from onnx_release.reduce.histograms import observe_values
+from onnx_release.reduce.histograms import Observed, observe_values
 from onnx_release.timing.worker import peak_memory_bytes
+from tools.models import add_model_option, chosen_model
 
 RESULT = Path("benchmarks/calibration.json")
-MODEL = CALIBRATION_FOLDER / "model.onnx"
 # onnxruntime keeps the activations of a chunk in memory.
 CHUNK = 8
 COUNTS = (100, 2000)
 
 
-def main() -> None:
-    params = load_params()
-    settings = params.calibrate.model_copy(update={"method": "percentile"})
-    samples = SampleFile(CALIBRATION_SAMPLES)
+def main(arguments: argparse.Namespace) -> None:
+    files = chosen_model(arguments.model)
+    configured = load_params(files).calibrate
+    settings = configured.model_copy(update={"method": "percentile"})
+    model, samples = files.variant("calibration"), SampleFile(files.calibration_samples)
     # Measured first, since a new process counts the memory that its parent has then as its own.
-    memory = {count: memory_mb(params, count) for count in COUNTS}
+    memory = {count: memory_mb(files, configured, count) for count in COUNTS}
     start = time.perf_counter()
-    ours, _ = find_ranges(onnx.load(MODEL), samples, settings)
+    ours, _ = find_ranges(onnx.load(model), samples, settings)
     seconds = time.perf_counter() - start
     start = time.perf_counter()
-    theirs = onnxruntime_ranges(MODEL, samples, settings)
+    theirs = onnxruntime_ranges(model, samples, settings)
     their_seconds = time.perf_counter() - start
-    collecting, their_collecting = histogram_seconds(samples, settings)
+    collecting, their_collecting = histogram_seconds(onnx.load(model), samples, settings)
     result = {
-        "model": params.model,
+        "model": files.model,
         "machine": machine_name(read_json(HARDWARE)),
         "samples": len(samples),
         "seconds": seconds,
@@ -66,7 +70,7 @@ def main() -> None:
         "histogram_speedup": their_collecting / collecting,
         "ranges": len(ours),
         "onnxruntime_ranges": len(theirs),
-        "beyond_one_bin": beyond_one_bin(ours, theirs, samples, settings),
+        "beyond_one_bin": beyond_one_bin(ours, theirs, observe(onnx.load(model), samples, settings)),
         **{f"memory_mb_{count}": value for count, value in memory.items()},
         "memory_ratio": memory[COUNTS[1]] / memory[COUNTS[0]],
     }
@@ -105,10 +109,9 @@ def onnxruntime_ranges(model: Path, samples: SampleFile, settings: Calibrate) ->
 
 
 def beyond_one_bin(
-    ours: dict[str, Range], theirs: dict[str, tuple[float, float, float]], samples: SampleFile, settings: Calibrate
+    ours: dict[str, Range], theirs: dict[str, tuple[float, float, float]], observed: Mapping[str, Observed]
 ) -> int:
     """Count the ends that differ by more than the wider bin, after onnxruntime's ranges are extended to contain 0."""
-    observed = observe(onnx.load(MODEL), samples, settings)
     count = 0
     for name, limits in ours.items():
         low, high, width = theirs[name]
@@ -118,9 +121,8 @@ def beyond_one_bin(
     return int(count)
 
 
-def histogram_seconds(samples: SampleFile, settings: Calibrate) -> tuple[float, float]:
+def histogram_seconds(model: onnx.ModelProto, samples: SampleFile, settings: Calibrate) -> tuple[float, float]:
     """Return the seconds to count the activations of eight samples, here on every core, and by onnxruntime on one."""
-    model = onnx.load(MODEL)
     names = values_to_observe(model)
     session = session_of(extract_subgraph(model, names))
     found = [dict(zip(names, session.run(None, with_batch_axis(samples.inputs(i))), strict=True)) for i in range(8)]
@@ -136,23 +138,24 @@ def histogram_seconds(samples: SampleFile, settings: Calibrate) -> tuple[float, 
     return middle - start, time.perf_counter() - middle
 
 
-def memory_mb(params: Params, count: int) -> float:
+def memory_mb(files: ModelFiles, settings: Calibrate, count: int) -> float:
     """Return the peak resident memory, in MB, of a process that calibrates on `count` samples."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "samples.npz"
-        write_samples(
-            path, load_data(params.model).samples(RAW / params.model, "calibration"), count, load_spec(params.model)
-        )
+        every = load_data(files.model).samples(files.raw, "calibration")
+        write_samples(path, every, count, load_spec(files.model))
         context = multiprocessing.get_context("spawn")
         with context.Pool(1, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
-            return pool.apply(calibrate_alone, (path, params.calibrate))
+            return pool.apply(calibrate_alone, (files.variant("calibration"), path, settings))
 
 
-def calibrate_alone(path: Path, settings: Calibrate) -> float:
-    found: Any = find_ranges(onnx.load(MODEL), SampleFile(path), settings)
+def calibrate_alone(model: Path, samples: Path, settings: Calibrate) -> float:
+    found: Any = find_ranges(onnx.load(model), SampleFile(samples), settings)
     assert found[0]
     return peak_memory_bytes() / 1e6
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_option(parser)
+    run_tool(main, parser)

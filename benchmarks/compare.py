@@ -21,21 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pipeline import check
+from onnx_release.core.addresses import address
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import BenchmarkError
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.git import run_git
 from onnx_release.core.hardware import machine_name
 from onnx_release.core.paths import HARDWARE
-from onnx_release.core.paths import METRICS as METRICS_FOLDER
 from onnx_release.review.compare import Comparison, compare
 from onnx_release.review.noise import ALLOWANCES, beyond
 from onnx_release.review.revisions import Revision, load_pair
-from tools.clone import make_clone, run, set_param
+from onnx_release.timing.metrics import BenchmarkMetrics
+from tools.clone import forget_runs, list_models, make_clone, run, set_param
 
 COMPARE_BENCHMARK = Path("benchmarks/compare.json")
+MODEL = "digits_cnn"
 PARAMETERS = {
-    "model": "digits_cnn",
     "benchmark.starts": "3",
     "benchmark.turn_seconds": "0.1",
 }
@@ -51,17 +52,19 @@ def main(arguments: argparse.Namespace) -> None:
     replicates = arguments.replicates
     with tempfile.TemporaryDirectory() as folder:
         clone = make_clone(Path(folder) / "clone", PARAMETERS)
-        (clone / "dvc.lock").unlink()  # otherwise the timings of another machine may skip the benchmark
+        list_models(clone, MODEL)
+        forget_runs(clone)  # otherwise the timings of another machine may skip the benchmark
         check(run(clone, "tools.repro"))
         commit(clone)
         found = []
         for number in range(1, replicates + 1):
             set_param(clone, "benchmark.replicate", str(number))
-            check(run(clone, "dvc", "repro", "--force", "--single-item", *TIMED))
+            check(run(clone, "dvc", "repro", "--force", "--single-item", *(address(stage, MODEL) for stage in TIMED)))
             found.append(in_folder(clone))
             print(f"{number} of {replicates}: {dict(found[-1][0].counts())}", flush=True)
         result = {
             "machine": machine_name(read_json(clone / HARDWARE)),
+            "model": MODEL,
             "settings": PARAMETERS,
             **summary([comparison for comparison, _ in found]),
             "slower": {
@@ -85,7 +88,7 @@ def in_folder(clone: Path) -> tuple[Comparison, dict[float, bool]]:
     before = Path.cwd()
     os.chdir(clone)
     try:
-        base, head = load_pair("HEAD", None)
+        base, head = (revision.of_model(MODEL) for revision in load_pair("HEAD", None))
     finally:
         os.chdir(before)
     rows = {factor: compare(base, slowed(head, factor)).row(TOLD_BY) for factor in SLOWDOWNS}
@@ -95,7 +98,7 @@ def in_folder(clone: Path) -> tuple[Comparison, dict[float, bool]]:
 
 def slowed(revision: Revision, factor: float) -> Revision:
     """Return the revision as if every call of SLOWED had taken `factor` times as long."""
-    timings = (METRICS_FOLDER / "benchmark.json").as_posix()
+    timings = BenchmarkMetrics.path(MODEL).as_posix()
     benchmark = json.loads(revision.files[timings])
     own = benchmark[SLOWED]
     for key, value in own["latency_ms"].items():

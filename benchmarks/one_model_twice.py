@@ -7,6 +7,7 @@ intervals, 19 are expected. The model is a small convolution on random numbers. 
 cores.
 """
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_release.core.command import run_stage
+from onnx_release.core.command import run_tool
 from onnx_release.core.params import Benchmark, Runtime
 from onnx_release.core.spec import Spec
 from onnx_release.timing.benchmark import measure, paired_speedup
@@ -40,7 +41,7 @@ SPEC = Spec.model_validate(
 )
 
 
-def main() -> None:
+def main(_: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         same = sum(is_same(Path(folder), seed) for seed in range(RUNS))
     print(f"no difference in {same} of {RUNS} runs")
@@ -74,4 +75,4 @@ def save_model(path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_tool(main, argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter))

@@ -7,7 +7,8 @@
 writes benchmarks/quantization.json and benchmarks/quantization_curve.json. Every model is calibrated on the calibration
 samples and compared with the float32 ONNX model on the evaluation samples, which are of other photographs: agreement
 and SQNR. Latency is at batch 1, each model in a process of its own, as a ratio to float32 in interleaved rounds. Needs
-a finished `make repro`.
+a finished `make repro MODEL=NAME`; without `--model NAME` it takes the first on the list. The page has the numbers of
+mobilenet_v2.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 import logging
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +29,20 @@ from benchmarks.calibration import Reader, onnxruntime_ranges
 from onnx_release.core.command import run_tool
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import machine_name
-from onnx_release.core.params import Params, Runtime, load_params
-from onnx_release.core.paths import (
-    CALIBRATION_FOLDER,
-    CALIBRATION_SAMPLES,
-    EVALUATION_SAMPLES,
-    HARDWARE,
-    RANGES,
-    RAW,
-    variant_model,
-)
+from onnx_release.core.params import Calibrate, Params, Runtime, load_params
+from onnx_release.core.paths import HARDWARE, ModelFiles
 from onnx_release.core.spec import load_spec
+from onnx_release.core.variants import check_made
 from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, real_batches, spread_evenly
 from onnx_release.graph.graph import save_model
 from onnx_release.graph.targets import TARGETS, Target, load_target
-from onnx_release.static.qdq import run_quantizer
-from onnx_release.static.scoring import Scorer
-from onnx_release.static.search import search
+from onnx_release.static_quantization.qdq import run_quantizer
+from onnx_release.static_quantization.scoring import Scorer
+from onnx_release.static_quantization.search import search
 from onnx_release.timing.benchmark import Measurement, measure
 from onnx_release.timing.contenders import Contender
+from tools.models import add_model_option, chosen_model
 
 RESULT = Path("benchmarks/quantization.json")
 CURVE = Path("benchmarks/quantization_curve.json")
@@ -56,32 +52,35 @@ MINMAX_SAMPLES = 64  # onnxruntime's MinMax keeps every activation of all of the
 
 def main(arguments: argparse.Namespace) -> None:
     logging.getLogger().setLevel(logging.ERROR)
-    params = load_params()
-    hardware = read_json(HARDWARE)
-    scorer = Scorer(
-        variant_model("fp32"), load_spec(params.model), load_data(params.model), SampleFile(EVALUATION_SAMPLES)
-    )
+    files, hardware = chosen_model(arguments.model), read_json(HARDWARE)
+    params, spec = load_params(files), load_spec(files.model)
+    check_made("int8_static", spec)
+    scorer = Scorer(files.variant("fp32"), spec, load_data(files.model), SampleFile(files.evaluation_samples))
     if arguments.curve:
-        result: dict[str, Any] = {"minutes": curve(params, scorer)}
+        result: dict[str, Any] = {"minutes": curve(files, scorer)}
         path = CURVE
     else:
         with tempfile.TemporaryDirectory() as folder:
-            result = {"models": measure_models(params, scorer, hardware, Path(folder), arguments.nncf)}
+            models = made_models(files, params.calibrate, Path(folder), arguments.nncf)
+            result = {"models": measure_models(models, files, params, scorer, hardware["cores"])}
         path = RESULT
-    result = {"model": params.model, "machine": machine_name(hardware), **result}
+    result = {"model": files.model, "machine": machine_name(hardware), **result}
     write_json(path, result)
     print(json.dumps(result, indent=2))
 
 
+def made_models(files: ModelFiles, settings: Calibrate, folder: Path, nncf: str | None) -> dict[str, Path]:
+    """Return the pipeline's own files and those of every other quantizer, by name."""
+    own = {name: files.variant(name) for name in ("fp32", "int8_static")}
+    return own | recipes(files, settings, folder) | (nncf_recipes(files, nncf, folder) if nncf else {})
+
+
 def measure_models(
-    params: Params, scorer: Scorer, hardware: dict[str, Any], folder: Path, nncf: str | None
+    models: Mapping[str, Path], files: ModelFiles, params: Params, scorer: Scorer, cores: int
 ) -> dict[str, Any]:
     """Return the metrics of every model by name; `latency` is the median ratio to float32."""
-    models = {"fp32": variant_model("fp32"), "int8_static": variant_model("int8_static"), **recipes(folder)}
-    if nncf:
-        models |= nncf_recipes(nncf, folder)
-    raw, runtime = RAW / params.model, Runtime(provider="cpu", intra_threads=hardware["cores"])
-    entries = [Contender(name, "onnx", str(path), raw, scorer.spec, runtime) for name, path in models.items()]
+    runtime = Runtime(provider="cpu", intra_threads=cores)
+    entries = [Contender(name, "onnx", str(path), files.raw, scorer.spec, runtime) for name, path in models.items()]
     batches = real_batches(scorer.samples, 1, scorer.spec)
     measurements = measure(entries, batches, params.benchmark).measurements
     return {
@@ -105,9 +104,9 @@ def ratio(one: Measurement, other: Measurement) -> float:
     return float(np.median([np.median(turn) / np.median(base) for turn, base in rounds]))
 
 
-def recipes(folder: Path) -> dict[str, Path]:
+def recipes(files: ModelFiles, settings: Calibrate, folder: Path) -> dict[str, Path]:
     """Quantize the float32 model with onnxruntime's quantizer alone, in several ways."""
-    source, samples = variant_model("fp32"), SampleFile(CALIBRATION_SAMPLES)
+    source, samples = files.variant("fp32"), SampleFile(files.calibration_samples)
     kinds = {
         "onnxruntime S8S8 MinMax, its defaults": {},
         "onnxruntime U8S8 per-channel MinMax": {"activation_type": QuantType.QUInt8, "per_channel": True},
@@ -126,7 +125,7 @@ def recipes(folder: Path) -> dict[str, Path]:
             **{"weight_type": QuantType.QInt8, **options},
         )
         made[name] = path
-    percentile = onnxruntime_ranges(source, samples, load_params().calibrate)
+    percentile = onnxruntime_ranges(source, samples, settings)
     limits = {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high, _) in percentile.items()}
     for target in (TARGETS["avx2"], TARGETS["vnni"]):
         name = f"onnxruntime U8S8 per-channel Percentile{' reduce_range' if target.reduce_range else ''}"
@@ -134,9 +133,9 @@ def recipes(folder: Path) -> dict[str, Path]:
     return made
 
 
-def nncf_recipes(python: str, folder: Path) -> dict[str, Path]:
-    command = [python, "benchmarks/nncf_recipes.py", str(variant_model("fp32")), str(CALIBRATION_SAMPLES), str(folder)]
-    subprocess.run(command, check=True)
+def nncf_recipes(files: ModelFiles, python: str, folder: Path) -> dict[str, Path]:
+    paths = (files.variant("fp32"), files.calibration_samples, folder)
+    subprocess.run([python, "benchmarks/nncf_recipes.py", *map(str, paths)], check=True)
     return {f"NNCF, {name} bias correction": folder / f"{name}.onnx" for name in ("fast", "full")}
 
 
@@ -145,13 +144,13 @@ def save_quantized(source: Path, limits: dict[str, tuple[float, float]], target:
     return save_model(run_quantizer(onnx.load(source), limits, target, []), folder)
 
 
-def curve(params: Params, scorer: Scorer) -> list[dict[str, Any]]:
+def curve(files: ModelFiles, scorer: Scorer) -> list[dict[str, Any]]:
     """Return what the search finds within the model's budget, by minutes of work."""
-    calibration_scorer = Scorer(variant_model("fp32"), scorer.spec, scorer.data, SampleFile(CALIBRATION_SAMPLES))
-    model, ranges = onnx.load(CALIBRATION_FOLDER / "model.onnx"), read_json(RANGES)["ranges"]
+    calibration_scorer = Scorer(files.variant("fp32"), scorer.spec, scorer.data, SampleFile(files.calibration_samples))
+    model, ranges = onnx.load(files.variant("calibration")), read_json(files.ranges)["ranges"]
     rows = []
-    target, budget = load_target(), scorer.spec.budget
-    assert budget is not None  # mobilenet_v2 has one
+    target, budget = load_target(files), scorer.spec.budget
+    assert budget is not None  # or the spec would make no int8_static
     for minutes in MINUTES:
         with threadpool_limits(limits=1):
             result = search(model, ranges, target, calibration_scorer, budget, minutes)
@@ -169,6 +168,7 @@ def curve(params: Params, scorer: Scorer) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_option(parser)
     parser.add_argument("--nncf", metavar="PYTHON", help="the Python of an environment that has NNCF")
     parser.add_argument("--curve", action="store_true", help="measure searches of several lengths")
     run_tool(main, parser)

@@ -1,35 +1,38 @@
 """Run the whole benchmark twice, and measure how much the speed-ups change.
 
-    python -m benchmarks.repeat
+    python -m benchmarks.repeat [--model NAME]
 
-times PyTorch and every variant of the model in params.yaml twice, as the stage does, and writes benchmarks/repeat.json:
-for each contender both speed-ups over PyTorch eager, the change as a share of the first, and whether the second is in
-the first's interval; and for each run the parts of its time, as in metrics/benchmark.json. If openvino is installed
-(`pip install openvino==2026.4.1`), it runs the same files. Takes about three minutes on 2 cores.
+times PyTorch and every variant of a model twice, as the stage does, and writes benchmarks/repeat.json: for each
+contender both speed-ups over PyTorch eager, the change as a share of the first, and whether the second is in the
+first's interval; and for each run the parts of its time, as in metrics/NAME/benchmark.json. If openvino is installed
+(`pip install openvino==2026.4.1`), it runs the same files. Needs a finished `make repro MODEL=NAME`. Takes about three
+minutes on 2 cores.
 """
 
+import argparse
 import json
 from typing import Any
 
-from onnx_release.core.command import run_stage
+from onnx_release.core.command import run_tool
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import installed, machine_name
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import EVALUATION_SAMPLES, HARDWARE, RAW, REPEAT_BENCHMARK
+from onnx_release.core.paths import HARDWARE, REPEAT_BENCHMARK
 from onnx_release.core.spec import load_spec
 from onnx_release.data.samples import SampleFile, real_batches
 from onnx_release.timing.benchmark import contender_metrics, measure, settings, time_spent
 from onnx_release.timing.contenders import all_contenders
 from onnx_release.timing.metrics import ContenderMetrics
+from tools.models import add_model_option, chosen_model
 
 
-def main() -> None:
-    params, hardware = load_params(), read_json(HARDWARE)
-    spec = load_spec(params.model)
+def main(arguments: argparse.Namespace) -> None:
+    files, hardware = chosen_model(arguments.model), read_json(HARDWARE)
+    params, spec = load_params(files), load_spec(files.model)
     batch, threads = settings(params, hardware["cores"])[0]
     runtime = params.runtime.model_copy(update={"provider": "cpu", "intra_threads": threads})
-    batches = real_batches(SampleFile(EVALUATION_SAMPLES), batch, spec)
-    entries = all_contenders(params.model, RAW / params.model, spec, runtime, "cpu")
+    batches = real_batches(SampleFile(files.evaluation_samples), batch, spec)
+    entries = all_contenders(files, spec, runtime, "cpu")
     runs = [
         measure(entries, batches, params.benchmark.model_copy(update={"seed": params.benchmark.seed + number}))
         for number in range(2)
@@ -38,7 +41,7 @@ def main() -> None:
     contenders = {name: speedup_change(figures, second[name]) for name, figures in first.items()}
     changes = [item["change"] for item in contenders.values() if item["change"] is not None]
     result = {
-        "model": params.model,
+        "model": files.model,
         "machine": machine_name(hardware),
         "openvino": installed("openvino"),
         "runs": [time_spent([run]) for run in runs],
@@ -64,4 +67,6 @@ def speedup_change(first: ContenderMetrics, second: ContenderMetrics) -> dict[st
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_option(parser)
+    run_tool(main, parser)

@@ -10,6 +10,7 @@ times as fast two nodes are, the seconds of every experiment, and what the sweep
 requirements-ray.txt and two cores. Takes less than ten minutes on 2 cores.
 """
 
+import argparse
 import json
 import os
 import re
@@ -21,19 +22,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pipeline import check
-from onnx_release.core.command import run_stage
+from onnx_release.core.command import run_tool
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import machine_name
 from onnx_release.core.paths import HARDWARE
 from tests.clone import QUICK
-from tools.clone import make_clone, run
+from tools.clone import forget_runs, list_models, make_clone, run
 
 RESULT = Path("benchmarks/scale_out.json")
 GRID = "sweeps/digits.yaml"
 ENDED = re.compile(r"^\S+ (\S+)(?: \(.*\))?: ran on \S+ in (\d+) s, ", re.MULTILINE)
 
 
-def main() -> None:
+def main(_: argparse.Namespace) -> None:
     cores = sorted(os.sched_getaffinity(0))[:2]
     if len(cores) < 2:
         raise SystemExit("two cores are needed, one for each node")
@@ -59,7 +60,8 @@ def main() -> None:
 def make_base(home: Path) -> None:
     """Clone the repository, run it once, and push it to a bare git repository and to a folder."""
     project = make_clone(home / "project", QUICK)
-    (project / "dvc.lock").unlink()
+    list_models(project, "digits_cnn")
+    forget_runs(project)
     check(run(project, "dvc", "repro", env={"TORCHDYNAMO_DISABLE": "1"}))  # no timing is read, so nothing is compiled
     check(run(project, "dvc", "remote", "add", "--default", "store", str(home / "store")))
     for command in (
@@ -114,4 +116,4 @@ def stored(folder: Path) -> tuple[int, float]:
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_tool(main, argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter))

@@ -22,11 +22,10 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from onnx_release.core.array_files import ArrayFile
 from onnx_release.core.command import run_tool
-from onnx_release.core.errors import ParameterError
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import machine_name
 from onnx_release.core.params import Runtime, load_params
-from onnx_release.core.paths import EVALUATION_SAMPLES, HARDWARE, RAW, REFERENCE_SAMPLES, variant_model
+from onnx_release.core.paths import HARDWARE, ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.core.types import Arrays, Embedding
 from onnx_release.data.samples import NO_LABEL, SampleFile, real_batches, sample_key, spread_evenly, with_batch_axis
@@ -40,8 +39,8 @@ from onnx_release.timing.benchmark import measure, speedups
 from onnx_release.timing.contenders import Contender
 
 RESULT = Path("benchmarks/sequences.json")
-MODEL = "minilm"
-SPEC = load_spec(MODEL)
+FILES = ModelFiles("minilm")
+SPEC = load_spec(FILES.model)
 LONGEST = SPEC.dimensions["sequence"].max
 FEW = 20  # texts for PyTorch in float64, which is slow
 BATCH = 8
@@ -52,20 +51,18 @@ Embed = Callable[[Arrays], np.ndarray]
 
 
 def main(_: argparse.Namespace) -> None:
-    params, hardware = load_params(), read_json(HARDWARE)
-    if params.model != MODEL:
-        raise ParameterError(f"params.yaml has the model {params.model}: run `make repro MODEL={MODEL}` first")
-    samples = SampleFile(EVALUATION_SAMPLES)
+    params, hardware = load_params(FILES), read_json(HARDWARE)
+    samples = SampleFile(FILES.evaluation_samples)
     texts = [samples.inputs(index) for index in range(len(samples))]
     few = [texts[index] for index in spread_evenly(len(texts), FEW)]
-    int8, fp32 = embedder(variant_model("int8_dynamic")), variant_model("fp32")
+    int8, fp32 = embedder(FILES.variant("int8_dynamic")), FILES.variant("fp32")
     ways = {
         "each text alone": embeddings(int8, texts),
         f"each padded to {LONGEST} tokens": embeddings(int8, texts, length=LONGEST),
         f"batches of {BATCH}, padded to their longest text": embeddings(int8, texts, batch=BATCH),
     }
     result = {
-        "model": MODEL,
+        "model": FILES.model,
         "machine": machine_name(hardware),
         "texts": len(texts),
         "tokens": {"least": min(map(tokens, texts)), "median": float(np.median([tokens(text) for text in texts]))},
@@ -76,7 +73,7 @@ def main(_: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         models = {"fp32": fp32, **recipes(fp32, params.quantize_dynamic.operators, Path(folder))}
         runtime = Runtime(provider="cpu", intra_threads=hardware["cores"])
-        entries = [Contender(name, "onnx", str(path), RAW / MODEL, SPEC, runtime) for name, path in models.items()]
+        entries = [Contender(name, "onnx", str(path), FILES.raw, SPEC, runtime) for name, path in models.items()]
         run = measure(entries, real_batches(samples, 1, SPEC), params.benchmark)
         found = run.measurements
         result["disturbed_rounds"] = run.disturbed  # by other work on the machine; if it is not 0, measure again
@@ -94,9 +91,9 @@ def main(_: argparse.Namespace) -> None:
 
 def paddings(texts: Sequence[Arrays], few: Sequence[Arrays]) -> list[dict[str, Any]]:
     """Return `padding` of PyTorch in float64 on a few texts, since it is slow, and of the variants on all texts."""
-    network = load_network(MODEL, RAW / MODEL).to(torch.float64)
+    network = load_network(FILES.model, FILES.raw).to(torch.float64)
     rows = [("PyTorch in float64", lambda batch: run_network(network, SPEC, batch, torch.float64)["embedding"], few)]
-    rows += [(name, embedder(variant_model(name)), texts) for name in ("fp32", "fp16", "int8_dynamic")]
+    rows += [(name, embedder(FILES.variant(name)), texts) for name in ("fp32", "fp16", "int8_dynamic")]
     return [{"name": name, **padding(embed, some)} for name, embed, some in rows]
 
 
@@ -137,7 +134,7 @@ def embeddings(embed: Embed, texts: Sequence[Arrays], batch: int = 1, length: in
 
 def against_torch(found: np.ndarray) -> dict[str, float]:
     """Compare the embeddings of all evaluation texts with PyTorch's, by `compare_answers`."""
-    reference = ArrayFile(REFERENCE_SAMPLES)
+    reference = ArrayFile(FILES.reference_samples)
     wanted = [reference.folder(f"{sample_key(index)}/float32")["embedding"][0] for index in range(len(found))]
     rows = compare_answers(SPEC, list(map(Embedding, wanted)), list(map(Embedding, found)), [NO_LABEL] * len(found))
     cosines = [row["cosine"] for row in rows]

@@ -20,8 +20,8 @@ evaluation photographs as uploads, in turn. Server and load share the machine's 
 - start: seconds from `python -m serving` to the first 200 of /v2/health/ready, with and without the release's
   __pycache__.
 
-Needs a finished `make repro` with a release in artifacts/release, requirements-serving.txt, and wrk. The other servers
-are installed in .venv-serving-peers on the first run (benchmarks/requirements-serving.txt).
+Needs a finished `make repro MODEL=mobilenet_v2`, requirements-serving.txt, and wrk. The other servers are installed in
+.venv-serving-peers on the first run (benchmarks/requirements-serving.txt).
 """
 
 import argparse
@@ -50,12 +50,13 @@ from onnx_release.core.command import run_tool
 from onnx_release.core.errors import BenchmarkError
 from onnx_release.core.files import read_json, sha256, write_json
 from onnx_release.core.hardware import available_cores, installed, machine_name
-from onnx_release.core.paths import HARDWARE, RAW, RELEASE, variant_model
+from onnx_release.core.paths import HARDWARE, ModelFiles
 from onnx_release.runtime.release import open_release
 from onnx_release.timing.speedup import speedup_interval
 from tools.server_process import HOST, READY, Running, ServerCommand, labels, running, upload
 
 RESULT = Path("benchmarks/serving.json")
+FILES = ModelFiles(MODEL)
 REQUIREMENTS = Path("benchmarks/requirements-serving.txt")
 PEERS = Path(".venv-serving-peers")
 SCRIPT = Path("benchmarks/serving.lua")
@@ -74,9 +75,7 @@ def main(arguments: argparse.Namespace) -> None:
         raise BenchmarkError("wrk, which makes the load, is not installed: apt-get install wrk")
     if arguments.rounds < 2:
         raise BenchmarkError("--rounds must be 2 or more: a single round has no interval")
-    released = open_release(RELEASE).manifest
-    if released.model != MODEL:
-        raise BenchmarkError(f"{RELEASE} is of {released.model}, and this needs {MODEL}: `make repro MODEL={MODEL}`")
+    released = open_release(FILES.release).manifest
     machine = machine_name(read_json(HARDWARE))
     result = read_json(RESULT) if RESULT.is_file() else {}
     if result.get("machine") != machine:
@@ -105,13 +104,13 @@ def photographs_summary() -> dict[str, float]:
 
 
 def photographs() -> list[bytes]:
-    return list(data.encoded(RAW / MODEL))
+    return list(data.encoded(FILES.raw))
 
 
 # The contenders.
 
 
-def ours(folder: Path = RELEASE, setting: Mapping[str, str] = MappingProxyType({})) -> ServerCommand:
+def ours(folder: Path = FILES.release, setting: Mapping[str, str] = MappingProxyType({})) -> ServerCommand:
     """Return the server of the release in `folder`, with defaults or another `setting`."""
     environment = {f"SERVING_{key.upper()}": value for key, value in setting.items()}
     command = (sys.executable, "-m", "serving", "--port", "{port}")
@@ -155,12 +154,12 @@ def peers_python() -> Path:
 @contextmanager
 def release_of(model: Path) -> Iterator[Path]:
     """Give the release; if `model` is not the one in it, a copy of the release with `model` as fp32."""
-    if sha256(model) == sha256(RELEASE / "model.onnx"):
-        yield RELEASE
+    if sha256(model) == sha256(FILES.release / "model.onnx"):
+        yield FILES.release
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "release"
-        shutil.copytree(RELEASE, copy)
+        shutil.copytree(FILES.release, copy)
         shutil.copy(model, copy / "model.onnx")
         manifest = read_json(copy / "MANIFEST.json")
         manifest["files"]["model.onnx"] = {"sha256": sha256(model), "bytes": model.stat().st_size}
@@ -173,7 +172,7 @@ def release_of(model: Path) -> Iterator[Path]:
 
 def throughput(variant: str, settings: Sequence[Mapping[str, str]], seconds: int, rounds: int) -> dict[str, Any]:
     result: dict[str, Any] = {"seconds": seconds, "rounds": rounds, "connections": CONNECTIONS, "released": variant}
-    variants = {"fp32": variant_model("fp32"), variant: RELEASE / "model.onnx"}
+    variants = {"fp32": FILES.variant("fp32"), variant: FILES.release / "model.onnx"}
     for name, model in variants.items():
         with release_of(model) as folder:
             servers = [*peers(model.absolute()), *(ours(folder, setting) for setting in settings)]
@@ -353,7 +352,7 @@ def memory_summary(memory: Sequence[float]) -> dict[str, float]:
 def start() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         release = Path(folder) / "release"
-        shutil.copytree(RELEASE, release)
+        shutil.copytree(FILES.release, release)
         server = ours(release)
         seconds: dict[str, list[float]] = {"without_pycache": [], "with_pycache": []}
         for _ in range(STARTS):

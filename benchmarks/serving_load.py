@@ -28,7 +28,7 @@ import uvloop
 
 from models.mobilenet_v2 import data
 from onnx_release.core.command import run_tool
-from onnx_release.core.paths import RAW
+from onnx_release.core.paths import ModelFiles
 from tools.server_process import HOST, READY, upload
 
 FAILED, NO_CONNECTION, NO_ANSWER = 0, -1, -2
@@ -40,7 +40,7 @@ Done = Callable[[int], None]
 
 
 def main(settings: dict[str, Any]) -> None:
-    requests = [upload(photograph, True) for photograph in data.encoded(RAW / "mobilenet_v2")]
+    requests = [upload(photograph, True) for photograph in data.encoded(ModelFiles("mobilenet_v2").raw)]
     due = arrivals(settings["arrivals"], settings["rate"], settings["seconds"])
     load = Load(settings["port"], settings["connections"], requests, due)
     start, before = time.perf_counter(), cpu_seconds()

@@ -3,7 +3,7 @@
 It runs in the folder of a release, which deploy/ray_serve.yaml names:
 
     pip install "ray[serve]==2.60.0"
-    cp -R artifacts/release release && cp deploy/ray_serve.py release/ && cd release && serve run ray_serve:app
+    cp -R artifacts/NAME/release release && cp deploy/ray_serve.py release/ && cd release && serve run ray_serve:app
 """
 
 from fastapi import FastAPI

@@ -3,21 +3,20 @@
 from onnx_release.choice.choice import FALLBACK, read_candidates, summarise
 from onnx_release.core.command import run_stage
 from onnx_release.core.files import write_json
-from onnx_release.core.params import load_params
-from onnx_release.core.paths import CHOICE, variant_model
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import made_variants
 from onnx_release.graph.graph import model_size_mb
 from onnx_release.timing.metrics import BenchmarkMetrics
 
 
-def main() -> None:
-    spec, benchmark = load_spec(load_params().model), BenchmarkMetrics.read()
-    candidates = read_candidates(made_variants(spec), benchmark)
-    sizes_mb = {one.name: model_size_mb(variant_model(one.name)) for one in candidates}
+def main(model: str) -> None:
+    files, spec, benchmark = ModelFiles(model), load_spec(model), BenchmarkMetrics.read(model)
+    candidates = read_candidates(model, made_variants(spec), benchmark)
+    sizes_mb = {one.name: model_size_mb(files.variant(one.name)) for one in candidates}
     summary = summarise(candidates, sizes_mb, benchmark)
-    write_json(CHOICE, {"variant": summary.variant or FALLBACK})
-    summary.write()
+    write_json(files.choice, {"variant": summary.variant or FALLBACK})
+    summary.write(model)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from onnx_release.core.command import run_stage
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import CALIBRATION_SAMPLES, variant_model
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import leave_out
 from onnx_release.data.samples import SampleFile
@@ -10,13 +10,14 @@ from onnx_release.reduce.fp16 import convert_to_fp16
 from onnx_release.reduce.metrics import Fp16Metrics
 
 
-def main() -> None:
-    params = load_params()
-    folder = variant_model("fp16").parent
-    if "fp16" not in load_spec(params.model).variants:
-        leave_out(Fp16Metrics.path(), folder)
+def main(model: str) -> None:
+    files = ModelFiles(model)
+    folder = files.variant("fp16").parent
+    if "fp16" not in load_spec(model).variants:
+        leave_out(Fp16Metrics.path(model), folder)
         return
-    convert_to_fp16(variant_model("fp32"), SampleFile(CALIBRATION_SAMPLES), params.fp16, folder).write()
+    samples = SampleFile(files.calibration_samples)
+    convert_to_fp16(files.variant("fp32"), samples, load_params(files).fp16, folder).write(model)
 
 
 if __name__ == "__main__":

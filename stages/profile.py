@@ -3,7 +3,7 @@
 from onnx_release.core.command import run_stage
 from onnx_release.core.files import read_json, write_rows
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import CHOICE, EVALUATION_SAMPLES, PLOTS, SOURCES, TRACE, variant_model
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.data.samples import SampleFile, real_batches
 from onnx_release.graph.graph import load_model
@@ -11,21 +11,20 @@ from onnx_release.performance.profiling import known_sources, node_rows, profile
 from onnx_release.runtime.settings import load_runtime
 
 
-def main() -> None:
-    params = load_params()
-    spec = load_spec(params.model)
-    variant = read_json(CHOICE)["variant"]
+def main(model: str) -> None:
+    files, spec = ModelFiles(model), load_spec(model)
+    params, variant = load_params(files), read_json(files.choice)["variant"]
     timing = profile_model(
-        variant_model(variant),
+        files.variant(variant),
         spec,
-        load_runtime(params.runtime),
-        real_batches(SampleFile(EVALUATION_SAMPLES), params.benchmark.batches[0], spec),
+        load_runtime(files, params.runtime),
+        real_batches(SampleFile(files.evaluation_samples), params.benchmark.batches[0], spec),
         params.profile.calls,
-        TRACE,
+        files.trace,
     )
-    known = known_sources(load_model(variant_model("export"), weights=False), read_json(SOURCES))
-    write_rows(PLOTS / "profile.csv", node_rows(timing, known))
-    profile_metrics(timing, variant).write()
+    known = known_sources(load_model(files.variant("export"), weights=False), read_json(files.sources))
+    write_rows(files.plots / "profile.csv", node_rows(timing, known))
+    profile_metrics(timing, variant).write(model)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from onnx_release.core.command import run_stage
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import variant_model
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import leave_out
 from onnx_release.graph.targets import load_target
@@ -10,13 +10,14 @@ from onnx_release.reduce.metrics import QuantizeDynamicMetrics
 from onnx_release.reduce.quantize_dynamic import quantize_dynamically
 
 
-def main() -> None:
-    params, target = load_params(), load_target()
-    folder = variant_model("int8_dynamic").parent
-    if "int8_dynamic" not in load_spec(params.model).variants:
-        leave_out(QuantizeDynamicMetrics.path(), folder)
+def main(model: str) -> None:
+    files = ModelFiles(model)
+    folder = files.variant("int8_dynamic").parent
+    if "int8_dynamic" not in load_spec(model).variants:
+        leave_out(QuantizeDynamicMetrics.path(model), folder)
         return
-    quantize_dynamically(variant_model("fp32"), params.quantize_dynamic, target.reduce_range, folder).write()
+    params, reduce_range = load_params(files).quantize_dynamic, load_target(files).reduce_range
+    quantize_dynamically(files.variant("fp32"), params, reduce_range, folder).write(model)
 
 
 if __name__ == "__main__":

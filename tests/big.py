@@ -7,7 +7,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.clone import path_with_python, set_param
+from onnx_release.core.files import write_text
+from onnx_release.core.paths import ModelFiles
+from tests.clone import list_models, path_with_python
+from tools.new_model import pipeline_text
 
 SPEC = """
 task: tensor
@@ -72,15 +75,16 @@ BENCHMARK = """
 from onnx_release.timing.benchmark import measure
 from onnx_release.timing.contenders import onnx_contenders, torch_contenders
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import EVALUATION_SAMPLES, RAW, variant_model
+from onnx_release.core.paths import ModelFiles
 from onnx_release.data.samples import SampleFile, real_batches
 from onnx_release.core.spec import load_spec
 
-params, spec = load_params(), load_spec("big")
+files, spec = ModelFiles("big"), load_spec("big")
+params = load_params(files)
 runtime = params.runtime.model_copy(update={"provider": "cpu", "intra_threads": 1})
-entries = torch_contenders("big", RAW / "big", spec, runtime, "cpu", ("torch_eager",))
-entries += onnx_contenders({"fp32": variant_model("fp32")}, RAW / "big", spec, runtime)
-run = measure(entries, real_batches(SampleFile(EVALUATION_SAMPLES), 1, spec), params.benchmark)
+entries = torch_contenders("big", files.raw, spec, runtime, "cpu", ("torch_eager",))
+entries += onnx_contenders({"fp32": files.variant("fp32")}, files.raw, spec, runtime)
+run = measure(entries, real_batches(SampleFile(files.evaluation_samples), 1, spec), params.benchmark)
 assert not any(item.failure for item in run.measurements.values()), run.measurements
 """
 
@@ -96,12 +100,13 @@ class Usage:
 
 
 def add_big_model(clone: Path) -> None:
-    """Make models/big in the clone, and params.yaml select it."""
+    """Make models/big in the clone, the one model on its list."""
     folder = clone / "models/big"
     folder.mkdir()
-    for name, text in (("spec.yaml", SPEC), ("network.py", NETWORK), ("data.py", DATA)):
+    for name, text in (("spec.yaml", SPEC), ("params.yaml", "{}\n"), ("network.py", NETWORK), ("data.py", DATA)):
         (folder / name).write_text(text.lstrip())
-    set_param(clone, "model", "big")
+    list_models(clone, "big")
+    write_text(clone / ModelFiles("big").pipeline, pipeline_text("big"))
 
 
 def measured(clone: Path, *arguments: str) -> Usage:

@@ -5,13 +5,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.clone import make_clone, path_with_python, run, set_param
+from tools.clone import list_models, make_clone, only_model, path_with_python, run, set_param
 
-__all__ = ["QUICK", "edited", "make_clone", "outputs", "path_with_python", "run", "set_param", "stages_run"]
+__all__ = [
+    "QUICK",
+    "edited",
+    "list_models",
+    "make_clone",
+    "only_model",
+    "outputs",
+    "path_with_python",
+    "run",
+    "set_param",
+    "stages_run",
+]
 
 # Enough to run the harness, and no more: no test reads a timing.
 QUICK = {
-    "model": "digits_cnn",
     "benchmark.starts": "1",
     "benchmark.turn_seconds": "0.02",
     "profile.calls": "10",

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 from dvc.repo import Repo
 from networkx import dfs_postorder_nodes
 
+from onnx_release.core.addresses import model_of
+from onnx_release.core.paths import PIPELINE
 from tests.clone import path_with_python
 
 
@@ -34,16 +36,23 @@ def run_here(folder: Path, module: str, *arguments: str, env: Mapping[str, str] 
     return CompletedProcess([module, *arguments], code, *found)
 
 
-def run_stages(folder: Path, left_out: Collection[str] = ()) -> None:
-    """Run the commands of dvc.yaml, each after those that it depends on, without DVC; each of them must succeed."""
+def run_stages(folder: Path, model: str, left_out: Collection[str] = ()) -> None:
+    """Run the commands for one model, each after those that it depends on, without DVC; each of them must succeed."""
     with Repo(str(folder)) as repo:
-        steps = [(stage.name.partition("@")[0], stage.cmd) for stage in dfs_postorder_nodes(repo.index.graph)]
-    for name, command in steps:
-        if name not in left_out:
+        steps = [stage_and_command(stage) for stage in dfs_postorder_nodes(repo.index.graph)]
+    for name, of, command in steps:
+        if name not in left_out and of in (model, ""):
             python, option, *arguments = shlex.split(command)
             assert (python, option) == ("python", "-m")
             result = run_here(folder, *arguments)
             assert result.returncode == 0, result.stdout + result.stderr
+
+
+def stage_and_command(stage: Any) -> tuple[str, str, str]:
+    """The name of a stage without what its matrix adds, its model (empty for the machine's stages), and its command."""
+    file = Path(stage.path_in_repo)
+    address = stage.name if file == PIPELINE else f"{file.as_posix()}:{stage.name}"
+    return stage.name.partition("@")[0], model_of(address), stage.cmd
 
 
 def exit_code(module: str) -> int:

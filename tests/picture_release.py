@@ -7,14 +7,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_release.core.errors import SpecError
 from onnx_release.core.files import write_text
-from onnx_release.core.paths import variant_model
-from onnx_release.core.spec import Spec
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.variants import SHIPPABLE
-from onnx_release.core.yaml_files import read_yaml
 from tests.imports import ROOT
-from tests.release_project import make_project, make_release, write_validations
+from tests.release_project import make_project, make_release, write_results
 
 COLOURS = """
 task: classification
@@ -150,9 +147,11 @@ def packaged(folder: Path, model: str, spec: str, graph: onnx.GraphProto, data: 
     if data is not None:
         write_text(folder / f"models/{model}/data.py", data)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    write_validations(folder, read_yaml(folder / f"models/{model}/spec.yaml", Spec, SpecError).task)
+    write_results(folder, model)
     for variant in SHIPPABLE:
-        onnx.save_model(made, folder / variant_model(variant))
+        path = folder / ModelFiles(model).variant(variant)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        onnx.save_model(made, path)
     return make_release(folder, model=model)
 
 

@@ -15,12 +15,12 @@ from onnx_release.choice.metrics import SummaryMetrics
 from onnx_release.core.errors import SpecError
 from onnx_release.core.files import rounded, write_json, write_text
 from onnx_release.core.params import Runtime
-from onnx_release.core.paths import HARDWARE, METRICS, PROVIDER, RELEASE, variant_model
+from onnx_release.core.paths import HARDWARE, ModelFiles
 from onnx_release.core.spec import Spec, Task
 from onnx_release.core.variants import SHIPPABLE
 from onnx_release.core.yaml_files import read_yaml
 from onnx_release.packaging.package import package
-from onnx_release.static.metrics import QuantizeStaticMetrics
+from onnx_release.static_quantization.metrics import QuantizeStaticMetrics
 from tests.candidates import timing
 from tests.imports import ROOT
 from tests.validated import validated
@@ -110,29 +110,36 @@ def make_project(folder: Path, model: str = MODEL, server: str = SERVER) -> None
     write_text(folder / "serving/__main__.py", server)
     write_text(folder / "serving/page/index.html", "<!doctype html>\n")
     for variant in SHIPPABLE:
-        save_digits(folder / variant_model(variant))
-    write_validations(folder, read_yaml(folder / f"models/{model}/spec.yaml", Spec, SpecError).task)
-    write_json(folder / METRICS / "benchmark.json", {**BENCHMARK, **dict.fromkeys(SHIPPABLE, TIMING)})
-    write_json(folder / STATIC.path(), STATIC.content())
-    write_json(folder / SUMMARY.path(), SUMMARY.content())
+        save_digits(folder / ModelFiles(model).variant(variant))
+    write_results(folder, model)
     write_json(folder / HARDWARE, HARDWARE_FACTS)
-    write_json(folder / PROVIDER, {"provider": "CPUExecutionProvider", "note": ""})
 
 
-def write_validations(folder: Path, task: Task, labelled: bool | None = None) -> None:
+def write_results(folder: Path, model: str) -> None:
+    """Write the metrics of a model, whose spec.yaml is there, and what runs it."""
+    files = ModelFiles(model)
+    write_validations(folder, model, read_yaml(folder / files.spec, Spec, SpecError).task)
+    write_json(folder / files.metrics / "benchmark.json", {**BENCHMARK, **dict.fromkeys(SHIPPABLE, TIMING)})
+    write_json(folder / STATIC.path(model), STATIC.content())
+    write_json(folder / SUMMARY.path(model), SUMMARY.content())
+    write_json(folder / files.provider, {"provider": "CPUExecutionProvider", "note": ""})
+
+
+def write_validations(folder: Path, model: str, task: Task, labelled: bool | None = None) -> None:
     """Write what prepare and validate say of a model of the task; without `labelled`, with labels where it takes them.
 
     The keys are those that the real validate() gives, and so are the figures that are null.
     """
     labelled = task in ("classification", "detection") if labelled is None else labelled
     samples = {"evaluation_samples": 500, "evaluation_groups": 500, "evaluation_labelled": 500 * labelled}
-    write_json(folder / METRICS / "prepare.json", {**samples, "calibration_samples": 160, "calibration_groups": 160})
+    metrics = folder / ModelFiles(model).metrics
+    write_json(metrics / "prepare.json", {**samples, "calibration_samples": 160, "calibration_groups": 160})
     for variant in SHIPPABLE:
-        write_json(folder / METRICS / "validate" / f"{variant}.json", validation(task, labelled))
+        write_json(metrics / "validate" / f"{variant}.json", validation(task, labelled))
 
 
 def validation(task: Task, labelled: bool) -> dict[str, Any]:
-    """metrics/validate/VARIANT.json of a model of the task."""
+    """metrics/NAME/validate/VARIANT.json of a model of the task."""
     real = validated(task, 3 if labelled else 0)
     known = {key: value for key, value in FIGURES.items() if real[key] is not None}
     return rounded(real | known | {"labelled": 500 * labelled})
@@ -162,11 +169,12 @@ def change_json(path: Path, change: Mapping[str, Any]) -> None:
     write_json(path, {**YAML(typ="safe").load(path.read_text()), **change})
 
 
-def make_release(project: Path, folder: Path = RELEASE, model: str = MODEL) -> Path:
-    """Package the model of `project` into `folder` below it, which must not be there."""
+def make_release(project: Path, folder: Path | None = None, model: str = MODEL) -> Path:
+    """Package a model of `project` into `folder` below it, by default its own, which must not be there."""
+    folder = folder or ModelFiles(model).release
     made = project / folder
     made.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        package(model, Runtime(provider="cpu", intra_threads=1), 0.95, folder)
+        package(ModelFiles(model), Runtime(provider="cpu", intra_threads=1), 0.95, folder)
     return made

@@ -14,7 +14,7 @@ from onnx_release.core.files import rounded
 from onnx_release.core.metrics import Metrics
 from onnx_release.core.params import Benchmark, Validate
 from onnx_release.review.revisions import Revision
-from onnx_release.static.metrics import QuantizeStaticMetrics
+from onnx_release.static_quantization.metrics import QuantizeStaticMetrics
 from onnx_release.timing.benchmark import Measurement, Run, benchmark_metrics, latency_rows
 from onnx_release.timing.conditions import Conditions
 from onnx_release.timing.metrics import PreparationMetrics
@@ -31,12 +31,14 @@ BENCHMARK = Benchmark(
 )  # fmt: skip
 VALIDATE = Validate(resamples=200, confidence=0.95, seed=0)
 SAMPLES, GROUPS = 200, 40
-LOCK = """stages:
+MODEL = "digits_cnn"
+LOCK = f"pipelines/{MODEL}/dvc.lock"
+LOCKED = b"""stages:
   benchmark:
     deps:
     - {path: models/digits_cnn, md5: a}
     - {path: data/raw/digits_cnn, md5: b}
-    - {path: data/prepared/evaluation.npz, md5: c}
+    - {path: data/prepared/digits_cnn/evaluation.npz, md5: c}
     - {path: requirements.txt, md5: d}
     - {path: artifacts/hardware.json, md5: e}
     - {path: onnx_release, md5: f}
@@ -52,12 +54,11 @@ SOURCES = {
 def release(seed: int = 0, wrong: Mapping[str, int] | None = None, **options: Any) -> dict[str, bytes]:
     """All files of a release; `wrong` says how many samples a variant gets wrong, `options` are for `timings`."""
     return {
-        "params.yaml": b"model: digits_cnn\n",
-        "dvc.lock": LOCK.encode(),
+        LOCK: LOCKED,
         **SOURCES,
-        "metrics/export.json": as_json({"opset": 18, "exporter": "dynamo", "nodes": 40, "size_mb": 0.25}),
-        "metrics/quantize_static.json": whole(QuantizeStaticMetrics, size_mb=0.08, budget_met=True),
-        "metrics/summary.json": as_json({"variant": "int8_static", "size_mb": 0.08}),
+        "metrics/digits_cnn/export.json": as_json({"opset": 18, "exporter": "dynamo", "nodes": 40, "size_mb": 0.25}),
+        "metrics/digits_cnn/quantize_static.json": whole(QuantizeStaticMetrics, size_mb=0.08, budget_met=True),
+        "metrics/digits_cnn/summary.json": as_json({"variant": "int8_static", "size_mb": 0.08}),
         **timings(seed, **options),
         **answers("fp32", (wrong or {}).get("fp32", 0)),
         **answers("int8_static", (wrong or {}).get("int8_static", 0)),
@@ -66,7 +67,7 @@ def release(seed: int = 0, wrong: Mapping[str, int] | None = None, **options: An
 
 def revision(files: Mapping[str, bytes], name: str = "a revision") -> Revision:
     sources = {path: content for path, content in files.items() if path.endswith(".py")}
-    return Revision(name, {path: content for path, content in files.items() if path not in sources}, sources)
+    return Revision(name, {path: content for path, content in files.items() if path not in sources}, sources, MODEL)
 
 
 def changed(files: Mapping[str, bytes], path: str, **values: Any) -> dict[str, bytes]:
@@ -77,16 +78,16 @@ def changed(files: Mapping[str, bytes], path: str, **values: Any) -> dict[str, b
 
 def unmeasured(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files as if other work had taken cores in nearly all rounds."""
-    files = changed(files, "metrics/benchmark.json", disturbed_rounds=STARTS * ROUNDS - 1)
+    files = changed(files, "metrics/digits_cnn/benchmark.json", disturbed_rounds=STARTS * ROUNDS - 1)
     nulls = dict.fromkeys(("speedup_vs_eager", "speedup_vs_compile"))
-    return changed(files, "metrics/summary.json", not_measured="other work took cores", **nulls)
+    return changed(files, "metrics/digits_cnn/summary.json", not_measured="other work took cores", **nulls)
 
 
 @functools.cache
 def timings(
     seed: int, noise: float = 0.03, speed: float = 1.0, disturbed: Collection[str] = (), **milliseconds: float
 ) -> dict[str, bytes]:
-    """metrics/benchmark.json and metrics/plots/latency.csv of a run of the harness.
+    """benchmark.json and plots/latency.csv of a run of the harness.
 
     The machine is `speed` times as fast. The run, each contender in it, each start and each round have a speed of their
     own, with `noise` as the standard deviation of its logarithm. `milliseconds` replace those of CONTENDERS. Of those
@@ -110,8 +111,8 @@ def timings(
     nothing = PreparationMetrics(decode_ms=None, preprocess_ms=None, raw_items=0)
     found = benchmark_metrics({(1, 2): run}, BENCHMARK, conditions, nothing)
     return {
-        "metrics/benchmark.json": as_json(found.content()),
-        "metrics/plots/latency.csv": pd.DataFrame(latency_rows(run)).to_csv(index=False).encode(),
+        "metrics/digits_cnn/benchmark.json": as_json(found.content()),
+        "metrics/digits_cnn/plots/latency.csv": pd.DataFrame(latency_rows(run)).to_csv(index=False).encode(),
     }
 
 
@@ -128,10 +129,10 @@ def answers(variant: str, wrong: int) -> dict[str, bytes]:
         for number in range(SAMPLES)
     ]
     return {
-        f"metrics/validate/{variant}.json": whole(
+        f"metrics/digits_cnn/validate/{variant}.json": whole(
             ValidateMetrics, passed=True, sqnr_db=30.0, **answer_metrics("classification", rows, VALIDATE)
         ),
-        f"metrics/plots/validate/{variant}.csv": pd.DataFrame(rows).to_csv(index=False).encode(),
+        f"metrics/digits_cnn/plots/validate/{variant}.csv": pd.DataFrame(rows).to_csv(index=False).encode(),
     }
 
 

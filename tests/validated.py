@@ -12,10 +12,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_release.core.params import Runtime, Validate
-from onnx_release.core.paths import EVALUATION_SAMPLES, variant_model
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec, Task
 from onnx_release.core.types import Answer, Detections, Embedding, Sample, softmax_prediction
-from onnx_release.data.samples import SampleFile, write_samples
+from onnx_release.data.samples import write_samples
 from onnx_release.network.reference import write_reference
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.validate.validate import validate
@@ -57,7 +57,7 @@ class FindsNothing(Data):
 
 @functools.cache
 def validated(task: Task, labelled: int = 0, finds_nothing: bool = False) -> dict[str, Any]:
-    """metrics/validate/VARIANT.json of a product of matrices, the first `labelled` of whose samples have a label."""
+    """validate/VARIANT.json of a product of matrices, the first `labelled` of whose samples have a label."""
     spec = Spec.model_validate(
         {
             "task": task,
@@ -72,14 +72,15 @@ def validated(task: Task, labelled: int = 0, finds_nothing: bool = False) -> dic
     network.load_state_dict({"weight": torch.from_numpy(WEIGHTS)})
     data = FindsNothing(task) if finds_nothing else Data(task)
     samples = [Sample(data.preprocess(item), 1 if n < labelled else None) for n, item in enumerate(ITEMS)]
+    files = ModelFiles("small")
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        write_samples(EVALUATION_SAMPLES, samples, len(samples), spec)
-        write_reference(network.eval(), spec, SampleFile(EVALUATION_SAMPLES), seed=0)
-        save_product(variant_model("fp32"))
-        model = OnnxModel(variant_model("fp32"), spec, Runtime(provider="cpu", intra_threads=1))
+        write_samples(files.evaluation_samples, samples, len(samples), spec)
+        write_reference(network.eval(), spec, files, seed=0)
+        save_product(files.variant("fp32"))
+        model = OnnxModel(files.variant("fp32"), spec, Runtime(provider="cpu", intra_threads=1))
         params = Validate(resamples=100, confidence=0.95, seed=0)
-        return validate(model, data, SampleFile(EVALUATION_SAMPLES), params)[0].content()
+        return validate(model, data, files, params)[0].content()
 
 
 def save_product(path: Path) -> None:

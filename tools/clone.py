@@ -13,14 +13,14 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[1]
 
 
-def make_clone(folder: Path, params: Mapping[str, str] | None = None) -> Path:
-    """Copy the files of the working tree that git does not ignore to a new repository, and change `params` there."""
+def make_clone(folder: Path, params: Mapping[str, str] | None = None, root: Path = ROOT) -> Path:
+    """Copy the files of a working tree that git does not ignore to a new repository, and change `params` there."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
     for name in listed.split("\0"):
-        if (ROOT / name).is_file():
+        if (root / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+            shutil.copy(root / name, folder / name)
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.invalid"]
     for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "test"]):
         subprocess.run([*git, *arguments], cwd=folder, check=True)
@@ -40,6 +40,26 @@ def set_param(clone: Path, key: str, value: str) -> None:
     section[name] = YAML(typ="safe").load(value)
     with (clone / "params.yaml").open("w") as file:
         yaml.dump(params, file)
+
+
+def forget_runs(clone: Path) -> None:
+    """Remove what DVC knows of earlier runs of stages, so that each runs, or comes from the run cache."""
+    for lock in clone.glob("pipelines/*/dvc.lock"):
+        lock.unlink()
+    (clone / "dvc.lock").unlink(missing_ok=True)
+
+
+def list_models(clone: Path, *models: str) -> None:
+    """Make these the models that the clone keeps up."""
+    (clone / "models.yaml").write_text("models:\n" + "".join(f"- {model}\n" for model in models))
+
+
+def only_model(clone: Path, model: str) -> None:
+    """Make this the only model that the clone keeps up, and the only one whose stages DVC knows."""
+    list_models(clone, model)
+    for folder in (clone / "pipelines").iterdir():
+        if folder.name != model:
+            shutil.rmtree(folder)
 
 
 def path_with_python() -> str:

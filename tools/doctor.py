@@ -7,8 +7,9 @@ import argparse
 import sys
 
 from onnx_release.core.command import run_tool
-from onnx_release.core.params import Params, load_params
-from onnx_release.core.paths import MODELS, RAW
+from onnx_release.core.model_list import load_models
+from onnx_release.core.params import merge_params
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.data.fetch import ensure_sources
 from onnx_release.data.model_data import load_data
@@ -20,8 +21,7 @@ from onnx_release.network.network import network_as_built
 
 
 def main(arguments: argparse.Namespace) -> None:
-    params = load_params()
-    findings = diagnose(arguments.model or params.model, params)
+    findings = diagnose(ModelFiles(arguments.model or load_models()[0]))
     for finding in findings:
         print(finding)
     if not findings:
@@ -30,28 +30,29 @@ def main(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def diagnose(model: str, params: Params) -> list[Finding]:
-    """Return all findings on models/`model`: network, inputs and conversion.
+def diagnose(files: ModelFiles) -> list[Finding]:
+    """Return all findings on a model: network, inputs and conversion.
 
     Its sources are fetched if they are missing or differ from the spec.
     """
-    spec, folder, raw = load_spec(model), MODELS / model, RAW / model
-    ensure_sources(model, spec.sources, raw)
-    patient = Patient(network_as_built(model, raw), spec, params.export, folder)
-    findings = [*examine(patient.network, spec, params.export, folder), *sample_findings(patient)]
+    spec, folder = load_spec(files.model), files.folder
+    params = merge_params(files).export
+    ensure_sources(files.model, spec.sources, files.raw)
+    patient = Patient(network_as_built(files.model, files.raw), spec, params, folder)
+    findings = [*examine(patient.network, spec, params, folder), *sample_findings(patient, files)]
     known = {finding.where for finding in findings if finding.level == "error"}
     # A mistake that was found already is not shown again in the exporter's words.
     findings += [finding for finding in examine_conversion(patient) if finding.where not in known]
     return sorted(findings, key=lambda finding: finding.level)
 
 
-def sample_findings(patient: Patient) -> list[Finding]:
+def sample_findings(patient: Patient, files: ModelFiles) -> list[Finding]:
     """Return the findings on the first sample of data.py; none if there is no data.py."""
     path = patient.folder / "data.py"
     if not path.is_file():
         return []
     try:
-        samples = load_data(patient.folder.name).samples(RAW / patient.folder.name, "evaluation")
+        samples = load_data(files.model).samples(files.raw, "evaluation")
         inputs = next(iter(samples)).inputs
     except Exception as cause:  # from the user's own code; the stage prepare reports it in full
         return [unexamined(patient, "the samples of data.py", cause)]
@@ -60,7 +61,9 @@ def sample_findings(patient: Patient) -> list[Finding]:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("model", nargs="?", help="a folder below models/; by default the model in params.yaml")
+    made.add_argument(
+        "model", nargs="?", help="a folder below models/, listed or not; by default the first that models.yaml lists"
+    )
     return made
 
 

@@ -7,19 +7,20 @@ from typing import Any
 
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import ParameterError
-from onnx_release.core.params import load_params
 from onnx_release.core.plain_text import align_columns
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import REFERENCES, check_made
 from onnx_release.report.text import number
 from onnx_release.validate.explain import explain_variant, first_beyond
+from tools.models import add_model_option, chosen_model
 
 
 def main(arguments: argparse.Namespace) -> None:
     if arguments.top < 1 or not math.isfinite(arguments.bound):
         raise ParameterError("--top is 1 or more layers, and --bound a number of dB")
-    check_made(arguments.variant, load_spec(load_params().model))
-    rows = explain_variant(arguments.variant)
+    files = chosen_model(arguments.model)
+    check_made(arguments.variant, load_spec(files.model))
+    rows = explain_variant(files, arguments.variant)
     print(ranking(rows, arguments.top))
     print()
     print(departure(rows, arguments.bound))
@@ -60,6 +61,7 @@ def departure(rows: Sequence[Mapping[str, Any]], bound_db: float) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("variant", choices=REFERENCES)
+    add_model_option(parser)
     parser.add_argument("--top", type=int, default=20, help="how many layers to list (20)")
     parser.add_argument("--bound", type=float, default=20.0, help="the SQNR in dB that a step must keep (20)")
     run_tool(main, parser)

@@ -1,10 +1,10 @@
 """Validate and time FP32, FP16 and INT8 on an NVIDIA GPU, against PyTorch on the same GPU.
 
-    python -m tools.gpu_check
+    python -m tools.gpu_check [--model NAME]
 
 runs them on CUDA, and on TensorRT if it is installed, and times them in one run with PyTorch eager, compiled and with
 float16 autocast. Writes benchmarks/gpu.json, which `make docs` puts into docs/gpu.md, and prints the same table. Needs
-a GPU, the CUDA build of torch, and a finished `make repro`.
+a GPU, the CUDA build of torch, and a finished `make repro` of the model, by default the first that models.yaml lists.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from onnx_release.core.errors import DataError, GraphError, ProviderError
 from onnx_release.core.files import write_json
 from onnx_release.core.hardware import available_cores, gpus, installed
 from onnx_release.core.params import Params, Runtime, load_params
-from onnx_release.core.paths import EVALUATION_SAMPLES, RAW, variant_model
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec, load_spec
 from onnx_release.core.variants import made_variants
 from onnx_release.data.model_data import load_data
@@ -37,6 +37,7 @@ from onnx_release.timing.contenders import Contender, Kind, torch_contenders
 from onnx_release.timing.metrics import ContenderMetrics
 from onnx_release.timing.speedup import Rounds
 from onnx_release.validate.validate import budget_of, validate
+from tools.models import add_model_option, chosen_model
 
 GPU_CHECK = Path("benchmarks/gpu.json")
 # int8_dynamic is for CPUs.
@@ -64,14 +65,14 @@ class GpuVerdict:
     note: str = ""
 
 
-def main(_: argparse.Namespace) -> None:
-    result = check_gpu(load_params())
+def main(arguments: argparse.Namespace) -> None:
+    result = check_gpu(chosen_model(arguments.model))
     write_json(GPU_CHECK, result)
     print(describe_gpu_check(result))
 
 
-def check_gpu(params: Params) -> dict[str, Any]:
-    """Validate and time everything, and return the content of benchmarks/gpu.json.
+def check_gpu(files: ModelFiles) -> dict[str, Any]:
+    """Validate and time everything of a model, and return the content of benchmarks/gpu.json.
 
     Raises ProviderError if there is no GPU, torch does not see it, or CUDA's provider does not load; GraphError if it
     loads and does not run; DataError for a missing variant.
@@ -81,16 +82,17 @@ def check_gpu(params: Params) -> dict[str, Any]:
     versions = torch_versions()
     check_provider(CUDA)
     run_in_process(find_provider, Runtime(provider="cuda"))  # cuDNN is loaded only when a convolution runs
-    variants = [variant for variant in CHECKED if variant in made_variants(load_spec(params.model))]
-    check_variants_made(variants)
+    variants = [variant for variant in CHECKED if variant in made_variants(load_spec(files.model))]
+    check_variants_made(files, variants)
+    params = load_params(files)
     no_tensorrt = missing_library(TENSORRT)
     return {
-        "model": params.model,
+        "model": files.model,
         "gpu": describe_gpu(gpus(), torch_gpu()),
         "versions": {**versions, "onnxruntime-gpu": installed("onnxruntime-gpu")},
         "batch": params.benchmark.batches[0],
         "no_tensorrt": no_tensorrt or "",
-        **check_all(params, variants, ["cuda"] if no_tensorrt else ["cuda", "tensorrt"], "cuda"),
+        **check_all(files, params, variants, ["cuda"] if no_tensorrt else ["cuda", "tensorrt"], "cuda"),
     }
 
 
@@ -125,26 +127,28 @@ def describe_gpu(lines: Sequence[str], name: str) -> dict[str, str]:
     return dict(zip(("name", "memory", "driver"), next((p for p in parts if p[0] == name), parts[0]), strict=True))
 
 
-def check_variants_made(variants: Sequence[str]) -> None:
+def check_variants_made(files: ModelFiles, variants: Sequence[str]) -> None:
     """Raise DataError for a missing variant."""
-    missing = [str(variant_model(variant)) for variant in variants if not variant_model(variant).is_file()]
+    missing = [str(files.variant(variant)) for variant in variants if not files.variant(variant).is_file()]
     if missing:
-        raise DataError(f"missing: {', '.join(missing)}; run `make repro` first")
+        raise DataError(f"missing: {', '.join(missing)}; run `make repro MODEL={files.model}` first")
 
 
-def check_all(params: Params, variants: Sequence[str], providers: Sequence[str], device: str) -> dict[str, Any]:
+def check_all(
+    files: ModelFiles, params: Params, variants: Sequence[str], providers: Sequence[str], device: str
+) -> dict[str, Any]:
     """Validate and time the variants on the providers, which are named as in params.yaml.
 
     Returns the rounds that were timed, and `rows`: one for PyTorch in each form and for each variant on each provider.
     Uses the first batch size and the first thread count of the benchmark. Raises ParameterError like `check_settings`,
     and BenchmarkError if nothing can be timed.
     """
-    spec = load_spec(params.model)
+    spec = load_spec(files.model)
     check_settings(params, spec, available_cores())
-    verdicts = [try_validate(variant, provider, params) for provider in providers for variant in variants]
+    verdicts = [try_validate(files, variant, provider, params) for provider in providers for variant in variants]
     batch = params.benchmark.batches[0]
-    batches = real_batches(SampleFile(EVALUATION_SAMPLES), batch, spec)
-    run = measure(contenders(verdicts, params, spec, device), batches, params.benchmark)
+    batches = real_batches(SampleFile(files.evaluation_samples), batch, spec)
+    run = measure(contenders(verdicts, files, params, spec, device), batches, params.benchmark)
     return {
         "rounds": params.benchmark.starts * params.benchmark.rounds,
         **rounds_taken(run),
@@ -152,16 +156,16 @@ def check_all(params: Params, variants: Sequence[str], providers: Sequence[str],
     }
 
 
-def try_validate(variant: str, provider: str, params: Params) -> GpuVerdict:
+def try_validate(files: ModelFiles, variant: str, provider: str, params: Params) -> GpuVerdict:
     """Return the verdict of `validated`, or its error as the verdict, so that the others are still measured."""
     try:
-        verdict: GpuVerdict = run_in_process(validated, variant, provider, params)
+        verdict: GpuVerdict = run_in_process(validated, files, variant, provider, params)
     except (GraphError, ProviderError) as error:
         return GpuVerdict(variant, provider, passed=False, failure=str(error), runs=False)
     return verdict
 
 
-def validated(variant: str, provider: str, params: Params) -> GpuVerdict:
+def validated(files: ModelFiles, variant: str, provider: str, params: Params) -> GpuVerdict:
     """Compare a variant on a provider with PyTorch, as the stage `validate` does.
 
     Raises ProviderError if the provider does not run it, or if TensorRT leaves nodes to another one, and GraphError if
@@ -169,17 +173,11 @@ def validated(variant: str, provider: str, params: Params) -> GpuVerdict:
     """
     # With auto, CUDA may leave some nodes to the CPU, and notes them; it may also leave all of them.
     runtime = runtime_on("auto" if provider == "cuda" else provider, variant, params)
-    spec = load_spec(params.model)
-    model = OnnxModel(variant_model(variant), spec, runtime)
+    spec = load_spec(files.model)
+    model = OnnxModel(files.variant(variant), spec, runtime)
     if model.provider != PROVIDERS[provider]:
         raise ProviderError(model.note)
-    found, _ = validate(
-        model,
-        load_data(params.model),
-        SampleFile(EVALUATION_SAMPLES),
-        params.validate_,
-        budget_of(variant, spec),
-    )
+    found, _ = validate(model, load_data(files.model), files, params.validate_, budget_of(variant, spec))
     return GpuVerdict(
         variant,
         provider,
@@ -204,7 +202,7 @@ def run_in_process(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def runtime_on(provider: str, variant: str, params: Params) -> Runtime:
-    """Return the runtime settings of params.yaml on this provider, and on the first GPU, which torch takes as well.
+    """Return the runtime settings of the model on this provider, and on the first GPU, which torch takes as well.
 
     TensorRT may compute in float16 only for fp16, and in 8 bits only for int8_static.
     """
@@ -221,19 +219,20 @@ def runtime_on(provider: str, variant: str, params: Params) -> Runtime:
     )
 
 
-def contenders(verdicts: Iterable[GpuVerdict], params: Params, spec: Spec, device: str) -> list[Contender]:
+def contenders(
+    verdicts: Iterable[GpuVerdict], files: ModelFiles, params: Params, spec: Spec, device: str
+) -> list[Contender]:
     """Return what is timed: PyTorch in its forms, and every variant that runs.
 
     A variant that leaves no node to the CPU is timed on `cuda`, where a node that is left would be an error, and not on
     `auto`.
     """
-    raw = RAW / params.model
-    entries = torch_contenders(params.model, raw, spec, runtime_on("cpu", "", params), device, PYTORCH)
+    entries = torch_contenders(files.model, files.raw, spec, runtime_on("cpu", "", params), device, PYTORCH)
     for verdict in verdicts:
         if verdict.runs:
             runtime = runtime_on("auto" if verdict.note else verdict.provider, verdict.contender, params)
-            target = str(variant_model(verdict.contender))
-            entries.append(Contender(entry_name(verdict), "onnx", target, raw, spec, runtime))
+            target = str(files.variant(verdict.contender))
+            entries.append(Contender(entry_name(verdict), "onnx", target, files.raw, spec, runtime))
     return entries
 
 
@@ -300,4 +299,6 @@ def one_line(text: str) -> str:
 
 
 if __name__ == "__main__":
-    run_tool(main, argparse.ArgumentParser(description=__doc__))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_option(parser)
+    run_tool(main, parser)

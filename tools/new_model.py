@@ -1,11 +1,15 @@
 """Write models/NAME/ for a new model: a spec.yaml, a network.py and a data.py that run as they are, for you to change.
 
-It writes nothing outside models/NAME/. With --images, the photographs take the place of data.py.
+With --images, the photographs take the place of data.py. It also adds a line for the model to models.yaml, and writes
+pipelines/NAME/dvc.yaml, which has the model's stages. It writes nothing else, and if anything fails, nothing at all.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,10 @@ from dvc.utils.serialize import modify_yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from onnx_release.core.command import run_tool
-from onnx_release.core.errors import SourceError, SpecError
-from onnx_release.core.files import replacing_folder
-from onnx_release.core.paths import MODELS
+from onnx_release.core.errors import ParameterError, SourceError, SpecError
+from onnx_release.core.files import remove, replacing_folder, write_text
+from onnx_release.core.model_list import ModelList
+from onnx_release.core.paths import MODEL_LIST, MODELS, PIPELINES, ModelFiles
 from onnx_release.core.spec import Spec
 from onnx_release.core.yaml_files import read_yaml
 from onnx_release.data.checksums import path_sha256
@@ -31,13 +36,14 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def write_model(name: str, task: str, weights: Path | None = None, images: Path | None = None) -> None:
-    """Write models/`name`/, whole or not at all.
+    """Write models/`name`/ and pipelines/`name`/dvc.yaml, and list the model: all of it or nothing.
 
-    Raises SpecError for a name that is not allowed or taken, SourceError and DataError for weights and photographs that
-    are missing or unusable.
+    Raises SpecError for a name that is not allowed or taken, ParameterError for a list that takes no line, SourceError
+    and DataError for weights and photographs that are missing or unusable.
     """
     folder = MODELS / name
     check_name(name, folder)
+    listed = list_with(name)
     if images is not None and task != "classification":
         raise SpecError(f"--images is for --task classification, and the task is {task}: leave it out")
     values: dict[str, Any] = {"name": name, "task": task, "sources": [], "checkpoint": ""}
@@ -52,23 +58,57 @@ def write_model(name: str, task: str, weights: Path | None = None, images: Path 
         values["official"] = split_folders(images)
         values["sources"].append(source_entry(images, folder))
         values["images"] = values["sources"][-1]["name"]
-    with replacing_folder(folder) as partial:
-        for file, text in texts(values).items():
-            (partial / file).write_text(text, encoding="utf-8", newline="\n")
-        with modify_yaml(partial / "spec.yaml"):
-            pass  # rewrites the file in the style in which `dvc exp run -S` does
-        spec = read_yaml(partial / "spec.yaml", Spec, SpecError)
-        if images is not None:
-            ImageFolder(spec).read_splits(images.resolve().parent)  # the same check as in the pipeline
+    pipeline = ModelFiles(name).pipeline
+    with removed_on_failure(folder, PIPELINES, pipeline.parent, pipeline):
+        with replacing_folder(folder) as partial:
+            for file, text in texts(values).items():
+                (partial / file).write_text(text, encoding="utf-8", newline="\n")
+            with modify_yaml(partial / "spec.yaml"):
+                pass  # rewrites the file in the style in which `dvc exp run -S` does
+            spec = read_yaml(partial / "spec.yaml", Spec, SpecError)
+            if images is not None:
+                ImageFolder(spec).read_splits(images.resolve().parent)  # the same check as in the pipeline
+        write_text(pipeline, pipeline_text(name))
+        write_text(MODEL_LIST, listed)
 
 
 def check_name(name: str, folder: Path) -> None:
-    if not name.isidentifier():
-        raise SpecError(f"{name!r} cannot be a model's name: use letters, digits and underscores, as in my_net")
+    if not (name.isascii() and name.isidentifier()):
+        raise SpecError(f"{name!r} cannot be a model's name: use English letters, digits and underscores, as in my_net")
     if not MODELS.is_dir():
         raise SpecError("there is no folder models/ here: run this from the repository root")
     if folder.exists():
         raise SpecError(f"{folder} already exists: choose another name, or remove it")
+
+
+def list_with(name: str) -> str:
+    """Return the text of models.yaml with a line for the model at its end, if it has none.
+
+    All else stays as it is. Raises ParameterError if the list cannot be read, or is not written one name a line.
+    """
+    before = read_yaml(MODEL_LIST, ModelList, ParameterError).models or []
+    text = MODEL_LIST.read_text(encoding="utf-8")
+    if name in before:
+        return text
+    indents = re.findall(r"^( *)- ", text, re.MULTILINE) or [""]
+    added = "\n".join([text.removesuffix("\n"), f"{indents[-1]}- {name}\n"])
+    with contextlib.suppress(ParameterError):
+        if read_yaml(MODEL_LIST, ModelList, ParameterError, added).models == [*before, name]:
+            return added
+    lines = "".join(f"\n- {listed}" for listed in [*before, name])
+    raise ParameterError(f"{MODEL_LIST} takes no line for {name}: write the list with one name a line,\nmodels:{lines}")
+
+
+@contextlib.contextmanager
+def removed_on_failure(*paths: Path) -> Iterator[None]:
+    """Remove those of the paths that are not there before the block, if it raises."""
+    absent = [path for path in paths if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in absent:
+            remove(path)
+        raise
 
 
 def source_entry(path: Path, folder: Path) -> dict[str, str]:
@@ -82,15 +122,25 @@ def source_entry(path: Path, folder: Path) -> dict[str, str]:
 
 
 def texts(values: dict[str, Any]) -> dict[str, str]:
-    """Return the text of every file of the model, by its name."""
+    """Return the text of every file of the model's folder, by its name."""
+    task = values["task"]
+    files = {"spec.yaml": "spec.jinja", "params.yaml": "params.jinja", "network.py": f"{task}_network.jinja"}
+    if not values["images"]:
+        files["data.py"] = "detection_data.jinja" if task == "detection" else "digits_data.jinja"
+    return {file: rendered(template, values) for file, template in files.items()}
+
+
+def pipeline_text(name: str) -> str:
+    """Return the text of pipelines/`name`/dvc.yaml, the same for every model except for the name."""
+    return rendered("pipeline.jinja", {"name": name})
+
+
+def rendered(template: str, values: Mapping[str, Any]) -> str:
+    """Return the text of a template with these values."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
     )
-    task = values["task"]
-    files = {"spec.yaml": "spec.jinja", "network.py": f"{task}_network.jinja"}
-    if not values["images"]:
-        files["data.py"] = "detection_data.jinja" if task == "detection" else "digits_data.jinja"
-    return {file: environment.get_template(template).render(values).rstrip() + "\n" for file, template in files.items()}
+    return environment.get_template(template).render(values).rstrip() + "\n"
 
 
 def next_steps(name: str, weights: Path | None) -> str:
@@ -102,10 +152,11 @@ def next_steps(name: str, weights: Path | None) -> str:
     }
     files = [file for file in changes if (MODELS / name / file).is_file()]
     if weights is None:
-        first = f"models/{name}/ runs as it is. Change the places marked CHANGE:"
+        first = f"models/{name}/ runs as it is, and {MODEL_LIST} lists it. Change the places marked CHANGE:"
     else:
         first = (
-            f"models/{name}/ is written. Your weights only fit your network: change the places marked CHANGE, then run:"
+            f"models/{name}/ is written, and {MODEL_LIST} lists it. Your weights only fit your network: change the "
+            "places marked CHANGE, then run:"
         )
     lines = [first, *(f"  models/{name}/{file:<12}{changes[file]}" for file in files)]
     return "\n".join([*lines, f"  make repro MODEL={name}", "docs/bring-your-own-model.md explains each step."])

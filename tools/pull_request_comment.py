@@ -7,12 +7,14 @@ It needs no package, so that the job that may write comments installs none.
 
 import argparse
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from onnx_release.core.command import run_tool
 
 # The most characters of a comment: https://docs.github.com/rest/issues/comments
 LIMIT = 65_536
+FAILING = re.compile(r": FAILED[,:]|: not measured, |^error: ")
 PICTURE = re.compile(r"^!\[[^\]]*\]\((?!https?://)[^)]*\)[ \t]*(?:\n|$)", re.MULTILINE)
 
 
@@ -21,38 +23,64 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def comment_body(folder: Path, result: str, artifact: str = "") -> str:
-    """Write the comment in Markdown, in at most `LIMIT` characters: verdict, release and failing gates first.
+    """Write the comment in Markdown, in at most `LIMIT` characters: a line for each model and failing gates first.
 
-    `folder` may have gate.txt, comparison.md and report/report.md; missing ones are left out. `result` is the job's,
-    "success" or another word. `artifact` is the address from which the folder can be downloaded.
+    `folder` may have comparison.md, gate.txt, runs.md and report/NAME/report.md; missing ones are left out. `result` is
+    the job's, "success" or another word. `artifact` is the address from which the folder can be downloaded.
     """
     gates = read(folder / "gate.txt")
-    comparison = read(folder / "comparison.md")
-    model, release, variants = split_report(without_pictures(read(folder / "report/report.md")))
-    parts = [f"## {model}: {'passed' if result == 'success' else 'FAILED'}"] if model else []
-    parts += [release, verdict(result, gates)]
+    failing = failing_by_model(gates)
+    lines, comparison = split_comparison(read(folder / "comparison.md"))
+    parts = [mark_failed(lines, failing), verdict(result, gates)]
     if gates and result != "success":
-        parts.append(fenced(failing(gates) or gates))
+        reasons = [line for name, found in failing.items() for line in (f"{name}:" if name else "", *found)]
+        parts.append(fenced("\n".join(reasons).strip() or gates))
+    parts.append(read(folder / "runs.md"))
     if artifact:
-        parts.append(f"[The report with its pictures]({artifact}): unpack it and open `report/index.html`.")
+        parts.append(f"[The reports with their pictures]({artifact}): unpack them and open `report/NAME/index.html`.")
     parts.append(comparison)
     if gates:
         parts.append(folded("All gates", fenced(gates)))
-    if variants:
-        parts.append(folded("All variants", variants))
+    for report in sorted(folder.glob("report/*/report.md")):
+        text = without_pictures(read(report)).partition("\n")[2].strip()  # without its title
+        parts.append(folded(f"Report of {report.parent.name}", text))
     return shorten("\n\n".join(part for part in parts if part))
 
 
-def split_report(report: str) -> tuple[str, str, str]:
-    """Split a report, whose title is `# MODEL: VERDICT`, into the model's name, the text on the release, and tables."""
-    title, _, rest = report.partition("\n")
-    release, _, tables = rest.partition("\n|")
-    return title.removeprefix("# ").partition(":")[0], release.strip(), tables and f"|{tables}"
+def split_comparison(comparison: str) -> tuple[str, str]:
+    """Split what `tools.compare` writes: the table with a line for each model, and the rest. An error has no table."""
+    lines, _, rest = comparison.partition("\n\n")
+    return (lines, rest) if lines.startswith("|") else ("", comparison)
 
 
-def failing(gates: str) -> str:
-    """Return the lines of `tools.gate` that say why it exits with code 1."""
-    return "\n".join(line for line in gates.splitlines() if re.search(r": FAILED[,:]|: not measured, |^error: ", line))
+def failing_by_model(gates: str) -> dict[str, list[str]]:
+    """Return the lines of `tools.gate --all` that say why it exits with code 1, by the model that they follow."""
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in gates.splitlines():
+        if re.fullmatch(r"[\w ]+:", line):
+            name = line.removesuffix(":")
+        elif FAILING.search(line):
+            found.setdefault(name, []).append(line)
+    return found
+
+
+def mark_failed(lines: str, failing: Mapping[str, object]) -> str:
+    """Say FAILED in the last cell of each model whose checks fail."""
+    header, models = lines.splitlines()[:2], lines.splitlines()[2:]
+    return "\n".join([*header, *(mark_line(line) if cells(line)[0] in failing else line for line in models)])
+
+
+def mark_line(line: str) -> str:
+    """Say FAILED in the last cell of a line, unless it does so already."""
+    name, release, verdict = cells(line)
+    rest = [part for part in verdict.split(", ") if part != "passed"]
+    return line if "FAILED" in verdict else f"| {name} | {release} | {', '.join(['**FAILED**', *rest])} |"
+
+
+def cells(line: str) -> list[str]:
+    """Return the cells of a line of a table."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def folded(title: str, text: str) -> str:
@@ -91,13 +119,13 @@ def without_pictures(text: str) -> str:
 
 
 def shorten(text: str) -> str:
-    """Return at most `LIMIT` characters of whole lines; if some are cut, the line after the first says so."""
+    """Return at most `LIMIT` characters of whole lines; if some are cut, the second paragraph says so."""
     if len(text) <= LIMIT:
         return text
     note = f"\n_Cut at {LIMIT:,} characters, the most that a comment may have._\n"
-    first, rest = text.split("\n", 1)
-    kept = rest[: LIMIT - len(first) - len(note) - 1]
-    return f"{first}\n{note}{kept[: kept.rindex(chr(10))]}"
+    first, rest = text.split("\n\n", 1)
+    kept = rest[: LIMIT - len(first) - len(note) - 2]
+    return f"{first}\n{note}\n{kept[: kept.rindex(chr(10))]}"
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,11 +2,11 @@
 
     python -m tools.releases [NAME ...]
 
-runs the pipeline of each in a clone in a temporary folder, with few samples and short timings, so the metrics mean
-nothing. Then it starts the release as anybody does, waits until it is ready, and asks over HTTP for the outputs of an
-evaluation sample, which must equal the pipeline's to the bit. The models are the folders below models/; the others are
-what `python -m tools.new_model` writes for each task, unedited. Exits with code 1 if one of them fails; takes about ten
-minutes on 2 cores.
+runs the pipeline of each in a clone in a temporary folder that keeps up this model alone, with few samples and short
+timings, so the metrics mean nothing. Then it starts the release as anybody does, waits until it is ready, and asks over
+HTTP for the outputs of an evaluation sample, which must equal the pipeline's to the bit. The models are the folders
+below models/, whether or not they are listed; the others are what `python -m tools.new_model` writes for each task,
+unedited. Exits with code 1 if one of them fails; takes about ten minutes on 2 cores.
 """
 
 import argparse
@@ -26,13 +26,14 @@ from onnx_release.core.command import run_tool
 from onnx_release.core.errors import ReleaseError, ReleaseFolderError, RevisionError, SpecError
 from onnx_release.core.files import read_json
 from onnx_release.core.git import run_git
-from onnx_release.core.paths import EVALUATION_SAMPLES, METRICS, MODELS, RELEASE, variant_model
+from onnx_release.core.paths import MODELS, ModelFiles
 from onnx_release.core.variants import made_variants
 from onnx_release.data.samples import SampleFile, with_batch_axis
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.release import Release, open_release
+from onnx_release.validate.metrics import ValidateMetrics
 from serving.tensors import DATATYPES
-from tools.clone import make_clone, run
+from tools.clone import list_models, make_clone, run
 from tools.new_model import TASKS
 from tools.server_process import READY, ServerCommand, ask, post, running
 
@@ -107,18 +108,20 @@ def try_release(name: str) -> tuple[bool, str]:
 
 def release_model(clone: Path, name: str) -> str:
     """Release the model, check its answer, and say which variant it is. Raises ReleaseFolderError if it fails."""
+    files = ModelFiles(name)
     if name in NEW_MODELS:
         make_new_model(clone, name)
+    list_models(clone, name)
     check_succeeded(run(clone, "tools.repro", "--model", name, env=ENVIRONMENT))
-    release = open_release(clone / RELEASE)
+    release = open_release(clone / files.release)
     if release.manifest.model != name:
-        raise ReleaseFolderError(f"{RELEASE} is a release of {release.manifest.model}")
+        raise ReleaseFolderError(f"{files.release} is a release of {release.manifest.model}")
     server = ServerCommand("the release", (sys.executable, "-m", "serving", "--port", "{port}"), release.folder, {})
     with running(server, READY) as found:
-        model = clone / variant_model(release.manifest.variant)
-        check_answer(found.port, release, model, SampleFile(clone / EVALUATION_SAMPLES))
+        model = clone / files.variant(release.manifest.variant)
+        check_answer(found.port, release, model, SampleFile(clone / files.evaluation_samples))
     validations = {
-        variant: read_json(clone / METRICS / f"validate/{variant}.json") for variant in made_variants(release.spec)
+        variant: read_json(clone / ValidateMetrics.path(name, variant)) for variant in made_variants(release.spec)
     }
     failures = [variant for variant, validation in validations.items() if not validation["passed"]]
     return f"{release.manifest.variant} answers" + (f"; {', '.join(failures)} failed validation" if failures else "")

@@ -1,4 +1,4 @@
-"""Serve artifacts/release with the code in it, if it is a release of the model in params.yaml."""
+"""Serve the release of a model with the code in it."""
 
 import argparse
 import os
@@ -6,26 +6,20 @@ import sys
 
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import ReleaseFolderError
-from onnx_release.core.params import load_params
-from onnx_release.core.paths import RELEASE
 from onnx_release.runtime.release import read_manifest
+from tools.models import add_model_option, chosen_model
 
 
-def main(_: argparse.Namespace) -> None:
-    check_release_model(load_params().model)
-    os.chdir(RELEASE)
+def main(arguments: argparse.Namespace) -> None:
+    files = chosen_model(arguments.model)
+    if not files.release.is_dir():
+        raise ReleaseFolderError(f"there is no folder {files.release}: run `make repro MODEL={files.model}`")
+    read_manifest(files.release)  # one message if it is none that can be served
+    os.chdir(files.release)
     os.execv(sys.executable, [sys.executable, "-m", "serving"])  # it replaces this process, so it gets all signals
 
 
-def check_release_model(model: str) -> None:
-    """Raise ReleaseFolderError unless there is a release of the model."""
-    found = read_manifest(RELEASE).model
-    if found != model:
-        raise ReleaseFolderError(
-            f"{RELEASE} is a release of {found}, and params.yaml names {model}: run `make repro` to release {model}, "
-            f"or write `model: {found}` there"
-        )
-
-
 if __name__ == "__main__":
-    run_tool(main, argparse.ArgumentParser(description=__doc__))
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_model_option(parser)
+    run_tool(main, parser)

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from benchmarks.serving_peers.answer import answer, open_model
 from models.mobilenet_v2 import data
-from onnx_release.core.paths import RAW
+from onnx_release.core.paths import ModelFiles
 
 WARM_UP = 2.0  # seconds
 
 
 def main(model: Path, seconds: float, threads: int) -> None:
     session = open_model(model)
-    photographs = list(data.encoded(RAW / "mobilenet_v2"))
+    photographs = list(data.encoded(ModelFiles("mobilenet_v2").raw))
 
     def rate(thread: int, seconds: float) -> float:
         done = thread * len(photographs) // threads  # so that the threads do not take the same ones at once

@@ -31,9 +31,9 @@ class Candidate:
         return ""
 
 
-def read_candidates(variants: Sequence[str], benchmark: BenchmarkMetrics) -> list[Candidate]:
-    """Read the metrics of the variants, the raw export first. Raises DataError if a stage has not run."""
-    return [Candidate(name, ValidateMetrics.read(name), benchmark.contenders[name]) for name in variants]
+def read_candidates(model: str, variants: Sequence[str], benchmark: BenchmarkMetrics) -> list[Candidate]:
+    """Read the metrics of the model's variants, the raw export first. Raises DataError if a stage has not run."""
+    return [Candidate(name, ValidateMetrics.read(model, name), benchmark.contenders[name]) for name in variants]
 
 
 def releasable(candidates: Sequence[Candidate]) -> list[Candidate]:

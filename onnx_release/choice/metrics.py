@@ -1,4 +1,4 @@
-"""Declare metrics/summary.json."""
+"""Declare metrics/NAME/summary.json."""
 
 from typing import Annotated, ClassVar
 

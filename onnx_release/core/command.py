@@ -14,10 +14,12 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from onnx_release.core.addresses import model_of
 from onnx_release.core.errors import ReleaseError
+from onnx_release.core.paths import METRICS
 
 INTERRUPTED = 128 + signal.SIGINT
 UNREAD = 128 + 13  # SIGPIPE, which Windows does not have
@@ -70,12 +72,16 @@ def without_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def run_stage(main: Callable[[], None]) -> None:
-    """Run the `main` of a stage, a script whose only option is --debug."""
+def run_stage(main: Callable[..., None], variants: Sequence[str] = ()) -> None:
+    """Run the `main` of a stage on the model that the command line names, and on one of `variants` if there are any."""
     parser = argparse.ArgumentParser(
         description=sys.modules[main.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    run_tool(lambda _: main(), parser)
+    parser.add_argument("model", help="a folder below models/")
+    if variants:
+        parser.add_argument("variant", choices=variants)
+    names = ("model", "variant") if variants else ("model",)
+    run_tool(lambda arguments: main(*(getattr(arguments, name) for name in names)), parser)
 
 
 def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
@@ -164,10 +170,18 @@ def fail(message: str, code: int = 1) -> None:
         traceback.print_exc()
     print(message if code == INTERRUPTED else f"error: {message}", file=sys.stderr)
     if "DVC_STAGE" in os.environ:
-        # DVC deletes a stage's outputs before it runs the stage; `make repro` brings them back by itself.
-        print(
-            "note: DVC removed this stage's earlier outputs before the run; "
-            "`dvc checkout` and `git restore metrics` bring them back",
-            file=sys.stderr,
-        )
+        print(how_to_bring_back(os.environ["DVC_STAGE"]), file=sys.stderr)
     sys.exit(code)
+
+
+def how_to_bring_back(stage: str) -> str:
+    """Return a note on the earlier outputs of a stage, which DVC deletes before it runs the stage.
+
+    It leaves other models as they are. `make repro` brings the outputs back by itself.
+    """
+    model = model_of(stage)
+    metrics = f" and `git restore {METRICS}/{model}`" if model else ""
+    return (
+        f"note: DVC removed this stage's earlier outputs before the run; to bring them back, use `dvc checkout {stage}`"
+        f"{metrics}"
+    )

@@ -1,7 +1,7 @@
 """Declare the errors that a user can fix.
 
 ReleaseError
-├── ParameterError     a key or value of params.yaml
+├── ParameterError     a key or value of params.yaml, models/NAME/params.yaml or models.yaml
 ├── SpecError          a model's folder or its spec.yaml
 ├── SourceError        a file that could not be fetched, or is not the one that was declared
 ├── CheckpointError    weights that do not load into the network

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from onnx_release.core.addresses import lock_files
 from onnx_release.core.errors import DataError, ReleaseError
-from onnx_release.core.paths import LOCK, METRICS, MODELS, PARAMS, PIPELINE
+from onnx_release.core.paths import MACHINE_PIPELINE, METRICS, MODEL_LIST, MODELS, PARAMS, PIPELINE, PIPELINES
 
 Parsed = TypeVar("Parsed")
 
@@ -154,14 +155,17 @@ def refuse_conflict(path: Path, text: str, error: type[ReleaseError]) -> None:
     """
     if not CONFLICT.search(text):
         return
-    made = [item.as_posix() for item in (LOCK, *sorted(METRICS.rglob("*.*"))) if in_conflict(item)]
-    candidates = dict.fromkeys([PARAMS, PIPELINE, *sorted(MODELS.glob("*/spec.yaml")), path])
+    made = [item.as_posix() for item in (*lock_files(), *sorted(METRICS.rglob("*.*"))) if in_conflict(item)]
+    pipelines = [PIPELINE, MACHINE_PIPELINE, *sorted(PIPELINES.glob(f"*/{PIPELINE}"))]
+    written_by_hand = [PARAMS, MODEL_LIST, *pipelines, *sorted(MODELS.glob("*/*.yaml"))]
+    candidates = dict.fromkeys([*written_by_hand, path])
     written = [item.as_posix() for item in candidates if in_conflict(item) and item.as_posix() not in made]
     steps = []
     if written:
         steps.append(f"edit {', '.join(written)}: keep one side of each part, and delete <<<<<<<, =======, >>>>>>>")
     if made:
-        steps.append(f"git checkout HEAD -- {LOCK} {METRICS}    # a run makes these; HEAD~ if the merge is committed")
+        kept = " ".join(path.as_posix() for path in (*lock_files(), METRICS) if path == METRICS or in_conflict(path))
+        steps.append(f"git checkout HEAD -- {kept}    # a run makes these; HEAD~ if the merge is committed")
     steps.append("make repro    # results of either branch come from DVC's cache")
     lines = "".join(f"\n  {step}" for step in steps)
     raise error(f"git could not merge {', '.join(made + written)}:{lines}\nsee Merging in docs/review.md")

@@ -1,4 +1,4 @@
-"""Declare the files below metrics/: a class for each file, with a field for each metric.
+"""Declare the files below metrics/NAME/: a class for each file, with a field for each metric.
 
 The classes are in the rooms that write the files. A field is declared as
 
@@ -48,7 +48,7 @@ class Metric:
     """The meaning of a metric, and how it is compared.
 
     A metric with an `interval` has the ends in two metrics beside it, under that name with _low and _high. `column` is
-    the column of metrics/plots/validate/VARIANT.csv that the metric is the mean of; "drop" is torch_right less
+    the column of plots/validate/VARIANT.csv that the metric is the mean of; "drop" is torch_right less
     variant_right. `news` is the topic of the metric: a comment shows only the first metric in the table with the same
     topic. `file` is the metrics file without .json and `key` the dotted path in it; a * stands for any name.
     `metrics_of` fills these two in.
@@ -81,27 +81,27 @@ class Metric:
 
 
 class Metrics(Strict):
-    """The base of the classes for one file each: `FILE` is its name below metrics/, with a * for the variant's."""
+    """The base of the classes for one file of each model: `FILE` is its name below metrics/NAME/, * for a variant's."""
 
     FILE: ClassVar[str]
 
     @classmethod
-    def path(cls, variant: str = "") -> Path:
-        """Return the path of the file, relative to the repository root."""
-        return METRICS / f"{cls.FILE.replace('*', variant)}.json"
+    def path(cls, model: str, variant: str = "") -> Path:
+        """Return the path of the model's file, relative to the repository root."""
+        return METRICS / model / f"{cls.FILE.replace('*', variant)}.json"
 
     @classmethod
-    def read(cls, variant: str = "") -> Self:
+    def read(cls, model: str, variant: str = "") -> Self:
         """Read the file. Raises DataError if it is missing or damaged, has other fields, or its variant is left out."""
-        found = cls.read_if_made(variant)
+        found = cls.read_if_made(model, variant)
         if found is None:
-            raise DataError(f"{cls.path(variant)} has no metrics: the model's spec.yaml leaves the variant out")
+            raise DataError(f"{cls.path(model, variant)} has no metrics: the model's spec.yaml leaves the variant out")
         return found
 
     @classmethod
-    def read_if_made(cls, variant: str = "") -> Self | None:
+    def read_if_made(cls, model: str, variant: str = "") -> Self | None:
         """Do the same, but return None if the model's spec leaves the variant out."""
-        path = cls.path(variant)
+        path = cls.path(model, variant)
         content = read_json(path)
         return None if content == {LEFT_OUT: True} else cls.parse(content, path.as_posix())
 
@@ -112,11 +112,13 @@ class Metrics(Strict):
             return cls.model_validate(content)
         except ValidationError as cause:
             problems = "; ".join(describe_problems(cause, cls))
-            raise DataError(f"{source} is of another version of the stages ({problems}): run `make repro`") from cause
+            raise DataError(
+                f"{source} is of another version of the stages ({problems}): run `make repro MODEL=NAME`"
+            ) from cause
 
-    def write(self, variant: str = "") -> None:
-        """Write the file, whole or not at all, without the fields that were not given."""
-        write_json(self.path(variant), self.content())
+    def write(self, model: str, variant: str = "") -> None:
+        """Write the model's file, whole or not at all, without the fields that were not given."""
+        write_json(self.path(model, variant), self.content())
 
     def content(self) -> dict[str, Any]:
         """Return the content of the file, with floats as they are."""

@@ -1,12 +1,19 @@
-"""Read params.yaml: one pydantic model for each section. An unknown key or a bad value ends the stage and is named."""
+"""Read the parameters: one pydantic model for each section. An unknown key or a bad value ends the stage and is named.
 
-from typing import Annotated, Literal
+params.yaml has the defaults of all models, models/NAME/params.yaml the values that are a model's own.
+"""
 
-from pydantic import Field, field_validator, model_validator
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from onnx_release.core.errors import ParameterError
-from onnx_release.core.paths import PARAMS
-from onnx_release.core.yaml_files import Strict, read_yaml
+from pydantic import Field, ValidationError, model_validator
+
+from onnx_release.core.errors import DataError, ParameterError
+from onnx_release.core.files import read_made, write_text
+from onnx_release.core.paths import PARAMS, ModelFiles
+from onnx_release.core.spec import Spec
+from onnx_release.core.yaml_files import Strict, describe_problems, load_yaml, validate_yaml
 
 # Every number has a lower and an upper bound: tests/core/test_params.py checks it. Beyond the upper bound a value is a
 # slip that would fill the memory or run for days before anybody sees it.
@@ -25,6 +32,9 @@ AllowedLoss = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 # 13 is the first opset whose QuantizeLinear works per channel. The upper ends are torch 2.13's
 # ONNX_MAX_OPSET and ONNX_TORCHSCRIPT_EXPORTER_MAX_OPSET.
 OPSETS = {"dynamo": range(13, 24), "torchscript": range(13, 21)}
+# The section of artifacts/NAME/params.json with the model's spec.yaml, and what is apart from the rest of it there.
+SPEC = "spec"
+SPEC_PARTS = ("sources", "variants", "budget", "tolerance")
 # With fewer calibration samples, a range often comes from a single sample.
 ENOUGH_TO_CALIBRATE = 16
 
@@ -210,9 +220,8 @@ class Gate(Strict):
 
 
 class Params(Strict):
-    """All of params.yaml."""
+    """The parameters that the stages of a model read, from artifacts/NAME/params.json."""
 
-    model: str
     prepare: Prepare
     reference: Reference
     export: Export
@@ -225,16 +234,74 @@ class Params(Strict):
     runtime: Runtime
     benchmark: Benchmark
     profile: Profile
+
+
+class ParamsAndGates(Params):
+    """All of params.yaml. No stage reads the gates."""
+
     gates: list[Gate]
 
-    @field_validator("model")
-    @classmethod
-    def plain_name(cls, name: str) -> str:
-        if not name.isidentifier():
-            raise ValueError("a model has the name of its folder below models/: letters, digits and underscores")
-        return name
+
+def load_params(files: ModelFiles) -> Params:
+    """Read the model's parameters as the stage `settings` wrote them.
+
+    Raises DataError if it has not run, or if the file is damaged or of another version of the stages.
+    """
+    content = read_made(files.params, "JSON", parse_mapping)
+    content.pop(SPEC, None)
+    try:
+        return Params.model_validate(content)
+    except ValidationError as cause:
+        problems = "; ".join(describe_problems(cause, Params))
+        raise DataError(
+            f"{files.params} is of another version of the stages ({problems}): run `make repro MODEL={files.model}`"
+        ) from cause
 
 
-def load_params() -> Params:
+def parse_mapping(text: str) -> dict[str, Any]:
+    """Return the keys of a text in JSON. Raises ValueError if it has none."""
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise ValueError("it has no keys")
+    return content
+
+
+def load_defaults() -> ParamsAndGates:
     """Read params.yaml. Raises ParameterError, naming each key that is wrong."""
-    return read_yaml(PARAMS, Params, ParameterError)
+    content = load_yaml(PARAMS, ParameterError)
+    if isinstance(content, dict) and "model" in content:
+        raise ParameterError(
+            f"{PARAMS} has the key model, and there is none now: models.yaml lists the models, and "
+            "`make repro MODEL=NAME` runs one of them. Remove the key"
+        )
+    return validate_yaml(PARAMS, content, ParamsAndGates, ParameterError)
+
+
+def merge_params(files: ModelFiles) -> ParamsAndGates:
+    """Return params.yaml with the values of models/NAME/params.yaml, where a list replaces a list.
+
+    Raises ParameterError, naming each key that is wrong in either file.
+    """
+    defaults = load_defaults().model_dump(by_alias=True)
+    own = load_yaml(files.overrides, ParameterError, if_empty="write `{}` for a model without values of its own, or ")
+    return validate_yaml(files.overrides, overlay(defaults, own), ParamsAndGates, ParameterError)
+
+
+def write_params(files: ModelFiles, params: ParamsAndGates, spec: Spec) -> None:
+    """Write what the model's stages depend on, whole or not at all: its parameters without the gates, and its spec.
+
+    The spec has the parts that change for different reasons, each with its defaults, since DVC refuses a missing key.
+    It is JSON, since DVC reads it for every stage, and JSON takes less time than YAML.
+    """
+    declared = spec.model_dump(by_alias=True, mode="json")
+    parts = {name: declared.pop(name) for name in SPEC_PARTS}
+    content = params.model_dump(by_alias=True, exclude={"gates"}) | {SPEC: {"network": declared, **parts}}
+    write_text(files.params, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def overlay(defaults: Any, own: Any) -> Any:
+    """Return `defaults` with the values of `own` in place of its own, key by key within mappings."""
+    if not (isinstance(defaults, Mapping) and isinstance(own, Mapping)):
+        return own
+    both = {key: overlay(value, own[key]) if key in own else value for key, value in defaults.items()}
+    return both | {key: value for key, value in own.items() if key not in defaults}

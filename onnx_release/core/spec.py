@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from onnx_release.core.errors import SpecError
-from onnx_release.core.paths import MODELS
+from onnx_release.core.paths import MODELS, ModelFiles
 from onnx_release.core.yaml_files import Strict, read_yaml
 
 # Every number has a lower and an upper bound: tests/core/test_spec.py checks it.
@@ -357,10 +357,10 @@ def class_count(spec: Spec) -> int | None:
 
 def load_spec(model: str) -> Spec:
     """Read the spec of models/`model`. Raises SpecError, naming each key that is wrong."""
-    if not (MODELS / model).is_dir():
+    if not model.isidentifier() or not (MODELS / model).is_dir():
         known = ", ".join(sorted(path.parent.name for path in MODELS.glob("*/spec.yaml"))) or "none"
         raise SpecError(f"there is no model called {model}: models/ has {known}")
-    return read_yaml(MODELS / model / "spec.yaml", Spec, SpecError)
+    return read_yaml(ModelFiles(model).spec, Spec, SpecError)
 
 
 def example_sizes(spec: Spec) -> dict[str, int]:

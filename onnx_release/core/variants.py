@@ -5,7 +5,7 @@ from pathlib import Path
 from onnx_release.core.errors import BenchmarkError, SpecError
 from onnx_release.core.files import replacing_folder, write_json, write_text
 from onnx_release.core.metrics import LEFT_OUT
-from onnx_release.core.paths import variant_model
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec
 
 # dvc.yaml makes, validates and times these, in this order, except those that a model's spec leaves out.
@@ -15,7 +15,7 @@ BASE = "torch_eager"
 COMPILED = "torch_compile"
 # Variants with reduced precision. They must keep within the spec's budget, those in float32 within its tolerance.
 REDUCED = ("fp16", "int8_dynamic", "int8_static")
-# `explain` compares a variant with this folder below artifacts/: quantization starts from the equalized model.
+# `explain` compares a variant with this folder below artifacts/NAME/: quantization starts from the equalized model.
 REFERENCES = {"fp32": "export", "fp16": "fp32", "int8_dynamic": "fp32", "int8_static": "calibration"}
 # The raw export is only for comparison and is never released.
 SHIPPABLE = ("fp32", *REDUCED)
@@ -31,7 +31,9 @@ def made_variants(spec: Spec) -> list[str]:
 def check_made(variant: str, spec: Spec) -> None:
     """Raise SpecError for a variant that the spec leaves out."""
     if variant not in made_variants(spec):
-        raise SpecError(f"the model's spec.yaml leaves {variant} out: add it to `variants` there and run `make repro`")
+        raise SpecError(
+            f"the model's spec.yaml leaves {variant} out: add it to `variants` there and run `make repro MODEL=NAME`"
+        )
 
 
 def leave_out(metrics: Path | None, *outputs: Path) -> None:
@@ -46,9 +48,9 @@ def leave_out(metrics: Path | None, *outputs: Path) -> None:
                 write_text(partial / "left_out.txt", f"{path.name} is not among `variants` in the model's spec.yaml.\n")
 
 
-def variant_files() -> dict[str, Path]:
-    """Return the path of the model of every variant that was made. Raises BenchmarkError if there is none."""
-    files = {variant: variant_model(variant) for variant in VARIANTS if variant_model(variant).is_file()}
-    if not files:
-        raise BenchmarkError("artifacts/ has no variant: run `dvc repro`")
-    return files
+def variant_files(files: ModelFiles) -> dict[str, Path]:
+    """Return the ONNX file of every variant that was made. Raises BenchmarkError if there is none."""
+    found = {variant: files.variant(variant) for variant in VARIANTS if files.variant(variant).is_file()}
+    if not found:
+        raise BenchmarkError(f"{files.artifacts}/ has no variant: run `make repro MODEL={files.model}`")
+    return found

@@ -23,7 +23,11 @@ Model = TypeVar("Model", bound=Strict)
 
 def read_yaml(path: Path, model: type[Model], error: type[ReleaseError], text: str | None = None) -> Model:
     """Read `path`, or `text` as if it were in there, as `model`. Raises `error` with a line for every wrong key."""
-    content = load_yaml(path, error, text)
+    return validate_yaml(path, load_yaml(path, error, text), model, error)
+
+
+def validate_yaml(path: Path, content: Any, model: type[Model], error: type[ReleaseError]) -> Model:
+    """Return the content of `path` as `model`. Raises `error` with a line for every wrong key."""
     try:
         return model.model_validate(content)
     except ValidationError as cause:
@@ -31,8 +35,11 @@ def read_yaml(path: Path, model: type[Model], error: type[ReleaseError], text: s
         raise error(f"{path} has wrong values:{problems}") from cause
 
 
-def load_yaml(path: Path, error: type[ReleaseError], text: str | None = None) -> Any:
-    """Read a YAML file, or `text` in its place. Raises `error` if it is missing, empty, not valid, or in conflict."""
+def load_yaml(path: Path, error: type[ReleaseError], text: str | None = None, if_empty: str = "") -> Any:
+    """Read a YAML file, or `text` in its place. Raises `error` if it is missing, empty, not valid, or in conflict.
+
+    `if_empty` is what may be done about an empty file, other than to bring the committed one back.
+    """
     try:
         text = path.read_text(encoding="utf-8") if text is None else text
         refuse_conflict(path, text, error)
@@ -46,7 +53,7 @@ def load_yaml(path: Path, error: type[ReleaseError], text: str | None = None) ->
         remedy = f"fix it, or run `git restore {path}` for the committed version"
         raise error(f"{path} is not valid YAML: {what}\n{remedy}") from cause
     if content is None:
-        raise error(f"{path} is empty: run `git restore {path}` for the committed version")
+        raise error(f"{path} is empty: {if_empty}run `git restore {path}` for the committed version")
     return content
 
 

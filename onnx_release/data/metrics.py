@@ -1,4 +1,4 @@
-"""Declare metrics/prepare.json."""
+"""Declare metrics/NAME/prepare.json."""
 
 from typing import Annotated, ClassVar
 

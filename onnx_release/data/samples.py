@@ -12,7 +12,7 @@ from onnx_release.core.array_files import ArrayFile, writing_arrays
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import replacing
 from onnx_release.core.params import ENOUGH_TO_CALIBRATE, Prepare
-from onnx_release.core.paths import CALIBRATION_SAMPLES, EVALUATION_SAMPLES
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.plain_text import first_few
 from onnx_release.core.spec import Spec, check_array, check_bounds, concrete_shape, example_sizes
 from onnx_release.core.types import Sample
@@ -28,11 +28,11 @@ LABELLED = ("classification", "detection")
 MAX_SAMPLES = 32
 
 
-def write_splits(data: "ModelData", raw: Path, spec: Spec, params: Prepare) -> None:
+def write_splits(data: "ModelData", files: ModelFiles, spec: Spec, params: Prepare) -> None:
     """Write the samples of both splits, or none. Raises DataError as `write_samples` and `check_splits` do."""
-    with replacing(CALIBRATION_SAMPLES) as first, replacing(EVALUATION_SAMPLES) as second:
-        write_samples(first, data.samples(raw, "calibration"), params.calibration, spec)
-        write_samples(second, data.samples(raw, "evaluation"), params.evaluation, spec)
+    with replacing(files.calibration_samples) as first, replacing(files.evaluation_samples) as second:
+        write_samples(first, data.samples(files.raw, "calibration"), params.calibration, spec)
+        write_samples(second, data.samples(files.raw, "evaluation"), params.evaluation, spec)
         check_splits(SampleFile(first), SampleFile(second))
 
 
@@ -133,9 +133,9 @@ def without_batch_axis(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: array[0] for name, array in arrays.items()}
 
 
-def sample_metrics() -> PrepareMetrics:
+def sample_metrics(files: ModelFiles) -> PrepareMetrics:
     """Count the prepared samples, their groups and their labels."""
-    calibration, evaluation = SampleFile(CALIBRATION_SAMPLES), SampleFile(EVALUATION_SAMPLES)
+    calibration, evaluation = SampleFile(files.calibration_samples), SampleFile(files.evaluation_samples)
     return PrepareMetrics(
         calibration_samples=len(calibration),
         calibration_groups=len(set(calibration.groups)),
@@ -150,7 +150,9 @@ def calibration_note(samples: int, spec: Spec, model: str, params: Prepare) -> s
     if samples >= ENOUGH_TO_CALIBRATE or "int8_static" not in spec.variants:
         return None
     if params.calibration < ENOUGH_TO_CALIBRATE:
-        fix = f"raise prepare.calibration in params.yaml, which is {params.calibration}"
+        fix = (
+            f"raise prepare.calibration, which is {params.calibration}, in params.yaml or in models/{model}/params.yaml"
+        )
     elif spec.images is not None:
         fix = f"put more photographs into the origin of the folder {spec.images.folder}, and declare its new sha256"
     else:

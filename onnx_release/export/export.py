@@ -14,7 +14,7 @@ from onnx import ModelProto
 from onnx_release.core.errors import ExportError
 from onnx_release.core.files import replacing_folder, write_json
 from onnx_release.core.params import Export
-from onnx_release.core.paths import SOURCES
+from onnx_release.core.paths import SOURCES_FILE
 from onnx_release.core.spec import Spec, example_sizes
 from onnx_release.export.dynamo import export_dynamo
 from onnx_release.export.example_inputs import example_inputs
@@ -48,7 +48,7 @@ def export_network(network: torch.nn.Module, spec: Spec, params: Export, folder:
         check_opset(model, params, sources)
         check_axes(model, spec)
         path = save_model(model, partial)
-        write_json(partial / SOURCES.name, sources)
+        write_json(partial / SOURCES_FILE, sources)
         check_model_file(path)
         check_sizes(path, spec)
 

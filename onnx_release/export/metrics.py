@@ -1,4 +1,4 @@
-"""Declare metrics/export.json and metrics/slim.json."""
+"""Declare metrics/NAME/export.json and metrics/NAME/slim.json."""
 
 from typing import Annotated, ClassVar
 

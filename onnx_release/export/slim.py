@@ -32,7 +32,7 @@ DEFAULT_LOG_SEVERITY = 2
 # Weights of this many elements in another file are hidden from onnxslim. The values that it needs, shapes, axes and
 # scalars, have fewer.
 LARGE_WEIGHT = 2**14
-SKIP_HINT = "Find the fusion to blame by adding names to slim.skip_fusion_patterns in params.yaml"
+SKIP_HINT = "Find the fusion to blame by adding names to slim.skip_fusion_patterns in params.yaml or in the model's own"
 
 
 def slim_model(source: Path, cases: Path, params: Slim, folder: Path) -> None:

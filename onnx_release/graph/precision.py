@@ -10,7 +10,7 @@ from onnx import ModelProto, TensorProto, helper
 from onnx_release.core.errors import GraphError
 
 QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
-HINT = "give it the float32 model, artifacts/fp32/model.onnx in this pipeline"
+HINT = "give it the float32 model, artifacts/NAME/fp32/model.onnx in this pipeline"
 
 
 def check_not_quantized(model: ModelProto, path: Path) -> None:

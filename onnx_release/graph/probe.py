@@ -15,7 +15,7 @@ from onnx_release.runtime.session import open_with, run_bound
 
 
 def find_provider(runtime: Runtime) -> dict[str, Any]:
-    """Return artifacts/provider.json: the provider for `runtime` here, and a note why `auto` does not use the GPU.
+    """Return artifacts/NAME/provider.json: the provider for `runtime` here, and a note why `auto` does not use the GPU.
 
     A provider other than the CPU must run a small graph, since some libraries load only with the first run. Raises
     ProviderError or GraphError if a provider named in `runtime` does not.

@@ -5,7 +5,7 @@ from typing import Any
 
 from onnx_release.core.errors import ParameterError
 from onnx_release.core.files import read_json
-from onnx_release.core.paths import TARGET
+from onnx_release.core.paths import ModelFiles
 
 X86 = ("x86_64", "AMD64", "i386", "i686")
 ARM = ("aarch64", "arm64", "ARM64")
@@ -17,7 +17,7 @@ class Target:
     """How to quantize for one kind of machine.
 
     `reduce_range`: the CPU adds pairs of products in 16 bits, which two large weights saturate (see
-    onnx_release/static/saturation.py). `symmetric`: activations have the zero point 0, as TensorRT requires; it also
+    static_quantization/saturation.py). `symmetric`: activations have the zero point 0, as TensorRT requires; it also
     requires biases in float, and a QuantizeLinear before each operator instead of after it.
     """
 
@@ -59,9 +59,9 @@ def choose_target(name: str, hardware: dict[str, Any]) -> Target:
     return TARGETS[name]
 
 
-def load_target() -> Target:
-    """Read the target that the hardware stage chose. Raises DataError if it has not run."""
-    return TARGETS[read_json(TARGET)["target"]]
+def load_target(files: ModelFiles) -> Target:
+    """Read the target that the stage `settings` chose for the model. Raises DataError if it has not run."""
+    return TARGETS[read_json(files.target)["target"]]
 
 
 NEEDS = {

@@ -4,19 +4,20 @@ import torch
 
 from onnx_release.core.array_files import writing_arrays
 from onnx_release.core.files import replacing_folder
-from onnx_release.core.paths import REFERENCE, REFERENCE_CASES, REFERENCE_SAMPLES
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec
 from onnx_release.data.samples import SampleFile, sample_key, with_batch_axis
 from onnx_release.network.network import check_outputs, run_network
 from onnx_release.network.shape_cases import case_inputs, case_name, shape_cases
 
 
-def write_reference(network: torch.nn.Module, spec: Spec, samples: SampleFile, seed: int) -> None:
-    """Write REFERENCE: REFERENCE_SAMPLES, each sample a batch of one, and REFERENCE_CASES, the shape cases.
+def write_reference(network: torch.nn.Module, spec: Spec, files: ModelFiles, seed: int) -> None:
+    """Write the folder `files.reference`: the evaluation samples, each a batch of one, and the shape cases.
 
     Keys are KEY/float32/OUTPUT and KEY/float64/OUTPUT; the shape cases also have KEY/inputs/INPUT. The network is
     converted in place and is back in float32 at the end. Raises NetworkError if it gives NaN or contradicts the spec.
     """
+    samples = SampleFile(files.evaluation_samples)
     batches = {sample_key(index): index for index in range(len(samples))}
     cases = {case_name(sizes): case_inputs(spec, sizes, samples, seed) for sizes in shape_cases(spec)}
     # One thread, since the division of work may change the last bits, and the files must be the same everywhere.
@@ -24,9 +25,9 @@ def write_reference(network: torch.nn.Module, spec: Spec, samples: SampleFile, s
     torch.set_num_threads(1)
     try:
         with (
-            replacing_folder(REFERENCE) as partial,
-            writing_arrays(partial / REFERENCE_SAMPLES.name) as sample_file,
-            writing_arrays(partial / REFERENCE_CASES.name) as case_file,
+            replacing_folder(files.reference) as partial,
+            writing_arrays(partial / files.reference_samples.name) as sample_file,
+            writing_arrays(partial / files.reference_cases.name) as case_file,
         ):
             for dtype in (torch.float32, torch.float64):
                 network.to(dtype)

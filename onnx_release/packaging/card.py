@@ -17,7 +17,7 @@ from onnx_release.measure.budget import describe_budget
 from onnx_release.report.text import AGREEMENT, ANSWER_DETAILS, environment
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.release import Manifest
-from onnx_release.static.metrics import QuantizeStaticMetrics
+from onnx_release.static_quantization.metrics import QuantizeStaticMetrics
 from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
 from onnx_release.validate.metrics import ValidateMetrics
 

@@ -3,8 +3,11 @@
 The folder mirrors the repository, so that the same code finds the same files from its root.
 """
 
+import io
 from pathlib import Path
 from typing import Any
+
+from ruamel.yaml import YAML
 
 from onnx_release.choice.metrics import SummaryMetrics
 from onnx_release.core.errors import SpecError
@@ -12,7 +15,7 @@ from onnx_release.core.files import copy_file, read_json, sha256, write_json, wr
 from onnx_release.core.git import git_output
 from onnx_release.core.imports import reached_files
 from onnx_release.core.params import Runtime
-from onnx_release.core.paths import HARDWARE, MODEL_FILE, PARAMS, PROVIDER, RAW, variant_model
+from onnx_release.core.paths import HARDWARE, MODEL_FILE, PARAMS, PIPELINE, ModelFiles
 from onnx_release.core.spec import Spec, class_count, load_spec
 from onnx_release.data.fetch import copy_tree
 from onnx_release.data.image_folder import class_names
@@ -31,37 +34,36 @@ from onnx_release.runtime.release import (
     Manifest,
     open_release,
     read_labels,
-    spec_path,
 )
-from onnx_release.static.metrics import QuantizeStaticMetrics
+from onnx_release.static_quantization.metrics import QuantizeStaticMetrics
 from onnx_release.timing.metrics import BenchmarkMetrics
 from onnx_release.validate.metrics import ValidateMetrics
 
 SERVER = Path("serving")
 # The rooms of the library that run without the pipeline. They import no other room, and only packages of a server.
 CARRIED = (Path("onnx_release/core"), Path("onnx_release/data"), Path("onnx_release/runtime"))
-# These files decide what is in a release; the rest of the repository may differ from the commit that it names.
+# These files and the model's folder decide what is in a release; the rest may differ from the commit that it names.
 CODE = (
-    *("models", "onnx_release", "serving", "stages", PARAMS.as_posix(), "dvc.yaml"),
-    *(path.as_posix() for path in (REQUIREMENTS, CONSTRAINTS, SERVING)),
+    *(Path("onnx_release"), SERVER, Path("stages"), PARAMS, PIPELINE),
+    *(REQUIREMENTS, CONSTRAINTS, SERVING),
 )
 VERSIONS = ("numpy", "onnxruntime", "pillow", "pydantic", "fastapi", "uvicorn")
 
 
-def package(model: str, runtime: Runtime, confidence: float, folder: Path) -> None:
-    """Fill the empty `folder` with the release of `model`, or with NOT_RELEASED.txt if no variant may be released.
+def package(files: ModelFiles, runtime: Runtime, confidence: float, folder: Path) -> None:
+    """Fill the empty `folder` with the release of the model, or with NOT_RELEASED.txt if no variant may be released.
 
-    `runtime` is how the server runs the model, `confidence` that of the intervals in metrics/validate/. Raises
+    `runtime` is how the server runs the model, `confidence` that of the intervals of its validation. Raises
     SpecError if the model's folder or serving/ cannot be released, and DataError if an earlier stage has not run.
     """
-    summary = SummaryMetrics.read()
+    model, summary = files.model, SummaryMetrics.read(files.model)
     if summary.variant is None:
         write_text(folder / NOT_RELEASED, fill(NOT_RELEASED, model=model, reasons=summary.refused))
         return
-    spec, hardware, provider = load_spec(model), read_json(HARDWARE), read_json(PROVIDER)["provider"]
-    labels, code = label_names(model, spec), code_files(model)
+    spec, hardware, provider = load_spec(model), read_json(HARDWARE), read_json(files.provider)["provider"]
+    labels, code = label_names(files.raw, spec), code_files(model)
     packages = pinned_packages([path.as_posix() for path in code], provider)
-    copy_files(model, spec, summary.variant, code, folder)
+    copy_files(files, spec, summary.variant, code, folder)
     write_json(folder / RUNTIME, runtime.model_dump())
     if labels:
         write_text(folder / LABELS, "\n".join(labels) + "\n")
@@ -70,17 +72,17 @@ def package(model: str, runtime: Runtime, confidence: float, folder: Path) -> No
     write_text(folder / "Dockerfile", fill("Dockerfile", model=model.lower(), python=minor))
     write_text(folder / ".dockerignore", fill("dockerignore"))
     write_text(folder / "requirements.txt", package_list(packages, hardware, provider))
-    metrics = read_metrics(summary)
+    metrics = read_metrics(model, summary)
     facts = {
         "format": FORMAT,
         "model": model,
         "variant": summary.variant,
         "task": spec.task,
-        "git": git_state(),
+        "git": git_state(files),
         "metrics": metrics.content(),
         "hardware": hardware,
         "versions": main_versions(hardware, packages),
-        "opsets": describe_model(variant_model(summary.variant))["opsets"],
+        "opsets": describe_model(files.variant(summary.variant))["opsets"],
     }
     without_files = Manifest.model_validate({**facts, "files": {}})
     write_text(folder / "MODEL_CARD.md", model_card(without_files, metrics, spec, len(labels), confidence, provider))
@@ -88,15 +90,24 @@ def package(model: str, runtime: Runtime, confidence: float, folder: Path) -> No
     open_release(folder)  # as a server would
 
 
-def copy_files(model: str, spec: Spec, variant: str, code: list[Path], folder: Path) -> None:
-    """Copy the release's files from the repository: its code, sources that it reads, and the model."""
-    for path in (*code, *page_files(), Path(spec_path(model))):
+def copy_files(files: ModelFiles, spec: Spec, variant: str, code: list[Path], folder: Path) -> None:
+    """Copy the release's files from the repository: its code, sources that it reads, and the model; write its spec."""
+    for path in (*code, *page_files()):
         copy_file(path, folder / path)
+    write_text(folder / files.spec, spec_text(spec))
     for source in spec.sources:
         if source.release:
-            copy_source(RAW / model / source.name, folder / RAW / model / source.name)
-    for name in (MODEL_FILE, *sorted(external_files(variant_model(variant)))):
-        copy_file(variant_model(variant).with_name(name), folder / name)
+            copy_source(files.raw / source.name, folder / files.raw / source.name)
+    onnx_file = files.variant(variant)
+    for name in (MODEL_FILE, *sorted(external_files(onnx_file))):
+        copy_file(onnx_file.with_name(name), folder / name)
+
+
+def spec_text(spec: Spec) -> str:
+    """Return the content of spec.yaml without its comments, since no stage reruns for a comment."""
+    text = io.StringIO()
+    YAML().dump(spec.model_dump(by_alias=True, exclude_unset=True, mode="json"), text)
+    return text.getvalue()
 
 
 def code_files(model: str) -> list[Path]:
@@ -128,19 +139,19 @@ def copy_source(source: Path, target: Path) -> None:
         copy_file(source, target)
 
 
-def label_names(model: str, spec: Spec) -> list[str]:
+def label_names(raw: Path, spec: Spec) -> list[str]:
     """Return the classes' names in the order of their numbers: `labels`, or those of `images`; empty without either.
 
     If `images` names fewer classes than the network has, the others are named by their numbers. Raises SpecError if a
     file of labels does not have one line for each class.
     """
     if isinstance(spec.labels, str):
-        return read_labels(RAW / model / spec.labels, spec, SpecError)
+        return read_labels(raw / spec.labels, spec, SpecError)
     if spec.labels is not None:
         return spec.labels
     if spec.images is None:
         return []
-    known = class_names(spec.images, RAW / model)
+    known = class_names(spec.images, raw)
     return [*known, *map(str, range(len(known), class_count(spec) or 0))]
 
 
@@ -153,12 +164,12 @@ def package_list(packages: dict[str, str], hardware: dict[str, Any], provider: s
     return fill("requirements.txt", packages=packages, notes=notes, system=system, python=hardware["python"])
 
 
-def read_metrics(summary: SummaryMetrics) -> ReleaseMetrics:
+def read_metrics(model: str, summary: SummaryMetrics) -> ReleaseMetrics:
     """Read the metrics of the released variant. Raises DataError if a stage has not run."""
     assert summary.variant is not None  # or there would be no release
-    static = QuantizeStaticMetrics.read() if summary.variant == "int8_static" else None
-    validation = ValidateMetrics.read(summary.variant)
-    return ReleaseMetrics(summary, PrepareMetrics.read(), validation, BenchmarkMetrics.read(), static)
+    static = QuantizeStaticMetrics.read(model) if summary.variant == "int8_static" else None
+    validation = ValidateMetrics.read(model, summary.variant)
+    return ReleaseMetrics(summary, PrepareMetrics.read(model), validation, BenchmarkMetrics.read(model), static)
 
 
 def main_versions(hardware: dict[str, Any], packages: dict[str, str]) -> dict[str, str]:
@@ -167,10 +178,15 @@ def main_versions(hardware: dict[str, Any], packages: dict[str, str]) -> dict[st
     return {"python": hardware["python"], **{name: named[name] for name in VERSIONS if name in named}}
 
 
-def git_state() -> dict[str, Any] | None:
-    """Return the commit that is checked out, and whether CODE differs from it; None without git or a commit."""
+def git_state(files: ModelFiles) -> dict[str, Any] | None:
+    """Return the commit that is checked out, and whether CODE, the model's folder or its stages differ from it.
+
+    None without git or a commit.
+    """
     revision = git_output("rev-parse", "--verify", "HEAD")
-    changes = git_output("status", "--porcelain", "--untracked-files=all", "--", *CODE)
+    changes = git_output(
+        "status", "--porcelain", "--untracked-files=all", "--", *map(str, (*CODE, files.folder, files.pipeline))
+    )
     if revision is None or changes is None:
         return None
     return {"revision": revision, "modified": bool(changes)}

@@ -1,4 +1,4 @@
-"""Define the metrics of metrics/optimize.json and metrics/profile.json."""
+"""Define metrics/NAME/optimize.json and metrics/NAME/profile.json."""
 
 from typing import Annotated, ClassVar
 

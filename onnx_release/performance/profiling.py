@@ -95,7 +95,7 @@ def summarize(events: Sequence[Event], warm_up: int, calls: int) -> Timing:
     if len(runs) != warm_up + calls:
         raise GraphError(
             f"the profile has {len(runs)} of {warm_up + calls} calls, since ONNX Runtime stops at a million events: "
-            "lower profile.calls in params.yaml"
+            "lower profile.calls in params.yaml or in the model's own"
         )
     counted = runs[warm_up:]
     nodes = [event for event in events if event["name"].endswith(KERNEL) and start(event) >= start(counted[0])]
@@ -179,7 +179,7 @@ def find_source(name: str, known: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def node_rows(timing: Timing, known: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of metrics/plots/profile.csv, the slowest node first; `module` and `source` empty if unknown."""
+    """Return the rows of plots/profile.csv, the slowest node first; `module` and `source` empty if unknown."""
     rows = []
     for node in timing.nodes:
         entry = find_source(node.name, known)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import replacing_folder, write_json
 from onnx_release.core.params import Calibrate
-from onnx_release.core.paths import RANGES
+from onnx_release.core.paths import RANGES_FILE
 from onnx_release.core.spec import Spec
 from onnx_release.core.types import Sample
 from onnx_release.core.workers import map_in_order
@@ -55,7 +55,7 @@ def calibrate(source: Path, spec: Spec, samples: SampleFile, params: Calibrate, 
     ranges, found = find_ranges(equalized, samples, params)
     with replacing_folder(folder) as partial:
         save_checked(equalized, partial)
-        write_json(partial / RANGES.name, {"method": params.method, "samples": len(samples), "ranges": ranges})
+        write_json(partial / RANGES_FILE, {"method": params.method, "samples": len(samples), "ranges": ranges})
     return CalibrateMetrics(method=params.method, samples=len(samples), equalized_values=values, **asdict(found))
 
 

@@ -1,4 +1,4 @@
-"""Declare metrics/fp16.json, metrics/quantize_dynamic.json and metrics/calibrate.json."""
+"""Declare fp16.json, quantize_dynamic.json and calibrate.json in metrics/NAME/."""
 
 from typing import Annotated, ClassVar
 

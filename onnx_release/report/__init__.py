@@ -1,1 +1,1 @@
-"""Make the report of a run: its pages and charts, and the meaning of every metric."""
+"""Make the report of a run and the overview of all models: pages and charts, and the meaning of every metric."""

@@ -247,6 +247,14 @@ def finish(figure: Figure, axes: Axes, title: str) -> str:
     return svg[svg.index("<svg") :].replace("<svg ", f'<svg role="img" aria-label={quoteattr(title)} ', 1)
 
 
+def empty_chart(title: str) -> str:
+    """Draw the chart of a run that has nothing for it: these words say so."""
+    figure, axes = new_chart(1)
+    axes.set_axis_off()
+    axes.text(0, 0.5, f"{title}:\nthis run has nothing to draw", color=INK, verticalalignment="center")
+    return finish(figure, axes, title)
+
+
 def stand_alone(svg: str) -> str:
     """Return the chart as a file of its own, with a background; it follows the browser's light or dark mode."""
     style = f":root {{ {LIGHT} }} @media (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }} {TEXT}"

@@ -12,7 +12,7 @@ from onnx_release.data.metrics import PrepareMetrics
 from onnx_release.export.metrics import ExportMetrics, SlimMetrics
 from onnx_release.performance.metrics import OptimizeMetrics, ProfileMetrics
 from onnx_release.reduce.metrics import CalibrateMetrics, Fp16Metrics, QuantizeDynamicMetrics
-from onnx_release.static.metrics import QuantizeStaticMetrics
+from onnx_release.static_quantization.metrics import QuantizeStaticMetrics
 from onnx_release.timing.metrics import BenchmarkMetrics
 from onnx_release.validate.metrics import ValidateMetrics
 
@@ -30,7 +30,7 @@ ALL_METRICS = (
 
 @functools.cache
 def metric(file: str, key: str) -> Metric:
-    """Return the metric at the dotted `key` of metrics/`file`.json. Raises KeyError if the table does not have it."""
+    """Return the metric at the dotted `key` of a model's `file`.json. Raises KeyError if the table does not have it."""
     for item in ALL_METRICS:
         if fnmatchcase(file, item.file) and fnmatchcase(key, item.key):
             return item

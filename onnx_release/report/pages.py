@@ -33,6 +33,11 @@ PICTURES = {
     "latency": "Distribution of the latency of one call",
     "layers": "SQNR after each layer of the variants with reduced precision",
 }
+# Charts of the page that report.md has not.
+PAGE_ONLY = {
+    "operators": "Time of a call by operator",
+    "worst_layers": "Layers that add the most error",
+}
 REPORT_TEMPLATES = Path(__file__).parent / "templates"
 
 

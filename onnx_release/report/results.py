@@ -13,8 +13,8 @@ from onnx_release.choice.choice import Candidate, read_candidates
 from onnx_release.choice.metrics import SummaryMetrics
 from onnx_release.core.files import read_json, read_made
 from onnx_release.core.hardware import installed
-from onnx_release.core.params import Params
-from onnx_release.core.paths import HARDWARE, PLOTS, variant_model
+from onnx_release.core.params import Params, load_params
+from onnx_release.core.paths import HARDWARE, ModelFiles
 from onnx_release.core.spec import Spec, load_spec
 from onnx_release.core.variants import REDUCED, made_variants
 from onnx_release.data.metrics import PrepareMetrics
@@ -22,7 +22,7 @@ from onnx_release.export.metrics import SlimMetrics
 from onnx_release.graph.graph import describe_model, model_size_mb
 from onnx_release.performance.metrics import OptimizeMetrics, ProfileMetrics
 from onnx_release.reduce.metrics import Fp16Metrics, QuantizeDynamicMetrics
-from onnx_release.static.metrics import QuantizeStaticMetrics
+from onnx_release.static_quantization.metrics import QuantizeStaticMetrics
 from onnx_release.timing.metrics import BenchmarkMetrics
 
 # Rows in the table of layers that add error, and in that of nodes that take time.
@@ -96,51 +96,51 @@ class Results:
         return next((one for one in self.candidates if one.name == self.metrics.summary.variant), None)
 
 
-def collect(params: Params) -> Results:
+def collect(files: ModelFiles) -> Results:
     """Read the results of all other stages. Raises DataError if one has not run."""
-    spec = load_spec(params.model)
-    benchmark, summary = BenchmarkMetrics.read(), SummaryMetrics.read()
-    candidates = read_candidates(made_variants(spec), benchmark)
+    model, spec = files.model, load_spec(files.model)
+    benchmark, summary = BenchmarkMetrics.read(model), SummaryMetrics.read(model)
+    candidates = read_candidates(model, made_variants(spec), benchmark)
     names = [one.name for one in candidates]
-    latencies = read_table(PLOTS / "latency.csv")
-    nodes = read_table(PLOTS / "profile.csv", keep_default_na=False)
+    latencies = read_table(files.plots / "latency.csv")
+    nodes = read_table(files.plots / "profile.csv", keep_default_na=False)
     return Results(
-        model=params.model,
+        model=model,
         spec=spec,
-        params=params,
+        params=load_params(files),
         hardware={**read_json(HARDWARE), "made_with": {name: installed(name) for name in MADE_WITH}},
         candidates=candidates,
         metrics=StageMetrics(
-            prepare=PrepareMetrics.read(),
-            slim=SlimMetrics.read(),
-            fp16=Fp16Metrics.read_if_made(),
-            quantize_dynamic=QuantizeDynamicMetrics.read_if_made(),
-            quantize_static=QuantizeStaticMetrics.read_if_made(),
+            prepare=PrepareMetrics.read(model),
+            slim=SlimMetrics.read(model),
+            fp16=Fp16Metrics.read_if_made(model),
+            quantize_dynamic=QuantizeDynamicMetrics.read_if_made(model),
+            quantize_static=QuantizeStaticMetrics.read_if_made(model),
             benchmark=benchmark,
-            optimize=OptimizeMetrics.read(),
-            profile=ProfileMetrics.read(),
+            optimize=OptimizeMetrics.read(model),
+            profile=ProfileMetrics.read(model),
             summary=summary,
         ),
-        graphs=Graphs({name: model_size_mb(variant_model(name)) for name in names}, count_operators(names)),
-        explained=read_explained([name for name in names if name in REDUCED], summary.variant),
+        graphs=Graphs({name: model_size_mb(files.variant(name)) for name in names}, count_operators(files, names)),
+        explained=read_explained(files, [name for name in names if name in REDUCED], summary.variant),
         nodes=records(nodes.head(LISTED)),
         latencies={str(name): part["latency_ms"].to_numpy() for name, part in latencies.groupby("variant", sort=False)},
     )
 
 
-def read_explained(variants: Sequence[str], chosen: str | None) -> Explained | None:
+def read_explained(files: ModelFiles, variants: Sequence[str], chosen: str | None) -> Explained | None:
     """Read what `explain` found for variants with reduced precision, in detail for the chosen one or else the last."""
     if not variants:
         return None
-    steps = {variant: read_steps(variant) for variant in variants}
+    steps = {variant: read_steps(files, variant) for variant in variants}
     detailed = chosen if chosen in steps else variants[-1]
     signals = {variant: table["sqnr_db"].tolist() for variant, table in steps.items()}
     return Explained(detailed, worst_layers(steps[detailed]), signals)
 
 
-def read_steps(variant: str) -> pd.DataFrame:
+def read_steps(files: ModelFiles, variant: str) -> pd.DataFrame:
     """Read what validate/explain.py found for a variant, in the order of its graph."""
-    path = PLOTS / "explain" / f"{variant}.csv"
+    path = files.plots / "explain" / f"{variant}.csv"
     return read_table(path, keep_default_na=False, na_values={"added": "", "sqnr_db": ""})
 
 
@@ -150,9 +150,9 @@ def worst_layers(steps: pd.DataFrame) -> list[dict[str, Any]]:
     return records(steps.loc[order])
 
 
-def count_operators(variants: Sequence[str]) -> list[tuple[str, list[int]]]:
+def count_operators(files: ModelFiles, variants: Sequence[str]) -> list[tuple[str, list[int]]]:
     """Count each operator in the graph of every variant, the most frequent of the first graph first."""
-    graphs = [describe_model(variant_model(variant))["operators"] for variant in variants]
+    graphs = [describe_model(files.variant(variant))["operators"] for variant in variants]
     names = sorted({name for graph in graphs for name in graph}, key=lambda name: (-graphs[0].get(name, 0), name))
     return [(name, [graph.get(name, 0) for graph in graphs]) for name in names]
 

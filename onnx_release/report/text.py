@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from onnx_release.core.addresses import address
 from onnx_release.core.spec import Task
 from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
 from onnx_release.timing.speedup import Rounds, Speedup, describe_doubt, over_compile, over_eager
@@ -19,7 +20,7 @@ AGREEMENT: dict[Task, str] = {
     "embedding": "same nearest neighbour as in PyTorch",
     "tensor": "same answer as PyTorch",
 }
-# Other metrics of the answers on the pages, by task: keys of metrics/validate/VARIANT.json, null without a value.
+# Other metrics of the answers on the pages, by task: keys of validate/VARIANT.json, null without a value.
 ANSWER_DETAILS: dict[Task, tuple[str, ...]] = {
     "classification": (),
     "detection": ("case_agreement", "box_iou", "score_error"),
@@ -93,5 +94,6 @@ def environment(folder: Path, autoescape: bool) -> Environment:
     made.globals |= {
         **{"over_eager": over_eager, "over_compile": over_compile},
         **{"speedup_cell": speedup_cell, "share_cell": share_cell, "describe_doubt": describe_doubt},
+        "address": address,
     }
     return made

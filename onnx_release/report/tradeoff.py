@@ -16,7 +16,7 @@ from onnx_release.validate.metrics import ValidateMetrics
 
 @dataclass(frozen=True)
 class Quality:
-    """A key of metrics/validate/VARIANT.json for which higher is better; `share` if it is from 0 to 1."""
+    """A key of validate/VARIANT.json for which higher is better; `share` if it is from 0 to 1."""
 
     key: str
     label: str

@@ -72,7 +72,7 @@ def describe_unmeasured(results: Results) -> str:
     found = speedups_by_base(results.chosen.timing, results.metrics.benchmark)
     doubtful = {name: speedup for name, speedup in found.items() if speedup.doubt}
     against = "" if len(doubtful) > 1 else f" against {next(iter(doubtful))}"
-    fix = describe_doubt(next(iter(doubtful.values())))
+    fix = describe_doubt(next(iter(doubtful.values())), results.model)
     return f"**Speed{against} was not measured.** {fix}"
 
 
@@ -96,5 +96,6 @@ def describe_calibration(results: Results) -> str:
         return ""
     return (
         f"**int8_static is {', and '.join(found)}.** Calibrate on more and more varied samples: at least "
-        f"{ENOUGH_TO_CALIBRATE} that are like those in use. `prepare.calibration` in params.yaml limits their number."
+        f"{ENOUGH_TO_CALIBRATE} that are like those in use. `prepare.calibration` limits their number, in params.yaml "
+        f"or in models/{results.model}/params.yaml."
     )

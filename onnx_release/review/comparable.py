@@ -1,4 +1,4 @@
-"""Find out which metrics of two revisions compare, and why others do not: another model, sample, machine or setting."""
+"""Find out which metrics of two revisions compare, and why others do not: another sample, machine or setting."""
 
 import math
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from onnx_release.review.noise import (
 from onnx_release.review.revisions import Revision
 from onnx_release.timing.speedup import Speedup
 
-# Settings in metrics/benchmark.json that must be the same for timings to compare, with their names in messages.
+# Settings in benchmark.json that must be the same for timings to compare, with their names in messages.
 SETTINGS = {"batch": "batch size", "threads": "thread count", "provider": "provider", "copies": "copies to a GPU"}
 # Files with metrics of the chosen variant only.
 CHOSEN_ONLY = ("optimize", "profile")
@@ -44,7 +44,7 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True)
 class Pair:
-    """Two revisions, `base` and `head`."""
+    """Two revisions of one model, `base` and `head`."""
 
     base: Revision
     head: Revision
@@ -115,9 +115,7 @@ class Pair:
 
     @cached_property
     def other_samples(self) -> str:
-        """Return which model or samples differ; empty if neither does."""
-        if self.base.model != self.head.model:
-            return f"another model: {self.base.model}, now {self.head.model}"
+        """Return which samples differ; empty if none do."""
         columns = ["sample", "group"]
         for variant in VARIANTS:
             before, after = (side.table(f"validate/{variant}") for side in (self.base, self.head))
@@ -133,7 +131,7 @@ class Pair:
         """Return why no timings compare: another machine or setting of the benchmark; empty if they do."""
         for side, benchmark in zip((self.base, self.head), self.values, strict=True):
             if "benchmark" not in benchmark:
-                return f"{side.name} has no metrics/benchmark.json, which names its machine"
+                return f"{side.name} has no {side.folder}/benchmark.json, which names its machine"
         for key, name in {"machine": "machine", **SETTINGS}.items():
             before, after = self.both("benchmark", key)
             if before != after:
@@ -164,7 +162,7 @@ class Pair:
         return uncertainty((before, after), (0.0, before.freedom + after.freedom)).margin if before and after else 0.0
 
     def latency_spread(self, side: int, name: str, statistic: Statistic) -> Spread | None:
-        """Return the spread of a contender's latency on one side; None without metrics/plots/latency.csv."""
+        """Return the spread of a contender's latency on one side; None without the table of latencies."""
         latencies = (self.base, self.head)[side].table("latency")
         if latencies is None or not {"variant", "round", "latency_ms"} <= {*latencies.columns}:
             return None
@@ -229,7 +227,7 @@ class Pair:
 
 def reached_sources(revision: Revision) -> dict[str, bytes]:
     """Return the repository's own files that the benchmark runs, by path; empty if they are not known."""
-    if HARNESS not in revision.sources or revision.model is None:
+    if HARNESS not in revision.sources:
         return {}
     with TemporaryDirectory() as folder:
         for path, content in revision.sources.items():

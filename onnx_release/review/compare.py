@@ -1,4 +1,4 @@
-"""Compare the metrics of two revisions; each gets a verdict from its direction and its noise.
+"""Compare the metrics of a model in two revisions; each gets a verdict from its direction and its noise.
 
 Metrics are judged in four ways. Those that are the same in each run (sizes, nodes, SQNR) differ if the digits that are
 written differ. Means over samples are tested with the samples of both sides in pairs. Timings are tested with their
@@ -37,6 +37,8 @@ from onnx_release.review.significance import holm, sign_flip_p
 
 Verdict = Literal["worse", "better", "changed", "gone", "new", "no difference", "not comparable"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+# The verdicts that do not say that a metric has changed.
+UNMOVED: tuple[Verdict, ...] = ("no difference", "not comparable")
 # The chance that any metric is called different although nothing is, for all tests of a kind together.
 LEVEL = 0.05
 # The files that the choice of a variant depends on.
@@ -77,13 +79,16 @@ class Row:
         """Return whether the two sides differ and no verdict says so yet."""
         return self.verdict == "no difference" and not same_value(self.base, self.head)
 
+    @property
+    def moved(self) -> bool:
+        """Return whether the metric differs, or is a decision that noise has changed."""
+        return self.verdict not in UNMOVED or bool(self.reason and self.open)
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """The compared metrics, a row each; `notes` are sentences to read before them."""
+    """The compared metrics of one model, a row each; `notes` are sentences to read before them."""
 
-    base: str
-    head: str
     rows: list[Row]
     notes: list[str]
 
@@ -96,11 +101,14 @@ class Comparison:
 
 
 def compare(base: Revision, head: Revision) -> Comparison:
-    """Compare every metric that either side has, except ends of intervals and metrics about the measuring itself."""
+    """Compare every metric of the model that either side has.
+
+    Ends of intervals and metrics about the measuring itself are left out.
+    """
     pair = Pair(base, head)
     rows = [first_row(pair, *name) for name in compared_metrics(pair)]
     rows = judge_decisions(judge_timings(judge_answers(rows, pair), pair), pair)
-    return Comparison(base.name, head.name, rows, pair.notes())
+    return Comparison(rows, pair.notes())
 
 
 def timed_interval(pair: Pair, name: str) -> tuple[float, float] | None:

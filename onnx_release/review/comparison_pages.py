@@ -1,4 +1,4 @@
-"""Write a comparison as a table for a terminal, as Markdown for a pull request, or as JSON."""
+"""Write the comparison of one model as a table for a terminal, as Markdown for a pull request, or as JSON."""
 
 from collections import Counter
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from onnx_release.core.plain_text import align_columns
 from onnx_release.report.text import number, table
 from onnx_release.review.comparable import CHOSEN_ONLY, contender
-from onnx_release.review.compare import Comparison, Row, Verdict, same_value
+from onnx_release.review.compare import Comparison, Row, same_value
 
 # The metrics of the release that are shown whether they differ or not.
 RELEASE_KEYS = (
@@ -18,7 +18,6 @@ RELEASE_KEYS = (
     "speedup_vs_compile",
     "not_measured",
 )
-HIDDEN: tuple[Verdict, ...] = ("no difference", "not comparable")
 # A comment is read on a phone, and GitHub takes 65,536 characters: rows at most, and characters of a text.
 COMMENT_ROWS = 40
 LONGEST_TEXT = 48
@@ -28,8 +27,6 @@ HEADER = ("", "metric", "base", "head", "change")
 def as_json(comparison: Comparison) -> dict[str, Any]:
     """Return the whole comparison with every row."""
     return {
-        "base": comparison.base,
-        "head": comparison.head,
         "notes": comparison.notes,
         "counts": comparison.counts(),
         "rows": [
@@ -55,7 +52,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 def as_text(comparison: Comparison, everything: bool) -> str:
     """Write the rows that differ and a count of the others, or every row, for a terminal."""
-    parts = [f"base  {comparison.base}\nhead  {comparison.head}\n{counted(comparison)}"]
+    parts = [counted(comparison)]
     if comparison.notes:
         parts.append("\n".join(f"note: {note}" for note in comparison.notes))
     parts.append(align_columns([("release", "base", "head", ""), *release(comparison)]))
@@ -72,14 +69,13 @@ def as_text(comparison: Comparison, everything: bool) -> str:
 
 
 def as_markdown(comparison: Comparison, everything: bool) -> str:
-    """Write a comment on a pull request: what is worse, the release, what else differs, and a count of the others."""
+    """Write a part of a comment on a pull request: what is worse, the release, what else differs, and a count."""
     rows = listed(comparison, everything)
     told = rows if everything else without_repeats(rows)
     shown = told if everything else told[:COMMENT_ROWS]
     worse = [row for row in shown if row.verdict == "worse"]
     parts = [
-        f"### Compared with {comparison.base}",
-        f"Head is {comparison.head}. **{counted(comparison)}**",
+        f"**{counted(comparison)}**",
         "\n".join(f"- {note}" for note in comparison.notes),
         changes(worse),
         table(("release", "base", "head", ""), (map(escaped, line) for line in release(comparison))),
@@ -143,7 +139,7 @@ def release(comparison: Comparison) -> list[tuple[str, str, str, str]]:
 def listed(comparison: Comparison, everything: bool) -> list[Row]:
     """Return the rows that differ, or all, the worst verdict first. Decisions that noise changed are listed, too."""
     order = list(comparison.counts())
-    rows = [row for row in comparison.rows if everything or row.verdict not in HIDDEN or (row.reason and row.open)]
+    rows = [row for row in comparison.rows if everything or row.moved]
     return sorted(rows, key=lambda row: order.index(row.verdict))
 
 

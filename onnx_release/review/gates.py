@@ -1,15 +1,19 @@
-"""Check `gates` of params.yaml: bounds on metrics, and on how much worse than a base's they may be."""
+"""Check the gates of one model: bounds on its metrics, and on how much worse than a base's they may be."""
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal
 
+from onnx_release.core.addresses import address
 from onnx_release.core.errors import ParameterError
 from onnx_release.core.metrics import Metric
-from onnx_release.core.params import Gate
+from onnx_release.core.params import Gate, merge_params
+from onnx_release.core.paths import PARAMS, ModelFiles
 from onnx_release.core.variants import BASE, COMPILED
+from onnx_release.core.yaml_files import load_yaml
 from onnx_release.report.metrics import ALL_METRICS, flatten, known_metric, nearest_names
 from onnx_release.report.text import number
 from onnx_release.review.comparable import NOT_MEASURED, VALUE_GONE, Pair, contender
@@ -18,6 +22,10 @@ from onnx_release.review.noise import ALLOWANCES
 from onnx_release.review.revisions import Revision
 
 Status = Literal["passed", "FAILED", "not measured", "not checked"]
+# The reason if a model has no metric that a gate names, as one without labels has no accuracy.
+NO_METRIC = "this model has no such metric"
+# The reason if only one side has the metric.
+ONE_SIDED = {"new": "the base has no such metric", "gone": "the head has no such metric"}
 OR_PASS = "Or give the gate `noisy: pass` in params.yaml"
 
 
@@ -41,17 +49,28 @@ class GateOutcome:
         return f"{self.metric}: {self.status}, {self.reason}"
 
 
-def refuse_bad_gates(gates: Iterable[Gate]) -> None:
+def load_gates(files: ModelFiles) -> list[Gate]:
+    """Return the gates of a model, those of params.yaml unless its own params.yaml has some.
+
+    Raises ParameterError for one that cannot be checked, with the file that it is in.
+    """
+    gates = merge_params(files).gates
+    own = load_yaml(files.overrides, ParameterError)
+    refuse_bad_gates(gates, files.overrides if "gates" in own else PARAMS)
+    return gates
+
+
+def refuse_bad_gates(gates: Iterable[Gate], source: Path = PARAMS) -> None:
     """Raise ParameterError for a gate on an unknown metric, or against a base on a metric without a direction."""
     for gate in gates:
         rows = [row for row in ALL_METRICS if fnmatchcase(gate.metric, row.name) or fnmatchcase(row.name, gate.metric)]
         if not rows:
             raise ParameterError(
-                f"params.yaml has a gate on {gate.metric}, and no metric has that name; the nearest are "
+                f"{source} has a gate on {gate.metric}, and no metric has that name; the nearest are "
                 + ", ".join(nearest_names(gate.metric))
             )
         if gate.relative and not any(may_regress(row) for row in rows):
-            problem = f"params.yaml has a gate on how much worse {gate.metric} may become"
+            problem = f"{source} has a gate on how much worse {gate.metric} may become"
             raise ParameterError(f"{problem}, but {why_not(rows)}")
 
 
@@ -95,11 +114,17 @@ def check_gates(gates: Iterable[Gate], head: Revision, comparison: Comparison | 
                 for name, value in named.items()
                 if value is None and name in left and may_regress(known_metric(*split_name(name)))
             ]
-        found = found or [GateOutcome(gate.metric, "not checked", f"{bound(gate)}: this model has no such metric")]
+        found = found or [GateOutcome(gate.metric, "not checked", f"{bound(gate)}: {NO_METRIC}")]
         if found[0].status == "not checked" and len({one.reason for one in found}) == 1:
             found = [replace(found[0], metric=gate.metric)]  # one line for all of its metrics
         outcomes += found
     return outcomes
+
+
+def unmatched(gates: Iterable[Gate], head: Revision) -> set[str]:
+    """Return what gates name and the model has no metric for."""
+    names = [f"{file}.{key}" for file, found in head.metrics.items() for key, _ in flatten(found)]
+    return {gate.metric for gate in gates if not any(fnmatchcase(name, gate.metric) for name in names)}
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -120,7 +145,7 @@ def bound(gate: Gate) -> str:
 def check_value(gate: Gate, name: str, value: Any, own: Pair) -> GateOutcome:
     """Check `min` or `max`. A timing with an interval passes or fails if its whole interval does."""
     if doubt := own.doubt(1, *split_name(name)):
-        return not_measured(gate, name, doubt, measure_again(name))
+        return not_measured(gate, name, doubt, measure_again(name, own.head.model))
     if value is None:
         return check_null(gate, name, own.head)
     if not isinstance(value, int | float):
@@ -129,7 +154,7 @@ def check_value(gate: Gate, name: str, value: Any, own: Pair) -> GateOutcome:
     met = [(gate.min is None or end >= gate.min) and (gate.max is None or end <= gate.max) for end in (low, high)]
     if met[0] != met[1]:
         why = f"{number(value, 4)} [{number(low, 4)}, {number(high, 4)}]: the bound is within the interval"
-        return not_measured(gate, name, why, measure_again(name))
+        return not_measured(gate, name, why, measure_again(name, own.head.model))
     return GateOutcome(name, "passed" if met[0] else "FAILED", f"{number(value, 6)} ({bound(gate)})")
 
 
@@ -158,23 +183,24 @@ def failures(file: str, key: str, known: Metric, head: Revision) -> list[str]:
 def check_regression(gate: Gate, row: Row, own: Pair) -> GateOutcome:
     """Check how much worse a metric is than the base's."""
     if row.reason.startswith(NOT_MEASURED):
-        return not_measured(gate, row.name, row.reason.removeprefix(NOT_MEASURED).strip(), measure_again(row.name))
+        return not_measured(
+            gate, row.name, row.reason.removeprefix(NOT_MEASURED).strip(), measure_again(row.name, own.head.model)
+        )
     if row.metric.noise and row.reason == VALUE_GONE:
         return check_value(gate, row.name, None, own)
     null = row.base is None or row.head is None
     if not null and row.reason == CHOSEN_BY_NOISE and loss_of(row).raw > limit_of(gate, row):
         why = f"{amount(gate, row, loss_of(row).raw)} worse, {row.reason}"
-        return not_measured(gate, row.name, f"{both(row)}: {why}", measure_again(row.name))
+        return not_measured(gate, row.name, f"{both(row)}: {why}", measure_again(row.name, own.head.model))
     if null or row.verdict in ("new", "gone", "not comparable"):
-        return GateOutcome(
-            row.name, "not checked", f"{bound(gate)}: {row.reason or ('it is null' if null else row.verdict)}"
-        )
+        why = row.reason or ONE_SIDED.get(row.verdict, "it is null")
+        return GateOutcome(row.name, "not checked", f"{bound(gate)}: {why}")
     if same_value(row.base, row.head):
         return GateOutcome(row.name, "passed", f"{both(row)}: the same ({bound(gate)})")
-    return check_difference(gate, row)
+    return check_difference(gate, row, own.head.model)
 
 
-def check_difference(gate: Gate, row: Row) -> GateOutcome:
+def check_difference(gate: Gate, row: Row, model: str) -> GateOutcome:
     """Check a metric that differs from the base's: the bound is broken beyond doubt, met beyond doubt, or neither."""
     loss, limit = loss_of(row), limit_of(gate, row)
     worse = f"{amount(gate, row, loss.raw)} worse"
@@ -190,7 +216,7 @@ def check_difference(gate: Gate, row: Row) -> GateOutcome:
         why = f"{worse}, which noise may explain"
     else:
         why = f"the machine has become faster, which may hide a loss of {amount(gate, row, loss.own)}"
-    return not_measured(gate, row.name, f"{both(row)}: {why}", describe_fix(gate, row))
+    return not_measured(gate, row.name, f"{both(row)}: {why}", describe_fix(gate, row, model))
 
 
 def limit_of(gate: Gate, row: Row) -> float:
@@ -249,12 +275,12 @@ def not_measured(gate: Gate, name: str, why: str, fix: str) -> GateOutcome:
     return GateOutcome(name, "not measured", f"{why} ({bound(gate)})", fix)
 
 
-def describe_fix(gate: Gate, row: Row) -> str:
+def describe_fix(gate: Gate, row: Row, model: str) -> str:
     """Say what to do about a loss that is not measured."""
     if not row.metric.noise:
         return f"use more samples: raise prepare.evaluation in params.yaml. {OR_PASS}"
     if row.change is None:
-        return measure_again(row.name)
+        return measure_again(row.name, model)
     # A metric without an interval has the same noise in every run.
     floor = ALLOWANCES[row.metric.noise] if row.p is not None else row.change.noise
     least = loss_of(replace(row, change=replace(row.change, noise=floor))).noise
@@ -263,16 +289,16 @@ def describe_fix(gate: Gate, row: Row) -> str:
         return (
             f"two runs of the same program may differ by {apart} in {row.name}: raise the bound above that. {OR_PASS}"
         )
-    return measure_again(row.name)
+    return measure_again(row.name, model)
 
 
-def measure_again(name: str) -> str:
-    """Say how to measure a timing again."""
+def measure_again(name: str, model: str) -> str:
+    """Say how to measure a timing of the model again."""
     file = name.partition(".")[0]
     stage = "benchmark" if file == "summary" else file
     return (
-        f"measure again on a quiet machine: `dvc repro -f -s {stage}`, then `dvc repro`. If the base has the wide "
-        f"interval, measure the base again (.ci/review measures both). {OR_PASS}"
+        f"measure again on a quiet machine: `dvc repro -f -s {address(stage, model)}`, then "
+        f"`make repro MODEL={model}`. If the base has the wide interval, measure the base again (.ci/review). {OR_PASS}"
     )
 
 

@@ -71,7 +71,7 @@ def spread_of(low: Any, high: Any, units: int) -> Spread | None:
 def round_latencies(latencies: pd.DataFrame, contender: str, statistic: Statistic) -> list[float]:
     """Return the median or the mean of every round of a contender, in the order of the rounds.
 
-    `latencies` has the columns `variant`, `round` and `latency_ms`, as metrics/plots/latency.csv.
+    `latencies` has the columns `variant`, `round` and `latency_ms`, as plots/latency.csv of a model.
     """
     rounds = latencies[latencies["variant"] == contender].groupby("round")["latency_ms"]
     found: list[float] = rounds.agg(statistic).tolist()

@@ -18,10 +18,10 @@ from onnx_release.core.errors import RevisionError
 from onnx_release.core.files import CONFLICT, refuse_conflict
 from onnx_release.core.git import run_git
 from onnx_release.core.imports import OWN_PACKAGES
-from onnx_release.core.paths import LOCK, METRICS, PARAMS, PLOTS
+from onnx_release.core.paths import LOCK, METRICS, PIPELINES, ModelFiles
 
 # The files that are read from a revision, relative to the repository root.
-READ = (METRICS, PARAMS, LOCK)
+READ = (METRICS, PIPELINES)
 # DVC keeps experiments at refs/exps/01/234.../NAME, below the commit that they start from. It keeps other things at the
 # names of NO_EXPERIMENTS.
 EXPERIMENTS = "refs/exps"
@@ -32,22 +32,41 @@ NO_EXPERIMENTS = ("stash", "apply", "celery", "exec", "temp")
 class Revision:
     """A revision to compare: `name` says which it is, and `files` has the content of each file by its path.
 
-    `sources` are the Python files of the repository's own packages, if a comparison needs them.
+    `sources` are the Python files of the repository's own packages, if a comparison needs them. Metrics, tables and
+    dependencies are those of one model, `model`.
     """
 
     name: str
     files: Mapping[str, bytes]
     sources: Mapping[str, bytes] = field(default_factory=dict)
+    model: str = ""
+
+    @cached_property
+    def models(self) -> list[str]:
+        """Return the names of the models that have metrics, in order."""
+        places = [PurePosixPath(path).relative_to(METRICS.as_posix()).parts for path in self.files if is_metrics(path)]
+        names = {parts[0] for parts in places if len(parts) > 1}
+        # Before models were side by side, metrics/validate/ was a folder among the files of the only one.
+        return sorted(names - {"validate"} if any(len(parts) == 1 for parts in places) else names)
+
+    def of_model(self, model: str) -> "Revision":
+        """Return the revision with the metrics of this model."""
+        return replace(self, model=model)
 
     @cached_property
     def metrics(self) -> dict[str, dict[str, Any]]:
         """Return the metrics of each file, by its name without .json. Raises RevisionError if one is not JSON."""
         found = {}
         for path, content in sorted(self.files.items()):
-            pure = PurePosixPath(path)
-            if pure.suffix == ".json":
-                found[pure.relative_to(METRICS.as_posix()).with_suffix("").as_posix()] = self.parsed(path, content)
+            if is_metrics(path) and PurePosixPath(path).is_relative_to(self.folder):
+                name = PurePosixPath(path).relative_to(self.folder).with_suffix("").as_posix()
+                found[name] = self.parsed(path, content)
         return found
+
+    @property
+    def folder(self) -> str:
+        """Return the folder of the model's metrics."""
+        return ModelFiles(self.model).metrics.as_posix()
 
     def parsed(self, path: str, content: bytes) -> dict[str, Any]:
         try:
@@ -59,8 +78,8 @@ class Revision:
         return value
 
     def table(self, name: str) -> pd.DataFrame | None:
-        """Read metrics/plots/`name`.csv; None if it is missing or empty. Raises RevisionError if it is damaged."""
-        path = (PLOTS / f"{name}.csv").as_posix()
+        """Read `name`.csv of the model's plots; None if missing or empty. Raises RevisionError if it is damaged."""
+        path = f"{self.folder}/plots/{name}.csv"
         if path not in self.files:
             return None
         try:
@@ -70,17 +89,12 @@ class Revision:
         return None if table.empty else table
 
     @cached_property
-    def model(self) -> str | None:
-        """Return the model that params.yaml names; None without the file."""
-        return self.yaml(PARAMS).get("model")
-
-    @cached_property
     def lock(self) -> dict[str, Any]:
-        """Return what dvc.lock has; empty without the file."""
-        return self.yaml(LOCK)
+        """Return what the model's own dvc.lock has; empty without the file."""
+        return self.yaml(ModelFiles(self.model).lock)
 
     def locked(self, stage: str) -> dict[str, str]:
-        """Return the md5 of each dependency of a stage in dvc.lock, by its path; empty without the stage."""
+        """Return the md5 of each dependency of the model's stage in dvc.lock, by its path; empty without the stage."""
         deps = self.lock.get("stages", {}).get(stage, {}).get("deps", [])
         return {dep["path"]: dep.get("md5", "") for dep in deps}
 
@@ -92,9 +106,15 @@ class Revision:
         return found if isinstance(found, dict) else {}
 
 
+def is_metrics(path: str) -> bool:
+    """Return whether it is a file of metrics."""
+    pure = PurePosixPath(path)
+    return pure.suffix == ".json" and pure.is_relative_to(METRICS.as_posix())
+
+
 @functools.lru_cache(maxsize=32)
 def parse_table(content: bytes) -> pd.DataFrame:
-    """Read a table of metrics/plots/, which several metrics are compared by. Raises ValueError if it is damaged."""
+    """Read a table of metrics/NAME/plots/, which serves several metrics. Raises ValueError if it is damaged."""
     columns = pd.read_csv(io.BytesIO(content), nrows=0).columns
     # A group may be called NA or null.
     empty = {name: [""] for name in columns if name != "group"}
@@ -185,14 +205,24 @@ def is_shallow() -> bool:
 
 
 def at_commit(commit: str, name: str) -> Revision:
-    """Read a commit. Raises RevisionError if it has no metrics."""
+    """Read a commit. Raises RevisionError if it has no metrics of a model."""
     wanted = [path.as_posix() for path in READ]
     listed = run_git("ls-tree", "--name-only", commit, *wanted).stdout.decode().splitlines()
-    if METRICS.as_posix() not in listed:
+    revision = Revision(name, contents(commit, name, listed) if listed else {})
+    refuse_without_models(revision, "choose a base that has run `make repro` and committed its metrics")
+    return revision
+
+
+def refuse_without_models(revision: Revision, fix: str) -> None:
+    """Raise RevisionError if the revision has no metrics, or none of a model, as before models were side by side."""
+    if revision.models:
+        return
+    if any(is_metrics(path) for path in revision.files):
         raise RevisionError(
-            f"{name} has no {METRICS}/: choose a base that has run `make repro` and committed its metrics"
+            f"{revision.name} has no models, since its metrics are directly below {METRICS}/, as before models were "
+            f"side by side: choose a revision with {METRICS}/NAME/, or run `make repro` there and commit its metrics"
         )
-    return Revision(name, contents(commit, name, listed))
+    raise RevisionError(f"{revision.name} has no {METRICS}/: {fix}")
 
 
 def with_sources(revision: Revision, commit: str) -> Revision:
@@ -220,13 +250,15 @@ def contents(commit: str, name: str, paths: Sequence[str]) -> dict[str, bytes]:
 
 
 def workspace() -> Revision:
-    """Read the working tree, with its sources. Raises RevisionError if it has no metrics."""
-    files = [path for path in (*METRICS.rglob("*"), PARAMS, LOCK) if path.suffix != ".partial" and path.is_file()]
-    if not any(METRICS in path.parents for path in files):
-        raise RevisionError(f"the workspace has no {METRICS}/: run `make repro`")
+    """Read the working tree, with its sources. Raises RevisionError if it has no metrics of a model."""
+    kept = (*METRICS.rglob("*"), *PIPELINES.glob(f"*/{LOCK}"))
+    files = [path for path in kept if path.suffix != ".partial" and path.is_file()]
     for path in files:
         refuse_conflict(path, path.read_text(encoding="utf-8", errors="replace"), RevisionError)
     changed = run_git("status", "--porcelain", "--", *(path.as_posix() for path in READ)).stdout.strip()
     name = "workspace, not committed" if changed else "workspace, as committed"
     sources = [path for package in OWN_PACKAGES for path in Path(package).rglob("*.py") if path.is_file()]
-    return Revision(name, *({path.as_posix(): path.read_bytes() for path in found} for found in (files, sources)))
+    contents_of = [{path.as_posix(): path.read_bytes() for path in found} for found in (files, sources)]
+    found = Revision(name, contents_of[0], contents_of[1])
+    refuse_without_models(replace(found, name="the workspace"), "run `make repro`")
+    return found

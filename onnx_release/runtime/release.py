@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from onnx_release.core.errors import ReleaseError, ReleaseFolderError
 from onnx_release.core.files import read_names, sha256
 from onnx_release.core.params import Runtime
-from onnx_release.core.paths import MODEL_FILE
+from onnx_release.core.paths import MODEL_FILE, ModelFiles
 from onnx_release.core.spec import Spec, Task, class_count
 from onnx_release.core.yaml_files import Strict, describe_problems, read_yaml
 
@@ -86,7 +86,7 @@ def open_release(folder: Path) -> Release:
     check_manifest_model(folder, manifest)
     for name, file in sorted(manifest.files.items()):
         check_released_file(folder, name, file)
-    spec = read_yaml(folder / spec_path(manifest.model), Spec, ReleaseFolderError)
+    spec = read_yaml(folder / ModelFiles(manifest.model).spec, Spec, ReleaseFolderError)
     labels = read_labels(folder / LABELS, spec, ReleaseFolderError) if LABELS in manifest.files else None
     return Release(folder, manifest, spec, labels, read_runtime(folder), folder / MODEL_FILE)
 
@@ -94,7 +94,7 @@ def open_release(folder: Path) -> Release:
 def read_manifest(folder: Path) -> Manifest:
     """Read MANIFEST.json. Raises ReleaseFolderError if it is missing or damaged, or nothing was released."""
     if not folder.is_dir():
-        raise ReleaseFolderError(f"there is no folder {folder}: `make repro` makes a release in artifacts/release")
+        raise ReleaseFolderError(f"there is no folder {folder}: `make repro` makes a release in artifacts/NAME/release")
     if (folder / NOT_RELEASED).is_file():
         reason = (folder / NOT_RELEASED).read_text(encoding="utf-8", errors="replace").strip()
         raise ReleaseFolderError(f"{folder_name(folder)} has no release. {reason}")
@@ -103,7 +103,7 @@ def read_manifest(folder: Path) -> Manifest:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as cause:
         raise ReleaseFolderError(
-            f"{path} is not there: this is not a release. Run this in the folder of one, such as artifacts/release"
+            f"{path} is not there: this is not a release. Run this in the folder of one, such as artifacts/NAME/release"
         ) from cause
     except OSError as cause:
         raise ReleaseFolderError(f"{path} cannot be read ({cause.strerror}): make it readable") from cause
@@ -132,7 +132,8 @@ def check_manifest_model(folder: Path, manifest: Manifest) -> None:
                 f"{folder / MANIFEST} is of the model {manifest.model}, but {holder} {', '.join(names)}: "
                 "fetch the release again, into a folder of its own"
             )
-    missing = [name for name in (MODEL_FILE, RUNTIME, spec_path(manifest.model)) if name not in manifest.files]
+    needed = (MODEL_FILE, RUNTIME, ModelFiles(manifest.model).spec.as_posix())
+    missing = [name for name in needed if name not in manifest.files]
     if missing:
         raise ReleaseFolderError(f"{folder / MANIFEST} does not list {', '.join(missing)}: fetch the release again")
 
@@ -166,11 +167,6 @@ def read_runtime(folder: Path) -> Runtime:
         return Runtime.model_validate_json((folder / RUNTIME).read_text(encoding="utf-8"))
     except ValueError as cause:  # pydantic's ValidationError, too
         raise ReleaseFolderError(f"{folder / RUNTIME} has no runtime settings: {cause}") from cause
-
-
-def spec_path(model: str) -> str:
-    """Return the path of the spec in a release."""
-    return f"models/{model}/spec.yaml"
 
 
 def folder_name(folder: Path) -> str:

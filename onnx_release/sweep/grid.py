@@ -3,15 +3,16 @@
 import copy
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from onnx_release.core.errors import SweepError
-from onnx_release.core.params import Params
-from onnx_release.core.paths import MODELS, PARAMS
+from onnx_release.core.model_list import load_models
+from onnx_release.core.params import ParamsAndGates, merge_params
+from onnx_release.core.paths import MODEL_LIST, PARAMS, ModelFiles
 from onnx_release.core.spec import Spec
 from onnx_release.core.yaml_files import Strict, describe_problems, load_yaml, read_yaml
 from onnx_release.report.metrics import metric
@@ -30,11 +31,13 @@ UNTIMED_OBJECTIVES = ["validate/int8_static:sqnr_db", "quantize_static:size_mb"]
 class Grid(Strict):
     """The content of a grid file.
 
-    `set` applies to every experiment. `grid` is a list of mappings, each of which stands for all of its combinations.
-    Keys are dotted names in params.yaml, or FILE:NAME in a model's spec.yaml. Without `timing`, no stage from the
-    benchmark on runs. `objectives` are FILE:KEY of metrics/FILE.json, and span the Pareto front.
+    The sweep runs for each of `models`, by default for the first of models.yaml. `set` applies to every experiment.
+    `grid` is a list of mappings, each of which stands for all of its combinations. A key is a dotted name in
+    params.yaml, whose value becomes the model's own, or FILE:NAME in its spec.yaml. Without `timing`, no stage from the
+    benchmark on runs. `objectives` are FILE:KEY of metrics/NAME/FILE.json, and span the Pareto front of each model.
     """
 
+    models: list[str] = Field(default_factory=lambda: load_models()[:1])
     set: dict[str, Any] = Field(default_factory=dict)
     grid: list[dict[str, list[Any]]]
     timing: bool = True
@@ -44,6 +47,28 @@ class Grid(Strict):
     @classmethod
     def one_mapping_is_a_union_of_one(cls, grid: Any) -> Any:
         return [grid] if isinstance(grid, dict) else grid
+
+    @field_validator("models")
+    @classmethod
+    def listed_models(cls, models: list[str]) -> list[str]:
+        if not models:
+            raise ValueError(f"it names no model: name one, or leave the key out for the first of {MODEL_LIST}")
+        listed = load_models()
+        for position, model in enumerate(models):
+            if model not in listed:
+                raise ValueError(f"{MODEL_LIST} does not list {model}, but {', '.join(listed)}")
+            if model in models[:position]:
+                raise ValueError(f"it names {model} twice")
+        return models
+
+    @model_validator(mode="after")
+    def no_key_for_the_model(self) -> "Grid":
+        for key in (*self.set, *keys_of(self)):
+            if key == "model":
+                raise ValueError(
+                    "model is no parameter now: write `models: [NAME]` beside `grid`, and each of these models is swept"
+                )
+        return self
 
     @model_validator(mode="after")
     def every_combination_once(self) -> "Grid":
@@ -95,15 +120,14 @@ def same_value(first: Any, second: Any) -> bool:
 
 
 def load_grid(path: Path) -> Grid:
-    """Read a grid file, and check every combination with params.yaml and the models' specs in this folder.
+    """Read a grid file, and check every combination with the parameters and the spec of each of its models.
 
     Raises SweepError, which names each key and value that is wrong.
     """
     grid = read_yaml(path, Grid, SweepError)
     problems = list(wrong_files(grid))
     if not problems:
-        contents = {file: load_yaml(file, SweepError) for file in files_of(grid)}
-        problems = list(dict.fromkeys(line for params in combinations(grid) for line in wrong_values(contents, params)))
+        problems = list(dict.fromkeys(line for model in grid.models for line in wrong_values(grid, model)))
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise SweepError(f"{path} has values that cannot run:\n{lines}")
@@ -111,24 +135,29 @@ def load_grid(path: Path) -> Grid:
 
 
 def swept_keys(grid: Grid) -> list[str]:
-    """Return the keys that have more than one value in the sweep, in the order of the file."""
-    rows = combinations(grid)
-    return [key for key in keys_of(grid) if any(not same_value(row[key], rows[0][key]) for row in rows)]
+    """Return the keys that have more than one value in the sweep of a model, in the order of the file."""
+    sweeps = [combinations(grid, model) for model in grid.models]
+    return [key for key in keys_of(grid) if any(varies(key, rows) for rows in sweeps)]
 
 
-def combinations(grid: Grid) -> list[dict[str, Any]]:
-    """Return the parameters of every experiment, in the order of the file, and each combination once.
+def varies(key: str, rows: Iterable[Mapping[str, Any]]) -> bool:
+    first, *others = (row[key] for row in rows)
+    return any(not same_value(value, first) for value in others)
 
-    All have the same keys: a key that only another mapping varies has its value of params.yaml or the spec.
+
+def combinations(grid: Grid, model: str) -> list[dict[str, Any]]:
+    """Return the parameters of every experiment with a model, in the order of the file, and each combination once.
+
+    All have the same keys: a key that only another mapping varies has the model's own value, or its default.
     """
-    models = {
-        file: model_class(file).model_validate(load_yaml(file, SweepError)).model_dump(by_alias=True)
-        for file in files_of(grid)
-    }
+    files = ModelFiles(model)
+    now = {PARAMS: merge_params(files).model_dump(by_alias=True)}
+    if files.spec in files_of(grid):
+        now[files.spec] = read_yaml(files.spec, Spec, SweepError).model_dump(by_alias=True)
     rows: list[dict[str, Any]] = []
     for mapping in grid.grid:
         for values in itertools.product(*mapping.values()):
-            row = {**grid.set, **{key: value_at(models, key) for key in keys_of(grid)}}
+            row = {**grid.set, **{key: value_at(now, key) for key in keys_of(grid)}}
             row |= dict(zip(mapping, values, strict=True))
             if not any(all(same_value(row[key], other[key]) for key in row) for other in rows):
                 rows.append(row)
@@ -140,54 +169,56 @@ def keys_of(grid: Grid) -> list[str]:
 
 
 def files_of(grid: Grid) -> list[Path]:
-    return list(dict.fromkeys([PARAMS, *(split_key(key)[0] for key in (*grid.set, *keys_of(grid)))]))
+    return list(dict.fromkeys(split_key(key)[0] for key in (*grid.set, *keys_of(grid))))
 
 
 def split_key(key: str) -> tuple[Path, list[str]]:
-    """Return the file of a key, and its path in that file."""
+    """Return the file of a key, and its path in that file. A key of PARAMS is set in the model's own file."""
     file, _, name = key.rpartition(":")
-    return Path(file) if file else PARAMS, name.split(".")
-
-
-def model_class(file: Path) -> type[Params] | type[Spec]:
-    return Params if file == PARAMS else Spec
+    return Path(file or PARAMS), name.split(".")
 
 
 def wrong_files(grid: Grid) -> Iterator[str]:
-    specs = sorted(MODELS.glob("*/spec.yaml"))
+    """Yield a line for each file that is not the spec of the one model of the grid."""
+    specs = [ModelFiles(model).spec for model in grid.models]
     for file in files_of(grid):
-        if file not in (PARAMS, *specs):
+        if file == PARAMS:
+            continue
+        if file not in specs:
             known = ", ".join(spec.as_posix() for spec in specs)
-            yield f"{file}: has no parameters; {PARAMS} has them (without a file's name), and {known}"
-        else:
-            read_yaml(file, model_class(file), SweepError)
+            yield f"{file}: has no keys for this grid; {PARAMS} has them (without a file's name), and {known}"
+        elif len(specs) > 1:
+            yield f"{file}: is of one model, and the grid is for {', '.join(grid.models)}: give that model its own grid"
 
 
-def value_at(models: Mapping[Path, Any], key: str) -> Any:
+def value_at(contents: Mapping[Path, Any], key: str) -> Any:
     """Return the value without the sweep; None for a key that does not exist, which the check then names."""
     file, names = split_key(key)
-    value = models[file]
+    value = contents[file]
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
     return value
 
 
-def wrong_values(contents: Mapping[Path, Any], params: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a line for each of these values that params.yaml or a spec refuses."""
-    for file, content in contents.items():
-        changed = copy.deepcopy(content)
-        for key, value in params.items():
-            if split_key(key)[0] == file:
-                set_value(changed, split_key(key)[1], value)
-        try:
-            model_class(file).model_validate(changed)
-        except ValidationError as error:
-            for problem in describe_problems(error, model_class(file)):
-                yield f"{file}: {problem}"
-    model = params.get("model")
-    if isinstance(model, str) and not (MODELS / model / "spec.yaml").is_file():
-        known = ", ".join(sorted(path.parent.name for path in MODELS.glob("*/spec.yaml")))
-        yield f"{PARAMS}: there is no model called {model}: {MODELS}/ has {known}"
+def wrong_values(grid: Grid, model: str) -> Iterator[str]:
+    """Yield a line for each value that the parameters of this model, or its spec, refuse."""
+    files = ModelFiles(model)
+    checks: dict[Path, tuple[Path, Any, type[Strict]]] = {
+        PARAMS: (files.overrides, merge_params(files).model_dump(by_alias=True), ParamsAndGates),
+        files.spec: (files.spec, load_yaml(files.spec, SweepError), Spec),
+    }
+    for params in combinations(grid, model):
+        for of_keys in files_of(grid):
+            file, content, kind = checks[of_keys]
+            changed = copy.deepcopy(content)
+            for key, value in params.items():
+                if split_key(key)[0] == of_keys:
+                    set_value(changed, split_key(key)[1], value)
+            try:
+                kind.model_validate(changed)
+            except ValidationError as error:
+                for problem in describe_problems(error, kind):
+                    yield f"{file}: {problem}"
 
 
 def set_value(content: dict[str, Any], names: list[str], value: Any) -> None:

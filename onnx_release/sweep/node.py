@@ -16,10 +16,13 @@ from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+# As onnx_release.core.addresses has them: where DVC keeps what the stages ran on, and which of these stages always run.
+LOCK, LOCKS, ALWAYS_RUN = "dvc.lock", ("dvc.lock", "stages/dvc.lock", "pipelines/*/dvc.lock"), "stages/dvc.yaml:"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # loky (onnx_release.core.hardware) and the libraries below numpy, torch and tokenizers count threads by these. Ray sets
 # OMP_NUM_THREADS to the CPUs of a task; for a timed experiment it must be as it is without Ray.
@@ -46,7 +49,8 @@ class NodeJob:
     `arguments` are those of `dvc exp run` besides the name. `after` are the experiments whose work it may reuse, and
     `needs` those of them without whose result it would only repeat a failure. `base` is the full hash of the commit
     that it starts from. `refs` is the folder of git references in which DVC keeps the experiments of that commit. `url`
-    is the git remote's, `author` a name and an address for its commit.
+    is the git remote's, `author` a name and an address for its commit. `parameters` is the file of the merged
+    parameters of its model.
     """
 
     name: str
@@ -58,6 +62,7 @@ class NodeJob:
     base: str
     refs: str
     author: tuple[str, str]
+    parameters: str
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ def run_job(job: NodeJob, *earlier: NodeOutcome) -> NodeOutcome:
             pull_run_cache(clone)
             for name in reversed(job.after):
                 fetch_result(job, name, clone)
+            forget_parameters(job, clone)
             before = locked_stages(clone)
             run_experiment(job, clone)
             return outcome("ran" if push_result(job, clone, before) else "found")
@@ -207,20 +213,47 @@ def fetch_result(job: NodeJob, name: str, clone: Path) -> None:
     DVC then finds its stages unchanged, and pulls only those outputs that another stage reads. To restore a stage from
     the run cache would take a second, and pull its data.
     """
-    from dvc.utils.serialize import dump_yaml, load_yaml
-
     ref = f"{job.refs}/{name}"
     if not run_command("git", "ls-remote", "origin", ref, cwd=clone):
         return  # it failed
     run_command("git", "fetch", "--quiet", "origin", ref, cwd=clone)
-    base, merged = locked_stages(clone, job.base), load_yaml(clone / "dvc.lock")
-    changed = {key: stage for key, stage in locked_stages(clone, "FETCH_HEAD").items() if base.get(key) != stage}
-    merged["stages"] |= changed
-    dump_yaml(clone / "dvc.lock", merged)
+    base, theirs = locked_stages(clone, job.base), locked_stages(clone, "FETCH_HEAD")
+    changed = {key: stage for key, stage in theirs.items() if base.get(key) != stage and ALWAYS_RUN not in key}
+    lock_again(clone, changed)
     outs = [out["path"] for stage in changed.values() for out in stage.get("outs", [])]
     in_git = run_command("git", "ls-tree", "-r", "--name-only", "FETCH_HEAD", "--", *outs, cwd=clone).splitlines()
     if in_git:
         run_command("git", "checkout", "--quiet", "FETCH_HEAD", "--", *in_git, cwd=clone)
+
+
+def forget_parameters(job: NodeJob, clone: Path) -> None:
+    """Empty the locked entry of the stage that writes the parameters, so that it runs or comes from the run cache.
+
+    DVC does not pull missing outputs of an unchanged stage, but without a file of parameters it takes every stage that
+    reads it for changed.
+    """
+    merging = {
+        name: {"cmd": stage["cmd"]}
+        for name, stage in locked_stages(clone).items()
+        if any(out["path"] == job.parameters for out in stage.get("outs", []))
+    }
+    lock_again(clone, merging)
+
+
+def lock_again(clone: Path, stages: dict[str, Any]) -> None:
+    """Write these entries, by the names that are targets of DVC, into the dvc.lock of each, in place of those there."""
+    from dvc.utils.serialize import dump_yaml, load_yaml
+
+    for file in {lock_of(name) for name in stages}:
+        path = clone / file
+        content: dict[str, Any] = load_yaml(path) if path.is_file() else {"schema": "2.0", "stages": {}}
+        content["stages"] |= {name.rpartition(":")[2]: stage for name, stage in stages.items() if lock_of(name) == file}
+        dump_yaml(path, content)
+
+
+def lock_of(name: str) -> str:
+    """Return the path of the dvc.lock with the entry of a stage that has this name as a target of DVC."""
+    return str(Path(name.rpartition(":")[0] or LOCK).with_name(LOCK))
 
 
 def run_experiment(job: NodeJob, clone: Path) -> None:
@@ -240,7 +273,7 @@ def run_experiment(job: NodeJob, clone: Path) -> None:
 def push_result(job: NodeJob, clone: Path, before: dict[str, Any]) -> bool:
     """Push data, then the run cache, then the experiment, so that every experiment in git is whole.
 
-    `before` are the stages of dvc.lock before it ran; their outputs are on the remote. Returns False if another attempt
+    `before` are the locked stages before it ran; their outputs are on the remote. Returns False if another attempt
     has pushed the name before; its result stays. `dvc exp push` pushes in the other order, and leaves out the metrics
     that are in git: without them, no other node can restore an entry of the run cache.
     """
@@ -252,7 +285,7 @@ def push_result(job: NodeJob, clone: Path, before: dict[str, Any]) -> bool:
         runs = Path(repo.stage_cache.cache_dir)
         entries = [entry for entry in map(run_cache_entry, changed.values()) if runs.joinpath(*entry).is_file()]
         used: list[dict[Any, set[Any]]] = [repo.stage_cache.get_used_objs([entry[1:] for entry in entries])]
-        used += [stage.get_used_objs(push=True) for stage in repo.index.stages if stage.name in changed]
+        used += [stage.get_used_objs(push=True) for stage in repo.index.stages if stage.addressing in changed]
         failed = repo.cloud.push({item for found in used for items in found.values() for item in items}).failed
         if failed:
             raise NodeError(f"{len(failed)} files of its result could not be pushed to the DVC remote")
@@ -272,12 +305,21 @@ def push_result(job: NodeJob, clone: Path, before: dict[str, Any]) -> bool:
 
 
 def locked_stages(clone: Path, commit: str = "") -> dict[str, Any]:
-    """Return the stages of dvc.lock, in the workspace or in a commit."""
-    from dvc.utils.serialize import load_yaml, parse_yaml
+    """Return the stages of every dvc.lock, in the workspace or in a commit, by the names that are targets of DVC."""
+    from dvc.utils.serialize import parse_yaml
 
-    if not commit:
-        return dict(load_yaml(clone / "dvc.lock")["stages"])
-    return dict(parse_yaml(run_command("git", "show", f"{commit}:dvc.lock", cwd=clone), "dvc.lock")["stages"])
+    stages: dict[str, Any] = {}
+    if commit:
+        listed = run_command("git", "ls-tree", "-r", "--name-only", commit, cwd=clone).splitlines()
+        found = [Path(file) for file in listed if any(fnmatch(file, pattern) for pattern in LOCKS)]
+        texts = {file: run_command("git", "show", f"{commit}:{file}", cwd=clone) for file in found}
+    else:
+        found = [path.relative_to(clone) for pattern in LOCKS for path in clone.glob(pattern)]
+        texts = {file: (clone / file).read_text(encoding="utf-8") for file in found}
+    for file, text in texts.items():
+        of = "" if file == Path(LOCK) else f"{file.with_suffix('.yaml').as_posix()}:"
+        stages |= {f"{of}{name}": stage for name, stage in parse_yaml(text, file)["stages"].items()}
+    return stages
 
 
 def run_cache_entry(stage: dict[str, Any]) -> tuple[str, str, str]:

@@ -22,8 +22,9 @@ from dvc.exceptions import DvcException
 from dvc.lock import LockError
 
 from onnx_release.core.errors import SweepError
-from onnx_release.core.files import remove
-from onnx_release.core.paths import LOCK
+from onnx_release.core.files import remove, write_text
+from onnx_release.core.git import git_output
+from onnx_release.core.paths import LOCK, PIPELINES
 from onnx_release.review.revisions import namespace
 from onnx_release.sweep.plan import Experiment, set_arguments
 from onnx_release.sweep.progress import Progress, unfinished
@@ -170,8 +171,8 @@ class Queue:
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(CLONE):
                 self.repo.experiments.run(
-                    targets=list(experiment.targets) or None,
-                    params=set_arguments(experiment.params)[1::2],
+                    targets=list(experiment.targets),
+                    params=set_arguments(experiment)[1::2],
                     name=experiment.name,
                     queue=True,
                 )
@@ -221,7 +222,7 @@ class Queue:
 
 
 def apply_result(name: str, base: str) -> None:
-    """Bring an experiment's entries of dvc.lock and its metrics/ into the clone's workspace.
+    """Bring an experiment's entries of every dvc.lock and its metrics/ into the clone's workspace.
 
     DVC then finds its stages unchanged. To restore a stage from the run cache would take most of a second, since DVC
     writes dvc.lock again after each.
@@ -230,10 +231,11 @@ def apply_result(name: str, base: str) -> None:
     changed = git("diff", "--name-only", base, ref, "--", "metrics", cwd=CLONE).splitlines()
     if changed:
         git("checkout", "--quiet", ref, "--", *changed, cwd=CLONE)
-    before, after = (lock_entries(git("show", f"{commit}:{LOCK}", cwd=CLONE)) for commit in (base, ref))
-    own = {stage: entry for stage, entry in after.items() if before.get(stage) != entry}
-    merged = lock_entries((CLONE / LOCK).read_text(encoding="utf-8")) | own
-    (CLONE / LOCK).write_text("".join(merged.values()), encoding="utf-8")
+    for lock in git("diff", "--name-only", base, ref, "--", str(LOCK), str(PIPELINES), cwd=CLONE).splitlines():
+        before, after = (lock_entries(git_output("show", f"{of}:{lock}", cwd=CLONE) or "") for of in (base, ref))
+        here = lock_entries((CLONE / lock).read_text(encoding="utf-8") if (CLONE / lock).is_file() else "")
+        own = {stage: entry for stage, entry in after.items() if before.get(stage) != entry}
+        write_text(CLONE / lock, "".join((here | own).values()))
 
 
 def lock_entries(text: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx_release.core.errors import SweepError
+from onnx_release.core.paths import ModelFiles
 from onnx_release.review.revisions import namespace
 from onnx_release.sweep import node as sweep_node
 from onnx_release.sweep.node import NodeJob, NodeOutcome
@@ -125,9 +126,19 @@ def differs(here: dict[str, str], there: dict[str, str], name: str) -> bool:
 def make_job(experiment: Experiment, preparing: set[str], base: str, url: str, author: tuple[str, str]) -> NodeJob:
     """Make the job of an experiment. It needs those that prepare for it; one that prepares needs all before it."""
     needs = tuple(name for name in experiment.after if experiment.prepares or name in preparing)
-    arguments = (*set_arguments(experiment.params), *experiment.targets)
+    arguments = (*set_arguments(experiment), *experiment.targets)
+    parameters = ModelFiles(experiment.model).params.as_posix()
     return NodeJob(
-        experiment.name, arguments, experiment.after, needs, experiment.timed, url, base, namespace(base), author
+        experiment.name,
+        arguments,
+        experiment.after,
+        needs,
+        experiment.timed,
+        url,
+        base,
+        namespace(base),
+        author,
+        parameters,
     )
 
 

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import zc.lockfile
 
 from onnx_release.core.errors import SweepError
 from onnx_release.core.files import replacing_folder
 from onnx_release.core.git import git_output, run_git
-from onnx_release.core.paths import LOCK
+from onnx_release.core.paths import LOCK, METRICS, PIPELINES
 from onnx_release.review.revisions import is_shallow, namespace
+from onnx_release.sweep.only_one import only_one
 
 SWEEP_FOLDER = Path(".dvc/tmp/sweep")
 CLONE = SWEEP_FOLDER / "repository"
@@ -47,7 +47,7 @@ def check_repository(grid: Path) -> str:
         if not git_output("config", key):
             raise SweepError(f"git does not know {key}, and experiments are commits: run `git config {key} ...`")
     if not git("ls-tree", "--name-only", base, LOCK.name):
-        raise SweepError(f"HEAD has no {LOCK}: run `make repro` and commit {LOCK} and metrics/")
+        raise SweepError(f"HEAD has no {LOCK}: run `make repro` and commit {LOCK}, {PIPELINES}/ and {METRICS}/")
     changed = [Path(line) for line in git("diff", "--name-only", "HEAD").splitlines()]
     untracked = [Path(line) for line in git("ls-files", "--others", "--exclude-standard").splitlines()]
     differing = [path.as_posix() for path in (*changed, *read_by_stages(untracked)) if not same_file(path, grid)]
@@ -77,16 +77,9 @@ def read_by_stages(paths: list[Path]) -> list[Path]:
 @contextlib.contextmanager
 def only_sweep() -> Iterator[None]:
     """Lock the repository for one sweep. Raises SweepError if another process has the lock; a dead process loses it."""
-    SWEEP_FOLDER.mkdir(parents=True, exist_ok=True)
-    try:
-        # The kernel releases a flock. Workers must not inherit it, so another program starts them.
-        lock = zc.lockfile.SimpleLockFile(str(SWEEP_FOLDER / "lock"))
-    except zc.lockfile.LockError as cause:
-        raise SweepError("another sweep runs in this repository: wait until it is done") from cause
-    try:
+    # Workers must not inherit the lock, so another program starts them.
+    with only_one(SWEEP_FOLDER / "lock", SweepError("another sweep runs in this repository: wait until it is done")):
         yield
-    finally:
-        lock.close()
 
 
 def open_clone(base: str) -> None:

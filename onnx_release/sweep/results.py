@@ -10,7 +10,7 @@ from typing import Any
 from onnx_release.choice.choice import Candidate, choose
 from onnx_release.core.metrics import LEFT_OUT
 from onnx_release.core.params import Gate
-from onnx_release.core.paths import METRICS
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.variants import VARIANTS
 from onnx_release.report.metrics import metric
 from onnx_release.report.pareto import pareto_front
@@ -42,6 +42,7 @@ class ExperimentResult:
     """
 
     name: str
+    model: str
     params: dict[str, Any]
     passed: bool
     released: str | None
@@ -54,19 +55,28 @@ class ExperimentResult:
 
 
 def load_results(
-    grid: Grid, plan: Sequence[Experiment], base: str, done: set[str], gates: Sequence[Gate]
+    grid: Grid, plan: Sequence[Experiment], base: str, done: set[str], gates: Mapping[str, Sequence[Gate]]
 ) -> list[ExperimentResult]:
-    """Return the results of the grid's experiments that are done, in the plan's order."""
+    """Return the results of the grid's experiments that are done, in the plan's order. `gates` are by model."""
     experiments = [experiment for experiment in plan if experiment.name in done and not experiment.prepares]
     results = [
-        result_of(grid, experiment, at_commit(f"{namespace(base)}/{experiment.name}", experiment.name), gates)
+        result_of(
+            grid,
+            experiment,
+            at_commit(f"{namespace(base)}/{experiment.name}", experiment.name).of_model(experiment.model),
+            gates[experiment.model],
+        )
         for experiment in experiments
     ]
-    return with_front(grid, results)
+    return [result for model in grid.models for result in with_front(grid, of_model(model, results))]
+
+
+def of_model(model: str, results: Sequence[ExperimentResult]) -> list[ExperimentResult]:
+    return [result for result in results if result.model == model]
 
 
 def with_front(grid: Grid, results: Sequence[ExperimentResult]) -> list[ExperimentResult]:
-    """Mark the results that are on the Pareto front of those that passed and were timed on the usual machine."""
+    """Mark which results of a model are on the Pareto front of those that passed on the usual machine."""
     usual = usual_machine(results)
     points = [
         [
@@ -81,7 +91,8 @@ def with_front(grid: Grid, results: Sequence[ExperimentResult]) -> list[Experime
 def result_of(grid: Grid, experiment: Experiment, revision: Revision, gates: Sequence[Gate]) -> ExperimentResult:
     """Return the result of an experiment by its metrics, without the base's timings if the grid is not timed."""
     if not grid.timing:
-        timed = {(METRICS / f"{file}.json").as_posix() for file in TIMED_METRICS}
+        folder = ModelFiles(experiment.model).metrics
+        timed = {(folder / f"{file}.json").as_posix() for file in TIMED_METRICS}
         revision = replace(revision, files={path: file for path, file in revision.files.items() if path not in timed})
     metrics = revision.metrics
     validations = {
@@ -96,6 +107,7 @@ def result_of(grid: Grid, experiment: Experiment, revision: Revision, gates: Seq
     exact = released or ("int8_static" if "int8_static" in validations else None)
     return ExperimentResult(
         name=experiment.name,
+        model=experiment.model,
         params=experiment.params,
         passed=passed and not any(outcome.fails for outcome in check_gates(gates, revision, None)),
         released=released,
@@ -149,7 +161,7 @@ def usual_machine(results: Sequence[ExperimentResult]) -> str | None:
 
 
 def winner(results: Sequence[ExperimentResult]) -> ExperimentResult | None:
-    """Return the experiment to apply; None if none passed.
+    """Return the experiment of a model to apply; None if none passed.
 
     It is the most exact of those that are as fast as the fastest one that passed, within the intervals. Without timings
     it is the most exact on the front; if nothing was measured, it is the most exact one that passed.
@@ -178,14 +190,18 @@ def no_faster(first: Interval, second: Interval) -> bool:
 
 
 def results_table(grid: Grid, keys: Sequence[str], results: Sequence[ExperimentResult]) -> str:
-    """Make the table in Markdown: swept parameters `keys`, objectives, released variant, whether it passed, front."""
-    header = [key.rpartition(":")[2] for key in keys]
+    """Make the table in Markdown: swept parameters `keys`, objectives, released variant, whether it passed, front.
+
+    If the sweep is of several models, the first column says which.
+    """
+    several = len(grid.models) > 1
+    header = [*(["model"] if several else []), *(key.rpartition(":")[2] for key in keys)]
     header += [objective_title(objective) for objective in grid.objectives]
     header += [*(["released"] if grid.timing else []), "passed", "front", "experiment"]
     usual = usual_machine(results)
     rows = []
     for result in results:
-        row = [json.dumps(result.params[key]).strip('"') for key in keys]
+        row = [*([result.model] if several else []), *(json.dumps(result.params[key]).strip('"') for key in keys)]
         row += [
             "not measured" if value == NO_VALUE and result.doubt else interval_cell(value) for value in result.values
         ]

@@ -15,7 +15,7 @@ import numpy as np
 
 from onnx_release.core.errors import BenchmarkError, ParameterError
 from onnx_release.core.params import Benchmark, Params
-from onnx_release.core.paths import RAW
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec
 from onnx_release.core.types import Arrays
 from onnx_release.core.variants import BASE, COMPILED
@@ -113,17 +113,17 @@ def check_settings(params: Params, spec: Spec, cores: int) -> None:
 
 
 def measure_settings(
-    params: Params, spec: Spec, samples: SampleFile, cores: int, device: str
+    files: ModelFiles, params: Params, spec: Spec, cores: int, device: str
 ) -> dict[tuple[int, int], Run]:
     """Measure all contenders at every batch size and thread count, PyTorch on `device`; the keys are `settings`.
 
     Raises ParameterError like `check_settings` and BenchmarkError like `measure`.
     """
     check_settings(params, spec, cores)
-    runs = {}
+    runs, samples = {}, SampleFile(files.evaluation_samples)
     for batch, threads in settings(params, cores):
-        runtime = load_runtime(params.runtime).model_copy(update={"intra_threads": threads})
-        entries = all_contenders(params.model, RAW / params.model, spec, runtime, device)
+        runtime = load_runtime(files, params.runtime).model_copy(update={"intra_threads": threads})
+        entries = all_contenders(files, spec, runtime, device)
         runs[batch, threads] = measure(entries, real_batches(samples, batch, spec), params.benchmark)
     return runs
 
@@ -230,7 +230,7 @@ def take_rounds(start: Start, params: Benchmark, random: np.random.Generator) ->
 def benchmark_metrics(
     runs: dict[tuple[int, int], Run], params: Benchmark, conditions: Conditions, preparation: PreparationMetrics
 ) -> BenchmarkMetrics:
-    """Make metrics/benchmark.json from the runs by batch size and threads; the first run's contenders are on top."""
+    """Make a model's benchmark.json from the runs by batch size and threads; the first run's contenders are on top."""
     (batch, threads), first = next(iter(runs.items()))
     others = {key: run for key, run in runs.items() if key != (batch, threads)}
     fields = {
@@ -340,7 +340,7 @@ def latency_metrics(latencies: np.ndarray | None) -> LatencyMetrics:
 
 
 def latency_rows(run: Run) -> list[dict[str, Any]]:
-    """Return the rows of metrics/plots/latency.csv, which is in git: at most PLOTTED of each turn, evenly spaced."""
+    """Return the rows of plots/latency.csv, which is in git: at most PLOTTED of each turn, evenly spaced."""
     return [
         {"variant": name, "round": number, "latency_ms": f"{latency * 1e3:.4f}"}
         for name, item in run.measurements.items()

@@ -20,7 +20,7 @@ class Conditions:
 
 
 def find_conditions(hardware: dict[str, Any], found: Mapping[str, str]) -> Conditions:
-    """Return the conditions for artifacts/hardware.json and artifacts/provider.json."""
+    """Return the conditions for artifacts/hardware.json and artifacts/NAME/provider.json."""
     return Conditions(
         machine=machine_name(hardware),
         provider=found["provider"],

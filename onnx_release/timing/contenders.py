@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from onnx_release.core.params import Runtime
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec
 from onnx_release.core.types import Arrays
 from onnx_release.core.variants import ON_OPENVINO, variant_files
@@ -52,12 +53,13 @@ class Contender:
     device: str = "cpu"
 
 
-def all_contenders(model: str, raw: Path, spec: Spec, runtime: Runtime, device: str) -> list[Contender]:
+def all_contenders(files: ModelFiles, spec: Spec, runtime: Runtime, device: str) -> list[Contender]:
     """Return PyTorch in its forms, every variant of the pipeline, and OpenVINO if it is installed.
 
     Raises BenchmarkError if there is no variant at all.
     """
-    return torch_contenders(model, raw, spec, runtime, device) + onnx_contenders(variant_files(), raw, spec, runtime)
+    found = torch_contenders(files.model, files.raw, spec, runtime, device)
+    return found + onnx_contenders(variant_files(files), files.raw, spec, runtime)
 
 
 def torch_contenders(

@@ -1,4 +1,4 @@
-"""Define metrics/benchmark.json."""
+"""Define metrics/NAME/benchmark.json."""
 
 from typing import Annotated, ClassVar
 

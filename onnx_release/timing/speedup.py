@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
+from onnx_release.core.addresses import address
 from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics, SettingMetrics
 
 RESAMPLES = 2000
@@ -93,17 +94,19 @@ def mostly_disturbed(disturbed: int, rounds: int) -> bool:
     return 2 * disturbed > rounds
 
 
-def describe_doubt(speedup: Speedup) -> str:
-    """Say why a speed-up counts as not measured, and what to do, in two sentences of Markdown; "" if it is measured."""
+def describe_doubt(speedup: Speedup, model: str) -> str:
+    """Say why a model's speed-up is not measured and what to do, in two sentences of Markdown; "" if it is measured."""
     if speedup.doubt == OTHER_WORK:
+        benchmark = address("benchmark", model)
         return (
             f"Other work took cores in {speedup.disturbed} of {speedup.rounds} rounds. End that work or take a quiet "
-            "machine, then measure again: `dvc repro -f -s benchmark`, and then `make repro` for the stages after it."
+            f"machine, then measure again: `dvc repro -f -s {benchmark}`, and then `make repro MODEL={model}` for the "
+            "stages after it."
         )
     if speedup.doubt:
         return (
             f"Its 95 % interval is wider than a factor of {WIDEST:g}. Raise `benchmark.starts` or `benchmark.rounds` "
-            "in params.yaml, then run `make repro`."
+            f"in models/{model}/params.yaml, then run `make repro MODEL={model}`."
         )
     return ""
 

@@ -15,7 +15,7 @@ import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_release.core.files import read_json
-from onnx_release.core.paths import CALIBRATION_SAMPLES, SOURCES, variant_model
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.variants import REFERENCES
 from onnx_release.core.workers import map_in_order
 from onnx_release.data.samples import SampleFile, spread_evenly, with_batch_axis
@@ -68,11 +68,11 @@ class StepErrors:
         self.low, self.high = min(self.low, expected.min()), max(self.high, expected.max())
 
 
-def explain_variant(variant: str) -> list[dict[str, Any]]:
+def explain_variant(files: ModelFiles, variant: str) -> list[dict[str, Any]]:
     """Explain a variant of the pipeline by its reference, on SAMPLES calibration samples."""
-    samples = SampleFile(CALIBRATION_SAMPLES)
+    samples, reference = SampleFile(files.calibration_samples), files.variant(REFERENCES[variant])
     used = spread_evenly(len(samples), SAMPLES)
-    return explain_model(variant_model(variant), variant_model(REFERENCES[variant]), samples, used, read_json(SOURCES))
+    return explain_model(files.variant(variant), reference, samples, used, read_json(files.sources))
 
 
 def explain_model(

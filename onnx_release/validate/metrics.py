@@ -1,4 +1,4 @@
-"""Declare metrics/validate/VARIANT.json."""
+"""Declare metrics/NAME/validate/VARIANT.json."""
 
 from typing import Annotated, ClassVar
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from onnx_release.core.array_files import ArrayFile
 from onnx_release.core.params import Validate
-from onnx_release.core.paths import REFERENCE_CASES, REFERENCE_SAMPLES
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Budget, Spec, Task, Tolerance
 from onnx_release.core.types import Answer, Arrays
 from onnx_release.core.variants import REDUCED
@@ -70,9 +70,9 @@ class OutputErrors:
 
 
 def validate(
-    model: OnnxModel, data: ModelData, samples: SampleFile, params: Validate, budget: Budget | None = None
+    model: OnnxModel, data: ModelData, files: ModelFiles, params: Validate, budget: Budget | None = None
 ) -> tuple[ValidateMetrics, list[dict[str, Any]]]:
-    """Return the metrics of the variant that `model` runs, and a row for each evaluation sample.
+    """Return the metrics of the variant that `model` runs, and a row for each evaluation sample of `files`.
 
     A float32 variant passes if the largest error of each output, compared with PyTorch in float64, is within the spec's
     tolerance: `torch_rounding_multiple` times PyTorch's own float32 error, or every element within
@@ -80,8 +80,9 @@ def validate(
     """
     spec = model.spec
     errors = {tensor.name: OutputErrors() for tensor in spec.outputs}
-    cases, agreements = validate_cases(model, data, errors)
-    rows = validate_samples(model, data, samples, errors)
+    samples = SampleFile(files.evaluation_samples)
+    cases, agreements = validate_cases(model, data, ArrayFile(files.reference_cases), errors)
+    rows = validate_samples(model, data, samples, ArrayFile(files.reference_samples), errors)
     values = error_metrics(errors) | answer_metrics(spec.task, rows, params)
     if spec.task == "detection":
         values["case_agreement"] = min(agreements, default=None)
@@ -98,13 +99,14 @@ def validate(
     return metrics, rows
 
 
-def validate_cases(model: OnnxModel, data: ModelData, errors: dict[str, OutputErrors]) -> tuple[int, list[float]]:
-    """Run every shape case and add its errors to `errors`.
+def validate_cases(
+    model: OnnxModel, data: ModelData, reference: ArrayFile, errors: dict[str, OutputErrors]
+) -> tuple[int, list[float]]:
+    """Run every shape case of the reference and add its errors to `errors`.
 
     Return how many cases there are and, where the task is detection, the agreement of the boxes in each.
     """
     spec = model.spec
-    reference = ArrayFile(REFERENCE_CASES)
     agreements: list[float] = []
     names = case_names(reference)
     for name in names:
@@ -116,11 +118,10 @@ def validate_cases(model: OnnxModel, data: ModelData, errors: dict[str, OutputEr
 
 
 def validate_samples(
-    model: OnnxModel, data: ModelData, samples: SampleFile, errors: dict[str, OutputErrors]
+    model: OnnxModel, data: ModelData, samples: SampleFile, reference: ArrayFile, errors: dict[str, OutputErrors]
 ) -> list[dict[str, Any]]:
     """Run every evaluation sample and add its errors to `errors`; return a row for each."""
     spec = model.spec
-    reference = ArrayFile(REFERENCE_SAMPLES)
     rows: list[dict[str, Any]] = []
     wanted: list[Answer] = []
     found: list[Answer] = []

@@ -19,10 +19,10 @@ from tests.imports import ROOT
 def run(monkeypatch, error, *arguments):
     """Run a stage that raises `error`; gives the exit code."""
 
-    def main() -> None:
+    def main(model: str) -> None:
         raise error
 
-    monkeypatch.setattr("sys.argv", ["stage", *arguments])
+    monkeypatch.setattr("sys.argv", ["stage", "net", *arguments])
     monkeypatch.delenv("DVC_STAGE", raising=False)
     with pytest.raises(SystemExit) as stopped:
         run_stage(main)
@@ -90,24 +90,41 @@ def test_ctrl_c_is_one_line_and_exit_code_130(monkeypatch, capsys):
     ],
 )
 def test_a_bug_keeps_its_traceback(monkeypatch, bug):
-    monkeypatch.setattr("sys.argv", ["stage"])
+    monkeypatch.setattr("sys.argv", ["stage", "net"])
 
-    def main() -> None:
+    def main(model: str) -> None:
         raise bug
 
     with pytest.raises(type(bug)):
         run_stage(main)
 
 
-def test_under_dvc_it_says_how_to_get_the_outputs_back(monkeypatch, capsys):
-    def main() -> None:
+@pytest.mark.parametrize(
+    ("stage", "commands"),
+    [
+        (
+            "pipelines/net/dvc.yaml:prepare",
+            "`dvc checkout pipelines/net/dvc.yaml:prepare` and `git restore metrics/net`",
+        ),
+        (
+            "pipelines/net/dvc.yaml:validate@fp32",
+            "`dvc checkout pipelines/net/dvc.yaml:validate@fp32` and `git restore metrics/net`",
+        ),
+        ("stages/dvc.yaml:hardware", "`dvc checkout stages/dvc.yaml:hardware`"),
+    ],
+)
+def test_under_dvc_it_says_how_to_get_the_outputs_back_and_leaves_other_models(monkeypatch, capsys, stage, commands):
+    def main(model: str) -> None:
         raise DataError("bad")
 
-    monkeypatch.setattr("sys.argv", ["stage"])
-    monkeypatch.setenv("DVC_STAGE", "prepare")
+    monkeypatch.setattr("sys.argv", ["stage", "net"])
+    monkeypatch.setenv("DVC_STAGE", stage)
     with pytest.raises(SystemExit):
         run_stage(main)
-    assert "dvc checkout" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "error: bad\nnote: DVC removed this stage's earlier outputs before the run; to bring them back, use "
+        f"{commands}\n"
+    )
 
 
 def test_a_full_disk_without_a_name_is_still_one_message(monkeypatch, capsys):
@@ -132,6 +149,44 @@ def test_a_tool_gets_its_arguments_and_ends_quietly(monkeypatch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_stage_gets_the_model_and_where_there_are_several_the_variant(monkeypatch):
+    seen: list[tuple[str, ...]] = []
+
+    def one(model: str) -> None:
+        seen.append((model,))
+
+    def each(model: str, variant: str) -> None:
+        seen.append((model, variant))
+
+    monkeypatch.setattr("sys.argv", ["stage", "net"])
+    run_stage(one)
+    monkeypatch.setattr("sys.argv", ["stage", "net", "fp16"])
+    run_stage(each, ("fp32", "fp16"))
+    assert seen == [("net",), ("net", "fp16")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: model, variant"),
+        (["net"], "the following arguments are required: variant"),
+        (["net", "fp8"], "argument variant: invalid choice: 'fp8' (choose from"),
+        (["net", "fp32", "fp16"], "unrecognized arguments: fp16"),
+    ],
+)
+def test_a_command_line_without_a_model_or_with_an_unknown_variant_runs_nothing(
+    monkeypatch, capsys, arguments, message
+):
+    def main(model: str, variant: str) -> None:
+        raise AssertionError("it runs")
+
+    monkeypatch.setattr("sys.argv", ["stage", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        run_stage(main, ("fp32", "fp16"))
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 STAGE = """
 import os, signal, sys
 from pathlib import Path
@@ -140,41 +195,41 @@ from onnx_release.core.array_files import writing_arrays
 from onnx_release.core.command import run_stage
 from onnx_release.core.files import write_text
 
-def full_disk():
+def full_disk(model):
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
     with writing_arrays(Path("data/evaluation.npz")) as writer:
         writer.add("x", np.zeros(100_000))
 
-def bug():
+def bug(model):
     raise IndexError("a bug")
 
-def read_only():
+def read_only(model):
     write_text(Path("read_only/artifacts/a.txt"), "a")
 
-def file_in_the_way():
+def file_in_the_way(model):
     Path("artifacts").write_text("a file")
     write_text(Path("artifacts/a.txt"), "a")
 
-def long_name():
+def long_name(model):
     write_text(Path("a" * 300), "a")
 
-def interrupted():
+def interrupted(model):
     print("ready", flush=True)
     signal.pause()
 
-def many_lines():
+def many_lines(model):
     for number in range(100_000):
         print(number)
 
-def one_line():
+def one_line(model):
     print("a line that stays in the buffer until the end")
 
-def exits():
+def exits(model):
     print("a line")
     sys.exit(1)
 
-def another_pipe():
+def another_pipe(model):
     reader, writer = os.pipe()
     os.close(reader)
     os.write(writer, b"x")
@@ -189,7 +244,7 @@ def environment():
 
 def run_process(folder, what, *before):
     """Run a stage as a process of its own, as DVC does; `before` is a command that runs it."""
-    command = [*before, sys.executable, "-c", STAGE, what]
+    command = [*before, sys.executable, "-c", STAGE, "net", what]
     return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
 
 
@@ -272,7 +327,7 @@ def test_a_read_only_file_system_is_named(tmp_path):
 
 
 def test_ctrl_c_ends_a_process_with_one_line(tmp_path):
-    command = [sys.executable, "-c", STAGE, "interrupted"]
+    command = [sys.executable, "-c", STAGE, "net", "interrupted"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -306,7 +361,7 @@ def test_output_that_nobody_reads_ends_a_tool_quietly(tmp_path, what):
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [sys.executable, "-c", STAGE, what],
+        [sys.executable, "-c", STAGE, "net", what],
         cwd=tmp_path, env=environment(), stdout=writer, stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     os.close(writer)

@@ -143,6 +143,16 @@ def test_an_unknown_model_where_there_is_none_says_so(tmp_path, monkeypatch):
         load_spec("resnet")
 
 
+@pytest.mark.parametrize("name", ["../secret", "models/digits", "..", ".", "", "digits-cnn", "digits.partial"])
+def test_what_is_no_name_of_a_model_is_never_a_path(load, tmp_path, name):
+    load()
+    for folder in ("secret", "models/models/digits", "models/digits-cnn", "models/digits.partial"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "spec.yaml").write_text(GOOD)
+    with pytest.raises(SpecError, match=f"there is no model called {name}: models/ has "):
+        load_spec(name)
+
+
 def test_an_unknown_model_lists_those_there_are(monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(SpecError, match=r"no model called resnet: models/ has .*digits_cnn.*mobilenet_v2"):

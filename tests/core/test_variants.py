@@ -1,12 +1,13 @@
 """Which variants a model's spec has the pipeline make, and what stands where the others would."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from onnx_release.core.errors import SpecError
-from onnx_release.core.paths import variant_model
+from onnx_release.core.errors import BenchmarkError, SpecError
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Budget
 from onnx_release.core.variants import check_made, leave_out, made_variants, variant_files
 
@@ -31,11 +32,21 @@ def test_a_variant_that_is_left_out_is_asked_for_in_vain(spec):
 
 def test_what_is_left_out_says_so_and_takes_an_earlier_model_with_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    files = ModelFiles("net")
     for variant in ("fp32", "fp16"):
-        variant_model(variant).parent.mkdir(parents=True)
-        variant_model(variant).touch()
-    leave_out(tmp_path / "fp16.json", variant_model("fp16").parent, tmp_path / "fp16.csv")
+        files.variant(variant).parent.mkdir(parents=True)
+        files.variant(variant).touch()
+    leave_out(tmp_path / "fp16.json", files.variant("fp16").parent, tmp_path / "fp16.csv")
     assert json.loads((tmp_path / "fp16.json").read_text()) == {"left_out": True}
-    assert "fp16 is not among `variants`" in variant_model("fp16").with_name("left_out.txt").read_text()
+    assert "fp16 is not among `variants`" in files.variant("fp16").with_name("left_out.txt").read_text()
     assert pd.read_csv(tmp_path / "fp16.csv").empty
-    assert list(variant_files()) == ["fp32"]
+    assert variant_files(files) == {"fp32": Path("artifacts/net/fp32/model.onnx")}
+
+
+def test_a_model_without_a_variant_says_what_to_run_whatever_another_has(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    other = ModelFiles("net_2").variant("fp32")
+    other.parent.mkdir(parents=True)
+    other.touch()
+    with pytest.raises(BenchmarkError, match=r"^artifacts/net/ has no variant: run `make repro MODEL=net`$"):
+        variant_files(ModelFiles("net"))

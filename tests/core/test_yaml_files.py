@@ -173,3 +173,30 @@ def test_what_git_could_not_merge_is_said_so(read, tmp_path):
     with pytest.raises(ParameterError) as caught:
         read("<<<<<<< HEAD\nname: a\n=======\nname: b\n>>>>>>> other\n")
     assert str(caught.value).startswith(f"git could not merge {tmp_path / 'a.yaml'}:\n  edit {tmp_path / 'a.yaml'}: ")
+
+
+def test_all_that_git_could_not_merge_is_named_with_what_to_do(tmp_path, monkeypatch):
+    """The two lists and the values of a model are for a person; the locks and the metrics are made by a run."""
+    monkeypatch.chdir(tmp_path)
+    conflict = "<<<<<<< HEAD\na\n=======\nb\n>>>>>>> other\n"
+    written = ("params.yaml", "models.yaml", "pipelines/net/dvc.yaml", "models/net/params.yaml", "models/net/spec.yaml")
+    locks = ("stages/dvc.lock", "pipelines/net/dvc.lock", "dvc.lock")
+    made = (*locks, "metrics/net/summary.json")
+    for name in (*written, *made):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(conflict)
+    with pytest.raises(ParameterError) as caught:
+        read_yaml(Path("models.yaml"), Outer, ParameterError)
+    first, edit, checkout, run, where = str(caught.value).splitlines()
+    assert first == f"git could not merge {', '.join((*made, *written))}:"
+    assert edit.startswith(f"  edit {', '.join(written)}: keep one side of each part")
+    assert checkout.startswith(f"  git checkout HEAD -- {' '.join(locks)} metrics    # ")
+    assert run.startswith("  make repro ") and where == "see Merging in docs/review.md"
+
+
+def test_the_machine_s_lock_is_not_taken_back_where_it_was_merged(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.lock").write_text("<<<<<<< HEAD\n")
+    with pytest.raises(ParameterError) as caught:
+        read_yaml(Path("dvc.lock"), Outer, ParameterError)
+    assert "\n  git checkout HEAD -- dvc.lock metrics    # " in str(caught.value)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from onnx_release.core.errors import DataError, SpecError
 from onnx_release.core.params import Prepare
-from onnx_release.core.paths import EVALUATION_SAMPLES
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec
 from onnx_release.core.yaml_files import read_yaml
 from onnx_release.data.image_folder import ImageFolder, resized
@@ -292,16 +292,19 @@ def test_all_corrupt_photographs_are_counted_and_named_before_anything_is_writte
     make_spec, raw, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    files = ModelFiles("net")
+    files.raw.parent.mkdir(parents=True)
+    raw = raw.rename(files.raw)
     (raw / "flowers/roses/1.JPG").write_bytes((raw / "flowers/roses/1.JPG").read_bytes()[:300])
     (raw / "flowers/tulips/0.png").write_bytes(b"")
     spec, params = make_spec(), Prepare(calibration=2, evaluation=2)
     with pytest.raises(DataError, match=r"^2 of 16 photographs cannot be read: roses/1\.JPG, tulips/0\.png\. Replace"):
-        write_splits(ImageFolder(spec), raw, spec, params)
-    assert not list(tmp_path.glob("data/prepared/*"))
+        write_splits(ImageFolder(spec), files, spec, params)
+    assert not list(tmp_path.glob("data/prepared/net/*"))
     for name in ("roses/1.JPG", "tulips/0.png"):
         Image.new("RGB", (8, 6)).save(raw / "flowers" / name)
-    write_splits(ImageFolder(spec), raw, spec, params)
-    assert len(set(SampleFile(EVALUATION_SAMPLES).labels)) == 2
+    write_splits(ImageFolder(spec), files, spec, params)
+    assert len(set(SampleFile(files.evaluation_samples).labels)) == 2
 
 
 def test_ten_corrupt_photographs_are_named_and_the_others_counted(make, raw):

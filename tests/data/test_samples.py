@@ -8,7 +8,7 @@ import pytest
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import sha256
 from onnx_release.core.params import Prepare
-from onnx_release.core.paths import CALIBRATION_SAMPLES, EVALUATION_SAMPLES
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Images, Spec
 from onnx_release.core.types import Sample
 from onnx_release.data.samples import (
@@ -22,6 +22,8 @@ from onnx_release.data.samples import (
     write_splits,
 )
 
+NET = ModelFiles("net")
+SPLITS = (NET.calibration_samples, NET.evaluation_samples)
 SPEC = Spec.model_validate(
     {
         "task": "classification",
@@ -49,6 +51,7 @@ class Data:
         self.splits = {"calibration": calibration, "evaluation": evaluation}
 
     def samples(self, raw, split):
+        assert raw == NET.raw
         yield from self.splits[split]
 
     def preprocess(self, item):
@@ -108,9 +111,9 @@ def test_a_bad_sample_is_named_and_nothing_is_written(tmp_path, bad, message):
 def test_a_failure_in_either_split_leaves_both_as_they_were(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     counts = Prepare(calibration=5, evaluation=5)
-    write_splits(Data([sample(group="a", label=1)], [sample(group="b", label=2), sample()]), tmp_path, SPEC, counts)
-    before = [sha256(path) for path in (CALIBRATION_SAMPLES, EVALUATION_SAMPLES)]
-    assert sample_metrics().content() == {
+    write_splits(Data([sample(group="a", label=1)], [sample(group="b", label=2), sample()]), NET, SPEC, counts)
+    before = [sha256(path) for path in SPLITS]
+    assert sample_metrics(NET).content() == {
         "calibration_samples": 1,
         "calibration_groups": 1,
         "evaluation_samples": 2,
@@ -125,33 +128,33 @@ def test_a_failure_in_either_split_leaves_both_as_they_were(tmp_path, monkeypatc
         (Data([sample(group="c"), sample(label=-2)], [sample()]), "the label is -2"),
     ):
         with pytest.raises(DataError, match=message):
-            write_splits(data, tmp_path, SPEC, counts)
-        assert [sha256(path) for path in (CALIBRATION_SAMPLES, EVALUATION_SAMPLES)] == before
-        assert len(list(CALIBRATION_SAMPLES.parent.iterdir())) == 2
+            write_splits(data, NET, SPEC, counts)
+        assert [sha256(path) for path in SPLITS] == before
+        assert len(list(NET.calibration_samples.parent.iterdir())) == 2
 
 
 def test_a_data_py_that_breaks_off_leaves_both_as_they_were(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     counts = Prepare(calibration=5, evaluation=5)
-    write_splits(Data([sample()], [sample()]), tmp_path, SPEC, counts)
-    before = [sha256(path) for path in (CALIBRATION_SAMPLES, EVALUATION_SAMPLES)]
+    write_splits(Data([sample()], [sample()]), NET, SPEC, counts)
+    before = [sha256(path) for path in SPLITS]
 
     def broken():
         yield sample(2)
         raise DataError("cat.jpg cannot be read")
 
     with pytest.raises(DataError, match=r"cat\.jpg"):
-        write_splits(Data([sample(2)], broken()), tmp_path, SPEC, counts)
-    assert [sha256(path) for path in (CALIBRATION_SAMPLES, EVALUATION_SAMPLES)] == before
-    assert len(list(CALIBRATION_SAMPLES.parent.iterdir())) == 2
+        write_splits(Data([sample(2)], broken()), NET, SPEC, counts)
+    assert [sha256(path) for path in SPLITS] == before
+    assert len(list(NET.calibration_samples.parent.iterdir())) == 2
 
 
 def test_a_group_beyond_the_samples_taken_does_not_count(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = Data([sample(group="a"), sample(group="b")], [sample(group="b")])
-    write_splits(data, tmp_path, SPEC, Prepare(calibration=1, evaluation=1))
+    write_splits(data, NET, SPEC, Prepare(calibration=1, evaluation=1))
     with pytest.raises(DataError, match="in both splits: b"):
-        write_splits(data, tmp_path, SPEC, Prepare(calibration=2, evaluation=1))
+        write_splits(data, NET, SPEC, Prepare(calibration=2, evaluation=1))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +187,12 @@ PHOTOGRAPHS = INT8.model_copy(
             r"on 1 sample, .*only from 16 on: put more photographs into the origin of the folder pets",
         ),
         (15, 160, INT8, r'on 15 samples, .*: let samples\(raw, "calibration"\) in models/net/data\.py give more'),
-        (15, 15, INT8, r"on 15 samples, .*: raise prepare\.calibration in params\.yaml, which is 15"),
+        (
+            15,
+            15,
+            INT8,
+            r"on 15 .*: raise prepare\.calibration, which is 15, in params\.yaml or in models/net/params\.yaml$",
+        ),
         (16, 160, PHOTOGRAPHS, None),
         (1, 160, SPEC, None),  # which has no INT8
     ],
@@ -202,7 +210,7 @@ def test_a_label_of_zero_is_a_label(tmp_path):
 
 def test_a_sample_without_a_group_may_stand_in_both_splits(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_splits(Data([sample()], [sample()]), tmp_path, SPEC, Prepare(calibration=1, evaluation=1))
+    write_splits(Data([sample()], [sample()]), NET, SPEC, Prepare(calibration=1, evaluation=1))
 
 
 def test_a_batch_of_one_has_one_axis_more():

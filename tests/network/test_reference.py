@@ -10,11 +10,12 @@ from torch import nn
 from onnx_release.core.array_files import ArrayFile
 from onnx_release.core.errors import NetworkError
 from onnx_release.core.params import Prepare
-from onnx_release.core.paths import EVALUATION_SAMPLES, REFERENCE, REFERENCE_CASES, REFERENCE_SAMPLES
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.types import Sample
-from onnx_release.data.samples import SampleFile, write_splits
+from onnx_release.data.samples import write_splits
 from onnx_release.network.reference import write_reference
 
+NET = ModelFiles("net")
 PIXELS = np.array([[0.1, 0.2], [0.3, 0.7], [0.9, -0.4]], np.float32)
 
 
@@ -35,17 +36,17 @@ def spec(make_spec):
 
 
 @pytest.fixture
-def samples(tmp_path, monkeypatch, spec):
-    """Three prepared samples in `tmp_path`, which is the working directory."""
+def files(tmp_path, monkeypatch, spec):
+    """The files of a model with three prepared samples below `tmp_path`, which is the working directory."""
     monkeypatch.chdir(tmp_path)
     data = SimpleNamespace(samples=lambda raw, split: (Sample({"x": row}) for row in PIXELS))
-    write_splits(data, tmp_path, spec, Prepare(calibration=3, evaluation=3))
-    return SampleFile(EVALUATION_SAMPLES)
+    write_splits(data, NET, spec, Prepare(calibration=3, evaluation=3))
+    return NET
 
 
-def test_the_answers_in_float64_are_those_of_float64(samples, spec):
-    write_reference(Weighted().eval(), spec, samples, seed=0)
-    answers = ArrayFile(REFERENCE_SAMPLES)
+def test_the_answers_in_float64_are_those_of_float64(files, spec):
+    write_reference(Weighted().eval(), spec, files, seed=0)
+    answers = ArrayFile(files.reference_samples)
     weight = np.array([1 / 3, 2 / 3], np.float32).astype(np.float64)
     for index, row in enumerate(PIXELS):
         exact = row.astype(np.float64) @ weight
@@ -59,9 +60,9 @@ def test_the_answers_in_float64_are_those_of_float64(samples, spec):
         assert float64.item() != float(np.float32(exact))
 
 
-def test_every_shape_case_is_there_with_its_inputs(samples, spec):
-    write_reference(Weighted().eval(), spec, samples, seed=0)
-    cases = ArrayFile(REFERENCE_CASES)
+def test_every_shape_case_is_there_with_its_inputs(files, spec):
+    write_reference(Weighted().eval(), spec, files, seed=0)
+    cases = ArrayFile(files.reference_cases)
     # The corners, the example, and the odd size beside the geometric mean 2.
     assert {name.partition("/")[0] for name in cases.names} == {"batch=1", "batch=4", "batch=2", "batch=3"}
     for batch in (1, 2, 3, 4):
@@ -72,21 +73,21 @@ def test_every_shape_case_is_there_with_its_inputs(samples, spec):
         np.testing.assert_allclose(cases.array(f"batch={batch}/float64/y"), expected, rtol=1e-14)
 
 
-def test_the_same_network_and_seed_give_the_same_bytes(samples, spec):
+def test_the_same_network_and_seed_give_the_same_bytes(files, spec):
     contents = []
     for seed in (0, 0, 1):
-        write_reference(Weighted().eval(), spec, samples, seed)
-        contents.append((REFERENCE_SAMPLES.read_bytes(), REFERENCE_CASES.read_bytes()))
+        write_reference(Weighted().eval(), spec, files, seed)
+        contents.append((files.reference_samples.read_bytes(), files.reference_cases.read_bytes()))
     assert contents[0] == contents[1]
     assert contents[0][0] == contents[2][0]
     assert contents[0][1] != contents[2][1]
 
 
-def test_the_network_is_back_in_float32_and_the_threads_as_before(samples, spec):
+def test_the_network_is_back_in_float32_and_the_threads_as_before(files, spec):
     network, threads = Weighted().eval(), torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        write_reference(network, spec, samples, seed=0)
+        write_reference(network, spec, files, seed=0)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
@@ -94,26 +95,26 @@ def test_the_network_is_back_in_float32_and_the_threads_as_before(samples, spec)
 
 
 def earlier() -> None:
-    REFERENCE.mkdir(parents=True)
-    REFERENCE_SAMPLES.write_text("the earlier one")
+    NET.reference.mkdir(parents=True)
+    NET.reference_samples.write_text("the earlier one")
 
 
 def assert_untouched() -> None:
-    assert [path.name for path in REFERENCE.parent.iterdir()] == [REFERENCE.name]
-    assert [path.name for path in REFERENCE.iterdir()] == [REFERENCE_SAMPLES.name]
-    assert REFERENCE_SAMPLES.read_text() == "the earlier one"
+    assert [path.name for path in NET.reference.parent.iterdir()] == [NET.reference.name]
+    assert [path.name for path in NET.reference.iterdir()] == [NET.reference_samples.name]
+    assert NET.reference_samples.read_text() == "the earlier one"
 
 
-def test_a_network_that_gives_nan_is_refused_and_the_earlier_reference_kept(samples, spec):
+def test_a_network_that_gives_nan_is_refused_and_the_earlier_reference_kept(files, spec):
     earlier()
     network = Weighted().eval()
     network.weight.data[0] = float("nan")
     with pytest.raises(NetworkError, match="1 of the 1 values of the output y are NaN or infinite in float32"):
-        write_reference(network, spec, samples, seed=0)
+        write_reference(network, spec, files, seed=0)
     assert_untouched()
 
 
-def test_a_network_that_fails_in_float64_is_refused_and_the_earlier_reference_kept(samples, spec):
+def test_a_network_that_fails_in_float64_is_refused_and_the_earlier_reference_kept(files, spec):
     class OnlyFloat32(Weighted):
         def forward(self, x):
             return super().forward(x) / (x.dtype == torch.float32)
@@ -121,14 +122,14 @@ def test_a_network_that_fails_in_float64_is_refused_and_the_earlier_reference_ke
     earlier()
     network = OnlyFloat32().eval()
     with pytest.raises(NetworkError, match="of the 1 values of the output y are NaN or infinite in float64"):
-        write_reference(network, spec, samples, seed=0)
+        write_reference(network, spec, files, seed=0)
     assert_untouched()
     assert network.weight.dtype == torch.float32
 
 
-def test_a_network_that_contradicts_the_spec_is_refused(samples, make_spec):
+def test_a_network_that_contradicts_the_spec_is_refused(files, make_spec):
     earlier()
     spec = make_spec({"x": ["batch", 2]}, {"y": ["batch", 3]}, batch=(1, 4, 2))
     with pytest.raises(NetworkError, match=r"contradicts spec\.yaml: y has the shape \[1, 1\].*3"):
-        write_reference(Weighted().eval(), spec, samples, seed=0)
+        write_reference(Weighted().eval(), spec, files, seed=0)
     assert_untouched()

@@ -16,8 +16,9 @@ from dvc.repo import Repo
 
 from onnx_release.core.errors import DataError, ReleaseFolderError, SpecError
 from onnx_release.core.files import sha256, write_json
-from onnx_release.core.paths import METRICS, PROVIDER, RELEASE
-from onnx_release.core.spec import Images
+from onnx_release.core.paths import ModelFiles
+from onnx_release.core.spec import Images, Spec
+from onnx_release.core.yaml_files import read_yaml
 from onnx_release.packaging.package import CARRIED, git_state, label_names
 from onnx_release.runtime.release import MANIFEST, NOT_RELEASED, open_release
 from tests.clone import path_with_python
@@ -26,6 +27,7 @@ from tests.imports import ROOT
 from tests.release_project import MODEL, change_json, make_project, make_release, validation, write_validations
 from tests.validated import KINDS, validated
 
+FILES = ModelFiles(MODEL)
 LABELS = 'labels: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]'
 
 
@@ -143,7 +145,7 @@ def test_there_is_a_card_for_every_task_with_labels_and_without(project, task, l
     spec = project / f"models/{MODEL}/spec.yaml"
     text = DIGITS_SPEC.replace("task: classification", f"task: {task}").replace("  agreement: 0.86", "  cosine: 0.9")
     spec.write_text(text if task in ("classification", "detection") else text.replace(LABELS, ""))
-    write_validations(project, task, labelled > 0)
+    write_validations(project, MODEL, task, labelled > 0)
     card = (make_release(project) / "MODEL_CARD.md").read_text()
     agreement = "| 99.0 % [98.0 %, 100.0 %] | |"
     assert (agreement in card) == (task != "tensor")
@@ -157,18 +159,18 @@ def test_there_is_a_card_for_every_task_with_labels_and_without(project, task, l
 def test_a_detector_that_finds_nothing_is_released_with_dashes(project):
     spec = project / f"models/{MODEL}/spec.yaml"
     spec.write_text(spec.read_text().replace("task: classification", "task: detection"))
-    write_json(project / METRICS / "validate/int8_static.json", validated("detection", finds_nothing=True))
+    write_json(project / FILES.metrics / "validate/int8_static.json", validated("detection", finds_nothing=True))
     card = (make_release(project) / "MODEL_CARD.md").read_text()
     assert "| box iou | – | |" in card and "| score error | – | |" in card
 
 
 def test_the_card_says_where_speed_was_not_measured(project):
-    change_json(project / METRICS / "benchmark.json", {"disturbed_rounds": 15})
+    change_json(project / FILES.metrics / "benchmark.json", {"disturbed_rounds": 15})
     card = (make_release(project) / "MODEL_CARD.md").read_text()
     assert "| times as fast as PyTorch eager | not measured | 1 |" in card
     assert (
         "was not measured: other work took cores.** Other work took cores in" in card
-        and "`dvc repro -f -s benchmark`" in card
+        and "`dvc repro -f -s pipelines/digits_cnn/dvc.yaml:benchmark`, and then `make repro MODEL=digits_cnn`" in card
     )
 
 
@@ -181,7 +183,7 @@ def test_only_what_clients_can_send_is_shown_as_sent(release, project):
 
 
 def test_a_float_release_says_so_and_has_no_budget(project):
-    change_json(project / METRICS / "summary.json", {"variant": "fp32"})
+    change_json(project / FILES.metrics / "summary.json", {"variant": "fp32"})
     card = (make_release(project) / "MODEL_CARD.md").read_text()
     assert "`fp32`: float32" in card and "The error had to stay within 4 times PyTorch's own rounding" in card
     assert "of the kind" not in card and "8-bit" not in card
@@ -189,12 +191,13 @@ def test_a_float_release_says_so_and_has_no_budget(project):
 
 def test_where_no_variant_may_be_released_the_folder_says_why(project):
     refused = {"fp32": "logits is off by 0.1", "fp16": "it passed, but could not be timed: it crashed"}
-    change_json(project / METRICS / "summary.json", {"variant": None, "refused": refused})
+    change_json(project / FILES.metrics / "summary.json", {"variant": None, "refused": refused})
     folder = make_release(project)
     assert names(folder) == {NOT_RELEASED}
     text = (folder / NOT_RELEASED).read_text()
     assert text.startswith(f"No variant of {MODEL} may be released:\n- fp16: it passed, but could not")
     assert "\n- fp32: logits is off by 0.1\n" in text
+    assert "run `make repro MODEL=digits_cnn`. artifacts/digits_cnn/report/index.html has the details." in text
 
 
 def test_without_the_server_there_is_no_release(project):
@@ -203,11 +206,20 @@ def test_without_the_server_there_is_no_release(project):
         make_release(project)
 
 
-@pytest.mark.parametrize("name", ["metrics/summary.json", "artifacts/provider.json"])
+@pytest.mark.parametrize("name", ["metrics/digits_cnn/summary.json", "artifacts/digits_cnn/provider.json"])
 def test_without_the_stages_before_it_says_so(project, name):
     (project / name).unlink()
     with pytest.raises(DataError, match=f"{name} is not there: run `dvc repro`"):
         make_release(project)
+
+
+def test_a_comment_in_the_spec_changes_no_byte_and_the_release_has_all_that_it_says(project, release):
+    spec = project / FILES.spec
+    spec.write_text("# a comment\n" + spec.read_text().replace("budget:", "# another comment\nbudget:"))
+    made = make_release(project)
+    assert contents(made) == contents(release)
+    assert "#" not in (made / FILES.spec).read_text()
+    assert open_release(made).spec == read_yaml(spec, Spec, SpecError)
 
 
 def test_what_does_not_open_is_not_released(project):
@@ -232,7 +244,7 @@ def test_torch_in_a_data_py_is_refused(project):
 
 
 def test_weights_in_other_files_come_along(project):
-    path = project / "artifacts/int8_static/model.onnx"
+    path = project / FILES.variant("int8_static")
     model = onnx.load(path)
     onnx.save_model(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
     folder = make_release(project)
@@ -261,24 +273,24 @@ def test_sources_that_are_marked_come_along_and_labels_out_of_one(project):
         make_release(project, Path("artifacts/other"))
 
 
-def test_names_of_photographs_are_those_of_their_folders(tmp_path, monkeypatch, make_spec):
-    monkeypatch.chdir(tmp_path)
+def test_names_of_photographs_are_those_of_their_folders(tmp_path, make_spec):
+    raw = tmp_path / "raw"
     for name in ("tulips", "asters"):
-        (tmp_path / "data/raw/net/flowers" / name).mkdir(parents=True)
+        (raw / "flowers" / name).mkdir(parents=True)
     spec = make_spec({"x": ["batch", 3, 4, 4]}, {"y": ["batch", 2]}, batch=(1, 4, 2))
     images = Images(folder="flowers", resize=6, crop=4, mean=[0.5], std=[0.5])
-    assert label_names("net", spec.model_copy(update={"images": images})) == ["asters", "tulips"]
+    assert label_names(raw, spec.model_copy(update={"images": images})) == ["asters", "tulips"]
     images = images.model_copy(update={"classes": ["tulips", "asters"]})
-    assert label_names("net", spec.model_copy(update={"images": images})) == ["tulips", "asters"]
-    (tmp_path / "data/raw/net/names.txt").write_text("asters\ntulips\n")
+    assert label_names(raw, spec.model_copy(update={"images": images})) == ["tulips", "asters"]
+    (raw / "names.txt").write_text("asters\ntulips\n")
     images = images.model_copy(update={"classes": "names.txt"})
-    assert label_names("net", spec.model_copy(update={"images": images})) == ["asters", "tulips"]
+    assert label_names(raw, spec.model_copy(update={"images": images})) == ["asters", "tulips"]
     update = {"images": images, "labels": ["Aster", "Tulip"]}
-    assert label_names("net", spec.model_copy(update=update)) == ["Aster", "Tulip"]
-    assert label_names("net", spec) == []
+    assert label_names(raw, spec.model_copy(update=update)) == ["Aster", "Tulip"]
+    assert label_names(raw, spec) == []
     images = images.model_copy(update={"classes": ["tulips", "asters"]})
     more = make_spec({"x": ["batch", 3, 4, 4]}, {"y": ["batch", 4]}, task="classification", batch=(1, 4, 2))
-    assert label_names("net", more.model_copy(update={"images": images})) == ["tulips", "asters", "2", "3"]
+    assert label_names(raw, more.model_copy(update={"images": images})) == ["tulips", "asters", "2", "3"]
 
 
 def test_photographs_stand_in_for_data_py_in_the_release_too(project):
@@ -326,7 +338,7 @@ def test_other_models_have_what_theirs_need(tmp_path, model, monkeypatch):
 
 
 def test_a_gpu_release_asks_for_the_gpu_s_packages_and_says_what_the_machine_brings(project):
-    change_json(project / PROVIDER, {"provider": "CUDAExecutionProvider"})
+    change_json(project / FILES.provider, {"provider": "CUDAExecutionProvider"})
     folder = make_release(project)
     packages = (folder / "requirements.txt").read_text()
     assert "\nonnxruntime-gpu[cuda,cudnn]==" in packages and "\nonnxruntime==" not in packages
@@ -338,22 +350,25 @@ def test_the_commit_is_named_and_whether_code_differs_from_it(project, monkeypat
     monkeypatch.chdir(project)
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.invalid"]
     subprocess.run([*git, "init", "--quiet"], check=True)
-    assert git_state() is None  # there is no commit
+    assert git_state(FILES) is None  # there is no commit
     subprocess.run([*git, "add", "--all"], check=True)
     subprocess.run([*git, "commit", "--quiet", "--message=made"], check=True)
     revision = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     clean = {"revision": revision, "modified": False}
-    assert git_state() == clean
-    (project / METRICS / "summary.json").write_text("{}")
+    assert git_state(FILES) == clean
+    (project / FILES.metrics / "summary.json").write_text("{}")
     (project / "README.md").write_text("")
-    assert git_state() == clean  # what the pipeline writes, and what it does not read
-    added = project / "models/another/spec.yaml"
-    added.parent.mkdir()
-    added.write_text("task: tensor\n")
-    assert git_state() == {"revision": revision, "modified": True}
+    assert git_state(FILES) == clean  # what the pipeline writes, and what it does not read
+    another = project / "models/another/spec.yaml"
+    another.parent.mkdir()
+    another.write_text("task: tensor\n")
+    assert git_state(FILES) == clean  # another model
+    added = project / FILES.folder / "words.txt"
+    added.write_text("")
+    assert git_state(FILES) == {"revision": revision, "modified": True}
     added.unlink()
     (project / "requirements.txt").write_text("numpy==1.0\n")
-    assert git_state() == {"revision": revision, "modified": True}
+    assert git_state(FILES) == {"revision": revision, "modified": True}
 
 
 def instructions(release):
@@ -413,15 +428,15 @@ def test_its_health_check_is_python_that_asks_whether_the_server_is_ready(releas
 
 def test_running_the_release_does_not_change_it_for_dvc(original, release, tmp_path, monkeypatch):
     """Python writes __pycache__ beside the modules that it imports."""
-    (tmp_path / "artifacts").mkdir()
-    shutil.copytree(release, tmp_path / RELEASE)
+    (tmp_path / FILES.artifacts).mkdir(parents=True)
+    shutil.copytree(release, tmp_path / FILES.release)
     shutil.copyfile(ROOT / ".dvcignore", tmp_path / ".dvcignore")
     monkeypatch.chdir(tmp_path)
     with Repo.init(no_scm=True) as repo:
-        repo.add(str(RELEASE))
-        cache = tmp_path / RELEASE / "onnx_release/__pycache__"
+        repo.add(str(FILES.release))
+        cache = tmp_path / FILES.release / "onnx_release/__pycache__"
         cache.mkdir()
         (cache / "release.cpython-311.pyc").write_bytes(b"compiled")
         assert repo.status() == {}
-        (tmp_path / RELEASE / "labels.txt").write_text("another\n")
+        (tmp_path / FILES.release / "labels.txt").write_text("another\n")
         assert repo.status()

@@ -1,7 +1,6 @@
 """The profile: times worked out by hand for made-up events, and those of tiny graphs. No test reads a clock."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,8 +10,8 @@ from onnx import TensorProto, helper
 
 from onnx_release.core.errors import GraphError, InputError
 from onnx_release.core.files import read_json, write_json
-from onnx_release.core.params import Runtime
-from onnx_release.core.paths import CHOICE, EVALUATION_SAMPLES, METRICS, PLOTS, SOURCES, variant_model
+from onnx_release.core.params import Profile, Runtime, load_defaults, write_params
+from onnx_release.core.paths import ModelFiles
 from onnx_release.performance.profiling import (
     WARM_UP,
     NodeTime,
@@ -25,6 +24,7 @@ from onnx_release.performance.profiling import (
     summarize,
 )
 from stages import profile
+from tests.imports import ROOT
 from tests.samples import save_samples
 
 ON_CPU = Runtime(provider="cpu", intra_threads=1)
@@ -289,25 +289,27 @@ def test_the_nodes_of_a_branch_add_up_with_their_if(save_graph, make_spec, tmp_p
 
 
 def test_the_stage_profiles_the_chosen_variant(save_graph, tmp_path, spec, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    params = load_defaults()
     monkeypatch.chdir(tmp_path)
+    files = ModelFiles("small")
     for variant in ("export", "fp32"):
-        small_network(save_graph, variant_model(variant).as_posix())
-    write_json(SOURCES, SOURCE)
-    write_json(CHOICE, {"variant": "fp32"})
-    EVALUATION_SAMPLES.parent.mkdir(parents=True)
-    save_samples(EVALUATION_SAMPLES, [np.full((3, 8, 8), value, np.float32) for value in range(5)])
-    params = SimpleNamespace(
-        model="small", runtime=ON_CPU, benchmark=SimpleNamespace(batches=[2, 4]), profile=SimpleNamespace(calls=3)
-    )
-    monkeypatch.setattr(profile, "load_params", lambda: params)
-    monkeypatch.setattr(profile, "load_spec", lambda model: spec)
-    profile.main()
-    found = read_json(METRICS / "profile.json")
-    rows = pd.read_csv(PLOTS / "profile.csv", keep_default_na=False)
+        small_network(save_graph, files.variant(variant).as_posix())
+    write_json(files.sources, SOURCE)
+    write_json(files.choice, {"variant": "fp32"})
+    files.evaluation_samples.parent.mkdir(parents=True)
+    save_samples(files.evaluation_samples, [np.full((3, 8, 8), value, np.float32) for value in range(5)])
+    benchmark = params.benchmark.model_copy(update={"batches": [2, 4]})
+    changed = {"runtime": ON_CPU, "benchmark": benchmark, "profile": Profile(calls=3)}
+    write_params(files, params.model_copy(update=changed), spec)
+    write_json(files.spec, spec.model_dump(by_alias=True, exclude_unset=True))  # which YAML reads, too
+    profile.main(files.model)
+    found = read_json(files.metrics / "profile.json")
+    rows = pd.read_csv(files.plots / "profile.csv", keep_default_na=False)
     assert (found["variant"], found["calls"]) == ("fp32", 3)
     assert len(rows) == sum(operator["nodes"] for operator in found["operators"].values())
     assert {"block.0", "block.2"} <= set(rows["module"])
     assert rows["ms"].is_monotonic_decreasing
-    events = read_json(tmp_path / "artifacts/profile/trace.json")
+    events = read_json(files.trace)
     runs = [event for event in events if event["name"] == "model_run"]
     assert len(runs) == WARM_UP + 3

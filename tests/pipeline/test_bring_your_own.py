@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -18,9 +17,10 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
+from onnx_release.choice.metrics import SummaryMetrics
 from onnx_release.core.errors import ReleaseError
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import RAW, variant_model
+from onnx_release.core.paths import RAW, ModelFiles
 from onnx_release.core.spec import Source, load_spec
 from onnx_release.data.fetch import copy_tree, fetch_sources
 from onnx_release.data.image_folder import ImageFolder, Photograph, check_readable
@@ -29,15 +29,17 @@ from onnx_release.data.samples import with_batch_axis, without_batch_axis
 from onnx_release.network.checkpoint import load_checkpoint
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.settings import load_runtime
-from tests.clone import QUICK, make_clone, path_with_python, set_param
+from tests.clone import QUICK, list_models, make_clone, path_with_python
 from tests.imports import ROOT
 from tests.in_process import run_here, run_stages
 from tests.served import PATIENCE, serving
 
 PAGE = (ROOT / "docs/bring-your-own-model.md").read_text()
 BLOCKS = re.findall(r"^```(sh|python|yaml)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-# What the pipeline itself makes, and params.yaml, where `make repro MODEL=...` writes the model's name.
-MADE = ("metrics/", "dvc.lock", "params.yaml")
+MODEL = "digits"
+FILES = ModelFiles(MODEL)
+# What step 2 writes beside the model's folder: a line for the model, and what DVC shows of it.
+LISTED = {"models.yaml", "pipelines/digits/dvc.yaml"}
 
 
 @pytest.fixture
@@ -45,6 +47,7 @@ def clone(tmp_path, digits_raw):
     """A clone whose environment is this one, with digits.pth and digits/ beside it as the page has them."""
     settings = {"quantize_static.minutes": "0.05", "prepare.calibration": "20", "prepare.evaluation": "40"}
     folder = make_clone(tmp_path / "clone", QUICK | settings)
+    list_models(folder, "digits_cnn")
     subprocess.run(
         ["git", "-c", "user.name=t", "-c", "user.email=t", "commit", "-qam", "quick"], cwd=folder, check=True
     )
@@ -73,9 +76,9 @@ def follow(kind, text, clone):
     .ci/run calls, has DVC run them.
     """
     if text.startswith("make repro"):
-        set_param(clone, "model", text.strip().removeprefix("make repro MODEL="))
-        run_stages(clone)
-        gate = run_here(clone, "tools.gate")
+        model = text.strip().removeprefix("make repro MODEL=")
+        run_stages(clone, model)
+        gate = run_here(clone, "tools.gate", "--model", model)
         assert gate.returncode == 0, gate.stdout + gate.stderr
         return gate.stdout
     if kind == "sh":
@@ -104,31 +107,33 @@ def follow(kind, text, clone):
 def test_the_page_leads_to_a_release_and_touches_nothing_outside_of_the_model_s_folder(clone, monkeypatch):
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")  # compiling takes longer than all the rest
     assert changed(clone) == set()
-    printed = ""
+    printed, written = "", set()
     for kind, text in BLOCKS:
         if text.startswith("make repro"):
-            assert changed(clone) == {"models/digits/spec.yaml", "models/digits/network.py"}
+            written = {str(FILES.folder / name) for name in ("spec.yaml", "params.yaml", "network.py")}
+            assert changed(clone) == written | LISTED
         printed = follow(kind, text, clone)
     assert "int8_static: passed" in printed and "FAILED" not in printed
-    assert (clone / "artifacts/report/index.html").is_file()
+    assert (clone / FILES.report / "index.html").is_file()
     check_answers(clone)
-    others = {path for path in changed(clone) if not path.startswith("models/digits/")}
-    assert all(path.startswith(MADE) for path in others), others
+    made = changed(clone) - written - LISTED
+    assert made and all(path.startswith(f"{FILES.metrics}/") for path in made), made
 
 
 def check_answers(clone):
     """Every photograph that was evaluated on, uploaded to the release: the pipeline's answer, bit for bit."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(clone)
-        spec, data = load_spec("digits"), cast(ImageFolder, load_data("digits"))
-        variant = json.loads(Path("metrics/summary.json").read_text())["variant"]
-        model = OnnxModel(variant_model(variant), spec, load_runtime(load_params().runtime))
-        contents = [photograph.path.read_bytes() for photograph in data.photographs(RAW / "digits", "evaluation")[:40]]
+        spec, data = load_spec(MODEL), cast(ImageFolder, load_data(MODEL))
+        variant = SummaryMetrics.read(MODEL).variant
+        assert variant is not None
+        model = OnnxModel(FILES.variant(variant), spec, load_runtime(FILES, load_params(FILES).runtime))
+        contents = [photograph.path.read_bytes() for photograph in data.photographs(FILES.raw, "evaluation")[:40]]
         answers = []
         for content in contents:
             outputs = model.run(with_batch_axis(data.preprocess(data.decode(content))))
             answers.append(data.postprocess(without_batch_axis(outputs)))
-    with serving(clone / "artifacts/release") as server:
+    with serving(clone / FILES.release) as server:
         for content, answer in zip(contents, answers, strict=True):
             files = {"file": ("digit.png", content)}
             found = requests.post(f"http://127.0.0.1:{server.port}/predict", files=files, timeout=PATIENCE).json()

@@ -8,16 +8,21 @@ from typing import Any
 
 import pytest
 from dvc.utils.hydra import apply_overrides
+from dvc.utils.serialize import modify_yaml
 from PIL import Image
 from ruamel.yaml import YAML
 
 from onnx_release.core.errors import SpecError
 from onnx_release.core.spec import Spec
 from onnx_release.core.yaml_files import read_yaml
+from tests.clone import list_models
 from tests.imports import ROOT
 from tools.new_model import TASKS, texts, write_model
 
-FILES = ["params.yaml", *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("models/*/spec.yaml")))]
+SPECS, OWN_PARAMS = (
+    [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob(f"models/*/{name}"))]
+    for name in ("spec.yaml", "params.yaml")
+)
 
 
 def values(content: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -46,9 +51,28 @@ def check_one_line(file: Path) -> None:
         file.write_text(before, encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", ["params.yaml", *SPECS])
 def test_a_value_of_params_yaml_and_of_a_spec_is_one_line(tmp_path, name):
     check_one_line(Path(shutil.copy(ROOT / name, tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["models.yaml", "stages/dvc.yaml", *OWN_PARAMS])
+def test_dvc_writes_a_file_as_it_is_so_that_no_comment_is_lost(tmp_path, name):
+    file = Path(shutil.copy(ROOT / name, tmp_path))
+    with modify_yaml(file):
+        pass
+    assert file.read_text(encoding="utf-8") == (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_a_value_of_one_model_s_own_is_one_line(tmp_path):
+    """In models/NAME/params.yaml, which has none as it is written for a new model."""
+    file = tmp_path / "params.yaml"
+    file.write_text("{}\n")
+    apply_overrides(str(file), ["++export.opset=20"])
+    assert file.read_text() == "export:\n  opset: 20\n"
+    apply_overrides(str(file), ["++slim.skip_fusion_patterns=[FusionGemm]"])
+    assert file.read_text() == "export:\n  opset: 20\nslim:\n  skip_fusion_patterns:\n  - FusionGemm\n"
+    check_one_line(file)
 
 
 @pytest.fixture
@@ -56,6 +80,7 @@ def models(tmp_path, monkeypatch):
     """A folder in which `write_model` can write, with weights and photographs whose names YAML has to quote."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
+    list_models(tmp_path, "another")
     (tmp_path / 'it\'s "mine".pth').write_bytes(b"weights")
     for label in ("yes: #1", "null", f"long{' and longer' * 10}"):
         (tmp_path / "a: b #c" / label).mkdir(parents=True)
@@ -79,8 +104,11 @@ def test_a_value_of_a_new_model_is_one_line(models, task, named):
 @pytest.mark.parametrize("task", TASKS)
 def test_the_template_itself_is_in_that_style_so_that_no_comment_is_lost(models, task):
     write_model("mine", task)
-    file = models / "models/mine/spec.yaml"
     values = {"name": "mine", "task": task, "sources": [], "classes": [], "checkpoint": "", "images": ""}
-    assert file.read_text(encoding="utf-8") == texts(values)["spec.yaml"]
-    apply_overrides(str(file), [])
-    assert file.read_text(encoding="utf-8") == texts(values)["spec.yaml"]
+    written = {name: text for name, text in texts(values).items() if name.endswith(".yaml")}
+    assert written.keys() == {"spec.yaml", "params.yaml"}
+    for name, text in written.items():
+        file = models / "models/mine" / name
+        assert file.read_text(encoding="utf-8") == text
+        apply_overrides(str(file), [])
+        assert file.read_text(encoding="utf-8") == text

@@ -21,25 +21,34 @@ import torch
 import tritonclient.http
 from ruamel.yaml import YAML
 
+from onnx_release.choice.metrics import SummaryMetrics
+from onnx_release.core.addresses import address
+from onnx_release.core.errors import SpecError
 from onnx_release.core.params import load_params
-from onnx_release.core.paths import EVALUATION_SAMPLES, variant_model
-from onnx_release.core.spec import load_spec
-from onnx_release.core.variants import VARIANTS
+from onnx_release.core.paths import LOCK, MACHINE_LOCK, MACHINE_PIPELINE, ON_DISK, ModelFiles
+from onnx_release.core.spec import Spec, load_spec
+from onnx_release.core.variants import REDUCED, VARIANTS
+from onnx_release.core.yaml_files import read_yaml
 from onnx_release.data.samples import SampleFile
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.settings import load_runtime
-from tests.clone import QUICK, edited, make_clone, outputs, path_with_python, run, stages_run
+from tests.clone import QUICK, edited, list_models, make_clone, only_model, outputs, path_with_python, run, stages_run
+from tests.declared_stages import declared_stages
 from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
 from tests.in_process import run_here, run_stages
 from tests.registry import registry
 from tests.revisions import git
 from tests.served import serving
+from tests.stage_reads import note_reads
 
+MODEL = "digits_cnn"
+FILES = ModelFiles(MODEL)
 # What may differ between two runs on one machine: what was timed, and what reads it.
 TIMED = {"benchmark", "choose", "optimize", "profile", "report", "package"}
-
+# What nothing keeps from running.
+ALWAYS = [f"{MACHINE_PIPELINE}:{stage}" for stage in ("hardware", "sources")]
 
 PARAMS_OF_CLONE = {**QUICK, "quantize_static.minutes": "0.05", "validate.resamples": "200"}
 
@@ -53,18 +62,32 @@ def no_compilation() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def clone(no_compilation: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reads() -> dict[str, set[str]]:
+    """What each stage of `clone` has read of its spec and its parameters, once it has run."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def clone(no_compilation: None, reads: dict[str, set[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone in which every stage has run once and DVC has the outputs. No test reads a timing."""
     folder = make_clone(tmp_path_factory.mktemp("clone"), PARAMS_OF_CLONE)
-    run_stages(folder)
-    (folder / "dvc.lock").unlink()  # of another model
+    only_model(folder, MODEL)
+    with pytest.MonkeyPatch.context() as patch:
+        note_reads(patch, reads)
+        run_stages(folder, MODEL)
+    for lock in folder.rglob(LOCK.name):
+        lock.unlink()  # of another run
     result = run_here(folder, "dvc", "commit", "--force", "--quiet")
     assert result.returncode == 0, result.stderr
     return folder
 
 
 def locked(clone: Path) -> dict[str, Any]:
-    return dict(YAML(typ="safe").load((clone / "dvc.lock").read_text())["stages"])
+    """What DVC has locked of each stage, by its name without the model."""
+    stages: dict[str, Any] = {}
+    for lock in (MACHINE_LOCK, FILES.lock, LOCK):
+        stages |= YAML(typ="safe").load((clone / lock).read_text())["stages"]
+    return {name.removesuffix(f"@{MODEL}"): stage for name, stage in stages.items()}
 
 
 def made(clone: Path, paths: Collection[str]) -> dict[str, str]:
@@ -78,27 +101,54 @@ def is_below(name: str, path: str) -> bool:
 
 def test_another_folder_and_process_make_the_same_bytes(clone, tmp_path):
     other = make_clone(tmp_path / "a folder with another name", PARAMS_OF_CLONE)
-    code = (
-        f"from pathlib import Path; from tests.in_process import run_stages; run_stages(Path({str(other)!r}), {TIMED})"
-    )
+    list_models(other, "minilm", MODEL)
+    code = "from pathlib import Path; from tests.in_process import run_stages; "
+    code += f"run_stages(Path({str(other)!r}), {MODEL!r}, {TIMED})"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PATH": path_with_python()}, check=True)
     stages = {name: stage for name, stage in locked(clone).items() if name not in TIMED}
     paths = {out["path"] for stage in stages.values() for out in stage["outs"]}
-    assert "artifacts/int8_static" in paths
+    paths = paths - {ON_DISK.as_posix()} | {FILES.on_disk.as_posix()}  # the folder has a file for each listed model
+    assert FILES.variant("int8_static").parent.as_posix() in paths
     expected = made(clone, paths)
     assert {name.split("/")[0] for name in expected} == {"data", "artifacts", "metrics"}
     assert made(other, paths) == expected
 
 
+def test_each_stage_declares_the_parts_of_the_spec_and_the_parameters_that_it_has_read(clone, reads):
+    """What tests/pipeline/test_pipeline.py finds in the source, here in a run."""
+    stages = declared_stages(MODEL)
+    missing = []
+    for stage in stages.keys() & reads.keys() - {"settings"}:  # which makes the file that the others depend on
+        (params,) = stages[stage]["params"]
+        (declared,) = params.values()
+        missing += [f"{stage}: {key}" for key in sorted(reads[stage]) if not any(alike(key, name) for name in declared)]
+    assert not missing, "add to the params, each to its stage:\n" + "\n".join(missing)
+    assert reads["fetch"] == {"spec.sources"}
+    parts = {f"spec.{part}" for part in ("network", "variants", "budget", "tolerance")}
+    assert reads["validate"] == {"validate", "runtime", *parts}
+
+
+def alike(key: str, other: str) -> bool:
+    """Whether they are the same key, or one is a part of the other."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
+
+
 def test_the_release_is_real(clone):
     metrics = {
-        name: json.loads((clone / f"metrics/{name}.json").read_text()) for name in ("validate/fp32", "benchmark")
+        name: json.loads((clone / FILES.metrics / f"{name}.json").read_text())
+        for name in ("validate/fp32", "benchmark")
     }
     assert metrics["validate/fp32"]["passed"]
     assert metrics["validate/fp32"]["accuracy"] == metrics["validate/fp32"]["accuracy_torch"] > 0.98
     assert metrics["benchmark"]["fp32"]["samples"] > 0
-    assert (clone / "artifacts/report/index.html").is_file()
+    assert (clone / FILES.report / "index.html").is_file()
     assert run_here(clone, "tools.gate").returncode == 0
+
+
+def test_the_release_has_the_spec_without_its_comments_for_which_no_stage_reruns(clone):
+    written, released = (folder / FILES.spec for folder in (clone, clone / FILES.release))
+    assert read_yaml(released, Spec, SpecError) == read_yaml(written, Spec, SpecError)
+    assert "#" in written.read_text() and "#" not in released.read_text()
 
 
 def test_onnx_runtime_has_nothing_to_say_of_any_model(clone, capfd):
@@ -113,7 +163,7 @@ def test_onnx_runtime_has_nothing_to_say_of_any_model(clone, capfd):
 
 def test_the_release_alone_gives_the_pipeline_s_answers_without_what_made_it(clone, tmp_path, monkeypatch):
     """Bit for bit over HTTP, in an environment that has what its requirements.txt names and nothing else."""
-    folder = shutil.copytree(clone / "artifacts/release", tmp_path / "release")
+    folder = shutil.copytree(clone / FILES.release, tmp_path / "release")
     python = tmp_path / "venv/bin/python"
     environment = {**os.environ, **registry(), "PATH": path_with_python(), "VIRTUAL_ENV": str(tmp_path / "venv")}
     commands = [
@@ -127,9 +177,10 @@ def test_the_release_alone_gives_the_pipeline_s_answers_without_what_made_it(clo
         assert result.returncode == 0, result.stdout + result.stderr
 
     monkeypatch.chdir(clone)
-    variant = json.loads(Path("metrics/summary.json").read_text())["variant"]
-    model = OnnxModel(variant_model(variant), load_spec("digits_cnn"), load_runtime(load_params().runtime))
-    samples = SampleFile(EVALUATION_SAMPLES)
+    variant = SummaryMetrics.read(MODEL).variant
+    assert variant is not None
+    model = OnnxModel(FILES.variant(variant), load_spec(MODEL), load_runtime(FILES, load_params(FILES).runtime))
+    samples = SampleFile(FILES.evaluation_samples)
     images = np.stack([samples.inputs(index)["image"][np.newaxis] for index in range(len(samples))])
     expected = np.stack([model.run({"image": image})["logits"] for image in images])
     listed = subprocess.check_output(["uv", "pip", "list", "--format=json"], env=environment, text=True)
@@ -143,14 +194,14 @@ def test_the_release_alone_gives_the_pipeline_s_answers_without_what_made_it(clo
         tensor = tritonclient.http.InferInput("image", list(images[0].shape), "FP32")
         for image, logits in zip(images, expected, strict=True):
             tensor.set_data_from_numpy(image)
-            found = client.infer("digits_cnn", [tensor]).as_numpy("logits")
+            found = client.infer(MODEL, [tensor]).as_numpy("logits")
             assert np.array_equal(found, logits)
 
 
 def test_a_second_run_does_nothing_but_look_at_the_hardware_and_at_the_sources(clone):
     before = outputs(clone)
     result = run_here(clone, "tools.repro")
-    assert stages_run(result.stdout) == ["hardware", "sources"]
+    assert sorted(stages_run(result.stdout)) == ALWAYS
     assert outputs(clone) == before
 
 
@@ -162,18 +213,31 @@ def test_a_sweep_runs_only_what_each_experiment_must_and_names_the_winner(clone)
     (clone / "grid.yaml").write_text("timing: false\ngrid: {calibrate.method: [percentile, minmax]}\n")
     result = run(clone, "tools.sweep", "grid.yaml")
     assert result.returncode == 0, result.stdout + result.stderr
-    ran = [set(stages_run(path.read_text())) for path in (clone / ".dvc/tmp/sweep/logs").glob("*.log")]
-    always = {"hardware", "sources"}  # which nothing keeps from running
-    of_calibration = {"calibrate", "quantize_static", "validate@int8_static", "explain@int8_static"}
-    assert sorted(ran, key=len) == [always, always, always | of_calibration]
-    winner = re.search(r"^The winner: dvc exp apply (grid-\w+) && make repro$", result.stdout, re.MULTILINE)
+    logs = {path.stem: path.read_text() for path in (clone / ".dvc/tmp/sweep/logs").glob("*.log")}
+    # What nothing keeps from running, and what writes the model's parameters, of which the others read what they need.
+    always = {*ALWAYS, address("settings", MODEL)}
+    of_calibration = {address(stage, MODEL) for stage in ("calibrate", "quantize_static")}
+    of_calibration |= {address("validate@int8_static", MODEL)}
+    of_calibration |= {
+        address(f"explain@{variant}", MODEL) for variant in REDUCED
+    }  # each depends on all that one may read
+    assert sorted((set(stages_run(log)) for log in logs.values()), key=len) == [
+        set(ALWAYS),
+        always,
+        always | of_calibration,
+    ]
+    winner = re.search(
+        rf"^The winner: dvc exp apply (grid-\w+) && make repro MODEL={MODEL}$", result.stdout, re.MULTILINE
+    )
     assert winner
     lines = [line for line in result.stdout.splitlines() if line.startswith("| ") and "grid-" in line]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert sorted(row[0] for row in rows) == ["minmax", "percentile"]
     shown = json.loads(run_here(clone, "dvc", "exp", "show", "--json").stdout)
     found = {
-        experiment["name"]: experiment["revs"][0]["data"]["params"]["params.yaml"]["data"]["calibrate"]["method"]
+        experiment["name"]: experiment["revs"][0]["data"]["params"][FILES.overrides.as_posix()]["data"]["calibrate"][
+            "method"
+        ]
         for commit in shown
         for experiment in commit["experiments"] or []
     }
@@ -184,8 +248,8 @@ def test_a_sweep_runs_only_what_each_experiment_must_and_names_the_winner(clone)
 def test_dvc_shows_every_metric_and_what_changed(clone):
     shown = json.loads(run_here(clone, "dvc", "metrics", "show", "--json").stdout)
     files = next(iter(shown.values()))["data"]
-    assert {"metrics/export.json", "metrics/slim.json", "metrics/benchmark.json", "metrics/summary.json"} <= set(files)
-    assert files["metrics/validate/fp32.json"]["data"]["passed"] is True
+    assert {f"{FILES.metrics}/{name}.json" for name in ("export", "slim", "benchmark", "summary")} <= set(files)
+    assert files[f"{FILES.metrics}/validate/fp32.json"]["data"]["passed"] is True
 
 
 def test_a_failed_variant_is_written_down_and_refused_by_the_gate(clone):
@@ -193,7 +257,7 @@ def test_a_failed_variant_is_written_down_and_refused_by_the_gate(clone):
     saved = {path: path.read_bytes() for path in (clone / "metrics").rglob("*") if path.is_file()}
     (clone / SPEC).write_bytes(before + b"tolerance: {torch_rounding_multiple: 0.0, atol: 0.0, rtol: 0.0}\n")
     try:
-        assert run_here(clone, "stages.validate", "fp32").returncode == 0
+        assert run_here(clone, "stages.validate", MODEL, "fp32").returncode == 0
         gate = run_here(clone, "tools.gate")
         assert gate.returncode == 1
         assert "fp32: FAILED: logits is off by" in gate.stdout
@@ -216,13 +280,17 @@ def test_a_failed_stage_gets_its_earlier_outputs_back(clone):
 
 @dataclass(frozen=True)
 class BadInput:
-    """A `file` given the content that `make` returns, the stage that meets it first, and what its message says."""
+    """A `file` given the content that `make` returns, the stage that meets it first, and what its message says.
+
+    `arguments` are those of the stage.
+    """
 
     stage: str
     file: str
     make: Callable[[Path], bytes]
     says: list[str]
     env: dict[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = (MODEL,)
 
 
 def replaced(file: str, old: str, new: str) -> Callable[[Path], bytes]:
@@ -235,7 +303,7 @@ def replaced(file: str, old: str, new: str) -> Callable[[Path], bytes]:
 
 
 SPEC, DATA, PARAMS = "models/digits_cnn/spec.yaml", "models/digits_cnn/data.py", "params.yaml"
-NETWORK = "models/digits_cnn/network.py"
+NETWORK, OWN_PARAMS, LIST = "models/digits_cnn/network.py", "models/digits_cnn/params.yaml", "models.yaml"
 WEIGHTS = "data/raw/digits_cnn/weights.pth"
 
 
@@ -323,18 +391,38 @@ BAD_INPUT = {
     ),
     "an unknown model": BadInput(
         "fetch",
+        LIST,
+        replaced(LIST, "digits_cnn", "mobilenet_v2"),
+        ["no model called digits: models/ has", "mobilenet_v2"],
+        arguments=("digits",),
+    ),
+    "a listed model without a folder": BadInput(
+        "sources",
+        LIST,
+        replaced(LIST, "- digits_cnn", "- digits_cnn\n- digits"),
+        ["models.yaml lists digits, and there is no folder models/digits"],
+        arguments=(),
+    ),
+    "the key that once chose the model": BadInput(
+        "settings",
         PARAMS,
-        replaced(PARAMS, "model: digits_cnn", "model: digits"),
-        ["no model called digits", "mobilenet_v2"],
+        lambda clone: b"model: digits_cnn\n" + (clone / PARAMS).read_bytes(),
+        ["params.yaml has the key model", "models.yaml lists the models", "make repro MODEL="],
     ),
     "an opset out of range": BadInput(
-        "hardware", PARAMS, replaced(PARAMS, "opset: 18", "opset: 99"), ["export: opset 99 is out of range", "13 to 23"]
+        "settings", PARAMS, replaced(PARAMS, "opset: 18", "opset: 99"), ["export: opset 99 is out of range", "13 to 23"]
     ),
     "a parameter of the wrong type": BadInput(
-        "hardware", PARAMS, replaced(PARAMS, "opset: 18", "opset: '18'"), ["export.opset: ", "not '18'"]
+        "settings", PARAMS, replaced(PARAMS, "opset: 18", "opset: '18'"), ["export.opset: ", "not '18'"]
     ),
     "an unknown parameter": BadInput(
-        "hardware", PARAMS, replaced(PARAMS, "opset: 18", "opset: 18\n  opsets: 18"), ["export.opsets: no such key"]
+        "settings", PARAMS, replaced(PARAMS, "opset: 18", "opset: 18\n  opsets: 18"), ["export.opsets: no such key"]
+    ),
+    "an unknown parameter of one model": BadInput(
+        "settings",
+        OWN_PARAMS,
+        lambda _: b"export: {opsets: 18}\n",
+        ["models/digits_cnn/params.yaml has wrong values", "export.opsets: no such key; did you mean opset?"],
     ),
     "a group in both splits": BadInput(
         "prepare", DATA, replaced(DATA, "label=int(label))", "label=int(label), group='Ada')"), ["in both splits: Ada"]
@@ -361,7 +449,7 @@ def test_bad_input_ends_with_one_message_and_leaves_the_outputs(clone, name):
     with ExitStack() as stack:
         stack.enter_context(edited(clone / case.file, case.make(clone)))
         with_it = outputs(clone)  # the file itself may be one of them
-        result = run_here(clone, f"stages.{case.stage}", env=case.env)
+        result = run_here(clone, f"stages.{case.stage}", *case.arguments, env=case.env)
         assert outputs(clone) == with_it
     assert outputs(clone) == before
     assert result.returncode == 1
@@ -377,7 +465,7 @@ def test_no_space_while_writing_leaves_the_outputs(clone, stage):
     allowed = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, allowed[1]))
     try:
-        result = run_here(clone, f"stages.{stage}", env={"PIP_NO_CACHE_DIR": "1"})
+        result = run_here(clone, f"stages.{stage}", MODEL, env={"PIP_NO_CACHE_DIR": "1"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, allowed)
     assert result.returncode == 1

@@ -1,4 +1,4 @@
-"""Which Python the Makefile takes, and what it says where there is none that it can."""
+"""Which Python the Makefile takes, what it says where there is none that it can, and how it hands on MODEL."""
 
 import os
 import shutil
@@ -80,3 +80,34 @@ def test_an_environment_that_is_there_keeps_its_python(make, tmp_path):
     (tmp_path / ".venv/bin/python").symlink_to(tmp_path / "bin/python3.12")
     _, asked = make({"python3": "3.13.0", "python3.12": "3.12.1"})
     assert asked == ["python3.12 -m venv .venv"]
+
+
+@pytest.mark.parametrize(
+    ("target", "tools"), [("repro", ["repro", "gate"]), ("serve", ["serve"]), ("gpu-check", ["gpu_check"])]
+)
+def test_a_model_is_handed_to_every_tool_and_without_one_the_tool_takes_the_first(tmp_path, target, tools):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("requirements.txt", "constraints.txt", "requirements-serving.txt"):
+        (tmp_path / name).touch()
+    for arguments, options in ([[], ""], [["MODEL=minilm"], " --model minilm"]):
+        command = ["make", "--dry-run", "--directory", str(tmp_path), target, *arguments]
+        environment = {"PATH": os.environ["PATH"]}  # MODEL may be in it
+        printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        run = [line.strip() for line in printed.splitlines() if line.strip().startswith("python -m tools.")]
+        assert run == [f"python -m tools.{tool}{options}" for tool in tools]
+
+
+def test_the_set_up_tells_git_how_to_merge_the_lock_and_does_not_need_git(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("requirements.txt", "constraints.txt"):
+        (tmp_path / name).touch()
+    command = ["make", "--dry-run", "--directory", str(tmp_path), ".venv/installed"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    driver = ".venv/bin/python -m tools.merge_lock %O %A %B %P"
+    assert f'git config merge.dvc-lock.driver "{driver}" || true' in printed.splitlines()
+
+
+def test_help_names_the_targets_that_take_a_model():
+    printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    told = {line.partition(":")[0] for line in printed.splitlines() if "MODEL=NAME, or the first" in line}
+    assert told == {"repro", "serve", "gpu-check"}

@@ -14,7 +14,7 @@ from models.mobilenet_v2 import data as photographs
 from models.mobilenet_v2.network import MobileNetV2
 from onnx_release.core.errors import DataError
 from onnx_release.core.params import Prepare
-from onnx_release.core.paths import EVALUATION_SAMPLES
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec, load_spec
 from onnx_release.data.samples import SampleFile, check_sample, write_splits
 from tests.imports import ROOT
@@ -134,19 +134,19 @@ def test_the_middle_of_the_photograph_is_taken():
 
 def test_a_corrupt_photograph_is_named_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    raw = tmp_path / "raw"
-    raw.mkdir()
+    files = ModelFiles("mobilenet_v2")
+    files.raw.mkdir(parents=True)
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8))
     for name in [*photographs.CALIBRATION_SAMPLES, "imagenet_00_1.jpg", "imagenet_01_2.jpg"]:
-        image.save(raw / name)
-    (raw / "imagenet_01_2.jpg").write_bytes((raw / "imagenet_01_2.jpg").read_bytes()[:500])
-    spec = Spec.model_validate(YAML(typ="safe").load((ROOT / "models/mobilenet_v2/spec.yaml").read_text()))
+        image.save(files.raw / name)
+    (files.raw / "imagenet_01_2.jpg").write_bytes((files.raw / "imagenet_01_2.jpg").read_bytes()[:500])
+    spec = Spec.model_validate(YAML(typ="safe").load((ROOT / files.spec).read_text()))
     with pytest.raises(DataError, match=r"imagenet_01_2\.jpg cannot be read as an image"):
-        write_splits(photographs, raw, spec, Prepare(calibration=7, evaluation=2))
-    assert not list(tmp_path.glob("data/prepared/*"))
-    image.save(raw / "imagenet_01_2.jpg")
-    write_splits(photographs, raw, spec, Prepare(calibration=7, evaluation=2))
-    assert SampleFile(EVALUATION_SAMPLES).labels.tolist() == [1, 2]
+        write_splits(photographs, files, spec, Prepare(calibration=7, evaluation=2))
+    assert not list(tmp_path.glob("data/prepared/*/*"))
+    image.save(files.raw / "imagenet_01_2.jpg")
+    write_splits(photographs, files, spec, Prepare(calibration=7, evaluation=2))
+    assert SampleFile(files.evaluation_samples).labels.tolist() == [1, 2]
 
 
 def test_crops_are_drawn_by_their_seed():

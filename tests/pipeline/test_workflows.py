@@ -71,9 +71,15 @@ def test_the_comparison_has_the_whole_history():
     assert steps(PIPELINE, ".ci/review")
 
 
-def test_a_pull_request_runs_the_pipeline_of_the_default_model_once():
-    running = [step for key in JOBS for step in steps(key, ".ci/")]
-    assert sorted(step.get("if", "") for step in running) == ["", "github.event_name == 'push'"]
+def test_a_pull_request_runs_the_models_that_it_touches_once_and_the_main_branch_all():
+    assert [key for key in JOBS if steps(key, ".ci/review")] == [PIPELINE]
+    [everything] = [key for key in JOBS if steps(key, "make repro-all")]
+    assert JOBS[everything]["if"] == "github.event_name == 'push'" and everything[0] == "ci"
+    assert not [key for key in JOBS for text in ("make repro ", "tools.repro", "dvc repro") if steps(key, text)]
+    review = (ROOT / ".ci/review").read_text()
+    assert "in $touched" in review and "python -m tools.touched_models" in review
+    rules = (ROOT / "Makefile").read_text()
+    assert "\n\tpython -m tools.repro --all\n" in rules and "\n\tpython -m tools.gate --all\n" in rules
 
 
 def test_the_report_is_posted_when_a_gate_fails():

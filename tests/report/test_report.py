@@ -1,6 +1,8 @@
 """The pages say what was measured, what failed, and what is no difference."""
 
+import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,8 +11,8 @@ from markupsafe import escape
 from ruamel.yaml import YAML
 
 from onnx_release.choice.choice import Candidate, summarise
-from onnx_release.core.params import load_params
-from onnx_release.core.paths import REPORT
+from onnx_release.core.params import load_defaults
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import SHIPPABLE, VARIANTS
 from onnx_release.data.metrics import PrepareMetrics
@@ -30,12 +32,13 @@ from onnx_release.report.pages import (
 from onnx_release.report.results import Explained, Graphs, Results, StageMetrics, worst_layers
 from onnx_release.report.text import AGREEMENT, ANSWER_DETAILS, number, percent
 from onnx_release.report.verdict import describe_verdict, describe_warnings
-from onnx_release.static.metrics import QuantizeStaticMetrics
+from onnx_release.static_quantization.metrics import QuantizeStaticMetrics
 from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics
 from onnx_release.validate.metrics import ValidateMetrics
 from stages import report as stage
 from tests.imports import ROOT
 from tests.validated import KINDS, validated
+from tools.new_model import pipeline_text
 
 
 def timing(speedup, low, high):
@@ -205,7 +208,7 @@ def make(monkeypatch):
         return Results(
             model=model,
             spec=load_spec("digits_cnn").model_copy(update={"task": task}),
-            params=load_params(),
+            params=load_defaults(),
             hardware={"cpu": "a CPU", "gpus": [], "cores": 2, "packages": {"numpy": "2"}},
             candidates=candidates,
             metrics=StageMetrics(
@@ -347,15 +350,30 @@ def test_the_pictures_of_the_short_form_stand_in_lines_of_their_own(make):
 
 def test_the_stage_writes_the_page_and_every_picture_that_the_short_form_names(make, monkeypatch, tmp_path):
     results = make(row("export", **CLASSES), row("fp32", **CLASSES))
-    monkeypatch.setattr(stage, "load_params", lambda: results.params)
     monkeypatch.setattr(stage, "collect", lambda _: results)
     monkeypatch.chdir(tmp_path)
-    stage.main()
-    pictures = {path.name for path in REPORT.glob("*.svg")}
-    assert {path.name for path in REPORT.iterdir()} == {"index.html", "report.md", *pictures}
-    assert {*re.findall(r"\((\w+\.svg)\)", (REPORT / "report.md").read_text())} <= pictures
-    declared = YAML(typ="safe").load(ROOT / "dvc.yaml")["plots"]
-    assert {*declared} == {(REPORT / name).as_posix() for name in pictures}
+    files = ModelFiles("net")
+    stage.main(files.model)
+    written = [*files.report.glob("*.svg")]
+    pictures = {path.name for path in written}
+    assert {path.name for path in files.report.iterdir()} == {"index.html", "report.md", *pictures}
+    assert {*re.findall(r"\((\w+\.svg)\)", (files.report / "report.md").read_text())} <= pictures
+    shown = YAML(typ="safe").load(pipeline_text(files.model))["plots"]
+    assert {os.path.normpath(files.pipeline.parent / name) for name in shown} == {*map(str, files.pictures.iterdir())}
+    assert {path.name for path in files.pictures.iterdir()} == pictures
+    for path in written:
+        assert (files.pictures / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_run_without_reduced_variants_has_pictures_that_say_so(make, monkeypatch, tmp_path):
+    results = replace(make(row("export", **CLASSES), row("fp32", **CLASSES)), explained=None)
+    monkeypatch.setattr(stage, "collect", lambda _: results)
+    monkeypatch.chdir(tmp_path)
+    files = ModelFiles("net")
+    stage.main(files.model)
+    empty = {path.stem for path in files.pictures.iterdir() if "nothing to draw" in path.read_text()}
+    assert empty == {"layers", "worst_layers"}
+    assert not empty & {path.stem for path in files.report.iterdir()}
 
 
 def interval_text(key, low, high):
@@ -473,6 +491,8 @@ def test_where_the_time_goes_is_on_the_page(make):
     text = html(make(row("export"), row("fp32")))
     assert '<td>slow_conv</td><td class="left">Conv</td><td>40.0 %</td>' in text
     assert '<td class="left">stem.0</td><td class="left">net.py:7</td>' in text
+    assert "<code>artifacts/net/optimized</code> has" in text
+    assert "<code>artifacts/net/profile/trace.json</code>" in text
     assert "69 nodes instead of 298, and loads in 5.8 ms instead of 14.9 ms" in text
 
 
@@ -512,7 +532,7 @@ def test_where_all_passed_and_none_was_timed_the_verdict_says_so(make):
     assert describe_verdict(make(*rows)) == "Nothing to release: no variant could be timed."
 
 
-CALIBRATION_FOLDER = {**CLASSES, "sqnr_db": 20.0}
+CALIBRATED = {**CLASSES, "sqnr_db": 20.0}
 
 
 def test_a_speed_up_of_a_disturbed_benchmark_is_not_measured(make):
@@ -525,8 +545,10 @@ def test_a_speed_up_of_a_disturbed_benchmark_is_not_measured(make):
     first_screen = page[: page.index("<nav")]
     assert "2.8 to 3.2" not in page
     assert "<b>Speed was not measured.</b> Other work took cores in 8 of 15 rounds." in first_screen
-    assert "<code>dvc repro -f -s benchmark</code>" in first_screen
-    assert "`dvc repro -f -s benchmark`" in short(results)
+    command, after = "dvc repro -f -s pipelines/net/dvc.yaml:benchmark", "make repro MODEL=net"
+    assert f"<code>{command}</code>, and then <code>{after}</code>" in first_screen
+    assert f"`{command}`, and then `{after}`" in short(results)
+    assert f"then <code>{command}</code> and <code>{after}</code></span>" in page
     assert "<b>not measured</b>speed against PyTorch eager" in first_screen
     assert make(row("export"), row("fp32"), benchmark={"disturbed_rounds": 7}).metrics.summary.not_measured == ""
 
@@ -570,13 +592,14 @@ def test_a_variant_that_alone_passed_is_said_to_be_the_only_one(make):
 
 def test_little_calibration_is_on_the_first_screen(make):
     results = make(
-        row("export"), row("fp32"), row("int8_static", **CALIBRATION_FOLDER), calibration=15, calibration_sqnr_db=23.1
+        row("export"), row("fp32"), row("int8_static", **CALIBRATED), calibration=15, calibration_sqnr_db=23.1
     )
     (warning,) = describe_warnings(results)
     assert warning.startswith(
         "**int8_static is calibrated on 15 samples, and 3.1 dB worse on evaluation samples (20 dB) than on "
         "calibration samples (23.1 dB).** Calibrate on more"
     )
+    assert warning.endswith("limits their number, in params.yaml or in models/net/params.yaml.")
     page = html(results)
     assert "calibrated on 15 samples" in page[: page.index("<nav")] and warning in short(results)
 
@@ -586,7 +609,7 @@ def test_little_calibration_is_on_the_first_screen(make):
     [(16, 23.0, ""), (1, 23.0, "calibrated on 1 sample."), (16, 37.0, "17 dB worse"), (16, None, "")],
 )
 def test_enough_calibration_has_no_warning(make, samples, searched, says):
-    static = row("int8_static", **CALIBRATION_FOLDER)
+    static = row("int8_static", **CALIBRATED)
     results = make(row("export"), row("fp32"), static, calibration=samples, calibration_sqnr_db=searched)
     warnings = describe_warnings(results)
     assert bool(warnings) is bool(says)

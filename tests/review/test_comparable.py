@@ -8,7 +8,7 @@ import pytest
 from onnx_release.review.comparable import HARNESS, Pair, reached_sources
 from onnx_release.review.revisions import load_pair
 from tests.imports import ROOT
-from tests.revisions import commit, git, release, revision, write
+from tests.revisions import LOCK, LOCKED, MODEL, commit, git, release, revision, write
 
 RUN = "onnx_release/network/hugging_face.py"
 
@@ -31,7 +31,8 @@ def append(path, line="# another\n"):
 
 
 def same(head=None):
-    return Pair(*load_pair("main", head)).same_pytorch
+    base, after = load_pair("main", head)
+    return Pair(base.of_model(MODEL), after.of_model(MODEL)).same_pytorch
 
 
 def test_what_times_pytorch_is_read_from_the_imports_of_the_harness():
@@ -56,7 +57,7 @@ def test_what_times_pytorch_is_read_from_the_imports_of_the_harness():
         ("onnx_release/network/network.py", False, False),
         ("models/digits_cnn/network.py", False, False),
         ("onnx_release/report/results.py", True, True),
-        ("onnx_release/static/search.py", True, False),
+        ("onnx_release/static_quantization/search.py", True, False),
         ("models/minilm/network.py", True, False),
     ],
 )
@@ -82,27 +83,27 @@ def test_a_module_that_it_imports_anew_makes_another_program(repository):
         b"requirements.txt, md5: d",
         b"models/digits_cnn, md5: a",
         b"data/raw/digits_cnn, md5: b",
-        b"data/prepared/evaluation.npz, md5: c",
+        b"data/prepared/digits_cnn/evaluation.npz, md5: c",
     ],
 )
 def test_other_packages_weights_or_samples_make_another_program(line):
     base, head = release(), release(1)
     assert Pair(revision(base), revision(head)).same_pytorch
-    head["dvc.lock"] = head["dvc.lock"].replace(line, line[:-1] + b"z")
+    head[LOCK] = head[LOCK].replace(line, line[:-1] + b"z")
     assert not Pair(revision(base), revision(head)).same_pytorch
 
 
 def test_other_files_of_the_stage_are_none_of_pytorch_s():
     base, head = release(), release(1)
     for line in (b"artifacts/hardware.json, md5: e", b"onnx_release, md5: f"):
-        head["dvc.lock"] = head["dvc.lock"].replace(line, line[:-1] + b"z")
+        head[LOCK] = head[LOCK].replace(line, line[:-1] + b"z")
     assert Pair(revision(base), revision(head)).same_pytorch
 
 
 def test_timings_that_were_made_with_other_code_than_the_commit_has_are_of_another_program():
     """The lock knows a module by itself, and it is another one, whatever the files say."""
     base, head = (
-        {**files, "dvc.lock": files["dvc.lock"] + b"    - {path: onnx_release/timing/worker.py, md5: " + md5 + b"}\n"}
+        {**files, LOCK: files[LOCK] + b"    - {path: onnx_release/timing/worker.py, md5: " + md5 + b"}\n"}
         for files, md5 in ((release(), b"x"), (release(1), b"y"))
     )
     assert not Pair(revision(base), revision(head)).same_pytorch
@@ -112,8 +113,9 @@ def test_timings_that_were_made_with_other_code_than_the_commit_has_are_of_anoth
 @pytest.mark.parametrize(
     "less",
     [
-        {"dvc.lock": b""},
-        {"params.yaml": b""},
+        {LOCK: b""},
+        {LOCK: LOCKED.replace(b"benchmark", b"optimize")},
+        {LOCK: None, "pipelines/digits_cnn_large/dvc.lock": LOCKED, "dvc.lock": LOCKED},
         {"onnx_release/timing/worker.py": b"def ("},
         {"onnx_release/timing/benchmark.py": None},
     ],

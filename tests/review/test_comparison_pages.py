@@ -12,26 +12,28 @@ FILES = release()
 
 
 def compared(head, base=FILES):
-    return compare(revision(base, "main (1234567)"), revision(head, "workspace, not committed"))
+    return compare(revision(base), revision(head))
 
 
 def test_what_differs_is_listed_the_worst_first_and_the_rest_is_counted():
     head = changed(
-        changed(FILES, "metrics/export.json", size_mb=0.2, opset=20), "metrics/quantize_static.json", size_mb=1
+        changed(FILES, "metrics/digits_cnn/export.json", size_mb=0.2, opset=20),
+        "metrics/digits_cnn/quantize_static.json",
+        size_mb=1,
     )
     comparison = compared(head)
     same = comparison.counts()["no difference"]
     text = as_text(comparison, everything=False)
     verdicts = [line.split()[0] for line in text.partition("verdict")[2].splitlines()[1:4]]
     assert verdicts == ["worse", "better", "changed"]
-    assert text.splitlines()[2] == f"1 worse, 1 better, 1 changed, {same} no difference"
+    assert text.splitlines()[0] == f"1 worse, 1 better, 1 changed, {same} no difference"
     assert text.endswith(f"{same} without difference (--all lists them)")
     assert "export.nodes" not in text
     assert "export.nodes" in as_text(comparison, everything=True)
 
 
 def test_what_does_not_compare_is_counted_by_its_reason():
-    head = changed(FILES, "metrics/benchmark.json", machine="another")
+    head = changed(FILES, "metrics/digits_cnn/benchmark.json", machine="another")
     text = as_markdown(compared(head), everything=False)
     count = compared(head).counts()["not comparable"]
     assert count == 39
@@ -40,10 +42,13 @@ def test_what_does_not_compare_is_counted_by_its_reason():
 
 
 def test_a_comment_has_what_is_worse_first_then_the_release_then_what_differs_otherwise():
-    head = changed(changed(FILES, "metrics/export.json", nodes=41, opset=20), "metrics/summary.json", variant="fp32")
+    head = changed(
+        changed(FILES, "metrics/digits_cnn/export.json", nodes=41, opset=20),
+        "metrics/digits_cnn/summary.json",
+        variant="fp32",
+    )
     lines = as_markdown(compared(head), everything=False).splitlines()
-    assert lines[0] == "### Compared with main (1234567)"
-    assert lines[2].startswith("Head is workspace, not committed. **1 worse, ")
+    assert lines[0].startswith("**1 worse, ")
     # The choice differs, and nothing that it rests on does: that is shown, but is no difference.
     shown = [
         "| **worse** | `export.nodes` | 40 | 41 | +1 |",
@@ -54,8 +59,8 @@ def test_a_comment_has_what_is_worse_first_then_the_release_then_what_differs_ot
 
 
 def test_a_slower_variant_is_one_row_of_a_comment_and_so_is_a_smaller_release():
-    slow = changed(release(int8_static=2.0), "metrics/quantize_static.json", size_mb=0.07)
-    head = changed(slow, "metrics/summary.json", size_mb=0.07)
+    slow = changed(release(int8_static=2.0), "metrics/digits_cnn/quantize_static.json", size_mb=0.07)
+    head = changed(slow, "metrics/digits_cnn/summary.json", size_mb=0.07)
     comparison = compared(head)
     told = [line.split("|")[1:3] for line in as_markdown(comparison, everything=False).splitlines() if " | `" in line]
     assert [(verdict.strip(" *"), name.strip(" `")) for verdict, name in told] == [
@@ -94,8 +99,12 @@ def test_of_another_variant_the_summary_s_own_rows_are_told():
 
 
 def test_a_comment_stays_short():
-    base = changed(FILES, "metrics/export.json", **{f"part_{number}": 1 for number in range(COMMENT_ROWS + 9)})
-    head = changed(FILES, "metrics/export.json", **{f"part_{number}": 2 for number in range(COMMENT_ROWS + 9)})
+    base = changed(
+        FILES, "metrics/digits_cnn/export.json", **{f"part_{number}": 1 for number in range(COMMENT_ROWS + 9)}
+    )
+    head = changed(
+        FILES, "metrics/digits_cnn/export.json", **{f"part_{number}": 2 for number in range(COMMENT_ROWS + 9)}
+    )
     text = as_markdown(compared(head, base), everything=False)
     assert text.count("| changed |") == COMMENT_ROWS
     assert "- 9 more differ: `python -m tools.compare` prints all of them" in text

@@ -5,10 +5,10 @@ import subprocess
 import pytest
 
 from onnx_release.core.errors import RevisionError
-from onnx_release.review.revisions import load_pair
+from onnx_release.review.revisions import load_pair, workspace
 from tests.revisions import as_json, commit, git, write
 
-EXPORT = "metrics/export.json"
+EXPORT = "metrics/a/export.json"
 
 
 def nodes(count):
@@ -21,7 +21,7 @@ def repository(tmp_path, monkeypatch):
     folder = tmp_path / "repository"
     folder.mkdir()
     git(folder, "init", "-q", "-b", "main")
-    write(folder, {**nodes(1), "params.yaml": b"model: a\n"})
+    write(folder, nodes(1))
     commit(folder)
     git(folder, "switch", "-q", "-c", "work")
     write(folder, nodes(3))
@@ -35,16 +35,19 @@ def repository(tmp_path, monkeypatch):
 
 
 def counts(base, head):
-    return [side.metrics["export"]["nodes"] for side in load_pair(base, head)]
+    return [nodes_of(side) for side in load_pair(base, head)]
+
+
+def nodes_of(revision):
+    return revision.of_model("a").metrics["export"]["nodes"]
 
 
 def test_the_merge_base_is_compared_with_and_named(repository):
     base, head = load_pair("main", None)
     common = git(repository, "rev-parse", "main~1")
-    assert base.metrics == {"export": {"nodes": 1}}
+    assert base.of_model("a").metrics == {"export": {"nodes": 1}}
     assert base.name == f"merge base of main and the workspace ({common[:7]})"
-    assert (head.metrics["export"]["nodes"], head.name) == (3, "workspace, as committed")
-    assert base.model == "a"
+    assert (nodes_of(head), head.name) == (3, "workspace, as committed")
 
 
 def test_head_may_be_a_revision_and_the_base_a_commit_or_a_tag(repository):
@@ -56,7 +59,7 @@ def test_head_may_be_a_revision_and_the_base_a_commit_or_a_tag(repository):
 
 def test_a_dirty_workspace_is_compared_as_it_is_and_said_to_be(repository):
     write(repository, nodes(4))
-    (repository / "metrics/half.json.partial").write_text("{")
+    (repository / "metrics/a/half.json.partial").write_text("{")
     assert counts("HEAD", None) == [3, 4]
     assert load_pair("HEAD", None)[1].name == "workspace, not committed"
 
@@ -97,6 +100,65 @@ def test_a_base_without_metrics_says_so(repository):
         RevisionError, match=r"^HEAD \(\w{7}\) has no metrics/: choose a base that has run `make repro`"
     ):
         load_pair("HEAD", None)
+
+
+def before_models(folder):
+    """Move the metrics to where they were before models were side by side."""
+    git(folder, "rm", "-q", "-r", "metrics")
+    write(folder, {"metrics/export.json": as_json({"nodes": 5}), "metrics/validate/fp32.json": as_json({"passed": 1})})
+
+
+def test_a_revision_of_before_models_were_side_by_side_has_none_and_says_so(repository):
+    after = git(repository, "rev-parse", "HEAD")
+    before_models(repository)
+    commit(repository)
+    git(repository, "checkout", "-q", after, "--", "metrics")
+    with pytest.raises(
+        RevisionError, match=r"^HEAD \(\w{7}\) has no models, since .* choose a revision with metrics/NAME/"
+    ):
+        load_pair("HEAD", None)
+    # What a merge has left of it hides no model.
+    assert workspace().models == ["a"]
+
+
+def test_a_workspace_of_before_models_were_side_by_side_says_so(repository):
+    before_models(repository)
+    with pytest.raises(
+        RevisionError, match=r"^the workspace has no models, since its metrics are directly below metrics/"
+    ):
+        load_pair("HEAD", None)
+
+
+def test_the_models_of_a_revision_are_those_with_metrics_and_each_has_its_own(repository):
+    """Also where the name of one is the beginning of another's, and where one has stages and has never run."""
+    write(repository, {"metrics/a_large/export.json": as_json({"nodes": 9}), "pipelines/b/dvc.yaml": b"stages: {}\n"})
+    write(repository, {"metrics/a/validate/fp32.json": as_json({"passed": True})})
+    write(repository, {"metrics/a_large/plots/latency.csv": b"variant\nfp32\n"})
+    found = workspace()
+    assert found.models == ["a", "a_large"]
+    assert found.of_model("a").metrics == {"export": {"nodes": 3}, "validate/fp32": {"passed": True}}
+    assert found.of_model("a_large").metrics == {"export": {"nodes": 9}}
+    assert found.of_model("a").table("latency") is None and found.of_model("a_large").table("latency") is not None
+
+
+def test_the_dependencies_of_a_stage_are_those_of_the_model(repository):
+    """In the lock of its own pipeline, and not in that of the root or of a model whose name begins with its name."""
+    write(repository, {"dvc.lock": lock_of("root", "package@a", "benchmark@a", "benchmark")})
+    write(repository, {"pipelines/a/dvc.lock": lock_of("a", "benchmark", "validate@fp32")})
+    write(repository, {"pipelines/a_large/dvc.lock": lock_of("a_large", "benchmark")})
+    write(repository, {"pipelines/b/dvc.lock": lock_of("b", "export")})
+    sides = [workspace(), load_pair(commit(repository), None)[0]]
+    for found in sides:
+        assert [found.of_model(model).locked("benchmark") for model in ("a", "a_large", "b", "c")] == [
+            {"a/benchmark": "x"}, {"a_large/benchmark": "x"}, {}, {},
+        ]  # fmt: skip
+        assert found.of_model("a").locked("validate@fp32") == {"a/validate@fp32": "x"}
+
+
+def lock_of(name, *stages):
+    """A dvc.lock in which each stage depends on a file that is called by `name` and the stage."""
+    deps = "".join(f"  {stage}: {{deps: [{{path: {name}/{stage}, md5: x}}]}}\n" for stage in stages)
+    return f"stages:\n{deps}".encode()
 
 
 def test_a_workspace_without_metrics_says_so(repository):
@@ -142,8 +204,8 @@ def test_no_repository_is_said_so(tmp_path, monkeypatch):
 
 
 def test_a_group_may_be_called_na_or_like_a_number(repository):
-    write(repository, {"metrics/plots/latency.csv": b"group,value\nNA,1\n007,\n"})
-    table = load_pair("HEAD", None)[1].table("latency")
+    write(repository, {"metrics/a/plots/latency.csv": b"group,value\nNA,1\n007,\n"})
+    table = workspace().of_model("a").table("latency")
     assert table is not None
     assert table["group"].tolist() == ["NA", "007"]
     assert table["value"].isna().tolist() == [False, True]
@@ -152,14 +214,18 @@ def test_a_group_may_be_called_na_or_like_a_number(repository):
 @pytest.mark.parametrize(
     ("path", "content", "message"),
     [
-        (EXPORT, b"", r"metrics/export\.json of workspace, not committed is not JSON"),
-        (EXPORT, b"[1]", r"metrics/export\.json of workspace, not committed has no metrics by name"),
-        ("params.yaml", b"a: [", r"params\.yaml of workspace, not committed is not valid YAML"),
-        ("metrics/plots/latency.csv", b"", r"metrics/plots/latency\.csv of workspace, not committed is not a table"),
+        (EXPORT, b"", r"metrics/a/export\.json of workspace, not committed is not JSON"),
+        (EXPORT, b"[1]", r"metrics/a/export\.json of workspace, not committed has no metrics by name"),
+        ("pipelines/a/dvc.lock", b"a: [", r"pipelines/a/dvc\.lock of workspace, not committed is not valid YAML"),
+        (
+            "metrics/a/plots/latency.csv",
+            b"",
+            r"metrics/a/plots/latency\.csv of workspace, not committed is not a table",
+        ),
     ],
 )
 def test_a_damaged_file_is_named_with_its_revision(repository, path, content, message):
     write(repository, {path: content})
-    head = load_pair("HEAD", None)[1]
+    head = load_pair("HEAD", None)[1].of_model("a")
     with pytest.raises(RevisionError, match=message):
-        _ = head.metrics, head.model, head.table("latency")
+        _ = head.metrics, head.locked("benchmark"), head.table("latency")

@@ -7,7 +7,7 @@ import pytest
 from onnx_release.core.errors import DataError, GraphError, ProviderError
 from onnx_release.core.files import write_json
 from onnx_release.core.params import Runtime
-from onnx_release.core.paths import PROVIDER
+from onnx_release.core.paths import ModelFiles
 from onnx_release.graph import probe
 from onnx_release.graph.probe import find_provider
 from onnx_release.runtime.session import open_with
@@ -68,11 +68,12 @@ def pretending(opener, provider):
 )
 def test_auto_is_settled_by_what_was_found(tmp_path, monkeypatch, found, asked, settled):
     monkeypatch.chdir(tmp_path)
-    write_json(PROVIDER, {"provider": found, "note": ""})
-    assert load_runtime(Runtime(provider=asked, arena=False)) == Runtime(provider=settled, arena=False)
+    files = ModelFiles("net")
+    write_json(files.provider, {"provider": found, "note": ""})
+    assert load_runtime(files, Runtime(provider=asked, arena=False)) == Runtime(provider=settled, arena=False)
 
 
 def test_without_the_stage_before_there_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match=r"provider\.json is not there: run `dvc repro`"):
-        load_runtime(Runtime())
+    with pytest.raises(DataError, match=r"artifacts/net/provider\.json is not there: run `dvc repro`"):
+        load_runtime(ModelFiles("net"), Runtime())

@@ -6,33 +6,54 @@ from pathlib import Path
 import pytest
 
 from onnx_release.core.errors import SweepError
-from onnx_release.core.params import load_params
+from onnx_release.core.params import load_defaults
 from onnx_release.sweep.grid import Grid, combinations, load_grid, swept_keys
 from tests.imports import ROOT
 from tests.in_process import run_here
+from tests.sweep_project import own_pipeline, write_files
 
-BUDGET = "models/digits_cnn/spec.yaml:budget.sqnr_db"
+FIRST, OTHER = "digits_cnn", "face_pnet"
+BUDGET = f"models/{FIRST}/spec.yaml:budget.sqnr_db"
 
 
 @pytest.fixture
-def grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Grid]:
-    monkeypatch.chdir(ROOT)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two models, in which the test runs."""
+    write_files(tmp_path, own_pipeline(FIRST, OTHER))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
+
+@pytest.fixture
+def grid(project: Path) -> Callable[[str], Grid]:
     def load(text: str) -> Grid:
-        (tmp_path / "grid.yaml").write_text(text)
-        return load_grid(tmp_path / "grid.yaml")
+        (project / "grid.yaml").write_text(text)
+        return load_grid(project / "grid.yaml")
 
     return load
 
 
 def test_a_mapping_stands_for_every_combination_in_its_order(grid):
-    loaded = grid(
-        f"set: {{model: digits_cnn, benchmark.starts: 1}}\ngrid: {{export.opset: [18, 20], '{BUDGET}': [20, 24]}}"
-    )
-    same = {"model": "digits_cnn", "benchmark.starts": 1}
-    assert combinations(loaded) == [
-        {**same, "export.opset": opset, BUDGET: budget} for opset in (18, 20) for budget in (20, 24)
+    loaded = grid(f"set: {{benchmark.starts: 1}}\ngrid: {{export.opset: [18, 20], '{BUDGET}': [20, 24]}}")
+    assert combinations(loaded, FIRST) == [
+        {"benchmark.starts": 1, "export.opset": opset, BUDGET: budget} for opset in (18, 20) for budget in (20, 24)
     ]
+
+
+def test_without_models_it_is_for_the_first_of_the_list(grid):
+    varied = "grid: {export.opset: [18, 20]}"
+    assert grid(varied).models == [FIRST]
+    assert grid(f"models: [{OTHER}]\n{varied}").models == [OTHER]
+    assert grid(f"models: [{OTHER}, {FIRST}]\n{varied}").models == [OTHER, FIRST]
+
+
+def test_a_key_that_a_mapping_leaves_out_has_the_model_s_own_value(grid, project):
+    (project / f"models/{OTHER}/params.yaml").write_text("calibrate: {percentile: 99.5}\n")
+    loaded = grid(
+        f"models: [{FIRST}, {OTHER}]\ngrid: [{{calibrate.method: [mse]}}, {{calibrate.percentile: [99.9, 99.99]}}]"
+    )
+    assert [combinations(loaded, model)[0]["calibrate.percentile"] for model in loaded.models] == [99.99, 99.5]
+    assert swept_keys(loaded) == ["calibrate.method", "calibrate.percentile"]
 
 
 def test_a_list_is_a_union_in_which_a_combination_comes_once_and_other_keys_are_as_they_are(grid):
@@ -41,8 +62,8 @@ def test_a_list_is_a_union_in_which_a_combination_comes_once_and_other_keys_are_
         "  - {calibrate.method: [minmax, percentile]}\n"
         "  - {calibrate.method: [percentile], calibrate.percentile: [99.9, 99.99]}\n"
     )
-    assert load_params().calibrate.percentile == 99.99
-    assert [tuple(row.values()) for row in combinations(loaded)] == [
+    assert load_defaults().calibrate.percentile == 99.99
+    assert [tuple(row.values()) for row in combinations(loaded, FIRST)] == [
         ("minmax", 99.99),
         ("percentile", 99.99),
         ("percentile", 99.9),
@@ -51,7 +72,7 @@ def test_a_list_is_a_union_in_which_a_combination_comes_once_and_other_keys_are_
 
 def test_a_key_that_a_spec_leaves_out_has_its_default(grid):
     key = "models/digits_cnn/spec.yaml:tolerance.atol"
-    rows = combinations(grid(f"grid: [{{'{key}': [0.001]}}, {{export.opset: [18, 20]}}]"))
+    rows = combinations(grid(f"grid: [{{'{key}': [0.001]}}, {{export.opset: [18, 20]}}]"), FIRST)
     assert [row[key] for row in rows] == [0.001, 1e-5, 1e-5]
 
 
@@ -69,8 +90,25 @@ def test_only_what_varies_is_swept(grid):
         ("grid: {export.opset: ['18', 20]}", "export.opset: Input should be a valid integer, not '18'"),
         (f"grid: {{'{BUDGET}s': [20, 24]}}", "budget.sqnr_dbs: no such key; did you mean sqnr_db?"),
         (f"grid: {{'{BUDGET}': [many]}}", "budget.sqnr_db: Input should be a valid number"),
-        ("grid: {'dvc.yaml:stages': [1]}", "dvc.yaml: has no parameters"),
-        ("grid: {model: [digits]}", "no model called digits"),
+        ("grid: {'dvc.yaml:stages': [1]}", "dvc.yaml: has no keys for this grid"),
+        ("grid: {'models.yaml:models': [[digits_cnn]]}", "models.yaml: has no keys for this grid"),
+        (
+            f"models: [{OTHER}]\ngrid: {{'{BUDGET}': [20, 24]}}",
+            f"models/{FIRST}/spec.yaml: has no keys for this grid; params.yaml has them (without a file's name), and "
+            f"models/{OTHER}/spec.yaml",
+        ),
+        (
+            f"models: [{FIRST}, {OTHER}]\ngrid: {{'{BUDGET}': [20, 24]}}",
+            f"models/{FIRST}/spec.yaml: is of one model, and the grid is for {FIRST}, {OTHER}",
+        ),
+        (
+            f"grid: {{'models/{FIRST}/params.yaml:export.opset': [18]}}",
+            f"models/{FIRST}/params.yaml: has no keys for this grid; params.yaml has them (without a file's name)",
+        ),
+        ("models: [digits]\ngrid: {export.opset: [18]}", f"models.yaml does not list digits, but {FIRST}, {OTHER}"),
+        (f"models: [{FIRST}, {FIRST}]\ngrid: {{export.opset: [18]}}", f"models: it names {FIRST} twice"),
+        ("models: []\ngrid: {export.opset: [18]}", "models: it names no model"),
+        (f"model: {FIRST}\ngrid: {{export.opset: [18]}}", "model: no such key; did you mean models?"),
         ("grid: {export.opset: [18, 18]}", "export.opset has the value 18 twice"),
         ("set: {export.opset: 18}\ngrid: {export.opset: [18]}", "export.opset is in both set and grid"),
         ("grid: {export.opset: 18}", "grid.0.export.opset: Input should be a valid list"),
@@ -95,17 +133,36 @@ def test_what_cannot_run_is_refused_by_name(grid, text, says):
     assert says in str(error.value)
 
 
-def test_the_tool_says_what_is_wrong_and_nothing_else(tmp_path):
-    (tmp_path / "grid.yaml").write_text("grid: {export.opsett: [18]}")
-    result = run_here(ROOT, "tools.sweep", str(tmp_path / "grid.yaml"))
+@pytest.mark.parametrize(
+    "text", ["set: {model: digits_cnn}\ngrid: {export.opset: [18]}", "grid: {model: [digits_cnn]}"]
+)
+def test_the_model_of_an_old_grid_is_one_message_that_says_what_it_is_now(grid, text):
+    with pytest.raises(SweepError, match=r"model is no parameter now: write `models: \[NAME\]` beside `grid`") as error:
+        grid(text)
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_a_value_that_only_one_of_the_models_refuses_is_refused_with_its_file(grid, project):
+    (project / f"models/{OTHER}/params.yaml").write_text("export: {exporter: torchscript}\n")
+    with pytest.raises(SweepError) as error:
+        grid(f"models: [{FIRST}, {OTHER}]\ngrid: {{export.opset: [18, 22]}}")
+    (line,) = str(error.value).splitlines()[1:]
+    assert line.startswith(f"  models/{OTHER}/params.yaml: export: opset 22 is out of range")
+
+
+def test_the_tool_says_what_is_wrong_and_nothing_else(project):
+    (project / "grid.yaml").write_text("grid: {export.opsett: [18]}")
+    result = run_here(project, "tools.sweep", "grid.yaml")
     assert result.returncode == 1
     assert result.stderr.startswith("error: ") and "did you mean opset?" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_the_grids_of_the_repository_can_run(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    sizes = {path.stem: len(combinations(load_grid(path))) for path in sorted(Path("sweeps").glob("*.yaml"))}
+def test_the_grids_of_the_repository_can_run(tmp_path, monkeypatch):
+    write_files(tmp_path, own_pipeline("digits_cnn", "mobilenet_v2"))
+    monkeypatch.chdir(tmp_path)
+    grids = {path.stem: load_grid(path) for path in sorted((ROOT / "sweeps").glob("*.yaml"))}
+    sizes = {name: sum(len(combinations(grid, model)) for model in grid.models) for name, grid in grids.items()}
     assert sizes["digits"] == 12
     assert sizes.keys() == {"digits", "digits_timed", "mobilenet_v2"}
 

@@ -34,20 +34,42 @@ from tests.clone import path_with_python
 from tests.imports import ROOT
 from tests.sweep_project import make_project
 
+# Of the model m, as in the repository: a stage merges its parameters, and the others depend on those that they read.
+MODEL_PIPELINE = """
+stages:
+  settings:
+    wdir: ../..
+    cmd: python stage.py artifacts/m/params.json
+    deps: [stage.py]
+    params: [{params.yaml: }, {models/m/params.yaml: }]
+    outs: [artifacts/m/params.json]
+  first:
+    wdir: ../..
+    cmd: python stage.py first.txt
+    deps: [stage.py]
+    params: [{artifacts/m/params.json: [a]}]
+    outs: [first.txt]
+"""
 PIPELINE = """
 stages:
-  first: {cmd: python stage.py first.txt, deps: [stage.py], params: [a], outs: [first.txt]}
   second:
+    matrix: {model: [m]}
     cmd: python stage.py second.txt
     deps: [stage.py, first.txt]
-    params: [b]
+    params: [{artifacts/m/params.json: [b]}]
     outs: [second.txt]
-    metrics: [{metrics/b.json: {cache: false}}]
+    metrics: [{metrics/m/b.json: {cache: false}}]
 """
 STAGE = """
-import os, sys, time
+import json, os, sys, time
 from pathlib import Path
-values = dict(line.split(": ") for line in Path("params.yaml").read_text().splitlines())
+from ruamel.yaml import YAML
+yaml, made = YAML(typ="safe"), Path("artifacts/m/params.json")
+if sys.argv[1] == str(made):
+    made.parent.mkdir(parents=True, exist_ok=True)
+    made.write_text(json.dumps(yaml.load(Path("params.yaml")) | yaml.load(Path("models/m/params.yaml"))))
+    sys.exit()
+values = {name: str(value) for name, value in json.loads(made.read_text()).items()}
 b = values["b"] if sys.argv[1] == "second.txt" else ""
 if b == "fail":
     sys.exit("error: b is no good")
@@ -56,13 +78,16 @@ if b == "wait":
     while not Path(os.environ["GO"]).exists():
         time.sleep(0.1)
 Path(sys.argv[1]).write_text("x" * (2**24 if b == "big" else 1) + values["a"] + b)
-Path("metrics").mkdir(exist_ok=True)
+Path("metrics/m").mkdir(parents=True, exist_ok=True)
 if b:
-    Path("metrics/b.json").write_text('{"size": %d}' % len(b))
+    Path("metrics/m/b.json").write_text('{"size": %d}' % len(b))
 """
 PLAN = [
-    Experiment("prepare", {"a": 2}, ("first",), (), timed=False, prepares=True),
-    *(Experiment(b, {"a": 2, "b": b}, (), ("prepare",), timed=b == "timed") for b in ("wait", "fail", "big", "timed")),
+    Experiment("prepare", "m", {"a": 2}, ("pipelines/m/dvc.yaml:first",), (), timed=False, prepares=True),
+    *(
+        Experiment(b, "m", {"a": 2, "b": b}, ("second@m",), ("prepare",), timed=b == "timed")
+        for b in ("wait", "fail", "big", "timed")
+    ),
 ]
 RUN = """
 from onnx_release.sweep.repository import only_sweep
@@ -78,7 +103,12 @@ def small_disk() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(make_project(tmp_path / "project", {"dvc.yaml": PIPELINE, "stage.py": STAGE}))
+    files = {
+        "pipelines/m/dvc.yaml": MODEL_PIPELINE,
+        "models/m/params.yaml": "{}\n",
+        ".gitignore": "/*.txt\n/artifacts\n",
+    }
+    monkeypatch.chdir(make_project(tmp_path / "project", {"dvc.yaml": PIPELINE, "stage.py": STAGE, **files}))
     yield
     stop_processes()  # after a failed test, for nobody lets go of what waits
 
@@ -105,7 +135,7 @@ def test_a_sweep_is_killed_and_goes_on_where_it_was(project, tmp_path, monkeypat
             break
     tool.kill()
     assert tool.wait() != 0
-    assert said["prepare"].startswith("first in ")
+    assert said["prepare"].startswith("pipelines/m/dvc.yaml:settings, pipelines/m/dvc.yaml:first in ")
     assert said["fail"].startswith("FAILED: error: b is no good")
     assert said["big"].startswith("FAILED: ") and "File too large" in said["big"]
     assert any("stage.py" in " ".join(process.cmdline()) for process in clone_processes())  # waits
@@ -115,9 +145,11 @@ def test_a_sweep_is_killed_and_goes_on_where_it_was(project, tmp_path, monkeypat
     (tmp_path / "GO").touch()
     progress = run_on_queue(PLAN, base, 2, lambda *_: None)
     assert progress.done.pop("prepare") == "there already"
-    assert {name: ran.split(" in ")[0] for name, ran in progress.done.items()} == dict.fromkeys(
-        ("wait", "big", "timed"), "second"
-    )
+    # What had ended before the kill comes from the run cache.
+    assert {name: ran.split(" in ")[0] for name, ran in progress.done.items()} == {
+        **dict.fromkeys(("wait", "big"), "second@m"),
+        "timed": "pipelines/m/dvc.yaml:settings, second@m",
+    }
     assert progress.failed.keys() == {"fail"}
     assert list(progress.done)[-1] == "timed"
     assert experiment_names(base, Path()) == {"wait", "big", "timed"}
@@ -127,6 +159,8 @@ def test_a_sweep_is_killed_and_goes_on_where_it_was(project, tmp_path, monkeypat
     result = subprocess.run(["dvc", "exp", "apply", "big"], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert Path("second.txt").stat().st_size == 2**24 + len("2big")
+    assert git("status", "--porcelain", "params.yaml", "models") == " M models/m/params.yaml"
+    assert Path("models/m/params.yaml").read_text() == "a: 2\nb: big\n"
 
 
 LOCK = """schema: '2.0'

@@ -35,7 +35,15 @@ import json, os, signal, sys
 from pathlib import Path
 from ruamel.yaml import YAML
 
-stage, params = sys.argv[1], YAML(typ="safe").load(Path("params.yaml").read_text())
+stage, yaml, merged = sys.argv[1], YAML(typ="safe"), Path("artifacts/m/params.json")
+if stage == "settings":
+    merged.parent.mkdir(parents=True, exist_ok=True)
+    merged.write_text(json.dumps(yaml.load(Path("params.yaml")) | yaml.load(Path("models/m/params.yaml"))))
+    sys.exit()
+if stage == "hardware":
+    Path("hardware.txt").write_text(os.environ.get("TMPDIR", "here"))  # each node is another machine
+    sys.exit()
+params = json.loads(merged.read_text())
 with open(os.environ["SWEEP_LOG"], "a") as log:
     log.write(f"{stage} {params['rows']} {params['rate']} {os.environ.get('OMP_NUM_THREADS')}\\n")
 if stage == "train" and "SWEEP_DOOMED" in os.environ:
@@ -45,31 +53,48 @@ if params["rate"] < 0:
     sys.exit("a rate below zero")
 made = {"prepare": params["rows"], "train": params["rows"] * params["rate"], "report": 0}[stage]
 Path(f"{stage}.txt").write_text(str(made))
-Path(f"{stage}.json").write_text(json.dumps({"made": made}))
 if stage == "train":
     Path("network").mkdir(exist_ok=True)
     Path("network/weights.txt").write_text(f"weights {made}")
+Path(f"{stage}.json").write_text(json.dumps({"made": made}))
 """
-PIPELINE = """
+# Of the model m, as in the repository: a stage merges its parameters, and the others depend on those that they read.
+MACHINE_PIPELINE = """
 stages:
+  hardware: {cmd: python work.py hardware, wdir: .., always_changed: true, deps: [work.py], outs: [hardware.txt]}
+"""
+MODEL_PIPELINE = """
+stages:
+  settings:
+    wdir: ../..
+    cmd: python work.py settings
+    deps: [work.py, hardware.txt]
+    params: [{params.yaml: }, {models/m/params.yaml: }]
+    outs: [artifacts/m/params.json]
   prepare:
+    wdir: ../..
     cmd: python work.py prepare
     deps: [work.py]
-    params: [rows]
+    params: [{artifacts/m/params.json: [rows]}]
     outs: [prepare.txt]
     metrics: [prepare.json: {cache: false}]
   train:
+    wdir: ../..
     cmd: python work.py train
     deps: [prepare.txt, work.py]
-    params: [rate]
+    params: [{artifacts/m/params.json: [rate]}]
     outs: [train.txt, network]
     metrics: [train.json: {cache: false}]
+"""
+PIPELINE = """
+stages:
   report:
     cmd: python work.py report
     deps: [train.txt, work.py]
     outs: [report.txt]
     metrics: [report.json: {cache: false}]
 """
+TRAIN = "pipelines/m/dvc.yaml:train"
 AUTHOR = ("test", "test@example.invalid")
 SETTINGS = "[core]\n    analytics = false\n    remote = store\n['remote \"store\"']\n    url = {store}\n"
 
@@ -87,14 +112,17 @@ def project(home):
     files = {
         "work.py": WORK,
         "dvc.yaml": PIPELINE,
+        "stages/dvc.yaml": MACHINE_PIPELINE,
+        "pipelines/m/dvc.yaml": MODEL_PIPELINE,
         "params.yaml": "rows: 3\nrate: 1\n",
+        "models/m/params.yaml": "{}\n",
         "requirements.txt": f"# pinned\ndvc=={dvc.__version__}  # and no other\n",
-        ".gitignore": "/*.txt\n!/requirements.txt\n/network\n",
+        ".gitignore": "/*.txt\n!/requirements.txt\n/artifacts\n/network\n",
         ".dvc/config": SETTINGS.format(store=home / "store"),
         ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
     }
     for name, content in files.items():
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
     git(home, "init", "--quiet", "--bare", "origin.git")
     git(folder, "init", "--quiet", "--initial-branch=main")
@@ -144,10 +172,12 @@ def cluster(home):
 
 
 def experiment(name, rows, rate, after=(), timed=False):
-    return Experiment(name, {"rows": rows, "rate": rate}, ("train",), after, timed)
+    return Experiment(name, "m", {"rows": rows, "rate": rate}, (TRAIN,), after, timed)
 
 
-PREPARE = Experiment("sweep-prepare-1", {"rows": 5, "rate": 1}, ("prepare",), (), timed=False, prepares=True)
+PREPARE = Experiment(
+    "sweep-prepare-1", "m", {"rows": 5, "rate": 1}, ("pipelines/m/dvc.yaml:prepare",), (), timed=False, prepares=True
+)
 RESULTS = [experiment(f"sweep-{rate}", 5, rate, after=(PREPARE.name,)) for rate in (2, 3)]
 FAILING = experiment("sweep-failing", 5, -1, after=(PREPARE.name,))
 
@@ -253,6 +283,36 @@ def test_the_run_cache_that_one_node_has_pushed_spares_another_the_work(project,
     assert (home / "work.log").read_text() == before
 
 
+def test_a_node_without_the_merged_parameters_pulls_no_more_for_it(project, inside, home, monkeypatch):
+    """The same parameters as in the experiment before, on the same hardware: only the last stage is to run."""
+    base = git(project, "rev-parse", "HEAD")
+    prepare = Experiment("sweep-prepare-7", "m", {"rows": 7, "rate": 7}, (TRAIN,), (), timed=False, prepares=True)
+    report = Experiment("sweep-7", "m", prepare.params, ("report",), (prepare.name,), timed=False)
+    jobs = [make_job(one, {prepare.name}, base, str(home / "origin.git"), AUTHOR) for one in (prepare, report)]
+    assert sweep_node.run_job(jobs[0]).state == "ran"
+    before = (home / "work.log").read_text()
+    (home / "empty").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(home / "empty"))
+    assert sweep_node.run_job(jobs[1]).state == "ran"
+    assert (home / "work.log").read_text().removeprefix(before) == "report 7 7 1\n"
+    orders = [list(sweep_node.locked_stages(home / "origin.git", of)) for of in (base, f"{jobs[1].refs}/{report.name}")]
+    assert orders[0] == orders[1]  # of dvc.lock, so that it is no other for git where nothing has changed
+    found = {path.read_text() for path in (home / "empty").rglob("cache/files/md5/*/*")}
+    assert {"49", '{"rows": 7, "rate": 7}'} < found and "7" not in found  # what train made, and not what prepare made
+
+
+def test_what_an_always_run_stage_made_and_what_is_in_folders_is_pushed_with_the_result(
+    project, inside, home, monkeypatch
+):
+    """The stage has another lock file. Without what it made, `dvc exp apply` would fail elsewhere."""
+    base = git(project, "rev-parse", "HEAD")
+    job = make_job(experiment("sweep-machine", 3, 5), set(), base, str(home / "origin.git"), AUTHOR)
+    monkeypatch.setenv("TMPDIR", "a machine that nothing has run on")
+    assert sweep_node.run_job(job).state == "ran"
+    stored = {path.read_bytes() for path in (home / "store/files").rglob("*") if path.is_file()}
+    assert {b"a machine that nothing has run on", b"weights 15"} <= stored
+
+
 def test_what_builds_on_a_failed_experiment_is_not_tried(project, home):
     late = experiment("sweep-late", 3, 7, after=("sweep-prepare-1", "sweep-2"))
     job = make_job(late, {"sweep-prepare-1"}, "0" * 40, "no such repository", AUTHOR)
@@ -316,9 +376,9 @@ def with_commit(clone):
 
 
 def with_other_outputs(clone):
-    lock = YAML(typ="safe").load((clone / "dvc.lock").read_text())
+    lock = YAML(typ="safe").load((clone / "pipelines/m/dvc.lock").read_text())
     next(out for out in lock["stages"]["train"]["outs"] if out["path"] == "train.txt")["md5"] = "0" * 32
-    with (clone / "dvc.lock").open("w") as file:
+    with (clone / "pipelines/m/dvc.lock").open("w") as file:
         YAML(typ="safe").dump(lock, file)
 
 

@@ -12,6 +12,8 @@ from onnx_release.sweep.plan import Experiment
 from onnx_release.sweep.results import (
     ExperimentResult,
     describe_unranked,
+    load_results,
+    of_model,
     result_of,
     results_table,
     winner,
@@ -19,17 +21,20 @@ from onnx_release.sweep.results import (
 )
 from onnx_release.timing.speedup import OTHER_WORK, TOO_WIDE
 from tests.candidates import timing
-from tests.imports import ROOT
 from tests.release_project import BENCHMARK, STATIC
-from tests.revisions import as_json, revision
+from tests.revisions import MODEL, as_json, revision
+from tests.sweep_project import own_pipeline, write_files
 from tests.validated import validated
+from tools.sweep import show_results
 
-PLAIN = ExperimentResult("a", {"export.opset": 18}, True, "fp32", "here", (), (2.0, 1.9, 2.1), 40.0)
+OTHER = "face_pnet"
+PLAIN = ExperimentResult("a", MODEL, {"export.opset": 18}, True, "fp32", "here", (), (2.0, 1.9, 2.1), 40.0)
 
 
 @pytest.fixture
-def make_grid(monkeypatch):
-    monkeypatch.chdir(ROOT)
+def make_grid(tmp_path, monkeypatch):
+    write_files(tmp_path, own_pipeline(MODEL, OTHER))
+    monkeypatch.chdir(tmp_path)
 
     def make(**more: Any) -> Grid:
         return Grid.model_validate({"grid": {"export.opset": [18, 20]}, **more})
@@ -60,10 +65,10 @@ METRICS: dict[str, Any] = {
 
 
 def measured(metrics: dict[str, Any]) -> Revision:
-    return revision({f"metrics/{name}.json": as_json(content) for name, content in metrics.items()})
+    return revision({f"metrics/{MODEL}/{name}.json": as_json(content) for name, content in metrics.items()})
 
 
-EXPERIMENT = Experiment("a", {"export.opset": 18}, (), (), True)
+EXPERIMENT = Experiment("a", MODEL, {"export.opset": 18}, (), (), True)
 
 
 def test_a_timed_experiment_is_what_it_would_release(make_grid):
@@ -144,7 +149,7 @@ def test_without_timings_the_winner_is_the_most_exact_on_the_front():
 
 
 def test_the_table_has_what_varies_and_says_which_timings_do_not_compare(make_grid):
-    grid = make_grid(set={"model": "digits_cnn"})
+    grid = make_grid()
     values = ((20.0, None, None), (4.0, 3.6, 4.4))
     first = replace(PLAIN, values=values, on_front=True)
     text = results_table(
@@ -156,6 +161,57 @@ def test_the_table_has_what_varies_and_says_which_timings_do_not_compare(make_gr
     )
     assert lines[2] == "| 18 | 20 | 4 [3.6, 4.4] | fp32 | yes | yes | a |"
     assert lines[4] == "| 18 | 20 | 4 [3.6, 4.4] | none | no | yes | b (timed on there: not comparable) |"
+
+
+def test_each_model_has_its_own_gates_front_and_winner_and_the_table_says_which_it_is(make_grid, monkeypatch):
+    """The experiments of one model are committed with the metrics of all."""
+    grid = make_grid(models=[MODEL, OTHER], timing=False)
+    plan = [
+        Experiment(f"{model}-{opset}", model, {"export.opset": opset}, (), (), False)
+        for model in grid.models
+        for opset in (18, 20)
+    ]
+    # In every figure, the other model's worst is better than the best here.
+    sqnr = {MODEL: {18: 20.0, 20: 25.0}, OTHER: {18: 80.0, 20: 60.0}}
+
+    def committed(commit: str, name: str) -> Revision:
+        assert commit == f"refs/exps/01/23/{name}"
+        of, _, opset = name.rpartition("-")
+        files: dict[str, bytes] = {}
+        for model in grid.models:
+            exact = validation(sqnr[model][int(opset)] if model == of else 99.0)
+            metrics = METRICS | {"validate/int8_static": exact}
+            files |= {f"metrics/{model}/{path}.json": as_json(content) for path, content in metrics.items()}
+        return revision(files, name)
+
+    monkeypatch.setattr("onnx_release.sweep.results.at_commit", committed)
+    names = {experiment.name for experiment in plan}
+    results = load_results(grid, plan, "0123", names, {MODEL: [], OTHER: []})
+    assert [(result.model, result.values[0][0]) for result in results] == [
+        (MODEL, 20.0), (MODEL, 25.0), (OTHER, 80.0), (OTHER, 60.0)
+    ]  # fmt: skip
+    assert [result.name for result in results if result.on_front] == [f"{MODEL}-20", f"{OTHER}-18"]
+    best = [winner(of_model(model, results)) for model in grid.models]
+    assert [found and found.name for found in best] == [f"{MODEL}-20", f"{OTHER}-18"]
+    lines = results_table(grid, ["export.opset"], results).splitlines()
+    assert lines[0].startswith("| model | export.opset |")
+    assert lines[2].startswith(f"| {MODEL} | 18 | 20 |") and lines[5].startswith(f"| {OTHER} | 20 | 60 |")
+    gates = {MODEL: [Gate(metric="validate/int8_static.sqnr_db", min=22)], OTHER: []}
+    results = load_results(grid, plan, "0123", names, gates)
+    assert [result.passed for result in results] == [False, True, True, True]
+
+
+def test_the_tool_names_a_winner_for_each_model_and_what_times_it(make_grid, capsys):
+    grid = make_grid(models=[MODEL, OTHER], timing=False)
+    values = ((20.0, None, None), (1.5, None, None))
+    best = replace(PLAIN, name="best", values=values)
+    show_results(grid, [best, replace(best, name="b", model=OTHER, passed=False)], {MODEL: best, OTHER: None})
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        f"The winner of {MODEL}: dvc exp apply best && make repro MODEL={MODEL}",
+        f"No experiment of {OTHER} passed: `dvc exp apply NAME` and `python -m tools.gate --model {OTHER}` say why.",
+    ]
+    show_results(make_grid(), [replace(best, released="fp32")], {MODEL: best})
+    assert capsys.readouterr().out.splitlines()[-1] == "The winner: dvc exp apply best"
 
 
 @pytest.mark.parametrize(

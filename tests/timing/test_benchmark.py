@@ -14,7 +14,8 @@ import pytest
 from onnx import helper
 
 from onnx_release.core.errors import BenchmarkError, ParameterError
-from onnx_release.core.params import Benchmark, Runtime, load_params
+from onnx_release.core.params import Benchmark, Runtime, load_defaults
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.variants import VARIANTS, variant_files
 from onnx_release.timing.benchmark import (
     Measurement,
@@ -141,11 +142,12 @@ def test_an_error_if_there_are_none():
 
 def test_no_variant_at_all_is_an_error_and_a_missing_one_is_left_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BenchmarkError, match="no variant: run `dvc repro`"):
-        variant_files()
-    (tmp_path / "artifacts/fp32").mkdir(parents=True)
-    (tmp_path / "artifacts/fp32/model.onnx").touch()
-    assert list(variant_files()) == ["fp32"]
+    files = ModelFiles("net")
+    with pytest.raises(BenchmarkError, match="no variant: run `make repro MODEL=net`"):
+        variant_files(files)
+    (tmp_path / "artifacts/net/fp32").mkdir(parents=True)
+    (tmp_path / "artifacts/net/fp32/model.onnx").touch()
+    assert list(variant_files(files)) == ["fp32"]
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_no_variant_at_all_is_an_error_and_a_missing_one_is_left_out(tmp_path, m
 )
 def test_what_cannot_be_timed_is_refused(contender, monkeypatch, section, changed, says):
     monkeypatch.chdir(ROOT)
-    spec, params = contender("a").spec, load_params()
+    spec, params = contender("a").spec, load_defaults()
     check_settings(params, spec, cores=2)
     with pytest.raises(ParameterError, match=says):
         bad = getattr(params, section).model_copy(update=changed)
@@ -279,7 +281,7 @@ def test_the_overhead_is_the_time_of_what_is_not_reported():
 
 def test_every_pair_of_a_batch_and_a_thread_count_is_measured_once(monkeypatch):
     monkeypatch.chdir(ROOT)
-    params = load_params()
+    params = load_defaults()
 
     def found(threads, intra=None):
         return settings(
@@ -313,11 +315,12 @@ def test_the_first_setting_is_on_top_and_the_others_under_their_names():
 
 
 def test_pytorch_and_every_variant_compete(tmp_path, contender, monkeypatch):
-    spec = contender("a").spec
-    monkeypatch.setattr(
-        "onnx_release.timing.contenders.variant_files", lambda: {name: tmp_path / name for name in VARIANTS}
-    )
-    entries = all_contenders("net", tmp_path, spec, RUNTIME, "cpu")
+    monkeypatch.chdir(tmp_path)
+    files = ModelFiles("net")
+    for name in VARIANTS:
+        files.variant(name).parent.mkdir(parents=True)
+        files.variant(name).touch()
+    entries = all_contenders(files, contender("a").spec, RUNTIME, "cpu")
     assert [entry.name for entry in entries[:8]] == ["torch_eager", "torch_channels_last", "torch_compile", *VARIANTS]
 
 

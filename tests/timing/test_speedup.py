@@ -73,7 +73,7 @@ def test_two_equal_contenders_differ_as_seldom_as_promised(between, within):
 def test_what_counts_as_not_measured_and_why(speedup, doubt):
     assert speedup.doubt == doubt
     assert speedup.measured is (not doubt and speedup.value is not None)
-    assert bool(describe_doubt(speedup)) is bool(doubt)
+    assert bool(describe_doubt(speedup, "net")) is bool(doubt)
 
 
 def test_what_was_not_measured_sets_nothing_apart():
@@ -84,6 +84,9 @@ def test_what_was_not_measured_sets_nothing_apart():
 
 
 def test_what_to_do_fits_the_cause():
-    assert "other work took cores in 8 of 15 rounds" in describe_doubt(Speedup(2.0, 1.9, 2.1, 8, 15)).lower()
-    wide = describe_doubt(Speedup(20.0, 2.0, 200.0, 0, 15))
+    disturbed = describe_doubt(Speedup(2.0, 1.9, 2.1, 8, 15), "net")
+    assert "other work took cores in 8 of 15 rounds" in disturbed.lower()
+    assert "`dvc repro -f -s pipelines/net/dvc.yaml:benchmark`, and then `make repro MODEL=net`" in disturbed
+    wide = describe_doubt(Speedup(20.0, 2.0, 200.0, 0, 15), "net")
     assert "benchmark.starts" in wide and "work took" not in wide
+    assert "in models/net/params.yaml, then run `make repro MODEL=net`." in wide

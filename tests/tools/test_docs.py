@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,30 +12,38 @@ import networkx as nx
 import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
-from ruamel.yaml import YAML
 
 from onnx_release.core.errors import DataError
-from onnx_release.core.params import Params
-from onnx_release.core.paths import PARAMS
+from onnx_release.core.files import write_json, write_text
+from onnx_release.core.params import ParamsAndGates
+from onnx_release.core.paths import MACHINE_PIPELINE, MODELS_BENCHMARK, PARAMS, ModelFiles
 from onnx_release.core.spec import Spec
 from onnx_release.report.metrics import ALL_METRICS
+from tests.clone import list_models
 from tests.core.test_rooms import ROOMS
+from tests.declared_stages import declared_stages, stages_in
 from tests.imports import ROOT
-from tools.docs import PAGES, replace_part, updated
-from tools.page_parts.pipeline import BOXES, group
-from tools.page_parts.reference import commented_keys
+from tests.listed_models import make_models
+from tests.release_project import TIMING, change_json
+from tests.revisions import git
+from tools.docs import PAGES, read_file, replace_part, updated
+from tools.new_model import pipeline_text
+from tools.page_parts.pipeline import BOXES, group, stage_graph
+from tools.page_parts.reference import commented_keys, metrics
+from tools.page_parts.results import all_models, results
 
 TEXTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
 REFERENCE = TEXTS["docs/reference.md"]
-STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+STAGES = [*stages_in((ROOT / MACHINE_PIPELINE).read_text(encoding="utf-8")), *declared_stages("m")]
 # A path of this repository in a text. Those that hold a NAME, a VARIANT or a * stand for several.
-FOLDERS = "benchmarks|deploy|docs|models|onnx_release|serving|stages|sweeps|tests|tools|[.]ci|[.]github|[.]dvc/plots"
+FOLDERS = "benchmarks|deploy|docs|models|onnx_release|pipelines|serving|stages|sweeps|tests|tools|[.]ci|[.]github"
+FOLDERS += "|[.]dvc/plots"
 REPOSITORY_PATH = re.compile(rf"(?<![\w./-])((?:{FOLDERS})/[\w./*-]*[\w*/])")
 # Models that the pages add to the repository, as a reader would.
-ADDED = ("models/digits/", "models/face_pnet.", "models/mobilenet_v2/1")
+ADDED = ("models/digits/", "pipelines/digits/", "models/face_pnet.", "models/mobilenet_v2/1")
 
 
 def section(page: str, title: str) -> str:
@@ -64,12 +73,12 @@ def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def test_the_reference_has_every_stage_in_the_order_of_the_pipeline():
-    assert [stage for stage, _ in rows("docs/reference.md", "Stages")] == list(STAGES)
+    assert [stage for stage, _ in rows("docs/reference.md", "Stages")] == STAGES
 
 
 def test_every_parameter_has_a_comment_that_says_what_it_means():
     commented = {key: meaning for key, _, meaning in commented_keys((ROOT / PARAMS).read_text(encoding="utf-8"))}
-    every = [key for key, _ in keys(Params) if not key.startswith("gates.")]
+    every = [key for key, _ in keys(ParamsAndGates) if not key.startswith("gates.")]
     leaves = {key for key in every if not any(other.startswith(f"{key}.") for other in every)}
     assert {key for key, meaning in commented.items() if meaning} >= leaves
     assert {key for key, *_ in rows("docs/reference.md", "Parameters")} == {f"`{key}`" for key in leaves}
@@ -108,6 +117,22 @@ def test_every_stage_is_in_one_box_of_the_picture():
     assert sorted(stage for members in BOXES.values() for stage in members) == sorted(STAGES)
 
 
+def test_the_picture_is_the_same_whichever_models_are_listed(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "stages", tmp_path / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    make_models(tmp_path, {"cars": "classification", "texts": "embedding"})
+    for name in ("cars", "texts"):
+        write_text(tmp_path / ModelFiles(name).pipeline, pipeline_text(name))
+    git(tmp_path, "init", "-q")
+    monkeypatch.chdir(tmp_path)
+    both = stage_graph()
+    assert sorted(both) == sorted(STAGES)
+    assert not nx.is_empty(group(both))
+    list_models(tmp_path, "texts")
+    assert nx.utils.graphs_equal(stage_graph(), both)
+
+
 def test_a_stage_that_is_in_no_box_is_named():
     graph = nx.DiGraph([(stage, "polish") for members in BOXES.values() for stage in members])
     with pytest.raises(DataError, match="differ in polish: put each stage in one box"):
@@ -115,7 +140,8 @@ def test_a_stage_that_is_in_no_box_is_named():
 
 
 def test_the_readme_is_short():
-    assert len(TEXTS["README.md"].splitlines()) <= 150
+    # 150 lines with the results of eight models; the table has a line for each.
+    assert len(replace_part(TEXTS["README.md"], "results", "").splitlines()) <= 138
 
 
 def test_the_readme_quotes_the_benchmark_of_int8():
@@ -142,6 +168,61 @@ def test_every_link_within_the_repository_leads_somewhere(page):
         assert not anchor or anchor in anchors, f"{page} links to {target}#{anchor}, which is no title"
 
 
+@pytest.fixture
+def run_models(tmp_path, monkeypatch):
+    """A repository with a classifier and a detector that have run, and a model that has not."""
+    make_models(tmp_path, {"cars": "classification", "faces": "detection", "texts": "embedding"}, "cars", "faces")
+    for model in ("cars", "faces"):
+        path = tmp_path / "metrics" / model / "benchmark.json"
+        change_json(path, {"export": TIMING, "torch_compile": TIMING})
+    seconds = {"model": "cars", "machine": "a laptop", "fresh_seconds": 44.0, "unchanged_seconds": 2.5}
+    write_json(tmp_path / "benchmarks/pipeline.json", seconds)
+    write_json(tmp_path / MODELS_BENCHMARK, {"faces": {"machine": "a server", "seconds": 66.0}})
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_results_of_the_readme_are_those_of_all_models_on_the_list(run_models):
+    found = all_models(read_file)
+    assert "| cars | classification | yes | int8_static | 5.5 [5, 6] | 30.5 dB |" in found
+    assert "| faces | detection |" in found
+    assert "| texts | embedding | no results yet: run `make repro MODEL=texts` |" in found
+    assert models_shown(f"<!-- begin results: -->\n{found}\n<!-- end results -->") == ["cars", "faces", "texts"]
+    list_models(Path(), "faces")
+    assert "| cars |" not in all_models(read_file)
+
+
+def test_the_results_of_a_model_are_of_its_own_metrics_and_its_task(run_models):
+    classifier, detector = (results(model)(read_file) for model in ("cars", "faces"))
+    assert classifier.startswith("| | same answer as PyTorch | accuracy | SQNR, dB | latency, ms |")
+    assert detector.startswith("| | boxes matched with PyTorch's | accuracy | case agreement | box IoU |")
+    assert "\n| int8_static | 99.0 % [98.0 %, 100.0 %] | 97.0 % | 30.5 | 0.125 | 5.5 [5, 6] |" in classifier
+    assert "`int8_static` is released." in classifier
+
+
+def test_the_results_of_a_model_say_how_long_its_pipeline_takes_if_that_was_measured(run_models):
+    assert results("cars")(read_file).endswith(
+        "The pipeline takes 44 s in a fresh clone with the packages installed and 2.5 s when nothing changed "
+        "(`python -m benchmarks.pipeline`, a laptop)."
+    )
+    assert results("faces")(read_file).endswith(
+        "The pipeline takes 66 s in a fresh clone with the packages installed (`python -m benchmarks.models faces`, "
+        "a server)."
+    )
+    write_json(MODELS_BENCHMARK, {})
+    assert results("faces")(read_file).endswith("is released.")
+
+
+def test_the_metrics_of_the_reference_are_in_the_folder_of_a_model():
+    titles = re.findall("^### (.*)$", metrics(read_file), re.MULTILINE)
+    assert titles[0] == "metrics/NAME/prepare.json"
+    assert "metrics/NAME/validate/VARIANT.json" in titles
+
+
+def test_a_generated_part_that_git_could_not_merge_is_made_anew():
+    page = "<!-- begin results: made -->\n<<<<<<< ours\na\n=======\nb\n>>>>>>> theirs\n<!-- end results -->\n"
+    assert replace_part(page, "results", "new") == "<!-- begin results: made -->\nnew\n<!-- end results -->\n"
+
+
 def test_a_page_keeps_all_but_its_generated_parts():
     readme = "a\n<!-- begin results: made -->\nold\n<!-- end results -->\nb\n"
     expected = "a\n<!-- begin results: made -->\nnew \\1\n<!-- end results -->\nb\n"
@@ -150,14 +231,27 @@ def test_a_page_keeps_all_but_its_generated_parts():
         replace_part(readme, "pipeline", "new")
 
 
-def in_git(path: str) -> Any:
-    """What is staged or committed: a later run of the pipeline changes the timings in the working tree."""
-    command = ["git", "show", f":{path}"]
-    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8").stdout
-    return json.loads(text) if Path(path).suffix == ".json" else text
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    """What is staged or committed: a later run of the pipeline changes the timings in the working tree.
+
+    models.yaml has the models that README.md shows, so that a change of the list alone fails no test.
+    """
+    folder = tmp_path_factory.mktemp("committed")
+    subprocess.run(["git", "checkout-index", "--all", f"--prefix={folder}/"], cwd=ROOT, check=True)
+    git(folder, "init", "-q")  # DVC needs a repository
+    list_models(folder, *models_shown((folder / "README.md").read_text(encoding="utf-8")))
+    return folder
+
+
+def models_shown(readme: str) -> list[str]:
+    """The first cell of each row of the results, without the header."""
+    part = readme.partition("<!-- begin results")[2].partition("<!-- end results")[0]
+    return re.findall(r"^\| (\w+) \|", part, re.MULTILINE)[1:]
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_generated_parts_of_a_page_are_made_of_what_is_in_git(page):
-    text = in_git(page)
-    assert updated(page, text, in_git) == text, "run `make docs`"
+def test_the_generated_parts_of_a_page_are_made_of_what_is_in_git(page, committed, monkeypatch):
+    monkeypatch.chdir(committed)
+    text = Path(page).read_text(encoding="utf-8")
+    assert updated(page, text, read_file) == text, "run `make docs`"

@@ -1,19 +1,24 @@
 """The doctor as a person runs it, and in the stage that exports."""
 
 import errno
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from onnx_release.core.errors import ExportError, SourceError
-from onnx_release.core.files import sha256
-from onnx_release.core.params import load_params
+from onnx_release.core.errors import ExportError, SourceError, SpecError
+from onnx_release.core.files import sha256, write_text
+from onnx_release.core.params import merge_params, write_params
+from onnx_release.core.paths import ModelFiles
+from onnx_release.core.spec import load_spec
 from onnx_release.export.doctor import convert as doctor_convert
 from stages import export as export_stage
+from tests.clone import list_models
 from tests.imports import ROOT
 from tools import doctor
 
+FILES = ModelFiles("sick_network")
 MODEL = """
 import torch
 from torch import nn
@@ -60,13 +65,11 @@ def preprocess(item):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A repository of one model, in training mode and with an unused layer, in the current folder."""
-    folder = tmp_path / "models/sick_network"
-    folder.mkdir(parents=True)
-    for name, text in (("network.py", MODEL), ("spec.yaml", SPEC), ("data.py", DATA)):
-        (folder / name).write_text(text)
-    (tmp_path / "params.yaml").write_text(
-        (ROOT / "params.yaml").read_text().replace("model: mobilenet_v2", "model: sick_network")
-    )
+    folder = tmp_path / FILES.folder
+    for name, text in (("network.py", MODEL), ("spec.yaml", SPEC), ("data.py", DATA), ("params.yaml", "{}\n")):
+        write_text(folder / name, text)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    list_models(tmp_path, FILES.model)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     # `models` is a namespace package, found anew from the path above.
@@ -109,19 +112,19 @@ def test_sources_are_fetched_where_they_are_not_there_as_declared(project):
     fetched = Path("data/raw/sick_network/w.bin")
     for content in (b"weights", b"new ones"):
         declare(project, content)
-        doctor.diagnose("sick_network", load_params())
+        doctor.diagnose(FILES)
         assert fetched.read_bytes() == content
     (project / "weights.bin").unlink()
-    doctor.diagnose("sick_network", load_params())  # what was fetched serves
+    doctor.diagnose(FILES)  # what was fetched serves
     assert fetched.is_file()
 
 
 def test_a_source_that_has_changed_is_refused(project):
     declare(project, b"weights")
-    doctor.diagnose("sick_network", load_params())
+    doctor.diagnose(FILES)
     (project / "weights.bin").write_bytes(b"retrained")
     with pytest.raises(SourceError, match=f"\n    sha256: {sha256(project / 'weights.bin')}$"):
-        doctor.diagnose("sick_network", load_params())
+        doctor.diagnose(FILES)
     assert Path("data/raw/sick_network/w.bin").read_bytes() == b"weights"
 
 
@@ -133,22 +136,38 @@ def test_a_full_disk_is_no_finding_about_the_network(project, monkeypatch):
 
     monkeypatch.setattr(doctor_convert, "export_network", full)
     with pytest.raises(OSError, match="No space left"):
-        doctor.diagnose("sick_network", load_params())
+        doctor.diagnose(FILES)
 
 
 def test_samples_that_fail_are_a_warning_beside_the_other_findings(project):
     (project / "data.py").write_text(DATA.replace("np.zeros(4)", "1 / 0"))
-    findings = doctor.diagnose("sick_network", load_params())
+    findings = doctor.diagnose(FILES)
     assert [finding.level for finding in findings] == ["error", "warning", "warning"]
     assert "data.py could not be examined: ZeroDivisionError" in findings[2].what
 
 
+def test_a_model_that_is_not_listed_is_examined_and_one_that_is_not_there_is_named(project, monkeypatch):
+    list_models(Path.cwd(), "another")
+    assert doctor.diagnose(FILES)
+    with pytest.raises(SpecError, match="there is no model called sick: models/ has sick_network"):
+        doctor.diagnose(ModelFiles("sick"))
+
+
+def test_a_model_s_own_opset_is_examined(project):
+    write_text(FILES.overrides, "export: {opset: 17}\n")
+    write_text(FILES.folder / "network.py", MODEL.replace("x + 1", "torch.nn.functional.mish(x)"))
+    assert [finding.what for finding in doctor.diagnose(FILES) if "opset" in finding.what]
+    write_text(FILES.overrides, "export: {opset: 18}\n")
+    assert not [finding.what for finding in doctor.diagnose(FILES) if "opset" in finding.what]
+
+
 def test_the_export_stage_ends_with_the_errors_and_prints_warnings(project, capsys):
+    write_params(FILES, merge_params(FILES), load_spec(FILES.model))
     with pytest.raises(ExportError, match=r"network\.py:16: in training mode"):
-        export_stage.main()
-    assert not Path("artifacts").exists()
+        export_stage.main(FILES.model)
+    assert not FILES.variant("export").parent.exists()
     (project / "network.py").write_text(MODEL.replace("return Net()", "return Net().eval()"))
     del sys.modules["models.sick_network.network"]
-    export_stage.main()
+    export_stage.main(FILES.model)
     assert "warning: models/sick_network/network.py:9: forward() never uses" in capsys.readouterr().err
-    assert Path("artifacts/export/model.onnx").is_file()
+    assert FILES.variant("export").is_file()

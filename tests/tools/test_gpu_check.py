@@ -9,26 +9,27 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import onnxruntime
 import pytest
 import torch
 
 from onnx_release.core.errors import DataError, GraphError, ProviderError, SpecError
-from onnx_release.core.files import read_json
+from onnx_release.core.files import read_json, write_text
 from onnx_release.core.hardware import gpus
-from onnx_release.core.params import Export, load_params
-from onnx_release.core.paths import EVALUATION_SAMPLES, RAW, variant_model
+from onnx_release.core.params import Export, load_params, merge_params, write_params
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Budget, load_spec
 from onnx_release.data.model_data import load_data
-from onnx_release.data.samples import SampleFile, write_samples
+from onnx_release.data.samples import write_samples
 from onnx_release.export.export import export_network
 from onnx_release.graph.probe import find_provider
 from onnx_release.network.network import load_network
 from onnx_release.network.reference import write_reference
 from onnx_release.runtime.providers import CUDA
 from tests.candidates import LATENCIES, timing
-from tests.clone import QUICK, set_param
+from tests.clone import QUICK, list_models, set_param
 from tests.imports import ROOT, imported_files, third_party
 from tests.in_process import run_here
 from tools import gpu_check
@@ -53,12 +54,23 @@ from tools.gpu_check import (
 
 H100 = "NVIDIA H100, 81559 MiB, 580.65.06"
 VERSIONS = {"torch": "2.13.0+cu130", "cuda": "13.0"}
+FILES = ModelFiles("digits_cnn")
 
 
 @pytest.fixture
-def params(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    return load_params()
+def params(tmp_path, monkeypatch):
+    """The parameters of the model, in a folder in which nothing has run but the stage settings."""
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    list_models(tmp_path, FILES.model)
+    monkeypatch.chdir(tmp_path)
+    return settled()
+
+
+def settled():
+    """The model's parameters, after the stage settings has written them."""
+    write_params(FILES, merge_params(FILES), load_spec(FILES.model))
+    return load_params(FILES)
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +83,16 @@ def prepared(digits_raw, tmp_path_factory):
         set_param(folder, key, value)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        RAW.mkdir(parents=True)
-        (RAW / "digits_cnn").symlink_to(digits_raw)
+        settled()
+        FILES.raw.parent.mkdir(parents=True)
+        FILES.raw.symlink_to(digits_raw)
         spec, network = load_spec("digits_cnn"), load_network("digits_cnn", digits_raw)
-        write_samples(EVALUATION_SAMPLES, load_data("digits_cnn").samples(digits_raw, "evaluation"), 5, spec)
-        write_reference(network, spec, SampleFile(EVALUATION_SAMPLES), seed=0)
-        export_network(network, spec, Export(exporter="torchscript", opset=18), variant_model("fp32").parent)
-        shutil.copytree(variant_model("fp32").parent, variant_model("fp16").parent)
-        variant_model("int8_static").parent.mkdir()
-        variant_model("int8_static").write_bytes(b"no model")
+        write_samples(FILES.evaluation_samples, load_data("digits_cnn").samples(digits_raw, "evaluation"), 5, spec)
+        write_reference(network, spec, FILES, seed=0)
+        export_network(network, spec, Export(exporter="torchscript", opset=18), FILES.variant("fp32").parent)
+        shutil.copytree(FILES.variant("fp32").parent, FILES.variant("fp16").parent)
+        FILES.variant("int8_static").parent.mkdir()
+        FILES.variant("int8_static").write_bytes(b"no model")
     return folder
 
 
@@ -87,12 +100,12 @@ def prepared(digits_raw, tmp_path_factory):
 def inside(prepared, monkeypatch):
     """The parameters of the prepared folder, in which the test then runs."""
     monkeypatch.chdir(prepared)
-    return load_params()
+    return load_params(FILES)
 
 
 @pytest.mark.skipif(bool(gpus()), reason="there is a GPU")
-def test_without_a_gpu_one_line_says_so():
-    result = run_here(ROOT, "tools.gpu_check")
+def test_without_a_gpu_one_line_says_so(params):
+    result = run_here(Path.cwd(), "tools.gpu_check")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "error: nvidia-smi is missing or lists no NVIDIA GPU: run this on a machine that has one\n"
 
@@ -117,7 +130,7 @@ def test_a_torch_that_sees_no_gpu_is_refused(params, monkeypatch, cuda, says):
     monkeypatch.setattr(torch.version, "cuda", cuda)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ProviderError, match=says):
-        check_gpu(params)
+        check_gpu(FILES)
 
 
 def test_the_versions_are_torch_s_own(monkeypatch):
@@ -132,20 +145,19 @@ def test_a_provider_that_does_not_load_is_refused_with_the_library_that_it_lacks
     monkeypatch.setattr(gpu_check, "torch_versions", lambda: VERSIONS)
     monkeypatch.setattr("onnx_release.runtime.providers.missing_library", lambda _: "libcublasLt.so.13: cannot open")
     with pytest.raises(ProviderError, match=r"CUDAExecutionProvider, which does not load: libcublasLt\.so\.13"):
-        check_gpu(params)
+        check_gpu(FILES)
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_missing_variant_says_what_to_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for variant in ("fp32", "int8_static"):
-        (tmp_path / "artifacts" / variant).mkdir(parents=True)
-        (tmp_path / "artifacts" / variant / "model.onnx").touch()
-    with pytest.raises(DataError, match=r"^missing: artifacts/fp16/model\.onnx; run `make repro` first$"):
-        check_variants_made(CHECKED)
-    (tmp_path / "artifacts/fp16").mkdir()
-    (tmp_path / "artifacts/fp16/model.onnx").touch()
-    check_variants_made(CHECKED)
+        write_text(FILES.variant(variant), "")
+    says = r"^missing: artifacts/digits_cnn/fp16/model\.onnx; run `make repro MODEL=digits_cnn` first$"
+    with pytest.raises(DataError, match=says):
+        check_variants_made(FILES, CHECKED)
+    write_text(FILES.variant("fp16"), "")
+    check_variants_made(FILES, CHECKED)
 
 
 @pytest.mark.parametrize(("missing", "providers"), [(None, ["cuda", "tensorrt"]), ("libnvinfer.so.10: gone", ["cuda"])])
@@ -158,10 +170,10 @@ def test_tensorrt_is_measured_where_it_loads(params, monkeypatch, missing, provi
     monkeypatch.setattr(
         gpu_check, "run_in_process", lambda function, runtime: calls.append((function, runtime.provider))
     )
-    monkeypatch.setattr(gpu_check, "check_variants_made", calls.append)
+    monkeypatch.setattr(gpu_check, "check_variants_made", lambda _, variants: calls.append(variants))
     monkeypatch.setattr(gpu_check, "missing_library", lambda _: missing)
-    monkeypatch.setattr(gpu_check, "check_all", lambda *where: {"rounds": 15, "rows": [where[1:]]})
-    found = check_gpu(params)
+    monkeypatch.setattr(gpu_check, "check_all", lambda *where: {"rounds": 15, "rows": [where[2:]]})
+    found = check_gpu(FILES)
     assert found["rows"] == [(list(CHECKED), providers, "cuda")]
     assert found["no_tensorrt"] == (missing or "")
     assert found["gpu"]["driver"] == "580.65.06"
@@ -183,15 +195,15 @@ def test_pytorch_and_every_variant_that_runs_are_timed_on_their_provider(params)
         GpuVerdict("fp16", "tensorrt", passed=True),
         GpuVerdict("int8_static", "tensorrt", passed=False, failure="no engine", runs=False),
     ]
-    entries = contenders(verdicts, params, load_spec(params.model), "cuda")
+    entries = contenders(verdicts, FILES, params, load_spec(FILES.model), "cuda")
     assert [(entry.name, entry.kind, entry.device) for entry in entries[:3]] == [
         (kind, kind, "cuda") for kind in ("torch_eager", "torch_compile", "torch_autocast")
     ]
     assert [(entry.name, entry.target, entry.runtime.provider) for entry in entries[3:]] == [
-        ("fp32 on cuda", "artifacts/fp32/model.onnx", "cuda"),
-        ("fp16 on cuda", "artifacts/fp16/model.onnx", "cuda"),
-        ("int8_static on cuda", "artifacts/int8_static/model.onnx", "auto"),
-        ("fp16 on tensorrt", "artifacts/fp16/model.onnx", "tensorrt"),
+        ("fp32 on cuda", "artifacts/digits_cnn/fp32/model.onnx", "cuda"),
+        ("fp16 on cuda", "artifacts/digits_cnn/fp16/model.onnx", "cuda"),
+        ("int8_static on cuda", "artifacts/digits_cnn/int8_static/model.onnx", "auto"),
+        ("fp16 on tensorrt", "artifacts/digits_cnn/fp16/model.onnx", "tensorrt"),
     ]
     assert len({entry.runtime.intra_threads for entry in entries} - {None}) == 1
 
@@ -214,7 +226,7 @@ def test_settings_are_those_of_the_pipeline_on_the_gpu_that_torch_takes(params):
 
 
 def test_a_variant_is_held_against_pytorch(inside):
-    found = validated("fp32", "cpu", inside)
+    found = validated(FILES, "fp32", "cpu", inside)
     assert (found.contender, found.provider, found.failure, found.note) == ("fp32", "cpu", "", "")
     assert found.passed and found.runs
     assert found.agreement == 1.0
@@ -224,8 +236,8 @@ def test_a_variant_is_held_against_pytorch(inside):
 def test_only_fewer_bits_have_a_budget(inside, monkeypatch):
     strict = load_spec("digits_cnn").model_copy(update={"budget": Budget(sqnr_db=1000.0)})
     monkeypatch.setattr(gpu_check, "load_spec", lambda _: strict)
-    assert validated("fp32", "cpu", inside).passed
-    found = validated("fp16", "cpu", inside)
+    assert validated(FILES, "fp32", "cpu", inside).passed
+    found = validated(FILES, "fp16", "cpu", inside)
     assert not found.passed and "budget.sqnr_db is 1000" in found.failure
     assert found.runs
 
@@ -237,7 +249,7 @@ def test_a_variant_that_cuda_leaves_to_the_cpu_is_a_failure(inside, monkeypatch)
     monkeypatch.setattr("onnx_release.runtime.session.gpus", lambda: [H100])
     monkeypatch.setattr("onnx_release.runtime.session.check_provider", lacking)
     with pytest.raises(ProviderError, match=r"the GPU is not used: libcudnn\.so\.9 is missing"):
-        validated("fp32", "cuda", inside)
+        validated(FILES, "fp32", "cuda", inside)
 
 
 def test_what_runs_apart_takes_its_crash_with_it():
@@ -250,17 +262,18 @@ def test_what_runs_apart_takes_its_crash_with_it():
 
 def test_what_goes_wrong_becomes_the_verdict(inside, monkeypatch):
     monkeypatch.setattr(gpu_check, "run_in_process", lambda function, *arguments: function(*arguments))
-    found = try_validate("int8_static", "cpu", inside)
+    found = try_validate(FILES, "int8_static", "cpu", inside)
     assert (found.contender, found.provider, found.passed, found.runs) == ("int8_static", "cpu", False, False)
-    assert "does not load artifacts/int8_static/model.onnx" in found.failure
-    assert try_validate("fp32", "cpu", inside).passed
+    assert "does not load artifacts/digits_cnn/int8_static/model.onnx" in found.failure
+    assert try_validate(FILES, "fp32", "cpu", inside).passed
 
 
 def test_all_of_it_on_the_cpu(prepared):
     code = (
         "import json; from onnx_release.core.params import load_params; "
-        "from tools.gpu_check import CHECKED, check_all; "
-        "print(json.dumps(check_all(load_params(), CHECKED, ['cpu'], 'cpu')))"
+        "from onnx_release.core.paths import ModelFiles; from tools.gpu_check import CHECKED, check_all; "
+        "files = ModelFiles('digits_cnn'); "
+        "print(json.dumps(check_all(files, load_params(files), CHECKED, ['cpu'], 'cpu')))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     printed = subprocess.check_output([sys.executable, "-c", code], cwd=prepared, env=environment, text=True)
@@ -353,15 +366,18 @@ def test_a_long_message_is_cut_short():
     assert one_line("short enough") == "short enough"
 
 
-def test_the_result_is_written_and_printed(tmp_path, monkeypatch, capsys, params):
-    monkeypatch.setattr(gpu_check, "check_gpu", lambda _: result())
+@pytest.mark.parametrize(("asked", "checked"), [(None, "digits_cnn"), ("face_pnet", "face_pnet")])
+def test_the_result_of_the_chosen_model_is_written_and_printed(tmp_path, monkeypatch, capsys, params, asked, checked):
+    list_models(tmp_path, "digits_cnn", "face_pnet")
+    monkeypatch.setattr(gpu_check, "check_gpu", lambda files: {**result(), "model": files.model})
     monkeypatch.setattr(gpu_check, "GPU_CHECK", tmp_path / "gpu.json")
-    gpu_check.main(argparse.Namespace())
-    assert capsys.readouterr().out == describe_gpu_check(result()) + "\n"
-    assert read_json(tmp_path / "gpu.json") == result()
+    gpu_check.main(argparse.Namespace(model=asked))
+    found = {**result(), "model": checked}
+    assert capsys.readouterr().out == describe_gpu_check(found) + "\n"
+    assert read_json(tmp_path / "gpu.json") == found
 
 
 def test_make_lists_it():
     printed = subprocess.check_output(["make", "help"], cwd=ROOT, text=True)
     assert "gpu-check: " in printed and "repro: " in printed
-    assert "python -m tools.gpu_check" in (ROOT / "Makefile").read_text()
+    assert "python -m tools.gpu_check $(OF_MODEL)" in (ROOT / "Makefile").read_text()

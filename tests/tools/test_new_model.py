@@ -1,7 +1,9 @@
-"""A new model's folder runs as it is written, is written whole or not at all, and nothing else is touched."""
+"""A new model's folder runs as it is written; it is written and listed whole or not at all; nothing else is touched."""
 
+import errno
 import hashlib
 import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from onnx_release.core.errors import CheckpointError, DataError, ReleaseError, SourceError, SpecError
-from onnx_release.core.params import Export, Prepare
-from onnx_release.core.paths import CALIBRATION_SAMPLES, EVALUATION_SAMPLES
+from onnx_release.core.errors import CheckpointError, DataError, ParameterError, ReleaseError, SourceError, SpecError
+from onnx_release.core.files import write_text
+from onnx_release.core.model_list import read_list
+from onnx_release.core.params import Export, Prepare, load_defaults, merge_params, write_params
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.data.checksums import tree_sha256
 from onnx_release.data.fetch import fetch_sources
@@ -21,16 +25,23 @@ from onnx_release.export.export import export_network
 from onnx_release.measure.answers import check_answers
 from onnx_release.network.network import check_outputs, load_network, run_network
 from onnx_release.runtime.session import open_session, run_session
-from tests.clone import set_param
 from tests.imports import ROOT
 from tests.in_process import run_here, working_in
-from tools.new_model import TASKS, write_model
+from tools import new_model
+from tools.new_model import TASKS, pipeline_text, write_model
+from tools.pipelines import main as write_pipelines
+
+FILES = ModelFiles("mine")
+CODE = ("network.py", "data.py")
+LISTED = "# what is kept up\nmodels:\n- net  # the first\n# no more\n"
+WRITTEN = {"models.yaml", "pipelines/mine/dvc.yaml"}
 
 
 @pytest.fixture(autouse=True)
 def root(tmp_path):
-    """An empty repository as the working directory and the place to import models from."""
+    """A repository of no models but a list, as the working directory and the place to import models from."""
     (tmp_path / "models").mkdir()
+    (tmp_path / "models.yaml").write_text(LISTED)
     with working_in(tmp_path):
         yield tmp_path
 
@@ -52,13 +63,13 @@ def files(folder):
 @pytest.mark.parametrize("task", TASKS)
 def test_what_is_written_runs_from_its_sources_to_an_answer_that_onnx_gives_too(root, task):
     write_model("mine", task)
-    assert files(root) == {"models/mine/spec.yaml", "models/mine/network.py", "models/mine/data.py"}
-    spec, raw = load_spec("mine"), root / "data/raw/mine"
+    assert files(root) == WRITTEN | {f"models/mine/{name}" for name in ("spec.yaml", "params.yaml", *CODE)}
+    spec, raw = load_spec("mine"), FILES.raw
     fetch_sources("mine", spec.sources, raw)
     data, network = load_data("mine"), load_network("mine", raw)
-    write_splits(data, raw, spec, Prepare(calibration=4, evaluation=4))
-    assert len(SampleFile(CALIBRATION_SAMPLES)) == len(SampleFile(EVALUATION_SAMPLES)) == 4
-    inputs = with_batch_axis(SampleFile(EVALUATION_SAMPLES).inputs(0))
+    write_splits(data, FILES, spec, Prepare(calibration=4, evaluation=4))
+    assert len(SampleFile(FILES.calibration_samples)) == len(SampleFile(FILES.evaluation_samples)) == 4
+    inputs = with_batch_axis(SampleFile(FILES.evaluation_samples).inputs(0))
     wanted = run_network(network, spec, inputs)
     check_outputs(spec, inputs, wanted)
     if task != "tensor":
@@ -86,14 +97,15 @@ def test_every_task_has_the_variants_that_make_sense_and_a_budget():
 
 def test_photographs_stand_in_for_data_py_and_their_folders_are_counted(root, photographs):
     write_model("pets", "classification", images=photographs)
-    assert files(root / "models") == {"pets/spec.yaml", "pets/network.py"}
-    spec, raw = load_spec("pets"), root / "data/raw/pets"
+    assert files(root / "models") == {"pets/spec.yaml", "pets/params.yaml", "pets/network.py"}
+    pets = ModelFiles("pets")
+    spec, raw = load_spec("pets"), pets.raw
     assert spec.outputs[0].shape == ["batch", 2]
     assert spec.images and spec.images.mean == [0.485, 0.456, 0.406]
     assert spec.sources[0].sha256 == tree_sha256(photographs)
     fetch_sources("pets", spec.sources, raw)
-    write_splits(load_data("pets"), raw, spec, Prepare(calibration=2, evaluation=2))
-    inputs = with_batch_axis(SampleFile(EVALUATION_SAMPLES).inputs(1))
+    write_splits(load_data("pets"), pets, spec, Prepare(calibration=2, evaluation=2))
+    inputs = with_batch_axis(SampleFile(pets.evaluation_samples).inputs(1))
     check_outputs(spec, inputs, run_network(load_network("pets", raw), spec, inputs))
 
 
@@ -104,12 +116,13 @@ def test_one_photograph_a_class_is_written_and_prepared_with_a_note(root):
         Image.new("RGB", (300, 260), (40 * label, 0, 0)).save(root / "birds" / f"{label}/one.jpg")
     write_model("birds", "classification", images=root / "birds")
     fetch_sources("birds", load_spec("birds").sources, root / "data/raw/birds")
+    birds = ModelFiles("birds")
     shutil.copy(ROOT / "params.yaml", root)
-    set_param(root, "model", "birds")
-    result = run_here(root, "stages.prepare")
+    write_params(birds, merge_params(birds), load_spec("birds"))
+    result = run_here(root, "stages.prepare", "birds")
     assert result.returncode == 0, result.stderr
     assert result.stderr.startswith("note: INT8 is calibrated on 3 samples, and its ranges fit others only from 16 on")
-    assert (len(SampleFile(CALIBRATION_SAMPLES)), len(SampleFile(EVALUATION_SAMPLES))) == (3, 3)
+    assert [len(SampleFile(path)) for path in (birds.calibration_samples, birds.evaluation_samples)] == [3, 3]
 
 
 def test_an_official_split_is_written_and_prepared_as_it_is(root, photographs):
@@ -117,11 +130,11 @@ def test_an_official_split_is_written_and_prepared_as_it_is(root, photographs):
         shutil.copytree(photographs, root / "pets" / part)
     write_model("pets", "classification", images=root / "pets")
     assert "valid/ is evaluated on" in (root / "models/pets/spec.yaml").read_text()
-    spec, raw = load_spec("pets"), root / "data/raw/pets"
+    spec, pets = load_spec("pets"), ModelFiles("pets")
     assert spec.outputs[0].shape == ["batch", 2]
-    fetch_sources("pets", spec.sources, raw)
-    write_splits(load_data("pets"), raw, spec, Prepare(calibration=160, evaluation=200))
-    for path, part in ((CALIBRATION_SAMPLES, "train"), (EVALUATION_SAMPLES, "valid")):
+    fetch_sources("pets", spec.sources, pets.raw)
+    write_splits(load_data("pets"), pets, spec, Prepare(calibration=160, evaluation=200))
+    for path, part in ((pets.calibration_samples, "train"), (pets.evaluation_samples, "valid")):
         assert {group.split("/")[0] for group in SampleFile(path).groups} == {part}
         assert len(SampleFile(path)) == 6
 
@@ -164,7 +177,7 @@ def test_weights_are_declared_with_their_sum_and_loaded_strictly(root, tmp_path_
 def test_a_name_that_cannot_be_imported_is_refused(root, name):
     with pytest.raises(SpecError, match="cannot be a model's name"):
         write_model(name, "tensor")
-    assert files(root) == set()
+    assert files(root) == {"models.yaml"}
 
 
 def test_a_folder_that_is_there_is_refused_and_kept(root):
@@ -172,12 +185,18 @@ def test_a_folder_that_is_there_is_refused_and_kept(root):
     (root / "models/mine/notes.txt").write_text("mine")
     with pytest.raises(SpecError, match="models/mine already exists"):
         write_model("mine", "tensor")
-    assert files(root) == {"models/mine/notes.txt"}
+    assert files(root) == {"models.yaml", "models/mine/notes.txt"}
+    assert (root / "models.yaml").read_text() == LISTED
 
 
 def test_another_working_directory_than_the_repository_is_refused(root):
     (root / "models").rmdir()
     with pytest.raises(SpecError, match="run this from the repository root"):
+        write_model("mine", "tensor")
+    assert files(root) == {"models.yaml"}
+    (root / "models").mkdir()
+    (root / "models.yaml").unlink()
+    with pytest.raises(ParameterError, match=r"^models\.yaml is not there: run this from the repository root"):
         write_model("mine", "tensor")
     assert files(root) == set()
 
@@ -197,6 +216,7 @@ def test_what_is_not_there_is_named_and_nothing_is_written(root, photographs, op
     with pytest.raises(error, match=says):
         write_model("mine", "classification", **paths)
     assert files(root) == before
+    assert (root / "models.yaml").read_text() == LISTED
 
 
 def test_photographs_are_for_a_classification_alone(photographs):
@@ -210,6 +230,84 @@ def test_what_would_be_no_spec_is_not_written(root, photographs):
     with pytest.raises(ReleaseError, match="two sources are called photographs"):
         write_model("mine", "classification", root / "other/photographs", photographs)
     assert not list((root / "models").iterdir())
+    assert not (root / "metrics").exists() and (root / "models.yaml").read_text() == LISTED
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (LISTED, LISTED + "- mine\n"),
+        ("models:\n  - net\n  - other", "models:\n  - net\n  - other\n  - mine\n"),
+        ("models:\n", "models:\n- mine\n"),
+        ("models:  # - none\n- mine\n- net\n", "models:  # - none\n- mine\n- net\n"),  # a person has listed it
+    ],
+)
+def test_a_line_is_added_to_the_list_and_all_else_in_it_stays(root, before, after):
+    (root / "models.yaml").write_text(before)
+    write_model("mine", "tensor")
+    assert (root / "models.yaml").read_text() == after
+    assert "mine" in read_list()
+
+
+def test_a_name_that_is_the_beginning_of_another_s_is_another_model(root):
+    for name in ("net_v2", "ne", "ne_"):
+        write_model(name, "tensor")
+    assert read_list() == ["net", "net_v2", "ne", "ne_"]
+
+
+@pytest.mark.parametrize("before", ["models: []\n", "models: [net, other]\n"])
+def test_a_list_that_takes_no_line_is_named_and_what_the_message_says_works(root, before):
+    (root / "models.yaml").write_text(before)
+    with pytest.raises(ParameterError) as caught:
+        write_model("mine", "tensor")
+    assert files(root) == {"models.yaml"} and (root / "models.yaml").read_text() == before
+    says, _, fix = str(caught.value).partition("\n")
+    assert says == "models.yaml takes no line for mine: write the list with one name a line,"
+    (root / "models.yaml").write_text(fix)
+    write_model("mine", "tensor")
+    assert read_list()[-1] == "mine"
+
+
+@pytest.mark.parametrize("fails", ["pipelines/mine/dvc.yaml", "models.yaml"])
+@pytest.mark.parametrize("measured", [False, True])
+def test_what_cannot_be_written_whole_leaves_nothing_behind(root, monkeypatch, fails, measured):
+    if measured:  # what an earlier model of the name has left
+        write_text(root / "metrics/mine/export.json", "{}")
+    before = files(root)
+
+    def refuse(path, text):
+        if path == Path(fails):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_text(path, text)
+
+    monkeypatch.setattr(new_model, "write_text", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        write_model("mine", "tensor")
+    assert files(root) == before and (root / "models.yaml").read_text() == LISTED
+    assert [path.name for path in (root / "models").iterdir()] == []
+    assert (root / "metrics").exists() == measured
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("pipelines/*/dvc.yaml")), ids=lambda path: path.parent.name)
+def test_the_stages_of_every_model_are_those_that_are_written_for_a_new_one(path):
+    assert path.read_text() == pipeline_text(path.parent.name), "run `python -m tools.pipelines`"
+
+
+def test_the_stages_of_all_on_the_list_and_of_those_that_have_some_are_written_again(root):
+    write_text(root / "models.yaml", "models:\n- one\n- two\n")
+    write_text(root / "pipelines/one/dvc.yaml", "stages: {}\n")
+    write_text(root / "pipelines/off/dvc.yaml", "stages: {}\n")
+    write_pipelines(Namespace())
+    for name in ("one", "two", "off"):
+        assert (root / f"pipelines/{name}/dvc.yaml").read_text() == pipeline_text(name)
+
+
+def test_the_parameters_of_a_new_model_are_those_of_all_and_may_be_its_own(root):
+    shutil.copy(ROOT / "params.yaml", root)
+    write_model("mine", "tensor")
+    assert merge_params(FILES) == load_defaults()
+    (root / "models/mine/params.yaml").write_text("export: {opset: 20}\n")
+    assert merge_params(FILES).export.opset == 20
 
 
 def test_names_that_mean_something_to_yaml_are_kept(root, photographs):
@@ -226,6 +324,7 @@ def test_the_command_says_what_to_do_next(root, photographs):
     assert result.returncode == 0, result.stderr
     assert "models/mine/network.py" in result.stdout and "data.py" not in result.stdout
     assert "make repro MODEL=mine" in result.stdout
+    assert result.stdout.startswith("models/mine/ runs as it is, and models.yaml lists it. Change the places")
     again = run_here(root, "tools.new_model", *arguments)
     assert (again.returncode, again.stderr.partition(":")[0]) == (1, "error")
 

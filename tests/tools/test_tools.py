@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 from onnx import helper
 
-from onnx_release.core.errors import ParameterError, SpecError
-from onnx_release.core.files import write_json
+from onnx_release.core.files import write_json, write_text
 from onnx_release.core.metrics import LEFT_OUT
-from onnx_release.core.paths import METRICS
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.variants import VARIANTS
 from onnx_release.report.text import table
 from onnx_release.validate.metrics import ValidateMetrics
-from tests.clone import set_param
+from tests.clone import list_models
 from tests.digits_spec import DIGITS_SPEC
 from tests.imports import ROOT
 from tests.in_process import run_here
@@ -23,6 +22,8 @@ from tests.release_project import STATIC, SUMMARY
 from tests.revisions import git
 from tests.validated import validated
 from tools import repro
+
+FILES = ModelFiles("digits_cnn")
 
 
 @pytest.fixture
@@ -60,12 +61,12 @@ def test_inspect_names_a_file_that_it_cannot_read(tmp_path, content):
 
 
 def model_folder(folder, old="", new=""):
-    """`folder` with params.yaml for digits_cnn, and its spec with one text replaced."""
-    (folder / "models/digits_cnn").mkdir(parents=True)
+    """`folder` with one model on its list, whose spec has one text replaced."""
     assert old in DIGITS_SPEC
-    (folder / "models/digits_cnn/spec.yaml").write_text(DIGITS_SPEC.replace(old, new))
+    write_text(folder / FILES.spec, DIGITS_SPEC.replace(old, new))
+    write_text(folder / FILES.overrides, "{}\n")
     shutil.copy(ROOT / "params.yaml", folder)
-    set_param(folder, "model", "digits_cnn")
+    list_models(folder, FILES.model)
     return folder
 
 
@@ -76,10 +77,11 @@ def write_metrics(
     for variant in VARIANTS:
         bad = failure if variant == "fp32" else ""
         content = {**validated("tensor"), "passed": not bad, "failure": bad}
-        write_json(folder / ValidateMetrics.path(variant), content if variant in made else {LEFT_OUT: True})
+        path = folder / ValidateMetrics.path(FILES.model, variant)
+        write_json(path, content if variant in made else {LEFT_OUT: True})
     static = {**STATIC.content(), "budget_met": not missed, "budget_failure": missed}
-    write_json(folder / STATIC.path(), static if "int8_static" in made else {LEFT_OUT: True})
-    write_json(folder / SUMMARY.path(), {**SUMMARY.content(), "variant": released})
+    write_json(folder / STATIC.path(FILES.model), static if "int8_static" in made else {LEFT_OUT: True})
+    write_json(folder / SUMMARY.path(FILES.model), {**SUMMARY.content(), "variant": released})
 
 
 def test_the_gate_does_not_ask_for_what_the_spec_leaves_out(tmp_path):
@@ -93,21 +95,6 @@ def test_the_gate_does_not_ask_for_what_the_spec_leaves_out(tmp_path):
     assert "the model's spec.yaml leaves int8_static out: add it to `variants`" in result.stderr
 
 
-def test_another_model_is_named_in_params_yaml_and_nothing_else_changes(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(model_folder(tmp_path))
-    rest = (ROOT / "params.yaml").read_text().partition("\nmodel: ")[2].partition("\n")[2]
-    before = f"# one\nmodel: digits/cnn   # two\n{rest}"  # which a person may have written
-    (tmp_path / "params.yaml").write_text(before)
-    with pytest.raises(SpecError, match="no model called digits_rnn"):
-        repro.set_model("digits_rnn")
-    with pytest.raises(ParameterError, match="model: a model has the name of its folder"):
-        repro.set_model("digits_cnn/")
-    assert (tmp_path / "params.yaml").read_text() == before
-    repro.set_model("digits_cnn")
-    assert (tmp_path / "params.yaml").read_text() == f"# one\nmodel: digits_cnn   # two\n{rest}"
-    assert "git restore params.yaml" in capsys.readouterr().err
-
-
 def test_a_misspelt_gate_ends_a_run_before_its_first_stage(tmp_path):
     folder = model_folder(tmp_path)
     text = (folder / "params.yaml").read_text()
@@ -115,10 +102,16 @@ def test_a_misspelt_gate_ends_a_run_before_its_first_stage(tmp_path):
     (folder / "params.yaml").write_text(text.replace("summary.compression", "summary.compresion"))
     git(folder, "init")
     (folder / ".dvc").mkdir()
-    result = run_here(folder, "tools.repro")
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: params.yaml has a gate on summary.compresion")
-    assert "summary.compression" in result.stderr
+    for arguments in ([], ["--all"]):
+        result = run_here(folder, "tools.repro", *arguments)
+        assert result.returncode == 1
+        assert result.stderr.startswith("error: params.yaml has a gate on summary.compresion")
+        assert "summary.compression" in result.stderr
+    shutil.copy(ROOT / "params.yaml", folder)
+    write_text(folder / FILES.overrides, "gates: [{metric: summary.compresion, min: 1}]\n")
+    says = "models/digits_cnn/params.yaml has a gate on summary.compresion"
+    assert run_here(folder, "tools.repro").stderr.startswith(f"error: {says}")
+    assert run_here(folder, "tools.repro", "--all").stdout.startswith(f"\ndigits_cnn: not run: {says}")
 
 
 @pytest.mark.parametrize(("failure", "code"), [("", 0), ("logits is off by 3", 1)])
@@ -142,20 +135,20 @@ def test_the_gate_fails_where_there_is_nothing_to_release(tmp_path):
 
 
 def test_the_gate_says_what_to_run_where_nothing_was_validated(tmp_path):
-    result = run_here(model_folder(tmp_path), "tools.gate")
-    assert result.returncode == 1
-    assert "metrics/validate/export.json is not there: run `dvc repro`" in result.stderr
-    assert "Traceback" not in result.stderr
+    exported = ValidateMetrics.path(FILES.model, "export")
+    for says in ("the workspace has no metrics/: run `make repro`", f"{exported} is not there: run `dvc repro`"):
+        result = run_here(model_folder(tmp_path), "tools.gate")
+        assert (result.returncode, result.stderr) == (1, f"error: {says}\n")
+        write_text(tmp_path / "metrics/another/export.json", "{}")
 
 
 def test_metrics_that_a_failed_run_took_away_come_back_and_newer_ones_stay(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "metrics").mkdir()
-    (tmp_path / "metrics/newer.json").write_text("newer")
-    copies = {METRICS / "gone.json": b"gone", METRICS / "newer.json": b"older"}
-    repro.restore([], copies)
-    assert (tmp_path / "metrics/gone.json").read_bytes() == b"gone"
-    assert (tmp_path / "metrics/newer.json").read_text() == "newer"
+    gone, newer = FILES.metrics / "gone.json", FILES.metrics / "newer.json"
+    write_text(newer, "newer")
+    repro.restore([], {gone: b"gone", newer: b"older"})
+    assert gone.read_bytes() == b"gone"
+    assert newer.read_text() == "newer"
 
 
 def test_a_table_is_markdown():

@@ -11,7 +11,7 @@ from onnx_release.data.samples import SampleFile
 from onnx_release.graph.layers import initializers
 from onnx_release.graph.targets import TARGETS
 from onnx_release.reduce.fp16 import convert_to_fp16
-from onnx_release.static.qdq import insert_qdq
+from onnx_release.static_quantization.qdq import insert_qdq
 from onnx_release.validate.explain import explain_model, first_beyond
 from tests.residual import save_inputs, save_network
 from tools.explain import departure, ranking

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,10 +13,10 @@ from onnx_release.core.array_files import ArrayFile, writing_arrays
 from onnx_release.core.errors import NetworkError
 from onnx_release.core.files import sha256
 from onnx_release.core.params import Export, Runtime, Validate
-from onnx_release.core.paths import EVALUATION_SAMPLES, REFERENCE_CASES, REFERENCE_SAMPLES
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec
 from onnx_release.core.types import Sample, softmax_prediction
-from onnx_release.data.samples import SampleFile, write_samples
+from onnx_release.data.samples import write_samples
 from onnx_release.export.export import export_network
 from onnx_release.network.reference import write_reference
 from onnx_release.report.text import ANSWER_DETAILS
@@ -25,6 +24,7 @@ from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.validate.validate import OutputErrors, error_metrics, sample_error, validate
 from tests.validated import KINDS, validated
 
+NET = ModelFiles("net")
 SPEC = Spec.model_validate(
     {
         "task": "classification",
@@ -67,9 +67,9 @@ def prepared(tmp_path_factory):
     samples = [Sample({"x": np.array(x, np.float32)}, label, group) for x, label, group in ITEMS]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        write_samples(EVALUATION_SAMPLES, samples, 10, SPEC)
-        write_reference(network(), SPEC, SampleFile(EVALUATION_SAMPLES), seed=0)
-        export_network(network(), SPEC, Export(exporter="torchscript", opset=18), Path("artifacts/export"))
+        write_samples(NET.evaluation_samples, samples, 10, SPEC)
+        write_reference(network(), SPEC, NET, seed=0)
+        export_network(network(), SPEC, Export(exporter="torchscript", opset=18), NET.variant("export").parent)
     return folder
 
 
@@ -78,7 +78,7 @@ def model(prepared, tmp_path, monkeypatch):
     """A copy of that folder is the working directory; gives the model file."""
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    return Path("artifacts/export/model.onnx")
+    return NET.variant("export")
 
 
 def opened(model, spec=SPEC):
@@ -87,7 +87,7 @@ def opened(model, spec=SPEC):
 
 def check(model, **changes):
     spec = SPEC.model_copy(update={"tolerance": SPEC.tolerance.model_copy(update=changes)})
-    return validate(opened(model, spec), Data(), SampleFile(EVALUATION_SAMPLES), PARAMS)
+    return validate(opened(model, spec), Data(), NET, PARAMS)
 
 
 def change_weight(model, change):
@@ -101,7 +101,7 @@ def change_weight(model, change):
 
 
 def test_the_reference_holds_every_sample_and_every_corner_in_both_precisions(model):
-    samples, cases = ArrayFile(REFERENCE_SAMPLES), ArrayFile(REFERENCE_CASES)
+    samples, cases = ArrayFile(NET.reference_samples), ArrayFile(NET.reference_cases)
     assert len([name for name in samples.names if name.endswith("float64")]) == len(ITEMS)
     assert [name for name in cases.names if name.endswith("inputs")] == [f"batch={n}/inputs" for n in (1, 4, 2, 3)]
     exact = samples.folder("000001/float64")["logits"]
@@ -182,7 +182,7 @@ def test_nan_fails_and_is_null_in_the_metrics(model):
 
 def test_a_task_without_classes_has_no_agreement(model):
     spec = SPEC.model_copy(update={"task": "tensor"})
-    metrics, rows = validate(opened(model, spec), Data(), SampleFile(EVALUATION_SAMPLES), PARAMS)
+    metrics, rows = validate(opened(model, spec), Data(), NET, PARAMS)
     assert metrics.passed is True
     assert (metrics.agreement, metrics.accuracy, metrics.labelled) == (None, None, 0)
     assert set(rows[0]) == {"sample", "group", "max_abs_error"}
@@ -216,18 +216,18 @@ def test_a_detector_that_finds_nothing_has_the_same_figures_too():
     ],
 )
 def test_a_bad_network_is_named_and_the_earlier_reference_stays(model, bad, message):
-    before = [sha256(path) for path in (REFERENCE_SAMPLES, REFERENCE_CASES)]
+    before = [sha256(path) for path in (NET.reference_samples, NET.reference_cases)]
     with pytest.raises(NetworkError, match=message):
-        write_reference(bad, SPEC, SampleFile(EVALUATION_SAMPLES), seed=0)
-    assert [sha256(path) for path in (REFERENCE_SAMPLES, REFERENCE_CASES)] == before
-    assert len(list(REFERENCE_CASES.parent.parent.iterdir())) == 2  # reference and export, nothing half made
+        write_reference(bad, SPEC, NET, seed=0)
+    assert [sha256(path) for path in (NET.reference_samples, NET.reference_cases)] == before
+    assert len(list(NET.artifacts.iterdir())) == 2  # reference and export, nothing half made
 
 
 def test_the_same_network_is_the_same_reference_and_is_float32_again(model):
-    before = [sha256(path) for path in (REFERENCE_SAMPLES, REFERENCE_CASES)]
+    before = [sha256(path) for path in (NET.reference_samples, NET.reference_cases)]
     again = network()
-    write_reference(again, SPEC, SampleFile(EVALUATION_SAMPLES), seed=0)
-    assert [sha256(path) for path in (REFERENCE_SAMPLES, REFERENCE_CASES)] == before
+    write_reference(again, SPEC, NET, seed=0)
+    assert [sha256(path) for path in (NET.reference_samples, NET.reference_cases)] == before
     assert again.weight.dtype == torch.float32
 
 

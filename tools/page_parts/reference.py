@@ -47,7 +47,7 @@ def shown(value: Any) -> str:
 
 
 def metrics(_: Read) -> str:
-    """Make a table for each file below metrics/."""
+    """Make a table for each file below metrics/NAME/."""
     parts = []
     for file in dict.fromkeys(metric.file for metric in ALL_METRICS if metric.file != "*"):
         rows = [
@@ -55,7 +55,6 @@ def metrics(_: Read) -> str:
             for metric in ALL_METRICS
             if metric.file == file
         ]
-        parts.append(
-            f"### metrics/{file.replace('*', 'VARIANT')}.json\n\n{table(['key', 'meaning', 'unit', 'better'], rows)}"
-        )
+        title = f"### metrics/NAME/{file.replace('*', 'VARIANT')}.json"
+        parts.append(f"{title}\n\n{table(['key', 'meaning', 'unit', 'better'], rows)}")
     return "\n\n".join(parts)

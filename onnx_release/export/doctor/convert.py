@@ -7,7 +7,7 @@ from onnx_release.core.command import no_space
 from onnx_release.core.errors import ReleaseError
 from onnx_release.core.files import read_json
 from onnx_release.core.params import Export
-from onnx_release.core.paths import MODEL_FILE, SOURCES
+from onnx_release.core.paths import MODEL_FILE, SOURCES_FILE
 from onnx_release.export.doctor.doctor import in_eval_mode
 from onnx_release.export.doctor.findings import Finding, Patient, first_line, place_in
 from onnx_release.export.export import export_network
@@ -28,7 +28,7 @@ def examine_conversion(patient: Patient) -> list[Finding]:
         found = try_export(patient, built if older else params, folder)
         if found or not older:
             return found
-        newer = newer_operators(load_model(folder / MODEL_FILE), params.opset, read_json(folder / SOURCES.name))
+        newer = newer_operators(load_model(folder / MODEL_FILE), params.opset, read_json(folder / SOURCES_FILE))
         if newer:
             return [
                 Finding(

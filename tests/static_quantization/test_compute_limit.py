@@ -4,7 +4,14 @@ import onnx
 import pytest
 from onnx import helper
 
-from onnx_release.static.compute_limit import FITTING, MACS_PER_SECOND, OPENING, OVERHEAD, ComputeLimit, multiply_adds
+from onnx_release.static_quantization.compute_limit import (
+    FITTING,
+    MACS_PER_SECOND,
+    OPENING,
+    OVERHEAD,
+    ComputeLimit,
+    multiply_adds,
+)
 from tests.residual import save_inputs, save_network
 
 MACS = {"one": 3e6, "two": 5e6}

@@ -11,10 +11,10 @@ from onnx_release.core.files import read_json, replacing_folder
 from onnx_release.graph.graph import load_model, model_size_mb, save_checked
 from onnx_release.graph.precision import check_not_quantized
 from onnx_release.graph.targets import Target
-from onnx_release.static.fusion import count_fused
-from onnx_release.static.metrics import QuantizeStaticMetrics
-from onnx_release.static.scoring import Scorer
-from onnx_release.static.search import SearchResult, search
+from onnx_release.static_quantization.fusion import count_fused
+from onnx_release.static_quantization.metrics import QuantizeStaticMetrics
+from onnx_release.static_quantization.scoring import Scorer
+from onnx_release.static_quantization.search import SearchResult, search
 
 
 def quantize_statically(

@@ -13,21 +13,21 @@ from onnx_release.graph.graph import producers
 from onnx_release.graph.layers import as_matrix, initializers, kernel_shape, weighted_layers
 from onnx_release.graph.targets import TARGETS
 from onnx_release.measure.budget import over_budget
-from onnx_release.static import qdq
-from onnx_release.static import search as search_module
-from onnx_release.static.fusion import count_fused
-from onnx_release.static.gptq import PAIR_SUM
-from onnx_release.static.qdq import (
+from onnx_release.static_quantization import qdq
+from onnx_release.static_quantization import search as search_module
+from onnx_release.static_quantization.fusion import count_fused
+from onnx_release.static_quantization.gptq import PAIR_SUM
+from onnx_release.static_quantization.qdq import (
     clip_activations,
     insert_qdq,
     with_float_layers,
 )
-from onnx_release.static.quantize_static import quantize_statically
-from onnx_release.static.quantized_graph import QuantizedGraph
-from onnx_release.static.rounding import copy_fit, fit_weights
-from onnx_release.static.saturation import weight_limits
-from onnx_release.static.scoring import Scorer
-from onnx_release.static.search import MARGIN_DB
+from onnx_release.static_quantization.quantize_static import quantize_statically
+from onnx_release.static_quantization.quantized_graph import QuantizedGraph
+from onnx_release.static_quantization.rounding import copy_fit, fit_weights
+from onnx_release.static_quantization.saturation import weight_limits
+from onnx_release.static_quantization.scoring import Scorer
+from onnx_release.static_quantization.search import MARGIN_DB
 from tests.cpu import answers_show
 from tests.residual import SHAPE, SPEC, Data, calibrated, save_inputs
 

@@ -10,8 +10,8 @@ from onnx import helper, numpy_helper
 
 from onnx_release.graph.layers import as_matrix, from_matrix, patches, weighted_layers
 from onnx_release.graph.targets import TARGETS
-from onnx_release.static.gptq import Limits
-from onnx_release.static.saturation import neighbours, weight_limits
+from onnx_release.static_quantization.gptq import Limits
+from onnx_release.static_quantization.saturation import neighbours, weight_limits
 from tests.avx2 import AVAILABLE, outputs_on_avx2
 
 AVX2 = TARGETS["avx2"]

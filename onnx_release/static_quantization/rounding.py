@@ -17,10 +17,10 @@ from onnx_release.graph.activations import extract_subgraph, session_of, step_by
 from onnx_release.graph.layers import Layer, as_matrix, initializers, kernel_shape, patches, weighted_layers
 from onnx_release.graph.targets import Target
 from onnx_release.runtime.session import run_session
-from onnx_release.static.gptq import InputStatistics, corrected_bias, round_layer
-from onnx_release.static.qdq import Ranges, clip_activations
-from onnx_release.static.quantized_graph import QuantizedGraph
-from onnx_release.static.saturation import weight_limits
+from onnx_release.static_quantization.gptq import InputStatistics, corrected_bias, round_layer
+from onnx_release.static_quantization.qdq import Ranges, clip_activations
+from onnx_release.static_quantization.quantized_graph import QuantizedGraph
+from onnx_release.static_quantization.saturation import weight_limits
 
 # How many positions of a feature map are drawn for each sample, since neighbours are much alike.
 POSITIONS = 128

@@ -11,12 +11,12 @@ from onnx_release.core.spec import Budget
 from onnx_release.graph.layers import initializers
 from onnx_release.graph.targets import TARGETS
 from onnx_release.measure.closeness import Closeness
-from onnx_release.static import search as search_module
-from onnx_release.static.compute_limit import multiply_adds
-from onnx_release.static.qdq import insert_qdq
-from onnx_release.static.refine import COARSE, FINE
-from onnx_release.static.scoring import Scorer
-from onnx_release.static.search import MARGIN_DB, Attempt, Search, better, is_gain, search
+from onnx_release.static_quantization import search as search_module
+from onnx_release.static_quantization.compute_limit import multiply_adds
+from onnx_release.static_quantization.qdq import insert_qdq
+from onnx_release.static_quantization.refine import COARSE, FINE
+from onnx_release.static_quantization.scoring import Scorer
+from onnx_release.static_quantization.search import MARGIN_DB, Attempt, Search, better, is_gain, search
 from tests.residual import Data, calibrated, save_inputs
 from tests.samples import save_samples
 

@@ -1,8 +1,7 @@
 """Search for the ranges, and for the layers to keep in float, with which a quantized graph keeps within its budget.
 
-1. Quantize everything and fit the weights (onnx_release/static/rounding.py).
-2. If the budget is not met, refine the ranges by the answers (onnx_release/static/refine.py) and fit again, as long as
-   that gains.
+1. Quantize everything and fit the weights (rounding.py).
+2. If the budget is not met, refine the ranges by the answers (refine.py) and fit again, as long as that gains.
 3. If it is still not met, measure the sensitivity of each layer: how much the answers gain when only that layer is in
    float. Estimate sets of layers with the present weights: the 1, 2, 3, 5, 8 ... layers that gain most, those that gain
    most for their multiply-adds, and the first ones of the network. Fit the sets that seem to meet the budget, least
@@ -24,11 +23,11 @@ from onnx_release.data.samples import spread_evenly
 from onnx_release.graph.targets import Target
 from onnx_release.measure.budget import over_budget
 from onnx_release.measure.closeness import Closeness
-from onnx_release.static.compute_limit import ComputeLimit, multiply_adds
-from onnx_release.static.qdq import Ranges, insert_qdq, with_float_layers
-from onnx_release.static.refine import COARSE, FINE, refine_ranges, widest_factors
-from onnx_release.static.rounding import copy_fit, fit_weights
-from onnx_release.static.scoring import Scorer
+from onnx_release.static_quantization.compute_limit import ComputeLimit, multiply_adds
+from onnx_release.static_quantization.qdq import Ranges, insert_qdq, with_float_layers
+from onnx_release.static_quantization.refine import COARSE, FINE, refine_ranges, widest_factors
+from onnx_release.static_quantization.rounding import copy_fit, fit_weights
+from onnx_release.static_quantization.scoring import Scorer
 
 # Everything is fitted to calibration samples, so results on them are too good: docs/quantization.md shows by how much.
 MARGIN_DB = 2.0

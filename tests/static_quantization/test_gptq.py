@@ -5,7 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from onnx_release.static.gptq import InputStatistics, Limits, corrected_bias, round_layer, round_weights, search_scales
+from onnx_release.static_quantization.gptq import (
+    InputStatistics,
+    Limits,
+    corrected_bias,
+    round_layer,
+    round_weights,
+    search_scales,
+)
 
 
 def output_error(difference, covariance):

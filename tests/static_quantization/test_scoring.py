@@ -8,7 +8,7 @@ from onnx_release.core.spec import Budget
 from onnx_release.core.types import Prediction
 from onnx_release.measure.budget import over_budget
 from onnx_release.measure.closeness import Closeness
-from onnx_release.static.scoring import Scorer
+from onnx_release.static_quantization.scoring import Scorer
 from tests.samples import save_samples
 
 # Two scores each; the float model answers 0, 0, 1, 1.

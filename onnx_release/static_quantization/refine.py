@@ -16,10 +16,10 @@ from onnx_release.core.workers import map_in_order
 from onnx_release.data.samples import with_batch_axis
 from onnx_release.graph.activations import descendants, extract_subgraph, run_on, session_of
 from onnx_release.graph.layers import clip_bounds, initializers, set_array
-from onnx_release.static.compute_limit import ComputeLimit
-from onnx_release.static.qdq import Ranges, quantized_values
-from onnx_release.static.quantized_graph import QuantizedGraph
-from onnx_release.static.scoring import Scorer
+from onnx_release.static_quantization.compute_limit import ComputeLimit
+from onnx_release.static_quantization.qdq import Ranges, quantized_values
+from onnx_release.static_quantization.quantized_graph import QuantizedGraph
+from onnx_release.static_quantization.scoring import Scorer
 
 # Half of a range drops outliers that do not matter; smaller steps alone stop before that.
 COARSE = (0.5, 0.8, 1.25)

@@ -1,4 +1,4 @@
-"""Declare metrics/quantize_static.json."""
+"""Declare metrics/NAME/quantize_static.json."""
 
 from typing import Annotated, ClassVar
 

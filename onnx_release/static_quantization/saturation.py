@@ -4,15 +4,15 @@ AVX2's vpmaddubsw multiplies uint8 activations with int8 weights and adds neighb
 255 * 127 * 2 saturates. onnxruntime's `reduce_range` halves every weight to prevent it. It is enough that the sum of
 two neighbours of one sign is at most 128, and most weights are far below that. ONNX Runtime's kernels decide which
 weights are neighbours: they go through the inputs of a group position by position, and at each position through the
-channels. Depthwise convolutions have a kernel that adds in 32 bits. tests/static/test_saturation.py checks all of this
-with the kernels.
+channels. Depthwise convolutions have a kernel that adds in 32 bits. tests/static_quantization/test_saturation.py checks
+all of this with the kernels.
 """
 
 import numpy as np
 
 from onnx_release.graph.layers import Layer
 from onnx_release.graph.targets import Target
-from onnx_release.static.gptq import Limits
+from onnx_release.static_quantization.gptq import Limits
 
 # The greatest magnitude of int8 weights, since +128 does not exist, and one at which any two weights are safe.
 FULL = 127

@@ -10,13 +10,19 @@ from onnx_release.graph.layers import initializers
 from onnx_release.graph.targets import TARGETS
 from onnx_release.measure.closeness import Closeness
 from onnx_release.reduce.calibrate import find_ranges
-from onnx_release.static import refine as refine_module
-from onnx_release.static.compute_limit import ComputeLimit, multiply_adds
-from onnx_release.static.qdq import insert_qdq, quantized_values
-from onnx_release.static.quantized_graph import QuantizedGraph
-from onnx_release.static.refine import COARSE, one_per_scale, refine_ranges, widest_factors, with_scaled_range
-from onnx_release.static.scoring import Scorer
-from onnx_release.static.search import scale_ranges
+from onnx_release.static_quantization import refine as refine_module
+from onnx_release.static_quantization.compute_limit import ComputeLimit, multiply_adds
+from onnx_release.static_quantization.qdq import insert_qdq, quantized_values
+from onnx_release.static_quantization.quantized_graph import QuantizedGraph
+from onnx_release.static_quantization.refine import (
+    COARSE,
+    one_per_scale,
+    refine_ranges,
+    widest_factors,
+    with_scaled_range,
+)
+from onnx_release.static_quantization.scoring import Scorer
+from onnx_release.static_quantization.search import scale_ranges
 from tests.residual import CLASSES, SHAPE, SPEC, Data, save_inputs, save_network
 
 PARAMS = Calibrate(method="minmax", percentile=99.99, bins=2048, chunk=8)

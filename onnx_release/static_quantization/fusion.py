@@ -10,7 +10,7 @@ from onnx_release.core.params import Runtime
 from onnx_release.graph.graph import load_model, producers
 from onnx_release.graph.layers import initializers
 from onnx_release.runtime.session import save_optimized
-from onnx_release.static.qdq import QUANTIZED_WHEN_LOADED
+from onnx_release.static_quantization.qdq import QUANTIZED_WHEN_LOADED
 
 QDQ = ("QuantizeLinear", "DequantizeLinear")
 
