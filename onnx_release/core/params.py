@@ -282,9 +282,15 @@ def merge_params(files: ModelFiles) -> ParamsAndGates:
 
     Raises ParameterError, naming each key that is wrong in either file.
     """
-    defaults = load_defaults().model_dump(by_alias=True)
-    own = load_yaml(files.overrides, ParameterError, if_empty="write `{}` for a model without values of its own, or ")
+    defaults, own = load_defaults().model_dump(by_alias=True), load_overrides(files)
     return validate_yaml(files.overrides, overlay(defaults, own), ParamsAndGates, ParameterError)
+
+
+def load_overrides(files: ModelFiles) -> Any:
+    """Read models/NAME/params.yaml; a model without the file has no values of its own, although DVC asks for one."""
+    if not files.overrides.exists():
+        return {}
+    return load_yaml(files.overrides, ParameterError, if_empty="write `{}` for a model without values of its own, or ")
 
 
 def write_params(files: ModelFiles, params: ParamsAndGates, spec: Spec) -> None:

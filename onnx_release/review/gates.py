@@ -10,10 +10,9 @@ from typing import Any, Literal
 from onnx_release.core.addresses import address
 from onnx_release.core.errors import ParameterError
 from onnx_release.core.metrics import Metric
-from onnx_release.core.params import Gate, merge_params
+from onnx_release.core.params import Gate, load_overrides, merge_params
 from onnx_release.core.paths import PARAMS, ModelFiles
 from onnx_release.core.variants import BASE, COMPILED
-from onnx_release.core.yaml_files import load_yaml
 from onnx_release.report.metrics import ALL_METRICS, flatten, known_metric, nearest_names
 from onnx_release.report.text import number
 from onnx_release.review.comparable import NOT_MEASURED, VALUE_GONE, Pair, contender
@@ -55,8 +54,7 @@ def load_gates(files: ModelFiles) -> list[Gate]:
     Raises ParameterError for one that cannot be checked, with the file that it is in.
     """
     gates = merge_params(files).gates
-    own = load_yaml(files.overrides, ParameterError)
-    refuse_bad_gates(gates, files.overrides if "gates" in own else PARAMS)
+    refuse_bad_gates(gates, files.overrides if "gates" in load_overrides(files) else PARAMS)
     return gates
 
 

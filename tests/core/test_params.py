@@ -6,7 +6,15 @@ import pytest
 from ruamel.yaml import YAML
 
 from onnx_release.core.errors import DataError, ParameterError
-from onnx_release.core.params import Gate, Params, ParamsAndGates, load_params, merge_params, write_params
+from onnx_release.core.params import (
+    Gate,
+    Params,
+    ParamsAndGates,
+    load_defaults,
+    load_params,
+    merge_params,
+    write_params,
+)
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Budget, Origin, Source
 from tests.bounds import open_ended
@@ -213,11 +221,10 @@ def test_a_model_without_values_of_its_own_says_so(own, text):
     )
 
 
-def test_the_file_of_a_model_s_own_values_must_be_there(load):
+def test_a_model_without_the_file_has_no_values_of_its_own(load):
     load()
     NET.overrides.unlink()
-    with pytest.raises(ParameterError, match=r"models/net/params\.yaml is not there: .*, or write the file"):
-        merge_params(NET)
+    assert merge_params(NET) == load_defaults()
 
 
 OWN = """
