@@ -15,7 +15,7 @@ from onnx_release.core.files import copy_file, read_json, sha256, write_json, wr
 from onnx_release.core.git import git_output
 from onnx_release.core.imports import reached_files
 from onnx_release.core.params import Runtime
-from onnx_release.core.paths import HARDWARE, MODEL_FILE, PARAMS, PIPELINE, ModelFiles
+from onnx_release.core.paths import HARDWARE, MACHINE_LOCK, MODEL_FILE, PARAMS, PIPELINE, ModelFiles
 from onnx_release.core.spec import Spec, class_count, load_spec
 from onnx_release.data.fetch import copy_tree
 from onnx_release.data.image_folder import class_names
@@ -184,9 +184,8 @@ def git_state(files: ModelFiles) -> dict[str, Any] | None:
     None without git or a commit.
     """
     revision = git_output("rev-parse", "--verify", "HEAD")
-    changes = git_output(
-        "status", "--porcelain", "--untracked-files=all", "--", *map(str, (*CODE, files.folder, files.pipeline))
-    )
+    code = [*map(str, (*CODE, files.folder, files.pipeline)), f":(exclude){MACHINE_LOCK}"]  # which a run writes
+    changes = git_output("status", "--porcelain", "--untracked-files=all", "--", *code)
     if revision is None or changes is None:
         return None
     return {"revision": revision, "modified": bool(changes)}

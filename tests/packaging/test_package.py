@@ -15,8 +15,8 @@ from dockerfile_parse import DockerfileParser
 from dvc.repo import Repo
 
 from onnx_release.core.errors import DataError, ReleaseFolderError, SpecError
-from onnx_release.core.files import sha256, write_json
-from onnx_release.core.paths import ModelFiles
+from onnx_release.core.files import sha256, write_json, write_text
+from onnx_release.core.paths import MACHINE_LOCK, ModelFiles
 from onnx_release.core.spec import Images, Spec
 from onnx_release.core.yaml_files import read_yaml
 from onnx_release.packaging.package import CARRIED, git_state, label_names
@@ -357,6 +357,8 @@ def test_the_commit_is_named_and_whether_code_differs_from_it(project, monkeypat
     clean = {"revision": revision, "modified": False}
     assert git_state(FILES) == clean
     (project / FILES.metrics / "summary.json").write_text("{}")
+    for path in (MACHINE_LOCK, FILES.lock):
+        write_text(project / path, "")
     (project / "README.md").write_text("")
     assert git_state(FILES) == clean  # what the pipeline writes, and what it does not read
     another = project / "models/another/spec.yaml"
