@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.paths import METRICS
-from onnx_release.core.yaml_files import Strict, describe_problems
+from onnx_release.core.yaml_files import Strict, validate_made
 
 Better = Literal["lower", "higher", "neither"]
 # Why a metric differs between two runs of the same code. "": it does not differ. "decision": it is chosen by timings.
@@ -108,13 +108,7 @@ class Metrics(Strict):
     @classmethod
     def parse(cls, content: Any, source: str) -> Self:
         """Read the metrics from the content of `source`, a path or a revision. Raises DataError for other fields."""
-        try:
-            return cls.model_validate(content)
-        except ValidationError as cause:
-            problems = "; ".join(describe_problems(cause, cls))
-            raise DataError(
-                f"{source} is of another version of the stages ({problems}): run `make repro MODEL=NAME`"
-            ) from cause
+        return validate_made(source, content, cls)
 
     def write(self, model: str, variant: str = "") -> None:
         """Write the model's file, whole or not at all, without the fields that were not given."""

@@ -7,13 +7,13 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from onnx_release.core.errors import DataError, ParameterError
+from onnx_release.core.errors import ParameterError
 from onnx_release.core.files import read_made, write_text
 from onnx_release.core.paths import PARAMS, ModelFiles
 from onnx_release.core.spec import Spec
-from onnx_release.core.yaml_files import Strict, describe_problems, load_yaml, validate_yaml
+from onnx_release.core.yaml_files import Strict, load_yaml, validate_made, validate_yaml
 
 # Every number has a lower and an upper bound: tests/core/test_params.py checks it. Beyond the upper bound a value is a
 # slip that would fill the memory or run for days before anybody sees it.
@@ -249,13 +249,7 @@ def load_params(files: ModelFiles) -> Params:
     """
     content = read_made(files.params, "JSON", parse_mapping)
     content.pop(SPEC, None)
-    try:
-        return Params.model_validate(content)
-    except ValidationError as cause:
-        problems = "; ".join(describe_problems(cause, Params))
-        raise DataError(
-            f"{files.params} is of another version of the stages ({problems}): run `make repro MODEL={files.model}`"
-        ) from cause
+    return validate_made(files.params.as_posix(), content, Params, files.model)
 
 
 def parse_mapping(text: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from onnx_release.core.errors import ReleaseError
+from onnx_release.core.errors import DataError, ReleaseError
 from onnx_release.core.files import refuse_conflict
 
 
@@ -33,6 +33,20 @@ def validate_yaml(path: Path, content: Any, model: type[Model], error: type[Rele
     except ValidationError as cause:
         problems = "".join(f"\n  {problem}" for problem in describe_problems(cause, model))
         raise error(f"{path} has wrong values:{problems}") from cause
+
+
+def validate_made(source: str, content: Any, model: type[Model], name: str = "NAME") -> Model:
+    """Return the content of `source`, which a stage has written, as `model`.
+
+    Raises DataError if another version of the stages has written it; `name` is the network's, in the command to run.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as cause:
+        problems = "; ".join(describe_problems(cause, model))
+        raise DataError(
+            f"{source} is of another version of the stages ({problems}): run `make repro MODEL={name}`"
+        ) from cause
 
 
 def load_yaml(path: Path, error: type[ReleaseError], text: str | None = None, if_empty: str = "") -> Any:
