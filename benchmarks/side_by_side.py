@@ -14,12 +14,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from onnx_release.core.addresses import last_stages
+from onnx_release.core.addresses import last_stages, lock_entries
 from onnx_release.core.command import run_tool
 from onnx_release.core.files import read_json, write_json, write_text
 from onnx_release.core.hardware import machine_name
 from onnx_release.core.paths import HARDWARE, LOCK, ModelFiles
-from onnx_release.sweep.queue import lock_entries
 from tools.clone import forget_runs, list_models, make_clone, only_model, run
 from tools.new_model import pipeline_text
 

@@ -10,12 +10,11 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from onnx_release.core.addresses import model_of
+from onnx_release.core.addresses import lock_entries, model_of
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import write_text
 from onnx_release.core.paths import LOCK, METRICS, ModelFiles
-from onnx_release.sweep.queue import lock_entries
 
 Entries = Mapping[str, str]
 

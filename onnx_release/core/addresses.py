@@ -1,5 +1,6 @@
-"""Name the stages as DVC does: an address is a target of `dvc repro` and `dvc status`."""
+"""Name the stages as DVC does, and find them in its locks: an address is a target of `dvc repro` and `dvc status`."""
 
+import re
 from pathlib import Path
 
 from onnx_release.core.paths import LOCK, MACHINE_LOCK, PIPELINES, ModelFiles
@@ -30,3 +31,15 @@ def model_of(stage: str) -> str:
 def lock_files() -> list[Path]:
     """Return every file in which DVC keeps what stages ran on: the machine's, the models', the last stages'."""
     return [MACHINE_LOCK, *sorted(PIPELINES.glob(f"*/{LOCK}")), LOCK]
+
+
+def lock_entries(text: str) -> dict[str, str]:
+    """Return the lines of dvc.lock by stage, in the order of the file; the lines before the first are under ""."""
+    entries = {"": ""}
+    stage = ""
+    for line in text.splitlines():
+        if re.match(r"  [^ ]", line):
+            stage = line.strip().rstrip(":")
+            entries[stage] = ""
+        entries[stage] += line + "\n"
+    return entries

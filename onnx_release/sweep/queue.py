@@ -21,6 +21,7 @@ import psutil
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 
+from onnx_release.core.addresses import lock_entries
 from onnx_release.core.errors import SweepError
 from onnx_release.core.files import remove, write_text
 from onnx_release.core.git import git_output
@@ -236,18 +237,6 @@ def apply_result(name: str, base: str) -> None:
         here = lock_entries((CLONE / lock).read_text(encoding="utf-8") if (CLONE / lock).is_file() else "")
         own = {stage: entry for stage, entry in after.items() if before.get(stage) != entry}
         write_text(CLONE / lock, "".join((here | own).values()))
-
-
-def lock_entries(text: str) -> dict[str, str]:
-    """Return the lines of dvc.lock by stage, in the order of the file; the lines before the first are under ""."""
-    entries = {"": ""}
-    stage = ""
-    for line in text.splitlines():
-        if re.match(r"  [^ ]", line):
-            stage = line.strip().rstrip(":")
-            entries[stage] = ""
-        entries[stage] += line + "\n"
-    return entries
 
 
 def stages_that_ran(log: Path) -> list[str]:

@@ -15,7 +15,6 @@ from onnx_release.sweep.progress import Progress
 from onnx_release.sweep.queue import (
     LOGS,
     failure_reason,
-    lock_entries,
     repeated_work,
     run_on_queue,
     run_wave,
@@ -163,17 +162,6 @@ def test_a_sweep_is_killed_and_goes_on_where_it_was(project, tmp_path, monkeypat
     assert Path("models/m/params.yaml").read_text() == "a: 2\nb: big\n"
 
 
-LOCK = """schema: '2.0'
-stages:
-  first:
-    cmd: a
-    deps:
-    - path: x
-  validate@fp32:
-    cmd: b
-"""
-
-
 def test_a_result_of_a_queue_that_was_discarded_is_taken(project):
     base = check_repository(Path("none"))
     open_clone(base)
@@ -185,13 +173,6 @@ def test_a_result_of_a_queue_that_was_discarded_is_taken(project):
     assert said == [("timed", "ran in a queue that was discarded")]
     assert experiment_names(base, Path()) == {"timed"}
     assert not clone_processes()
-
-
-def test_dvc_lock_is_divided_into_its_stages():
-    entries = lock_entries(LOCK)
-    assert list(entries) == ["", "first", "validate@fp32"]
-    assert entries["validate@fp32"] == "  validate@fp32:\n    cmd: b\n"
-    assert "".join(entries.values()) == LOCK
 
 
 @pytest.mark.parametrize(
