@@ -3,8 +3,8 @@
 from onnx_release.core.command import run_stage
 from onnx_release.core.files import replacing_folder, write_text
 from onnx_release.core.paths import ModelFiles
-from onnx_release.report.charts import empty_chart, stand_alone
-from onnx_release.report.pages import PAGE_ONLY, PICTURES, make_charts, render_html, render_markdown
+from onnx_release.report.charts import stand_alone
+from onnx_release.report.pages import make_charts, make_pictures, render_html, render_markdown
 from onnx_release.report.results import collect
 
 
@@ -17,9 +17,8 @@ def main(model: str) -> None:
         write_text(partial / "report.md", render_markdown(results, charts))
         for name, chart in charts.items():
             write_text(partial / f"{name}.svg", stand_alone(chart))
-    for name, title in (PICTURES | PAGE_ONLY).items():
-        chart = charts.get(name) or empty_chart(title)  # DVC wants every output that it knows
-        write_text(files.pictures / f"{name}.svg", stand_alone(chart))
+    for name, picture in make_pictures(charts).items():
+        write_text(files.pictures / f"{name}.svg", picture)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ from onnx_release.report.charts import (
     DARK,
     LIGHT,
     TEXT,
+    empty_chart,
     latency_chart,
     layer_chart,
     share_chart,
     speedup_chart,
+    stand_alone,
     tradeoff_chart,
 )
 from onnx_release.report.metrics import ALL_METRICS
@@ -78,6 +80,12 @@ def make_charts(results: Results) -> dict[str, str]:
             "error that the layer adds, % of its output's power",
         )
     return found
+
+
+def make_pictures(charts: Mapping[str, str]) -> dict[str, str]:
+    """Return every picture that DVC draws of a model, as SVG by name: a run without one of the charts says so there."""
+    titles = PICTURES | PAGE_ONLY
+    return {name: stand_alone(charts.get(name) or empty_chart(title)) for name, title in titles.items()}
 
 
 def used_qualities(results: Results) -> list[Quality]:
