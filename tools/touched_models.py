@@ -36,8 +36,9 @@ Status = Mapping[str, Sequence[Report]]
 def main(arguments: argparse.Namespace) -> None:
     base = merge_base(arguments.base, resolve(arguments.base), "HEAD", resolve("HEAD"))
     with TemporaryDirectory() as folder:
-        status = status_since(base, Path(folder) / "clone")
-    for model in touched_models(status, load_models(), paths_at(base)):
+        in_base = paths_at(base)
+        status = status_since(base, in_base, Path(folder) / "clone")
+    for model in touched_models(status, load_models(), in_base):
         print(model)
 
 
@@ -60,13 +61,13 @@ def has_changed(report: Report, in_base: Collection[str]) -> bool:
     )
 
 
-def status_since(base: str, clone: Path) -> Status:
-    """Return `dvc status` of the working tree with the base's dvc.lock, in a clone made there."""
+def status_since(base: str, in_base: Collection[str], clone: Path) -> Status:
+    """Return `dvc status` of the working tree with each dvc.lock of the base, in a clone made there."""
     make_clone(clone, root=Path.cwd())
-    in_base = [path for path in paths_at(base) if Path(path).name == LOCK.name]
-    for lock in {*lock_files(), *map(Path, in_base)}:
+    locks_in_base = {Path(path) for path in in_base if Path(path).name == LOCK.name}
+    for lock in {*lock_files(), *locks_in_base}:
         (clone / lock).unlink(missing_ok=True)
-        if lock.as_posix() in in_base:
+        if lock in locks_in_base:
             write_text(clone / lock, run_git("show", f"{base}:{lock.as_posix()}").stdout.decode())
     command = [sys.executable, "-m", "dvc", "status", "--json"]
     result = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)

@@ -155,7 +155,8 @@ def refuse_conflict(path: Path, text: str, error: type[ReleaseError]) -> None:
     """
     if not CONFLICT.search(text):
         return
-    made = [item.as_posix() for item in (*lock_files(), *sorted(METRICS.rglob("*.*"))) if in_conflict(item)]
+    locks = [item.as_posix() for item in lock_files() if in_conflict(item)]
+    made = [*locks, *(item.as_posix() for item in sorted(METRICS.rglob("*.*")) if in_conflict(item))]
     pipelines = [PIPELINE, MACHINE_PIPELINE, *sorted(PIPELINES.glob(f"*/{PIPELINE}"))]
     written_by_hand = [PARAMS, MODEL_LIST, *pipelines, *sorted(MODELS.glob("*/*.yaml"))]
     candidates = dict.fromkeys([*written_by_hand, path])
@@ -164,7 +165,7 @@ def refuse_conflict(path: Path, text: str, error: type[ReleaseError]) -> None:
     if written:
         steps.append(f"edit {', '.join(written)}: keep one side of each part, and delete <<<<<<<, =======, >>>>>>>")
     if made:
-        kept = " ".join(path.as_posix() for path in (*lock_files(), METRICS) if path == METRICS or in_conflict(path))
+        kept = " ".join([*locks, METRICS.as_posix()])
         steps.append(f"git checkout HEAD -- {kept}    # a run makes these; HEAD~ if the merge is committed")
     steps.append("make repro    # results of either branch come from DVC's cache")
     lines = "".join(f"\n  {step}" for step in steps)
