@@ -10,7 +10,7 @@ from onnx_release.review.revisions import Revision
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ModelOutcome:
     """What one revision says of a model: the variant that it releases, and the variants that failed validation."""
 
     released: str | None
@@ -31,8 +31,8 @@ class ComparedModel:
     """A model of two revisions. `base` or `head` is None if that side has no metrics of it; then nothing compares."""
 
     name: str
-    base: Outcome | None
-    head: Outcome | None
+    base: ModelOutcome | None
+    head: ModelOutcome | None
     comparison: Comparison | None
 
     @property
@@ -98,9 +98,9 @@ def compare_model(base: Revision, head: Revision, name: str) -> ComparedModel:
     return ComparedModel(name, outcomes[0], outcomes[1], compare(*sides) if all(there) else None)
 
 
-def outcome_of(revision: Revision) -> Outcome:
+def outcome_of(revision: Revision) -> ModelOutcome:
     """Read which variant the revision's model releases, and which of its variants failed."""
     metrics = revision.metrics
     validated = {file.partition("/")[2]: found for file, found in metrics.items() if file.startswith("validate/")}
     failed = [variant for variant in VARIANTS if validated.get(variant, {}).get("passed") is False]
-    return Outcome(metrics.get("summary", {}).get("variant"), failed)
+    return ModelOutcome(metrics.get("summary", {}).get("variant"), failed)
