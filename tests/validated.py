@@ -55,19 +55,22 @@ class FindsNothing(Data):
         return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
+def small_spec(task: Task) -> dict[str, object]:
+    """A spec.yaml of the task, which is valid and no more."""
+    return {
+        "task": task,
+        "sources": [],
+        "variants": [],
+        "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}},
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 4]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 4]}],
+    }
+
+
 @functools.cache
 def validated(task: Task, labelled: int = 0, finds_nothing: bool = False) -> dict[str, Any]:
     """validate/VARIANT.json of a product of matrices, the first `labelled` of whose samples have a label."""
-    spec = Spec.model_validate(
-        {
-            "task": task,
-            "sources": [],
-            "variants": [],
-            "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}},
-            "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 4]}],
-            "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 4]}],
-        }
-    )
+    spec = Spec.model_validate(small_spec(task))
     network = torch.nn.Linear(4, 4, bias=False)
     network.load_state_dict({"weight": torch.from_numpy(WEIGHTS)})
     data = FindsNothing(task) if finds_nothing else Data(task)
