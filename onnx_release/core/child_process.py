@@ -1,0 +1,74 @@
+"""Run work that may crash its process, hang or use up the memory in a process of its own.
+
+Converters and ONNX Runtime are native code: on some graphs they end the process with a signal. What calls them here
+gets an error instead.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import TypeVar, TypeVarTuple
+
+from onnx_release.core.errors import ReleaseError
+
+Given = TypeVarTuple("Given")
+Made = TypeVar("Made")
+# More than any stage was seen to take on networks of 2 GB; only work that hangs takes longer.
+TIMEOUT_S = 4 * 3600.0
+
+
+class ChildError(ReleaseError):
+    """The process ended without a result: a signal, a time that ran out, or an exception that is a bug."""
+
+
+def run_in_child(work: Callable[[*Given], Made], *arguments: *Given, timeout_s: float = TIMEOUT_S) -> Made:
+    """Call `work`, a function of a module, with `arguments` in a new process, and return its value.
+
+    Arguments and value are pickled. Standard output and error are those of this process. Raises the ReleaseError that
+    `work` raises, and ChildError if the process crashes, takes more than `timeout_s` seconds, or raises anything else.
+    """
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=send_result, args=(sender, work, arguments), daemon=False)
+    child.start()
+    sender.close()  # or the end of the child would not end recv()
+    try:
+        if not receiver.poll(timeout_s):
+            raise ChildError(f"{work.__name__} did not end within {timeout_s:g} s")
+        done, value = receiver.recv()
+    except EOFError:
+        child.join()
+        raise ChildError(f"{work.__name__} {describe_exit(child.exitcode)}") from None
+    finally:
+        child.kill()
+        child.join()
+        receiver.close()
+    if not done:
+        raise value
+    return value
+
+
+def send_result(sender: Connection, work: Callable[..., Made], arguments: tuple[object, ...]) -> None:
+    """Send (True, the value of `work`) or (False, its error)."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says that it was stopped
+    try:
+        result: tuple[bool, object] = True, work(*arguments)
+    except ReleaseError as error:
+        result = False, type(error)(str(error))
+    except MemoryError as error:
+        result = False, ChildError(f"memory ran out ({error or 'no details'})")
+    except Exception as error:  # a converter raises anything; what it says is the reason
+        result = False, ChildError(f"{type(error).__name__}: {error}")
+    sender.send(result)
+    sender.close()
+
+
+def describe_exit(code: int | None) -> str:
+    """Describe how a process ended that gave no result."""
+    if code == -signal.SIGKILL and os.name == "posix":
+        return "was killed; the system does so when memory runs out"
+    if code is not None and code < 0:
+        return f"crashed its process ({signal.Signals(-code).name})"
+    return f"ended its process with exit code {code}"
