@@ -15,7 +15,7 @@ A, B, C = torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([3.0])
 @dataclasses.dataclass
 class Result:
     logits: torch.Tensor
-    state: tuple
+    state: tuple[torch.Tensor, ...]
     loss: None = None
 
 
