@@ -288,10 +288,6 @@ class Spec(Strict):
 
     @model_validator(mode="after")
     def batch_is_an_axis_of_the_inputs(self) -> "Spec":
-        if self.batch == AUTO and "batch" in {*self.dimensions} - {axis for item in self.inputs for axis in item.shape}:
-            raise ValueError(
-                "no input has the dimension batch: the batch must be an axis of the inputs, and must allow 1"
-            )
         if self.batch not in (None, AUTO) and not any(self.batch in tensor.shape for tensor in self.inputs):
             raise ValueError(f"batch: no input has the dimension {self.batch}: write null if there is none")
         batch = batch_dimension(self)
