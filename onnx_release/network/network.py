@@ -12,8 +12,9 @@ from onnx_release.core.paths import MODELS
 from onnx_release.core.plain_text import first_few
 from onnx_release.core.spec import Spec, check_array, load_spec
 from onnx_release.data.model_data import load_module, place_of, reason_of
+from onnx_release.network.half_precision import bring_to_float32
 from onnx_release.network.hugging_face import load_pretrained, pretrained_class
-from onnx_release.network.operators import plain_attention
+from onnx_release.network.operators import eager_operators
 from onnx_release.network.outputs import take_outputs
 
 
@@ -33,6 +34,7 @@ def network_as_built(model: str, raw: Path) -> torch.nn.Module:
     spec, source = load_spec(model), network_source(model)
     network = load_pretrained(source, spec, raw) if isinstance(source, str) else build_network(source, model, raw)
     network.register_forward_hook(lambda _module, _inputs, result: in_order_of_spec(spec, result))
+    bring_to_float32(network, spec)
     return network
 
 
@@ -107,7 +109,7 @@ def run_network(
     tensors = [torch.from_numpy(np.array(inputs[tensor.name], order="C")) for tensor in spec.inputs]
     try:
         # Not inference_mode: what a network keeps of such a run could not be changed in place in the next one.
-        with torch.no_grad(), plain_attention():
+        with torch.no_grad(), eager_operators():
             result = network(*(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors))
     except (RuntimeError, TypeError, ValueError, IndexError) as cause:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())

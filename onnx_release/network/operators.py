@@ -1,7 +1,8 @@
 """Follow the operators of a running network, those inside torch.cond and its kin too."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 
 class OperatorMode(TorchDispatchMode):
-    """A dispatch mode whose `run_operator` is called for every operator, in the branches of torch.cond as well.
+    """A dispatch mode that calls `run_operator` for every operator, in the branches of torch.cond as well.
 
     torch refuses operators that take functions (torch.cond, while_loop, scan) in a plain dispatch mode. Here they run
     as in eager mode, on the functions that they take, each inside this mode.
@@ -27,7 +28,7 @@ class OperatorMode(TorchDispatchMode):
     ) -> Any:
         if isinstance(func, HigherOrderOperator):
             args, kwargs = tree_map(self.inside, (args, kwargs or {}))
-            return func(*args, **kwargs)
+            return self.run_higher_order(func, args, kwargs)
         return self.run_operator(func, args, kwargs or {})
 
     def inside(self, value: Any) -> Any:
@@ -43,7 +44,11 @@ class OperatorMode(TorchDispatchMode):
 
     def run_operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one operator and return its result."""
-        raise NotImplementedError
+        return func(*args, **kwargs)
+
+    def run_higher_order(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operator on functions, which are inside this mode, and return its result."""
+        return func(*args, **kwargs)
 
 
 def written_tensors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
@@ -67,15 +72,19 @@ def batch_norm_trains(func: Any, args: tuple[Any, ...]) -> bool:
 
 
 @contextmanager
-def plain_attention() -> Iterator[None]:
-    """Run torch's Transformer layers operator by operator in the block.
+def eager_operators() -> Iterator[None]:
+    """Run a network operator by operator in the block, in eager mode.
 
-    Outside of training they have one fused operator for a whole layer. It pads its outputs with zeros where a mask
-    hides a token, which no exported network does (pytorch/pytorch#110557).
+    Outside of training, torch's Transformer layers have one fused operator for a whole layer. It pads its outputs with
+    zeros where a mask hides a token, which no exported network does (pytorch/pytorch#110557). torch.cond calls
+    torch.compile, which a dispatch mode makes give up, and it then remembers that for the next export.
     """
-    before = torch.backends.mha.get_fastpath_enabled()
+    fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    # The import takes seconds, and without it nothing was compiled.
+    compiler = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     try:
-        yield
+        with compiler:
+            yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+        torch.backends.mha.set_fastpath_enabled(fused)

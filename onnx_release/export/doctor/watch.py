@@ -1,17 +1,19 @@
 """Watch an eager run of a network operator by operator."""
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch._dynamo  # with it, `eager_operators` keeps torch.cond from torch.compile
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from onnx_release.export.doctor.lines import running_functions, running_line
-from onnx_release.network.operators import OperatorMode, batch_norm_trains, plain_attention, written_tensors
+from onnx_release.network.operators import OperatorMode, batch_norm_trains, eager_operators, written_tensors
 
+CONTAINERS = (dict, OrderedDict, list, set)
 DOUBLE = (torch.float64, torch.complex128)
 
 
@@ -19,7 +21,7 @@ def run_eagerly(network: Callable[..., Any], inputs: tuple[torch.Tensor, ...]) -
     """Run the network on copies of the inputs, which it may change in place, and return its outputs as a list."""
     inputs = tuple(tensor.clone() for tensor in inputs)
     # Not inference_mode: tensors that the network keeps from such a run could not be exported.
-    with torch.no_grad(), plain_attention():
+    with torch.no_grad(), eager_operators():
         result = network(*inputs)
     if isinstance(result, torch.Tensor):
         return [result]
@@ -88,6 +90,13 @@ class Watch(OperatorMode):
             self.bool_where[line] = None
         return result
 
+    def run_higher_order(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the branch of a torch.cond that is not taken too, for what it reads."""
+        if str(func) == "cond":
+            taken, true_branch, false_branch, operands = (*args, *kwargs.values())
+            (false_branch if taken else true_branch)(*operands)
+        return func(*args, **kwargs)
+
     def is_instance_norm(self, given: torch.Tensor) -> bool:
         """Return whether a batch norm computes an instance norm, with the whole batch as the channels of one item."""
         return "instance_norm" in running_functions(CALLERS) or (self.batch > 1 and given.shape[0] == 1)
@@ -132,15 +141,21 @@ def random_source(operator: str) -> str:
 
 @contextmanager
 def keeping_state(network: torch.nn.Module, watch: Watch) -> Iterator[None]:
-    """Restore the network after the block: written tensors, replaced buffers, and cached attributes."""
-    before = [(module, dict(module.__dict__), dict(module._buffers)) for module in network.modules()]
+    """Restore the network after the block: written tensors, replaced buffers, cached attributes, and hooks."""
+    before = [(module, dict(module.__dict__)) for module in network.modules()]
+    # With the attributes go the dicts and lists in them: transformers notes in one that it has put a hook into another.
+    contents = [
+        (value, value.copy()) for _, attributes in before for value in attributes.values() if type(value) in CONTAINERS
+    ]
     try:
         yield
     finally:
-        for module, attributes, buffers in before:
+        for module, attributes in before:
             module.__dict__.clear()
             module.__dict__.update(attributes)
-            module._buffers.update(buffers)
+        for value, content in contents:
+            value.clear()
+            (value.extend if isinstance(value, list) else value.update)(content)
         with torch.no_grad():
             for tensor, original, _ in watch.written.values():
                 tensor.copy_(original)
