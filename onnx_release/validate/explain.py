@@ -26,6 +26,8 @@ from onnx_release.graph.source_lines import file_and_line
 from onnx_release.measure.numerics import OutputError, finite_or_none
 from onnx_release.runtime.session import run_session
 
+# The only column of the table of a variant that could not be explained; its one row says why.
+NOT_EXPLAINED = "not_explained"
 CHUNK = 4
 SAMPLES = 16
 

@@ -89,6 +89,7 @@ def validate(
     failures = over_budget(closeness(values), budget) if budget is not None else over_tolerance(errors, spec.tolerance)
     metrics = ValidateMetrics(
         passed=not failures,
+        made=True,
         failure="; ".join(failures),
         cases=cases + len(samples),
         provider=model.provider,
