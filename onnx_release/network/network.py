@@ -12,8 +12,8 @@ from onnx_release.core.paths import MODELS
 from onnx_release.core.plain_text import first_few
 from onnx_release.core.spec import Spec, check_array, load_spec
 from onnx_release.data.model_data import load_module, place_of, reason_of
-from onnx_release.network.half_precision import bring_to_float32
 from onnx_release.network.arguments import take_by_name
+from onnx_release.network.half_precision import bring_to_float32
 from onnx_release.network.hugging_face import load_pretrained, pretrained_class
 from onnx_release.network.operators import eager_operators
 from onnx_release.network.outputs import take_outputs
