@@ -21,10 +21,16 @@ RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLik
 def float_values(model: ModelProto) -> list[str]:
     """Return the float32 inputs and node outputs of the graph, in its order and without constants."""
     constants = constant_values(model)
-    inputs = [value.name for value in model.graph.input if value.name not in constants]
+    return [name for name in float_tensors(model) if name not in constants]
+
+
+def float_tensors(model: ModelProto) -> list[str]:
+    """Return the float32 inputs and node outputs of the graph, in its order, without initializers."""
+    known = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value.name for value in model.graph.input]
     outputs = [name for node in model.graph.node for name in node.output if name]
     types = value_types(model)
-    return [name for name in (*inputs, *outputs) if name not in constants and types.get(name) == TensorProto.FLOAT]
+    return [name for name in (*inputs, *outputs) if name not in known and types.get(name) == TensorProto.FLOAT]
 
 
 def constant_values(model: ModelProto) -> set[str]:
@@ -138,9 +144,7 @@ def run_on(session: onnxruntime.InferenceSession, known: Mapping[str, np.ndarray
     return run_session(session, {value.name: known[value.name] for value in session.get_inputs()})
 
 
-def session_of(
-    model: ModelProto, threads: int = 1, weights: Path | None = None
-) -> onnxruntime.InferenceSession:
+def session_of(model: ModelProto, threads: int = 1, weights: Path | None = None) -> onnxruntime.InferenceSession:
     """Open a session on a model in memory, of any size. Raises GraphError if ONNX Runtime does not load it.
 
     `weights` is the folder of the files that have weights of `model`; without it, all are in `model` itself.

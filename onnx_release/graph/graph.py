@@ -58,6 +58,19 @@ def drop_unused_initializers(model: ModelProto) -> None:
             graph.initializer.extend(kept)
 
 
+def drop_unused_nodes(model: ModelProto) -> None:
+    """Remove the nodes whose outputs neither a node nor an output of the graph takes, in place."""
+    needed = {value.name for value in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if not needed.isdisjoint(node.output):
+            needed.update(node_inputs(node))
+            kept.append(node)
+    if len(kept) < len(model.graph.node):
+        del model.graph.node[:]
+        model.graph.node.extend(reversed(kept))
+
+
 def to_proto(model: "onnx_ir.Model", folder: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> ModelProto:
     """Convert `model` for `save_model` with the same `folder`; weights of more than `threshold` bytes go there."""
     import onnx_ir
@@ -203,6 +216,11 @@ def produced_values(graph: onnx.GraphProto) -> list[str]:
 def weight_bytes(model: ModelProto) -> int:
     """Return the bytes of the weights in the model itself, without those in another file."""
     return sum(weight_size(tensor) for tensor in model.graph.initializer if not uses_external_data(tensor))
+
+
+def total_weight_bytes(model: ModelProto) -> int:
+    """Return the bytes of all weights, in the model and in other files."""
+    return sum(weight_size(tensor) for tensor in model.graph.initializer)
 
 
 def weight_size(tensor: TensorProto) -> int:

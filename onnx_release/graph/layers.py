@@ -61,7 +61,7 @@ def weighted_layers(model: ModelProto) -> list[Layer]:
 
 
 def has_matrix(node: NodeProto, weight: tuple[int, ...]) -> bool:
-    """Return whether `as_matrix` takes a weight of this shape: not one of 3 axes of a MatMul, and none without values."""
+    """Return whether `as_matrix` takes a weight of this shape: it has values, and that of a product has 2 axes."""
     return 0 not in weight and (node.op_type == "Conv" or len(weight) == 2)
 
 

@@ -9,17 +9,10 @@ from onnx_release.core.errors import DataError, GraphError
 from onnx_release.core.files import read_json
 from onnx_release.core.params import Calibrate
 from onnx_release.graph.activations import float_values
-from onnx_release.reduce.calibrate import (
-    calibrate,
-    choose_range,
-    entropy_range,
-    find_ranges,
-    include_zero,
-    mse_range,
-    percentile_range,
-    values_to_observe,
-)
+from onnx_release.reduce.calibrate import calibrate, find_ranges
 from onnx_release.reduce.histograms import Observed, count
+from onnx_release.reduce.observe import values_to_observe
+from onnx_release.reduce.ranges import choose_range, entropy_range, include_zero, mse_range, percentile_range
 from tests.samples import save_samples
 
 PARAMS = Calibrate(method="minmax", percentile=99.99, bins=2048, chunk=2)
@@ -140,11 +133,11 @@ def test_bad_samples_are_named_and_nothing_is_written(relu, spec, tmp_path, arra
     assert not (tmp_path / "out").exists()
 
 
-def test_an_activation_that_overflows_is_named(save_graph, spec, tmp_path):
+def test_an_output_that_overflows_is_named(save_graph, spec, tmp_path):
     nodes = [helper.make_node("Exp", ["x"], ["e"]), helper.make_node("Neg", ["e"], ["y"])]
     model = save_graph(nodes, [("x", ["batch", 4])], [("y", ["batch", 4])])
     samples = save_samples(tmp_path / "s.npz", [np.zeros(4, np.float32), np.full(4, 1e4, np.float32)])
-    with pytest.raises(DataError, match="calibration sample 1 gives NaN or infinity in e"):
+    with pytest.raises(DataError, match="calibration sample 1 gives NaN or infinity in the output y"):
         calibrate(model, spec, samples, PARAMS, tmp_path / "out")
 
 

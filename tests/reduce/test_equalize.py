@@ -31,8 +31,9 @@ def test_what_a_relu_bounds_between_convolutions_can_be_scaled_too(network):
 
 def test_the_answers_stay_and_the_channels_come_closer(network, tmp_path):
     samples = save_inputs(tmp_path)
-    scaled, count = equalize_on(network, samples, 4)
-    assert count == 4  # every channel of r1 is large enough
+    equalized = equalize_on(network, samples, 4)
+    assert equalized.values == 4 and equalized.failure == ""  # every channel of r1 is large enough
+    scaled = equalized.model
     x = {"x": samples.inputs(0)["x"][np.newaxis]}
     before, after = (session_of(model).run(None, x)[0] for model in (network, scaled))
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
