@@ -36,12 +36,18 @@ class Run:
 
 
 def observe(
-    model: ModelProto, runs: Sequence[Run], bins: int | None, chunk: int, weights: Path | None = None
+    model: ModelProto,
+    runs: Sequence[Run],
+    bins: int | None,
+    chunk: int,
+    weights: Path | None = None,
+    run_bytes: int = RUN_BYTES,
 ) -> dict[str, dict[str, Observed]]:
     """Return what is observed of each activation that can be quantized, by part and by name.
 
-    At most `chunk` runs are under way at once. `weights` is the folder of the files that have weights of `model`.
-    Raises DataError with the first output of the model that has NaN or infinity.
+    At most `chunk` runs are under way at once, and each returns at most `run_bytes` of activations. `weights` is the
+    folder of the files that have weights of `model`. Raises DataError with the first output of the model that has NaN
+    or infinity.
     """
     parts: dict[str, dict[str, Observed]] = {run.part: {} for run in runs}
     names = values_to_observe(model)
@@ -49,7 +55,7 @@ def observe(
         return parts
     outputs, axes = {value.name for value in model.graph.output}, softmax_axes(model)
     sizes = value_bytes(model, names, largest_input(runs), weights)
-    for group in split_by_size(sizes, RUN_BYTES):
+    for group in split_by_size(sizes, run_bytes):
         session = session_of(extract_subgraph(model, group), weights=weights)
         work = partial(observe_run, session=session, bins=bins, outputs=outputs, axes=axes)
         at_once = min(chunk, max(1, ALL_BYTES // max(sum(sizes[name] for name in group), 1)))
