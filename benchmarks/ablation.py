@@ -75,7 +75,7 @@ class Bench:
         return self.others.score(model, range(SAMPLES)).signal
 
     def calibrated(self, equalized: bool = True, **settings: Any) -> tuple[ModelProto, Ranges]:
-        model = equalize.equalize_on(self.source, self.samples, CHUNK)[0] if equalized else self.source
+        model = equalize.equalize_on(self.source, self.samples, CHUNK).model if equalized else self.source
         return model, find_ranges(model, self.samples, load_params(FILES).calibrate.model_copy(update=settings))[0]
 
     def fitted(self, model: ModelProto, ranges: Ranges, target: Target) -> ModelProto:
