@@ -5,12 +5,12 @@ Each file is loaded and run before it counts; where ONNX Runtime refuses it, mor
 """
 
 from collections import Counter
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto
 from onnxconverter_common.float16 import DEFAULT_OP_BLOCK_LIST
 
 from onnx_release.core.child_process import ChildError, run_in_child
@@ -20,7 +20,7 @@ from onnx_release.core.params import Fp16
 from onnx_release.core.paths import MODEL_FILE
 from onnx_release.data.samples import SampleFile, spread_evenly, with_batch_axis
 from onnx_release.graph.activations import constant_values
-from onnx_release.graph.graph import check_model_file, load_model, model_size_mb, save_model
+from onnx_release.graph.graph import check_model_file, graphs, load_model, model_size_mb, save_model
 from onnx_release.graph.precision import check_not_float16, check_not_quantized
 from onnx_release.reduce.fp16_passes.attempts import kinds_to_keep
 from onnx_release.reduce.fp16_passes.convert import convert_graph, kinds_of, prepare
@@ -154,16 +154,23 @@ def check_and_run(path: Path, samples: SampleFile, finite: dict[int, set[str]]) 
 
 
 def fp16_metrics(given: Source, converted: Converted, params: Fp16, size_mb: float) -> Fp16Metrics:
-    """Count nodes by the type of their first output, Casts separately, and the clamped weights."""
-    graph, types, constants = converted.model.graph, value_types(converted.model), constant_values(converted.model)
-    nodes = [node for node in graph.node if node.op_type != "Cast" and node.output[0] not in constants]
-    counts = Counter(types.get(node.output[0]) for node in nodes)
+    """Count nodes, also of nested graphs, by the type of their first float output, Casts apart, and clamped weights."""
+    types, constants = value_types(converted.model), constant_values(converted.model)
+    every = [node for graph in graphs(converted.model.graph) for node in graph.node]
+    nodes = [node for node in every if node.op_type != "Cast" and not constants & set(node.output)]
+    counts = Counter(first_float(node, types) for node in nodes)
     return Fp16Metrics(
         size_mb=size_mb,
         fp16_nodes=counts[TensorProto.FLOAT16],
         float_nodes=counts[TensorProto.FLOAT],
-        casts=sum(node.op_type == "Cast" for node in graph.node),
+        casts=sum(node.op_type == "Cast" for node in every),
         blocked_nodes=len(converted.overflowing),
         blocked=", ".join(node.name for node in given.model.graph.node if node.name in converted.overflowing),
         clamped_weights=count_beyond(given.model, given.folder, params.max_finite_val),
     )
+
+
+def first_float(node: NodeProto, types: Mapping[str, int]) -> int | None:
+    """Return the type of the node's first output that is float16 or float32."""
+    found = (types.get(name) for name in node.output)
+    return next((element for element in found if element in (TensorProto.FLOAT, TensorProto.FLOAT16)), None)

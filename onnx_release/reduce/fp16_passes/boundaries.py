@@ -8,8 +8,8 @@ from collections.abc import Set
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from onnx_release.graph.graph import graphs, subgraphs
-from onnx_release.reduce.fp16_passes.names import defined_values, rename_defined, rename_uses
+from onnx_release.graph.graph import graphs
+from onnx_release.reduce.fp16_passes.names import defined_values, has_graphs, rename_defined, rename_uses
 
 # What the names of the Identities of this module begin with.
 BOUNDARY = "fp16_boundary_"
@@ -54,7 +54,7 @@ def name_captures(model: ModelProto, types: dict[str, int], kept: Set[str]) -> s
     """
     added: set[str] = set()
     for graph in graphs(model.graph):
-        for node in [node for node in graph.node if any(True for _ in subgraphs(node))]:
+        for node in [node for node in graph.node if has_graphs(node)]:
             for index, inner in enumerate(direct_subgraphs(node)):
                 captured = [name for name in captures(inner) if types.get(name) == TensorProto.FLOAT]
                 for name in captured:

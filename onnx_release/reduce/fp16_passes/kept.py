@@ -6,7 +6,8 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 from onnx.defs import OpSchema
 
-from onnx_release.graph.graph import graphs, subgraphs
+from onnx_release.graph.graph import graphs
+from onnx_release.reduce.fp16_passes.names import has_graphs
 from onnx_release.reduce.fp16_passes.types import declared_values, value_types
 
 FLOAT16 = "tensor(float16)"
@@ -44,7 +45,7 @@ def reduces_in_scatter(node: NodeProto) -> bool:
 
 def allows_float16(node: NodeProto, types: dict[str, int], versions: dict[str, int]) -> bool:
     """Return whether the operator's schema takes float16 for each float32 input and output of the node."""
-    if any(True for _ in subgraphs(node)) or node.op_type in FOLLOWS_ITS_VALUE:
+    if has_graphs(node) or node.op_type in FOLLOWS_ITS_VALUE:
         return True
     floats = {name for name in (*node.input, *node.output) if name and types.get(name) == TensorProto.FLOAT}
     if not floats:

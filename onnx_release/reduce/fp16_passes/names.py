@@ -1,6 +1,6 @@
 """Give every node and value a name of its own, since the converter finds both by name."""
 
-from onnx import GraphProto, ModelProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from onnx_release.graph.graph import graphs, subgraphs
 
@@ -62,6 +62,11 @@ def rename_uses(graph: GraphProto, renamed: dict[str, str]) -> None:
                 nested.input[:] = [renamed.get(name, name) for name in nested.input]
             for value in inner.output:
                 value.name = renamed.get(value.name, value.name)
+
+
+def has_graphs(node: NodeProto) -> bool:
+    """Return whether the node is an If, a Loop, a Scan or another one with graphs of its own."""
+    return any(item.HasField("g") or item.graphs for item in node.attribute)
 
 
 def unused_name(wanted: str, taken: set[str]) -> str:

@@ -13,8 +13,9 @@ from onnx_release.core.errors import DataError, GraphError
 from onnx_release.core.params import Runtime
 from onnx_release.data.samples import SampleFile, with_batch_axis
 from onnx_release.graph.activations import session_of
-from onnx_release.graph.graph import external_tensors, subgraphs
+from onnx_release.graph.graph import external_tensors
 from onnx_release.graph.layers import initializers, set_array
+from onnx_release.reduce.fp16_passes.names import has_graphs
 from onnx_release.reduce.fp16_passes.types import value_types
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.session import run_session, session_options
@@ -95,7 +96,7 @@ def observable_values(model: ModelProto) -> list[str]:
     types = value_types(model)
     constants = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if all(name in constants for name in node.input if name) and not any(True for _ in subgraphs(node)):
+        if all(name in constants for name in node.input if name) and not has_graphs(node):
             constants |= set(node.output)
     names = [value.name for value in model.graph.input]
     names += [name for node in model.graph.node for name in node.output if name and name not in constants]
