@@ -97,8 +97,9 @@ def remove_boundaries(model: ModelProto) -> None:
     """Remove the Identities again, except those that give an output of a graph its name."""
     for graph in graphs(model.graph):
         outputs = {value.name for value in graph.output}
-        for node in [node for node in graph.node if node.name.startswith(BOUNDARY)]:
-            if node.output[0] not in outputs:
+        for node in list(graph.node):  # the converter names its Casts after the node that they belong to
+            added = node.op_type == "Identity" and node.name.startswith(BOUNDARY)
+            if added and node.output[0] not in outputs:
                 graph.node.remove(node)
                 rename_uses(graph, {node.output[0]: node.input[0]})
 

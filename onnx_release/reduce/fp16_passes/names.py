@@ -1,5 +1,8 @@
 """Give every node and value a name of its own, since the converter finds both by name."""
 
+from collections import Counter
+from collections.abc import Container
+
 from onnx import GraphProto, ModelProto, NodeProto
 
 from onnx_release.graph.graph import graphs, subgraphs
@@ -21,16 +24,18 @@ def name_nodes(model: ModelProto) -> None:
 
 
 def name_inner_values(model: ModelProto) -> None:
-    """Rename the values of nested graphs that have the name of a value elsewhere, such as in the other branch."""
-    taken = set(defined_values(model.graph))
-    everywhere = {name for graph in graphs(model.graph) for name in defined_values(graph)}
-    for graph in list(graphs(model.graph))[1:]:
+    """Rename the values of nested graphs that have the name of a value elsewhere, such as in the other branch.
+
+    Inner graphs come first: what is left of a name there belongs to the graph around it.
+    """
+    counts = Counter(name for graph in graphs(model.graph) for name in defined_values(graph))
+    for graph in list(graphs(model.graph))[:0:-1]:
         renamed = {}
         for name in defined_values(graph):
-            if name in taken:
-                renamed[name] = unused_name(name, everywhere)
-                everywhere.add(renamed[name])
-            taken.add(renamed.get(name, name))
+            if counts[name] > 1:
+                counts[name] -= 1
+                renamed[name] = unused_name(name, counts)
+                counts[renamed[name]] = 1
         rename_defined(graph, renamed)
 
 
@@ -69,7 +74,7 @@ def has_graphs(node: NodeProto) -> bool:
     return any(item.HasField("g") or item.graphs for item in node.attribute)
 
 
-def unused_name(wanted: str, taken: set[str]) -> str:
+def unused_name(wanted: str, taken: Container[str]) -> str:
     """Return `wanted`, with as many underscores as it takes to be none of `taken`."""
     while wanted in taken:
         wanted += "_"
