@@ -5,7 +5,7 @@ Ranges also cover the corners of the declared sizes: a text of 2 tokens has othe
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from onnx_release.reduce.fold_weights import fold_weights, name_nodes
 from onnx_release.reduce.histograms import Observed
 from onnx_release.reduce.metrics import CalibrateMetrics
 from onnx_release.reduce.observe import Arrays, Run, elements, observe
-from onnx_release.reduce.ranges import Range, choose_range, clipped_count, include_zero
+from onnx_release.reduce.ranges import Range, clipped_count, cover_cases, include_zero
 
 # The part of the observations that the samples make; the others are shape cases.
 SAMPLES = "samples"
@@ -133,26 +133,21 @@ def find_ranges(
 ) -> tuple[dict[str, Range], RangeCounts]:
     """Return the range of every activation that can be quantized, by name, and counts of them.
 
-    Every range includes 0, which quantization must represent exactly, and is not empty. It covers the range that the
-    method finds on the samples, and the one that it finds in each part of `corners`. `weights` is the folder of the
+    Every range includes 0, which quantization must represent exactly, and is not empty. It is the one that the method
+    finds on the samples, widened for each part of `corners` that it would cut. `weights` is the folder of the
     files that have weights of `model`. Raises DataError for an output of the model that is not finite.
     """
     bins = None if params.method == "minmax" else 4 * (params.bins // 2)
     parts = observe(model, [*sample_runs(samples), *corners], bins, params.chunk, weights)
     found = parts[SAMPLES]
     boundless = [name for name in found if any(part[name].boundless for part in parts.values())]
+    cases = [part for name, part in parts.items() if name != SAMPLES]
     ranges = {
-        name: include_zero(*union(choose_range(part[name], params) for part in parts.values()))
-        for name in found
+        name: include_zero(*cover_cases(item, [case[name] for case in cases], params))
+        for name, item in found.items()
         if name not in boundless
     }
     return ranges, count_ranges(found, ranges, boundless)
-
-
-def union(ranges: Iterable[Range]) -> Range:
-    """Return the smallest range that covers all `ranges`."""
-    lows, highs = zip(*ranges, strict=True)
-    return min(lows), max(highs)
 
 
 def count_ranges(found: Mapping[str, Observed], ranges: Mapping[str, Range], boundless: list[str]) -> RangeCounts:
