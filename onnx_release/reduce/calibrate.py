@@ -17,9 +17,10 @@ from onnx_release.core.files import replacing_folder, write_json
 from onnx_release.core.params import Calibrate
 from onnx_release.core.paths import RANGES_FILE
 from onnx_release.core.plain_text import first_few
-from onnx_release.core.spec import Spec
+from onnx_release.core.spec import Spec, batch_dimension
 from onnx_release.core.types import Sample
-from onnx_release.data.samples import SampleFile, check_sample, with_batch_axis
+from onnx_release.data.model_data import ModelData
+from onnx_release.data.samples import SampleFile, check_sample
 from onnx_release.graph.graph import copy_weights, external_tensors, load_model, save_checked
 from onnx_release.graph.precision import check_not_quantized
 from onnx_release.network.shape_cases import Sizes, case_inputs, case_name, shape_cases
@@ -27,7 +28,7 @@ from onnx_release.reduce.equalize import equalize_on
 from onnx_release.reduce.fold_weights import fold_weights, name_nodes
 from onnx_release.reduce.histograms import Observed
 from onnx_release.reduce.metrics import CalibrateMetrics
-from onnx_release.reduce.observe import Arrays, Run, elements, observe
+from onnx_release.reduce.observe import Run, elements, observe
 from onnx_release.reduce.ranges import Range, clipped_count, cover_cases, include_zero
 
 # The part of the observations that the samples make; the others are shape cases.
@@ -51,8 +52,12 @@ class RangeCounts:
     boundless: list[str]
 
 
-def calibrate(source: Path, spec: Spec, samples: SampleFile, params: Calibrate, folder: Path) -> CalibrateMetrics:
+def calibrate(
+    source: Path, spec: Spec, samples: SampleFile, params: Calibrate, folder: Path, data: ModelData | None = None
+) -> CalibrateMetrics:
     """Write the equalized model and the ranges of its activations to `folder`, and return the metrics.
+
+    The examples() of `data`, if it has them, fill the shape cases.
 
     An activation with infinity or NaN inside the network has no range: its name is in the list `boundless` of the file,
     and nodes that take it must stay in float. Raises DataError if there is no sample, if a sample contradicts the spec,
@@ -64,7 +69,7 @@ def calibrate(source: Path, spec: Spec, samples: SampleFile, params: Calibrate, 
     name_nodes(model)
     fold_weights(model, source.parent)
     equalized = equalize_on(model, samples, params.chunk, source.parent)
-    ranges, found = find_ranges(equalized.model, samples, params, corner_runs(spec, samples), source.parent)
+    ranges, found = find_ranges(equalized.model, samples, params, corner_runs(spec, samples, data), source.parent)
     with replacing_folder(folder) as partial_folder:
         if external_tensors(equalized.model):
             copy_weights(equalized.model, source.parent, partial_folder)
@@ -94,14 +99,10 @@ def check_samples(samples: SampleFile, spec: Spec) -> None:
 
 def sample_runs(samples: SampleFile) -> list[Run]:
     """Return a run for each sample."""
-
-    def inputs(index: int) -> Arrays:
-        return with_batch_axis(samples.inputs(index))
-
-    return [Run(f"calibration sample {index}", SAMPLES, partial(inputs, index)) for index in range(len(samples))]
+    return [Run(f"calibration sample {index}", SAMPLES, partial(samples.batch, index)) for index in range(len(samples))]
 
 
-def corner_runs(spec: Spec, samples: SampleFile) -> list[Run]:
+def corner_runs(spec: Spec, samples: SampleFile, data: ModelData | None = None) -> list[Run]:
     """Return runs for the shape cases of one item, each filled with DRAWS draws of samples.
 
     More items in a batch give no new values. A case that only enlarges samples much gives few, and is left out.
@@ -109,7 +110,7 @@ def corner_runs(spec: Spec, samples: SampleFile) -> list[Run]:
     largest = max(elements(samples.inputs(index)) for index in range(len(samples)))
     runs = []
     for sizes in one_item_cases(spec):
-        draws = [partial(case_inputs, spec, sizes, samples, seed) for seed in range(DRAWS)]
+        draws = [partial(case_inputs, spec, sizes, samples, seed, data) for seed in range(DRAWS)]
         if elements(draws[0]()) <= MOST_TIMES_LARGER * largest:
             name = case_name(sizes)
             runs += [Run(f"the shape case {name}", name, arrays) for arrays in draws]
@@ -117,9 +118,10 @@ def corner_runs(spec: Spec, samples: SampleFile) -> list[Run]:
 
 
 def one_item_cases(spec: Spec) -> list[Sizes]:
-    """Return the shape cases with the smallest batch, unless all sizes but the batch's are fixed."""
-    batch = spec.inputs[0].shape[0]
-    cases = [sizes | ({batch: spec.dimensions[batch].min} if batch in sizes else {}) for sizes in shape_cases(spec)]
+    """Return the shape cases with a batch of one, or none if all other sizes are fixed."""
+    batch = batch_dimension(spec)
+    one = {batch: 1} if isinstance(batch, str) else {}
+    cases = [sizes | one for sizes in shape_cases(spec)]
     different = [sizes for index, sizes in enumerate(cases) if sizes not in cases[:index]]
     return different if len(different) > 1 else []
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from onnx_release.core.errors import ReleaseError
 from onnx_release.core.workers import map_in_order
-from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.data.samples import SampleFile
 from onnx_release.graph.activations import constant_values, extract_subgraph, session_of
 from onnx_release.graph.graph import node_inputs, tensor_array
 from onnx_release.graph.layers import (
@@ -83,7 +83,7 @@ def equalize_on(model: ModelProto, samples: SampleFile, chunk: int, weights: Pat
         scaled, count = equalize(model, sizes, weights)
         error, again = OutputError(), session_of(scaled, weights=weights)
         for index, answers in enumerate(wanted):
-            found = run_session(again, with_batch_axis(samples.inputs(index)))
+            found = run_session(again, samples.batch(index))
             for name in outputs:
                 if np.issubdtype(answers[name].dtype, np.floating):
                     error.add(answers[name], found[name])
@@ -100,7 +100,7 @@ def measure_channels(
     """Return the largest magnitude of each channel of `values`, float [channels], and the first `chunk` outputs."""
 
     def run(index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        found = run_session(session, with_batch_axis(samples.inputs(index)))
+        found = run_session(session, samples.batch(index))
         sizes = {name: channel_sizes(found[name]) for name in values}
         return sizes, {name: array for name, array in found.items() if name not in sizes} if index < chunk else {}
 
