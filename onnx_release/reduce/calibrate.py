@@ -5,7 +5,7 @@ Ranges also cover the corners of the declared sizes: a text of 2 tokens has othe
 """
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from onnx_release.core.paths import RANGES_FILE
 from onnx_release.core.plain_text import first_few
 from onnx_release.core.spec import Spec, batch_dimension
 from onnx_release.core.types import Sample
+from onnx_release.data.model_data import ModelData
 from onnx_release.data.samples import SampleFile, check_sample
 from onnx_release.graph.graph import copy_weights, external_tensors, load_model, save_checked
 from onnx_release.graph.precision import check_not_quantized
@@ -28,7 +29,7 @@ from onnx_release.reduce.fold_weights import fold_weights, name_nodes
 from onnx_release.reduce.histograms import Observed
 from onnx_release.reduce.metrics import CalibrateMetrics
 from onnx_release.reduce.observe import Run, elements, observe
-from onnx_release.reduce.ranges import Range, choose_range, clipped_count, include_zero
+from onnx_release.reduce.ranges import Range, clipped_count, cover_cases, include_zero
 
 # The part of the observations that the samples make; the others are shape cases.
 SAMPLES = "samples"
@@ -51,8 +52,12 @@ class RangeCounts:
     boundless: list[str]
 
 
-def calibrate(source: Path, spec: Spec, samples: SampleFile, params: Calibrate, folder: Path) -> CalibrateMetrics:
+def calibrate(
+    source: Path, spec: Spec, samples: SampleFile, params: Calibrate, folder: Path, data: ModelData | None = None
+) -> CalibrateMetrics:
     """Write the equalized model and the ranges of its activations to `folder`, and return the metrics.
+
+    The examples() of `data`, if it has them, fill the shape cases.
 
     An activation with infinity or NaN inside the network has no range: its name is in the list `boundless` of the file,
     and nodes that take it must stay in float. Raises DataError if there is no sample, if a sample contradicts the spec,
@@ -64,7 +69,7 @@ def calibrate(source: Path, spec: Spec, samples: SampleFile, params: Calibrate, 
     name_nodes(model)
     fold_weights(model, source.parent)
     equalized = equalize_on(model, samples, params.chunk, source.parent)
-    ranges, found = find_ranges(equalized.model, samples, params, corner_runs(spec, samples), source.parent)
+    ranges, found = find_ranges(equalized.model, samples, params, corner_runs(spec, samples, data), source.parent)
     with replacing_folder(folder) as partial_folder:
         if external_tensors(equalized.model):
             copy_weights(equalized.model, source.parent, partial_folder)
@@ -97,7 +102,7 @@ def sample_runs(samples: SampleFile) -> list[Run]:
     return [Run(f"calibration sample {index}", SAMPLES, partial(samples.batch, index)) for index in range(len(samples))]
 
 
-def corner_runs(spec: Spec, samples: SampleFile) -> list[Run]:
+def corner_runs(spec: Spec, samples: SampleFile, data: ModelData | None = None) -> list[Run]:
     """Return runs for the shape cases of one item, each filled with DRAWS draws of samples.
 
     More items in a batch give no new values. A case that only enlarges samples much gives few, and is left out.
@@ -105,7 +110,7 @@ def corner_runs(spec: Spec, samples: SampleFile) -> list[Run]:
     largest = max(elements(samples.inputs(index)) for index in range(len(samples)))
     runs = []
     for sizes in one_item_cases(spec):
-        draws = [partial(case_inputs, spec, sizes, samples, seed) for seed in range(DRAWS)]
+        draws = [partial(case_inputs, spec, sizes, samples, seed, data) for seed in range(DRAWS)]
         if elements(draws[0]()) <= MOST_TIMES_LARGER * largest:
             name = case_name(sizes)
             runs += [Run(f"the shape case {name}", name, arrays) for arrays in draws]
@@ -113,12 +118,10 @@ def corner_runs(spec: Spec, samples: SampleFile) -> list[Run]:
 
 
 def one_item_cases(spec: Spec) -> list[Sizes]:
-    """Return the shape cases with the smallest batch, unless all sizes but the batch's are fixed."""
+    """Return the shape cases with a batch of one, or none if all other sizes are fixed."""
     batch = batch_dimension(spec)
-    cases = [
-        sizes | ({batch: spec.dimensions[batch].min} if isinstance(batch, str) and batch in sizes else {})
-        for sizes in shape_cases(spec)
-    ]
+    one = {batch: max(1, spec.dimensions[batch].min)} if isinstance(batch, str) else {}
+    cases = [sizes | one for sizes in shape_cases(spec)]
     different = [sizes for index, sizes in enumerate(cases) if sizes not in cases[:index]]
     return different if len(different) > 1 else []
 
@@ -132,26 +135,21 @@ def find_ranges(
 ) -> tuple[dict[str, Range], RangeCounts]:
     """Return the range of every activation that can be quantized, by name, and counts of them.
 
-    Every range includes 0, which quantization must represent exactly, and is not empty. It covers the range that the
-    method finds on the samples, and the one that it finds in each part of `corners`. `weights` is the folder of the
+    Every range includes 0, which quantization must represent exactly, and is not empty. It is the one that the method
+    finds on the samples, widened for each part of `corners` that it would cut. `weights` is the folder of the
     files that have weights of `model`. Raises DataError for an output of the model that is not finite.
     """
     bins = None if params.method == "minmax" else 4 * (params.bins // 2)
     parts = observe(model, [*sample_runs(samples), *corners], bins, params.chunk, weights)
     found = parts[SAMPLES]
     boundless = [name for name in found if any(part[name].boundless for part in parts.values())]
+    cases = [part for name, part in parts.items() if name != SAMPLES]
     ranges = {
-        name: include_zero(*union(choose_range(part[name], params) for part in parts.values()))
-        for name in found
+        name: include_zero(*cover_cases(item, [case[name] for case in cases], params))
+        for name, item in found.items()
         if name not in boundless
     }
     return ranges, count_ranges(found, ranges, boundless)
-
-
-def union(ranges: Iterable[Range]) -> Range:
-    """Return the smallest range that covers all `ranges`."""
-    lows, highs = zip(*ranges, strict=True)
-    return min(lows), max(highs)
 
 
 def count_ranges(found: Mapping[str, Observed], ranges: Mapping[str, Range], boundless: list[str]) -> RangeCounts:

@@ -13,9 +13,17 @@ from onnx_release.graph.graph import external_files, save_model
 from onnx_release.graph.layers import weighted_layers
 from onnx_release.reduce.calibrate import calibrate, find_ranges, sample_runs
 from onnx_release.reduce.fold_weights import fold_weights, name_nodes
-from onnx_release.reduce.histograms import Observed, count
+from onnx_release.reduce.histograms import Observed, count, observe_values
 from onnx_release.reduce.observe import observe, split_by_size, values_to_observe, within_reach
-from onnx_release.reduce.ranges import choose_range, entropy_range, include_zero, mse_range, percentile_range
+from onnx_release.reduce.ranges import (
+    choose_range,
+    clipping_loss,
+    cover_cases,
+    entropy_range,
+    include_zero,
+    mse_range,
+    percentile_range,
+)
 from tests.samples import save_samples
 
 PARAMS = Calibrate(method="minmax", percentile=99.99, bins=2048, chunk=2)
@@ -225,6 +233,19 @@ def test_the_ranges_cover_the_shape_cases(save_graph, make_spec, tmp_path):
     samples = save_samples(tmp_path / "s.npz", [np.array([9, 7, 0, 0, 0, 0, 0, 0], np.float32)] * 3)
     calibrate(model, spec, samples, PARAMS, tmp_path / "out")
     assert read_json(tmp_path / "out/ranges.json")["ranges"] == {"x": [0, 9], "y": [0, 8]}
+
+
+def test_a_shape_case_widens_a_range_only_where_it_would_lose_much():
+    """The samples' range is 0 to 4. Of a case with 1 of 10 values at 6, the range cuts off 4 of about 116."""
+    params = PARAMS.model_copy(update={"method": "percentile", "percentile": 100})
+    samples = observe_values(np.array([0, 4], np.float32), 4096)
+    surprise = observe_values(np.array([6] + [3] * 9, np.float32), 4096)
+    assert clipping_loss(surprise, (0, 4)) == pytest.approx(4 / 117, rel=1e-2)
+    assert cover_cases(samples, [surprise], params) == (0, 6)
+    usual = observe_values(np.array([4.1] + [3] * 9, np.float32), 4096)
+    assert cover_cases(samples, [usual], params) == (0, 4)
+    bare = [observe_values(np.array(values, np.float32), None) for values in ([0, 4], [3, 4.5])]
+    assert cover_cases(bare[0], bare[1:], PARAMS) == (0, 4.5)
 
 
 def test_activations_beyond_the_memory_of_a_run_are_observed_in_several(relu, tmp_path):
