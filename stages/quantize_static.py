@@ -11,6 +11,7 @@ from onnx_release.graph.targets import load_target
 from onnx_release.static_quantization.metrics import QuantizeStaticMetrics
 from onnx_release.static_quantization.quantize_static import quantize_statically
 from onnx_release.static_quantization.scoring import Scorer
+from onnx_release.static_quantization.search import Goal
 
 
 def main(model: str) -> None:
@@ -20,8 +21,10 @@ def main(model: str) -> None:
         leave_out(QuantizeStaticMetrics.path(model), folder)
         return
     scorer = Scorer(files.variant("fp32"), spec, load_data(model), SampleFile(files.calibration_samples))
-    calibrated, minutes = files.calibration / MODEL_FILE, load_params(files).quantize_static.minutes
-    quantize_statically(calibrated, files.ranges, load_target(files), scorer, minutes, folder).write(model)
+    assert spec.budget is not None  # a spec that makes variants has one
+    goal = Goal(spec.budget, load_params(files).quantize_static.minutes)
+    calibrated = files.calibration / MODEL_FILE
+    quantize_statically(calibrated, files.ranges, load_target(files), scorer, goal, folder).write(model)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnx_release.core.workers import map_in_order
-from onnx_release.graph.graph import save_model
+from onnx_release.graph.graph import save_model, taken_names
 from onnx_release.runtime.session import open_session, run_session
 
 
@@ -28,7 +28,7 @@ def constant_values(model: ModelProto) -> set[str]:
     """Return the initializers and the values that are computed only from them."""
     constants = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if all(name in constants for name in node.input if name):
+        if taken_names(node) <= constants:
             constants |= set(node.output)
     return constants
 
@@ -68,7 +68,7 @@ def ancestors(model: ModelProto, wanted: Iterable[str], known: Container[str]) -
     open_values, taken, nodes = set(wanted), set(), []
     for node in reversed(model.graph.node):
         if open_values & set(node.output):
-            inputs = {name for name in node.input if name}
+            inputs = taken_names(node)
             taken |= inputs
             open_values |= {name for name in inputs if name not in known}
             nodes.append(node)
@@ -79,7 +79,7 @@ def descendants(model: ModelProto, names: Iterable[str]) -> set[str]:
     """Return the values that depend on any of `names`, which may be initializers."""
     found = set(names)
     for node in model.graph.node:
-        if found & set(node.input):
+        if found & taken_names(node):
             found |= set(node.output)
     return found - set(names)
 

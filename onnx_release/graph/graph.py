@@ -136,6 +136,13 @@ def subgraphs(node: NodeProto) -> Iterator[onnx.GraphProto]:
             yield from graphs(inner)
 
 
+def taken_names(node: NodeProto) -> set[str]:
+    """Return the names of the values that a node takes: its inputs, and all names that its bodies use."""
+    bodies = list(subgraphs(node))
+    inner = {name for graph in bodies for child in graph.node for name in child.input}
+    return {*filter(None, node.input), *filter(None, inner), *(value.name for body in bodies for value in body.output)}
+
+
 def save_checked(model: ModelProto, folder: Path) -> Path:
     """Save the model, and check the file."""
     path = save_model(model, folder)
