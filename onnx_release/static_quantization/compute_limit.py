@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.data.samples import SampleFile
 from onnx_release.graph.activations import extract_subgraph, session_of
 from onnx_release.graph.layers import initializers
 from onnx_release.runtime.session import run_session
@@ -60,7 +60,7 @@ class ComputeLimit:
 def measure_work(model: ModelProto, names: Iterable[str], samples: SampleFile) -> Work:
     """Return the work of the nodes that make the values `names`, for the first sample."""
     made = {name for node in model.graph.node for name in node.output}
-    feed, tensors = with_batch_axis(samples.inputs(0)), initializers(model)
+    feed, tensors = samples.batch(0), initializers(model)
     shapes = {name: array.shape for name, array in feed.items()}
     found = run_session(session_of(extract_subgraph(model, [name for name in names if name in made])), feed)
     shapes |= {name: array.shape for name, array in found.items()}

@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from tqdm import tqdm
 
 from onnx_release.core.workers import map_in_order
-from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.data.samples import SampleFile
 from onnx_release.graph.activations import extract_subgraph, session_of, step_by_step
 from onnx_release.graph.layers import Layer, as_matrix, initializers, kernel_shape, patches, weighted_layers
 from onnx_release.graph.targets import Target
@@ -55,7 +55,7 @@ def fit_weights(model: ModelProto, quantized: ModelProto, ranges: Ranges, target
     wanted = wanted_means(clip_activations(model, quantized, ranges), layers, samples, used)
     inputs = {layer.name: graph.input_value(layer.name) for layer in layers}
     names = in_order_of(quantized, [*shared_values(quantized), *inputs.values()])
-    feeds = [with_batch_axis(samples.inputs(index)) for index in used]
+    feeds = [samples.batch(index) for index in used]
     steps = zip(names, step_by_step(quantized, names, feeds, SAMPLE_BLOCK * CHUNK), strict=True)
     taking = {name: [layer for layer in layers if inputs[layer.name] == name] for name in names}
     pairs = ((layer, data) for name, data in steps for layer in taking[name])
@@ -97,7 +97,7 @@ def wanted_means(
     session = session_of(extract_subgraph(reference, dict.fromkeys(inputs[layer.name] for layer in layers)))
 
     def sums(index: int) -> Sums:
-        found = run_session(session, with_batch_axis(samples.inputs(index)))
+        found = run_session(session, samples.batch(index))
         taken = {
             layer.name: patches(layer, found[inputs[layer.name]], POSITIONS, index, kernel_shape(layer, tensors))
             for layer in layers
