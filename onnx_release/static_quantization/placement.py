@@ -9,7 +9,7 @@ maximum flow finds (Ford and Fulkerson, 1956); of equal cuts, it takes the one w
 from collections.abc import Collection, Mapping
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
@@ -45,11 +45,13 @@ def float_by_placement(
     for node in model.graph.node:
         for name in dict.fromkeys(node.input):
             takers.setdefault(name, []).append(cut.number(node.name))
-    makers: list[tuple[int, NodeProto | None, str]] = [(FLOAT, None, value.name) for value in model.graph.input]
-    makers += [(cut.number(node.name), node, node.output[0]) for node in model.graph.node if node.output]
-    for maker, node, name in makers:
-        # The kernels of Gemm and MatMul return either form at no cost.
-        if name in sizes and name in takers and (node is None or node.op_type not in FLOAT_OUTPUT):
+    makers = [(FLOAT, value.name) for value in model.graph.input]
+    for node in model.graph.node:
+        # The kernels of Gemm and MatMul return floats at no cost, whatever they take.
+        maker = FLOAT if node.op_type in FLOAT_OUTPUT else cut.number(node.name)
+        makers += [(maker, name) for name in node.output[:1]]
+    for maker, name in makers:
+        if name in sizes and name in takers:
             cut.convert(maker, takers[name], sizes[name])
     return possible - weighted - cut.integer_nodes()
 
