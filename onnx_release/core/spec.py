@@ -232,6 +232,7 @@ class Spec(Strict):
     """The content of models/NAME/spec.yaml.
 
     `variants` are the variants with reduced precision that make sense for the model; the pipeline makes no others.
+    `exclude` names nodes, operators or PyTorch modules that both INT8 variants keep in float.
     `derived` names the sizes of outputs that follow from the inputs, such as the rows of a detector's map, or from
     their values, such as the number of boxes found. `batch_dimension` explains `batch`. `images` replaces data.py, and
     `transformers`, the name of a class of that package, replaces network.py. `labels` are the names of the classes in
@@ -250,6 +251,7 @@ class Spec(Strict):
     inputs: Annotated[list[Tensor], Field(min_length=1)]
     outputs: Annotated[list[Output], Field(min_length=1)]
     variants: list[Literal["fp16", "int8_dynamic", "int8_static"]]
+    exclude: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     budget: Budget | None = None
     tolerance: Tolerance = Tolerance()
 
