@@ -24,6 +24,7 @@ Axis = Size | str
 # The shape cases run the network with every dimension at its maximum, in float64 too, which needs many times as much.
 LARGEST_INPUT = 4 * 2**30
 Task = Literal["classification", "detection", "embedding", "tensor"]
+Exporter = Literal["auto", "dynamo", "torchscript"]
 Dtype = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
 ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
 
@@ -211,7 +212,8 @@ class Spec(Strict):
     `derived` names the sizes of outputs that follow from the inputs, such as the rows of a detector's map. `images`
     replaces data.py, and `transformers`, the name of a class of that package, replaces network.py. `labels` are the
     names of the classes in the order of their numbers, or the name of the source that has them, one on each line in
-    UTF-8; without it, the names are those of the folders of `images`.
+    UTF-8; without it, the names are those of the folders of `images`. `exporter` replaces export.exporter of the
+    parameters.
     """
 
     task: Task
@@ -226,6 +228,7 @@ class Spec(Strict):
     variants: list[Literal["fp16", "int8_dynamic", "int8_static"]]
     budget: Budget | None = None
     tolerance: Tolerance = Tolerance()
+    exporter: Exporter | None = None
 
     @field_validator("labels", mode="before")
     @classmethod

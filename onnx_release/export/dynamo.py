@@ -1,7 +1,7 @@
 """Export with the default exporter: torch.export captures the network, torch.onnx translates the result.
 
-The two steps are separate calls. In one call, torch.onnx.export would apply its own suggested fixes after a failure, and
-silently lose dynamic dimensions. One capture also serves several opsets.
+The two steps are separate calls. In one call, torch.onnx.export would apply its own suggested fixes after a failure,
+and silently lose dynamic dimensions. One capture also serves several opsets.
 """
 
 import ast

@@ -63,7 +63,7 @@ def find_fixed_control_flow(patient: Patient, watch: Watch) -> list[Finding]:
         return [unexamined(patient, "control flow", untraced)]
     else:
         differs = Difference("without a trace", expected[0].inputs)
-    if differs is not None and patient.params.exporter == "dynamo":  # it may capture what a trace does not
+    if differs is not None and patient.params.exporter != "torchscript":  # it may capture what a trace does not
         differs = captured_difference(patient, expected, watch)
     if differs is None:
         return []
