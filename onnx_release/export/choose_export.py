@@ -98,7 +98,7 @@ def why_not(other: Candidate, best: Candidate) -> str:
     """Say why `other` was not taken."""
     if other.level > best.level:
         return other.agreement.difference
-    return f"{other.nodes} nodes at opset {other.opset}, where {best.nodes} are left"
+    return f"{other.nodes} nodes at opset {other.opset}, no fewer"
 
 
 def first_sentence(reason: str) -> str:
