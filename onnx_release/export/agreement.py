@@ -9,7 +9,7 @@ from onnx_release.core.array_files import ArrayFile
 from onnx_release.core.errors import GraphError
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec, Tolerance
-from onnx_release.data.samples import SampleFile, sample_key, spread_evenly, with_batch_axis
+from onnx_release.data.samples import SampleFile, sample_key, spread_evenly
 from onnx_release.measure.case_names import case_names
 from onnx_release.measure.numerics import maximum, tolerance_needed
 from onnx_release.runtime.session import open_session, run_session
@@ -97,7 +97,7 @@ def compare_with_torch(path: Path, spec: Spec, files: ModelFiles) -> Agreement:
     runs += [(sample_key(index), f"sample {index}", answers) for index in spread_evenly(len(samples), MOST_SAMPLES)]
     for key, shown, reference in runs:
         own = f"{key}/inputs" in reference.names
-        inputs = reference.folder(f"{key}/inputs") if own else with_batch_axis(samples.inputs(int(key)))
+        inputs = reference.folder(f"{key}/inputs") if own else samples.batch(int(key))
         try:
             found = run_session(session, inputs)
         except GraphError as cause:

@@ -101,6 +101,8 @@ def write_files(
     build: Callable[[], torch.nn.Module], spec: Spec, attempt: Attempt, files: ModelFiles, folder: Path
 ) -> tuple[dict[int, Path], list[Exception]]:
     """Write a file for each opset, and return their paths and the errors. Raises ExportError if there is none."""
+    # The fused layer of torch's Transformers pads its outputs, and no exporter knows it.
+    torch.backends.mha.set_fastpath_enabled(False)
     network = build()
     refuse_training(network)
     export = exporter_of(network, spec, attempt, files)

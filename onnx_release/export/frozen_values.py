@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from onnx_release.export.doctor.lines import user_file
+from onnx_release.network.operators import eager_operators
 
 READS = {"__bool__", "__int__", "__float__", "__index__", "__array__", "item", "tolist", "numpy", "equal", "allclose"}
 # These take only the shape and the dtype of a tensor.
@@ -87,6 +88,6 @@ def only_raises(file: str, line: int) -> bool:
 
 def value_reads(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> list[str]:
     """Run the network, and return FILE:LINE of each read of a value that depends on the inputs."""
-    with ValueReads(inputs) as reads, torch.no_grad():
+    with eager_operators(), ValueReads(inputs) as reads, torch.no_grad():
         network(*inputs)
     return list(reads.lines)
