@@ -5,7 +5,6 @@ params.yaml has the defaults of all models, models/NAME/params.yaml the values t
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -68,10 +67,11 @@ class Export(Strict):
 
     @model_validator(mode="after")
     def opset_in_range(self) -> "Export":
-        known = OPSETS["dynamo" if self.exporter == "auto" else self.exporter]
+        widest = "dynamo" if self.exporter == "auto" else self.exporter
+        known = OPSETS[widest]
         if self.opset != "auto" and self.opset not in known:
             raise ValueError(
-                f"opset {self.opset} is out of range: the {self.exporter} exporter takes {known[0]} to {known[-1]}"
+                f"opset {self.opset} is out of range: the {widest} exporter takes {known[0]} to {known[-1]}"
             )
         return self
 
@@ -85,8 +85,15 @@ class Export(Strict):
 
         Raises ParameterError if that exporter does not have the opset.
         """
-        values = {"exporter": exporter or self.exporter, "opset": self.opset}
-        return validate_yaml(Path(f"{MODELS / model}/spec.yaml, with export.opset,"), values, Export, ParameterError)
+        if exporter is None:
+            return self
+        known = OPSETS["dynamo" if exporter == "auto" else exporter]
+        if self.opset != "auto" and self.opset not in known:
+            raise ParameterError(
+                f"{MODELS / model}/spec.yaml: the exporter {exporter} takes the opsets {known[0]} to {known[-1]}, and "
+                f"export.opset is {self.opset}: set it to auto in models/{model}/params.yaml"
+            )
+        return Export(exporter=exporter, opset=self.opset)
 
 
 class Slim(Strict):
