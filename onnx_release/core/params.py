@@ -7,12 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from onnx_release.core.errors import ParameterError
 from onnx_release.core.files import read_made, write_text
-from onnx_release.core.paths import PARAMS, ModelFiles
-from onnx_release.core.spec import Spec
+from onnx_release.core.paths import MODELS, PARAMS, ModelFiles
+from onnx_release.core.spec import Exporter, Spec
 from onnx_release.core.yaml_files import Strict, load_yaml, validate_made, validate_yaml
 
 # Every number has a lower and an upper bound: tests/core/test_params.py checks it. Beyond the upper bound a value is a
@@ -34,7 +34,7 @@ AllowedLoss = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 OPSETS = {"dynamo": range(13, 24), "torchscript": range(13, 21)}
 # The section of artifacts/NAME/params.json with the model's spec.yaml, and what is apart from the rest of it there.
 SPEC = "spec"
-SPEC_PARTS = ("sources", "variants", "exclude", "budget", "tolerance")
+SPEC_PARTS = ("sources", "variants", "exclude", "budget", "tolerance", "exporter")
 # With fewer calibration samples, a range often comes from a single sample.
 ENOUGH_TO_CALIBRATE = 16
 
@@ -53,24 +53,47 @@ class Reference(Strict):
 
 
 class Export(Strict):
-    """The exporter and the opset."""
+    """The exporter and the opset; `auto` tries several, and keeps what is right and has the fewest nodes."""
 
-    exporter: Literal["dynamo", "torchscript"]
-    opset: int
+    exporter: Exporter
+    opset: int | Literal["auto"]
+
+    @field_validator("opset", mode="before")
+    @classmethod
+    def number_or_auto(cls, opset: Any) -> Any:
+        if opset != "auto" and (isinstance(opset, bool) or not isinstance(opset, int)):
+            raise ValueError("give auto or an integer")
+        return opset
 
     @model_validator(mode="after")
     def opset_in_range(self) -> "Export":
-        known = OPSETS[self.exporter]
-        if self.opset not in known:
+        widest = "dynamo" if self.exporter == "auto" else self.exporter
+        known = OPSETS[widest]
+        if self.opset != "auto" and self.opset not in known:
             raise ValueError(
-                f"opset {self.opset} is out of range: the {self.exporter} exporter takes {known[0]} to {known[-1]}"
+                f"opset {self.opset} is out of range: the {widest} exporter takes {known[0]} to {known[-1]}"
             )
         return self
 
     @property
     def other_exporter(self) -> str:
         """Return the exporter to try if this one fails."""
-        return "torchscript" if self.exporter == "dynamo" else "dynamo"
+        return "dynamo" if self.exporter == "torchscript" else "torchscript"
+
+    def for_model(self, exporter: "Exporter | None", model: str) -> "Export":
+        """Return these parameters with the exporter of the model's spec, if it names one.
+
+        Raises ParameterError if that exporter does not have the opset.
+        """
+        if exporter is None:
+            return self
+        known = OPSETS["dynamo" if exporter == "auto" else exporter]
+        if self.opset != "auto" and self.opset not in known:
+            raise ParameterError(
+                f"{MODELS / model}/spec.yaml: the exporter {exporter} takes the opsets {known[0]} to {known[-1]}, and "
+                f"export.opset is {self.opset}: set it to auto in models/{model}/params.yaml"
+            )
+        return Export(exporter=exporter, opset=self.opset)
 
 
 class Slim(Strict):

@@ -25,6 +25,7 @@ Axis = Size | str
 AUTO = "auto"
 LARGEST_INPUT = 4 * 2**30
 Task = Literal["classification", "detection", "embedding", "tensor"]
+Exporter = Literal["auto", "dynamo", "torchscript"]
 Dtype = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
 FLOATS = ("float32", "float16")
 ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
@@ -237,7 +238,7 @@ class Spec(Strict):
     their values, such as the number of boxes found. `batch_dimension` explains `batch`. `images` replaces data.py, and
     `transformers`, the name of a class of that package, replaces network.py. `labels` are the names of the classes in
     the order of their numbers, or the name of the source that has them, one on each line in UTF-8; without it, the
-    names are those of the folders of `images`.
+    names are those of the folders of `images`. `exporter` replaces export.exporter of the parameters.
     """
 
     task: Task
@@ -254,6 +255,7 @@ class Spec(Strict):
     exclude: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     budget: Budget | None = None
     tolerance: Tolerance = Tolerance()
+    exporter: Exporter | None = None
 
     @field_validator("labels", mode="before")
     @classmethod

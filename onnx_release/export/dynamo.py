@@ -1,7 +1,7 @@
 """Export with the default exporter: torch.export captures the network, torch.onnx translates the result.
 
-The two steps are separate calls. In one call, torch.onnx.export would try other ways to capture after a failure, and
-silently lose dynamic dimensions.
+The two steps are separate calls. In one call, torch.onnx.export would apply its own suggested fixes after a failure,
+and silently lose dynamic dimensions. One capture also serves several opsets.
 """
 
 import ast
@@ -18,9 +18,11 @@ import onnx_ir
 import torch
 from onnx import ModelProto
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, NameFixPass
+from torch.export._patches import register_gru_while_loop_decomposition, register_lstm_while_loop_decomposition
 
 from onnx_release.core.errors import ExportError
 from onnx_release.core.spec import Spec, symbolic_axes
+from onnx_release.export.exact_rules import match_constants_exactly
 from onnx_release.export.fixed_axes import describe_fixed_axes
 from onnx_release.graph.graph import to_proto
 from onnx_release.graph.source_lines import describe_source, source_entry, source_line
@@ -30,9 +32,22 @@ def export_dynamo(
     network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], opset: int, folder: Path
 ) -> tuple[ModelProto, dict[str, Any]]:
     """Return the ONNX model, for `folder`, and the source of each node by its name. Raises ExportError."""
-    names = tuple(symbolic_axes(tensor) for tensor in spec.inputs)
     with quiet():
-        program = capture(network, spec, examples, names)
+        program = capture(network, spec, examples, input_axes(spec))
+    return translate(program, spec, opset, folder)
+
+
+def input_axes(spec: Spec) -> tuple[dict[int, str], ...]:
+    """Return the symbolic axes of each input."""
+    return tuple(symbolic_axes(tensor) for tensor in spec.inputs)
+
+
+def translate(
+    program: torch.export.ExportedProgram, spec: Spec, opset: int, folder: Path
+) -> tuple[ModelProto, dict[str, Any]]:
+    """Translate what was captured, which may be done for several opsets. Returns and raises as `export_dynamo`."""
+    match_constants_exactly()
+    with quiet():
         try:
             onnx_program = torch.onnx.export(
                 program,
@@ -40,7 +55,7 @@ def export_dynamo(
                 opset_version=opset,
                 input_names=[tensor.name for tensor in spec.inputs],
                 output_names=[tensor.name for tensor in spec.outputs],
-                dynamic_shapes=names,
+                dynamic_shapes=input_axes(spec),
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as cause:
@@ -75,22 +90,62 @@ def quiet() -> Iterator[None]:
 def capture(
     network: torch.nn.Module, spec: Spec, examples: tuple[torch.Tensor, ...], names: tuple[dict[int, str], ...]
 ) -> torch.export.ExportedProgram:
-    """Capture the network with torch.export and every named axis dynamic. Raises ExportError if one is fixed."""
+    """Capture the network with torch.export and every named axis dynamic, by running it or else by its bytecode.
+
+    Raises the ExportError of the first way if both fail, as for an axis that is fixed.
+    """
+    try:
+        return capture_once(network, spec, examples, names, strict=False)
+    except ExportError:
+        try:
+            return capture_once(network, spec, examples, names, strict=True)
+        except ExportError:
+            pass
+        raise
+
+
+def capture_once(
+    network: torch.nn.Module,
+    spec: Spec,
+    examples: tuple[torch.Tensor, ...],
+    names: tuple[dict[int, str], ...],
+    strict: bool,
+) -> torch.export.ExportedProgram:
+    """Capture the network: `strict` reads its bytecode, else torch.export runs it. Raises ExportError.
+
+    Sizes and recurrent layers are treated as torch.onnx.export does when it captures by itself.
+    """
     # Dim.DYNAMIC raises if a size is specialised; Dim("batch") may silently become a constant.
     dynamic = tuple(dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for axes in names)
     try:
-        return torch.export.export(network, examples, dynamic_shapes=dynamic, strict=False)
+        with (
+            register_lstm_while_loop_decomposition(),
+            register_gru_while_loop_decomposition(),
+            torch.fx.experimental._config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
+        ):
+            return torch.export.export(
+                network,
+                examples,
+                dynamic_shapes=dynamic,
+                strict=strict,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
     except Exception as cause:  # the network's code under tracing and torch.export may raise anything
-        place = source_line("".join(traceback.format_exception(cause)))
-        where = f" at {place[0]}:{place[1]}" if place else ""
-        fixed = describe_fixed_axes(str(cause), where, network, spec)
-        if fixed:
-            raise ExportError(fixed) from cause
-        reason = str(cause).strip().partition("\n\n")[0]
-        raise ExportError(
-            f"torch.export cannot capture the network{where}: {reason}\n"
-            "Use torch.where or torch.cond for a branch on a value, or try export.exporter=torchscript"
-        ) from cause
+        raise ExportError(describe_uncaptured(cause, network, spec)) from cause
+
+
+def describe_uncaptured(cause: Exception, network: torch.nn.Module, spec: Spec) -> str:
+    """Describe why torch.export failed: the axis that is fixed, or the reason, with the line to blame."""
+    place = source_line("".join(traceback.format_exception(cause)))
+    where = f" at {place[0]}:{place[1]}" if place else ""
+    fixed = describe_fixed_axes(str(cause), where, network, spec)
+    if fixed:
+        return fixed
+    reason = str(cause).strip().partition("\n\n")[0]
+    return (
+        f"torch.export cannot capture the network{where}: {reason}\n"
+        "Use torch.where or torch.cond for a branch on a value, or try export.exporter=torchscript"
+    )
 
 
 def describe_untranslated(error: BaseException) -> str:

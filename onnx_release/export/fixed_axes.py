@@ -7,6 +7,7 @@ import inspect
 import re
 from pathlib import Path
 
+import onnx
 import torch
 from onnx import ModelProto
 
@@ -17,8 +18,12 @@ from onnx_release.graph.graph import axes
 from onnx_release.network.shape_cases import odd_size
 from onnx_release.runtime.session import open_session, run_session
 
-# As in "You marked L['x'].size()[0] as dynamic but your code specialized it to be a constant (2)".
-SPECIALISED = re.compile(r"marked L\['(\w+)'\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it")
+# As in "You marked L['x'].size()[0] as dynamic but your code specialized it to be a constant (2)", and in "tracing
+# inferred a static shape of 2 for dimension inputs['x'].shape[0]".
+SPECIALISED = re.compile(
+    r"marked L\['(\w+)'\]\.size\(\)\[(\d+)\] as dynamic but your code specialized it"
+    r"|static shape of \d+ for dimension inputs\['(\w+)'\]\.shape\[(\d+)\]"
+)
 
 
 def describe_fixed_axes(message: str, where: str, network: torch.nn.Module, spec: Spec) -> str:
@@ -27,9 +32,10 @@ def describe_fixed_axes(message: str, where: str, network: torch.nn.Module, spec
     The message has the names of forward's parameters. `where` is the line to blame, as in " at network.py:7".
     """
     parameters = list(inspect.signature(network.forward).parameters)
+    named = [(first or second, axis or other) for first, axis, second, other in SPECIALISED.findall(message)]
     found = {
         str(spec.inputs[parameters.index(name)].shape[int(axis)])
-        for name, axis in SPECIALISED.findall(message)
+        for name, axis in named
         if name in parameters[: len(spec.inputs)]
     }
     if not found:
@@ -45,8 +51,9 @@ def check_axes(model: ModelProto, spec: Spec) -> None:
 
     Raises ExportError for missing names, for a dimension that is symbolic in the spec and fixed in the file, and for a
     size that differs. A size that the spec fixes and the file leaves open is filled in: validation runs every shape
-    case and so checks it.
+    case and so checks it. The shapes are inferred anew if that of an output may be wrong.
     """
+    renew_shapes(model, spec)
     for kind, declared, values in (
         ("input", spec.inputs, model.graph.input),
         ("output", spec.outputs, model.graph.output),
@@ -64,6 +71,40 @@ def check_axes(model: ModelProto, spec: Spec) -> None:
                     proto.dim_param = axis
                 else:
                     proto.dim_value = axis
+
+
+def renew_shapes(model: ModelProto, spec: Spec) -> None:
+    """Infer all shapes anew, in place, if an output has a number where the spec has a symbol.
+
+    An exporter may note the size of the example, as it does behind an LSTM, where the graph computes the right one.
+    Sizes that inference does not know become those of the spec, which a run of the file then checks.
+    """
+    declared = {tensor.name: tensor for tensor in spec.outputs}
+    doubtful = [
+        value
+        for value in model.graph.output
+        if value.name in declared and has_fixed_symbol(declared[value.name], axes(value))
+    ]
+    if not doubtful:
+        return
+    del model.graph.value_info[:]
+    for value in doubtful:
+        value.type.tensor_type.ClearField("shape")
+    inferred = onnx.shape_inference.infer_shapes(model).graph  # weights over 2 GB are in another file by now
+    model.graph.value_info.extend(inferred.value_info)
+    known = {value.name: value.type.tensor_type for value in inferred.output}
+    for value in doubtful:
+        if known[value.name].HasField("shape"):
+            value.type.tensor_type.CopyFrom(known[value.name])
+        else:
+            for _ in declared[value.name].shape:
+                value.type.tensor_type.shape.dim.add()
+
+
+def has_fixed_symbol(tensor: Tensor, found: list[int | str]) -> bool:
+    """Return whether the file has a number for an axis that the spec declares as symbolic."""
+    pairs = zip(tensor.shape, found, strict=False)
+    return any(isinstance(axis, str) and isinstance(size, int) for axis, size in pairs)
 
 
 def check_tensor_axes(tensor: Tensor, found: list[int | str]) -> None:

@@ -12,7 +12,12 @@ class ExportMetrics(Metrics):
 
     opset: Annotated[int, Metric("opset that the file declares")]
     exporter: Annotated[str, Metric("exporter that made it")]
+    capture: Annotated[str, Metric("how it was captured: strict, non-strict or trace")] = ""
+    others: Annotated[str, Metric("why the other exporters and opsets were not taken")] = ""
     nodes: Annotated[int, Metric("nodes in the graph", better="lower")]
+    optimized_nodes: Annotated[
+        int | None, Metric("nodes once ONNX Runtime has optimised it at level extended", better="lower")
+    ] = None
     parameters: Annotated[int, Metric("elements of all initializers, constants among them")]
     size_mb: Annotated[float, Metric("the model file, with external data", unit="MB", better="lower")]
 

@@ -7,6 +7,7 @@ from ruamel.yaml import YAML
 
 from onnx_release.core.errors import DataError, ParameterError
 from onnx_release.core.params import (
+    Export,
     Gate,
     Params,
     ParamsAndGates,
@@ -57,7 +58,7 @@ def spec(make_spec):
 
 def test_the_repository_s_own_file_loads(load):
     params = load()
-    assert params.export.opset == 18
+    assert (params.export.exporter, params.export.opset) == ("auto", "auto")
     assert params.benchmark.threads == [None]
 
 
@@ -72,11 +73,12 @@ def test_an_integer_will_do_for_a_number(load):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("  opset: 18", "  opset: '18'", r"export\.opset: .*integer, not '18'"),
-        ("  opset: 18", "  opset: 18\n  opsets: 18", r"export\.opsets: no such key; did you mean opset\?"),
-        ("exporter: dynamo", "exporter: onnx", r"export\.exporter: .*'dynamo' or 'torchscript', not 'onnx'"),
-        ("opset: 18", "opset: 12", r"export: opset 12 is out of range: the dynamo exporter takes 13 to 23"),
-        ("opset: 18", "opset: 24", r"opset 24 is out of range"),
+        ("  opset: auto", "  opset: '18'", r"export\.opset: give auto or an integer, not '18'"),
+        ("  opset: auto", "  opset: true", r"export\.opset: give auto or an integer, not True"),
+        ("  opset: auto", "  opset: auto\n  opsets: 18", r"export\.opsets: no such key; did you mean opset\?"),
+        ("exporter: auto", "exporter: onnx", r"export\.exporter: .*'dynamo' or 'torchscript', not 'onnx'"),
+        ("opset: auto", "opset: 12", r"export: opset 12 is out of range: the dynamo exporter takes 13 to 23"),
+        ("opset: auto", "opset: 24", r"opset 24 is out of range"),
         ("calibration: 160", "calibration: 0", r"prepare\.calibration: .*greater than or equal to 1, not 0"),
         ("confidence: 0.95", "confidence: 95", r"validate\.confidence: .*less than 1, not 95"),
         ("confidence: 0.95", "", r"validate\.confidence: missing"),
@@ -112,6 +114,14 @@ def test_a_bad_value_is_named(load, old, new, message):
     assert str(caught.value).startswith("params.yaml has wrong values:\n  ")
 
 
+def test_a_model_s_spec_may_name_its_exporter():
+    params = Export(exporter="auto", opset=18)
+    assert params.for_model(None, "net") == params
+    assert params.for_model("torchscript", "net") == Export(exporter="torchscript", opset=18)
+    with pytest.raises(ParameterError, match=r"models/net/spec\.yaml: .*torchscript .* 13 to 20, .* is 23: set it"):
+        Export(exporter="auto", opset=23).for_model("torchscript", "net")
+
+
 @pytest.mark.parametrize(("exporter", "low", "high"), [("dynamo", 13, 23), ("torchscript", 13, 20)])
 def test_each_exporter_has_its_range_of_opsets(load, exporter, low, high):
     for opset in (low, high):
@@ -136,7 +146,7 @@ def test_a_missing_file_says_where_to_run(tmp_path, monkeypatch):
 
 def test_what_is_not_yaml_is_said_so(load):
     with pytest.raises(ParameterError, match=r"params\.yaml is not valid YAML"):
-        load("exporter: dynamo", "exporter: [")
+        load("exporter: auto", "exporter: [")
 
 
 def test_every_number_has_both_ends():
@@ -195,7 +205,7 @@ def test_null_is_a_value(load):
         ("model: net", "model: no such key"),
         ("runtime: {cuda: {device: 1}}", "runtime.cuda.device: no such key; did you mean device_id?"),
         ("gates: [{metric: summary.size_mb, maxi: 3}]", "gates.0.maxi: no such key; did you mean max?"),
-        ("export: {opset: '20'}", "export.opset: Input should be a valid integer, not '20'"),
+        ("export: {opset: '20'}", "export.opset: give auto or an integer, not '20'"),
         ("export: {opset: 40}", "export: opset 40 is out of range: the dynamo exporter takes 13 to 23"),
     ],
 )
@@ -247,7 +257,7 @@ def test_the_file_has_each_part_of_the_spec_with_its_defaults(load, spec):
     assert {*content} == {*load().model_dump(by_alias=True)} - {"gates"} | {"spec"}
     assert content["runtime"]["cuda"]["gpu_mem_limit"] is None
     found = content["spec"]
-    assert {*found} == {"network", "sources", "variants", "budget", "tolerance"}
+    assert {*found} == {"network", "sources", "variants", "budget", "tolerance", "exporter"}
     assert found["tolerance"] == {"torch_rounding_multiple": 4, "atol": 1e-5, "rtol": 1e-4}
     assert found["budget"] == {"agreement": None, "accuracy_drop": None, "sqnr_db": 20, "cosine": None}
     assert found["variants"] == ["fp16"]

@@ -5,10 +5,11 @@ tests/export/test_export.py has the networks that fix an axis.
 
 import numpy as np
 import pytest
-from onnx import ModelProto, helper
+from onnx import ModelProto, helper, numpy_helper
 
 from onnx_release.core.errors import ExportError
 from onnx_release.export.fixed_axes import check_axes, check_sizes
+from onnx_release.graph.graph import axes
 
 
 @pytest.fixture
@@ -23,9 +24,27 @@ def values(**shapes: list[int | str | None]) -> ModelProto:
     return helper.make_model(helper.make_graph([], "graph", made[:1], made[1:]))
 
 
+def reshaped(to: list[int], y: list[int | str | None]) -> ModelProto:
+    """A model that reshapes its input, with the shape `y` noted for its output."""
+    model = values(input=["batch", 8], y=y)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(to, np.int64), "shape"))
+    model.graph.node.append(helper.make_node("Reshape", ["input", "shape"], ["y"]))
+    return model
+
+
 def test_a_dimension_that_came_out_fixed_is_named(spec):
     with pytest.raises(ExportError, match=r"dimension batch \(axis 0 of y\) is fixed at 2 in the file"):
-        check_axes(values(input=["batch", 8], y=[2, 8]), spec)
+        check_axes(reshaped([2, 8], [2, 8]), spec)
+
+
+@pytest.mark.parametrize("noted", [[2, 8], [2, 7, 8]], ids=["a size", "a size and an axis"])
+def test_a_number_that_only_the_note_of_an_output_has_is_replaced(spec, noted):
+    """torch.onnx notes the length of the example for the output of an LSTM."""
+    model = reshaped([-1, 8], noted)
+    model.graph.value_info.append(helper.make_tensor_value_info("inner", 1, [2, 8]))
+    check_axes(model, spec)
+    assert axes(model.graph.output[0]) == ["batch", 8]
+    assert not model.graph.value_info
 
 
 def test_other_symbols_are_renamed_and_open_sizes_are_filled_in(spec):

@@ -433,13 +433,16 @@ BAD_INPUT = {
         ["params.yaml has the key model", "models.yaml lists the models", "make repro MODEL="],
     ),
     "an opset out of range": BadInput(
-        "settings", PARAMS, replaced(PARAMS, "opset: 18", "opset: 99"), ["export: opset 99 is out of range", "13 to 23"]
+        "settings",
+        PARAMS,
+        replaced(PARAMS, "opset: auto", "opset: 99"),
+        ["export: opset 99 is out of range", "13 to 23"],
     ),
     "a parameter of the wrong type": BadInput(
-        "settings", PARAMS, replaced(PARAMS, "opset: 18", "opset: '18'"), ["export.opset: ", "not '18'"]
+        "settings", PARAMS, replaced(PARAMS, "opset: auto", "opset: '18'"), ["export.opset: ", "not '18'"]
     ),
     "an unknown parameter": BadInput(
-        "settings", PARAMS, replaced(PARAMS, "opset: 18", "opset: 18\n  opsets: 18"), ["export.opsets: no such key"]
+        "settings", PARAMS, replaced(PARAMS, "opset: auto", "opset: auto\n  opsets: 18"), ["export.opsets: no such key"]
     ),
     "an unknown parameter of one model": BadInput(
         "settings",

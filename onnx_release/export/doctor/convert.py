@@ -22,13 +22,14 @@ def examine_conversion(patient: Patient) -> list[Finding]:
     """Find what prevents the conversion by the exporter and to the opset of the parameters."""
     params = patient.params
     built = params.model_copy(update={"opset": BUILT})
-    older = params.exporter == "dynamo" and params.opset < BUILT
+    older = params.exporter == "dynamo" and params.opset != "auto" and params.opset < BUILT
     with in_eval_mode(patient.network), tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "export"
         found = try_export(patient, built if older else params, folder)
         if found or not older:
             return found
-        newer = newer_operators(load_model(folder / MODEL_FILE), params.opset, read_json(folder / SOURCES_FILE))
+        asked = int(params.opset)
+        newer = newer_operators(load_model(folder / MODEL_FILE), asked, read_json(folder / SOURCES_FILE))
         if newer:
             return [
                 Finding(

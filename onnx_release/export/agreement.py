@@ -1,0 +1,133 @@
+"""Compare the answers of an exported file with PyTorch's, on real inputs at every declared corner."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnx_release.core.array_files import ArrayFile
+from onnx_release.core.errors import GraphError
+from onnx_release.core.paths import ModelFiles
+from onnx_release.core.spec import Spec, Tolerance
+from onnx_release.data.samples import SampleFile, sample_key, spread_evenly
+from onnx_release.measure.case_names import case_names
+from onnx_release.measure.numerics import maximum, tolerance_needed
+from onnx_release.runtime.session import open_session, run_session
+
+# Beyond this many times PyTorch's own rounding, an export is wrong and not merely less precise.
+WRONG_MULTIPLE = 1000
+# The rounding of one operation in float32, relative to the largest value: less than this no network has.
+FLOAT32_ROUNDING = 2.0**-24
+# The share of whole numbers, as of an argmax, that may differ by a near tie.
+TIES = 0.1
+MOST_SAMPLES = 16
+
+
+@dataclass
+class OutputDifference:
+    """How far one output is from PyTorch in float64, over all cases, and how far PyTorch in float32 is.
+
+    `elements` and `unequal` count those of outputs that are whole numbers or truth values.
+    """
+
+    error: float = 0.0
+    rounding: float = 0.0
+    largest: float = 0.0
+    needed: float = 0.0
+    elements: int = 0
+    unequal: int = 0
+    worst_case: str = ""
+
+    def add(self, case: str, float64: np.ndarray, float32: np.ndarray, found: np.ndarray, rtol: float) -> None:
+        """Count one case, all of whose values are finite where PyTorch's are."""
+        finite = np.isfinite(float64) & np.isfinite(float32)
+        float64, float32, found = float64[finite], float32[finite], found[finite]
+        error = maximum(0.0, np.abs(found.astype(np.float64) - float64))
+        if error > self.error or not self.worst_case:
+            self.worst_case = case
+        self.error = max(self.error, error)
+        self.rounding = maximum(self.rounding, np.abs(float32.astype(np.float64) - float64))
+        self.largest = maximum(self.largest, np.abs(float64))
+        self.needed = max(self.needed, tolerance_needed(float64, found, rtol))
+        if float32.dtype.kind != "f":
+            self.elements += float32.size
+            self.unequal += int((float32 != found).sum())
+
+    def validates(self, allowed: Tolerance) -> bool:
+        """Return whether it is within the tolerance of the spec, as the validation will find."""
+        return self.error <= allowed.torch_rounding_multiple * self.rounding or self.needed <= allowed.atol
+
+    @property
+    def wrong(self) -> bool:
+        """Return whether it is another answer, and not the same with other rounding."""
+        if self.elements:
+            return self.unequal > TIES * self.elements
+        return self.error > WRONG_MULTIPLE * max(self.rounding, FLOAT32_ROUNDING * self.largest)
+
+    def describe(self, name: str) -> str:
+        """Describe the difference of the output `name`."""
+        if self.elements:
+            return f"{name} has {self.unequal} of {self.elements} values other than PyTorch's, as in {self.worst_case}"
+        rounding = max(self.rounding, FLOAT32_ROUNDING * self.largest)
+        times = f": {self.error / rounding:.3g} times PyTorch's own rounding" if rounding else ""
+        return f"{name} is off by {self.error:.3g} in the case {self.worst_case}{times}"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """`wrong` says how the answers differ, and is empty if they are PyTorch's; `broken` if it is not only by numbers.
+
+    `validates` says whether they are also within the tolerance of the spec, and `difference` how far off the output is
+    that is not.
+    """
+
+    wrong: str = ""
+    broken: bool = False
+    validates: bool = False
+    difference: str = ""
+
+
+def compare_with_torch(path: Path, spec: Spec, files: ModelFiles) -> Agreement:
+    """Run the file on every shape case and on some evaluation samples of `files`, and compare with the references."""
+    session = open_session(path)
+    differences = {tensor.name: OutputDifference() for tensor in spec.outputs}
+    cases = ArrayFile(files.reference_cases)
+    runs = [(name, f"the case {name}", cases) for name in case_names(cases)]
+    samples, answers = SampleFile(files.evaluation_samples), ArrayFile(files.reference_samples)
+    runs += [(sample_key(index), f"sample {index}", answers) for index in spread_evenly(len(samples), MOST_SAMPLES)]
+    for key, shown, reference in runs:
+        own = f"{key}/inputs" in reference.names
+        inputs = reference.folder(f"{key}/inputs") if own else samples.batch(int(key))
+        try:
+            found = run_session(session, inputs)
+        except GraphError as cause:
+            return Agreement(f"in {shown} {cause}", broken=True)
+        float32, float64 = reference.folder(f"{key}/float32"), reference.folder(f"{key}/float64")
+        for name, difference in differences.items():
+            problem = unlike(name, float32[name], found[name])
+            if problem:
+                return Agreement(f"in {shown} {problem}", broken=True)
+            truth = float64[name] if float64[name].shape == float32[name].shape else float32[name]
+            difference.add(shown, truth.astype(np.float64), float32[name], found[name], spec.tolerance.rtol)
+    return sum_up(differences, spec)
+
+
+def unlike(name: str, wanted: np.ndarray, found: np.ndarray) -> str:
+    """Describe an output of another shape than PyTorch's, or not finite where PyTorch's is; else return nothing."""
+    if wanted.shape != found.shape:
+        return f"{name} has the shape {list(found.shape)} and in PyTorch {list(wanted.shape)}"
+    bad = int((np.isfinite(wanted) & ~np.isfinite(found)).sum())
+    if bad:
+        return f"{bad} of the {found.size} values of {name} are NaN or infinite, where PyTorch's are finite"
+    return ""
+
+
+def sum_up(differences: dict[str, OutputDifference], spec: Spec) -> Agreement:
+    """Return the agreement of all outputs."""
+    wrong = [difference.describe(name) for name, difference in differences.items() if difference.wrong]
+    beyond = [
+        difference.describe(name)
+        for name, difference in differences.items()
+        if not difference.validates(spec.tolerance)
+    ]
+    return Agreement("; ".join(wrong), validates=not beyond, difference="; ".join(beyond))
