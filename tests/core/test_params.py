@@ -271,7 +271,7 @@ def test_the_file_has_each_part_of_the_spec_with_its_defaults(load, spec):
         **{"task": "tensor", "images": None, "transformers": None, "labels": None, "derived": []},
         "batch": "auto",
         "dimensions": {"batch": {"min": 1, "max": 4, "example": 2, "multiple_of": 1}},
-        "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 2], "counts": None}],
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 2]}],
         "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 2], "counts": None}],
     }
 
