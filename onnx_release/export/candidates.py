@@ -114,8 +114,9 @@ def write_files(
         try:
             model, sources = export(opset, partial)
             made[opset] = write_export(model, sources, spec, attempt.exporter, opset, partial)
-        except (ExportError, GraphError) as error:
-            failed.append(error)
+        except Exception as error:  # a converter may raise anything
+            known = isinstance(error, ExportError | GraphError)
+            failed.append(error if known else ExportError(f"{type(error).__name__}: {error}"))
             shutil.rmtree(partial)
     if not made:
         raise failed[0]

@@ -2,12 +2,12 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from onnx_release.core.child_process import run_in_child
+from onnx_release.core.child_process import ChildError, run_in_child
 from onnx_release.core.errors import ExportError, ReleaseError
 from onnx_release.core.files import replacing_folder
 from onnx_release.core.params import OPSETS, Export
@@ -45,7 +45,7 @@ def export_model(
                 continue  # the other capture gives the same graph
             own = partial / str(number)
             try:
-                candidates.append(run_in_child(make_candidate, build, spec, attempt, files, own))
+                candidates.append(try_attempt(build, spec, attempt, files, own))
             except ReleaseError as error:
                 refused.append(Refused(attempt, str(error).replace(f"{own}/", "")))
                 shutil.rmtree(own, ignore_errors=True)
@@ -54,6 +54,23 @@ def export_model(
         best = min(candidates, key=lambda candidate: (candidate.level, candidate.nodes))
         keep_only(best, partial)
     return metrics_of(folder / MODEL_FILE, best, describe_others(best, candidates, refused))
+
+
+def try_attempt(
+    build: Callable[[], torch.nn.Module], spec: Spec, attempt: Attempt, files: ModelFiles, folder: Path
+) -> Candidate:
+    """Make the candidate in a process of its own; if that ends without a result, once more for the first opset alone.
+
+    Raises what `make_candidate` does, and ChildError.
+    """
+    try:
+        return run_in_child(make_candidate, build, spec, attempt, files, folder)
+    except ChildError:
+        if len(attempt.opsets) == 1:
+            raise
+    shutil.rmtree(folder, ignore_errors=True)
+    first = replace(attempt, opsets=attempt.opsets[:1])
+    return run_in_child(make_candidate, build, spec, first, files, folder)
 
 
 def attempts(params: Export) -> list[Attempt]:

@@ -257,7 +257,7 @@ def test_the_file_has_each_part_of_the_spec_with_its_defaults(load, spec):
     assert {*content} == {*load().model_dump(by_alias=True)} - {"gates"} | {"spec"}
     assert content["runtime"]["cuda"]["gpu_mem_limit"] is None
     found = content["spec"]
-    assert {*found} == {"network", "sources", "variants", "budget", "tolerance", "exporter"}
+    assert {*found} == {"network", "sources", "variants", "exclude", "budget", "tolerance", "exporter"}
     assert found["tolerance"] == {"torch_rounding_multiple": 4, "atol": 1e-5, "rtol": 1e-4}
     assert found["budget"] == {"agreement": None, "accuracy_drop": None, "sqnr_db": 20, "cosine": None}
     assert found["variants"] == ["fp16"]
@@ -269,9 +269,10 @@ def test_the_file_has_each_part_of_the_spec_with_its_defaults(load, spec):
     ]
     assert found["network"] == {
         **{"task": "tensor", "images": None, "transformers": None, "labels": None, "derived": []},
-        "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}},
+        "batch": "auto",
+        "dimensions": {"batch": {"min": 1, "max": 4, "example": 2, "multiple_of": 1}},
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 2]}],
-        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 2]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 2], "counts": None}],
     }
 
 

@@ -1,5 +1,6 @@
 """The choice between exporters and opsets: what is tried, what is kept, and what is said of the rest."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,17 @@ def test_auto_tries_both_exporters_and_keeps_the_fewest_nodes(spec, tmp_path):
     assert "nodes at opset 18; torchscript: 2 nodes at opset 18, no fewer" in metrics.others
     assert sorted(path.name for path in (tmp_path / "export").iterdir()) == [MODEL_FILE, SOURCES_FILE]
     assert describe_model(tmp_path / "export" / MODEL_FILE)["opsets"]["ai.onnx"] == 20
+
+
+def crash() -> nn.Module:
+    os.abort()
+
+
+def test_a_crash_of_every_attempt_is_one_message(spec, tmp_path):
+    write_references(gelu(), spec)
+    with pytest.raises(ExportError, match=r"crashed its process \(SIGABRT\)"):
+        export_model(crash, spec, Export(exporter="torchscript", opset=18), NET, tmp_path / "export")
+    assert not (tmp_path / "export").exists()
 
 
 @pytest.mark.parametrize(
