@@ -51,7 +51,7 @@ class Watch(OperatorMode):
 
     def __init__(self, network: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         super().__init__()
-        self.batch = inputs[0].shape[0]
+        self.batch = inputs[0].shape[0] if inputs[0].ndim else 1
         self.owned = {storage(tensor) for _, tensor in network_tensors(network)}
         self.doubles: dict[str | None, str] = {}
         self.random: dict[str | None, str] = {}
