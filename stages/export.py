@@ -7,6 +7,7 @@ from onnx_release.core.command import run_stage
 from onnx_release.core.params import Export, load_params
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec, load_spec
+from onnx_release.data.model_data import first_inputs
 from onnx_release.export.choose_export import export_model
 from onnx_release.export.doctor.doctor import examine, refuse_errors
 from onnx_release.network.network import network_as_built
@@ -22,7 +23,8 @@ def main(model: str) -> None:
 
 def refuse_mistakes(files: ModelFiles, spec: Spec, params: Export) -> None:
     """Print the doctor's findings. Raises ExportError if one is an error."""
-    findings = examine(network_as_built(files.model, files.raw), spec, params, files.folder)
+    network, examples = network_as_built(files.model, files.raw), first_inputs(files.model, files.raw)
+    findings = examine(network, spec, params, files.folder, examples)
     refuse_errors(findings)
     for finding in findings:
         print(finding, file=sys.stderr)

@@ -12,7 +12,7 @@ from onnx_release.core.params import merge_params
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.data.fetch import ensure_sources
-from onnx_release.data.model_data import load_data
+from onnx_release.data.model_data import first_inputs, load_data
 from onnx_release.export.doctor.convert import examine_conversion
 from onnx_release.export.doctor.doctor import double_inputs, examine
 from onnx_release.export.doctor.findings import Finding, Patient, unexamined
@@ -39,7 +39,10 @@ def diagnose(files: ModelFiles) -> list[Finding]:
     params = merge_params(files).export
     ensure_sources(files.model, spec.sources, files.raw)
     patient = Patient(network_as_built(files.model, files.raw), spec, params, folder)
-    findings = [*examine(patient.network, spec, params, folder), *sample_findings(patient, files)]
+    findings = [
+        *examine(patient.network, spec, params, folder, first_inputs(files.model, files.raw)),
+        *sample_findings(patient, files),
+    ]
     known = {finding.where for finding in findings if finding.level == "error"}
     # A mistake that was found already is not shown again in the exporter's words.
     findings += [finding for finding in examine_conversion(patient) if finding.where not in known]

@@ -1,6 +1,7 @@
 """Load a model's data by the model's name, from its data.py or from the photographs in its spec, without torch."""
 
 import importlib
+import itertools
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from onnx_release.core.errors import ReleaseError, SpecError
 from onnx_release.core.paths import MODELS
 from onnx_release.core.spec import load_spec
 from onnx_release.core.types import Answer, Sample
+from onnx_release.data.samples import check_sample
 
 # What in a spec.yaml replaces a file.
 INSTEAD = {
@@ -61,6 +63,21 @@ def load_data(model: str) -> ModelData:
         return ImageFolder(spec)
     functions = ("samples", "preprocess") if spec.task == "tensor" else ("samples", "preprocess", "postprocess")
     return cast(ModelData, load_module(model, "data", functions))
+
+
+def first_inputs(model: str, raw: Path, count: int = 8) -> list[dict[str, np.ndarray]]:
+    """Return the inputs of the first `count` samples of evaluation, or none if they cannot be read or are not right.
+
+    The stage prepare says what is wrong with them.
+    """
+    spec = load_spec(model)
+    try:
+        samples = list(itertools.islice(load_data(model).samples(raw, "evaluation"), count))
+        for sample in samples:
+            check_sample(sample, "a sample", spec)
+    except Exception:  # a model's code may raise anything
+        return []
+    return [{name: np.asarray(array) for name, array in sample.inputs.items()} for sample in samples]
 
 
 def load_module(model: str, name: str, functions: tuple[str, ...]) -> Any:

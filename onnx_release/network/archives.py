@@ -1,8 +1,9 @@
-"""Read archives that are networks of their own: those of TorchScript and of torch.export."""
+"""Tell what is in the archives that torch writes, and load those that are networks: TorchScript and torch.export."""
 
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,19 @@ from onnx_release.network.trust import is_trusted
 # The operators of TorchScript that read or write a file, and what runs while an archive is loaded. Its other operators
 # only compute, and its own unpickler runs no Python.
 ON_FILES = re.compile(r"\b(save|from_file|load_tensor|__setstate__)\s*\(")
+# What is in the pickle of any network, beside the name of its class.
+OF_NETWORKS = (b"_parameters", b"_buffers", b"_modules")
+
+
+def has_network(path: Path) -> bool:
+    """Return whether a file of torch.save has a whole network in it, by the names in its pickle."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            content = archive.read(name)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    return all(name in content for name in OF_NETWORKS)
 
 
 def archive_kind(path: Path) -> Literal["TorchScript", "torch.export"] | None:
@@ -37,13 +51,12 @@ def load_archive(path: Path) -> torch.nn.Module:
     trust and has none, or if it is damaged.
     """
     exported = archive_kind(path) == "torch.export"
-    reason = (
-        "an archive of torch.export, which may run any code"
-        if exported
-        else files_used(path)
-        and "an archive of "
-        f"TorchScript that calls {files_used(path)}(), which reads or writes files or runs while it is loaded"
-    )
+    function = None if exported else files_used(path)
+    reason = "an archive of torch.export, which may run any code" if exported else None
+    if function is not None:
+        reason = (
+            f"an archive of TorchScript that calls {function}(), which reads or writes files or runs while it is loaded"
+        )
     if reason and not is_trusted(path):
         raise CheckpointError(
             f"{path} was not loaded: it is {reason}. If you would run a program of its author, write "
@@ -63,14 +76,18 @@ def load_archive(path: Path) -> torch.nn.Module:
 
 
 def files_used(path: Path) -> str | None:
-    """Return the name of the first function of ON_FILES that an archive of TorchScript uses, or None."""
-    with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.partition("/")[2].startswith("code/") and name.endswith(".py"):
-                found = ON_FILES.search(archive.read(name).decode(errors="replace"))
-                if found:
-                    return found[1]
-    return None
+    """Return the name of the first function of ON_FILES that an archive of TorchScript uses, or None.
+
+    Raises CheckpointError if its code is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".py")]
+            code = "\n".join(archive.read(name).decode(errors="replace") for name in names)
+    except (OSError, zipfile.BadZipFile, zlib.error) as cause:
+        raise CheckpointError(f"{path} is truncated or damaged: fetch it again ({cause})") from cause
+    found = ON_FILES.search(code)
+    return found[1] if found else None
 
 
 def load_scripted(path: Path) -> Any:

@@ -3,20 +3,16 @@
 import pickle
 import sys
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from onnx_release.core.errors import CheckpointError
-from onnx_release.network.archives import archive_kind, load_archive
+from onnx_release.network.archives import archive_kind, has_network, load_archive
 from onnx_release.network.readings import find_reading
 from onnx_release.network.safetensors_files import INDEX, WEIGHTS, not_there, read_safetensors, read_shards
 from onnx_release.network.trust import is_trusted
-
-# What is in the pickle of any network, beside the name of its class.
-OF_NETWORKS = (b"_parameters", b"_buffers", b"_modules")
 
 
 def load_checkpoint(network: torch.nn.Module, path: Path, *, key: str | None = None, prefix: str | None = None) -> None:
@@ -99,17 +95,6 @@ def describe_refused(path: Path, cause: Exception) -> str:
         "possible, and you would run a program of the file's author, write `trusted_pickle: true` beside its sha256 in "
         "the model's spec.yaml: loading it then runs the code in it"
     )
-
-
-def has_network(path: Path) -> bool:
-    """Return whether a file of torch.save has a whole network in it, by the names in its pickle."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-            content = archive.read(name)
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return False
-    return all(name in content for name in OF_NETWORKS)
 
 
 def read_trusted(path: Path) -> Any:

@@ -39,7 +39,7 @@ def network_as_built(model: str, raw: Path) -> torch.nn.Module:
         network = load_source_network(model, spec, raw)
     else:
         network = load_pretrained(source, spec, raw) if isinstance(source, str) else build_network(source, model, raw)
-        take_by_name(network, [tensor.name for tensor in spec.inputs])
+    take_by_name(network, [tensor.name for tensor in spec.inputs])
     network.register_forward_hook(lambda _module, _inputs, result: in_order_of_spec(spec, result))
     bring_to_float32(network, spec)
     return network

@@ -10,7 +10,7 @@ import torch
 
 from onnx_release.core.errors import SpecError
 from onnx_release.core.spec import Spec
-from onnx_release.network.archives import archive_kind, load_archive
+from onnx_release.network.archives import archive_kind, has_network, load_archive
 from onnx_release.network.hugging_face import CONFIG, load_pretrained
 
 
@@ -23,18 +23,41 @@ def load_source_network(model: str, spec: Spec, raw: Path) -> torch.nn.Module:
     places = [raw, *(raw / source.name for source in spec.sources)]
     found = [place for place in places if architecture(place) is not None or archive_kind(place) is not None]
     if len(found) != 1:
-        several = f"{len(found)} sources are networks ({', '.join(path.name for path in found)})"
-        raise SpecError(
-            f"models/{model}/network.py is not there, and {several if found else 'no source is a network of its own'}: "
-            "write network.py with build(), or name a class of the package transformers under `transformers` in "
-            "spec.yaml, or declare one archive of TorchScript (torch.jit.save) or torch.export (torch.export.save), or "
-            f"one folder with the {CONFIG} of a Hugging Face checkpoint, under sources"
-        )
+        raise SpecError(describe_choice(model, found, [raw / source.name for source in spec.sources]))
     place = found[0]
     name = architecture(place)
     if name is not None:
         return load_pretrained(name, spec, place)
     return with_named_inputs(load_archive(place), [tensor.name for tensor in spec.inputs])
+
+
+def describe_choice(model: str, found: Sequence[Path], sources: Sequence[Path]) -> str:
+    """Describe why the sources do not say which network is meant, and what to do."""
+    if found:
+        several = ", ".join(path.name for path in found)
+        return (
+            f"models/{model}/network.py is not there, and {len(found)} sources are networks ({several}): write "
+            "network.py with build(), which loads the right one, or declare only that one"
+        )
+    whole = "".join(
+        f"\n{path.name} is a whole network, as torch.save(network, ...) writes it, without its code: write network.py "
+        "with its class and load_checkpoint(), or save it with torch.export.save(torch.export.export(network, ...), "
+        "...) where it was made"
+        for path in sources
+        if has_network(path)
+    )
+    exported = "".join(
+        f"\n{path.name} is an ONNX file, the result of an export: the release is made from the PyTorch network, and "
+        "compared with it"
+        for path in sources
+        if path.suffix == ".onnx"
+    )
+    return (
+        f"models/{model}/network.py is not there, and no source is a network of its own: write network.py with "
+        "build(), or name a class of the package transformers under `transformers` in spec.yaml, or declare one "
+        "archive of TorchScript (torch.jit.save) or torch.export (torch.export.save), or one folder of Hugging Face "
+        f"with a {CONFIG}, under sources{whole}{exported}"
+    )
 
 
 def architecture(folder: Path) -> str | None:
@@ -63,3 +86,9 @@ def with_named_inputs(network: Any, inputs: Sequence[str]) -> torch.nn.Module:
     module = Archive()
     module.training = False
     return module
+
+
+def unwrapped(network: torch.nn.Module) -> torch.nn.Module:
+    """Return the network of an archive of TorchScript, which its exporter takes alone only; any other as it is."""
+    inner = getattr(network, "network", None)
+    return inner if isinstance(inner, torch.jit.ScriptModule) else network

@@ -300,6 +300,23 @@ def test_neither_a_changed_input_nor_a_hook_is_a_finding(params, network, rows_s
     assert not any(module._forward_hooks for module in network.modules())
 
 
+class Masked(nn.Module):
+    def forward(self, x, hidden):
+        if bool(hidden.all()):
+            raise ValueError("nothing to see")
+        return torch.where(hidden, 0.0, x)
+
+
+def test_a_mask_that_hides_everything_is_not_tried_where_there_are_samples(make_spec):
+    spec = make_spec({"x": ["batch", 4], "hidden": ["batch", 4]}, {"y": ["batch", 4]}, batch=(1, 9, 2))
+    spec.inputs[1] = spec.inputs[1].model_copy(update={"dtype": "bool"})
+    sample = {"x": np.ones(4, np.float32), "hidden": np.array([False, False, True, True])}
+    (finding,) = examine(Masked().eval(), spec, DYNAMO, NOWHERE)
+    assert "the network fails" in finding.what
+    findings = examine(Masked().eval(), spec, DYNAMO, NOWHERE, [sample])
+    assert not any("the network fails" in finding.what for finding in findings)
+
+
 @BOTH
 def test_nothing_is_found_in_the_digits(params, digits_raw):
     network, folder = network_as_built("digits_cnn", digits_raw), ROOT / "models/digits_cnn"

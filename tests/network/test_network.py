@@ -172,8 +172,9 @@ def test_build_gets_the_folder_with_the_sources(write_model):
 
 def test_a_missing_network_file_is_named_with_both_ways_to_give_one(write_model):
     write_model(None)
-    says = r"network\.py is not there, .* write network\.py with build\(\), or name .*`transformers`"
-    with pytest.raises(SpecError, match=says):
+    with pytest.raises(
+        SpecError, match=r"network\.py is not there, .* write network\.py with build\(\), or name .*`transformers`"
+    ):
         load_network("tiny", Path("raw"))
 
 

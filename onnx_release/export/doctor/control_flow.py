@@ -9,12 +9,11 @@ from torch.jit._fuser import optimized_execution
 from torch.jit._trace import TracerWarning
 
 from onnx_release.core.errors import ExportError
-from onnx_release.core.spec import Spec, batch_dimension, example_sizes, input_dimensions, symbolic_axes
+from onnx_release.core.spec import batch_dimension, example_sizes, input_dimensions, symbolic_axes
 from onnx_release.export.doctor.findings import Finding, Patient, failing_run, first_line, place_in, unexamined
 from onnx_release.export.doctor.lines import user_file
 from onnx_release.export.doctor.watch import OperatorCounter, Watch, keeping_state, run_eagerly
 from onnx_release.export.dynamo import capture, quiet
-from onnx_release.export.example_inputs import example_inputs
 from onnx_release.network.shape_cases import Sizes, case_name, odd_size
 
 # The tolerance between captured and eager, which run the same kernels.
@@ -42,7 +41,7 @@ class Difference:
 def find_fixed_control_flow(patient: Patient, watch: Watch) -> list[Finding]:
     """Find Python control flow and numbers that a trace fixes, by running the trace at other sizes and values."""
     network, spec = patient.network, patient.spec
-    example = example_inputs(spec, example_sizes(spec))
+    example = patient.inputs(example_sizes(spec))
     suspects: dict[str, None] = {}
     untraced: Exception | None = None
     try:
@@ -51,7 +50,7 @@ def find_fixed_control_flow(patient: Patient, watch: Watch) -> list[Finding]:
     except Exception as cause:  # not every network can be traced
         untraced = cause
     expected: list[Expected] = []
-    for sizes, inputs in other_cases(spec, values=bool(suspects) or untraced is not None):
+    for sizes, inputs in other_cases(patient, values=bool(suspects) or untraced is not None):
         try:
             with keeping_state(network, watch):
                 expected.append(Expected(sizes, inputs, run_eagerly(network, inputs)))
@@ -97,11 +96,12 @@ def other_ways(
     return [line for line in {**counts[0], **counts[1]} if counts[0][line] != counts[1][line]]
 
 
-def other_cases(spec: Spec, values: bool) -> list[tuple[Sizes, tuple[torch.Tensor, ...]]]:
+def other_cases(patient: Patient, values: bool) -> list[tuple[Sizes, tuple[torch.Tensor, ...]]]:
     """Return inputs of the smallest sizes and of odd sizes; with `values`, also the example with negated floats.
 
     Negation changes the signs. torch warns of each use of a value, so without a warning no other values are needed.
     """
+    spec = patient.spec
     example = example_sizes(spec)
     least = {name: bounds.smallest for name, bounds in input_dimensions(spec).items()}
     odd = {name: odd_size(bounds) for name, bounds in input_dimensions(spec).items()}
@@ -109,9 +109,9 @@ def other_cases(spec: Spec, values: bool) -> list[tuple[Sizes, tuple[torch.Tenso
     if isinstance(batch, str):  # a large batch only takes time
         nearest = example[batch] + 1 + example[batch] % 2
         odd[batch] = nearest if nearest <= spec.dimensions[batch].max else odd[batch]
-    cases = [(sizes, example_inputs(spec, sizes)) for sizes in (least, odd) if sizes != example]
+    cases = [(sizes, patient.inputs(sizes)) for sizes in (least, odd) if sizes != example]
     if values:
-        floats = tuple(-tensor if tensor.is_floating_point() else tensor for tensor in example_inputs(spec, example))
+        floats = tuple(-tensor if tensor.is_floating_point() else tensor for tensor in patient.inputs(example))
         cases.append((example, floats))
     return cases
 
@@ -166,7 +166,7 @@ def captured_difference(patient: Patient, expected: list[Expected], watch: Watch
     names = tuple(symbolic_axes(tensor) for tensor in spec.inputs)
     try:
         with quiet(), keeping_state(patient.network, watch):
-            module = capture(patient.network, spec, example_inputs(spec, example_sizes(spec)), names).module()
+            module = capture(patient.network, spec, patient.inputs(example_sizes(spec)), names).module()
     except ExportError as cause:
         return Difference(first_line(cause), expected[0].inputs, place_in(cause))
     return first_difference(module, expected, patient.network, watch)

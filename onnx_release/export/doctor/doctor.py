@@ -4,7 +4,7 @@ The network runs in eager mode, watched operator by operator. Then a trace of it
 values. Weights are never copied.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -20,20 +20,27 @@ from onnx_release.export.doctor.control_flow import find_fixed_control_flow
 from onnx_release.export.doctor.findings import Finding, Patient, failing_run, unexamined
 from onnx_release.export.doctor.lines import spec_line, weight_line
 from onnx_release.export.doctor.watch import Watch, keeping_state, network_tensors, run_eagerly, storage
-from onnx_release.export.example_inputs import example_inputs
 from onnx_release.network.network import in_training
 from onnx_release.network.shape_cases import Sizes
 
 
-def examine(network: torch.nn.Module, spec: Spec, params: Export, folder: Path) -> list[Finding]:
+def examine(
+    network: torch.nn.Module,
+    spec: Spec,
+    params: Export,
+    folder: Path,
+    samples: Sequence[Mapping[str, np.ndarray]] = (),
+) -> list[Finding]:
     """Find what is wrong with the network, without converting or changing it. Errors come first.
+
+    It runs on the inputs of `samples`, if there are some.
 
     If a part of the examination itself fails, a warning says which and why.
     """
-    patient = Patient(network, spec, params, folder)
+    patient = Patient(network, spec, params, folder, samples)
     found = [*training_mode(patient), *fixed_batch(patient)]
     with in_eval_mode(network), torch.random.fork_rng(devices=[]):
-        watch = Watch(network, example_inputs(spec, example_sizes(spec)))
+        watch = Watch(network, patient.inputs(example_sizes(spec)))
         try:
             found += examine_run(patient, watch)
         except Exception as cause:  # a user's network may raise anything
@@ -98,7 +105,7 @@ def examine_run(patient: Patient, watch: Watch) -> list[Finding]:
     """Find the mistakes that show only in a run of the network."""
     network, spec = patient.network, patient.spec
     sizes = example_sizes(spec)
-    inputs = example_inputs(spec, sizes)
+    inputs = patient.inputs(sizes)
     buffers = dict(network.named_buffers())
     replaced = []
     failed: Exception | None = None

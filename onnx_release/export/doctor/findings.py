@@ -2,15 +2,19 @@
 
 import re
 import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from onnx_release.core.params import Export
-from onnx_release.core.spec import Spec
+from onnx_release.core.spec import Spec, batch_dimension
+from onnx_release.data.samples import stack_items
 from onnx_release.export.doctor.lines import build_line
+from onnx_release.export.example_inputs import example_inputs
 from onnx_release.graph.source_lines import source_line
 from onnx_release.network.shape_cases import Sizes, case_name
 
@@ -32,12 +36,27 @@ class Finding:
 
 @dataclass(frozen=True)
 class Patient:
-    """The network to examine, with its spec and the exporter. `folder` is the model's, with build() and spec.yaml."""
+    """The network to examine, with its spec and the exporter. `folder` is the model's, with build() and spec.yaml.
+
+    `samples` are inputs of real samples, each without its batch axis. Without any, the network runs on random floats,
+    and on ones elsewhere, which may be a mask that hides everything.
+    """
 
     network: torch.nn.Module
     spec: Spec
     params: Export
     folder: Path
+    samples: Sequence[Mapping[str, np.ndarray]] = ()
+
+    def inputs(self, sizes: Sizes) -> tuple[torch.Tensor, ...]:
+        """Return inputs of these sizes for the network, from the samples if there are some."""
+        if not self.samples:
+            return example_inputs(self.spec, sizes)
+        batch = batch_dimension(self.spec)
+        count = sizes[batch] if isinstance(batch, str) else 1
+        items = [self.samples[index % len(self.samples)] for index in range(count)]
+        stacked = stack_items(items, sizes, self.spec)
+        return tuple(torch.from_numpy(stacked[tensor.name]) for tensor in self.spec.inputs)
 
     def home(self) -> str:
         """Return the line for a finding that has no line of its own."""
