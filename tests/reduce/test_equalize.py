@@ -7,15 +7,8 @@ from onnx import helper
 
 from onnx_release.graph.activations import extract_subgraph, session_of
 from onnx_release.graph.graph import load_model, save_model
-from onnx_release.reduce.equalize import (
-    bounded_groups,
-    bounded_scale,
-    channel_sizes,
-    equalize,
-    equalize_on,
-    groups,
-    linear_groups,
-)
+from onnx_release.reduce.equalize import bounded_scale, channel_sizes, equalize, equalize_on
+from onnx_release.reduce.scalable_values import bounded_groups, groups, linear_groups
 from tests.residual import save_inputs, save_network
 from tests.samples import save_samples
 
