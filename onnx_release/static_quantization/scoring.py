@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from onnx_release.core.spec import Spec
+from onnx_release.core.spec import Spec, counted_outputs
 from onnx_release.core.types import Answer
 from onnx_release.core.workers import map_in_order
 from onnx_release.data.model_data import ModelData
@@ -45,7 +45,7 @@ class Scorer:
     def score_outputs(self, found: Sequence[Mapping[str, np.ndarray]], indices: Sequence[int]) -> Closeness:
         """Do the same for outputs that are already there."""
         wanted = [self.wanted[index] for index in indices]
-        errors = {tensor.name: OutputError() for tensor in self.spec.outputs}
+        errors = {tensor.name: OutputError() for tensor in counted_outputs(self.spec)}
         for one, other in zip(wanted, found, strict=True):
             for name, error in errors.items():
                 error.add(one[name], other[name])
