@@ -30,16 +30,27 @@ def take_by_name(network: torch.nn.Module, names: Sequence[str]) -> None:
     A network whose positions are right already stays as it is. Else its class becomes a subclass with another forward,
     so that its modules keep their names. Raises NetworkError if the names do not say which input is which parameter.
     """
-    try:
-        signature = inspect.signature(network.forward)
-    except ValueError:  # of a function without one, in C++
+    if isinstance(network, torch.jit.ScriptModule):
+        compiled: Any = network.forward
+        check_order(names, [item.name for item in compiled.schema.arguments][1:])
         return
+    signature = inspect.signature(network.forward)
     places = places_of(names, signature, type(network).__name__)
     positions = [name for name, parameter in signature.parameters.items() if parameter.kind in BY_POSITION]
     if places is None or not (any(place.keys for place in places) or wrong_positions(places, positions)):
         return
     before = [name for name, item in signature.parameters.items() if item.kind is inspect.Parameter.POSITIONAL_ONLY]
     replace_forward(network, places, before)
+
+
+def check_order(names: Sequence[str], parameters: Sequence[str]) -> None:
+    """Raise NetworkError if an input has the name of one of the `parameters` at another position."""
+    known = [(index, name) for index, name in enumerate(names) if name in parameters]
+    if any(parameters.index(name) != index for index, name in known):
+        raise NetworkError(
+            f"spec.yaml declares the inputs {', '.join(names)}, the TorchScript archive takes {', '.join(parameters)} "
+            "by position: declare them in this order, with none left out between"
+        )
 
 
 def places_of(names: Sequence[str], signature: inspect.Signature, network: str) -> list[Place] | None:

@@ -1,6 +1,7 @@
 """Bring networks in float16 and bfloat16 to float32, in which they are exported and compared."""
 
 import functools
+import inspect
 import sys
 from typing import Any
 
@@ -46,6 +47,7 @@ def bring_to_float32(network: torch.nn.Module, spec: Spec) -> None:
         with Float32Mode():
             return forward(*args, **kwargs)
 
+    in_float32.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]  # wraps() copies that of a function
     network.forward = in_float32
     network.register_forward_hook(lambda _module, _inputs, result: in_declared_dtypes(spec, result))
 

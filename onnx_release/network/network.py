@@ -112,22 +112,26 @@ def run_network(
 ) -> dict[str, np.ndarray]:
     """Run the network and return its outputs by their declared names; inputs go in by position, in the spec's order.
 
-    Outputs are taken as by `onnx_release.network.outputs.take_outputs`. Floating-point inputs
-    are cast to `dtype`, which must be the network's own; floating-point outputs have it too. Raises NetworkError if the
-    network fails, for other outputs than declared, and for NaN or infinity.
+    Outputs are taken as by `onnx_release.network.outputs.take_outputs`. In float64 floating-point inputs are cast to
+    it; else all have their declared dtypes, as in the ONNX file. Raises NetworkError if the network fails, for other
+    outputs than declared, and for NaN or infinity.
     """
     # Copies, since a network may change its inputs in place.
     tensors = [torch.from_numpy(np.array(inputs[tensor.name], order="C")) for tensor in spec.inputs]
     try:
         # Not inference_mode: what a network keeps of such a run could not be changed in place in the next one.
         with torch.no_grad(), eager_operators():
-            result = network(*(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors))
-    except (RuntimeError, TypeError, ValueError, IndexError) as cause:
+            wide = dtype is torch.float64
+            result = network(*(item.to(dtype) if wide and item.is_floating_point() else item for item in tensors))
+    except ReleaseError:
+        raise
+    except Exception as cause:  # a model's code may raise anything
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
         kind = str(dtype).removeprefix("torch.")
         raise NetworkError(
-            f"the network fails in {kind} on {shapes}: {cause}\n"
-            "It must run at every declared size, and in float64 too: let forward() make its constants in the dtype of x"
+            f"the network fails in {kind} on {shapes}: {reason_of(cause)}\n"
+            "It must run at every declared size, and in float64 too: let forward() make its constants in the dtype of "
+            "x. A part of an argument that is a dict or a tuple is an input of its own, named by its path: batch.image"
         ) from cause
     result = in_order_of_spec(spec, result)
     values = [result] if isinstance(result, torch.Tensor) else list(result)

@@ -11,6 +11,7 @@ from onnx_release.core.errors import NetworkError
 from onnx_release.core.params import Export
 from onnx_release.export.export import export_network
 from onnx_release.network.arguments import take_by_name
+from onnx_release.network.half_precision import bring_to_float32
 from onnx_release.runtime.session import open_session, run_session
 
 ONE, TWO, THREE = torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([3.0])
@@ -81,6 +82,29 @@ def test_a_copy_runs_with_its_own_weights_and_modules_keep_their_names():
     other = copy.deepcopy(taken(network, "second", "first"))
     assert [name for name, _ in other.named_modules()] == ["", "inner"] and type(other).__name__ == "Keywords"
     assert isinstance(other, Keywords) and other(ONE, TWO).tolist() == [21]
+
+
+def test_a_torchscript_archive_takes_its_inputs_in_its_own_order():
+    network = torch.jit.trace(nn.Bilinear(1, 1, 1), (torch.ones(1, 1), torch.ones(1, 1)))
+    take_by_name(network, ["input1", "input2"])
+    take_by_name(network, ["a", "b"])
+    with pytest.raises(NetworkError, match=r"takes input1, input2 by position: declare them in this order"):
+        take_by_name(network, ["input2", "input1"])
+
+
+def test_a_network_in_half_precision_takes_its_inputs_by_name_too(make_spec):
+    class Half(Keywords):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1, dtype=torch.float16))
+
+        def forward(self, *, first, second):
+            return super().forward(first=first * self.weight, second=second)
+
+    network = taken(Half(), "second", "first")
+    bring_to_float32(network, make_spec({"second": [1], "first": [1]}, {"y": [1]}))
+    program = torch.export.export(network, (ONE.half(), TWO.half()))
+    assert program.module()(ONE.half(), TWO.half()).tolist() == [21]
 
 
 @pytest.mark.parametrize(

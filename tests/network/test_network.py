@@ -127,6 +127,26 @@ def test_floats_are_cast_and_integers_are_not(two_by_two):
     assert outputs["total"].dtype == np.float64
 
 
+def test_half_precision_goes_in_as_declared_and_in_float64_as_float64(make_spec):
+    spec = make_spec({"x": ["batch", 2]}, {"y": ["batch", 2]}, batch=(1, 4, 2))
+    seen = []
+    network = nn.Identity()
+    network.register_forward_hook(lambda _module, inputs, _result: seen.append(inputs[0].dtype))
+    for dtype in (torch.float32, torch.float64):
+        run_network(network, spec, {"x": X.astype(np.float16)}, dtype)
+    assert seen == [torch.float16, torch.float64]
+
+
+def test_a_dict_that_is_given_as_a_tensor_says_how_its_parts_are_named(make_spec):
+    class Batched(nn.Module):
+        def forward(self, batch):
+            return batch.image["x"]
+
+    spec = make_spec({"x": ["batch", 2]}, {"y": ["batch", 2]}, batch=(1, 4, 2))
+    with pytest.raises(NetworkError, match=r"AttributeError: .*\n.*named by its path: batch\.image"):
+        run_network(Batched(), spec, {"x": X})
+
+
 def test_another_number_of_outputs_than_declared_is_refused(two_by_two):
     network = Subtract(lambda difference, total: difference)
     with pytest.raises(NetworkError, match=r"returns 1 outputs, spec\.yaml declares 2"):
@@ -172,9 +192,8 @@ def test_build_gets_the_folder_with_the_sources(write_model):
 
 def test_a_missing_network_file_is_named_with_both_ways_to_give_one(write_model):
     write_model(None)
-    with pytest.raises(
-        SpecError, match=r"network\.py is not there, .* write network\.py with build\(\), or name .*`transformers`"
-    ):
+    ways = r"network\.py is not there, .* write network\.py with build\(\), or name .*`transformers`"
+    with pytest.raises(SpecError, match=ways):
         load_network("tiny", Path("raw"))
 
 

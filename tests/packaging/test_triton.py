@@ -113,3 +113,18 @@ def test_settings_and_a_gpu_are_told_as_its_backend_names_them(make_spec):
         "enable_mem_pattern": "0",
     }
     assert config.optimization.graph.level == -1
+
+
+def test_without_a_batch_in_front_everywhere_requests_are_passed_on_as_they_are(make_spec):
+    """As for the states of an LSTM, a scalar, and a graph of nodes."""
+    states = {"x": ["batch", 3], "state": [2, "batch", 3], "scale": []}
+    for spec in (
+        make_spec(states, {"y": ["batch", 3]}, batch=(1, 8, 2)),
+        make_spec({"nodes": ["n", 3], "edges": [2, "m"]}, {"y": ["n"]}, n=(2, 8, 4), m=(1, 8, 4)),
+    ):
+        config = parsed(spec)
+        assert config.max_batch_size == 0 and not config.HasField("dynamic_batching")
+    (scale,) = [
+        value for value in parsed(make_spec(states, {"y": ["batch"]}, batch=(1, 8, 2))).input if value.name == "scale"
+    ]
+    assert list(scale.dims) == [1] and list(scale.reshape.shape) == []

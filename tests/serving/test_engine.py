@@ -377,3 +377,13 @@ def test_a_request_that_is_cancelled_gives_its_place_back():
 
     with running(model) as engine:
         asyncio.run(main(engine))
+
+
+@pytest.mark.parametrize("value", [np.array(3.0, np.float32), np.zeros((0, 2), np.float32)], ids=["scalar", "empty"])
+def test_an_input_without_a_batch_is_run_as_it_is(value):
+    def double(inputs):
+        return {"y": inputs["x"] * 2}
+
+    with running(double, max_batch=1, gpu=True, observe=lambda rows, _: None) as engine:
+        job = asyncio.run(engine.submit(lambda: {"x": value}, lambda outputs: outputs["y"], FAR, never))
+    assert np.array_equal(job.value, value * 2) and job.value.shape == value.shape
