@@ -13,7 +13,9 @@ from onnx_release.core.plain_text import first_few
 from onnx_release.core.spec import Spec, check_array, load_spec
 from onnx_release.data.model_data import load_module, place_of, reason_of
 from onnx_release.network.arguments import take_by_name
+from onnx_release.network.half_precision import bring_to_float32
 from onnx_release.network.hugging_face import load_pretrained, pretrained_class
+from onnx_release.network.operators import eager_operators
 from onnx_release.network.outputs import take_outputs
 
 
@@ -35,6 +37,7 @@ def network_as_built(model: str, raw: Path) -> torch.nn.Module:
     network = load_pretrained(source, spec, raw) if isinstance(source, str) else build_network(source, model, raw)
     take_by_name(network, [tensor.name for tensor in spec.inputs])
     network.register_forward_hook(lambda _module, _inputs, result: in_order_of_spec(spec, result))
+    bring_to_float32(network, spec)
     return network
 
 
@@ -108,9 +111,11 @@ def run_network(
     are cast to `dtype`, which must be the network's own; floating-point outputs have it too. Raises NetworkError if the
     network fails, for other outputs than declared, and for NaN or infinity.
     """
-    tensors = [torch.from_numpy(np.ascontiguousarray(inputs[tensor.name])) for tensor in spec.inputs]
+    # Copies, since a network may change its inputs in place.
+    tensors = [torch.from_numpy(np.array(inputs[tensor.name], order="C")) for tensor in spec.inputs]
     try:
-        with torch.inference_mode():
+        # Not inference_mode: what a network keeps of such a run could not be changed in place in the next one.
+        with torch.no_grad(), eager_operators():
             result = network(*(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors))
     except (RuntimeError, TypeError, ValueError, IndexError) as cause:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())

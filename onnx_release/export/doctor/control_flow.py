@@ -63,7 +63,7 @@ def find_fixed_control_flow(patient: Patient, watch: Watch) -> list[Finding]:
         return [unexamined(patient, "control flow", untraced)]
     else:
         differs = Difference("without a trace", expected[0].inputs)
-    if differs is not None and patient.params.exporter == "dynamo":  # it may capture what a trace does not
+    if differs is not None and patient.params.exporter != "torchscript":  # it may capture what a trace does not
         differs = captured_difference(patient, expected, watch)
     if differs is None:
         return []
@@ -128,7 +128,8 @@ def trace(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], suspects: 
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", TracerWarning)
         warnings.showwarning = note  # type: ignore[assignment]
-        return torch.jit.trace(network, inputs, check_trace=False, strict=False)
+        copies = tuple(tensor.clone() for tensor in inputs)  # the network may change its inputs in place
+        return torch.jit.trace(network, copies, check_trace=False, strict=False)
 
 
 def first_difference(other: Any, expected: list[Expected], network: torch.nn.Module, watch: Watch) -> Difference | None:
