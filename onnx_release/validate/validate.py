@@ -19,9 +19,15 @@ from onnx_release.measure.bootstrap import grouped_interval
 from onnx_release.measure.budget import over_budget
 from onnx_release.measure.case_names import case_names
 from onnx_release.measure.closeness import Closeness, worst_output
-from onnx_release.measure.numerics import OutputError, finite_or_none, tolerance_needed
+from onnx_release.measure.numerics import OutputError, finite_or_none, is_wrong, tolerance_needed
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.validate.metrics import OutputMetrics, ValidateMetrics
+
+WRONG_HINT = (
+    "A larger tolerance would only hide it: if the variant export is wrong too, `python -m tools.doctor MODEL` looks "
+    "for the line, and the other exporter may be right (export.exporter); if only fp32 is, find the fusion to blame by "
+    "adding names to slim.skip_fusion_patterns"
+)
 
 
 @dataclass
@@ -33,12 +39,14 @@ class OutputErrors:
     tolerance: float = 0.0  # the atol that would pass, at the rtol of the spec
     worst_case: str = ""
     worst_error: float = 0.0
+    largest: float = 0.0  # magnitude of the reference
 
     def add(self, case: str, float64: np.ndarray, float32: np.ndarray, output: np.ndarray, rtol: float) -> None:
         """Count one case, with PyTorch's outputs in float64 and in float32."""
         self.variant.add(float64, output)
         self.torch.add(float64, float32)
         self.tolerance = float(np.maximum(self.tolerance, tolerance_needed(float64, output, rtol)))
+        self.largest = max(self.largest, float(np.abs(float64).max(initial=0.0)))
         error = float(np.abs(output.astype(np.float64) - float64).max(initial=0.0))
         worse = error > self.worst_error or (math.isnan(error) and not math.isnan(self.worst_error))
         if worse or not self.worst_case:
@@ -205,9 +213,17 @@ def budget_of(variant: str, spec: Spec) -> Budget | None:
 
 
 def describe_excess(name: str, item: OutputErrors, allowed: Tolerance) -> str:
-    """Describe an output beyond the tolerance: the case, how far off it is, and which tolerance would pass."""
+    """Describe an output beyond the tolerance: the case, how far off it is, and which tolerance would pass.
+
+    An output that is off by far more than rounding is wrong, and no tolerance is named that would hide it.
+    """
     if not math.isfinite(item.variant.max_abs):
         return f"{name} has NaN or infinity in the case {item.worst_case}"
+    if is_wrong(item.variant.max_abs, item.torch.max_abs, item.largest):
+        return (
+            f"{name} is wrong, and not merely rounded: off by {item.worst_error:.3g} in the case {item.worst_case}, "
+            f"{item.torch_rounding_multiple:.3g} times PyTorch's own rounding. {WRONG_HINT}"
+        )
     return (
         f"{name} is off by {item.worst_error:.3g} in the case {item.worst_case}: "
         f"{item.torch_rounding_multiple:.3g} times PyTorch's own rounding, where at most "
