@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from onnx_release.core.errors import CheckpointError, NetworkError
-from onnx_release.network.checkpoint import INDEX, read_index
 from onnx_release.network.example_arguments import Arguments, name_arguments
-from onnx_release.network.hugging_face import CONFIG, WEIGHTS, open_pretrained
+from onnx_release.network.hugging_face import CONFIG, open_pretrained
+from onnx_release.network.safetensors_files import INDEX, WEIGHTS, read_index
 
 LENGTH = 16  # tokens in an example
 SAMPLES = 16_000  # of a wave: one second

@@ -132,7 +132,7 @@ def test_sizes_that_only_outputs_have_are_not_tried(make_spec):
     assert shape_cases(found) == [{"batch": 1}, {"batch": 2}]
 
 
-def data_with(examples) -> Any:
+def data_with(examples: Any) -> Any:
     """A data.py of which only examples() is asked for."""
     return SimpleNamespace(examples=examples)
 
