@@ -1,7 +1,9 @@
 """Write models/NAME/ for a new model: a spec.yaml, a network.py and a data.py that run as they are, for you to change.
 
-With --images, the photographs take the place of data.py. It also adds a line for the model to models.yaml, and writes
-pipelines/NAME/dvc.yaml, which has the model's stages. It writes nothing else, and if anything fails, nothing at all.
+With --network, the network is built and run, and spec.yaml has its inputs, outputs and sizes; what it cannot tell is
+marked CHANGE. With --images, the photographs take the place of data.py. It also adds a line for the model to
+models.yaml, and writes pipelines/NAME/dvc.yaml, which has the model's stages. It writes nothing else, and if anything
+fails, nothing at all.
 """
 
 import argparse
@@ -9,7 +11,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +30,40 @@ from onnx_release.data.image_folder import ImageFolder, sorted_classes, split_fo
 
 TASKS = ("classification", "detection", "embedding", "tensor")
 TEMPLATES = Path(__file__).with_name("templates")
+IMAGENET: dict[str, Any] = {"resize": 256, "crop": 224, "interpolation": "bilinear", "mark": "CHANGE: "}
+IMAGENET |= {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 def main(arguments: argparse.Namespace) -> None:
-    write_model(arguments.name, arguments.task, arguments.weights, arguments.images)
-    print(next_steps(arguments.name, arguments.weights))
+    if arguments.network is None and arguments.task is None:
+        raise SpecError("give --network, and the spec is read from it; or --task, and examples are written")
+    if arguments.network is None and arguments.input:
+        raise SpecError("--input is for --network: leave it out")
+    write_model(arguments.name, arguments.task, arguments.weights, arguments.images, arguments.network, arguments.input)
+    print(next_steps(arguments.name, arguments.weights, arguments.network))
 
 
-def write_model(name: str, task: str, weights: Path | None = None, images: Path | None = None) -> None:
+def write_model(
+    name: str,
+    task: str | None,
+    weights: Path | None = None,
+    images: Path | None = None,
+    network: str | None = None,
+    inputs: Sequence[str] = (),
+) -> None:
     """Write models/`name`/ and pipelines/`name`/dvc.yaml, and list the model: all of it or nothing.
 
-    Raises SpecError for a name that is not allowed or taken, ParameterError for a list that takes no line, SourceError
-    and DataError for weights and photographs that are missing or unusable.
+    `network` and its example `inputs` are as in `onnx_release.network.named_network.open_network`. Raises SpecError for
+    a name that is not allowed or taken, ParameterError for a list that takes no line, SourceError and DataError for
+    weights and photographs that are missing or unusable, and NetworkError or CheckpointError for a network that is not
+    there or does not run.
     """
     folder = MODELS / name
     check_name(name, folder)
     listed = list_with(name)
-    if images is not None and task != "classification":
-        raise SpecError(f"--images is for --task classification, and the task is {task}: leave it out")
-    values: dict[str, Any] = {"name": name, "task": task, "sources": [], "checkpoint": ""}
-    values |= {"images": "", "classes": [], "official": None}
+    values, code = initial_values(name, task, network, inputs)
+    if images is not None and values["task"] != "classification":
+        raise SpecError(f"--images is for --task classification, and the task is {values['task']}: leave it out")
     if weights is not None:
         if not weights.is_file():
             raise SourceError(f"there is no file {weights}: give --weights the path of a checkpoint")
@@ -61,7 +77,7 @@ def write_model(name: str, task: str, weights: Path | None = None, images: Path 
     pipeline = ModelFiles(name).pipeline
     with removed_on_failure(folder, PIPELINES, pipeline.parent, pipeline):
         with replacing_folder(folder) as partial:
-            for file, text in texts(values).items():
+            for file, text in (texts(values) | code).items():
                 (partial / file).write_text(text, encoding="utf-8", newline="\n")
             with modify_yaml(partial / "spec.yaml"):
                 pass  # rewrites the file in the style in which `dvc exp run -S` does
@@ -70,6 +86,22 @@ def write_model(name: str, task: str, weights: Path | None = None, images: Path 
                 ImageFolder(spec).read_splits(images.resolve().parent)  # the same check as in the pipeline
         write_text(pipeline, pipeline_text(name))
         write_text(MODEL_LIST, listed)
+
+
+def initial_values(
+    name: str, task: str | None, network: str | None, inputs: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values of the templates without weights and images, and code to write beside them, by file name."""
+    values: dict[str, Any] = {"name": name, "task": task, "sources": [], "checkpoint": ""}
+    values |= {"images": "", "classes": [], "official": None}
+    if network is None:
+        return values, {}
+    from tools.network_values import read_network  # it needs torch
+
+    read = read_network(network, inputs, name, task)
+    values |= {"task": read.task, "found": read.values}
+    values["sources"] = [source_entry(path, MODELS / name) for path in read.files]
+    return values, read.code
 
 
 def check_name(name: str, folder: Path) -> None:
@@ -123,11 +155,28 @@ def source_entry(path: Path, folder: Path) -> dict[str, str]:
 
 def texts(values: dict[str, Any]) -> dict[str, str]:
     """Return the text of every file of the model's folder, by its name."""
-    task = values["task"]
-    files = {"spec.yaml": "spec.jinja", "params.yaml": "params.jinja", "network.py": f"{task}_network.jinja"}
+    task, found = values["task"], values.get("found")
+    files = {"spec.yaml": "spec.jinja", "params.yaml": "params.jinja"}
+    if found is None or found["kind"] in ("function", "timm"):  # a source is the network if not
+        files["network.py"] = "found_network.jinja" if found else f"{task}_network.jinja"
     if not values["images"]:
-        files["data.py"] = "detection_data.jinja" if task == "detection" else "digits_data.jinja"
+        examples = "detection_data.jinja" if task == "detection" else "digits_data.jinja"
+        files["data.py"] = "found_data.jinja" if found else examples
+    values = {"found": None, "pictures": pictures(found), **values}
     return {file: rendered(template, values) for file, template in files.items()}
+
+
+def pictures(found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return how pictures are prepared: as the network found says, or as for ImageNet at its size."""
+    if not found:
+        return IMAGENET
+    if found["settings"]:
+        return {**found["settings"], "mark": ""}
+    shape = found["inputs"][0]["shape"]
+    crop = shape[-1] if isinstance(shape[-1], int) else IMAGENET["crop"]
+    grey = len(shape) == 4 and shape[1] == 1
+    values = {"mean": [0.5], "std": [0.5]} if grey else {}
+    return {**IMAGENET, "crop": crop, "resize": crop * 256 // 224, **values}
 
 
 def pipeline_text(name: str) -> str:
@@ -143,15 +192,17 @@ def rendered(template: str, values: Mapping[str, Any]) -> str:
     return environment.get_template(template).render(values).rstrip() + "\n"
 
 
-def next_steps(name: str, weights: Path | None) -> str:
+def next_steps(name: str, weights: Path | None, network: str | None = None) -> str:
     """Say what to change and what to run."""
     changes = {
         "network.py": "your network in place of the example",
         "spec.yaml": "inputs, outputs, and what a variant may lose",
         "data.py": "your samples in place of the examples",
     }
-    files = [file for file in changes if (MODELS / name / file).is_file()]
-    if weights is None:
+    if network is not None:
+        changes |= {"network.py": "how the network is built", "spec.yaml": "sizes, names, and what a variant may lose"}
+    files = [file for file in changes if "CHANGE" in read_if_there(MODELS / name / file)]
+    if weights is None or network is not None:
         first = f"models/{name}/ runs as it is, and {MODEL_LIST} lists it. Change the places marked CHANGE:"
     else:
         first = (
@@ -162,10 +213,26 @@ def next_steps(name: str, weights: Path | None) -> str:
     return "\n".join([*lines, f"  make repro MODEL={name}", "docs/bring-your-own-model.md explains each step."])
 
 
+def read_if_there(path: Path) -> str:
+    """Return the text of a file; nothing if it is not there."""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="the name of the new folder below models/")
-    parser.add_argument("--task", required=True, choices=TASKS, help="the kind of answer that the network gives")
+    parser.add_argument("--task", choices=TASKS, help="the kind of answer that the network gives")
+    parser.add_argument(
+        "--network",
+        help="what builds the network: MODULE:FUNCTION, timm:NAME, transformers:FOLDER, or a .pt2 or TorchScript file",
+    )
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=DTYPE[SIZES]",
+        help="an example of an input of --network, such as image=float32[2,3,224,224]; once for each",
+    )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="a checkpoint: a state dict or .safetensors")
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="a folder with a folder of photographs for each class"

@@ -90,7 +90,9 @@ def load_module(model: str, name: str, functions: tuple[str, ...]) -> Any:
         needed = ", ".join(f"{function}()" for function in functions)
         raise SpecError(f"{path} is not there: write it with {needed}, or {INSTEAD[name]}")
     try:
-        module = importlib.import_module(f"models.{model}.{name}")
+        # Other packages put a folder called models on Python's path: onnxruntime's has a package called bert.
+        importlib.import_module(MODELS.name).__path__ = [str(MODELS.absolute())]
+        module = importlib.import_module(f"{MODELS.name}.{model}.{name}")
     except ReleaseError:
         raise
     except Exception as cause:  # a model's file may raise anything

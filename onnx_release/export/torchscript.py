@@ -49,9 +49,15 @@ def export_torchscript(
 
 
 def scope_module(node_name: str) -> str:
-    """Return the module in a node's name: /features/features.0/features.0.1/Conv comes from features.0.1."""
-    scopes = node_name.strip("/").split("/")[:-1]
-    return scopes[-1] if scopes else ""
+    """Return the module in a node's name: /block/layers/layers.0/Conv comes from block.layers.0.
+
+    Each part is below the one before it, and that in a container has the container's name in front.
+    """
+    module, above = "", ""
+    for scope in node_name.strip("/").split("/")[:-1]:
+        inside = scope.removeprefix(f"{above}.") if above else scope
+        module, above = f"{module}.{inside}" if module else inside, scope
+    return module
 
 
 def describe_unsupported(network: torch.nn.Module, examples: tuple[torch.Tensor, ...], message: str) -> str:

@@ -7,6 +7,10 @@ import numpy as np
 
 # Relative errors count only for elements of at least this share of their case's largest: near zero they mean nothing.
 RELATIVE_FLOOR = 1e-3
+# Beyond this many times PyTorch's own rounding, an answer is wrong and not merely less precise.
+WRONG_MULTIPLE = 1000
+# The rounding of one operation in float32, relative to the largest value: less than this no network has.
+FLOAT32_ROUNDING = 2.0**-24
 
 
 @dataclass
@@ -82,6 +86,14 @@ def tolerance_needed(reference: np.ndarray, output: np.ndarray, rtol: float) -> 
     reference = reference.astype(np.float64)
     excess = np.abs(output.astype(np.float64) - reference) - rtol * np.abs(reference)
     return maximum(0.0, excess)
+
+
+def is_wrong(error: float, rounding: float, largest: float) -> bool:
+    """Return whether an error is too large for rounding: that of PyTorch in float32, or of one operation if larger.
+
+    `largest` is the largest magnitude of the reference. An error that is NaN is wrong.
+    """
+    return not error <= WRONG_MULTIPLE * max(rounding, FLOAT32_ROUNDING * largest)
 
 
 def largest_error(reference: np.ndarray, output: np.ndarray) -> float:

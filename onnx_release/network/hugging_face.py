@@ -22,11 +22,17 @@ CONFIG = "config.json"
 
 
 def load_pretrained(name: str, spec: Spec, raw: Path) -> torch.nn.Module:
-    """Load the class `name` of transformers from the checkpoint in `raw`, in float32, eval mode, wrapped by `by_name`.
+    """Load the network of `open_pretrained`, wrapped by `by_name`. Raises what these do."""
+    network = open_pretrained(name, raw)
+    return by_name(network, [tensor.name for tensor in spec.inputs], [tensor.name for tensor in spec.outputs])
+
+
+def open_pretrained(name: str, raw: Path) -> torch.nn.Module:
+    """Load the class `name` of transformers from the checkpoint in `raw`, in float32 and eval mode.
 
     Only .safetensors files are read, and no code in the checkpoint is run. Raises CheckpointError if a file is missing
     or damaged, or if its weights are not exactly those of the network: transformers would invent missing ones and only
-    warn. Raises SpecError and NetworkError as `pretrained_class` and `by_name` do.
+    warn. Raises SpecError as `pretrained_class` does.
     """
     pretrained = pretrained_class(name)
     check_checkpoint_files(raw)
@@ -49,7 +55,7 @@ def load_pretrained(name: str, spec: Spec, raw: Path) -> torch.nn.Module:
             "Under `transformers`, name the class that they were saved from (`architectures` in config.json), "
             "or write a network.py"
         )
-    return by_name(network.eval(), [tensor.name for tensor in spec.inputs], [tensor.name for tensor in spec.outputs])
+    return network.eval()
 
 
 def pretrained_class(name: str) -> Any:

@@ -13,6 +13,9 @@ from torch.utils import _pytree as pytree
 
 from onnx_release.core.errors import NetworkError
 
+# At the end of an output's name, where its path alone is the name of an input: state_out is the path state.
+OUT = "_out"
+
 
 def take_outputs(result: Any, names: Sequence[str], network: str = "the network") -> tuple[torch.Tensor, ...]:
     """Return the tensors of `result` that `names` declare, in that order.
@@ -61,9 +64,10 @@ def parts_of(value: Any, fields: bool) -> list[tuple[str, Any]]:
 
 
 def find_path(name: str, paths: Mapping[str, Any]) -> str | None:
-    """Return the path that is `name`, or the only one that ends with it."""
-    if name in paths:
-        return name
+    """Return the path that is `name`, with or without OUT at its end, or the only one that ends with it."""
+    for path in (name, name.removesuffix(OUT)):
+        if path in paths:
+            return path
     ends = [path for path in paths if path.endswith(f".{name}")]
     return ends[0] if len(ends) == 1 and not is_position(name) else None
 

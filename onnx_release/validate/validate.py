@@ -19,9 +19,22 @@ from onnx_release.measure.bootstrap import grouped_interval
 from onnx_release.measure.budget import over_budget
 from onnx_release.measure.case_names import case_names
 from onnx_release.measure.closeness import Closeness, worst_output
-from onnx_release.measure.numerics import OutputError, equal_share, finite_or_none, largest_error, tolerance_needed
+from onnx_release.measure.numerics import (
+    OutputError,
+    equal_share,
+    finite_or_none,
+    is_wrong,
+    largest_error,
+    tolerance_needed,
+)
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.validate.metrics import OutputMetrics, ValidateMetrics
+
+WRONG_HINT = (
+    "A larger tolerance would only hide it: if the variant export is wrong too, `python -m tools.doctor MODEL` looks "
+    "for the line, and the other exporter may be right (export.exporter); if only fp32 is, find the fusion to blame by "
+    "adding names to slim.skip_fusion_patterns"
+)
 
 
 @dataclass
@@ -33,6 +46,7 @@ class OutputErrors:
     tolerance: float = 0.0  # the atol that would pass, at the rtol of the spec
     worst_case: str = ""
     worst_error: float = 0.0
+    largest: float = 0.0  # magnitude of the reference
     other_shape: str = ""  # the first case whose shape is not PyTorch's, and both shapes
     equal: list[float] = field(default_factory=list)  # of each case, the share of equal whole numbers
 
@@ -45,6 +59,7 @@ class OutputErrors:
         self.variant.add(truth, output)
         self.torch.add(truth, float32)
         self.tolerance = float(np.maximum(self.tolerance, tolerance_needed(truth, output, rtol)))
+        self.largest = max(self.largest, float(np.abs(truth).max(initial=0.0)))
         if not np.issubdtype(output.dtype, np.floating):
             self.equal.append(equal_share(truth, output))
         if output.shape != truth.shape:
@@ -233,11 +248,19 @@ def budget_of(variant: str, spec: Spec) -> Budget | None:
 
 
 def describe_excess(name: str, item: OutputErrors, allowed: Tolerance) -> str:
-    """Describe an output beyond the tolerance: the case, how far off it is, and which tolerance would pass."""
+    """Describe an output beyond the tolerance: the case, how far off it is, and which tolerance would pass.
+
+    An output that is off by far more than rounding is wrong, and no tolerance is named that would hide it.
+    """
     if item.other_shape:
         return f"{name} has the shape {item.other_shape}"
     if not math.isfinite(item.variant.max_abs):
         return f"{name} has NaN or infinity in the case {item.worst_case}"
+    if is_wrong(item.variant.max_abs, item.torch.max_abs, item.largest):
+        return (
+            f"{name} is wrong, and not merely rounded: off by {item.worst_error:.3g} in the case {item.worst_case}, "
+            f"{item.torch_rounding_multiple:.3g} times PyTorch's own rounding. {WRONG_HINT}"
+        )
     return (
         f"{name} is off by {item.worst_error:.3g} in the case {item.worst_case}: "
         f"{item.torch_rounding_multiple:.3g} times PyTorch's own rounding, where at most "

@@ -3,15 +3,27 @@
 import errno
 import hashlib
 import shutil
+import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
+from dvc.utils.hydra import apply_overrides
 from PIL import Image
 
-from onnx_release.core.errors import CheckpointError, DataError, ParameterError, ReleaseError, SourceError, SpecError
+from onnx_release.core.errors import (
+    CheckpointError,
+    DataError,
+    NetworkError,
+    ParameterError,
+    ReleaseError,
+    SourceError,
+    SpecError,
+)
 from onnx_release.core.files import write_text
 from onnx_release.core.model_list import read_list
 from onnx_release.core.params import Export, Prepare, load_defaults, merge_params, write_params
@@ -332,3 +344,182 @@ def test_the_command_says_what_to_do_next(root, photographs):
 def test_pixels_of_the_generated_data_are_in_range():
     write_model("mine", "classification")
     assert np.array_equal(load_data("mine").preprocess(np.full((8, 8), 16.0))["image"], np.ones((1, 8, 8), np.float32))
+
+
+def test_a_model_may_have_the_name_of_a_package_below_another_folder_called_models(root, tmp_path_factory, monkeypatch):
+    other = tmp_path_factory.mktemp("onnxruntime")
+    write_text(other / "models/bert/__init__.py", "")
+    monkeypatch.syspath_prepend(other)
+    write_model("bert", "tensor")
+    assert load_data("bert").preprocess(np.ones((8, 8)))["image"].shape == (1, 8, 8)
+
+
+NETWORKS = """
+import torch
+from torch import nn
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.GRUCell(3, 4)
+
+    def forward(self, x, *, state):
+        return {"state": self.layer(x, state), "nothing": None}
+
+
+def recurrent():
+    return Recurrent(), {"x": torch.randn(1, 3), "state": torch.zeros(1, 4)}
+
+
+class Quarters(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = nn.Conv2d(1, 2, 4, stride=4), nn.ConvTranspose2d(2, 1, 4, stride=4)
+
+    def forward(self, x):
+        return x + self.up(self.down(x))
+
+
+def two_inputs():
+    return nn.Bilinear(3, 4, 5)
+
+
+linear = nn.Linear(3, 2)
+"""
+
+
+@pytest.fixture
+def own_networks(root, monkeypatch):
+    """mynet.py in the repository's root, with networks that nobody has described."""
+    (root / "mynet.py").write_text(NETWORKS)
+    monkeypatch.syspath_prepend(root)
+    monkeypatch.delitem(sys.modules, "mynet", raising=False)
+    yield root
+    sys.modules.pop("mynet", None)
+
+
+def run_as_written():
+    """Take the model from its sources to an answer of its network, and return the spec and the outputs."""
+    spec = load_spec("mine")
+    fetch_sources("mine", spec.sources, FILES.raw)
+    write_splits(load_data("mine"), FILES, spec, Prepare(calibration=4, evaluation=4))
+    inputs = SampleFile(FILES.evaluation_samples).batch(0)
+    outputs = run_network(load_network("mine", FILES.raw), spec, inputs)
+    check_outputs(spec, inputs, outputs)
+    return spec, outputs
+
+
+def test_a_network_tells_its_inputs_by_name_its_outputs_by_path_and_its_sizes(own_networks):
+    write_model("mine", None, network="mynet:recurrent")
+    spec, outputs = run_as_written()
+    assert {tensor.name: (tensor.dtype, tensor.shape) for tensor in spec.inputs} == {
+        "x": ("float32", ["batch", 3]),
+        "state": ("float32", ["batch", 4]),
+    }
+    # An input has the name state already.
+    assert [(tensor.name, tensor.shape) for tensor in spec.outputs] == [("state_out", ["batch", 4])]
+    assert outputs["state_out"].shape == (1, 4)
+    assert spec.variants == ["fp16", "int8_static"] and spec.sources == []
+
+
+def test_the_code_of_a_network_in_one_file_is_copied_and_its_weights_are_the_same_every_time(own_networks):
+    write_model("mine", None, network="mynet:Quarters")
+    assert (own_networks / "models/mine/mynet.py").read_text() == NETWORKS
+    (own_networks / "mynet.py").unlink()
+    first, second = (load_network("mine", FILES.raw).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    spec, _ = run_as_written()
+    assert spec.dimensions["height"].multiple_of == 4
+    assert spec.outputs[0].shape == ["batch", 1, "height", "width"]
+    file = own_networks / "models/mine/spec.yaml"
+    text = file.read_text()
+    apply_overrides(str(file), [])  # as `dvc exp run -S` does
+    assert file.read_text() == text
+    assert "# CHANGE: the example was guessed from the first layer" in text
+
+
+def test_the_weights_that_are_given_are_loaded_and_those_that_the_function_reads_are_declared(own_networks):
+    weights = own_networks / "weights.pth"
+    torch.save({"weight": torch.full((2, 3), 2.0), "bias": torch.zeros(2)}, weights)
+    write_model("mine", "tensor", weights, network="mynet:linear")
+    run_as_written()
+    assert (load_network("mine", FILES.raw).state_dict()["weight"] == 2).all()
+    (own_networks / "mynet.py").write_text(
+        "import torch\n\n\ndef build():\n    network = torch.nn.Linear(3, 2)\n"
+        '    network.load_state_dict(torch.load("weights.pth"))\n    return network\n'
+    )
+    sys.modules.pop("mynet")
+    write_model("reads", None, network="mynet:build")
+    (source,) = load_spec("reads").sources
+    assert (source.name, source.sha256) == ("weights.pth", hashlib.sha256(weights.read_bytes()).hexdigest())
+    assert "CHANGE: it reads weights.pth from its own place" in (own_networks / "models/reads/network.py").read_text()
+
+
+def test_examples_of_inputs_may_be_given_and_are_asked_for_where_they_cannot_be_guessed(own_networks):
+    with pytest.raises(NetworkError, match=r"forward\(input1, input2\) are not known: give .*--input 'input1=float32"):
+        write_model("mine", None, network="mynet:two_inputs")
+    assert not list((own_networks / "models").iterdir())
+    write_model("mine", None, network="mynet:two_inputs", inputs=["input1=float32[2,3]", "input2=float32[2, 4]"])
+    spec, _ = run_as_written()
+    assert [tensor.shape for tensor in spec.inputs] == [["batch", 3], ["batch", 4]]
+    for text in ("input1=float33[2]", "input1", "input1=float32"):
+        with pytest.raises(NetworkError, match="write it as in image=float32"):
+            write_model("other", None, network="mynet:two_inputs", inputs=[text])
+
+
+def test_a_folder_of_transformers_is_a_whole_model(root):
+    sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    sizes |= {"vocab_size": 30, "max_position_embeddings": 20, "num_labels": 3}
+    config = transformers.BertConfig(**sizes)
+    transformers.BertForSequenceClassification(config).save_pretrained(root / "checkpoint")
+    write_model("mine", None, network="transformers:checkpoint")
+    assert not (root / "models/mine/network.py").exists()
+    spec, _ = run_as_written()
+    assert spec.transformers == "BertForSequenceClassification" and spec.task == "classification"
+    assert [tensor.name for tensor in spec.inputs] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert [(tensor.name, tensor.shape) for tensor in spec.outputs] == [("logits", ["batch", 3])]
+    assert spec.dimensions["sequence"].max == 20 and "int8_dynamic" in spec.variants
+    assert [source.name for source in spec.sources] == ["config.json", "model.safetensors"]
+
+
+def test_archives_are_networks_of_their_own(root):
+    torch.jit.script(torch.nn.Sequential(torch.nn.Linear(3, 2))).save(str(root / "scripted.pt"))
+    free = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(torch.nn.Linear(3, 2), (torch.randn(4, 3),), dynamic_shapes=free)
+    torch.export.save(program, root / "whole.pt2")
+    for name, file, example in (("scripted", "scripted.pt", 2), ("whole", "whole.pt2", 4)):
+        write_model(name, None, network=file)
+        assert files(root / "models" / name) == {"spec.yaml", "params.yaml", "data.py"}
+        spec = load_spec(name)
+        assert (spec.inputs[0].shape, spec.outputs[0].shape) == (["batch", 3], ["batch", 2])
+        assert spec.dimensions["batch"].example == example
+        assert [(source.name, source.trusted_pickle) for source in spec.sources] == [(file, name == "whole")]
+    torch.save({"weight": torch.zeros(2)}, root / "weights.pt")
+    with pytest.raises(ReleaseError, match=r"weights\.pt is no archive .* give the network with --network MODULE"):
+        write_model("other", None, network="weights.pt")
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        ("gone.pt", "there is no file gone.pt, and no colon in it"),
+        ("nomodule:build", "the module nomodule cannot be imported"),
+        ("mynet:gone", "mynet has no gone: name a function that returns the network"),
+        ("mynet:nn", "mynet:nn gives module: let it return a torch.nn.Module"),
+        ("timm:resnet18", "timm"),
+    ],
+)
+def test_a_network_that_is_not_there_is_named_and_nothing_is_written(own_networks, monkeypatch, network, says):
+    monkeypatch.setitem(sys.modules, "timm", None)  # as where it is not installed
+    with pytest.raises(NetworkError, match=says):
+        write_model("mine", None, network=network)
+    assert not list((own_networks / "models").iterdir())
+
+
+def test_the_command_needs_a_network_or_a_task(own_networks):
+    result = run_here(own_networks, "tools.new_model", "mine")
+    assert (result.returncode, result.stderr.partition(",")[0]) == (1, "error: give --network")
+    result = run_here(own_networks, "tools.new_model", "mine", "--network", "mynet:linear")
+    assert result.returncode == 0, result.stderr
+    assert "models/mine/spec.yaml   sizes, names, and what a variant may lose" in result.stdout

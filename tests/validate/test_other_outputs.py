@@ -93,7 +93,7 @@ def test_whole_numbers_are_compared_by_their_share_of_equal_ones(validated):
 
 def test_a_float32_file_must_have_the_same_whole_numbers(validated):
     assert validated(Best(), spec_of(WHOLE), [1, 1, 1], None).passed
-    assert "best is off by" in validated(Best(), spec_of(WHOLE), [1, 1.2, 1], None).failure
+    assert "best is wrong" in validated(Best(), spec_of(WHOLE), [1, 1.2, 1], None).failure
 
 
 def test_another_number_of_results_is_a_failure_that_names_both_shapes(validated):

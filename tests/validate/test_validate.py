@@ -136,19 +136,31 @@ def test_a_faithful_export_passes_and_its_figures_are_right(model):
     assert json.dumps(metrics.content(), allow_nan=False)
 
 
-def test_a_wrong_weight_fails_and_the_message_says_what_would_pass(model):
+def test_a_wrong_weight_fails_and_the_message_names_no_tolerance_that_would_hide_it(model):
     # Logit 0 loses 0.2 times the first value, which is largest, 3, in the last sample: off by 0.6.
     changed = change_weight(model, lambda weight: weight - np.array([[0.2, 0.0], [0.0, 0.0]], np.float32))
     metrics, rows = check(changed)
     assert metrics.passed is False
     assert metrics.max_abs_error == pytest.approx(0.6, abs=1e-6)
     assert metrics.max_rel_error == pytest.approx(0.2 / 1.1, abs=1e-6)
-    assert "logits is off by 0.6 in the case " in metrics.failure
+    assert "logits is wrong, and not merely rounded: off by 0.6 in the case " in metrics.failure
+    assert "would pass" not in metrics.failure and "tools.doctor" in metrics.failure
     assert rows[3]["max_abs_error"] == pytest.approx(0.6, abs=1e-6)
     needed = metrics.outputs["logits"].tolerance_needed
-    assert f"tolerance.atol {needed:.3g} at rtol 0" in metrics.failure
     assert check(changed, atol=needed)[0].passed is True
     assert check(changed, atol=needed * 0.999)[0].passed is False
+
+
+def test_an_error_of_some_roundings_fails_and_the_message_says_what_would_pass(model):
+    changed = change_weight(model, lambda weight: weight * np.float32(1 + 2e-6))
+    metrics, _ = check(changed)
+    assert metrics.passed is False
+    needed = metrics.outputs["logits"].tolerance_needed
+    assert (
+        f"It would pass with tolerance.torch_rounding_multiple {metrics.error_vs_torch_rounding:.3g}" in metrics.failure
+    )
+    assert f"tolerance.atol {needed:.3g} at rtol 0" in metrics.failure
+    assert check(changed, atol=needed)[0].passed is True
     multiple = metrics.error_vs_torch_rounding
     assert check(changed, torch_rounding_multiple=multiple)[0].passed is True
     assert check(changed, torch_rounding_multiple=multiple * 0.999)[0].passed is False

@@ -1,0 +1,103 @@
+"""Find the first module of a network whose exported nodes give other values than PyTorch, and its source line."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import ModelProto
+
+from onnx_release.graph.activations import extract_subgraph, session_of
+from onnx_release.graph.source_lines import file_and_line
+from onnx_release.measure.numerics import is_wrong
+from onnx_release.network.outputs import flatten
+from onnx_release.runtime.session import run_session
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A module's path and class, FILE:LINE or nothing, the node and operator to blame, and the largest error there."""
+
+    module: str
+    kind: str
+    line: str
+    node: str
+    operator: str
+    error: float
+
+    def __str__(self) -> str:
+        where = f" at {self.line}" if self.line else ""
+        return (
+            f"the first module that differs is {self.module or 'the network itself'} ({self.kind}){where}: the node "
+            f"{self.node} ({self.operator}) is off by {self.error:.3g}"
+        )
+
+
+def first_difference(
+    network: torch.nn.Module,
+    model: ModelProto,
+    sources: Mapping[str, Mapping[str, Any]],
+    inputs: Mapping[str, np.ndarray],
+) -> Difference | None:
+    """Run the network and its export on `inputs`, and return the first module whose result no node of it has.
+
+    `network` takes the inputs by position, in the order of `inputs`, and `sources` is the content of sources.json.
+    A module that runs more than once, or that has no node with a result of its shape, is not compared. Return None if
+    none differs by more than `is_wrong` allows.
+    """
+    wanted = module_results(network, [torch.from_numpy(array.copy()) for array in inputs.values()])
+    nodes = {
+        module: [node for node in model.graph.node if is_inside(sources.get(node.name, {}).get("module", ""), module)]
+        for module, _, _ in wanted
+    }
+    names = dict.fromkeys(node.output[0] for found in nodes.values() for node in found if node.output[0])
+    if not names:
+        return None
+    values = run_session(session_of(extract_subgraph(model, names)), dict(inputs))
+    for module, kind, result in wanted:
+        same = [node for node in nodes[module] if values[node.output[0]].shape == result.shape]
+        errors = [largest_error(result, values[node.output[0]]) for node in same]
+        largest = float(np.abs(result).max(initial=0.0))
+        if errors and all(is_wrong(error, 0.0, largest) for error in errors):
+            blamed, error = same[-1], errors[-1]
+            line = file_and_line(sources.get(blamed.name, {}))
+            return Difference(module, kind, line, blamed.name, blamed.op_type, error)
+    return None
+
+
+def is_inside(found: str, module: str) -> bool:
+    """Return whether the module `found` is `module` or a part of it."""
+    return found == module or not module or found.startswith(f"{module}.")
+
+
+def largest_error(wanted: np.ndarray, found: np.ndarray) -> float:
+    """Return the largest difference where PyTorch is finite, infinite if the export is not finite there."""
+    finite = np.isfinite(wanted)
+    if not np.isfinite(found[finite]).all():
+        return float("inf")
+    return float(np.abs(found[finite].astype(np.float64) - wanted[finite]).max(initial=0.0))
+
+
+def module_results(network: torch.nn.Module, inputs: list[torch.Tensor]) -> list[tuple[str, str, np.ndarray]]:
+    """Run the network; return path, class and first floating-point result of each module that runs once, in order."""
+    results: list[tuple[str, str, np.ndarray]] = []
+
+    def keep(name: str) -> Callable[[torch.nn.Module, Any, Any], None]:
+        def hook(module: torch.nn.Module, _inputs: Any, result: Any) -> None:
+            for _, tensor in flatten(result, fields=True):
+                if tensor.is_floating_point():
+                    results.append((name, type(module).__name__, tensor.detach().float().numpy().copy()))
+                    return
+
+        return hook
+
+    hooks = [module.register_forward_hook(keep(name)) for name, module in network.named_modules()]
+    try:
+        with torch.inference_mode():
+            network(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    names = [name for name, _, _ in results]
+    return [result for result in results if names.count(result[0]) == 1]

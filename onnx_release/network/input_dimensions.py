@@ -1,0 +1,211 @@
+"""Find which axes of a network's inputs may vary, which of them are one size, and how far they go."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from onnx_release.network.trial import Axis, Trial, shapes_of
+
+STEPS = (1, 2, 4, 8, 16, 32, 64)  # networks that halve a size n times take multiples of 2**n
+BATCH = "batch"
+LARGEST_BATCH = 16
+CHOICES = 64  # of the axes that may be the batch
+# Pictures, waves and maps are tried from half of the example on, sequences from 2 to this many times the example.
+LONGER = 8
+SMALLEST = 2
+IMAGE_AXES = {4: ("", "channels", "height", "width"), 5: ("", "channels", "depth", "height", "width")}
+
+
+@dataclass(frozen=True)
+class InputDimension:
+    """Axes of the inputs that are one size: its bounds, its example, and the step between two sizes."""
+
+    name: str
+    axes: tuple[Axis, ...]
+    example: int
+    step: int = 1
+    smallest: int = 1
+    largest: int = LARGEST_BATCH
+
+    def at(self, size: int) -> dict[Axis, int]:
+        """Return `size` for each of the axes."""
+        return dict.fromkeys(self.axes, size)
+
+    @property
+    def others(self) -> tuple[int, int]:
+        """Return two other sizes than the example, close to it."""
+        return self.example + self.step, self.example + 3 * self.step
+
+
+def with_batch_of_two(trial: Trial) -> Trial:
+    """Return the trial with a batch of 2, if the examples have a batch of 1 and the network takes more."""
+    for axes in batch_choices(trial.inputs, 1):
+        batch = dict.fromkeys(axes, 2)
+        if trial.shapes(batch) not in (None, shapes_of(trial.outputs)):
+            return Trial(trial.network, trial.arguments.replaced(trial.resized(batch)))
+    return trial
+
+
+def input_dimensions(trial: Trial) -> list[InputDimension]:
+    """Return the sizes that may vary: first the batch, then the others in the order of the inputs.
+
+    Axes of one example size at one position of several inputs count as one size where the network takes them together.
+    """
+    found = [batch] if (batch := find_batch(trial)) else []
+    free = [
+        (name, axis)
+        for name, tensor in trial.inputs.items()
+        for axis in range(tensor.ndim)
+        if tensor.shape[axis] >= SMALLEST
+    ]
+    for axis in free:
+        taken = {other for dimension in found for other in dimension.axes}
+        if axis in taken:
+            continue
+        dimension = find_dimension(trial, axis, [other for other in free if other not in taken])
+        if dimension is not None:
+            name = unused_name(dimension_name(trial.inputs, axis), axis, [item.name for item in found])
+            found.append(bounded(trial, InputDimension(name, *dimension)))
+    return together(trial, found)
+
+
+def find_batch(trial: Trial) -> InputDimension | None:
+    """Return the batch: the first axis of the first input, with those of the others that vary with it."""
+    size = next((tensor.shape[0] for tensor in trial.inputs.values() if tensor.ndim), 1)
+    for axes in batch_choices(trial.inputs, size) if size >= SMALLEST else []:
+        batch = InputDimension(BATCH, axes, size)
+        if changes_outputs(trial, batch):
+            return batch
+    return None
+
+
+def batch_choices(tensors: Mapping[str, torch.Tensor], size: int) -> list[tuple[Axis, ...]]:
+    """Return sets of axes of this size that may be the batch, one axis or none of each input, the likeliest first.
+
+    The first input has it in front. As many others as can be have it, as far in front as can be.
+    """
+    choices: list[list[Axis | None]] = []
+    for name, tensor in tensors.items():
+        axes = [(name, axis) for axis in range(tensor.ndim if choices else min(1, tensor.ndim))]
+        choices.append([axis for axis in axes if tensor.shape[axis[1]] == size] or [None])
+        if len(choices) > 1 and choices[-1] != [None]:
+            choices[-1].append(None)
+    products = list(itertools.islice(itertools.product(*choices), 8 * CHOICES))
+    ordered = sorted(products, key=lambda axes: (axes.count(None), sum(axis[1] for axis in axes if axis)))
+    return [tuple(axis for axis in axes if axis) for axes in ordered[:CHOICES] if any(axes)]
+
+
+def changes_outputs(trial: Trial, dimension: InputDimension) -> bool:
+    """Return whether the network runs at two other sizes, and the shape of an output follows."""
+    shapes = [trial.shapes(dimension.at(size)) for size in dimension.others]
+    return None not in shapes and shapes[0] != shapes[1]
+
+
+def find_dimension(trial: Trial, axis: Axis, free: Sequence[Axis]) -> tuple[tuple[Axis, ...], int, int] | None:
+    """Return the axes that go with `axis`, their example size, and the step; None if the network fixes the size."""
+    size = trial.inputs[axis[0]].shape[axis[1]]
+    for axes in groups(trial, axis, free):
+        for step in STEPS:
+            candidate = InputDimension("", axes, size, step)
+            if size % step == 0 and all(trial.accepts(candidate.at(other)) for other in candidate.others):
+                return axes, size, step
+    return None
+
+
+def groups(trial: Trial, axis: Axis, free: Sequence[Axis]) -> Iterator[tuple[Axis, ...]]:
+    """Yield sets of axes of one size that may only vary together, `axis` among them, the likeliest first."""
+    size = trial.inputs[axis[0]].shape[axis[1]]
+    same = [other for other in free if trial.inputs[other[0]].shape[other[1]] == size]
+    from_end = axis[1] - trial.inputs[axis[0]].ndim
+    choices = [
+        tuple(other for other in same if other[1] == axis[1]),
+        tuple(other for other in same if other[1] - trial.inputs[other[0]].ndim == from_end),
+        (axis,),
+        tuple(other for other in same if other[0] == axis[0]),
+        tuple(same),
+        *(tuple(sorted((axis, other))) for other in same if other != axis),
+    ]
+    yield from dict.fromkeys(choices)
+
+
+def dimension_name(tensors: Mapping[str, torch.Tensor], axis: Axis) -> str:
+    """Return a name for a size by the rank and dtype of its tensor, such as height or sequence."""
+    name, position = axis
+    tensor = tensors[name]
+    if tensor.ndim in IMAGE_AXES and tensor.is_floating_point() and position:
+        return IMAGE_AXES[tensor.ndim][position]
+    if position == 1 and (tensor.ndim == 3 or (tensor.ndim == 2 and not tensor.is_floating_point())):
+        return "sequence"
+    if position == tensor.ndim - 1 and position:
+        return "length"
+    return f"{name.replace('.', '_')}_{position}"
+
+
+def unused_name(name: str, axis: Axis, used: Sequence[str]) -> str:
+    """Return `name`, or one with the tensor's path before it and a number after it that is not used yet."""
+    longer = f"{axis[0].replace('.', '_')}_{name}"
+    numbered = (f"{longer}_{number}" for number in itertools.count(2))
+    return next(item for item in itertools.chain((name, longer), numbered) if item not in used)
+
+
+def is_spatial(trial: Trial, dimension: InputDimension) -> bool:
+    """Return whether a size is that of pictures, waves or maps, and not the length of a sequence or a batch."""
+    name, axis = dimension.axes[0]
+    tensor = trial.inputs[name]
+    return tensor.is_floating_point() and axis >= 1 and (tensor.ndim >= 4 or axis == tensor.ndim - 1)
+
+
+def bounded(trial: Trial, dimension: InputDimension) -> InputDimension:
+    """Return the dimension with bounds at which the network was seen to run."""
+    example, step = dimension.example, dimension.step
+    spatial = is_spatial(trial, dimension)
+    lowest = max(example // 2, SMALLEST) if spatial else SMALLEST
+    lower = [size for size in growing_sizes(step) if lowest <= size < example]
+    smallest = next((size for size in lower if trial.accepts(dimension.at(size))), example)
+    if spatial:
+        larger = smallest == example and trial.accepts(dimension.at(2 * example))
+        return replace_bounds(dimension, smallest, 2 * example if larger else example)
+    high = largest_accepted(trial, dimension, LONGER * example)
+    return replace_bounds(dimension, smallest, high)
+
+
+def growing_sizes(step: int) -> list[int]:
+    """Return multiples of `step` that grow by about a half each."""
+    return sorted({multiple * 2**power * step for multiple in (2, 3) for power in range(16)} | {step})
+
+
+def largest_accepted(trial: Trial, dimension: InputDimension, limit: int) -> int:
+    """Return the largest size up to `limit` at which the network runs, if those above a size all fail, by halving."""
+    if trial.accepts(dimension.at(limit)):
+        return limit
+    step = dimension.step
+    low, high = dimension.example // step, limit // step
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if trial.accepts(dimension.at(middle * step)) else (low, middle)
+    return low * step
+
+
+def together(trial: Trial, dimensions: list[InputDimension]) -> list[InputDimension]:
+    """Return the dimensions with those bounds at which the network also runs if all are at them at once."""
+    others = [dimension for dimension in dimensions if dimension.name != BATCH]
+    if len(others) < 2:
+        return dimensions
+    lowest = {axis: item.smallest for item in others for axis in item.axes}
+    highest = {axis: item.largest for item in others for axis in item.axes}
+    low, high = trial.accepts(lowest), trial.accepts(highest)
+    return [
+        item
+        if item.name == BATCH
+        else replace_bounds(item, item.smallest if low else item.example, item.largest if high else item.example)
+        for item in dimensions
+    ]
+
+
+def replace_bounds(dimension: InputDimension, smallest: int, largest: int) -> InputDimension:
+    """Return the dimension with these bounds."""
+    return InputDimension(
+        dimension.name, dimension.axes, dimension.example, dimension.step, smallest=smallest, largest=largest
+    )

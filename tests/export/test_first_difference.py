@@ -1,0 +1,64 @@
+"""The first module that an export gets wrong is found, with the line that made its node."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from onnx_release.core.params import Export
+from onnx_release.core.spec import Spec
+from onnx_release.export.export import export_network
+from onnx_release.export.first_difference import first_difference
+
+SPEC = Spec.model_validate(
+    {
+        "task": "tensor",
+        "sources": [],
+        "variants": [],
+        "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}},
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 3]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 3]}],
+    }
+)
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return torch.tanh(self.layer(2 * x))
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = Block(), Block(), nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.last(self.second(self.first(x)))
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_the_module_whose_weights_are_changed_in_the_file_is_named(tmp_path, exporter):
+    torch.manual_seed(0)
+    network = Network().eval()
+    export_network(network, SPEC, Export(exporter=exporter, opset=18), tmp_path / "export")
+    model = onnx.load(tmp_path / "export/model.onnx")
+    sources = json.loads((tmp_path / "export/sources.json").read_text())
+    inputs = {"x": np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)}
+    assert first_difference(network, model, sources, inputs) is None
+    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "second.layer.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.5), bias.name))
+    found = first_difference(network, model, sources, inputs)
+    assert found is not None
+    assert (found.module, found.kind, found.operator) == ("second.layer", "Linear", "Gemm")
+    assert found.error == pytest.approx(0.5, abs=1e-6)
+    if exporter == "dynamo":  # the other one knows no lines
+        assert found.line.startswith("tests/export/test_first_difference.py:")
+    assert "the first module that differs is second.layer (Linear)" in str(found)

@@ -1,0 +1,144 @@
+"""What a network takes and gives, found by running it, on networks whose sizes are known by construction."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from onnx_release.core.errors import NetworkError
+from onnx_release.network.discover import VALUES, discover
+from onnx_release.network.example_arguments import name_arguments
+from onnx_release.network.size_formula import size_formula
+
+
+def found(network, examples):
+    """The shapes by name, the bounds and steps by dimension, and the derived sizes."""
+    discovery = discover(network.eval(), name_arguments(network, examples))
+    inputs = {tensor.name: tensor.shape for tensor in discovery.inputs}
+    outputs = {tensor.name: tensor.shape for tensor in discovery.outputs}
+    bounds = {item.name: (item.smallest, item.largest, item.step) for item in discovery.dimensions}
+    return inputs, outputs, bounds, dict(discovery.derived)
+
+
+class Recurrent(nn.Module):
+    """An LSTM with its state as a nested argument and a nested result by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.LSTM(5, 6, 2, batch_first=True)
+
+    def forward(self, x, state):
+        values, after = self.layer(x, state)
+        return {"values": values, "state": after, "nothing": None}
+
+
+class Encoder(nn.Module):
+    """Token ids and a mask, which is given by name alone, with a table of 20 positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(9, 4), nn.Embedding(20, 4)
+
+    def forward(self, ids, *, mask):
+        states = self.tokens(ids) + self.positions(torch.arange(ids.shape[1]))
+        return (states * mask.unsqueeze(-1)).sum(1)
+
+
+def test_the_batch_of_nested_states_is_on_another_axis_and_a_batch_of_one_is_made_two():
+    state = (torch.zeros(2, 1, 6), torch.zeros(2, 1, 6))
+    inputs, outputs, bounds, derived = found(Recurrent(), (torch.randn(1, 4, 5), state))
+    assert inputs == {
+        "x": ("batch", "sequence", 5),
+        "state.0": (2, "batch", 6),
+        "state.1": (2, "batch", 6),
+    }
+    assert outputs == {"values": ("batch", "sequence", 6), "state.0": (2, "batch", 6), "state.1": (2, "batch", 6)}
+    assert bounds == {"batch": (1, 16, 1), "sequence": (2, 32, 1)} and derived == {}
+
+
+def test_axes_that_only_vary_together_are_one_size_and_its_largest_is_that_of_the_table():
+    examples = {"mask": torch.ones(2, 6, dtype=torch.bool), "ids": torch.ones(2, 6, dtype=torch.int64)}
+    inputs, outputs, bounds, _ = found(Encoder(), examples)
+    assert inputs == {"mask": ("batch", "sequence"), "ids": ("batch", "sequence")}
+    assert outputs == {"": ("batch", 4)}
+    assert bounds["sequence"] == (2, 20, 1)
+
+
+def test_sizes_of_outputs_have_the_formula_by_which_they_follow():
+    network = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), nn.Conv2d(2, 2, 2, stride=2))
+    inputs, outputs, bounds, derived = found(network, np.zeros((2, 1, 20, 24)))
+    assert inputs == {"input": ("batch", 1, "height", "width")}
+    assert outputs == {"": ("batch", 2, "height_out", "width_out")}
+    # ((n - 3) // 2 + 1) // 2 = (n - 1) // 4
+    for size in (20, 24, 37):
+        wanted = ((size - 3) // 2 + 1) // 2
+        assert eval(derived["height_out"], {"height": size}) == wanted
+    assert bounds["height"] == (12, 20, 1) and bounds["width"] == (12, 24, 1)
+
+
+def test_a_network_of_halves_takes_sizes_in_steps():
+    class Halves(nn.Module):
+        def forward(self, x):
+            small = nn.functional.max_pool2d(x, 4)
+            return x + nn.functional.interpolate(small, scale_factor=4.0)
+
+    inputs, outputs, bounds, _ = found(Halves(), torch.randn(2, 3, 32, 32))
+    assert outputs[""][2:] == ("height", "width") and inputs["x"][2:] == ("height", "width")
+    assert bounds["height"] == (16, 32, 4)
+
+
+def test_sides_of_pictures_that_are_pooled_away_stay_numbers_and_are_told():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3)
+
+        def forward(self, image):
+            return self.layer(image).mean((2, 3))
+
+    network = Pooled()
+    discovery = discover(network, name_arguments(network, torch.randn(2, 3, 16, 16)))
+    assert discovery.inputs[0].shape == ("batch", 3, 16, 16)
+    assert [item.name for item in discovery.fixed] == ["height", "width"]
+
+
+def test_a_size_that_follows_from_values_and_one_of_all_rows():
+    class Selected(nn.Module):
+        def forward(self, x, table):
+            return x[x > 0.5], x.flatten(), table.sum()
+
+    x = torch.linspace(-1, 2, 21).reshape(3, 7)
+    inputs, outputs, _, derived = found(Selected(), (x, torch.ones(4)))
+    assert inputs["x"] == ("batch", "length")
+    assert derived == {outputs["0"][0]: VALUES, outputs["1"][0]: "batch * length"}
+    assert outputs["2"] == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "formula"),
+    [
+        ([8, 9, 11], [8, 9, 11], "n"),
+        ([8, 9, 11], [6, 7, 9], "n - 2"),
+        ([8, 9, 11], [17, 19, 23], "2 * n + 1"),
+        ([8, 9, 11], [4, 4, 5], "n // 2"),
+        ([8, 9, 11], [4, 5, 6], "-(-n // 2)"),
+        ([32, 33, 35, 64], [6, 6, 6, 10], "(n + 16) // 8"),
+        ([8, 9, 11], [8, 3, 5], None),
+    ],
+)
+def test_formulas_of_sizes(given, wanted, formula):
+    assert size_formula("n", given, wanted) == formula
+
+
+def test_inputs_that_the_network_does_not_take_are_named():
+    with pytest.raises(NetworkError, match=r"forward\(ids, mask\) has no mass"):
+        name_arguments(Encoder(), {"mass": torch.ones(2, 6)})
+    with pytest.raises(NetworkError, match=r"fails on its example inputs, ids \[2, 6\]: TypeError: .*mask"):
+        found(Encoder(), {"ids": torch.ones(2, 6, dtype=torch.int64)})
+    with pytest.raises(NetworkError, match="the output is complex64, and a spec knows only float32"):
+        found(nn.Sequential(Spectrum()), torch.ones(2, 8))
+
+
+class Spectrum(nn.Module):
+    def forward(self, x):
+        return torch.fft.rfft(x)
