@@ -110,8 +110,7 @@ TIMM = [
         "resnet18", "resnet26d", "resnetv2_50", "resnext26ts", "seresnet18", "ecaresnet26t", "skresnet18", "res2net50_26w_4s",
         "regnetx_002", "regnety_002", "regnetz_005", "densenet121", "vgg11", "vgg11_bn", "mobilenetv3_small_050", "mobilenetv4_conv_small",
         "mnasnet_050", "efficientnet_lite0", "efficientnet_b0", "tf_efficientnetv2_b0", "fbnetc_100", "ghostnet_050", "ghostnetv2_100",
-        "hardcorenas_a", "lcnet_035", "tinynet_e", "spnasnet_100", "mixnet_s", "rexnet_100", "repvgg_a0", "repghostnet_050", "mobileone_s0",
-        "convnext_atto", "convnextv2_atto", "hgnet_tiny", "hgnetv2_b0", "hrnet_w18_small", "dla34", "dpn48b", "cspresnet50", "darknet17", "selecsls42",
+        "hardcorenas_a", "lcnet_035", "tinynet_e", "spnasnet_100", "mixnet_s", "rexnet_100", "repvgg_a0", "repghostnet_050", "convnext_atto", "convnextv2_atto", "hgnet_tiny", "hgnetv2_b0", "hrnet_w18_small", "dla34", "dpn48b", "cspresnet50", "darknet17", "selecsls42",
         "vovnet39a", "ese_vovnet19b_dw", "inception_next_atto", "edgenext_xx_small", "starnet_s1", "fasternet_t0", "nf_regnet_b0", "gernet_s",
         "poolformerv2_s12", "caformer_s18", "repvit_m0_9", "tresnet_m", "legacy_xception",
     )),
@@ -123,7 +122,6 @@ TIMM = [
     timm("swin_tiny_patch4_window7_224", 64, sized=True, embed_dim=24, depths=(2, 2), num_heads=(2, 4), window_size=4),
     timm("swinv2_tiny_window8_256", 64, sized=True, embed_dim=24, depths=(2, 2), num_heads=(2, 4), window_size=4),
     timm("coat_lite_tiny", 64, sized=True),
-    timm("inception_v3", 128),
 ]  # fmt: skip
 
 TORCHVISION = [

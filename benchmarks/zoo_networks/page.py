@@ -33,6 +33,7 @@ LEFT_OUT = """## Left out
 |---|---|
 | torchaudio | its library needs the one PyTorch build that it was made for; its networks are written here instead |
 | detectors of torchvision with two stages | their boxes are as many as they find: data-dependent output sizes |
+| inception_v3 and mobileone of timm | untrained, their values grow to 1e11 and 1e15, as no trained network's do |
 | networks that draw random numbers at every call, as VITS does | no two runs agree, PyTorch's own included |
 """
 

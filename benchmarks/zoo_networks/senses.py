@@ -23,7 +23,7 @@ PICTURES = [
     network("MobileViTForImageClassification", {"image_size": 64, "hidden_sizes": [16, 24, 32], "neck_hidden_sizes": [8, 8, 16, 16, 24, 32, 48]}, {"pixel_values": floats("batch", 3, 64, 64)}, LOGITS),
     network("PoolFormerModel", {"hidden_sizes": [16, 32], "depths": [1, 1], "num_encoder_blocks": 2, "patch_sizes": [7, 3], "strides": [4, 2], "padding": [2, 1]}, PICTURE, HIDDEN),
     network("SegformerForSemanticSegmentation", {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "decoder_hidden_size": 16}, FREE_PICTURE, LOGITS, **SIDES),
-    network("DPTForDepthEstimation", {**VISION, "num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8, 8, 16, 16], "fusion_hidden_size": 16, "is_hybrid": False}, PICTURE, ("predicted_depth",)),
+    network("DPTForSemanticSegmentation", {**VISION, "num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [8, 8, 16, 16], "fusion_hidden_size": 16, "use_auxiliary_head": False, "is_hybrid": False}, PICTURE, LOGITS),
     network("UperNetForSemanticSegmentation", {"backbone_config": {**BACKBONE, "out_features": ["stage1", "stage2"]}, "hidden_size": 16, "use_auxiliary_head": False, "pool_scales": [1, 2]}, {"pixel_values": floats("batch", 3, 64, 64)}, LOGITS),
     network("YolosForObjectDetection", {**VISION, "image_size": [32, 32], "num_detection_tokens": 5}, PICTURE, ("logits", "pred_boxes")),
     network("DetrForObjectDetection", {"backbone_config": {**BACKBONE, "out_features": ["stage2"]}, "use_timm_backbone": False, "backbone": None, "num_queries": 6, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64}, {"pixel_values": floats("batch", 3, 64, 64)}, ("logits", "pred_boxes")),
@@ -57,7 +57,7 @@ HEARD = [
 FUSED_TEXT = {"class": "CLIPTextConfig", **SMALL, "eos_token_id": 63, "bos_token_id": 1, "pad_token_id": 0}
 FUSED = [
     network("CLIPModel", {"text_config": {k: v for k, v in FUSED_TEXT.items() if k != "class"}, "vision_config": VISION, "projection_dim": 16}, {"input_ids": TEXT["input_ids"], **PICTURE, "attention_mask": TEXT["attention_mask"]}, ("logits_per_image", "text_embeds", "image_embeds")),
-    network("LayoutLMv3Model", {**SMALL, "coordinate_size": 4, "shape_size": 8, "input_size": 32, "patch_size": 8, "max_2d_position_embeddings": 512, "visual_embed": False}, {"input_ids": TEXT["input_ids"], "bbox": boxes("batch", "sequence"), "attention_mask": TEXT["attention_mask"]}, HIDDEN),
+    network("LayoutLMv3Model", {**SMALL, "coordinate_size": 4, "shape_size": 8, "input_size": 32, "patch_size": 8, "max_2d_position_embeddings": 1024, "visual_embed": False}, {"input_ids": TEXT["input_ids"], "bbox": boxes("batch", "sequence"), "attention_mask": TEXT["attention_mask"]}, HIDDEN),
     network("TimeSeriesTransformerModel", {"prediction_length": 4, "context_length": 8, "d_model": 16, "lags_sequence": [1], "num_time_features": 1, "encoder_layers": 1, "decoder_layers": 1}, {"past_values": floats("batch", 9), "past_time_features": floats("batch", 9, 1), "past_observed_mask": integers(2, "batch", 9, low=1)}, HIDDEN),
     network("PatchTSTForPrediction", {"num_input_channels": 2, "context_length": 16, "prediction_length": 4, "patch_length": 4, "patch_stride": 4, "d_model": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "ffn_dim": 32, "loss": "mse"}, {"past_values": floats("batch", 16, 2)}, ("prediction_outputs",)),
 ]  # fmt: skip
