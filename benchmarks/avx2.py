@@ -26,7 +26,7 @@ from onnx_release.core.params import load_params
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import check_made
 from onnx_release.data.model_data import load_data
-from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.data.samples import SampleFile
 from onnx_release.graph.graph import save_model
 from onnx_release.graph.targets import TARGETS
 from onnx_release.static_quantization.scoring import Scorer
@@ -67,7 +67,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def scores_on_avx2(scorer: Scorer, path: Path) -> dict[str, Any]:
     indices = range(len(scorer.samples))
-    feeds = [with_batch_axis(scorer.samples.inputs(index)) for index in indices]
+    feeds = [scorer.samples.batch(index) for index in indices]
     found = scorer.score_outputs(outputs_on_avx2([(path, feed) for feed in feeds]), indices)
     return {"agreement": found.agreement, "sqnr_db": found.sqnr_db}
 

@@ -9,7 +9,6 @@ import os
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
@@ -33,7 +32,7 @@ def run_in_child(work: Callable[[*Given], Made], *arguments: *Given, timeout_s: 
     `work` raises, or the OSError where the disk is full or a file is refused, and ChildError if the process crashes,
     takes more than `timeout_s` seconds, or raises anything else.
     """
-    context = child_context(work.__module__)
+    context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=send_result, args=(sender, Path.cwd(), work, arguments))
     child.start()
@@ -52,15 +51,6 @@ def run_in_child(work: Callable[[*Given], Made], *arguments: *Given, timeout_s: 
     if not done:
         raise value
     return value
-
-
-def child_context(module: str) -> ForkServerContext | SpawnContext:
-    """Return how children are started: from a server that has imported `module` once, where the system has it."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([module])  # has no effect once the server runs
-    return context
 
 
 def send_result(sender: Connection, folder: Path, work: Callable[..., Made], arguments: tuple[object, ...]) -> None:

@@ -106,8 +106,7 @@ def by_name(network: Any, inputs: Sequence[str], outputs: Sequence[str]) -> torc
 
         def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
             result = self.network(**dict(zip(inputs, tensors, strict=True)), return_dict=True)
-            given = {name: value for name, value in result.items() if isinstance(value, torch.Tensor)}
-            return take_outputs(given, outputs, type(self.network).__name__)
+            return take_outputs(result, outputs, type(self.network).__name__)
 
     # torch.export and its messages use the names of forward's parameters, and *tensors has none.
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

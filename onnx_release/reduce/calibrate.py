@@ -17,7 +17,7 @@ from onnx_release.core.paths import RANGES_FILE
 from onnx_release.core.spec import Spec
 from onnx_release.core.types import Sample
 from onnx_release.core.workers import map_in_order
-from onnx_release.data.samples import SampleFile, check_sample, with_batch_axis
+from onnx_release.data.samples import SampleFile, check_sample
 from onnx_release.graph.activations import extract_subgraph, float_values, session_of
 from onnx_release.graph.graph import load_model, save_checked
 from onnx_release.graph.precision import check_not_quantized
@@ -96,7 +96,7 @@ def observe(model: ModelProto, samples: SampleFile, params: Calibrate) -> dict[s
 
     def run(index: int) -> dict[str, Observed]:
         found = {}
-        for name, array in run_session(session, with_batch_axis(samples.inputs(index))).items():
+        for name, array in run_session(session, samples.batch(index)).items():
             try:
                 found[name] = observe_values(array, bins)
             except ValueError as cause:

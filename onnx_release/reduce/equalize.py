@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from onnx_release.core.errors import GraphError
 from onnx_release.core.workers import map_in_order
-from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.data.samples import SampleFile
 from onnx_release.graph.activations import constant_values, extract_subgraph, session_of
 from onnx_release.graph.layers import (
     Layer,
@@ -65,7 +65,7 @@ def equalize_on(model: ModelProto, samples: SampleFile, chunk: int) -> tuple[Mod
     session = session_of(extract_subgraph(model, [*values, *outputs]))
 
     def run(index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        found = run_session(session, with_batch_axis(samples.inputs(index)))
+        found = run_session(session, samples.batch(index))
         sizes = {name: np.abs(found[name][0]).reshape(found[name].shape[1], -1).max(axis=1) for name in values}
         return sizes, {name: found[name] for name in outputs}
 
@@ -75,7 +75,7 @@ def equalize_on(model: ModelProto, samples: SampleFile, chunk: int) -> tuple[Mod
     scaled, count = equalize(model, sizes)
     error, again = OutputError(), session_of(scaled)
     for index in range(min(len(samples), chunk)):
-        answers = run_session(again, with_batch_axis(samples.inputs(index)))
+        answers = run_session(again, samples.batch(index))
         for name, wanted in run(index)[1].items():
             error.add(wanted, answers[name])
     if not error.sqnr_db >= LEAST_SQNR_DB:

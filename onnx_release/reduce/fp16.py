@@ -16,7 +16,7 @@ from onnxconverter_common.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import replacing_folder
 from onnx_release.core.params import Fp16
-from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.data.samples import SampleFile
 from onnx_release.graph.activations import constant_values, extract_subgraph, float_values, session_of, value_types
 from onnx_release.graph.graph import load_model, model_size_mb, save_checked, subgraphs
 from onnx_release.graph.layers import initializers, set_array
@@ -72,7 +72,7 @@ def beyond_float16(model: ModelProto, samples: SampleFile) -> set[str]:
     sums = {node.output[0]: node for node in model.graph.node if node.op_type in MEANS}
     large: set[str] = set()
     for index in range(len(samples)):
-        values = run_session(session, with_batch_axis(samples.inputs(index)))
+        values = run_session(session, samples.batch(index))
         for name, array in values.items():
             if not np.isfinite(array).all():
                 raise DataError(f"calibration sample {index} gives NaN or infinity in {name}, even in float32")
@@ -152,7 +152,7 @@ def find_overflows(model: ModelProto, converted: ModelProto, samples: SampleFile
     names = float_values(model)
     session = session_of(extract_subgraph(with_float16_rounding(model, converted), names))
     for index in range(len(samples)):
-        values = run_session(session, with_batch_axis(samples.inputs(index)))
+        values = run_session(session, samples.batch(index))
         bad = {name for name, array in values.items() if not np.isfinite(array).all()}
         first = {name for node in model.graph.node for name in node.output if name in bad and not bad & set(node.input)}
         if first:

@@ -5,7 +5,7 @@ from collections.abc import Container, Mapping
 import numpy as np
 from onnx import ModelProto
 
-from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.data.samples import SampleFile
 from onnx_release.graph.activations import extract_subgraph, session_of
 from onnx_release.graph.layers import initializers, weighted_layers
 from onnx_release.runtime.session import run_session
@@ -50,7 +50,7 @@ def multiply_adds(model: ModelProto, samples: SampleFile) -> dict[str, float]:
         return {}
     tensors = initializers(model)
     names = [layer.node.output[0] for layer in layers]
-    outputs = run_session(session_of(extract_subgraph(model, names)), with_batch_axis(samples.inputs(0)))
+    outputs = run_session(session_of(extract_subgraph(model, names)), samples.batch(0))
     macs = {}
     for layer, name in zip(layers, names, strict=True):
         weight = tuple(tensors[layer.weight].dims)

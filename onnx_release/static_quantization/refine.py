@@ -13,7 +13,6 @@ from onnx import ModelProto, helper
 from tqdm import tqdm
 
 from onnx_release.core.workers import map_in_order
-from onnx_release.data.samples import with_batch_axis
 from onnx_release.graph.activations import descendants, extract_subgraph, run_on, session_of
 from onnx_release.graph.layers import clip_bounds, initializers, set_array
 from onnx_release.static_quantization.compute_limit import ComputeLimit
@@ -60,7 +59,7 @@ def refine_ranges(
     """
     if not quantized_values(quantized):
         return {}
-    known = keep_values(quantized, [with_batch_axis(scorer.samples.inputs(index)) for index in indices])
+    known = keep_values(quantized, [scorer.samples.batch(index) for index in indices])
     limit.run(len(indices))
     best = scorer.score(quantized, indices).signal
     factors = {name: 1.0 for name in one_per_scale(quantized) if name in widest}

@@ -12,7 +12,7 @@ from onnx import ModelProto, numpy_helper
 from tqdm import tqdm
 
 from onnx_release.core.workers import map_in_order
-from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.data.samples import SampleFile
 from onnx_release.graph.activations import extract_subgraph, session_of, step_by_step
 from onnx_release.graph.layers import Layer, as_matrix, initializers, kernel_shape, patches, weighted_layers
 from onnx_release.graph.targets import Target
@@ -44,7 +44,7 @@ def fit_weights(
         return
     wanted = wanted_means(clip_activations(model, quantized, ranges), layers, samples, used)
     names = [graph.input_value(layer.name) for layer in layers]
-    feeds = [with_batch_axis(samples.inputs(index)) for index in used]
+    feeds = [samples.batch(index) for index in used]
     steps = step_by_step(quantized, names, feeds, SAMPLE_BLOCK * CHUNK)
     for layer, data in tqdm(zip(layers, steps, strict=True), "rounding", len(layers), unit="layer"):
         weights = as_matrix(layer, numpy_helper.to_array(tensors[layer.weight])).astype(np.float64)
@@ -70,7 +70,7 @@ def wanted_means(
     session = session_of(extract_subgraph(reference, dict.fromkeys(inputs[layer.name] for layer in layers)))
 
     def sums(index: int) -> Sums:
-        found = run_session(session, with_batch_axis(samples.inputs(index)))
+        found = run_session(session, samples.batch(index))
         taken = {
             layer.name: patches(layer, found[inputs[layer.name]], POSITIONS, index, kernel_shape(layer, tensors))
             for layer in layers

@@ -11,7 +11,7 @@ from onnx_release.core.spec import Spec
 from onnx_release.core.types import Answer
 from onnx_release.core.workers import map_in_order
 from onnx_release.data.model_data import ModelData
-from onnx_release.data.samples import SampleFile, with_batch_axis, without_batch_axis
+from onnx_release.data.samples import SampleFile, without_batch_axis
 from onnx_release.graph.activations import session_of
 from onnx_release.graph.graph import load_model
 from onnx_release.measure.answers import accuracy_drop, compare_answers
@@ -34,7 +34,7 @@ class Scorer:
         session = session_of(model)
 
         def run(index: int) -> dict[str, np.ndarray]:
-            return run_session(session, with_batch_axis(self.samples.inputs(index)))
+            return run_session(session, self.samples.batch(index))
 
         return list(map_in_order(run, indices, CHUNK))
 
@@ -64,4 +64,4 @@ class Scorer:
 
     def answer(self, outputs: Mapping[str, np.ndarray]) -> Answer:
         """Return the answer in the outputs of one sample."""
-        return self.data.postprocess(without_batch_axis(dict(outputs)))
+        return self.data.postprocess(without_batch_axis(outputs, self.spec))

@@ -9,11 +9,11 @@ import numpy as np
 from onnx_release.core.array_files import ArrayFile
 from onnx_release.core.params import Validate
 from onnx_release.core.paths import ModelFiles
-from onnx_release.core.spec import Budget, Spec, Task, Tolerance
+from onnx_release.core.spec import Budget, Spec, Task, Tolerance, batch_axis
 from onnx_release.core.types import Answer, Arrays
 from onnx_release.core.variants import REDUCED
 from onnx_release.data.model_data import ModelData
-from onnx_release.data.samples import NO_LABEL, SampleFile, sample_key, with_batch_axis, without_batch_axis
+from onnx_release.data.samples import NO_LABEL, SampleFile, sample_key, without_batch_axis
 from onnx_release.measure.answers import accuracy_drop, compare_answers, details, mean
 from onnx_release.measure.bootstrap import grouped_interval
 from onnx_release.measure.budget import over_budget
@@ -128,13 +128,13 @@ def validate_samples(
     found: list[Answer] = []
     for index in range(len(samples)):
         key = sample_key(index)
-        outputs = model.run(with_batch_axis(samples.inputs(index)))
+        outputs = model.run(samples.batch(index))
         group = str(samples.groups[index])
         add_errors(errors, sample_case(index, group), reference, key, outputs, spec.tolerance.rtol)
         rows.append({"sample": index, "group": group, **sample_error(spec, reference, key, outputs)})
         if spec.task != "tensor":
-            wanted.append(data.postprocess(without_batch_axis(reference.folder(f"{key}/float32"))))
-            found.append(data.postprocess(without_batch_axis(outputs)))
+            wanted.append(data.postprocess(without_batch_axis(reference.folder(f"{key}/float32"), spec)))
+            found.append(data.postprocess(without_batch_axis(outputs, spec)))
     if spec.task == "tensor":
         return rows
     answers = compare_answers(spec, wanted, found, [int(label) for label in samples.labels])
@@ -165,9 +165,11 @@ def sample_error(spec: Spec, reference: ArrayFile, key: str, outputs: Arrays) ->
 
 def case_boxes(spec: Spec, data: ModelData, torch_outputs: Arrays, outputs: Arrays) -> float:
     """Return the mean agreement of the boxes in the items of a shape case."""
-    batch = len(outputs[spec.outputs[0].name])
+    first = spec.outputs[0]
+    axis = batch_axis(first, spec)
+    batch = 1 if axis is None else outputs[first.name].shape[axis]
     wanted, found = (
-        [data.postprocess({name: array[item] for name, array in side.items()}) for item in range(batch)]
+        [data.postprocess(without_batch_axis(side, spec, item)) for item in range(batch)]
         for side in (torch_outputs, outputs)
     )
     return float(np.mean([row["agrees"] for row in compare_answers(spec, wanted, found, [NO_LABEL] * batch)]))

@@ -215,8 +215,8 @@ def test_a_sample_without_a_group_may_stand_in_both_splits(tmp_path, monkeypatch
 
 def test_a_batch_of_one_has_one_axis_more():
     item = {"x": np.arange(3)}
-    assert with_batch_axis(item)["x"].shape == (1, 3)
-    assert without_batch_axis(with_batch_axis(item))["x"].tolist() == [0, 1, 2]
+    assert with_batch_axis(item, {})["x"].shape == (1, 3)
+    assert without_batch_axis({"y": item["x"][None]}, SPEC)["y"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
