@@ -22,12 +22,16 @@ class Size:
     multiple_of: int = 1
 
 
+BATCH = Size(1, 4, 2)
+
+
 @dataclass(frozen=True)
 class Input:
     """An input and how its values are drawn.
 
     `values` is normal (standard normal), uniform (in 0..1), integers (from `low` to below `high`), mask (along the last
-    axis ones and then zeros), boxes (x1, y1, x2, y2 on a page of 1000) or lengths (from half to the whole of the axis `of`, a name of the sizes).
+    axis ones and then zeros), boxes (x1, y1, x2, y2 on a page of 1000) or lengths (from half to the whole of
+    the axis `of`).
     """
 
     shape: tuple[int | str, ...]
@@ -110,6 +114,10 @@ class Network:
         rng = np.random.default_rng(seed)
         return {name: given.draw(sizes, rng) for name, given in self.inputs.items()}
 
+    def following(self, sizes: Sizes) -> dict[str, np.ndarray]:
+        """Return the inputs whose values follow the sizes, the lengths: one made for other sizes would not fit."""
+        return {name: array for name, array in self.draw(sizes, 0).items() if self.inputs[name].values == "lengths"}
+
     def sample(self, seed: int) -> dict[str, np.ndarray]:
         """Return the inputs of one item, without the batch axis."""
         rng = np.random.default_rng(seed)
@@ -120,9 +128,6 @@ class Network:
                 steps = (bounds.max - bounds.min) // bounds.multiple_of
                 sizes[name] = bounds.min + bounds.multiple_of * int(rng.integers(0, steps + 1))
         return {name: without_batch(given, given.draw(sizes, rng)) for name, given in self.inputs.items()}
-
-
-BATCH = Size(1, 4, 2)
 
 
 def without_batch(given: Input, array: np.ndarray) -> np.ndarray:

@@ -42,6 +42,10 @@ def samples(raw: Path, split: str) -> Iterator[Sample]:
         yield Sample(NETWORKS["{name}"].sample(first + number))
 
 
+def examples(sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    return NETWORKS["{name}"].following(sizes)
+
+
 def preprocess(item: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return item
 '''

@@ -1,5 +1,7 @@
 """Give the layers that several networks written here share."""
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -7,8 +9,8 @@ from torch import nn
 class Residual(nn.Sequential):
     """Adds its input to what its layers make."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        return x + super().forward(x)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + nn.Sequential.forward(self, x)  # type: ignore[no-untyped-call]
 
 
 class Summary(nn.Module):
@@ -49,6 +51,6 @@ def conv(channels: int, out: int, width: int = 3, stride: int = 1, groups: int =
 def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     """Return linear layers of these widths, with an activation between two of them."""
     layers: list[nn.Module] = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), activation()]
     return nn.Sequential(*layers[:-1])

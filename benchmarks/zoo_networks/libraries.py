@@ -1,5 +1,7 @@
 """List networks of timm, torchvision, segmentation-models-pytorch, monai, open-clip, ultralytics and diffusers."""
 
+# ruff: noqa: E501  a network a line, as in a table
+
 from collections.abc import Callable
 from typing import Any
 

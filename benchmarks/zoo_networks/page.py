@@ -9,16 +9,9 @@ PAGE = Path("docs/zoo.md")
 INTRODUCTION = """# The zoo
 
 `python -m benchmarks.zoo` builds these architectures with random weights, takes each from fetch to validate, and writes
-this page. Their configurations are small, so that one takes seconds. Packages are pinned in `requirements-zoo.txt`:
-
-```sh
-python -m venv .venv-zoo
-.venv-zoo/bin/pip install -r requirements-zoo.txt
-.venv-zoo/bin/python -m benchmarks.zoo
-```
-
-Where it was interrupted, it goes on: each network that is through has a line in `benchmarks/zoo.jsonl`. The workflow
-runs an eighth of them every week.
+this page. Their configurations are small, so that one takes seconds. It needs the packages of `requirements-zoo.txt`,
+in an environment of their own. Where it was interrupted, it goes on: each network that is through has a line in
+`benchmarks/zoo.jsonl`. The workflow `zoo.yml` runs an eighth of them every week.
 
 **Either** counts the networks that `torch.onnx.export` alone converts rightly, with `dynamo=True` and names for the
 dynamic axes, or with TorchScript: the outputs are within a thousandth of their largest value of PyTorch's, at every
@@ -48,8 +41,8 @@ def table(results: list[Result]) -> str:
     """Return the counts by family, and of all."""
     heads = ["family", "networks", *COLUMNS]
     rows = [heads, ["---", *["---:"] * (len(heads) - 1)]]
-    for family in sorted({result.family for result in results}):
-        rows.append(row(family, [result for result in results if result.family == family]))
+    families = sorted({result.family for result in results})
+    rows += [row(family, [result for result in results if result.family == family]) for family in families]
     rows += [row("**all**", results), shares(results)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 

@@ -86,6 +86,8 @@ def difference(found: np.ndarray, expected: np.ndarray) -> str:
 
 
 def first_line(cause: BaseException) -> str:
-    """Return the kind of an error and the first line of what it says."""
+    """Return the kind of an error, by its first cause, and the first line of what that says."""
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     return f"{type(cause).__name__}: {lines[0][:300] if lines else ''}"

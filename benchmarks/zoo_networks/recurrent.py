@@ -1,5 +1,6 @@
 """Declare recurrent networks, convolutions over time and networks of texts, written here."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from benchmarks.zoo_networks.layers import Residual, Summary, causal
 class Recurrent(nn.Module):
     """Embeds tokens, runs a recurrent layer, and classifies each token or the last state."""
 
-    def __init__(self, kind: type[nn.RNNBase], tagger: bool = False, **options: Any) -> None:
+    def __init__(self, kind: Callable[..., nn.Module], tagger: bool = False, **options: Any) -> None:
         super().__init__()
         self.tagger = tagger
         self.embedding = nn.Embedding(50, 24)
@@ -55,7 +56,7 @@ class Streaming(nn.Module):
 class CellLoop(nn.Module):
     """Runs a cell step by step in a Python loop over a fixed number of steps."""
 
-    def __init__(self, kind: type[nn.RNNCellBase]) -> None:
+    def __init__(self, kind: Callable[..., nn.Module]) -> None:
         super().__init__()
         self.cell = kind(12, 24)
         self.head = nn.Linear(24, 6)
@@ -162,34 +163,43 @@ class TransformerTranslator(nn.Module):
         return self.head(states)
 
 
+class GptBlock(nn.Module):
+    """Attends to earlier tokens with rotary positions, and feeds each token forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2, self.qkv, self.out = (
+            nn.RMSNorm(32),
+            nn.RMSNorm(32),
+            nn.Linear(32, 96),
+            nn.Linear(32, 32),
+        )
+        self.ffn = nn.Sequential(nn.Linear(32, 64), nn.SiLU(), nn.Linear(64, 32))
+
+    def forward(self, states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        parts = self.qkv(self.norm1(states)).chunk(3, -1)
+        query, key, value = (part.unflatten(-1, (4, 8)).transpose(1, 2) for part in parts)
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        attended = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+        states = states + self.out(attended.transpose(1, 2).flatten(2))
+        return states + self.ffn(self.norm2(states))
+
+
 class Gpt(nn.Module):
     """Predicts the next token: a small GPT with rotary positions, RMS norms and a tied head."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(64, 32)
-        self.blocks = nn.ModuleList(nn.ModuleDict(block_parts()) for _ in range(2))
-        self.norm = nn.RMSNorm(32)
+        self.embedding, self.norm = nn.Embedding(64, 32), nn.RMSNorm(32)
+        self.blocks = nn.ModuleList(GptBlock() for _ in range(2))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         states = self.embedding(tokens)
         angle = torch.arange(tokens.shape[1])[:, None] / 10000 ** (torch.arange(0, 8, 2) / 8)
         cos, sin = angle.cos().to(states.dtype), angle.sin().to(states.dtype)
         for block in self.blocks:
-            query, key, value = block["qkv"](block["norm1"](states)).chunk(3, -1)
-            heads = [part.unflatten(-1, (4, 8)).transpose(1, 2) for part in (query, key, value)]
-            query, key = rotate(heads[0], cos, sin), rotate(heads[1], cos, sin)
-            attended = F.scaled_dot_product_attention(query, key, heads[2], is_causal=True)
-            states = states + block["out"](attended.transpose(1, 2).flatten(2))
-            states = states + block["ffn"](block["norm2"](states))
+            states = block(states, cos, sin)
         return self.norm(states) @ self.embedding.weight.T
-
-
-def block_parts() -> dict[str, nn.Module]:
-    """Return the layers of one block of Gpt."""
-    ffn = nn.Sequential(nn.Linear(32, 64), nn.SiLU(), nn.Linear(64, 32))
-    names = {"norm1": nn.RMSNorm(32), "norm2": nn.RMSNorm(32), "qkv": nn.Linear(32, 96), "out": nn.Linear(32, 32)}
-    return {**names, "ffn": ffn}
 
 
 def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

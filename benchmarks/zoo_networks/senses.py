@@ -1,5 +1,7 @@
 """List networks of transformers that see or hear, of small configurations."""
 
+# ruff: noqa: E501  a network a line, as in a table
+
 from benchmarks.zoo_networks.declaration import Network, Size, boxes, floats, integers
 from benchmarks.zoo_networks.texts import BART, HIDDEN, LOGITS, PICTURE, SMALL, TEXT, VISION, network
 

@@ -84,9 +84,8 @@ class Speaker(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         layers = [nn.Conv1d(40, 32, 5, padding=2), nn.ReLU(), nn.BatchNorm1d(32)]
-        for dilation in (2, 3):
-            layers.append(Residual(nn.Conv1d(32, 32, 3, padding=dilation, dilation=dilation), nn.ReLU(), Squeeze(32)))
-        self.body = nn.Sequential(*layers)
+        blocks = [Residual(nn.Conv1d(32, 32, 3, 1, step, step), nn.ReLU(), Squeeze(32)) for step in (2, 3)]
+        self.body = nn.Sequential(*layers, *blocks)
         self.attention = nn.Sequential(nn.Conv1d(96, 16, 1), nn.Tanh(), nn.Conv1d(16, 32, 1))
         self.head = nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 24))
 
@@ -137,6 +136,7 @@ class Spectrogram(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.window: torch.Tensor
         self.register_buffer("window", torch.hann_window(64))
         self.mel = nn.Linear(33, 16, bias=False)
         self.head = nn.Sequential(conv(1, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 6))

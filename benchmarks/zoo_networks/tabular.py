@@ -8,10 +8,11 @@ from benchmarks.zoo_networks.layers import Residual, mlp
 
 
 class Columns(nn.Module):
-    """Embeds categories by one table with an offset for each column, and numbers by a vector each: [rows, columns, d]."""
+    """Embeds categories by one table with an offset a column, and numbers by a vector each: [rows, columns, d]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.offsets: torch.Tensor
         self.register_buffer("offsets", torch.arange(4) * 10)
         self.table = nn.Embedding(40, width)
         self.weight, self.bias = nn.Parameter(torch.randn(6, width)), nn.Parameter(torch.randn(6, width))
@@ -104,6 +105,7 @@ class Dlrm(nn.Module):
         super().__init__()
         self.bags = nn.ModuleList(nn.EmbeddingBag(20, 8, mode=mode) for mode in ("sum", "mean"))
         self.bottom, self.top = mlp(6, 16, 8), mlp(11, 16, 1)
+        self.pairs: torch.Tensor
         self.register_buffer("pairs", torch.tril_indices(3, 3, -1))
 
     def forward(self, numbers: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
@@ -141,6 +143,7 @@ class Trees(nn.Module):
         super().__init__()
         self.choice, self.threshold = nn.Parameter(torch.randn(46, 16, 3)), nn.Parameter(torch.randn(16, 3))
         self.leaves = nn.Parameter(torch.randn(16, 8))
+        self.paths: torch.Tensor
         self.register_buffer("paths", torch.tensor([[leaf >> level & 1 for level in range(3)] for leaf in range(8)]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

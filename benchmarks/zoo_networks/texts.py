@@ -1,5 +1,7 @@
 """List networks of transformers, of small configurations."""
 
+# ruff: noqa: E501  a network a line, as in a table
+
 from collections.abc import Mapping
 from typing import Any
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import benchmarks.zoo_networks.work as work
+from benchmarks.zoo_networks import work
 from benchmarks.zoo_networks.catalogue import NETWORKS
 from benchmarks.zoo_networks.forked import TIMED_OUT, Ended, run_forked, run_module
 from benchmarks.zoo_networks.results import FLOAT, REDUCED, Outcome, Result
@@ -48,7 +48,8 @@ def make_zoo_clone(folder: Path, seconds: float) -> Path:
 def take_through(name: str, clone: Path, seconds: float) -> Result:
     """Return what becomes of the network called `name`; each process may take `seconds`."""
     start = time.monotonic()
-    plain = {exporter: plain_reason(name, exporter, clone, seconds) for exporter in ("dynamo", "torchscript")}
+    dynamo = plain_reason(name, "dynamo", clone, seconds)
+    torchscript = plain_reason(name, "torchscript", clone, seconds)
     files = ModelFiles(name)
     found: dict[str, Any] = {"stopped": "", "variants": {}}
     try:
@@ -61,7 +62,8 @@ def take_through(name: str, clone: Path, seconds: float) -> Result:
     finally:
         for made in (files.folder, files.raw, Path("data/prepared") / name, files.artifacts, files.metrics):
             shutil.rmtree(clone / made, ignore_errors=True)
-    return Result(name, NETWORKS[name].family, **plain, **found, seconds=round(time.monotonic() - start, 1))
+    seconds_taken = round(time.monotonic() - start, 1)
+    return Result(name, NETWORKS[name].family, dynamo, torchscript, **found, seconds=seconds_taken)
 
 
 def plain_reason(name: str, exporter: str, clone: Path, seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ANSWER = Path("zoo.txt")
 
@@ -52,7 +53,7 @@ def quantize_plainly(name: str) -> None:
             items = (samples.inputs(number) for number in range(len(samples)))
             self.items = iter([{key: value[None] for key, value in item.items()} for item in items])
 
-        def get_next(self) -> dict[str, object] | None:
+        def get_next(self) -> Any:
             return next(self.items, None)
 
     prepared, quantized = files.artifacts / "prepared.onnx", files.artifacts / "rival.onnx"
