@@ -11,7 +11,9 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +45,21 @@ def run_forked(work: Callable[..., None], *arguments: Any, folder: Path, seconds
     log = folder / "zoo.log"
     process = context.Process(target=in_folder, args=(folder, log, work, arguments))
     process.start()
-    process.join(seconds)
-    code = process.exitcode
-    if code is None:
-        os.killpg(process.pid or 0, signal.SIGKILL)  # what the process has started, too
-        process.join()
-        code = TIMED_OUT
+    try:
+        process.join(seconds)
+        code = TIMED_OUT if process.exitcode is None else process.exitcode
+    finally:  # also where a person interrupts
+        if process.exitcode is None:
+            end(process)
     return Ended(code, log.read_text(errors="replace"))
+
+
+def end(process: ForkServerProcess) -> None:
+    """End a process and those that it has started."""
+    with suppress(ProcessLookupError):  # it has no group of its own yet
+        os.killpg(process.pid or 0, signal.SIGKILL)
+    process.kill()
+    process.join()
 
 
 def in_folder(folder: Path, log: Path, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
