@@ -35,8 +35,10 @@ from onnx_release.core.workers import map_in_order
 from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, write_samples
 from onnx_release.graph.activations import extract_subgraph, session_of
-from onnx_release.reduce.calibrate import Range, find_ranges, observe, values_to_observe
+from onnx_release.reduce.calibrate import SAMPLES, find_ranges, sample_runs
 from onnx_release.reduce.histograms import Observed, observe_values
+from onnx_release.reduce.observe import observe, values_to_observe
+from onnx_release.reduce.ranges import Range
 from onnx_release.timing.worker import peak_memory_bytes
 from tools.models import add_model_option, chosen_model
 
@@ -70,7 +72,11 @@ def main(arguments: argparse.Namespace) -> None:
         "histogram_speedup": their_collecting / collecting,
         "ranges": len(ours),
         "onnxruntime_ranges": len(theirs),
-        "beyond_one_bin": beyond_one_bin(ours, theirs, observe(onnx.load(model), samples, settings)),
+        "beyond_one_bin": beyond_one_bin(
+            ours,
+            theirs,
+            observe(onnx.load(model), sample_runs(samples), 4 * (settings.bins // 2), settings.chunk)[SAMPLES],
+        ),
         **{f"memory_mb_{count}": value for count, value in memory.items()},
         "memory_ratio": memory[COUNTS[1]] / memory[COUNTS[0]],
     }

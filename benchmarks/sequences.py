@@ -177,7 +177,7 @@ def wide_inputs(model: ModelProto, texts: Sequence[Arrays]) -> list[dict[str, fl
     `largest_at_least` and `largest_at_most` bound the largest value of a text; `quantile_999` is the 0.999 quantile.
     """
     names, found = [node.input[0] for node in wide_products(model)], []
-    for values in step_by_step(model, names, [with_batch_axis(text, {}) for text in texts], CHUNK):
+    for values in step_by_step(model, names, [with_batch_axis(text) for text in texts], CHUNK):
         sizes = [np.abs(array).ravel() for array in values]
         tops, within = [float(size.max()) for size in sizes], float(np.quantile(np.concatenate(sizes), 0.999))
         found.append({"largest_at_least": min(tops), "largest_at_most": max(tops), "quantile_999": within})

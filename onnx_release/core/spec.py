@@ -26,6 +26,7 @@ AUTO = "auto"
 LARGEST_INPUT = 4 * 2**30
 Task = Literal["classification", "detection", "embedding", "tensor"]
 Dtype = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
+FLOATS = ("float32", "float16")
 ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
 
 
@@ -104,14 +105,16 @@ class Dimension(Strict):
 
 
 class Tensor(Strict):
-    """An input or an output. A string in the shape is the name of a symbolic dimension; a scalar has no axis.
-
-    `counts` says whether an output counts in the errors that a budget bounds; without it, outputs of floats do.
-    """
+    """An input or an output. A string in the shape is the name of a symbolic dimension; a scalar has no axis."""
 
     name: Annotated[str, Field(min_length=1, pattern="^[^/]*$")]  # a / would split a key of the sample files
     dtype: Dtype
     shape: list[Axis]
+
+
+class Output(Tensor):
+    """An output. `counts` says whether it counts in the errors that a budget bounds; by default, those of floats do."""
+
     counts: bool | None = None
 
 
@@ -229,6 +232,7 @@ class Spec(Strict):
     """The content of models/NAME/spec.yaml.
 
     `variants` are the variants with reduced precision that make sense for the model; the pipeline makes no others.
+    `exclude` names nodes, operators or PyTorch modules that both INT8 variants keep in float.
     `derived` names the sizes of outputs that follow from the inputs, such as the rows of a detector's map, or from
     their values, such as the number of boxes found. `batch_dimension` explains `batch`. `images` replaces data.py, and
     `transformers`, the name of a class of that package, replaces network.py. `labels` are the names of the classes in
@@ -245,8 +249,9 @@ class Spec(Strict):
     derived: list[str] = Field(default_factory=list)
     batch: str | None = AUTO
     inputs: Annotated[list[Tensor], Field(min_length=1)]
-    outputs: Annotated[list[Tensor], Field(min_length=1)]
+    outputs: Annotated[list[Output], Field(min_length=1)]
     variants: list[Literal["fp16", "int8_dynamic", "int8_static"]]
+    exclude: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     budget: Budget | None = None
     tolerance: Tolerance = Tolerance()
 
@@ -301,13 +306,6 @@ class Spec(Strict):
         return self
 
     @model_validator(mode="after")
-    def inputs_count(self) -> "Spec":
-        for tensor in self.inputs:
-            if tensor.counts is not None:
-                raise ValueError(f"{tensor.name} is an input: only outputs have `counts`")
-        return self
-
-    @model_validator(mode="after")
     def inputs_fit_into_memory(self) -> "Spec":
         largest = {name: bounds.largest for name, bounds in self.dimensions.items()}
         for tensor in self.inputs:
@@ -326,7 +324,7 @@ class Spec(Strict):
         if self.variants and self.budget is None:
             raise ValueError("variants lose accuracy: say in budget how much they may lose, or write `variants: []`")
         if self.budget is not None:
-            check_budget(self.budget, self.task)
+            check_budget(self.budget, self.task, any(tensor.dtype not in FLOATS for tensor in self.outputs))
         if self.images is not None:
             check_images(self.images, self)
         if self.labels is not None:
@@ -334,9 +332,9 @@ class Spec(Strict):
         return self
 
 
-def check_budget(budget: Budget, task: str) -> None:
-    """Raise ValueError for a bound on a metric that the task does not have."""
-    if budget.agreement is not None and task == "tensor":
+def check_budget(budget: Budget, task: str, whole_numbers: bool = False) -> None:
+    """Raise ValueError for a bound on a metric that the task does not have; an output may have `whole_numbers`."""
+    if budget.agreement is not None and task == "tensor" and not whole_numbers:
         raise ValueError("budget.agreement: the task tensor has no answers to agree on; give sqnr_db or cosine")
     if budget.accuracy_drop is not None and task in ("tensor", "embedding"):
         raise ValueError(f"budget.accuracy_drop: the task {task} has no right answers; give sqnr_db or cosine")
@@ -420,13 +418,9 @@ def rows_are_the_batch(spec: Spec) -> bool:
     )
 
 
-def counted_outputs(spec: Spec) -> list[Tensor]:
+def counted_outputs(spec: Spec) -> list[Output]:
     """Return the outputs whose errors a budget bounds: those of floats, unless `counts` says otherwise; never none."""
-    counted = [
-        tensor
-        for tensor in spec.outputs
-        if tensor.counts or (tensor.counts is None and tensor.dtype in ("float32", "float16"))
-    ]
+    counted = [tensor for tensor in spec.outputs if tensor.counts or (tensor.counts is None and tensor.dtype in FLOATS)]
     return counted or spec.outputs
 
 

@@ -158,11 +158,13 @@ def input_axes(spec: Spec) -> dict[str, int | None]:
     return {tensor.name: batch_axis(tensor, spec) for tensor in spec.inputs}
 
 
-def with_batch_axis(arrays: Mapping[str, np.ndarray], axes: Mapping[str, int | None]) -> dict[str, np.ndarray]:
-    """Add the batch axis to the arrays of one item; `axes` has those that are not the first."""
+def with_batch_axis(
+    arrays: Mapping[str, np.ndarray], axes: Mapping[str, int | None] | None = None
+) -> dict[str, np.ndarray]:
+    """Add the batch axis to the arrays of one item: the first, or the one that `axes` has for the name."""
     found = {}
     for name, array in arrays.items():
-        axis = axes.get(name, 0)
+        axis = (axes or {}).get(name, 0)
         found[name] = array if axis is None or axis > array.ndim else np.expand_dims(array, axis)
     return found
 

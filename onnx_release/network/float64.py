@@ -67,7 +67,7 @@ class Float64Mode(OperatorMode):
         storage = value.untyped_storage()
         known = self.copies.get(storage._cdata)
         if known is None or known[1].numel() * value.element_size() != storage.nbytes():
-            whole = torch.empty(0, dtype=value.dtype).set_(storage)  # type: ignore[call-overload]
+            whole = torch.empty(0, dtype=value.dtype).set_(storage)
             known = self.copies[storage._cdata] = storage, wider_copy(whole)
         return torch.as_strided(known[1], value.shape, value.stride(), value.storage_offset())
 

@@ -43,7 +43,7 @@ def bring_to_float32(network: torch.nn.Module, spec: Spec) -> None:
     @functools.wraps(forward)
     def in_float32(*args: Any, **kwargs: Any) -> Any:
         args, kwargs = tree_map(wider, (args, kwargs))
-        with Float32Mode():  # type: ignore[no-untyped-call]
+        with Float32Mode():
             return forward(*args, **kwargs)
 
     network.forward = in_float32

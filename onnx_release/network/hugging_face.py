@@ -14,11 +14,11 @@ import torch
 from onnx_release.core.errors import CheckpointError, NetworkError, SpecError
 from onnx_release.core.plain_text import first_few_lines
 from onnx_release.core.spec import Spec
-from onnx_release.network.checkpoint import INDEX, misfits, read_index
 from onnx_release.network.outputs import take_outputs
+from onnx_release.network.safetensors_files import INDEX, WEIGHTS, read_index
+from onnx_release.network.weight_names import misfits
 
 CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 
 
 def load_pretrained(name: str, spec: Spec, raw: Path) -> torch.nn.Module:

@@ -17,6 +17,7 @@ from onnx_release.network.half_precision import bring_to_float32
 from onnx_release.network.hugging_face import load_pretrained, pretrained_class
 from onnx_release.network.operators import eager_operators
 from onnx_release.network.outputs import take_outputs
+from onnx_release.network.source_network import load_source_network
 
 
 def load_network(model: str, raw: Path) -> torch.nn.Module:
@@ -34,8 +35,11 @@ def network_as_built(model: str, raw: Path) -> torch.nn.Module:
     network, or if the inputs' names do not say where they go, and SpecError as `network_source` does.
     """
     spec, source = load_spec(model), network_source(model)
-    network = load_pretrained(source, spec, raw) if isinstance(source, str) else build_network(source, model, raw)
-    take_by_name(network, [tensor.name for tensor in spec.inputs])
+    if source is None:
+        network = load_source_network(model, spec, raw)
+    else:
+        network = load_pretrained(source, spec, raw) if isinstance(source, str) else build_network(source, model, raw)
+        take_by_name(network, [tensor.name for tensor in spec.inputs])
     network.register_forward_hook(lambda _module, _inputs, result: in_order_of_spec(spec, result))
     bring_to_float32(network, spec)
     return network
@@ -44,11 +48,12 @@ def network_as_built(model: str, raw: Path) -> torch.nn.Module:
 def network_source(model: str) -> Any:
     """Import network.py of models/`model` and return it, or the name of the class of transformers in its spec.
 
-    Raises SpecError if there are both or neither, and if one cannot be loaded.
+    Without either it is None: one of the model's sources is the network. Raises SpecError if there are both, and if one
+    cannot be loaded.
     """
     name, path = load_spec(model).transformers, MODELS / model / "network.py"
     if name is None:
-        return load_module(model, "network", ("build",))
+        return load_module(model, "network", ("build",)) if path.is_file() else None
     if path.is_file():
         raise SpecError(
             f"models/{model} has a network.py and `transformers` in spec.yaml: remove network.py if {name} is the "

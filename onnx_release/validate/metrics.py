@@ -22,6 +22,9 @@ class OutputMetrics(Strict):
         float | None,
         Metric("the tolerance.atol that would pass at the tolerance.rtol of the spec", better="lower", news="error"),
     ]
+    equal: Annotated[
+        float | None, Metric("share of elements equal to PyTorch's, where they are whole numbers", better="higher")
+    ] = None
 
 
 class ValidateMetrics(Metrics):
@@ -59,7 +62,7 @@ class ValidateMetrics(Metrics):
     agreement: Annotated[
         float | None,
         Metric(
-            "share of samples with PyTorch's class or neighbour, or of boxes matched with PyTorch's",
+            "share of samples with PyTorch's class or neighbour, of boxes matched, or of equal whole numbers",
             better="higher",
             interval="agreement",
             column="agrees",

@@ -84,7 +84,7 @@ def test_every_model_s_spec_loads(path, monkeypatch):
         ("example: 2", "example: 2, multiple_of: 2", "must allow 1"),
         ("example: 2", "example: 3, multiple_of: 2", "example 3 is not a multiple of 2"),
         ("budget:", "batch: width\nbudget:", "batch: no input has the dimension width: write null if there is none"),
-        ("shape: [batch, 1, 8, 8]", "shape: [batch, 1, 8, 8], counts: true", "image is an input: only outputs"),
+        ("shape: [batch, 1, 8, 8]", "shape: [batch, 1, 8, 8], counts: true", "inputs.0.counts: no such key"),
         ("min: 1, max: 64", "min: 3, max: 64", "example 2 is not between min 3 and max 64"),
         ("[batch, 10]", "[batch, 0]", r"outputs\.0\.shape\.1.*greater than or equal to 1, not 0"),
         ("[batch, 10]", "[]", r"must have the shape \[batch, classes\]"),

@@ -131,7 +131,7 @@ def check_answers(clone):
         contents = [photograph.path.read_bytes() for photograph in data.photographs(FILES.raw, "evaluation")[:40]]
         answers = []
         for content in contents:
-            outputs = model.run(with_batch_axis(data.preprocess(data.decode(content)), {}))
+            outputs = model.run(with_batch_axis(data.preprocess(data.decode(content))))
             answers.append(data.postprocess(without_batch_axis(outputs, spec)))
     with serving(clone / FILES.release) as server:
         for content, answer in zip(contents, answers, strict=True):
