@@ -54,7 +54,12 @@ def test_no_checkout_leaves_its_token_in_the_clone():
 def test_no_workflow_of_a_fork_gets_a_token_that_writes():
     for workflow in WORKFLOWS.values():
         events = workflow["on"]
-        assert set([events] if isinstance(events, str) else events) <= {"push", "pull_request"}
+        assert set([events] if isinstance(events, str) else events) <= {
+            "push",
+            "pull_request",
+            "schedule",
+            "workflow_dispatch",
+        }
     assert "github.event.pull_request.head.repo.full_name == github.repository" in JOBS[COMMENT]["if"]
 
 
