@@ -1,220 +1,190 @@
 """Convert a float32 model to float16, and keep the nodes in float32 that overflow on real samples.
 
-onnxconverter-common converts. This module gives nodes names, by which it blocks them; keeps the Casts of the source,
-which it would leave with the wrong type; keeps the nodes on both sides of values beyond float16 in float32; and removes
-Casts that cancel out.
+onnxconverter-common converts. The passes of `fp16_passes` prepare the graph for it and put right what it leaves wrong.
+Each file is loaded and run before it counts; where ONNX Runtime refuses it, more operators stay in float32.
 """
 
-import warnings
 from collections import Counter
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from onnxconverter_common.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
+from onnx import ModelProto, NodeProto, TensorProto
+from onnxconverter_common.float16 import DEFAULT_OP_BLOCK_LIST
 
-from onnx_release.core.errors import DataError
+from onnx_release.core.child_process import ChildError, run_in_child
+from onnx_release.core.errors import DataError, GraphError
 from onnx_release.core.files import replacing_folder
 from onnx_release.core.params import Fp16
-from onnx_release.data.samples import SampleFile, with_batch_axis
-from onnx_release.graph.activations import constant_values, extract_subgraph, float_values, session_of, value_types
-from onnx_release.graph.graph import load_model, model_size_mb, save_checked, subgraphs
-from onnx_release.graph.layers import initializers, set_array
+from onnx_release.core.paths import MODEL_FILE
+from onnx_release.data.samples import SampleFile, spread_evenly, with_batch_axis
+from onnx_release.graph.graph import check_model_file, graphs, load_model, model_size_mb, save_model
 from onnx_release.graph.precision import check_not_float16, check_not_quantized
+from onnx_release.reduce.fp16_passes.attempts import kinds_to_keep
+from onnx_release.reduce.fp16_passes.constants import constant_values
+from onnx_release.reduce.fp16_passes.convert import convert_graph, kinds_of, prepare
+from onnx_release.reduce.fp16_passes.kept import nodes_without_float16
+from onnx_release.reduce.fp16_passes.overflow import Observed, find_overflows, observe
+from onnx_release.reduce.fp16_passes.types import value_types
+from onnx_release.reduce.fp16_passes.weights import count_beyond, load_converted_weights
 from onnx_release.reduce.metrics import Fp16Metrics
-from onnx_release.runtime.session import run_session
+from onnx_release.runtime.session import open_session, run_session
 
-MAX_FLOAT16 = 65504.0
-# Their sums may overflow although the mean does not.
-MEANS = ("ReduceMean", "GlobalAveragePool")
+# How many samples the written file runs on; the search for overflows runs on all.
+RUNS = 2
 
 
-def convert_to_fp16(source: Path, samples: SampleFile, params: Fp16, folder: Path) -> Fp16Metrics:
+@dataclass(frozen=True)
+class Source:
+    """A prepared float32 model, the folder with its large weights, the samples, and what float32 gives on them."""
+
+    model: ModelProto
+    folder: Path
+    samples: SampleFile
+    observed: Observed
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A graph in float16, and the names of the nodes that stay in float32 because of a value beyond float16."""
+
+    model: ModelProto
+    overflowing: set[str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A sample to run: its index, its inputs with the batch axis, and the outputs that are finite in float32."""
+
+    index: int
+    inputs: dict[str, np.ndarray]
+    finite: set[str]
+
+
+def convert_to_fp16(source: Path, samples: SampleFile, params: Fp16, folder: Path, apart: bool = False) -> Fp16Metrics:
     """Write `source` in float16 to `folder`, with its inputs and outputs as they are, and return the metrics.
 
-    Raises GraphError if `source` is already in float16 or quantized, or if the result is invalid, and DataError if the
-    float32 model itself gives NaN or infinity on a sample, or if there is no sample.
+    With `apart`, each file is tried in a process of its own, so that one that crashes ONNX Runtime is only refused.
+    Raises GraphError if `source` is already in float16 or quantized, or if ONNX Runtime refuses the result whatever
+    stays in float32, and DataError if the float32 model itself gives NaN on a sample, or if there is no sample.
     """
     if not len(samples):
         raise DataError("there is no sample to check float16 on: samples(raw, 'calibration') must yield at least one")
-    model = load_model(source)
-    check_not_quantized(model, source)
-    check_not_float16(model, source)
-    name_nodes(model.graph)
-    operators = sorted({*DEFAULT_OP_BLOCK_LIST, *params.block_operators})
-    overflowing = beyond_float16(model, samples)
-    while True:
-        converted = convert_graph(model, operators, overflowing, params.max_finite_val)
-        more = find_overflows(model, converted, samples) - overflowing
-        if not more:
-            break
-        overflowing |= more
+    loaded = load_model(source, weights=False)
+    check_not_quantized(loaded, source)
+    check_not_float16(loaded, source)
+    model = prepare(loaded)
+    given = Source(model, source.parent, samples, observe(model, samples, source.parent))
+    operators = {*DEFAULT_OP_BLOCK_LIST, *params.block_operators}
+    always = nodes_without_float16(model) | kinds_of(model, operators)
     with replacing_folder(folder) as partial:
-        path = save_checked(converted, partial)
-        size = model_size_mb(path)
-    return fp16_metrics(model, converted, overflowing, params, size)
+        converted = write_first_that_runs(given, always, params.max_finite_val, partial, apart)
+        size = model_size_mb(partial / MODEL_FILE)
+    return fp16_metrics(given, converted, params, size)
 
 
-def name_nodes(graph: GraphProto) -> None:
-    """Give every node a unique name, by which the converter blocks nodes and names Casts."""
-    taken = Counter(node.name for node in graph.node)
-    for index, node in enumerate(graph.node):
-        if not node.name or taken[node.name] > 1:
-            node.name = f"{node.name or node.op_type}_{index}"
-            while taken[node.name]:
-                node.name += "_"
+def convert_in_child(source: Path, samples: Path, params: Fp16, folder: Path) -> Fp16Metrics:
+    """Do the same with a file of samples in a process of its own; if that crashes, again with each try in one more.
+
+    Raises ChildError if it crashes then too.
+    """
+    try:
+        return run_in_child(convert_files, source, samples, params, folder, False)
+    except ChildError:
+        return run_in_child(convert_files, source, samples, params, folder, True)
 
 
-def beyond_float16(model: ModelProto, samples: SampleFile) -> set[str]:
-    """Return the names of the nodes with an input, an output or a sum beyond float16 on any sample, in float32."""
-    names = float_values(model)
-    session = session_of(extract_subgraph(model, names))
-    sums = {node.output[0]: node for node in model.graph.node if node.op_type in MEANS}
-    large: set[str] = set()
-    for index in range(len(samples)):
-        values = run_session(session, with_batch_axis(samples.inputs(index)))
-        for name, array in values.items():
-            if not np.isfinite(array).all():
-                raise DataError(f"calibration sample {index} gives NaN or infinity in {name}, even in float32")
-            largest = float(np.abs(array).max(initial=0.0))
-            if name in sums:
-                largest *= values[sums[name].input[0]].size / max(array.size, 1)
-            if largest > MAX_FLOAT16:
-                large.add(name)
-    return {node.name for node in model.graph.node if large & {*node.output, *node.input}}
+def convert_files(source: Path, samples: Path, params: Fp16, folder: Path, apart: bool) -> Fp16Metrics:
+    """Do what `convert_to_fp16` does, with what can be sent to another process."""
+    return convert_to_fp16(source, SampleFile(samples), params, folder, apart)
 
 
-def convert_graph(model: ModelProto, operators: list[str], nodes: set[str], max_finite_val: float) -> ModelProto:
-    """Convert a copy of `model` to float16, except `operators` and `nodes`. No Cast in it cancels another."""
-    source = ModelProto()
-    source.CopyFrom(model)
-    casts = {node.name for node in source.graph.node if node.op_type == "Cast" and cast_type(node) == TensorProto.FLOAT}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about clamped weights, which are a metric, and denormal ones
-        converted = convert_float_to_float16(
-            source,
-            keep_io_types=True,
-            max_finite_val=max_finite_val,
-            op_block_list=operators,
-            node_block_list=sorted(nodes | casts),
+def write_first_that_runs(
+    given: Source, always: Set[str], max_finite_val: float, folder: Path, apart: bool
+) -> Converted:
+    """Write the graph to `folder` with as few operators in float32, besides `always`, as ONNX Runtime accepts."""
+    made: dict[frozenset[str], Converted] = {}
+
+    def fails(kinds: frozenset[str]) -> str:
+        made.clear()  # so that only what the file holds is there
+        kept = set(always) | kinds_of(given.model, kinds)
+        try:
+            converted = convert_without_overflow(given, kept, max_finite_val)
+            write_and_run(given, converted.model, max_finite_val, folder, apart)
+        except (GraphError, ChildError) as error:
+            return str(error)
+        made[kinds] = converted
+        return ""
+
+    kinds, problem = kinds_to_keep(given.model, fails)
+    problem = problem or ("" if kinds in made else fails(kinds))
+    if problem:
+        raise GraphError(
+            f"the network cannot be converted to float16: {problem}. fix: name the operator of that node under "
+            "fp16.block_operators in the model's params.yaml, or take fp16 from variants in its spec.yaml"
         )
-    remove_cascaded_casts(converted)
-    del converted.graph.value_info[:]  # the types before; the checker infers them anew
-    return converted
+    return made[kinds]
 
 
-def cast_type(node: NodeProto) -> int:
-    """Return the element type of a Cast's output."""
-    return int(helper.get_node_attr_value(node, "to"))
+def convert_without_overflow(given: Source, kept: Set[str], max_finite_val: float) -> Converted:
+    """Convert, and keep more nodes in float32 until none overflows on the samples."""
+    overflowing = set(given.observed.large)
+    while True:
+        converted = convert_graph(given.model, kept | overflowing, max_finite_val)
+        found = find_overflows(given.model, converted, given.samples, given.observed, given.folder)
+        if found <= overflowing:
+            return Converted(converted, overflowing)
+        overflowing |= found
 
 
-def remove_cascaded_casts(model: ModelProto) -> None:
-    """Connect every Cast to the start of its chain of Casts, and remove those without effect or use.
-
-    A pair from float32 to float16 and back is removed too: its rounding would bring the overflow that a blocked node
-    avoids.
-    """
-    graph = model.graph
-    types = value_types(model) | {tensor.name: tensor.data_type for tensor in graph.initializer}
-    outputs = {value.name for value in graph.output}
-    origin: dict[str, str] = {}  # the output of a float Cast: the value at the start of its chain
-    same: dict[tuple[str, int], str] = {}  # a value and a type: the first Cast that makes it
-    replaced: dict[str, str] = {}
-    for node in graph.node:
-        node.input[:] = [replaced.get(name, name) for name in node.input]
-        if node.op_type != "Cast" or cast_type(node) not in (TensorProto.FLOAT, TensorProto.FLOAT16):
-            continue
-        start, to = origin.get(node.input[0], node.input[0]), cast_type(node)
-        node.input[0] = origin[node.output[0]] = start
-        if node.output[0] in outputs:
-            continue
-        if types.get(start) == to:
-            replaced[node.output[0]] = start
-        elif (start, to) in same:
-            replaced[node.output[0]] = same[start, to]
-        else:
-            same[start, to] = node.output[0]
-    remove_unused(graph, "Cast")
+def write_and_run(given: Source, converted: ModelProto, max_finite_val: float, folder: Path, apart: bool) -> None:
+    """Write the file, check it, and run it on samples. Raises GraphError, and ChildError if that crashes a process."""
+    model = ModelProto()
+    model.CopyFrom(converted)
+    load_converted_weights(model, given.folder, max_finite_val)
+    path = save_model(model, folder)
+    del model  # a second copy of all weights
+    outputs = [value.name for value in converted.graph.output]
+    tried = spread_evenly(len(given.samples), RUNS)
+    runs = [
+        Run(index, with_batch_axis(given.samples.inputs(index)), set(outputs) - set(given.observed.not_finite[index]))
+        for index in tried
+    ]
+    if apart:
+        run_in_child(check_and_run, path, runs)
+    else:
+        check_and_run(path, runs)
 
 
-def remove_unused(graph: GraphProto, operator: str) -> None:
-    """Remove the nodes of one operator whose output nothing uses."""
-    used = {value.name for value in graph.output}
-    for node in reversed(list(graph.node)):
-        if node.op_type == operator and not used & set(node.output):
-            graph.node.remove(node)
-        else:
-            used |= {*node.input, *(name for graph in subgraphs(node) for inner in graph.node for name in inner.input)}
+def check_and_run(path: Path, runs: list[Run]) -> None:
+    """Check the file, and run it on samples. Raises GraphError if an output that was finite no longer is."""
+    check_model_file(path)
+    session = open_session(path)
+    for run in runs:
+        for name, array in run_session(session, run.inputs).items():
+            if name in run.finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise GraphError(f"calibration sample {run.index} gives NaN or infinity in {name}, only in float16")
 
 
-def find_overflows(model: ModelProto, converted: ModelProto, samples: SampleFile) -> set[str]:
-    """Return the nodes where NaN or infinity begins in float16, and those after them, on the first sample with any."""
-    names = float_values(model)
-    session = session_of(extract_subgraph(with_float16_rounding(model, converted), names))
-    for index in range(len(samples)):
-        values = run_session(session, with_batch_axis(samples.inputs(index)))
-        bad = {name for name, array in values.items() if not np.isfinite(array).all()}
-        first = {name for node in model.graph.node for name in node.output if name in bad and not bad & set(node.input)}
-        if first:
-            return {node.name for node in model.graph.node if first & {*node.output, *node.input}}
-    return set()
-
-
-def with_float16_rounding(model: ModelProto, converted: ModelProto) -> ModelProto:
-    """Return the float32 `model` with each value rounded to float16 that is float16 in `converted`.
-
-    ONNX Runtime has hardly any float16 kernels for CPUs: it computes in float32 and skips the rounding where it can.
-    This graph shows the results of a device that computes in float16.
-    """
-    types = value_types(converted)
-    floats = float_values(model)
-    half = {name for name in floats if types.get(name) == TensorProto.FLOAT16}
-    weights = initializers(converted)
-    result = ModelProto()
-    result.CopyFrom(model)
-    for tensor in result.graph.initializer:
-        other = weights.get(tensor.name)
-        if is_float(tensor) and other is not None and other.data_type == TensorProto.FLOAT16:
-            set_array(tensor, numpy_helper.to_array(other).astype(np.float32))
-    nodes = list(result.graph.node)
-    del result.graph.node[:]
-
-    def add_rounding(before: str, after: str) -> None:
-        result.graph.node.append(helper.make_node("Cast", [before], [f"{after}_half"], to=TensorProto.FLOAT16))
-        result.graph.node.append(helper.make_node("Cast", [f"{after}_half"], [after], to=TensorProto.FLOAT))
-
-    inputs = {value.name: f"{value.name}_rounded" for value in model.graph.input if value.name in floats}
-    for name, after in inputs.items():
-        add_rounding(name, after)
-    for node in nodes:
-        exact = {name: f"{name}_exact" for name in node.output if name in half}
-        if exact:
-            node.input[:] = [inputs.get(name, name) for name in node.input]
-        node.output[:] = [exact.get(name, name) for name in node.output]
-        result.graph.node.append(node)
-        for name, before in exact.items():
-            add_rounding(before, name)
-    return result
-
-
-def fp16_metrics(
-    model: ModelProto, converted: ModelProto, overflowing: set[str], params: Fp16, size_mb: float
-) -> Fp16Metrics:
-    """Count nodes by the type of their first output, Casts separately, and the clamped weights."""
-    types, constants = value_types(converted), constant_values(converted)
-    nodes = [node for node in converted.graph.node if node.op_type != "Cast" and node.output[0] not in constants]
-    counts = Counter(types.get(node.output[0]) for node in nodes)
-    weights = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer if is_float(tensor)]
+def fp16_metrics(given: Source, converted: Converted, params: Fp16, size_mb: float) -> Fp16Metrics:
+    """Count nodes, also of nested graphs, by the type of their first float output, Casts apart, and clamped weights."""
+    types, constants = value_types(converted.model), constant_values(converted.model)
+    every = [node for graph in graphs(converted.model.graph) for node in graph.node]
+    nodes = [node for node in every if node.op_type != "Cast" and not constants & set(node.output)]
+    counts = Counter(first_float(node, types) for node in nodes)
     return Fp16Metrics(
         size_mb=size_mb,
         fp16_nodes=counts[TensorProto.FLOAT16],
         float_nodes=counts[TensorProto.FLOAT],
-        casts=sum(node.op_type == "Cast" for node in converted.graph.node),
-        blocked_nodes=len(overflowing),
-        blocked=", ".join(node.name for node in model.graph.node if node.name in overflowing),
-        clamped_weights=int(sum((np.abs(array) > params.max_finite_val).sum() for array in weights)),
+        casts=sum(node.op_type == "Cast" for node in every),
+        blocked_nodes=len(converted.overflowing),
+        blocked=", ".join(node.name for node in given.model.graph.node if node.name in converted.overflowing),
+        clamped_weights=count_beyond(given.model, given.folder, params.max_finite_val),
     )
 
 
-def is_float(tensor: TensorProto) -> bool:
-    return bool(tensor.data_type == TensorProto.FLOAT)
+def first_float(node: NodeProto, types: Mapping[str, int]) -> int | None:
+    """Return the type of the node's first output that is float16 or float32."""
+    found = (types.get(name) for name in node.output)
+    return next((element for element in found if element in (TensorProto.FLOAT, TensorProto.FLOAT16)), None)

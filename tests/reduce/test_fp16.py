@@ -125,6 +125,6 @@ def test_what_cannot_be_converted_is_an_error(save_graph, tmp_path):
     with pytest.raises(DataError, match="no sample to check float16 on"):
         convert(relu, save_samples(tmp_path / "none.npz", []), tmp_path)
     log = save_graph([helper.make_node("Log", ["x"], ["y"])], [("x", ["batch", 2])], [("y", ["batch", 2])])
-    with pytest.raises(DataError, match="calibration sample 0 gives NaN or infinity in y, even in float32"):
+    with pytest.raises(DataError, match="calibration sample 0 gives NaN in y, even in float32"):
         convert(log, ones(tmp_path, 2, value=-1.0), tmp_path)
     assert not (tmp_path / "fp16").exists()

@@ -1,0 +1,99 @@
+"""Give every node and value a name of its own, since the converter finds both by name."""
+
+from collections import Counter
+from collections.abc import Container
+
+from onnx import GraphProto, ModelProto, NodeProto
+
+from onnx_release.graph.graph import graphs, subgraphs
+
+# What an optional output is called that nothing uses. The converter takes two empty names for the same value.
+UNUSED = "unused_output_"
+
+
+def name_nodes(model: ModelProto) -> None:
+    """Give every node, those of nested graphs included, a unique name."""
+    nodes = [node for graph in graphs(model.graph) for node in graph.node]
+    taken: set[str] = set()
+    given = {node.name for node in nodes}
+    for index, node in enumerate(nodes):
+        if not node.name or node.name in taken:
+            node.name = unused_name(f"{node.name or node.op_type}_{index}", given)
+            given.add(node.name)
+        taken.add(node.name)
+
+
+def name_inner_values(model: ModelProto) -> None:
+    """Rename the values of nested graphs that have the name of a value elsewhere, such as in the other branch.
+
+    Inner graphs come first: what is left of a name there belongs to the graph around it.
+    """
+    counts = Counter(name for graph in graphs(model.graph) for name in defined_values(graph))
+    for graph in list(graphs(model.graph))[:0:-1]:
+        renamed = {}
+        for name in defined_values(graph):
+            if counts[name] > 1:
+                counts[name] -= 1
+                renamed[name] = unused_name(name, counts)
+                counts[renamed[name]] = 1
+        rename_defined(graph, renamed)
+
+
+def defined_values(graph: GraphProto) -> list[str]:
+    """Return the values that this graph itself defines, each once: inputs, initializers and outputs of nodes."""
+    made = [name for node in graph.node for name in node.output if name]
+    return list(dict.fromkeys([*(value.name for value in (*graph.input, *graph.initializer)), *made]))
+
+
+def rename_defined(graph: GraphProto, renamed: dict[str, str]) -> None:
+    """Rename values that `graph` defines, wherever it or a graph nested in it mentions them."""
+    if not renamed:
+        return
+    for item in (*graph.input, *graph.initializer):
+        item.name = renamed.get(item.name, item.name)
+    for node in graph.node:
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    rename_uses(graph, renamed)
+    for value in (*graph.output, *graph.value_info):
+        value.name = renamed.get(value.name, value.name)
+
+
+def rename_uses(graph: GraphProto, renamed: dict[str, str]) -> None:
+    """Rename values where nodes of `graph` take them and where graphs nested in it take or return them."""
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        for inner in subgraphs(node):
+            for nested in inner.node:
+                nested.input[:] = [renamed.get(name, name) for name in nested.input]
+            for value in inner.output:
+                value.name = renamed.get(value.name, value.name)
+
+
+def has_graphs(node: NodeProto) -> bool:
+    """Return whether the node is an If, a Loop, a Scan or another one with graphs of its own."""
+    return any(item.HasField("g") or item.graphs for item in node.attribute)
+
+
+def unused_name(wanted: str, taken: Container[str]) -> str:
+    """Return `wanted`, with as many underscores as it takes to be none of `taken`."""
+    while wanted in taken:
+        wanted += "_"
+    return wanted
+
+
+def name_optional_outputs(model: ModelProto) -> None:
+    """Name the outputs that nodes leave out, such as an LSTM's last cell state."""
+    count = 0
+    for graph in graphs(model.graph):
+        for node in graph.node:
+            for index, name in enumerate(node.output):
+                if not name:
+                    node.output[index] = f"{UNUSED}{count}"
+                    count += 1
+
+
+def leave_out_optional_outputs(model: ModelProto) -> None:
+    """Undo `name_optional_outputs`, and drop the types of these values."""
+    for graph in graphs(model.graph):
+        for node in graph.node:
+            node.output[:] = ["" if name.startswith(UNUSED) else name for name in node.output]

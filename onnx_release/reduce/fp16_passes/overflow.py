@@ -1,0 +1,182 @@
+"""Find the nodes that overflow in float16, by running the float32 model on samples with and without its rounding."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
+
+from onnx_release.core.errors import DataError, GraphError
+from onnx_release.core.params import Runtime
+from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.graph.activations import session_of
+from onnx_release.graph.graph import external_tensors
+from onnx_release.graph.layers import initializers, set_array
+from onnx_release.reduce.fp16_passes.constants import constant_values
+from onnx_release.reduce.fp16_passes.types import value_types
+from onnx_release.runtime.providers import CPU
+from onnx_release.runtime.session import run_session, session_options
+
+MAX_FLOAT16 = 65504.0
+# Their sums may overflow although the mean does not.
+MEANS = ("ReduceMean", "GlobalAveragePool")
+# The folder in which a model in memory looks for its weights.
+WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """Where a value is NaN and where infinite: packed bits, of the elements in order."""
+
+    shape: tuple[int, ...]
+    nan: bytes
+    infinite: bytes
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The nodes with values beyond float16 on any sample, and for each sample what is not finite in float32."""
+
+    large: set[str]
+    not_finite: list[dict[str, NotFinite]]
+
+
+def observe(model: ModelProto, samples: SampleFile, folder: Path) -> Observed:
+    """Run the float32 model, whose large weights may be in `folder`, on all samples.
+
+    Infinity is allowed inside, where masks have it, and as an output. Raises DataError if an output has NaN.
+    """
+    names = observable_values(model)
+    session = open_in_memory(with_outputs(model, names), folder)
+    outputs = [value.name for value in model.graph.output]
+    sums = {node.output[0]: node for node in model.graph.node if node.op_type in MEANS}
+    squares = {node.output[0] for node in model.graph.node if node.op_type == "ReduceL2"}
+    large: set[str] = set()
+    not_finite: list[dict[str, NotFinite]] = []
+    for index in range(len(samples)):
+        values = run_session(session, with_batch_axis(samples.inputs(index)))
+        not_finite.append(find_not_finite(values))
+        for name in outputs:
+            if np.isnan(values.get(name, 0.0)).any():
+                raise DataError(f"calibration sample {index} gives NaN in {name}, even in float32")
+        for name, array in values.items():
+            largest = largest_finite(array)
+            if name in sums:
+                largest *= values[sums[name].input[0]].size / max(array.size, 1)
+            if name in squares:
+                largest **= 2
+            if largest > MAX_FLOAT16:
+                large.add(name)
+    return Observed({node.name for node in model.graph.node if large & {*node.output, *node.input}}, not_finite)
+
+
+def largest_finite(array: np.ndarray) -> float:
+    """Return the largest magnitude of the finite elements; 0 if there is none."""
+    largest = float(np.abs(array).max(initial=0.0))
+    if np.isfinite(largest):
+        return largest
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+
+
+def find_not_finite(values: Mapping[str, np.ndarray]) -> dict[str, NotFinite]:
+    """Describe the values that have NaN or infinity."""
+    return {name: describe(array) for name, array in values.items() if not np.isfinite(array).all()}
+
+
+def describe(array: np.ndarray) -> NotFinite:
+    nan, infinite = np.isnan(array), np.isinf(array)
+    return NotFinite(array.shape, np.packbits(nan).tobytes(), np.packbits(infinite).tobytes())
+
+
+def observable_values(model: ModelProto) -> list[str]:
+    """Return the float32 inputs and node outputs of the outer graph, in its order and without constants."""
+    types = value_types(model)
+    constants = constant_values(model)
+    names = [value.name for value in model.graph.input]
+    names += [name for node in model.graph.node for name in node.output if name and name not in constants]
+    return [name for name in names if types.get(name) == TensorProto.FLOAT]
+
+
+def with_outputs(model: ModelProto, names: list[str]) -> ModelProto:
+    """Return the model with other outputs."""
+    result = ModelProto()
+    result.CopyFrom(model)
+    del result.graph.output[:]
+    result.graph.output.extend(ValueInfoProto(name=name) for name in names)
+    return result
+
+
+def open_in_memory(model: ModelProto, folder: Path) -> onnxruntime.InferenceSession:
+    """Open a session on one thread, with the weights that the model refers to read from `folder`.
+
+    Raises GraphError if ONNX Runtime does not load it.
+    """
+    if not external_tensors(model):
+        return session_of(model)
+    options = session_options(Runtime(provider="cpu", intra_threads=1))
+    options.add_session_config_entry(WEIGHTS_FOLDER, str(folder))
+    # These sessions run a few samples: packed copies of the weights would cost more memory than they save time.
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
+    except Exception as cause:  # ONNX Runtime's exceptions share no base class
+        raise GraphError(f"ONNX Runtime does not load the float32 model with all values as outputs: {cause}") from cause
+
+
+def find_overflows(
+    model: ModelProto, converted: ModelProto, samples: SampleFile, observed: Observed, folder: Path
+) -> set[str]:
+    """Return the nodes where NaN or infinity begins in float16, and those after them, on the first sample with any."""
+    session = open_in_memory(with_outputs(with_float16_rounding(model, converted), observable_values(model)), folder)
+    for index in range(len(samples)):
+        found = find_not_finite(run_session(session, with_batch_axis(samples.inputs(index))))
+        bad = {name for name, item in found.items() if item != observed.not_finite[index].get(name)}
+        first = {name for node in model.graph.node for name in node.output if name in bad and not bad & set(node.input)}
+        if first:
+            return {node.name for node in model.graph.node if first & {*node.output, *node.input}}
+    return set()
+
+
+def with_float16_rounding(model: ModelProto, converted: ModelProto) -> ModelProto:
+    """Return the float32 `model` with each value rounded to float16 that is float16 in `converted`.
+
+    ONNX Runtime has hardly any float16 kernels for CPUs: it computes in float32 and skips the rounding where it can.
+    This graph shows the results of a device that computes in float16. Weights in another file stay as they are: a
+    rounded weight makes no value overflow that is not close to it already.
+    """
+    types = value_types(converted)
+    floats = observable_values(model)
+    half = {name for name in floats if types.get(name) == TensorProto.FLOAT16}
+    weights = initializers(converted)
+    result = ModelProto()
+    result.CopyFrom(model)
+    for tensor in result.graph.initializer:
+        other = weights.get(tensor.name)
+        changed = other is not None and other.data_type != tensor.data_type
+        if other is not None and changed and not uses_external_data(tensor):
+            set_array(tensor, numpy_helper.to_array(other).astype(np.float32))
+    nodes = list(result.graph.node)
+    del result.graph.node[:]
+    inputs = {value.name: f"{value.name}_rounded" for value in model.graph.input if value.name in floats}
+    for name, after in inputs.items():
+        result.graph.node.extend(rounding(name, after))
+    for node in nodes:
+        exact = {name: f"{name}_exact" for name in node.output if name in half}
+        if exact:
+            node.input[:] = [inputs.get(name, name) for name in node.input]
+        node.output[:] = [exact.get(name, name) for name in node.output]
+        result.graph.node.append(node)
+        for name, before in exact.items():
+            result.graph.node.extend(rounding(before, name))
+    return result
+
+
+def rounding(before: str, after: str) -> list[NodeProto]:
+    """Return the nodes that round a value to float16 and bring it back."""
+    return [
+        helper.make_node("Cast", [before], [f"{after}_half"], to=TensorProto.FLOAT16),
+        helper.make_node("Cast", [f"{after}_half"], [after], to=TensorProto.FLOAT),
+    ]
