@@ -25,6 +25,7 @@ import torch
 from onnx import ModelProto
 from threadpoolctl import threadpool_limits
 
+from benchmarks.onnxruntime_quantizer import run_quantizer
 from onnx_release.core.command import run_tool
 from onnx_release.core.files import write_json
 from onnx_release.core.params import load_params
@@ -36,15 +37,16 @@ from onnx_release.graph.layers import weighted_layers
 from onnx_release.graph.targets import TARGETS, Target
 from onnx_release.reduce import equalize
 from onnx_release.reduce.calibrate import find_ranges
-from onnx_release.static_quantization import qdq, refine, rounding
-from onnx_release.static_quantization.compute_limit import ComputeLimit, multiply_adds
+from onnx_release.static_quantization import operators, qdq, refine, rounding
+from onnx_release.static_quantization.compute_limit import ComputeLimit, measure_work
 from onnx_release.static_quantization.gptq import Limits, search_scales
-from onnx_release.static_quantization.qdq import Ranges, insert_qdq, run_quantizer, with_float_layers
+from onnx_release.static_quantization.operators import Ranges
+from onnx_release.static_quantization.qdq import insert_qdq, with_float_layers
 from onnx_release.static_quantization.refine import refine_ranges, widest_factors
-from onnx_release.static_quantization.rounding import fit_weights
+from onnx_release.static_quantization.rounding import Fit, fit_weights
 from onnx_release.static_quantization.saturation import HALVED
 from onnx_release.static_quantization.scoring import Scorer
-from onnx_release.static_quantization.search import FEW_SAMPLES, scale_ranges, search
+from onnx_release.static_quantization.search import FEW_SAMPLES, Goal, scale_ranges, search
 
 RESULT = Path("benchmarks/ablation.json")
 FILES = ModelFiles("mobilenet_v2")
@@ -75,17 +77,17 @@ class Bench:
         return self.others.score(model, range(SAMPLES)).signal
 
     def calibrated(self, equalized: bool = True, **settings: Any) -> tuple[ModelProto, Ranges]:
-        model = equalize.equalize_on(self.source, self.samples, CHUNK)[0] if equalized else self.source
+        model = equalize.equalize_on(self.source, self.samples, CHUNK).model if equalized else self.source
         return model, find_ranges(model, self.samples, load_params(FILES).calibrate.model_copy(update=settings))[0]
 
     def fitted(self, model: ModelProto, ranges: Ranges, target: Target) -> ModelProto:
         quantized = insert_qdq(model, ranges, target, [])
-        fit_weights(model, quantized, ranges, target, self.samples, range(SAMPLES))
+        fit_weights(model, quantized, ranges, target, Fit(self.samples, range(SAMPLES)))
         return quantized
 
     def swept(self, model: ModelProto, ranges: Ranges, target: Target) -> ModelProto:
         """Fit, refine the ranges once, and fit again."""
-        work = ComputeLimit(float("inf"), multiply_adds(model, self.samples))
+        work = ComputeLimit(float("inf"), measure_work(model, ranges, self.samples).macs)
         first = self.fitted(model, ranges, target)
         factors = refine_ranges(
             first, widest_factors(model, ranges), refine.COARSE, self.own, spread_evenly(SAMPLES, FEW_SAMPLES), work
@@ -132,7 +134,7 @@ def searched(bench: Bench) -> dict[str, float]:
     model, ranges = bench.calibrated()
     budget, minutes = Budget(sqnr_db=0.0), load_params(FILES).quantize_static.minutes
     return {
-        target.name: bench.sqnr_db(search(model, ranges, target, bench.own, budget, minutes).best.model)
+        target.name: bench.sqnr_db(search(model, ranges, target, bench.own, Goal(budget, minutes)).best.model)
         for target in (VNNI, AVX2)
     }
 
@@ -219,7 +221,7 @@ TRIED_STEPS: dict[str, Callable[[Bench], dict[str, float]]] = {
     "equalized with strength 0.25": partial(changed, changes=[(equalize, "STRENGTH", 0.25)]),
     "equalized with strength 1": partial(changed, changes=[(equalize, "STRENGTH", 1.0)]),
     "no headroom behind ReLU6": partial(changed, changes=[(equalize, "HEADROOM", 1.0)]),
-    "answers in 8 bits": partial(changed, changes=[(qdq, "free_outputs", lambda _: None)]),
+    "answers in 8 bits": partial(changed, changes=[(operators, "FLOAT_OUTPUT", ())]),
     "ranges refined without halving": partial(changed, changes=[(refine, "COARSE", (0.8, 1.25))], sweep=True),
     "ranges refined in steps of 0.7": partial(changed, changes=[(refine, "COARSE", (0.7, 1.4))], sweep=True),
 }

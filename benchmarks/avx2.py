@@ -26,11 +26,11 @@ from onnx_release.core.params import load_params
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import check_made
 from onnx_release.data.model_data import load_data
-from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.data.samples import SampleFile
 from onnx_release.graph.graph import save_model
 from onnx_release.graph.targets import TARGETS
 from onnx_release.static_quantization.scoring import Scorer
-from onnx_release.static_quantization.search import search
+from onnx_release.static_quantization.search import Goal, search
 from tests.avx2 import AVAILABLE, outputs_on_avx2
 from tools.models import add_model_option, chosen_model
 
@@ -54,7 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
         # S8S8 runs mostly in float, which is slowest in the emulation.
         models = {name: path for name, path in recipes(files, params.calibrate, Path(folder)).items() if "U8S8" in name}
         for name in ("avx2", "vnni"):
-            best = search(calibrated, ranges, TARGETS[name], by_calibration, spec.budget, minutes).best
+            best = search(calibrated, ranges, TARGETS[name], by_calibration, Goal(spec.budget, minutes)).best
             (Path(folder) / f"searched for {name}").mkdir()
             models[f"int8_static for {name}"] = save_model(best.model, Path(folder) / f"searched for {name}")
         result = {
@@ -67,7 +67,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def scores_on_avx2(scorer: Scorer, path: Path) -> dict[str, Any]:
     indices = range(len(scorer.samples))
-    feeds = [with_batch_axis(scorer.samples.inputs(index)) for index in indices]
+    feeds = [scorer.samples.batch(index) for index in indices]
     found = scorer.score_outputs(outputs_on_avx2([(path, feed) for feed in feeds]), indices)
     return {"agreement": found.agreement, "sqnr_db": found.sqnr_db}
 

@@ -33,10 +33,12 @@ from onnx_release.core.paths import HARDWARE, ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.core.workers import map_in_order
 from onnx_release.data.model_data import load_data
-from onnx_release.data.samples import SampleFile, with_batch_axis, write_samples
+from onnx_release.data.samples import SampleFile, write_samples
 from onnx_release.graph.activations import extract_subgraph, session_of
-from onnx_release.reduce.calibrate import Range, find_ranges, observe, values_to_observe
+from onnx_release.reduce.calibrate import SAMPLES, find_ranges, sample_runs
 from onnx_release.reduce.histograms import Observed, observe_values
+from onnx_release.reduce.observe import observe, values_to_observe
+from onnx_release.reduce.ranges import Range
 from onnx_release.timing.worker import peak_memory_bytes
 from tools.models import add_model_option, chosen_model
 
@@ -70,7 +72,11 @@ def main(arguments: argparse.Namespace) -> None:
         "histogram_speedup": their_collecting / collecting,
         "ranges": len(ours),
         "onnxruntime_ranges": len(theirs),
-        "beyond_one_bin": beyond_one_bin(ours, theirs, observe(onnx.load(model), samples, settings)),
+        "beyond_one_bin": beyond_one_bin(
+            ours,
+            theirs,
+            observe(onnx.load(model), sample_runs(samples), 4 * (settings.bins // 2), settings.chunk)[SAMPLES],
+        ),
         **{f"memory_mb_{count}": value for count, value in memory.items()},
         "memory_ratio": memory[COUNTS[1]] / memory[COUNTS[0]],
     }
@@ -80,7 +86,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     def __init__(self, samples: SampleFile, indices: range) -> None:
-        self.feeds = iter([with_batch_axis(samples.inputs(index)) for index in indices])
+        self.feeds = iter([samples.batch(index) for index in indices])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self.feeds, None)
@@ -125,7 +131,7 @@ def histogram_seconds(model: onnx.ModelProto, samples: SampleFile, settings: Cal
     """Return the seconds to count the activations of eight samples, here on every core, and by onnxruntime on one."""
     names = values_to_observe(model)
     session = session_of(extract_subgraph(model, names))
-    found = [dict(zip(names, session.run(None, with_batch_axis(samples.inputs(i))), strict=True)) for i in range(8)]
+    found = [dict(zip(names, session.run(None, samples.batch(i)), strict=True)) for i in range(8)]
     start = time.perf_counter()
     for _ in map_in_order(
         lambda values: [observe_values(array, 2 * settings.bins) for array in values.values()], found, 8

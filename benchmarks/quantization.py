@@ -26,6 +26,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, 
 from threadpoolctl import threadpool_limits
 
 from benchmarks.calibration import Reader, onnxruntime_ranges
+from benchmarks.onnxruntime_quantizer import run_quantizer
 from onnx_release.core.command import run_tool
 from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import machine_name
@@ -37,9 +38,8 @@ from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, real_batches, spread_evenly
 from onnx_release.graph.graph import save_model
 from onnx_release.graph.targets import TARGETS, Target, load_target
-from onnx_release.static_quantization.qdq import run_quantizer
 from onnx_release.static_quantization.scoring import Scorer
-from onnx_release.static_quantization.search import search
+from onnx_release.static_quantization.search import Goal, search
 from onnx_release.timing.benchmark import Measurement, measure
 from onnx_release.timing.contenders import Contender
 from tools.models import add_model_option, chosen_model
@@ -153,11 +153,11 @@ def curve(files: ModelFiles, scorer: Scorer) -> list[dict[str, Any]]:
     assert budget is not None  # or the spec would make no int8_static
     for minutes in MINUTES:
         with threadpool_limits(limits=1):
-            result = search(model, ranges, target, calibration_scorer, budget, minutes)
+            result = search(model, ranges, target, calibration_scorer, Goal(budget, minutes))
         best = result.best
         rows.append(
             {
-                **{"target": target.name, "minutes": minutes, "float_layers": len(best.float_layers)},
+                **{"target": target.name, "minutes": minutes, "float_layers": len(best.float_nodes)},
                 **{"budget_met": not best.failures, "calibration_sqnr_db": best.closeness.sqnr_db},
                 "fitted_graphs": result.fitted,
                 **evaluation_metrics(scorer, best.model),

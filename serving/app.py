@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from onnx_release.core.errors import ReleaseError
 from onnx_release.core.hardware import available_cores
-from onnx_release.core.spec import Spec, concrete_shape, example_sizes
+from onnx_release.core.spec import Spec, concrete_shape, of_batch
 from onnx_release.data.model_data import load_data
 from onnx_release.data.pixel_limit import limit_pixels
 from onnx_release.runtime.onnx_model import OnnxModel
@@ -139,8 +139,7 @@ def default_batch(release: Release, on_cpu: bool) -> int:
 
 def warm_up(model: OnnxModel, spec: Spec, rows: int) -> None:
     """Run the model at the size that requests will have: the first call allocates, plans, and fails if it must."""
-    batch = spec.inputs[0].shape[0]
-    sizes = example_sizes(spec) | ({batch: rows} if isinstance(batch, str) else {})
+    sizes = of_batch(spec, rows)
     model.run({tensor.name: np.zeros(concrete_shape(tensor, sizes), tensor.dtype) for tensor in spec.inputs})
 
 

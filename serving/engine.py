@@ -231,7 +231,8 @@ class Engine:
             return
         try:
             job.inputs = job.prepare()
-            job.rows = len(next(iter(job.inputs.values())))
+            first = next(iter(job.inputs.values()))
+            job.rows = max(len(first), 1) if first.ndim else 1  # where it has no batch, jobs share no call
         except BaseException as error:  # usually from the model's data.py; the request gets it
             job.error = error
             self.deliver(job)

@@ -10,7 +10,7 @@ from typing import Literal, get_type_hints
 
 from fastapi import APIRouter, Response
 
-from onnx_release.core.spec import Spec, concrete_shape, example_sizes
+from onnx_release.core.spec import Spec, concrete_shape, of_batch
 from onnx_release.data.model_data import ModelData
 from onnx_release.runtime.release import Release
 from serving.settings import Settings
@@ -75,7 +75,7 @@ def render_page(release: Release, settings: Settings, kind: UploadKind) -> dict[
 
 def description(release: Release, settings: Settings, kind: UploadKind) -> dict[str, object]:
     """Describe the release for page.js. `shapes` has the shape of an example with one item for each input."""
-    sizes = example_sizes(release.spec)
+    sizes = of_batch(release.spec, 1)
     return {
         "model": release.manifest.model,
         "variant": release.manifest.variant,
@@ -83,7 +83,7 @@ def description(release: Release, settings: Settings, kind: UploadKind) -> dict[
         "kind": kind,
         "max_files": settings.files,
         "upload_bytes": settings.upload_bytes,
-        "shapes": {tensor.name: [1, *concrete_shape(tensor, sizes)[1:]] for tensor in release.spec.inputs},
+        "shapes": {tensor.name: list(concrete_shape(tensor, sizes)) for tensor in release.spec.inputs},
     }
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from onnx_release.core.errors import DataError, InputError
 from onnx_release.core.types import Arrays, Embedding, Prediction
 from onnx_release.data.model_data import ModelData
-from onnx_release.data.samples import with_batch_axis, without_batch_axis
+from onnx_release.data.samples import input_axes, with_batch_axis, without_batch_axis
 from onnx_release.runtime.onnx_model import check_request
 from onnx_release.runtime.release import Release
 from serving.body import Upload, parse_files, request_body
@@ -146,7 +146,7 @@ class UploadPrediction:
         """Return the upload as the model's inputs, with a batch axis. Raises DataError or InputError with its name."""
         try:
             item = self.decode(self.upload.content)
-            inputs = with_batch_axis(self.data.preprocess(item))
+            inputs = with_batch_axis(self.data.preprocess(item), input_axes(self.release.spec))
             check_request(self.release.spec, inputs)
         except (DataError, InputError) as error:
             error.args = (f"{self.upload.name}: {error}",)
@@ -159,7 +159,7 @@ class UploadPrediction:
 
     def finish(self, outputs: Arrays) -> dict[str, Any]:
         """Return the model's answer in the form of JSON."""
-        found = self.data.postprocess(without_batch_axis(outputs))
+        found = self.data.postprocess(without_batch_axis(outputs, self.release.spec))
         for array in vars(found).values():
             if not np.isfinite(array).all():  # JSON has no NaN and no infinity
                 raise RequestError(500, f"{self.upload.name}: the model's answer is NaN or infinite")

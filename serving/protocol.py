@@ -16,7 +16,15 @@ import numpy as np
 import orjson
 
 from onnx_release.core.errors import InputError
-from onnx_release.core.spec import Spec, Tensor, concrete_shape, rows_are_the_batch
+from onnx_release.core.spec import (
+    Spec,
+    Tensor,
+    batch_axis,
+    batch_dimension,
+    concrete_shape,
+    largest_batch,
+    rows_are_the_batch,
+)
 from onnx_release.runtime.onnx_model import check_request
 from serving.errors import RequestError
 from serving.tensors import DATATYPES, abbreviated, from_binary, from_json
@@ -104,7 +112,7 @@ def check_values(spec: Spec, text: bytes, most_rows: int) -> None:
     As a Python object a value may take 24 times its bytes: 40 MB of `{},` would be 1 GB.
     """
     largest = {name: bounds.max for name, bounds in spec.dimensions.items()}
-    batch = spec.inputs[0].shape[0]
+    batch = batch_dimension(spec)
     if isinstance(batch, str):
         largest[batch] = most_rows
     # Each value except the first of a list follows a comma, and each list of nested data opens with a bracket.
@@ -162,8 +170,9 @@ def check_shapes(spec: Spec, given: Mapping[str, Object], most_rows: int, most_b
     """Compare the names and shapes with the spec, before any data is read."""
     for tensor in spec.inputs:
         shape = given[tensor.name]["shape"] if tensor.name in given else []
-        if isinstance(tensor.shape[0], str) and len(shape) == len(tensor.shape) and shape[0] > most_rows:
-            raise RequestError(413, f"{tensor.name} has {shape[0]} items: send at most {most_rows} in one request")
+        axis = batch_axis(tensor, spec)
+        if axis is not None and len(shape) == len(tensor.shape) and shape[axis] > most_rows:
+            raise RequestError(413, f"{tensor.name} has {shape[axis]} items: send at most {most_rows} in one request")
     sizes = [math.prod(given[t.name]["shape"]) * np.dtype(t.dtype).itemsize for t in spec.inputs if t.name in given]
     if sum(sizes) > most_bytes:
         raise RequestError(413, f"the inputs are {sum(sizes):,} bytes, and one request may have {most_bytes:,}")
@@ -295,8 +304,7 @@ def decompress(body: bytes, encoding: str | None, limit: int) -> bytes:
 
 def request_rows(spec: Spec, wanted: int | None) -> int:
     """Return the largest batch that one request may have: the smaller of the spec's limit and `wanted`."""
-    batch = spec.inputs[0].shape[0]
-    most = spec.dimensions[batch].max if isinstance(batch, str) else batch
+    most = largest_batch(spec)
     return most if wanted is None else min(most, wanted)
 
 

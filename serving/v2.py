@@ -297,7 +297,7 @@ def examples(spec: Spec) -> dict[str, Any]:
     """Return an example request with zeros of the smallest shapes; none if an input's dtype is not in JSON."""
     if any(tensor.dtype == "float16" for tensor in spec.inputs):
         return {}
-    sizes = {name: bounds.min for name, bounds in spec.dimensions.items()}
+    sizes = {name: bounds.smallest for name, bounds in spec.dimensions.items()}
     inputs, summary = [], "runs as it is"
     for tensor in spec.inputs:
         shape = concrete_shape(tensor, sizes)

@@ -4,20 +4,23 @@ from onnx_release.core.command import run_stage
 from onnx_release.core.params import load_params
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
-from onnx_release.core.variants import leave_out
-from onnx_release.data.samples import SampleFile
-from onnx_release.reduce.fp16 import convert_to_fp16
+from onnx_release.core.variants import leave_out, make_variant
+from onnx_release.reduce.fp16 import convert_in_child
 from onnx_release.reduce.metrics import Fp16Metrics
 
 
 def main(model: str) -> None:
-    files = ModelFiles(model)
-    folder = files.variant("fp16").parent
+    folder, metrics = ModelFiles(model).variant("fp16").parent, Fp16Metrics.path(model)
     if "fp16" not in load_spec(model).variants:
-        leave_out(Fp16Metrics.path(model), folder)
-        return
-    samples = SampleFile(files.calibration_samples)
-    convert_to_fp16(files.variant("fp32"), samples, load_params(files).fp16, folder).write(model)
+        leave_out(metrics, folder)
+    else:
+        make_variant(make, model, "fp16", metrics, folder)
+
+
+def make(model: str) -> None:
+    files = ModelFiles(model)
+    folder, params = files.variant("fp16").parent, load_params(files).fp16
+    convert_in_child(files.variant("fp32"), files.calibration_samples, params, folder).write(model)
 
 
 if __name__ == "__main__":

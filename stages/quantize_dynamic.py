@@ -4,19 +4,24 @@ from onnx_release.core.command import run_stage
 from onnx_release.core.params import load_params
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
-from onnx_release.core.variants import leave_out
+from onnx_release.core.variants import leave_out, make_variant
 from onnx_release.graph.targets import load_target
 from onnx_release.reduce.metrics import QuantizeDynamicMetrics
 from onnx_release.reduce.quantize_dynamic import quantize_dynamically
 
 
 def main(model: str) -> None:
-    files = ModelFiles(model)
-    folder = files.variant("int8_dynamic").parent
+    folder, metrics = ModelFiles(model).variant("int8_dynamic").parent, QuantizeDynamicMetrics.path(model)
     if "int8_dynamic" not in load_spec(model).variants:
-        leave_out(QuantizeDynamicMetrics.path(model), folder)
-        return
+        leave_out(metrics, folder)
+    else:
+        make_variant(make, model, "int8_dynamic", metrics, folder)
+
+
+def make(model: str) -> None:
+    files = ModelFiles(model)
     params, reduce_range = load_params(files).quantize_dynamic, load_target(files).reduce_range
+    folder = files.variant("int8_dynamic").parent
     quantize_dynamically(files.variant("fp32"), params, reduce_range, folder).write(model)
 
 

@@ -16,7 +16,7 @@ from onnx_release.core.spec import Spec
 from onnx_release.core.types import softmax_prediction
 from onnx_release.data.samples import SampleFile
 from onnx_release.reduce.calibrate import calibrate
-from onnx_release.static_quantization.qdq import Ranges
+from onnx_release.static_quantization.operators import Ranges
 from onnx_release.static_quantization.scoring import Scorer
 from tests.samples import save_samples
 

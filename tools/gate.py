@@ -75,7 +75,7 @@ def spec_passed(model: str) -> bool:
     results = {variant: ValidateMetrics.read(model, variant) for variant in made}
     for variant, found in results.items():
         print(f"{variant}: " + ("passed" if found.passed else f"FAILED: {found.failure}"))
-    static = QuantizeStaticMetrics.read(model) if "int8_static" in made else None
+    static = QuantizeStaticMetrics.read_if_made(model)
     if static is not None and not static.budget_met:
         print(f"note: on calibration samples, the search found no int8_static for the budget: {static.budget_failure}")
     return all(found.passed for found in results.values())

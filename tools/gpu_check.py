@@ -8,16 +8,13 @@ a GPU, the CUDA build of torch, and a finished `make repro` of the model, by def
 """
 
 import argparse
-import signal
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from onnx_release.core.child_process import ChildError, run_in_child
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import DataError, GraphError, ProviderError
 from onnx_release.core.files import write_json
@@ -81,7 +78,7 @@ def check_gpu(files: ModelFiles) -> dict[str, Any]:
         raise ProviderError("nvidia-smi is missing or lists no NVIDIA GPU: run this on a machine that has one")
     versions = torch_versions()
     check_provider(CUDA)
-    run_in_process(find_provider, Runtime(provider="cuda"))  # cuDNN is loaded only when a convolution runs
+    run_in_child(find_provider, Runtime(provider="cuda"))  # cuDNN is loaded only when a convolution runs
     variants = [variant for variant in CHECKED if variant in made_variants(load_spec(files.model))]
     check_variants_made(files, variants)
     params = load_params(files)
@@ -159,8 +156,8 @@ def check_all(
 def try_validate(files: ModelFiles, variant: str, provider: str, params: Params) -> GpuVerdict:
     """Return the verdict of `validated`, or its error as the verdict, so that the others are still measured."""
     try:
-        verdict: GpuVerdict = run_in_process(validated, files, variant, provider, params)
-    except (GraphError, ProviderError) as error:
+        verdict: GpuVerdict = run_in_child(validated, files, variant, provider, params)
+    except (ChildError, GraphError, ProviderError) as error:
         return GpuVerdict(variant, provider, passed=False, failure=str(error), runs=False)
     return verdict
 
@@ -187,18 +184,6 @@ def validated(files: ModelFiles, variant: str, provider: str, params: Params) ->
         agreement=found.agreement,
         note=model.note,
     )
-
-
-def run_in_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call `function` in a process of its own, so that its GPU memory is freed and a crash does not end this process.
-
-    Raises what it raises, and GraphError if the process crashes.
-    """
-    with ProcessPoolExecutor(1, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
-        try:
-            return pool.submit(function, *arguments).result()
-        except BrokenProcessPool as cause:
-            raise GraphError("the process that ran it crashed") from cause
 
 
 def runtime_on(provider: str, variant: str, params: Params) -> Runtime:

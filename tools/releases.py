@@ -28,7 +28,7 @@ from onnx_release.core.files import read_json
 from onnx_release.core.git import run_git
 from onnx_release.core.paths import MODELS, ModelFiles
 from onnx_release.core.variants import made_variants
-from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.data.samples import SampleFile
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.release import Release, open_release
 from onnx_release.validate.metrics import ValidateMetrics
@@ -154,7 +154,7 @@ def check_answer(port: int, release: Release, pipelines: Path, samples: SampleFi
 
     `pipelines` is the ONNX file that the release should be.
     """
-    inputs = with_batch_axis(samples.inputs(0))
+    inputs = samples.batch(0)
     wanted = OnnxModel(pipelines, release.spec, release.runtime).run(inputs)
     tensors = [
         {

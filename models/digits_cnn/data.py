@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnx_release.core.types import Prediction, Sample, softmax_prediction
+from onnx_release.types import Prediction, Sample, softmax_prediction
 
 DIGITS = "digits.csv.gz"
 EVALUATION_SAMPLES = 500

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from onnx_release.network.checkpoint import load_checkpoint
+from onnx_release.checkpoint import load_checkpoint
 
 CHECKPOINT = "weights.pth"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from onnx_release.core.types import Detections, Sample
 from onnx_release.data.boxes import suppress
 from onnx_release.data.images import decode_image, read_image
+from onnx_release.types import Detections, Sample
 
 SMALLEST, LARGEST = 48, 640  # of height and width, as spec.yaml declares
 EVALUATION_SAMPLES = ["t1.jpg", "bus.jpg", "camera.png"]

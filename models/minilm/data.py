@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from onnx_release.core.types import Embedding, Sample
+from onnx_release.types import Embedding, Sample
 
 TALES = "grimm-tales.tab"
 TOKENIZER = "tokenizer.json"

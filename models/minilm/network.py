@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import BertConfig, BertModel
 
-from onnx_release.network.checkpoint import load_checkpoint
+from onnx_release.checkpoint import load_checkpoint
 
 CONFIG = "config.json"
 CHECKPOINT = "model.safetensors"

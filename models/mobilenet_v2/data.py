@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from onnx_release.core.types import Prediction, Sample, softmax_prediction
 from onnx_release.data.images import decode_image, normalised, read_image, resized_crop
+from onnx_release.types import Prediction, Sample, softmax_prediction
 
 SIZE = 224
 SHORTER_SIDE = 256

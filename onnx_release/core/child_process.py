@@ -9,8 +9,10 @@ import os
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
+from onnx_release.core.command import describe_refusal, no_space
 from onnx_release.core.errors import ReleaseError
 
 Given = TypeVarTuple("Given")
@@ -27,11 +29,12 @@ def run_in_child(work: Callable[[*Given], Made], *arguments: *Given, timeout_s: 
     """Call `work`, a function of a module, with `arguments` in a new process, and return its value.
 
     Arguments and value are pickled. Standard output and error are those of this process. Raises the ReleaseError that
-    `work` raises, and ChildError if the process crashes, takes more than `timeout_s` seconds, or raises anything else.
+    `work` raises, or the OSError where the disk is full or a file is refused, and ChildError if the process crashes,
+    takes more than `timeout_s` seconds, or raises anything else.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=send_result, args=(sender, work, arguments), daemon=False)
+    child = context.Process(target=send_result, args=(sender, Path.cwd(), work, arguments))
     child.start()
     sender.close()  # or the end of the child would not end recv()
     try:
@@ -50,19 +53,35 @@ def run_in_child(work: Callable[[*Given], Made], *arguments: *Given, timeout_s: 
     return value
 
 
-def send_result(sender: Connection, work: Callable[..., Made], arguments: tuple[object, ...]) -> None:
-    """Send (True, the value of `work`) or (False, its error)."""
+def send_result(sender: Connection, folder: Path, work: Callable[..., Made], arguments: tuple[object, ...]) -> None:
+    """Send (True, the value of `work` in the working folder `folder`) or (False, its error)."""
+    os.chdir(folder)  # multiprocessing goes to the folder in which Python was started
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says that it was stopped
     try:
-        result: tuple[bool, object] = True, work(*arguments)
-    except ReleaseError as error:
-        result = False, type(error)(str(error))
-    except MemoryError as error:
-        result = False, ChildError(f"memory ran out ({error or 'no details'})")
-    except Exception as error:  # a converter raises anything; what it says is the reason
-        result = False, ChildError(f"{type(error).__name__}: {error}")
+        result: tuple[bool, object] = True, call_guarded(work, *arguments)
+    except (ReleaseError, OSError) as error:
+        result = False, error
     sender.send(result)
     sender.close()
+
+
+def call_guarded(work: Callable[[*Given], Made], *arguments: *Given) -> Made:
+    """Call `work` in this process. Raises what `run_in_child` raises, but for a crash or a time that runs out."""
+    try:
+        return work(*arguments)
+    except ReleaseError:
+        raise
+    except MemoryError as error:
+        raise ChildError(f"memory ran out ({error or 'no details'})") from error
+    except Exception as error:  # a converter raises anything; what it says is the reason
+        if is_of_the_system(error):
+            raise
+        raise ChildError(f"{type(error).__name__}: {error}") from error
+
+
+def is_of_the_system(error: Exception) -> bool:
+    """Return whether a person must mend the machine, as where the disk is full: the work itself is not to blame."""
+    return isinstance(error, OSError) and bool(no_space(error) or describe_refusal(error))
 
 
 def describe_exit(code: int | None) -> str:

@@ -39,8 +39,9 @@ Noise = Literal[
     "decision",
     "by-product",
 ]
-# The only key of a file whose variant the model's spec leaves out.
+# The only key of a file whose variant the model's spec leaves out, and of one whose variant could not be made: why.
 LEFT_OUT = "left_out"
+NOT_MADE = "not_made"
 
 
 @dataclass(frozen=True)
@@ -92,18 +93,22 @@ class Metrics(Strict):
 
     @classmethod
     def read(cls, model: str, variant: str = "") -> Self:
-        """Read the file. Raises DataError if it is missing or damaged, has other fields, or its variant is left out."""
+        """Read the file. Raises DataError if it is missing or damaged, has other fields, or is of no variant."""
         found = cls.read_if_made(model, variant)
         if found is None:
-            raise DataError(f"{cls.path(model, variant)} has no metrics: the model's spec.yaml leaves the variant out")
+            raise DataError(
+                f"{cls.path(model, variant)} has no metrics: the variant could not be made, or the model's spec.yaml "
+                "leaves it out"
+            )
         return found
 
     @classmethod
     def read_if_made(cls, model: str, variant: str = "") -> Self | None:
-        """Do the same, but return None if the model's spec leaves the variant out."""
+        """Do the same, but return None if the model's spec leaves the variant out, or it could not be made."""
         path = cls.path(model, variant)
         content = read_json(path)
-        return None if content == {LEFT_OUT: True} else cls.parse(content, path.as_posix())
+        absent = content == {LEFT_OUT: True} or (isinstance(content, dict) and content.keys() == {NOT_MADE})
+        return None if absent else cls.parse(content, path.as_posix())
 
     @classmethod
     def parse(cls, content: Any, source: str) -> Self:

@@ -34,7 +34,7 @@ AllowedLoss = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
 OPSETS = {"dynamo": range(13, 24), "torchscript": range(13, 21)}
 # The section of artifacts/NAME/params.json with the model's spec.yaml, and what is apart from the rest of it there.
 SPEC = "spec"
-SPEC_PARTS = ("sources", "variants", "budget", "tolerance")
+SPEC_PARTS = ("sources", "variants", "exclude", "budget", "tolerance")
 # With fewer calibration samples, a range often comes from a single sample.
 ENOUGH_TO_CALIBRATE = 16
 

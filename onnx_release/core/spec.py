@@ -22,9 +22,11 @@ Pixels = Annotated[int, Field(ge=1, le=16_384)]
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]  # of an axis; ONNX Runtime's kernels count in 32 bits
 Axis = Size | str
 # The shape cases run the network with every dimension at its maximum, in float64 too, which needs many times as much.
+AUTO = "auto"
 LARGEST_INPUT = 4 * 2**30
 Task = Literal["classification", "detection", "embedding", "tensor"]
 Dtype = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
+FLOATS = ("float32", "float16")
 ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
 
 
@@ -71,27 +73,49 @@ class Source(Strict):
 
 
 class Dimension(Strict):
-    """A symbolic dimension: its smallest and its largest size, and the size in an example."""
+    """A symbolic dimension: its smallest and its largest size, and the size in an example.
 
-    min: Size
+    With `multiple_of` only its multiples are sizes. A `min` of 0 allows an empty axis, such as that of a cache.
+    """
+
+    min: Annotated[int, Field(ge=0, le=2**31 - 1)]
     max: Annotated[int, Field(ge=2, le=2**31 - 1)]
     example: Annotated[
         int, Field(ge=2, le=2**31 - 1)
     ]  # torch.export specialises sizes 0 and 1 (pytorch/pytorch#157621)
+    multiple_of: Size = 1
 
     @model_validator(mode="after")
     def ordered(self) -> "Dimension":
         if not self.min <= self.example <= self.max:
             raise ValueError(f"example {self.example} is not between min {self.min} and max {self.max}")
+        if self.example % self.multiple_of:
+            raise ValueError(f"example {self.example} is not a multiple of {self.multiple_of}")
         return self
+
+    @property
+    def smallest(self) -> int:
+        """Return the smallest size that is allowed."""
+        return -(-self.min // self.multiple_of) * self.multiple_of
+
+    @property
+    def largest(self) -> int:
+        """Return the largest size that is allowed."""
+        return self.max // self.multiple_of * self.multiple_of
 
 
 class Tensor(Strict):
-    """An input or an output. Its first axis is the batch. A string in the shape is the name of a symbolic dimension."""
+    """An input or an output. A string in the shape is the name of a symbolic dimension; a scalar has no axis."""
 
     name: Annotated[str, Field(min_length=1, pattern="^[^/]*$")]  # a / would split a key of the sample files
     dtype: Dtype
-    shape: Annotated[list[Axis], Field(min_length=1)]
+    shape: list[Axis]
+
+
+class Output(Tensor):
+    """An output. `counts` says whether it counts in the errors that a budget bounds; by default, those of floats do."""
+
+    counts: bool | None = None
 
 
 class Tolerance(Strict):
@@ -208,10 +232,12 @@ class Spec(Strict):
     """The content of models/NAME/spec.yaml.
 
     `variants` are the variants with reduced precision that make sense for the model; the pipeline makes no others.
-    `derived` names the sizes of outputs that follow from the inputs, such as the rows of a detector's map. `images`
-    replaces data.py, and `transformers`, the name of a class of that package, replaces network.py. `labels` are the
-    names of the classes in the order of their numbers, or the name of the source that has them, one on each line in
-    UTF-8; without it, the names are those of the folders of `images`.
+    `exclude` names nodes, operators or PyTorch modules that both INT8 variants keep in float.
+    `derived` names the sizes of outputs that follow from the inputs, such as the rows of a detector's map, or from
+    their values, such as the number of boxes found. `batch_dimension` explains `batch`. `images` replaces data.py, and
+    `transformers`, the name of a class of that package, replaces network.py. `labels` are the names of the classes in
+    the order of their numbers, or the name of the source that has them, one on each line in UTF-8; without it, the
+    names are those of the folders of `images`.
     """
 
     task: Task
@@ -221,9 +247,11 @@ class Spec(Strict):
     labels: list[str] | str | None = None
     dimensions: dict[str, Dimension]
     derived: list[str] = Field(default_factory=list)
+    batch: str | None = AUTO
     inputs: Annotated[list[Tensor], Field(min_length=1)]
-    outputs: Annotated[list[Tensor], Field(min_length=1)]
+    outputs: Annotated[list[Output], Field(min_length=1)]
     variants: list[Literal["fp16", "int8_dynamic", "int8_static"]]
+    exclude: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
     budget: Budget | None = None
     tolerance: Tolerance = Tolerance()
 
@@ -249,7 +277,10 @@ class Spec(Strict):
         for tensor in (*self.inputs, *self.outputs):
             for axis in tensor.shape:
                 if isinstance(axis, str) and axis not in (*self.dimensions, *self.derived):
-                    raise ValueError(f"{tensor.name} uses the dimension {axis}, which is not under dimensions")
+                    raise ValueError(
+                        f"{tensor.name} uses the dimension {axis}, which is not under dimensions; a size that follows "
+                        "from the inputs belongs under derived"
+                    )
                 used.add(axis)
         for name in (*self.dimensions, *self.derived):
             if name not in used:
@@ -261,18 +292,22 @@ class Spec(Strict):
         return self
 
     @model_validator(mode="after")
-    def batch_comes_first(self) -> "Spec":
-        batch = self.inputs[0].shape[0]
-        if any(tensor.shape[0] != batch for tensor in self.inputs):
-            raise ValueError("the first axis of every input is the batch, and must be the same for all inputs")
-        smallest = self.dimensions[batch].min if isinstance(batch, str) else batch
-        if smallest != 1:
-            raise ValueError("the batch, the first axis of the inputs, must allow 1")
+    def batch_is_an_axis_of_the_inputs(self) -> "Spec":
+        if self.batch not in (None, AUTO) and not any(self.batch in tensor.shape for tensor in self.inputs):
+            raise ValueError(f"batch: no input has the dimension {self.batch}: write null if there is none")
+        batch = batch_dimension(self)
+        if batch is None and self.batch == AUTO and "batch" in self.dimensions:
+            raise ValueError("no input has the dimension batch, which must be an axis of the inputs and must allow 1")
+        if isinstance(batch, str) and (self.dimensions[batch].smallest, self.dimensions[batch].multiple_of) != (1, 1):
+            raise ValueError(
+                f"the batch, the dimension {batch} of the inputs, must allow 1; if it is no batch of items, write "
+                "`batch: null`"
+            )
         return self
 
     @model_validator(mode="after")
     def inputs_fit_into_memory(self) -> "Spec":
-        largest = {name: bounds.max for name, bounds in self.dimensions.items()}
+        largest = {name: bounds.largest for name, bounds in self.dimensions.items()}
         for tensor in self.inputs:
             size = math.prod(concrete_shape(tensor, largest)) * ITEM_BYTES[tensor.dtype]
             if size > LARGEST_INPUT:
@@ -289,7 +324,7 @@ class Spec(Strict):
         if self.variants and self.budget is None:
             raise ValueError("variants lose accuracy: say in budget how much they may lose, or write `variants: []`")
         if self.budget is not None:
-            check_budget(self.budget, self.task)
+            check_budget(self.budget, self.task, any(tensor.dtype not in FLOATS for tensor in self.outputs))
         if self.images is not None:
             check_images(self.images, self)
         if self.labels is not None:
@@ -297,9 +332,9 @@ class Spec(Strict):
         return self
 
 
-def check_budget(budget: Budget, task: str) -> None:
-    """Raise ValueError for a bound on a metric that the task does not have."""
-    if budget.agreement is not None and task == "tensor":
+def check_budget(budget: Budget, task: str, whole_numbers: bool = False) -> None:
+    """Raise ValueError for a bound on a metric that the task does not have; an output may have `whole_numbers`."""
+    if budget.agreement is not None and task == "tensor" and not whole_numbers:
         raise ValueError("budget.agreement: the task tensor has no answers to agree on; give sqnr_db or cosine")
     if budget.accuracy_drop is not None and task in ("tensor", "embedding"):
         raise ValueError(f"budget.accuracy_drop: the task {task} has no right answers; give sqnr_db or cosine")
@@ -343,10 +378,50 @@ def check_source(key: str, names: list[str] | str | None, spec: Spec) -> None:
         raise ValueError(f"{key}: {names} is not the name of one of the sources; write names themselves as a list")
 
 
+def batch_dimension(spec: Spec) -> str | Literal[1] | None:
+    """Return the dimension whose items are independent: its name, 1 if the first axes are fixed at 1, or None.
+
+    It is the one under `batch` if that is given, else the dimension called batch, else the first axis if it is the same
+    for all inputs and may be 1. Samples are without it, and the server fills it with the items of several requests.
+    """
+    if spec.batch != AUTO:
+        return spec.batch
+    if any("batch" in tensor.shape for tensor in spec.inputs):
+        return "batch"
+    first = spec.inputs[0].shape[0] if spec.inputs[0].shape else None
+    if first is None or any(tensor.shape[:1] != [first] for tensor in spec.inputs):
+        return None
+    if isinstance(first, str):
+        return first if spec.dimensions[first].smallest == 1 else None
+    return 1 if first == 1 else None
+
+
+def batch_axis(tensor: Tensor, spec: Spec) -> int | None:
+    """Return the axis of `tensor` that is the batch, or None."""
+    batch = batch_dimension(spec)
+    if batch == 1:
+        return 0 if tensor.shape[:1] in ([1], ["batch"]) else None
+    return tensor.shape.index(batch) if batch in tensor.shape else None
+
+
+def largest_batch(spec: Spec) -> int:
+    """Return the most items that a call may have; 1 without a batch."""
+    batch = batch_dimension(spec)
+    return spec.dimensions[batch].largest if isinstance(batch, str) else 1
+
+
 def rows_are_the_batch(spec: Spec) -> bool:
     """Return whether row i of the outputs belongs to row i of the inputs, so that requests may share a call."""
-    batch = spec.inputs[0].shape[0]
-    return all(tensor.shape[0] == batch and batch not in tensor.shape[1:] for tensor in (*spec.inputs, *spec.outputs))
+    batch = batch_dimension(spec)
+    return batch is not None and all(
+        tensor.shape[:1] == [batch] and batch not in tensor.shape[1:] for tensor in (*spec.inputs, *spec.outputs)
+    )
+
+
+def counted_outputs(spec: Spec) -> list[Output]:
+    """Return the outputs whose errors a budget bounds: those of floats, unless `counts` says otherwise; never none."""
+    counted = [tensor for tensor in spec.outputs if tensor.counts or (tensor.counts is None and tensor.dtype in FLOATS)]
+    return counted or spec.outputs
 
 
 def class_count(spec: Spec) -> int | None:
@@ -364,8 +439,20 @@ def load_spec(model: str) -> Spec:
 
 
 def example_sizes(spec: Spec) -> dict[str, int]:
-    """Return the example size of each dimension."""
-    return {name: bounds.example for name, bounds in spec.dimensions.items()}
+    """Return the example size of each dimension of the inputs."""
+    return {name: bounds.example for name, bounds in input_dimensions(spec).items()}
+
+
+def of_batch(spec: Spec, items: int) -> dict[str, int]:
+    """Return the example sizes with a batch of `items`, if there is a batch."""
+    batch = batch_dimension(spec)
+    return example_sizes(spec) | ({batch: items} if isinstance(batch, str) else {})
+
+
+def input_dimensions(spec: Spec) -> dict[str, Dimension]:
+    """Return the dimensions that an input has: the others are sizes that only outputs have."""
+    given = {axis for tensor in spec.inputs for axis in tensor.shape}
+    return {name: bounds for name, bounds in spec.dimensions.items() if name in given}
 
 
 def concrete_shape(tensor: Tensor, sizes: dict[str, int]) -> tuple[int, ...]:
@@ -384,6 +471,8 @@ def check_bounds(spec: Spec, sizes: Mapping[str, int]) -> str | None:
         bounds = spec.dimensions[name]
         if not bounds.min <= size <= bounds.max:
             return f"{name} is {size}, where {bounds.min} to {bounds.max} is declared"
+        if size % bounds.multiple_of:
+            return f"{name} is {size}, where a multiple of {bounds.multiple_of} is declared"
     return None
 
 

@@ -1,10 +1,13 @@
 """Name the variants that the pipeline makes of a network, in its order."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from onnx_release.core.errors import BenchmarkError, SpecError
+from onnx_release.core.child_process import run_in_child
+from onnx_release.core.errors import BenchmarkError, ParameterError, ReleaseError, SpecError
 from onnx_release.core.files import replacing_folder, write_json, write_text
-from onnx_release.core.metrics import LEFT_OUT
+from onnx_release.core.metrics import LEFT_OUT, NOT_MADE
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec
 
@@ -19,6 +22,8 @@ REDUCED = ("fp16", "int8_dynamic", "int8_static")
 REFERENCES = {"fp32": "export", "fp16": "fp32", "int8_dynamic": "fp32", "int8_static": "calibration"}
 # The raw export is only for comparison and is never released.
 SHIPPABLE = ("fp32", *REDUCED)
+# In the folder of a variant that could not be made: the reason.
+NOT_MADE_FILE = "not_made.txt"
 # Timed on OpenVINO as well, if it is installed.
 ON_OPENVINO = ("fp32", "int8_static")
 
@@ -46,6 +51,35 @@ def leave_out(metrics: Path | None, *outputs: Path) -> None:
         else:
             with replacing_folder(path) as partial:
                 write_text(partial / "left_out.txt", f"{path.name} is not among `variants` in the model's spec.yaml.\n")
+
+
+def make_variant(make: Callable[[str], None], model: str, variant: str, metrics: Path, folder: Path) -> None:
+    """Let `make`, a function of a module, write the metrics and the folder of a model's variant, in a child process.
+
+    A failure is a result: if `make` fails, crashes or takes too long, both say why, and the run goes on with the other
+    variants. Raises ParameterError and SpecError, which a person corrects before the variant can be tried.
+    """
+    try:
+        run_in_child(make, model)
+    except (ParameterError, SpecError):
+        raise
+    except ReleaseError as error:
+        reason = f"{error}\nIf you do not need {variant}, take it out of `variants` in models/{model}/spec.yaml"
+        print(f"{variant} of {model} could not be made: {reason}", file=sys.stderr)
+        not_made(reason, metrics, folder)
+
+
+def not_made(reason: str, metrics: Path, folder: Path) -> None:
+    """Write the metrics and the folder of a variant that could not be made."""
+    write_json(metrics, {NOT_MADE: reason})
+    with replacing_folder(folder) as partial:
+        write_text(partial / NOT_MADE_FILE, f"{reason}\n")
+
+
+def why_not_made(folder: Path) -> str:
+    """Return why the variant of this folder could not be made; empty if it was made, or is left out."""
+    path = folder / NOT_MADE_FILE
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
 def variant_files(files: ModelFiles) -> dict[str, Path]:

@@ -25,6 +25,10 @@ class ModelData(Protocol):
 
     If clients send raw items, it also has encoded(raw), which yields some of them as bytes, and decode(bytes), which
     returns the input of preprocess(). Without decode() the server has no /predict. For a text it is annotated with str.
+
+    It may have examples(sizes) for inputs whose values follow the sizes, such as lengths, masks and the ends of edges.
+    `sizes` has the size of each dimension by name, the batch too. It returns these inputs by name, of exactly these
+    sizes, or all inputs; the others are real samples, repeated or cut.
     """
 
     def samples(self, raw: Path, split: str) -> Iterator[Sample]:

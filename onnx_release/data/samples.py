@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,15 @@ from onnx_release.core.files import replacing
 from onnx_release.core.params import ENOUGH_TO_CALIBRATE, Prepare
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.plain_text import first_few
-from onnx_release.core.spec import Spec, check_array, check_bounds, concrete_shape, example_sizes
+from onnx_release.core.spec import (
+    Spec,
+    batch_axis,
+    batch_dimension,
+    check_array,
+    check_bounds,
+    concrete_shape,
+    example_sizes,
+)
 from onnx_release.core.types import Sample
 from onnx_release.data.metrics import PrepareMetrics
 
@@ -24,6 +32,8 @@ if TYPE_CHECKING:
 NO_LABEL = -1
 # The tasks with right and wrong answers.
 LABELLED = ("classification", "detection")
+# The axis of the batch in an input that has none, in a file.
+NO_AXIS = -1
 # How many samples a timed model runs in turn, if its batch is not larger.
 MAX_SAMPLES = 32
 
@@ -39,6 +49,7 @@ def write_splits(data: "ModelData", files: ModelFiles, spec: Spec, params: Prepa
 def write_samples(path: Path, samples: Iterable[Sample], limit: int, spec: Spec) -> None:
     """Write the first `limit` samples as the keys INDEX/INPUT, `labels` (int64, -1 for none) and `groups`.
 
+    An input whose batch is not its first axis also has the key batch_axis/INPUT: the axis, or NO_AXIS.
     A sample without a group gets one of its own, named by the split and its index. Raises DataError for a sample that
     contradicts the spec, has NaN or infinity, or has a label that the task does not have, and if there is no sample.
     """
@@ -52,6 +63,9 @@ def write_samples(path: Path, samples: Iterable[Sample], limit: int, spec: Spec)
             groups.append(f"{split} sample {index}" if sample.group is None else sample.group)
         if not groups:
             raise DataError(f"data.py gives no sample for {split}: samples(raw, {split!r}) must yield at least one")
+        axes = {tensor.name: batch_axis(tensor, spec) for tensor in spec.inputs}
+        others = {name: NO_AXIS if axis is None else axis for name, axis in axes.items() if axis != 0}
+        writer.add_all("batch_axis", {name: np.array(axis, np.int64) for name, axis in others.items()})
         writer.add("labels", np.array(labels, np.int64))
         writer.add("groups", np.array(groups, np.str_))
 
@@ -62,11 +76,13 @@ def check_sample(sample: Sample, where: str, spec: Spec) -> None:
     if sorted(sample.inputs) != sorted(declared):
         raise DataError(f"{where}: data.py gives the inputs {sorted(sample.inputs)}, spec.yaml declares {declared}")
     sizes: dict[str, int] = {}
+    batch = batch_dimension(spec)
+    arrays = with_batch_axis({name: np.asarray(array) for name, array in sample.inputs.items()}, input_axes(spec))
     for tensor in spec.inputs:
-        array = np.asarray(sample.inputs[tensor.name])
-        problem = check_array(tensor, str(array.dtype), (1, *array.shape), sizes)
+        array = arrays[tensor.name]
+        problem = check_array(tensor, str(array.dtype), array.shape, sizes)
         if problem:
-            raise DataError(f"{where}: {problem}, with the batch axis that the pipeline adds")
+            raise DataError(f"{where}: {problem}{describe_batch(batch)}")
         if not np.isfinite(array).all():
             raise DataError(f"{where}: {tensor.name} has NaN or infinity")
     problem = check_bounds(spec, sizes)
@@ -76,11 +92,19 @@ def check_sample(sample: Sample, where: str, spec: Spec) -> None:
         check_label(sample.label, where, spec)
 
 
+def describe_batch(batch: str | int | None) -> str:
+    """Say that the pipeline adds the batch axis to a sample, if it does, and how to keep it from it."""
+    if batch is None:
+        return ""
+    added = ", with the batch axis that the pipeline adds"
+    return f"{added}; if {batch} is no batch of items, write `batch: null` in spec.yaml" if batch != 1 else added
+
+
 def check_label(label: int, where: str, spec: Spec) -> None:
     """Raise DataError for a label that the task does not have."""
     if spec.task not in LABELLED:
         raise DataError(f"{where}: the label is {label}, but the task {spec.task} has no right answers: leave it out")
-    classes = 2 if spec.task == "detection" else spec.outputs[0].shape[1]
+    classes = 2 if spec.task == "detection" else spec.outputs[0].shape[-1]
     if label < 0 or (isinstance(classes, int) and label >= classes):
         meaning = "1 for something to find" if spec.task == "detection" else f"a class of {spec.outputs[0].name}"
         allowed = f"0 to {classes - 1}" if isinstance(classes, int) else "0 or more"
@@ -104,6 +128,8 @@ class SampleFile:
         self.file = ArrayFile(path)
         self.labels = self.file.array("labels")
         self.groups = self.file.array("groups")
+        axes = self.file.folder("batch_axis") if "batch_axis" in self.file.names else {}
+        self.axes = {name: None if axis == NO_AXIS else int(axis) for name, axis in axes.items()}
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -111,6 +137,10 @@ class SampleFile:
     def inputs(self, index: int) -> dict[str, np.ndarray]:
         """Return the inputs of one sample by name, without the batch axis."""
         return self.file.folder(sample_key(index))
+
+    def batch(self, index: int) -> dict[str, np.ndarray]:
+        """Return the inputs of one sample by name, as a batch of one."""
+        return with_batch_axis(self.inputs(index), self.axes)
 
 
 def spread_evenly(count: int, wanted: int) -> range:
@@ -123,14 +153,30 @@ def sample_key(index: int) -> str:
     return f"{index:06d}"
 
 
-def with_batch_axis(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Add the batch axis to the arrays of one item."""
-    return {name: array[np.newaxis] for name, array in arrays.items()}
+def input_axes(spec: Spec) -> dict[str, int | None]:
+    """Return the batch axis of each input by name."""
+    return {tensor.name: batch_axis(tensor, spec) for tensor in spec.inputs}
 
 
-def without_batch_axis(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Remove the batch axis from the arrays of a batch of one."""
-    return {name: array[0] for name, array in arrays.items()}
+def with_batch_axis(
+    arrays: Mapping[str, np.ndarray], axes: Mapping[str, int | None] | None = None
+) -> dict[str, np.ndarray]:
+    """Add the batch axis to the arrays of one item: the first, or the one that `axes` has for the name."""
+    found = {}
+    for name, array in arrays.items():
+        axis = (axes or {}).get(name, 0)
+        found[name] = array if axis is None or axis > array.ndim else np.expand_dims(array, axis)
+    return found
+
+
+def without_batch_axis(arrays: Mapping[str, np.ndarray], spec: Spec, item: int = 0) -> dict[str, np.ndarray]:
+    """Return the outputs of one item of a batch, without the batch axis; an output without a batch as it is."""
+    axes = {tensor.name: batch_axis(tensor, spec) for tensor in spec.outputs}
+    found = {}
+    for name, array in arrays.items():
+        axis = axes.get(name)
+        found[name] = array if axis is None else array[(slice(None),) * axis + (item,)]
+    return found
 
 
 def sample_metrics(files: ModelFiles) -> PrepareMetrics:
@@ -166,19 +212,30 @@ def calibration_note(samples: int, spec: Spec, model: str, params: Prepare) -> s
 def real_batches(samples: SampleFile, batch: int, spec: Spec) -> list[dict[str, np.ndarray]]:
     """Return batches of samples, inputs in the order of the spec, each repeated or cut to the example sizes."""
     sizes = example_sizes(spec)
-    shapes = {tensor.name: concrete_shape(tensor, sizes)[1:] for tensor in spec.inputs}
     items = [samples.inputs(index) for index in range(min(len(samples), max(batch, MAX_SAMPLES)))]
     items = (items * batch)[: max(len(items) // batch, 1) * batch]
-    return [
-        {
-            name: np.stack([fit_to_shape(item[name], shape) for item in items[i : i + batch]])
-            for name, shape in shapes.items()
-        }
-        for i in range(0, len(items), batch)
-    ]
+    return [stack_items(items[i : i + batch], sizes, spec) for i in range(0, len(items), batch)]
+
+
+def stack_items(items: Sequence[Mapping[str, np.ndarray]], sizes: dict[str, int], spec: Spec) -> dict[str, np.ndarray]:
+    """Return the items as a batch, each input repeated or cut to `sizes` but for the batch.
+
+    An input without a batch axis is that of the first item.
+    """
+    stacked = {}
+    for tensor in spec.inputs:
+        axis, shape = batch_axis(tensor, spec), list(concrete_shape(tensor, sizes))
+        if axis is None:
+            stacked[tensor.name] = fit_to_shape(items[0][tensor.name], tuple(shape))
+            continue
+        del shape[axis]
+        stacked[tensor.name] = np.stack([fit_to_shape(item[tensor.name], tuple(shape)) for item in items], axis)
+    return stacked
 
 
 def fit_to_shape(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Repeat or cut `array` along each axis to `shape`."""
+    """Repeat or cut `array` along each axis to `shape`; an empty array, which has nothing to repeat, becomes zeros."""
+    if not array.size:
+        return np.zeros(shape, array.dtype)
     repeats = [math.ceil(wanted / size) for wanted, size in zip(shape, array.shape, strict=True)]
     return np.tile(array, repeats)[tuple(slice(size) for size in shape)]

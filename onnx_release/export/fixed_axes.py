@@ -11,7 +11,7 @@ import torch
 from onnx import ModelProto
 
 from onnx_release.core.errors import ExportError, GraphError
-from onnx_release.core.spec import Spec, Tensor, check_array, example_sizes
+from onnx_release.core.spec import Spec, Tensor, check_array, example_sizes, input_dimensions
 from onnx_release.export.example_inputs import example_inputs
 from onnx_release.graph.graph import axes
 from onnx_release.network.shape_cases import odd_size
@@ -87,8 +87,8 @@ def check_sizes(path: Path, spec: Spec) -> None:
     with the name of the dimension, if the run fails or an output's shape is not the declared one.
     """
     session = open_session(path)
-    for name, bounds in spec.dimensions.items():
-        others = [size for size in (odd_size(bounds), bounds.min, bounds.max) if size != bounds.example]
+    for name, bounds in input_dimensions(spec).items():
+        others = [size for size in (odd_size(bounds), bounds.smallest, bounds.largest) if size != bounds.example]
         if not others:
             continue  # there is only one size
         sizes = {**example_sizes(spec), name: others[0]}

@@ -53,11 +53,20 @@ def slimmed(source: Path, params: Slim, folder: Path) -> ModelProto:
     have four copies of the file in memory, and protobuf could not pass them to shape inference.
     """
     if not external_files(source):
-        return run_onnxslim(source, str(source), params)
+        return with_inputs(run_onnxslim(source, str(source), params), source)
     model, large = without_large_weights(source)
-    result = with_weights(run_onnxslim(source, model, params), large)
+    result = with_inputs(with_weights(run_onnxslim(source, model, params), large), source)
     copy_weights(result, source.parent, folder)
     return result
+
+
+def with_inputs(model: ModelProto, source: Path) -> ModelProto:
+    """Give `model` all inputs of the file `source` again: onnxslim drops those that no node takes."""
+    kept = {value.name: value for value in model.graph.input}
+    inputs = [kept.get(value.name, value) for value in load_model(source, weights=False).graph.input]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    return model
 
 
 def run_onnxslim(source: Path, model: str | ModelProto, params: Slim) -> ModelProto:

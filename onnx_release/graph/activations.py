@@ -11,32 +11,65 @@ import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnx_release.core.workers import map_in_order
-from onnx_release.graph.graph import save_model
-from onnx_release.runtime.session import open_session, run_session
+from onnx_release.graph.graph import SMALL_WEIGHT, external_tensors, node_inputs, save_model, weight_size
+from onnx_release.runtime.session import open_bytes, open_session, run_session
+
+# Operators whose output is another one at each run, although their inputs are constant.
+RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 
 
 def float_values(model: ModelProto) -> list[str]:
     """Return the float32 inputs and node outputs of the graph, in its order and without constants."""
     constants = constant_values(model)
-    inputs = [value.name for value in model.graph.input if value.name not in constants]
+    return [name for name in float_tensors(model) if name not in constants]
+
+
+def float_tensors(model: ModelProto) -> list[str]:
+    """Return the float32 inputs and node outputs of the graph, in its order, without initializers."""
+    known = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value.name for value in model.graph.input]
     outputs = [name for node in model.graph.node for name in node.output if name]
     types = value_types(model)
-    return [name for name in (*inputs, *outputs) if name not in constants and types.get(name) == TensorProto.FLOAT]
+    return [name for name in (*inputs, *outputs) if name not in known and types.get(name) == TensorProto.FLOAT]
 
 
 def constant_values(model: ModelProto) -> set[str]:
     """Return the initializers and the values that are computed only from them."""
     constants = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if all(name in constants for name in node.input if name):
-            constants |= set(node.output)
+        if node.op_type not in RANDOM and constants.issuperset(node_inputs(node)):
+            constants.update(name for name in node.output if name)
     return constants
 
 
 def value_types(model: ModelProto) -> dict[str, int]:
     """Return the element type of every value whose type shape inference finds."""
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    graph = infer_shapes(model).graph
     return {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info, *graph.output)}
+
+
+def infer_shapes(model: ModelProto) -> ModelProto:
+    """Return a copy of `model`, of any size, with the types and shapes that shape inference finds.
+
+    Weights of more than SMALL_WEIGHT bytes are inputs of the copy, since onnx refuses a message over 2 GB and no shape
+    depends on them.
+    """
+    graph = model.graph
+    large = [tensor for tensor in graph.initializer if weight_size(tensor) > SMALL_WEIGHT]
+    names, inputs = {tensor.name for tensor in large}, {value.name for value in graph.input}
+    weights = [
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in large
+        if tensor.name not in inputs
+    ]
+    small = [tensor for tensor in graph.initializer if tensor.name not in names]
+    light = helper.make_graph(graph.node, graph.name, [*graph.input, *weights], graph.output, small)
+    light.value_info.extend(graph.value_info)
+    return onnx.shape_inference.infer_shapes(
+        helper.make_model(
+            light, opset_imports=model.opset_import, ir_version=model.ir_version, functions=model.functions
+        )
+    )
 
 
 def extract_subgraph(model: ModelProto, names: Iterable[str], known: Mapping[str, int] | None = None) -> ModelProto:
@@ -67,8 +100,8 @@ def ancestors(model: ModelProto, wanted: Iterable[str], known: Container[str]) -
     """Return the nodes that compute `wanted` from the inputs and the values `known`, and the names of their inputs."""
     open_values, taken, nodes = set(wanted), set(), []
     for node in reversed(model.graph.node):
-        if open_values & set(node.output):
-            inputs = {name for name in node.input if name}
+        if not open_values.isdisjoint(node.output):
+            inputs = set(node_inputs(node))
             taken |= inputs
             open_values |= {name for name in inputs if name not in known}
             nodes.append(node)
@@ -79,8 +112,8 @@ def descendants(model: ModelProto, names: Iterable[str]) -> set[str]:
     """Return the values that depend on any of `names`, which may be initializers."""
     found = set(names)
     for node in model.graph.node:
-        if found & set(node.input):
-            found |= set(node.output)
+        if not found.isdisjoint(node_inputs(node)):
+            found.update(name for name in node.output if name)
     return found - set(names)
 
 
@@ -111,7 +144,12 @@ def run_on(session: onnxruntime.InferenceSession, known: Mapping[str, np.ndarray
     return run_session(session, {value.name: known[value.name] for value in session.get_inputs()})
 
 
-def session_of(model: ModelProto, threads: int = 1) -> onnxruntime.InferenceSession:
-    """Open a session on a model in memory, of any size. Raises GraphError if ONNX Runtime does not load it."""
+def session_of(model: ModelProto, threads: int = 1, weights: Path | None = None) -> onnxruntime.InferenceSession:
+    """Open a session on a model in memory, of any size. Raises GraphError if ONNX Runtime does not load it.
+
+    `weights` is the folder of the files that have weights of `model`; without it, all are in `model` itself.
+    """
+    if weights is not None and external_tensors(model):
+        return open_bytes(model.SerializeToString(), weights, threads)
     with tempfile.TemporaryDirectory() as folder:
         return open_session(save_model(model, Path(folder)), threads)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from onnx_release.core.errors import GraphError
@@ -56,6 +56,19 @@ def drop_unused_initializers(model: ModelProto) -> None:
         if len(kept) < len(graph.initializer):
             del graph.initializer[:]
             graph.initializer.extend(kept)
+
+
+def drop_unused_nodes(model: ModelProto) -> None:
+    """Remove the nodes whose outputs neither a node nor an output of the graph takes, in place."""
+    needed = {value.name for value in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if not needed.isdisjoint(node.output):
+            needed.update(node_inputs(node))
+            kept.append(node)
+    if len(kept) < len(model.graph.node):
+        del model.graph.node[:]
+        model.graph.node.extend(reversed(kept))
 
 
 def to_proto(model: "onnx_ir.Model", folder: Path, threshold: int = EXTERNAL_DATA_THRESHOLD) -> ModelProto:
@@ -117,6 +130,15 @@ def read_weight(tensor: TensorProto, source: Path) -> bytes:
     return content
 
 
+def tensor_array(tensor: TensorProto, folder: Path | None) -> np.ndarray:
+    """Return the value of an initializer, which may be in a file of `folder`. Errors as in `copy_weights`."""
+    if folder is None or not uses_external_data(tensor):
+        return numpy_helper.to_array(tensor)
+    held = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    held.raw_data = read_weight(tensor, folder)
+    return numpy_helper.to_array(held)
+
+
 def external_tensors(model: ModelProto) -> list[TensorProto]:
     """Return the weights in other files, including those of nested graphs."""
     return [tensor for graph in graphs(model.graph) for tensor in graph.initializer if uses_external_data(tensor)]
@@ -134,6 +156,21 @@ def subgraphs(node: NodeProto) -> Iterator[onnx.GraphProto]:
     for attribute in node.attribute:
         for inner in (attribute.g, *attribute.graphs):  # an attribute of another kind has an empty g
             yield from graphs(inner)
+
+
+def node_inputs(node: NodeProto) -> list[str]:
+    """Return the values that a node needs: its inputs, and those that its subgraphs capture from the graph around."""
+    inner = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
+    return [*(name for name in node.input if name), *(name for graph in inner for name in captured_values(graph))]
+
+
+def captured_values(graph: onnx.GraphProto) -> list[str]:
+    """Return the values that the nodes and outputs of a subgraph take from the graphs around it."""
+    if not graph.node and not graph.output:
+        return []  # the empty graph of an attribute of another kind
+    own = set(produced_values(graph))
+    taken = [name for node in graph.node for name in node_inputs(node)] + [value.name for value in graph.output]
+    return [name for name in dict.fromkeys(taken) if name not in own]
 
 
 def save_checked(model: ModelProto, folder: Path) -> Path:
@@ -178,8 +215,17 @@ def produced_values(graph: onnx.GraphProto) -> list[str]:
 
 def weight_bytes(model: ModelProto) -> int:
     """Return the bytes of the weights in the model itself, without those in another file."""
-    held = [tensor for tensor in model.graph.initializer if not uses_external_data(tensor)]
-    return sum(int(np.prod(tensor.dims)) * element_bytes(tensor.data_type) for tensor in held)
+    return sum(weight_size(tensor) for tensor in model.graph.initializer if not uses_external_data(tensor))
+
+
+def total_weight_bytes(model: ModelProto) -> int:
+    """Return the bytes of all weights, in the model and in other files."""
+    return sum(weight_size(tensor) for tensor in model.graph.initializer)
+
+
+def weight_size(tensor: TensorProto) -> int:
+    """Return the bytes of a weight, wherever they are."""
+    return int(np.prod(tensor.dims)) * element_bytes(tensor.data_type)
 
 
 def element_bytes(data_type: int) -> int:

@@ -1,11 +1,14 @@
 """Read and write layers with constant weights (Conv, Gemm and MatMul) as matrices."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from onnx_release.graph.graph import node_inputs
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,23 @@ def set_array(tensor: TensorProto, array: np.ndarray) -> None:
 def weighted_layers(model: ModelProto) -> list[Layer]:
     """Return the layers in the order of the graph, without those that share their weight with another node."""
     constants = initializers(model)
-    uses = [name for node in model.graph.node for name in node.input]
+    uses = Counter(name for node in model.graph.node for name in node_inputs(node))
+    uses.update(value.name for value in model.graph.output)
     layers = []
     for node in model.graph.node:
-        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+        if node.op_type not in ("Conv", "Gemm", "MatMul") or node.domain not in ("", "ai.onnx"):
             continue
         weight, bias = node.input[1], node.input[2] if len(node.input) > 2 else ""
-        known = weight in constants and constants[weight].data_type == TensorProto.FLOAT and uses.count(weight) == 1
-        if known and is_plain(node) and (node.op_type == "Conv" or len(constants[weight].dims) == 2):
-            own = bias in constants and uses.count(bias) == 1
+        known = weight in constants and constants[weight].data_type == TensorProto.FLOAT and uses[weight] == 1
+        if known and is_plain(node) and has_matrix(node, tuple(constants[weight].dims)):
+            own = bias in constants and uses[bias] == 1
             layers.append(Layer(node, weight, bias if own else ""))
     return layers
+
+
+def has_matrix(node: NodeProto, weight: tuple[int, ...]) -> bool:
+    """Return whether `as_matrix` takes a weight of this shape: it has values, and that of a product has 2 axes."""
+    return 0 not in weight and (node.op_type == "Conv" or len(weight) == 2)
 
 
 def clip_bounds(node: NodeProto, tensors: Mapping[str, TensorProto]) -> tuple[float, float] | None:

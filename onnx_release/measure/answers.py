@@ -4,6 +4,7 @@ classification  the likeliest class is the same
 detection       boxes of the same label that overlap are matched one to one; the agreement is the share of the boxes of
                 both sides that are matched (twice the matches by the boxes; 1 without any box)
 embedding       the nearest neighbour among the other samples is the same
+tensor          the agreement is the share of equal elements, over the outputs of whole numbers, if there are any
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,10 +13,11 @@ from typing import Any, cast
 import numpy as np
 
 from onnx_release.core.errors import DataError
-from onnx_release.core.spec import Spec, Task
+from onnx_release.core.spec import FLOATS, Spec, Task
 from onnx_release.core.types import Answer, Detections, Embedding, Prediction
 from onnx_release.data.boxes import iou, match
 from onnx_release.data.samples import NO_LABEL
+from onnx_release.measure.numerics import equal_share
 
 # Boxes of less overlap are not the same object: the threshold of PASCAL VOC (Everingham et al., 2010).
 LEAST_IOU = 0.5
@@ -81,6 +83,18 @@ def compare_boxes(wanted: Detections, found: Detections, label: int) -> dict[str
         "agrees": 2 * len(pairs) / boxes if boxes else 1.0,
         **both_right((len(wanted.boxes) > 0) == (label == 1), (len(found.boxes) > 0) == (label == 1), label),
     }
+
+
+def equal_numbers(spec: Spec, wanted: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return the row of a sample of the task tensor: `agrees` is the share of equal elements, over its whole numbers.
+
+    It is empty for another task, and for one without an output of whole numbers or booleans.
+    """
+    names = [tensor.name for tensor in spec.outputs if tensor.dtype not in FLOATS]
+    if spec.task != "tensor" or not names:
+        return {}
+    agrees = float(np.mean([equal_share(wanted[name], found[name]) for name in names]))
+    return {"agrees": agrees, "torch_right": None, "variant_right": None}
 
 
 def both_right(torch: bool, variant: bool, label: int) -> dict[str, int | None]:

@@ -24,7 +24,11 @@ class OutputError:
     cosines: list[float] = field(default_factory=list)
 
     def add(self, reference: np.ndarray, output: np.ndarray) -> None:
-        """Count one case. NaN or infinity in `output` makes every metric NaN or infinite."""
+        """Count one case. NaN or infinity in `output` makes every metric NaN or infinite; so does another shape."""
+        if output.shape != reference.shape:  # of a size that depends on values
+            self.max_abs = self.max_rel = self.noise = math.nan
+            self.cosines.append(math.nan)
+            return
         reference = reference.astype(np.float64)
         output = output.astype(np.float64)
         difference = np.abs(output - reference)
@@ -69,10 +73,29 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def tolerance_needed(reference: np.ndarray, output: np.ndarray, rtol: float) -> float:
-    """Return the smallest atol with |output - reference| <= atol + rtol * |reference| for every element."""
+    """Return the smallest atol with |output - reference| <= atol + rtol * |reference| for every element.
+
+    It is NaN for an output of another shape.
+    """
+    if output.shape != reference.shape:
+        return math.nan
     reference = reference.astype(np.float64)
     excess = np.abs(output.astype(np.float64) - reference) - rtol * np.abs(reference)
     return maximum(0.0, excess)
+
+
+def largest_error(reference: np.ndarray, output: np.ndarray) -> float:
+    """Return the largest absolute difference; NaN for an output of another shape, 0 for empty ones."""
+    if output.shape != reference.shape:
+        return math.nan
+    return maximum(0.0, np.abs(output.astype(np.float64) - reference.astype(np.float64)))
+
+
+def equal_share(reference: np.ndarray, output: np.ndarray) -> float:
+    """Return the share of equal elements: 1 for empty arrays, 0 for an output of another shape."""
+    if output.shape != reference.shape:
+        return 0.0
+    return float((output == reference).mean()) if reference.size else 1.0
 
 
 def finite_or_none(value: float) -> float | None:

@@ -14,11 +14,11 @@ import torch
 from onnx_release.core.errors import CheckpointError, NetworkError, SpecError
 from onnx_release.core.plain_text import first_few_lines
 from onnx_release.core.spec import Spec
-from onnx_release.network.checkpoint import INDEX, misfits, read_index
 from onnx_release.network.outputs import take_outputs
+from onnx_release.network.safetensors_files import INDEX, WEIGHTS, read_index
+from onnx_release.network.weight_names import misfits
 
 CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
 
 
 def load_pretrained(name: str, spec: Spec, raw: Path) -> torch.nn.Module:
@@ -106,8 +106,7 @@ def by_name(network: Any, inputs: Sequence[str], outputs: Sequence[str]) -> torc
 
         def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
             result = self.network(**dict(zip(inputs, tensors, strict=True)), return_dict=True)
-            given = {name: value for name, value in result.items() if isinstance(value, torch.Tensor)}
-            return take_outputs(given, outputs, type(self.network).__name__)
+            return take_outputs(result, outputs, type(self.network).__name__)
 
     # torch.export and its messages use the names of forward's parameters, and *tensors has none.
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -12,8 +12,12 @@ from onnx_release.core.paths import MODELS
 from onnx_release.core.plain_text import first_few
 from onnx_release.core.spec import Spec, check_array, load_spec
 from onnx_release.data.model_data import load_module, place_of, reason_of
+from onnx_release.network.arguments import take_by_name
+from onnx_release.network.half_precision import bring_to_float32
 from onnx_release.network.hugging_face import load_pretrained, pretrained_class
+from onnx_release.network.operators import eager_operators
 from onnx_release.network.outputs import take_outputs
+from onnx_release.network.source_network import load_source_network
 
 
 def load_network(model: str, raw: Path) -> torch.nn.Module:
@@ -26,23 +30,30 @@ def load_network(model: str, raw: Path) -> torch.nn.Module:
 def network_as_built(model: str, raw: Path) -> torch.nn.Module:
     """Load the network of models/`model` with its checkpoint in `raw`, in float32 and in the mode that build() leaves.
 
-    Outputs by name become a tuple in the order of the spec. Raises NetworkError if build() fails or does not return a
-    network, and SpecError as `network_source` does.
+    It takes the inputs of the spec by position and returns a tensor, or the outputs of the spec in order, whatever the
+    arguments and the results of its own forward() are. Raises NetworkError if build() fails or does not return a
+    network, or if the inputs' names do not say where they go, and SpecError as `network_source` does.
     """
     spec, source = load_spec(model), network_source(model)
-    network = load_pretrained(source, spec, raw) if isinstance(source, str) else build_network(source, model, raw)
+    if source is None:
+        network = load_source_network(model, spec, raw)
+    else:
+        network = load_pretrained(source, spec, raw) if isinstance(source, str) else build_network(source, model, raw)
+        take_by_name(network, [tensor.name for tensor in spec.inputs])
     network.register_forward_hook(lambda _module, _inputs, result: in_order_of_spec(spec, result))
+    bring_to_float32(network, spec)
     return network
 
 
 def network_source(model: str) -> Any:
     """Import network.py of models/`model` and return it, or the name of the class of transformers in its spec.
 
-    Raises SpecError if there are both or neither, and if one cannot be loaded.
+    Without either it is None: one of the model's sources is the network. Raises SpecError if there are both, and if one
+    cannot be loaded.
     """
     name, path = load_spec(model).transformers, MODELS / model / "network.py"
     if name is None:
-        return load_module(model, "network", ("build",))
+        return load_module(model, "network", ("build",)) if path.is_file() else None
     if path.is_file():
         raise SpecError(
             f"models/{model} has a network.py and `transformers` in spec.yaml: remove network.py if {name} is the "
@@ -68,13 +79,16 @@ def build_network(module: Any, model: str, raw: Path) -> torch.nn.Module:
 
 
 def in_order_of_spec(spec: Spec, result: Any) -> Any:
-    """Return outputs by name as a tuple in the order of the spec, and any other result as it is.
+    """Return the declared outputs as a tuple in the order of the spec; a result that is just that stays as it is.
 
-    Raises NetworkError if a name that the spec declares is missing.
+    Raises NetworkError as `take_outputs` does.
     """
-    if not isinstance(result, Mapping):
+    names = [tensor.name for tensor in spec.outputs]
+    values = [result] if isinstance(result, torch.Tensor) else result
+    plain = type(values) in (tuple, list) and all(isinstance(value, torch.Tensor) for value in values)
+    if plain and len(values) == len(names) and not any(name.isdigit() for name in names):
         return result
-    return take_outputs(result, [tensor.name for tensor in spec.outputs])
+    return take_outputs(result, names)
 
 
 def refuse_training(network: torch.nn.Module) -> None:
@@ -98,13 +112,15 @@ def run_network(
 ) -> dict[str, np.ndarray]:
     """Run the network and return its outputs by their declared names; inputs go in by position, in the spec's order.
 
-    Outputs in a mapping, which may have others too, are taken by name, and otherwise by position. Floating-point inputs
+    Outputs are taken as by `onnx_release.network.outputs.take_outputs`. Floating-point inputs
     are cast to `dtype`, which must be the network's own; floating-point outputs have it too. Raises NetworkError if the
     network fails, for other outputs than declared, and for NaN or infinity.
     """
-    tensors = [torch.from_numpy(np.ascontiguousarray(inputs[tensor.name])) for tensor in spec.inputs]
+    # Copies, since a network may change its inputs in place.
+    tensors = [torch.from_numpy(np.array(inputs[tensor.name], order="C")) for tensor in spec.inputs]
     try:
-        with torch.inference_mode():
+        # Not inference_mode: what a network keeps of such a run could not be changed in place in the next one.
+        with torch.no_grad(), eager_operators():
             result = network(*(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in tensors))
     except (RuntimeError, TypeError, ValueError, IndexError) as cause:
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
@@ -115,8 +131,6 @@ def run_network(
         ) from cause
     result = in_order_of_spec(spec, result)
     values = [result] if isinstance(result, torch.Tensor) else list(result)
-    if len(values) != len(spec.outputs):
-        raise NetworkError(f"the network returns {len(values)} outputs, spec.yaml declares {len(spec.outputs)}")
     outputs = {tensor.name: value.numpy() for tensor, value in zip(spec.outputs, values, strict=True)}
     for name, array in outputs.items():
         bad = array.size - int(np.isfinite(array).sum())

@@ -1,16 +1,90 @@
-"""Take a network's outputs by the names that the spec declares."""
+"""Take a network's outputs by the names that the spec declares, or by their positions where they have no names.
 
-from collections.abc import Mapping, Sequence
+Tuples, lists, dicts and data classes are flattened, and None is left out. The path of a tensor is the keys and
+positions that lead to it: `logits`, `state.0`, `1.0`.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
 
 from onnx_release.core.errors import NetworkError
 
 
-def take_outputs(given: Mapping[str, Any], names: Sequence[str], network: str = "the network") -> tuple[Any, ...]:
-    """Return the outputs called `names`, in that order. Raises NetworkError if one is missing."""
-    missing = [name for name in names if name not in given]
-    if missing:
-        raise NetworkError(
-            f"{network} has no output {', '.join(missing)}, which spec.yaml declares; it gives {', '.join(given)}"
-        )
-    return tuple(given[name] for name in names)
+def take_outputs(result: Any, names: Sequence[str], network: str = "the network") -> tuple[torch.Tensor, ...]:
+    """Return the tensors of `result` that `names` declare, in that order.
+
+    A name is a path, or its end if only one path ends so. Tensors without a name, as in a tuple, go to the remaining
+    names by position if there are as many. Raises NetworkError if one is missing, or if it is not clear which is which.
+    """
+    given = dict(flatten(result, fields=True))
+    if not any(find_path(name, given) for name in names):  # the fields of a named tuple are also positions
+        given = dict(flatten(result, fields=False))
+    found = {name: path for name in names if (path := find_path(name, given)) is not None}
+    if len(found) < len(names):
+        rest = [path for path in given if path not in found.values()]
+        missing = [name for name in names if name not in found]
+        if len(rest) != len(missing) or not all(is_position(path) for path in rest):
+            raise NetworkError(describe_outputs(given, names, missing, network))
+        found |= dict(zip(missing, rest, strict=True))
+    return tuple(given[found[name]] for name in names)
+
+
+def flatten(value: Any, fields: bool, path: tuple[str, ...] = ()) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the path and the tensor of every tensor in `value`, in order; `fields` is that of `parts_of`."""
+    if isinstance(value, torch.Tensor):
+        yield ".".join(path), value
+        return
+    for key, part in parts_of(value, fields):
+        yield from flatten(part, fields, (*path, key))
+
+
+def parts_of(value: Any, fields: bool) -> list[tuple[str, Any]]:
+    """Return what a container has, by name or position; nothing of another value, such as None or a number.
+
+    With `fields`, the parts of a named tuple, such as the result of max(), have their names.
+    """
+    if isinstance(value, Mapping):
+        return [(str(key), part) for key, part in value.items()]
+    if dataclasses.is_dataclass(value):
+        return [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    if isinstance(value, tuple) and fields and hasattr(value, "_fields"):
+        return list(zip(value._fields, value, strict=True))
+    if isinstance(value, tuple | list):
+        return [(str(index), part) for index, part in enumerate(value)]
+    if type(value) in pytree.SUPPORTED_NODES:  # such as the caches of transformers
+        return [(str(index), part) for index, part in enumerate(pytree.tree_leaves(value))]
+    return []
+
+
+def find_path(name: str, paths: Mapping[str, Any]) -> str | None:
+    """Return the path that is `name`, or the only one that ends with it."""
+    if name in paths:
+        return name
+    ends = [path for path in paths if path.endswith(f".{name}")]
+    return ends[0] if len(ends) == 1 and not is_position(name) else None
+
+
+def is_position(path: str) -> bool:
+    """Return whether a path has no name in it: it is that of a bare tensor, or of tuples and lists."""
+    return all(key.isdigit() for key in path.split(".")) if path else True
+
+
+def describe_outputs(
+    given: Mapping[str, torch.Tensor], names: Sequence[str], missing: Sequence[str], network: str
+) -> str:
+    """Describe which outputs there are, which are declared, and what to do."""
+    if not any(is_position(path) for path in given) and len(given) > 0:
+        return f"{network} has no output {', '.join(missing)}, which spec.yaml declares; it gives {', '.join(given)}"
+    there = ", ".join(f"{path} {list(tensor.shape)}".strip() for path, tensor in given.items()) or "no tensor"
+    text = (
+        f"{network} returns {len(given)} outputs, spec.yaml declares {len(names)}: {', '.join(names)}. It gives {there}"
+    )
+    paths = [path for path in given if path]
+    if len(given) < len(names):
+        return f"{text}. Declare only these, in this order"
+    quoted = ", ".join(f'"{path}"' for path in paths[: len(names)])
+    return f"{text}. Declare all of them in this order; or take some of them by their paths as names, such as {quoted}"

@@ -5,27 +5,43 @@ import math
 
 import numpy as np
 
-from onnx_release.core.spec import Dimension, Spec, concrete_shape, example_sizes
-from onnx_release.data.samples import SampleFile, fit_to_shape
+from onnx_release.core.errors import DataError
+from onnx_release.core.spec import (
+    Dimension,
+    Spec,
+    batch_dimension,
+    check_array,
+    concrete_shape,
+    example_sizes,
+    input_dimensions,
+)
+from onnx_release.data.model_data import ModelData
+from onnx_release.data.samples import SampleFile, stack_items
 
 Sizes = dict[str, int]
 
 
 def shape_cases(spec: Spec) -> list[Sizes]:
     """Return the sizes to try: every corner of minima and maxima, then the examples, then odd sizes."""
-    names = list(spec.dimensions)
-    corners = itertools.product(*((bounds.min, bounds.max) for bounds in spec.dimensions.values()))
+    dimensions = input_dimensions(spec)
+    names = list(dimensions)
+    corners = itertools.product(*((bounds.smallest, bounds.largest) for bounds in dimensions.values()))
     cases = [dict(zip(names, corner, strict=True)) for corner in corners]
     cases.append(example_sizes(spec))
-    cases.append({name: odd_size(bounds) for name, bounds in spec.dimensions.items()})
+    cases.append({name: odd_size(bounds) for name, bounds in dimensions.items()})
     return [case for index, case in enumerate(cases) if case not in cases[:index]]
 
 
 def odd_size(bounds: Dimension) -> int:
-    """Return the odd size nearest to the geometric mean of the bounds; if none is between them, the minimum."""
-    middle = round(math.sqrt(bounds.min * bounds.max))
+    """Return the odd size nearest to the geometric mean of the bounds; if none is between them, the minimum.
+
+    In steps, it is an odd number of steps.
+    """
+    step = bounds.multiple_of
+    low, high = bounds.smallest // step, bounds.largest // step
+    middle = round(math.sqrt(low * high))
     odd = middle if middle % 2 else middle + 1
-    return odd if odd <= bounds.max else bounds.min
+    return (odd if odd <= high else low) * step
 
 
 def case_name(sizes: Sizes) -> str:
@@ -33,13 +49,39 @@ def case_name(sizes: Sizes) -> str:
     return ",".join(f"{name}={size}" for name, size in sizes.items()) or "fixed"
 
 
-def case_inputs(spec: Spec, sizes: Sizes, samples: SampleFile, seed: int) -> dict[str, np.ndarray]:
+def case_inputs(
+    spec: Spec, sizes: Sizes, samples: SampleFile, seed: int, data: ModelData | None = None
+) -> dict[str, np.ndarray]:
     """Return a batch of these sizes from samples drawn with `seed`, each repeated or cut along its axes to fit.
 
-    Real values keep every network in the range that it was trained on: token ids stay in the vocabulary.
+    Real values keep every network in the range that it was trained on: token ids stay in the vocabulary. Inputs that
+    examples() of `data` gives are taken from there. Raises DataError if they contradict the spec.
     """
-    shapes = {tensor.name: concrete_shape(tensor, sizes) for tensor in spec.inputs}
-    batch = shapes[spec.inputs[0].name][0]
-    chosen = np.random.default_rng(seed).choice(len(samples), batch, replace=batch > len(samples))
-    items = [samples.inputs(int(index)) for index in chosen]
-    return {name: np.stack([fit_to_shape(item[name], shape[1:]) for item in items]) for name, shape in shapes.items()}
+    batch = batch_dimension(spec)
+    count = sizes[batch] if isinstance(batch, str) else 1
+    chosen = np.random.default_rng(seed).choice(len(samples), count, replace=count > len(samples))
+    inputs = stack_items([samples.inputs(int(index)) for index in chosen], sizes, spec)
+    return inputs | examples_of(data, spec, sizes)
+
+
+def examples_of(data: ModelData | None, spec: Spec, sizes: Sizes) -> dict[str, np.ndarray]:
+    """Return what examples(sizes) in data.py gives, checked; nothing if it is not there.
+
+    Raises DataError if it fails, or if an array is not a declared input or not of these sizes.
+    """
+    examples = getattr(data, "examples", None)
+    if examples is None:
+        return {}
+    given = examples(dict(sizes))
+    declared = {tensor.name: tensor for tensor in spec.inputs}
+    found = {}
+    for name, value in given.items():
+        if name not in declared:
+            raise DataError(f"examples({sizes}) in data.py gives {name}, spec.yaml declares {', '.join(declared)}")
+        array = np.asarray(value)
+        problem = check_array(declared[name], str(array.dtype), array.shape, dict(sizes))
+        if problem:
+            shape = list(concrete_shape(declared[name], sizes))
+            raise DataError(f"examples({sizes}) in data.py: {problem}: return {declared[name].dtype} {shape}")
+        found[name] = array
+    return found

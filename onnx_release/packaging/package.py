@@ -42,6 +42,8 @@ from onnx_release.validate.metrics import ValidateMetrics
 SERVER = Path("serving")
 # The rooms of the library that run without the pipeline. They import no other room, and only packages of a server.
 CARRIED = (Path("onnx_release/core"), Path("onnx_release/data"), Path("onnx_release/runtime"))
+# The paths that a data.py imports.
+TYPES = Path("onnx_release/types.py")
 # These files and the model's folder decide what is in a release; the rest may differ from the commit that it names.
 CODE = (
     *(Path("onnx_release"), SERVER, Path("stages"), PARAMS, PIPELINE),
@@ -120,7 +122,7 @@ def code_files(model: str) -> list[Path]:
         raise SpecError(
             f"{main} is not there, so the release could not be served: restore it with `git restore serving`"
         )
-    carried = {path for room in CARRIED for path in room.rglob("*.py")}
+    carried = {TYPES, *(path for room in CARRIED for path in room.rglob("*.py"))}
     modules = carried | {Path(name) for name in reached_files(main.as_posix(), model=model)}
     packages = {parent / "__init__.py" for module in modules for parent in module.parents}
     return sorted(modules | {path for path in packages if path.is_file()})

@@ -3,7 +3,7 @@
 import json
 
 from onnx_release.core.params import Runtime
-from onnx_release.core.spec import Spec, Tensor, rows_are_the_batch
+from onnx_release.core.spec import Spec, Tensor, batch_dimension, rows_are_the_batch
 from onnx_release.runtime.providers import CPU
 
 # https://github.com/triton-inference-server/server/blob/main/docs/user_guide/model_configuration.md#datatypes
@@ -45,10 +45,8 @@ def triton_config(model: str, spec: Spec, runtime: Runtime, provider: str) -> st
 
 def largest_batch(spec: Spec) -> int:
     """Return the largest batch that Triton may make of several requests; 0 if it must not make any."""
-    batch = spec.inputs[0].shape[0]
-    if isinstance(batch, int) or not rows_are_the_batch(spec):
-        return 0
-    return spec.dimensions[batch].max
+    batch = batch_dimension(spec)
+    return spec.dimensions[batch].max if isinstance(batch, str) and rows_are_the_batch(spec) else 0
 
 
 def tensor_entry(tensor: Tensor, batched: bool) -> str:

@@ -7,20 +7,26 @@ but not below HEADROOM times its largest value in any sample.
 Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, arXiv 1906.04721.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx.external_data_helper import uses_external_data
 from tqdm import tqdm
 
-from onnx_release.core.errors import GraphError
+from onnx_release.core.errors import ReleaseError
 from onnx_release.core.workers import map_in_order
-from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.data.samples import SampleFile
 from onnx_release.graph.activations import constant_values, extract_subgraph, session_of
+from onnx_release.graph.graph import node_inputs, tensor_array
 from onnx_release.graph.layers import (
     Layer,
     as_matrix,
+    attributes,
     clip_bounds,
     from_matrix,
     initializers,
@@ -53,61 +59,121 @@ class Group:
     bound: float | None = None
 
 
-def equalize_on(model: ModelProto, samples: SampleFile, chunk: int) -> tuple[ModelProto, int]:
-    """Return an equalized copy of `model`, by the channel sizes in `samples`, and how many values were scaled.
+@dataclass(frozen=True)
+class Equalized:
+    """A model, how many of its values were scaled, and why none was although some could be, or an empty text."""
 
-    Raises GraphError if its answers differ, which would be a bug.
+    model: ModelProto
+    values: int
+    failure: str = ""
+
+
+def equalize_on(model: ModelProto, samples: SampleFile, chunk: int, weights: Path | None = None) -> Equalized:
+    """Return an equalized copy of `model`, by the channel sizes in `samples`, or `model` itself.
+
+    `weights` is the folder of the files that have weights of `model`. If the answers would differ, nothing is scaled.
     """
     values = [name for group in groups(model) for name in group.values]
     if not values:
-        return model, 0
+        return Equalized(model, 0)
     outputs = [value.name for value in model.graph.output]
-    session = session_of(extract_subgraph(model, [*values, *outputs]))
+    try:
+        session = session_of(extract_subgraph(model, [*values, *outputs]), weights=weights)
+        sizes, wanted = measure_channels(session, values, samples, chunk)
+        scaled, count = equalize(model, sizes, weights)
+        error, again = OutputError(), session_of(scaled, weights=weights)
+        for index, answers in enumerate(wanted):
+            found = run_session(again, samples.batch(index))
+            for name in outputs:
+                if np.issubdtype(answers[name].dtype, np.floating):
+                    error.add(answers[name], found[name])
+    except (ReleaseError, ValueError, IndexError) as cause:
+        return Equalized(model, 0, f"{type(cause).__name__}: {cause}")
+    if not error.sqnr_db >= LEAST_SQNR_DB:
+        return Equalized(model, 0, f"it would change the answers: {error.sqnr_db:.3g} dB SQNR")
+    return Equalized(scaled, count)
+
+
+def measure_channels(
+    session: onnxruntime.InferenceSession, values: Sequence[str], samples: SampleFile, chunk: int
+) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    """Return the largest magnitude of each channel of `values`, float [channels], and the first `chunk` outputs."""
 
     def run(index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        found = run_session(session, with_batch_axis(samples.inputs(index)))
-        sizes = {name: np.abs(found[name][0]).reshape(found[name].shape[1], -1).max(axis=1) for name in values}
-        return sizes, {name: found[name] for name in outputs}
+        found = run_session(session, samples.batch(index))
+        sizes = {name: channel_sizes(found[name]) for name in values}
+        return sizes, {name: array for name, array in found.items() if name not in sizes} if index < chunk else {}
 
     sizes: dict[str, np.ndarray] = {}
-    for found, _ in tqdm(map_in_order(run, range(len(samples)), chunk), "channels", len(samples), unit="sample"):
+    wanted = []
+    progress = tqdm(map_in_order(run, range(len(samples)), chunk), "channels", len(samples), unit="sample")
+    for index, (found, outputs) in enumerate(progress):
         sizes = {name: np.maximum(array, sizes.get(name, 0.0)) for name, array in found.items()}
-    scaled, count = equalize(model, sizes)
-    error, again = OutputError(), session_of(scaled)
-    for index in range(min(len(samples), chunk)):
-        answers = run_session(again, with_batch_axis(samples.inputs(index)))
-        for name, wanted in run(index)[1].items():
-            error.add(wanted, answers[name])
-    if not error.sqnr_db >= LEAST_SQNR_DB:
-        raise GraphError(
-            f"equalizing changed the answers: {error.sqnr_db:.3g} dB SQNR. This is a bug; please report it"
-        )
-    return scaled, count
+        if index < chunk:
+            wanted.append(outputs)
+    return sizes, wanted
 
 
-def equalize(model: ModelProto, channel_sizes: dict[str, np.ndarray]) -> tuple[ModelProto, int]:
+def channel_sizes(array: np.ndarray) -> np.ndarray:
+    """Return the largest magnitude in each channel, axis 1; 0 if there is no value."""
+    return np.abs(array).max(axis=tuple(axis for axis in range(array.ndim) if axis != 1), initial=0.0)
+
+
+def equalize(model: ModelProto, sizes: Mapping[str, np.ndarray], weights: Path | None = None) -> tuple[ModelProto, int]:
     """Return a scaled copy of `model`, and how many values were scaled.
 
-    `channel_sizes` has the largest magnitude of each channel, float [channels], of the values in `groups`.
+    `sizes` has the largest magnitude of each channel, float [channels], of the values in `groups`. `weights` is the
+    folder of the files that have weights of `model`.
     """
     scaled = ModelProto()
     scaled.CopyFrom(model)
     tensors = initializers(scaled)
     count = 0
     for group in groups(scaled):
-        found = [channel_sizes[name] for name in group.values]
-        if len({len(sizes) for sizes in found}) > 1:
+        found = [sizes[name] for name in group.values]
+        if len({len(each) for each in found}) > 1:
             continue  # an Add that broadcasts
-        sizes = np.max(found, axis=0)
-        scale = linear_scale(sizes) if group.bound is None else bounded_scale(sizes, group.bound)
-        if (scale == 1).all():
+        largest = np.max(found, axis=0)
+        scale = linear_scale(largest) if group.bound is None else bounded_scale(largest, group.bound)
+        if (scale == 1).all() or not fits(group, tensors, len(scale)):
             continue
+        for layer in (*group.makers, *group.takers):
+            load_layer(layer, tensors, weights)
         for layer in group.makers:
             scale_outputs(layer, tensors, scale)
         for layer in group.takers:
             scale_inputs(layer, tensors, 1 / scale)
         count += len(group.values)
     return scaled, count
+
+
+def fits(group: Group, tensors: Mapping[str, TensorProto], channels: int) -> bool:
+    """Return whether the layers have as many outputs and inputs as the values have channels."""
+    made = [output_channels(layer, tuple(tensors[layer.weight].dims)) for layer in group.makers]
+    taken = [input_channels(layer, tuple(tensors[layer.weight].dims)) for layer in group.takers]
+    biases = [math.prod(tensors[layer.bias].dims) for layer in group.makers if layer.bias]
+    return {*made, *taken} <= {channels} and {*biases} <= {channels, 1}
+
+
+def output_channels(layer: Layer, weight: tuple[int, ...]) -> int:
+    """Return the number of output channels of a layer whose weight has this shape."""
+    if layer.node.op_type == "Conv" or attributes(layer.node).get("transB", 0):
+        return weight[0]
+    return weight[1]
+
+
+def input_channels(layer: Layer, weight: tuple[int, ...]) -> int:
+    """Return the number of input channels of a layer whose weight has this shape."""
+    if layer.node.op_type == "Conv":
+        return weight[1] * layer.groups
+    return weight[1] if attributes(layer.node).get("transB", 0) else weight[0]
+
+
+def load_layer(layer: Layer, tensors: Mapping[str, TensorProto], weights: Path | None) -> None:
+    """Bring the weight and the bias of a layer into the model, in place."""
+    for tensor in (tensors[name] for name in (layer.weight, layer.bias) if name):
+        if uses_external_data(tensor):
+            set_array(tensor, tensor_array(tensor, weights))
 
 
 def linear_scale(sizes: np.ndarray) -> np.ndarray:
@@ -156,7 +222,7 @@ def bounded_groups(model: ModelProto) -> list[Group]:
     makers = {layer.node.output[0]: layer for layer in layers.values()}
     takers: dict[str, list[NodeProto]] = {value.name: [NodeProto()] for value in model.graph.output}
     for node in model.graph.node:
-        for name in node.input:
+        for name in node_inputs(node):
             takers.setdefault(name, []).append(node)
     found = []
     for node in model.graph.node:
@@ -193,7 +259,7 @@ def linear_groups(model: ModelProto) -> list[Group]:
     makers: dict[str, Layer] = {}
     takers: list[tuple[str, Layer]] = []
     for node in model.graph.node:
-        taken = [name for name in node.input if name and name not in constants]
+        taken = [name for name in node_inputs(node) if name not in constants]
         if node.op_type == "MatMul" or (node.name in layers and has_free_bias(layers[node.name], node.input)):
             closed |= {*taken, *node.output}  # a MatMul's channels are its last axis, unlike those of others
         elif node.name in layers:

@@ -18,7 +18,7 @@ from onnx_release.core.errors import DataError, GraphError
 from onnx_release.core.files import replacing_folder
 from onnx_release.core.params import Fp16
 from onnx_release.core.paths import MODEL_FILE
-from onnx_release.data.samples import SampleFile, spread_evenly, with_batch_axis
+from onnx_release.data.samples import SampleFile, spread_evenly
 from onnx_release.graph.graph import check_model_file, graphs, load_model, model_size_mb, save_model
 from onnx_release.graph.precision import check_not_float16, check_not_quantized
 from onnx_release.reduce.fp16_passes.attempts import kinds_to_keep
@@ -148,8 +148,7 @@ def write_and_run(given: Source, converted: ModelProto, max_finite_val: float, f
     outputs = [value.name for value in converted.graph.output]
     tried = spread_evenly(len(given.samples), RUNS)
     runs = [
-        Run(index, with_batch_axis(given.samples.inputs(index)), set(outputs) - set(given.observed.not_finite[index]))
-        for index in tried
+        Run(index, given.samples.batch(index), set(outputs) - set(given.observed.not_finite[index])) for index in tried
     ]
     if apart:
         run_in_child(check_and_run, path, runs)

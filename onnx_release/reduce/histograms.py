@@ -13,16 +13,22 @@ from fast_histogram import histogram1d
 
 # The reach of a tensor of zeros; any other tensor has more.
 LEAST_EXPONENT = -100
+# Masks are made of infinities, and of numbers that stand for them, such as the least float32.
+BOUNDLESS = 1e30
 
 
 @dataclass(frozen=True)
 class Observed:
-    """The extremes, and counts int64 [bins] in equal bins from -2^exponent to 2^exponent, or None."""
+    """The extremes, and counts int64 [bins] in equal bins from -2^exponent to 2^exponent, or None.
+
+    Both are those of the values below BOUNDLESS; `boundless` says whether there were others, NaN included.
+    """
 
     low: float
     high: float
     exponent: int
     counts: np.ndarray | None
+    boundless: bool = False
 
     @property
     def edges(self) -> np.ndarray:
@@ -35,7 +41,8 @@ class Observed:
         exponent = max(self.exponent, other.exponent)
         one, two = self.reaching(exponent), other.reaching(exponent)
         counts = None if one is None or two is None else one + two
-        return Observed(min(self.low, other.low), max(self.high, other.high), exponent, counts)
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        return Observed(low, high, exponent, counts, self.boundless or other.boundless)
 
     def reaching(self, exponent: int) -> np.ndarray | None:
         """Return the counts in the same number of bins from -2^exponent to 2^exponent."""
@@ -48,16 +55,17 @@ class Observed:
 
 
 def observe_values(values: np.ndarray, bins: int | None) -> Observed:
-    """Observe one or more float32 values, with counts in `bins` bins, a multiple of 4, or without.
-
-    Raises ValueError for NaN and infinity.
-    """
+    """Observe float32 values, with counts in `bins` bins, a multiple of 4, or without; no values count as a 0."""
+    boundless = False
+    if values.size and not (float(values.min()) > -BOUNDLESS and float(values.max()) < BOUNDLESS):
+        values = values[np.abs(values) < BOUNDLESS]
+        boundless = True
+    if not values.size:
+        return Observed(0.0, 0.0, LEAST_EXPONENT, None if bins is None else np.zeros(bins, np.int64), boundless)
     low, high = float(values.min()), float(values.max())
-    if not math.isfinite(low + high):
-        raise ValueError("not finite")
     limit = max(-low, high)
     exponent = max(math.ceil(math.log2(limit)), LEAST_EXPONENT) if limit > 0 else LEAST_EXPONENT
-    return Observed(low, high, exponent, None if bins is None else count(values, 2.0**exponent, bins))
+    return Observed(low, high, exponent, None if bins is None else count(values, 2.0**exponent, bins), boundless)
 
 
 def count(values: np.ndarray, limit: float, bins: int) -> np.ndarray:

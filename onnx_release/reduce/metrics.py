@@ -39,6 +39,8 @@ class CalibrateMetrics(Metrics):
     method: Annotated[str, Metric("how ranges are chosen")]
     samples: Annotated[int, Metric("samples that the ranges come from")]
     equalized_values: Annotated[int, Metric("values whose channels were brought closer in size")]
+    equalize_failure: Annotated[str, Metric("why none was, although some could be; else empty")] = ""
     tensors: Annotated[int, Metric("activations with a range")]
     constant_tensors: Annotated[int, Metric("activations that never change; their range is widened")]
     clipped_share: Annotated[float, Metric("values outside of their range")]
+    boundless: Annotated[str, Metric("activations without a range, with infinity or NaN as in masks")] = ""

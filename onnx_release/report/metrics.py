@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from onnx_release.choice.metrics import SummaryMetrics
-from onnx_release.core.metrics import LEFT_OUT, Metric, metrics_of
+from onnx_release.core.metrics import LEFT_OUT, NOT_MADE, Metric, metrics_of
 from onnx_release.data.metrics import PrepareMetrics
 from onnx_release.export.metrics import ExportMetrics, SlimMetrics
 from onnx_release.performance.metrics import OptimizeMetrics, ProfileMetrics
@@ -25,6 +25,7 @@ FILES = (
 ALL_METRICS = (
     *(metric for file in FILES for metric in metrics_of(file)),
     Metric("present only if the model's spec leaves the variant out", file="*", key=LEFT_OUT),
+    Metric("present only if the variant could not be made: why, and what to do", file="*", key=NOT_MADE),
 )
 
 

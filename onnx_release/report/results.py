@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from onnx_release.choice.choice import Candidate, read_candidates
+from onnx_release.choice.choice import Candidate, read_candidates, read_not_made
 from onnx_release.choice.metrics import SummaryMetrics
 from onnx_release.core.files import read_json, read_made
 from onnx_release.core.hardware import installed
@@ -24,6 +24,7 @@ from onnx_release.performance.metrics import OptimizeMetrics, ProfileMetrics
 from onnx_release.reduce.metrics import Fp16Metrics, QuantizeDynamicMetrics
 from onnx_release.static_quantization.metrics import QuantizeStaticMetrics
 from onnx_release.timing.metrics import BenchmarkMetrics
+from onnx_release.validate.explain import NOT_EXPLAINED
 
 # Rows in the table of layers that add error, and in that of nodes that take time.
 LISTED = 15
@@ -33,7 +34,7 @@ MADE_WITH = ("onnx", "onnxscript", "onnxslim", "onnxconverter-common")
 
 @dataclass(frozen=True)
 class StageMetrics:
-    """The metrics of a run's stages, except those of the candidates; None for a variant that the spec leaves out."""
+    """The metrics of a run's stages, except those of the candidates; None for a variant that was not made."""
 
     prepare: PrepareMetrics
     slim: SlimMetrics
@@ -70,8 +71,9 @@ class Explained:
 class Results:
     """Everything that the pages show.
 
-    `candidates` are the variants that were made. `latencies` are the times of single calls in ms by contender, and
-    `nodes` the slowest nodes of the profile. `explained` is None if no variant has reduced precision.
+    `candidates` are the variants that were made, and `not_made` has why others could not be, by name. `latencies`
+    are the times of single calls in ms by contender, and `nodes` the slowest nodes of the profile. `explained` is None
+    if no variant with reduced precision was made and explained, and `not_explained` has why one was not, by name.
     """
 
     model: str
@@ -79,16 +81,24 @@ class Results:
     params: Params
     hardware: Mapping[str, Any]
     candidates: Sequence[Candidate]
+    not_made: Mapping[str, str]
     metrics: StageMetrics
     graphs: Graphs
     explained: Explained | None
+    not_explained: Mapping[str, str]
     nodes: Sequence[Mapping[str, Any]]
     latencies: Mapping[str, np.ndarray]
 
     @property
     def passed(self) -> bool:
         """Return whether every variant passed its validation."""
-        return all(one.validation.passed for one in self.candidates)
+        return not self.failures
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Return why variants did not pass or could not be made, by name."""
+        failed = {one.name: one.validation.failure for one in self.candidates if not one.validation.passed}
+        return failed | dict(self.not_made)
 
     @property
     def chosen(self) -> Candidate | None:
@@ -104,12 +114,14 @@ def collect(files: ModelFiles) -> Results:
     names = [one.name for one in candidates]
     latencies = read_table(files.plots / "latency.csv")
     nodes = read_table(files.plots / "profile.csv", keep_default_na=False)
+    steps = {name: read_steps(files, name) for name in names if name in REDUCED}
     return Results(
         model=model,
         spec=spec,
         params=load_params(files),
         hardware={**read_json(HARDWARE), "made_with": {name: installed(name) for name in MADE_WITH}},
         candidates=candidates,
+        not_made=read_not_made(model, made_variants(spec)),
         metrics=StageMetrics(
             prepare=PrepareMetrics.read(model),
             slim=SlimMetrics.read(model),
@@ -122,18 +134,19 @@ def collect(files: ModelFiles) -> Results:
             summary=summary,
         ),
         graphs=Graphs({name: model_size_mb(files.variant(name)) for name in names}, count_operators(files, names)),
-        explained=read_explained(files, [name for name in names if name in REDUCED], summary.variant),
+        explained=choose_explained(steps, summary.variant),
+        not_explained={name: table[NOT_EXPLAINED][0] for name, table in steps.items() if NOT_EXPLAINED in table},
         nodes=records(nodes.head(LISTED)),
         latencies={str(name): part["latency_ms"].to_numpy() for name, part in latencies.groupby("variant", sort=False)},
     )
 
 
-def read_explained(files: ModelFiles, variants: Sequence[str], chosen: str | None) -> Explained | None:
-    """Read what `explain` found for variants with reduced precision, in detail for the chosen one or else the last."""
-    if not variants:
+def choose_explained(tables: Mapping[str, pd.DataFrame], chosen: str | None) -> Explained | None:
+    """Return what `explain` found, by variant, in detail for the chosen one or else the last; None if it is nothing."""
+    steps = {variant: table for variant, table in tables.items() if NOT_EXPLAINED not in table}
+    if not steps:
         return None
-    steps = {variant: read_steps(files, variant) for variant in variants}
-    detailed = chosen if chosen in steps else variants[-1]
+    detailed = chosen if chosen in steps else list(steps)[-1]
     signals = {variant: table["sqnr_db"].tolist() for variant, table in steps.items()}
     return Explained(detailed, worst_layers(steps[detailed]), signals)
 

@@ -19,7 +19,7 @@ MOST_DB_LOST = 3.0
 
 def describe_verdict(results: Results) -> str:
     """Say in one sentence what to release and why, and in a second one what is in the way."""
-    failed = ", ".join(one.name for one in results.candidates if not one.validation.passed)
+    failed = ", ".join(results.failures)
     chosen = results.chosen
     if chosen is None:
         return f"Nothing to release: {failed} failed." if failed else "Nothing to release: no variant could be timed."

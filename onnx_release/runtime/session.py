@@ -43,6 +43,13 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
     return open_with(path, Runtime(provider="cpu", intra_threads=threads or None)).session
 
 
+def open_bytes(model: bytes, weights: Path, threads: int = 0) -> onnxruntime.InferenceSession:
+    """Do the same as `open_session` for a model in memory whose weights are in files of the folder `weights`."""
+    options = session_options(Runtime(provider="cpu", intra_threads=threads or None))
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
+    return create_session(model, options, [CPU])
+
+
 def open_with(model: Path, runtime: Runtime, profile: Path | None = None) -> Opened:
     """Open a session with the settings `runtime`. `auto` uses CUDA if an NVIDIA GPU is there and runs the model.
 
@@ -92,14 +99,15 @@ def open_on(model: Path, runtime: Runtime, provider: str, profile: Path | None =
 
 
 def create_session(
-    model: Path, options: onnxruntime.SessionOptions, providers: list[Any]
+    model: Path | bytes, options: onnxruntime.SessionOptions, providers: list[Any]
 ) -> onnxruntime.InferenceSession:
-    """Open a session. Raises GraphError if ONNX Runtime does not load the model."""
+    """Open a session on a file or on its content. Raises GraphError if ONNX Runtime does not load the model."""
+    given, name = (model, "a model in memory") if isinstance(model, bytes) else (str(model), str(model))
     try:
         # Without this, a run that fails on another provider is repeated on the CPU without an error.
-        return onnxruntime.InferenceSession(str(model), options, providers=providers, enable_fallback=0)
+        return onnxruntime.InferenceSession(given, options, providers=providers, enable_fallback=0)
     except Exception as cause:  # ONNX Runtime's exceptions share no base class
-        raise GraphError(f"ONNX Runtime {onnxruntime.__version__} does not load {model}: {cause}") from cause
+        raise GraphError(f"ONNX Runtime {onnxruntime.__version__} does not load {name}: {cause}") from cause
 
 
 def save_optimized(model: Path, written: Path, runtime: Runtime) -> None:

@@ -26,7 +26,7 @@ class InputStatistics:
     """Statistics of the inputs of a layer, in float64.
 
     `mean` is [groups, inputs], and `product` [groups, inputs, inputs] is the sum of (x - mean) (x - mean)^T over
-    `count` positions.
+    `count` positions; or only its diagonal, [groups, inputs].
     """
 
     mean: np.ndarray
@@ -34,18 +34,21 @@ class InputStatistics:
     count: int
 
     @classmethod
-    def of(cls, inputs: np.ndarray) -> "InputStatistics":
-        """Compute the statistics of float32 [groups, inputs, positions]."""
+    def of(cls, inputs: np.ndarray, diagonal: bool = False) -> "InputStatistics":
+        """Compute the statistics of float32 [groups, inputs, positions]; with `diagonal`, only the variances."""
         mean = inputs.mean(axis=2, dtype=np.float64)
         # Without the mean, float32 is enough; with it, small variations would be lost in the rounding of the square.
         centered = (inputs - mean[:, :, None]).astype(np.float32)
+        if diagonal:
+            return cls(mean, (centered**2).sum(axis=2, dtype=np.float64), inputs.shape[2])
         return cls(mean, (centered @ centered.transpose(0, 2, 1)).astype(np.float64), inputs.shape[2])
 
     def merge(self, other: "InputStatistics") -> "InputStatistics":
         """Add the other's statistics. Source: Chan, Golub and LeVeque, Updating Formulae, 1979."""
         step, count = other.mean - self.mean, self.count + other.count
         self.product += other.product
-        self.product += step[:, :, None] * step[:, None, :] * (self.count * other.count / count)
+        square = step**2 if self.product.ndim == 2 else step[:, :, None] * step[:, None, :]
+        self.product += square * (self.count * other.count / count)
         self.mean = self.mean + step * (other.count / count)
         self.count = count
         return self
@@ -73,14 +76,35 @@ class Limits:
 
 
 def round_layer(weights: np.ndarray, covariance: np.ndarray, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
-    """Round `weights` within `limits`; return int8 [groups, outputs, inputs] and scales [groups, outputs]."""
+    """Round `weights` within `limits`; return int8 [groups, outputs, inputs] and scales [groups, outputs].
+
+    With the variances [groups, inputs] in place of the covariance, each weight is rounded by itself.
+    """
     scales = search_scales(weights, covariance, limits)
+    if covariance.ndim == 2:
+        return round_plainly(weights, scales, limits, rounding_rank(covariance)).astype(np.int8), scales
     return round_weights(weights, covariance, scales, limits).astype(np.int8), scales
 
 
 def rounding_order(covariance: np.ndarray) -> np.ndarray:
     """Return the inputs of each group from the strongest to the weakest, int [groups, inputs]."""
-    return np.argsort(-np.einsum("gkk->gk", covariance), axis=1, kind="stable")
+    variances = covariance if covariance.ndim == 2 else np.einsum("gkk->gk", covariance)
+    return np.argsort(-variances, axis=1, kind="stable")
+
+
+def rounding_rank(covariance: np.ndarray) -> np.ndarray:
+    """Return the place of each input in that order, int [groups, inputs]."""
+    return np.argsort(rounding_order(covariance), axis=1)
+
+
+def round_plainly(weights: np.ndarray, scales: np.ndarray, limits: Limits, rank: np.ndarray) -> np.ndarray:
+    """Round each weight by itself; of two partners, the one of the later `rank` keeps within what the other leaves."""
+    rounded = np.clip(np.rint(weights / scales[..., None]), -limits.most, limits.most)
+    if limits.partner is None:
+        return rounded
+    second = (limits.partner >= 0) & (rank > rank[:, limits.partner])
+    bounded = np.clip(rounded, *limits.bounds(rounded[..., limits.partner]))
+    return np.where(second[:, None, :], bounded, rounded)
 
 
 def search_scales(weights: np.ndarray, covariance: np.ndarray, limits: Limits) -> np.ndarray:
@@ -89,17 +113,12 @@ def search_scales(weights: np.ndarray, covariance: np.ndarray, limits: Limits) -
     largest[largest == 0] = 1.0  # a row of zeros has any scale
     best = np.full(largest.shape, np.inf)
     scales = np.zeros(largest.shape)
-    rank = np.argsort(rounding_order(covariance), axis=1)
+    rank = rounding_rank(covariance)
     for share in SCALE_SHARES if limits.partner is None else PAIR_SHARES + SCALE_SHARES:
         tried = largest * share / limits.most
-        rounded = np.clip(np.rint(weights / tried[..., None]), -limits.most, limits.most)
-        if limits.partner is not None:
-            second = (limits.partner >= 0) & (rank > rank[:, limits.partner])
-            rounded = np.where(
-                second[:, None, :], np.clip(rounded, *limits.bounds(rounded[..., limits.partner])), rounded
-            )
-        difference = weights - rounded * tried[..., None]
-        error = ((difference @ covariance) * difference).sum(axis=2)
+        difference = weights - round_plainly(weights, tried, limits, rank) * tried[..., None]
+        weighted = difference * covariance[:, None, :] if covariance.ndim == 2 else difference @ covariance
+        error = (weighted * difference).sum(axis=2)
         better = error < best
         best[better], scales[better] = error[better], tried[better]
     return scales

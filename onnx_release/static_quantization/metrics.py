@@ -33,6 +33,10 @@ class QuantizeStaticMetrics(Metrics):
     ]
     budget_failure: Annotated[str, Metric("which bound it missed; empty if it was met")]
     float_layers: Annotated[str, Metric("layers that the search keeps in float")]
+    float_operators: Annotated[str, Metric("types of operators without weights that it keeps in float, besides")]
+    plain_layers: Annotated[
+        str, Metric("layers whose weights are rounded one by one, since fitting them takes too much memory or work")
+    ]
     fitted_graphs: Annotated[int, Metric("graphs whose weights the search fitted")]
     refined_ranges: Annotated[int, Metric("ranges that differ from the calibrated ones")]
     calibration_sqnr_db: Annotated[

@@ -1,103 +1,31 @@
 """Put QuantizeLinear and DequantizeLinear around the operators of a graph, and find them again."""
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from onnxruntime.quantization import QDQQuantizer, QuantType
-from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
-from onnx_release.graph.graph import producers
-from onnx_release.graph.layers import attributes, clip_bounds, initializers
-from onnx_release.graph.precision import only_errors
+from onnx_release.graph.activations import constant_values
+from onnx_release.graph.graph import node_inputs, producers
+from onnx_release.graph.layers import attributes, initializers
 from onnx_release.graph.targets import Target
+from onnx_release.static_quantization.insertion import QUANTIZED_INPUT, insert_nodes
+from onnx_release.static_quantization.operators import PRODUCTS, Ranges, plan_quantization
 
-# The operators with integer kernels in ONNX Runtime on CPUs, and those that only move values.
-OPERATORS = (
-    *("Conv", "Gemm", "MatMul", "Add", "Mul", "Clip", "Relu", "LeakyRelu", "Sigmoid", "Concat", "Resize"),
-    *("GlobalAveragePool", "AveragePool", "MaxPool"),
-    *("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"),
-)
-TYPES = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
-# The operators with integer kernels that have a float output.
-FLOAT_OUTPUT = ("Gemm", "MatMul")
 # The operators whose float weights ONNX Runtime quantizes by itself.
 QUANTIZED_WHEN_LOADED = ("Conv", "ConvTranspose", "Gemm")
-# QDQQuantizer's suffix for the name of the input of a QuantizeLinear.
-QUANTIZED_INPUT = "_QuantizeLinear_Input"
-
-Ranges = Mapping[str, tuple[float, float]]
 
 
 def insert_qdq(model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]) -> ModelProto:
-    """Return a quantized copy of `model`, except `float_nodes`, with a scale for each output channel and activation."""
-    quantized = run_quantizer(model, ranges, target, float_nodes)
-    free_outputs(quantized)
+    """Return a quantized copy of `model`, except `float_nodes`, with a scale for each output channel and activation.
+
+    A product that no integer operator takes returns floats: the kernels do so at no cost, and nothing is clipped. A
+    float operator takes a value that a float operator has made as it is.
+    """
+    quantized = insert_nodes(model, plan_quantization(model, ranges, target, float_nodes), target)
     keep_float(quantized)
     return quantized
-
-
-def run_quantizer(model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]) -> ModelProto:
-    """Quantize a copy of `model` with onnxruntime's own quantizer."""
-    source = ModelProto()
-    source.CopyFrom(model)
-    limits = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
-    for node in model.graph.node:
-        if node.op_type in ("Clip", "Relu") and node.input[0] not in limits and node.output[0] in limits:
-            limits[node.input[0]] = limits[node.output[0]]  # the input of a Clip or Relu gets the range of its output
-    options = {}
-    if target.symmetric:
-        options = {
-            "ActivationSymmetric": True,
-            "QuantizeBias": False,
-            "DedicatedQDQPair": True,
-            "AddQDQPairToWeight": True,
-            "OpTypesToExcludeOutputQuantization": list(OPERATORS),
-        }
-    quantizer = QDQQuantizer(
-        source,
-        per_channel=True,
-        reduce_range=target.reduce_range,
-        weight_qType=QuantType.QInt8,
-        activation_qType=TYPES[target.activation_type],
-        tensors_range=TensorsData(CalibrationMethod.MinMax, limits),
-        nodes_to_quantize=[],
-        nodes_to_exclude=[*float_nodes, *kept_clips(model)],
-        op_types_to_quantize=list(OPERATORS),
-        extra_options=options,
-    )
-    with only_errors():
-        quantizer.quantize_model()
-    quantizer.model.topological_sort()
-    return quantizer.model.model
-
-
-def kept_clips(model: ModelProto) -> list[str]:
-    """Return the Clips that no range can replace: 0, which it includes, is out of bounds, or a bound is computed."""
-    tensors = initializers(model)
-    bounds = {node.name: clip_bounds(node, tensors) for node in model.graph.node if node.op_type == "Clip"}
-    return [name for name, found in bounds.items() if found is None or not found[0] <= 0 <= found[1]]
-
-
-def free_outputs(quantized: ModelProto) -> None:
-    """Let products that are an output of the graph return floats, in place; the kernels do so at no cost.
-
-    Answers beyond those of calibration are then not clipped.
-    """
-    makers = producers(quantized)
-    taken = [name for node in quantized.graph.node for name in node.input]
-    for value in quantized.graph.output:
-        dequantize = makers.get(value.name)
-        if dequantize is None or dequantize.op_type != "DequantizeLinear" or value.name in taken:
-            continue
-        quantize = makers.get(dequantize.input[0])
-        if quantize is None:
-            continue
-        product = makers.get(quantize.input[0])
-        if product is not None and product.op_type in FLOAT_OUTPUT and taken.count(product.output[0]) == 1:
-            product.output[0] = value.name
-            quantized.graph.node.remove(quantize)
-            quantized.graph.node.remove(dequantize)
 
 
 def keep_float(quantized: ModelProto) -> None:
@@ -201,3 +129,31 @@ def with_float_layers(quantized: ModelProto, model: ModelProto, names: Collectio
                 node.input[index] = copy.name
     keep_float(result)
     return result
+
+
+def shared_values(quantized: ModelProto) -> list[str]:
+    """Return the float values behind a product that several nodes take, as a residual does.
+
+    Computed again for each taker, they would cost most of a network without 8-bit values between its layers.
+    """
+    constants = constant_values(quantized)
+    taken = Counter(name for node in quantized.graph.node for name in dict.fromkeys(node_inputs(node)))
+    kept: list[str] = []
+    behind: set[str] = set()
+    for node in quantized.graph.node:
+        if node.op_type == "QuantizeLinear" or not (
+            node.op_type in PRODUCTS or not behind.isdisjoint(node_inputs(node))
+        ):
+            continue
+        for name in node.output:
+            if taken[name] > 1 and name not in constants and node.op_type != "DequantizeLinear":
+                kept.append(name)
+            else:
+                behind.add(name)
+    return kept
+
+
+def in_order_of(model: ModelProto, names: Iterable[str]) -> list[str]:
+    """Return the names, each once, in the order in which the graph makes them, after its inputs."""
+    made = {name: place for place, node in enumerate(model.graph.node) for name in node.output}
+    return sorted(dict.fromkeys(names), key=lambda name: made.get(name, -1))

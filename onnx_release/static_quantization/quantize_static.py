@@ -9,32 +9,32 @@ from threadpoolctl import threadpool_limits
 
 from onnx_release.core.files import read_json, replacing_folder
 from onnx_release.graph.graph import load_model, model_size_mb, save_checked
+from onnx_release.graph.layers import initializers
 from onnx_release.graph.precision import check_not_quantized
 from onnx_release.graph.targets import Target
 from onnx_release.static_quantization.fusion import count_fused
 from onnx_release.static_quantization.metrics import QuantizeStaticMetrics
+from onnx_release.static_quantization.operators import PRODUCTS
 from onnx_release.static_quantization.scoring import Scorer
-from onnx_release.static_quantization.search import SearchResult, search
+from onnx_release.static_quantization.search import Goal, SearchResult, search
 
 
 def quantize_statically(
-    source: Path, ranges: Path, target: Target, scorer: Scorer, minutes: float, folder: Path
+    source: Path, ranges: Path, target: Target, scorer: Scorer, goal: Goal, folder: Path
 ) -> QuantizeStaticMetrics:
     """Write the best quantized form of `source` to `folder`, and return the metrics.
 
     `source` is the equalized float model and `ranges` the file with the ranges of its activations, both from
-    calibration. The budget is that of the scorer's spec. The metrics say whether it was met on calibration samples;
-    only validation decides whether the variant keeps it. Nothing is written before the end of the search, so an
-    interrupted one starts anew. Raises GraphError if `source` is already quantized.
+    calibration. The metrics say whether the budget was met on calibration samples; only validation decides whether the
+    variant keeps it. Nothing is written before the end of the search, so an interrupted one starts anew. Raises
+    GraphError if `source` is already quantized.
     """
-    budget = scorer.spec.budget
-    assert budget is not None  # a spec that makes variants has one
     model = load_model(source)
     check_not_quantized(model, source)
     limits = {name: (low, high) for name, (low, high) in read_json(ranges)["ranges"].items()}
     # Sums of products are then the same on any number of cores.
     with threadpool_limits(limits=1):
-        result = search(model, limits, target, scorer, budget, minutes)
+        result = search(model, limits, target, scorer, goal)
     with replacing_folder(folder) as partial:
         path = save_checked(result.best.model, partial)
         metrics = static_metrics(model, target, result, path)
@@ -48,7 +48,9 @@ def quantize_statically(
 
 def static_metrics(model: ModelProto, target: Target, result: SearchResult, path: Path) -> QuantizeStaticMetrics:
     """Describe the result of the search: `model` is the float model, `path` the file of the best graph."""
-    best = result.best
+    best, constants = result.best, initializers(model)
+    kept = [node for node in model.graph.node if node.name in best.float_nodes]
+    layers = [node.name for node in kept if node.op_type in PRODUCTS and node.input[1] in constants]
     return QuantizeStaticMetrics(
         size_mb=model_size_mb(path),
         target=target.name,
@@ -57,7 +59,9 @@ def static_metrics(model: ModelProto, target: Target, result: SearchResult, path
         reduce_range=target.reduce_range,
         budget_met=not best.failures,
         budget_failure="; ".join(best.failures),
-        float_layers=", ".join(node.name for node in model.graph.node if node.name in best.float_layers),
+        float_layers=", ".join(layers),
+        float_operators=", ".join(dict.fromkeys(node.op_type for node in kept if node.name not in layers)),
+        plain_layers=", ".join(node.name for node in model.graph.node if node.name in result.plain),
         fitted_graphs=result.fitted,
         refined_ranges=result.refined_ranges,
         calibration_sqnr_db=best.closeness.sqnr_db,

@@ -5,6 +5,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnx_release.graph.graph import producers
 from onnx_release.graph.layers import Layer, from_matrix, initializers, set_array
+from onnx_release.static_quantization.insertion import least_scale
 
 
 class QuantizedGraph:
@@ -60,6 +61,20 @@ class QuantizedGraph:
         set_array(tensor, from_matrix(layer, values, tuple(tensor.dims)))
         if bias is not None:
             self.set_bias(layer.name, bias)
+
+    def widened(
+        self, name: str, weights: np.ndarray, integers: np.ndarray, scales: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weight and scales of a layer, rounded again where int32 does not hold the bias at that scale."""
+        if not self.has_quantized_bias(name):
+            return integers, scales
+        input_scale = self.array(self.makers[self.nodes[name].input[0]].input[1])
+        least = least_scale(self.bias(name), input_scale).reshape(scales.shape)
+        low = scales < least
+        if low.any():
+            scales = np.maximum(scales, least)
+            integers = np.where(low[..., None], np.rint(weights / scales[..., None]), integers).astype(np.int8)
+        return integers, scales
 
     def copy_weight(self, other: "QuantizedGraph", name: str) -> None:
         """Give a layer the quantized weight that it has in another graph of the same model and target."""

@@ -13,11 +13,11 @@ from onnx import ModelProto, helper
 from tqdm import tqdm
 
 from onnx_release.core.workers import map_in_order
-from onnx_release.data.samples import with_batch_axis
 from onnx_release.graph.activations import descendants, extract_subgraph, run_on, session_of
 from onnx_release.graph.layers import clip_bounds, initializers, set_array
 from onnx_release.static_quantization.compute_limit import ComputeLimit
-from onnx_release.static_quantization.qdq import Ranges, quantized_values
+from onnx_release.static_quantization.operators import Ranges
+from onnx_release.static_quantization.qdq import in_order_of, quantized_values, shared_values
 from onnx_release.static_quantization.quantized_graph import QuantizedGraph
 from onnx_release.static_quantization.scoring import Scorer
 
@@ -27,6 +27,8 @@ FINE = (0.9, 1.1)
 # A gain of less than this, in dB, changes nothing.
 LEAST_GAIN = 0.02
 CHUNK = 16
+# Float values are kept as well, if all values together take less than this many bytes.
+MOST_KEPT = 2**30
 
 
 @dataclass
@@ -36,12 +38,16 @@ class KeptValues:
     samples: list[dict[str, np.ndarray]]
     outdated: set[str] = field(default_factory=set)
 
-    def run(self, trial: ModelProto, affected: set[str]) -> list[dict[str, np.ndarray]]:
-        """Compute the outputs of `trial` for every sample from what is kept, except the values in `affected`."""
+    def run(self, trial: ModelProto, affected: set[str]) -> tuple[list[dict[str, np.ndarray]], set[str]]:
+        """Compute the outputs of `trial` for every sample from what is kept, except the values in `affected`.
+
+        Returns them and the names of the nodes that ran.
+        """
         types = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in self.samples[0].items()}
         usable = {name: kind for name, kind in types.items() if name not in affected | self.outdated}
-        session = session_of(extract_subgraph(trial, [value.name for value in trial.graph.output], usable))
-        return list(map_in_order(partial(run_on, session), self.samples, CHUNK))
+        part = extract_subgraph(trial, [value.name for value in trial.graph.output], usable)
+        outputs = list(map_in_order(partial(run_on, session_of(part)), self.samples, CHUNK))
+        return outputs, {node.name for node in part.graph.node}
 
 
 def refine_ranges(
@@ -60,7 +66,7 @@ def refine_ranges(
     """
     if not quantized_values(quantized):
         return {}
-    known = keep_values(quantized, [with_batch_axis(scorer.samples.inputs(index)) for index in indices])
+    known = keep_values(quantized, [scorer.samples.batch(index) for index in indices])
     limit.run(len(indices))
     best = scorer.score(quantized, indices).signal
     factors = {name: 1.0 for name in one_per_scale(quantized) if name in widest}
@@ -69,8 +75,8 @@ def refine_ranges(
             while limit.left > 0 and factors[name] * step <= widest[name]:
                 trial, changed = with_scaled_range(quantized, name, step)
                 affected = descendants(trial, changed)
-                answers = known.run(trial, affected)
-                limit.run(len(indices), {node.name for node in trial.graph.node if affected & set(node.output)})
+                answers, ran = known.run(trial, affected)
+                limit.run(len(indices), ran)
                 found = scorer.score_outputs(answers, indices).signal
                 if not found - best >= LEAST_GAIN:  # also if both are infinite
                     break
@@ -83,7 +89,9 @@ def refine_ranges(
 def keep_values(quantized: ModelProto, feeds: Sequence[Mapping[str, np.ndarray]]) -> KeptValues:
     """Compute the quantized values of every sample of `feeds`, which are batches of one."""
     names = [name for names in quantized_values(quantized).values() for name in names]
-    run = partial(run_on, session_of(extract_subgraph(quantized, names)))
+    both = in_order_of(quantized, [*names, *shared_values(quantized)])
+    size = sum(array.nbytes for array in run_on(session_of(extract_subgraph(quantized, both)), feeds[0]).values())
+    run = partial(run_on, session_of(extract_subgraph(quantized, both if size * len(feeds) < MOST_KEPT else names)))
     return KeptValues([{**feed, **found} for feed, found in zip(feeds, map_in_order(run, feeds, CHUNK), strict=True)])
 
 

@@ -4,21 +4,23 @@ Each layer is fitted to its inputs after all layers before it have been quantize
 those of the float graph with its activations clipped like the quantized ones (see `clip_activations`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 from tqdm import tqdm
 
 from onnx_release.core.workers import map_in_order
-from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.data.samples import SampleFile
 from onnx_release.graph.activations import extract_subgraph, session_of, step_by_step
 from onnx_release.graph.layers import Layer, as_matrix, initializers, kernel_shape, patches, weighted_layers
 from onnx_release.graph.targets import Target
 from onnx_release.runtime.session import run_session
 from onnx_release.static_quantization.gptq import InputStatistics, corrected_bias, round_layer
-from onnx_release.static_quantization.qdq import Ranges, clip_activations
+from onnx_release.static_quantization.operators import Ranges
+from onnx_release.static_quantization.qdq import clip_activations, in_order_of, shared_values
 from onnx_release.static_quantization.quantized_graph import QuantizedGraph
 from onnx_release.static_quantization.saturation import weight_limits
 
@@ -32,33 +34,58 @@ CHUNK = 4
 Sums = dict[str, tuple[np.ndarray, int]]
 
 
-def fit_weights(
-    model: ModelProto, quantized: ModelProto, ranges: Ranges, target: Target, samples: SampleFile, used: Sequence[int]
-) -> None:
-    """Round the weights of `quantized` by their effect and correct its biases, in place; `used` are sample indices.
+@dataclass(frozen=True)
+class Fit:
+    """What to fit to: the samples of the indices `used`. Each weight of the layers `plain` is rounded by itself."""
 
-    The values that later layers need are kept in memory, in 8 bits, for every sample used.
+    samples: SampleFile
+    used: Sequence[int]
+    plain: Collection[str] = ()
+
+
+def fit_weights(model: ModelProto, quantized: ModelProto, ranges: Ranges, target: Target, fit: Fit) -> None:
+    """Round the weights of `quantized` by their effect and correct its biases, in place.
+
+    The values that later layers need are kept in memory for every sample used, most of them in 8 bits.
     """
+    samples, used = fit.samples, fit.used
     layers, tensors, graph = weighted_layers(model), initializers(model), QuantizedGraph(quantized)
     if not layers:
         return
     wanted = wanted_means(clip_activations(model, quantized, ranges), layers, samples, used)
-    names = [graph.input_value(layer.name) for layer in layers]
-    feeds = [with_batch_axis(samples.inputs(index)) for index in used]
-    steps = step_by_step(quantized, names, feeds, SAMPLE_BLOCK * CHUNK)
-    for layer, data in tqdm(zip(layers, steps, strict=True), "rounding", len(layers), unit="layer"):
-        weights = as_matrix(layer, numpy_helper.to_array(tensors[layer.weight])).astype(np.float64)
-        kernel = kernel_shape(layer, tensors)
-        statistics = input_statistics(layer, kernel, graph, data, used)
-        fitted = weights
-        if graph.is_quantized(layer.name):
-            limits = weight_limits(target, layer, weights.shape, kernel)
-            integers, scales = round_layer(weights, statistics.covariance, limits)
-            fitted = integers * scales[:, :, None]
-            graph.set_weight(layer, integers, scales)
-        if layer.bias:
-            bias = numpy_helper.to_array(tensors[layer.bias]).astype(np.float64)
-            graph.set_bias(layer.name, corrected_bias(weights, fitted, bias, wanted[layer.name], statistics.mean))
+    inputs = {layer.name: graph.input_value(layer.name) for layer in layers}
+    names = in_order_of(quantized, [*shared_values(quantized), *inputs.values()])
+    feeds = [samples.batch(index) for index in used]
+    steps = zip(names, step_by_step(quantized, names, feeds, SAMPLE_BLOCK * CHUNK), strict=True)
+    taking = {name: [layer for layer in layers if inputs[layer.name] == name] for name in names}
+    pairs = ((layer, data) for name, data in steps for layer in taking[name])
+    for layer, data in tqdm(pairs, "rounding", len(layers), unit="layer"):
+        statistics = input_statistics(layer, kernel_shape(layer, tensors), graph, data, fit)
+        if statistics is not None:  # a sample brings a value to this layer
+            fit_layer(layer, tensors, graph, target, statistics, wanted[layer.name])
+
+
+def fit_layer(
+    layer: Layer,
+    tensors: Mapping[str, TensorProto],
+    graph: QuantizedGraph,
+    target: Target,
+    found: InputStatistics,
+    wanted: np.ndarray,
+) -> None:
+    """Round the weights of a layer for the inputs `found`, and let its bias give the mean that `wanted` inputs give."""
+    weights = as_matrix(layer, numpy_helper.to_array(tensors[layer.weight]))
+    if found.product.ndim > 2:
+        weights = weights.astype(np.float64)
+    fitted = weights
+    if graph.is_quantized(layer.name):
+        limits = weight_limits(target, layer, weights.shape, kernel_shape(layer, tensors))
+        integers, scales = graph.widened(layer.name, weights, *round_layer(weights, found.covariance, limits))
+        fitted = integers * scales[:, :, None]
+        graph.set_weight(layer, integers, scales)
+    if layer.bias:
+        bias = numpy_helper.to_array(tensors[layer.bias]).astype(np.float64)
+        graph.set_bias(layer.name, corrected_bias(weights, fitted, bias, wanted, found.mean))
 
 
 def wanted_means(
@@ -70,7 +97,7 @@ def wanted_means(
     session = session_of(extract_subgraph(reference, dict.fromkeys(inputs[layer.name] for layer in layers)))
 
     def sums(index: int) -> Sums:
-        found = run_session(session, with_batch_axis(samples.inputs(index)))
+        found = run_session(session, samples.batch(index))
         taken = {
             layer.name: patches(layer, found[inputs[layer.name]], POSITIONS, index, kernel_shape(layer, tensors))
             for layer in layers
@@ -81,23 +108,33 @@ def wanted_means(
         return {name: (one[name][0] + total, one[name][1] + count) for name, (total, count) in other.items()}
 
     whole = reduce(added, map_in_order(sums, used, SAMPLE_BLOCK * CHUNK))
-    return {name: total / count for name, (total, count) in whole.items()}
+    return {name: total / max(count, 1) for name, (total, count) in whole.items()}
 
 
 def input_statistics(
-    layer: Layer, kernel: tuple[int, ...], graph: QuantizedGraph, data: Sequence[np.ndarray], used: Sequence[int]
-) -> InputStatistics:
-    """Return the statistics of a layer's inputs in the quantized graph; `data` has the `input_value` of each sample."""
+    layer: Layer,
+    kernel: tuple[int, ...],
+    graph: QuantizedGraph,
+    data: Sequence[np.ndarray],
+    fit: Fit,
+) -> InputStatistics | None:
+    """Return the statistics of a layer's inputs in the quantized graph; None if every sample's input is empty.
 
-    def block_statistics(block: int) -> InputStatistics:
-        positions = range(block * SAMPLE_BLOCK, min((block + 1) * SAMPLE_BLOCK, len(used)))
+    `data` has the `input_value` of each sample. Of a layer rounded plainly, only the variances are computed.
+    """
+
+    def block_statistics(block: int) -> InputStatistics | None:
+        positions = range(block * SAMPLE_BLOCK, min((block + 1) * SAMPLE_BLOCK, len(fit.used)))
         found = [
-            patches(layer, graph.as_floats(layer.name, data[position]), POSITIONS, used[position], kernel)
+            patches(layer, graph.as_floats(layer.name, data[position]), POSITIONS, fit.used[position], kernel)
             for position in positions
         ]
-        return InputStatistics.of(np.concatenate(found, axis=2))
+        joined = np.concatenate(found, axis=2)
+        return InputStatistics.of(joined, layer.name in fit.plain) if joined.shape[2] else None
 
-    return reduce(InputStatistics.merge, map_in_order(block_statistics, range(-(-len(used) // SAMPLE_BLOCK)), CHUNK))
+    blocks = map_in_order(block_statistics, range(-(-len(fit.used) // SAMPLE_BLOCK)), CHUNK)
+    filled = [block for block in blocks if block is not None]
+    return reduce(InputStatistics.merge, filled) if filled else None
 
 
 def copy_fit(fitted: ModelProto, quantized: ModelProto, model: ModelProto) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from onnx_release.core.spec import Spec
+from onnx_release.core.spec import Spec, counted_outputs
 from onnx_release.core.types import Answer
 from onnx_release.core.workers import map_in_order
 from onnx_release.data.model_data import ModelData
-from onnx_release.data.samples import SampleFile, with_batch_axis, without_batch_axis
+from onnx_release.data.samples import SampleFile, without_batch_axis
 from onnx_release.graph.activations import session_of
 from onnx_release.graph.graph import load_model
-from onnx_release.measure.answers import accuracy_drop, compare_answers
+from onnx_release.measure.answers import accuracy_drop, compare_answers, equal_numbers, mean
 from onnx_release.measure.closeness import Closeness, worst_output
 from onnx_release.measure.numerics import OutputError
 from onnx_release.runtime.session import run_session
@@ -34,7 +34,7 @@ class Scorer:
         session = session_of(model)
 
         def run(index: int) -> dict[str, np.ndarray]:
-            return run_session(session, with_batch_axis(self.samples.inputs(index)))
+            return run_session(session, self.samples.batch(index))
 
         return list(map_in_order(run, indices, CHUNK))
 
@@ -45,13 +45,14 @@ class Scorer:
     def score_outputs(self, found: Sequence[Mapping[str, np.ndarray]], indices: Sequence[int]) -> Closeness:
         """Do the same for outputs that are already there."""
         wanted = [self.wanted[index] for index in indices]
-        errors = {tensor.name: OutputError() for tensor in self.spec.outputs}
+        errors = {tensor.name: OutputError() for tensor in counted_outputs(self.spec)}
         for one, other in zip(wanted, found, strict=True):
             for name, error in errors.items():
                 error.add(one[name], other[name])
         closeness = worst_output(errors.values())
         if self.spec.task == "tensor":
-            return closeness
+            equal = [equal_numbers(self.spec, one, other) for one, other in zip(wanted, found, strict=True)]
+            return replace(closeness, agreement=mean(row.get("agrees") for row in equal))
         answers = [self.answer(outputs) for outputs in wanted], [self.answer(outputs) for outputs in found]
         rows = compare_answers(self.spec, *answers, [int(self.samples.labels[index]) for index in indices])
         drop = accuracy_drop(rows)
@@ -64,4 +65,4 @@ class Scorer:
 
     def answer(self, outputs: Mapping[str, np.ndarray]) -> Answer:
         """Return the answer in the outputs of one sample."""
-        return self.data.postprocess(without_batch_axis(dict(outputs)))
+        return self.data.postprocess(without_batch_axis(outputs, self.spec))

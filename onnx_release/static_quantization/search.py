@@ -1,18 +1,19 @@
-"""Search for the ranges, and for the layers to keep in float, with which a quantized graph keeps within its budget.
+"""Search for the ranges, and for what to keep in float, with which a quantized graph keeps within its budget.
 
-1. Quantize everything and fit the weights (rounding.py).
+1. Quantize everything but operators that would only be converted (placement.py), and fit the weights (rounding.py).
 2. If the budget is not met, refine the ranges by the answers (refine.py) and fit again, as long as that gains.
-3. If it is still not met, measure the sensitivity of each layer: how much the answers gain when only that layer is in
-   float. Estimate sets of layers with the present weights: the 1, 2, 3, 5, 8 ... layers that gain most, those that gain
-   most for their multiply-adds, and the first ones of the network. Fit the sets that seem to meet the budget, least
-   float work first; after one has met it, only those with less float work.
+3. If it is still not met, measure the sensitivity of each layer, and of the operators without weights of each type:
+   how much the answers gain when only these are in float. Estimate sets of them with the present weights: the 1, 2, 3,
+   5, 8 ... that gain most, those that gain most for their multiply-adds, the first ones of the network, and all
+   operators without weights. Fit the sets that seem to meet the budget, least float work first; after one has met it,
+   only those with less float work. Types come first, then layers beside the types that helped.
 4. Refine the ranges with the rest of the limit.
 
 `minutes` is an amount of computing, not of time: the same parameters give the same bytes on a fast and a slow machine.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from onnx import ModelProto
@@ -20,13 +21,17 @@ from tqdm import tqdm
 
 from onnx_release.core.spec import Budget
 from onnx_release.data.samples import spread_evenly
+from onnx_release.graph.layers import initializers
 from onnx_release.graph.targets import Target
 from onnx_release.measure.budget import over_budget
 from onnx_release.measure.closeness import Closeness
-from onnx_release.static_quantization.compute_limit import ComputeLimit, multiply_adds
-from onnx_release.static_quantization.qdq import Ranges, insert_qdq, with_float_layers
+from onnx_release.static_quantization.compute_limit import ComputeLimit, measure_work
+from onnx_release.static_quantization.fit_work import layer_works, rounded_plainly
+from onnx_release.static_quantization.operators import PRODUCTS, Ranges, plan_quantization
+from onnx_release.static_quantization.placement import float_by_placement
+from onnx_release.static_quantization.qdq import insert_qdq
 from onnx_release.static_quantization.refine import COARSE, FINE, refine_ranges, widest_factors
-from onnx_release.static_quantization.rounding import copy_fit, fit_weights
+from onnx_release.static_quantization.rounding import Fit, copy_fit, fit_weights
 from onnx_release.static_quantization.scoring import Scorer
 
 # Everything is fitted to calibration samples, so results on them are too good: docs/quantization.md shows by how much.
@@ -43,17 +48,30 @@ LEAST_SWEEP_GAIN = 0.1
 RESERVE = 1 / 3
 SIZES = (1, 2, 3, 5, 8, 13)
 
+# Sets of nodes by name.
+Units = Mapping[str, frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The budget to keep within, how much to compute for it, and the nodes that stay in float whatever it costs."""
+
+    budget: Budget
+    minutes: float
+    excluded: frozenset[str] = frozenset()
+
 
 @dataclass(frozen=True)
 class Attempt:
     """A quantized graph, its ranges, and how close it is to the float model on the calibration samples.
 
-    `price` is the multiply-adds of its float layers, and `failures` are the bounds of the budget that it misses.
+    `float_nodes` are the nodes that the search chose to keep in float, `price` is their multiply-adds, and `failures`
+    are the bounds of the budget that it misses.
     """
 
     model: ModelProto
     ranges: Ranges
-    float_layers: frozenset[str]
+    float_nodes: frozenset[str]
     price: float
     closeness: Closeness
     failures: list[str]
@@ -61,70 +79,103 @@ class Attempt:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best graph, how many graphs were fitted, and how many ranges differ from the calibrated ones."""
+    """The best graph, how many graphs were fitted, and how many ranges differ from the calibrated ones.
+
+    `plain` are the layers whose weights were rounded one by one, since fitting them takes too much memory or work.
+    """
 
     best: Attempt
     fitted: int
     refined_ranges: int
+    plain: frozenset[str]
 
 
 def search(
-    model: ModelProto, ranges: Ranges, target: Target, scorer: Scorer, budget: Budget, minutes: float
+    model: ModelProto,
+    ranges: Ranges,
+    target: Target,
+    scorer: Scorer,
+    goal: Goal,
 ) -> SearchResult:
     """Find the graph with the least float work that meets the budget, or else the one with the best SQNR."""
-    steps = Search(model, target, scorer, budget, minutes)
+    steps = Search(model, ranges, target, scorer, goal)
     best = steps.fit(ranges, frozenset())
     if best.failures:
         steps.limit.reserved = steps.limit.left * RESERVE
         best = steps.sweep_ranges(best, COARSE, steps.few, until_met=True)
         steps.limit.reserved = 0.0
     if best.failures:
-        best = steps.keep_layers_in_float(best)
+        best = steps.keep_in_float(best, steps.types)
+    if best.failures:
+        best = steps.keep_in_float(best, steps.layers)
     best = steps.refine_with_what_is_left(best)
-    return SearchResult(best, steps.fitted, sum(best.ranges[name] != limits for name, limits in ranges.items()))
+    changed = sum(best.ranges[name] != limits for name, limits in ranges.items())
+    return SearchResult(best, steps.fitted, changed, steps.plain)
 
 
 class Search:
-    """The steps of a search, with the float model, the calibration samples and the limit that they share."""
+    """The steps of a search, with the float model, the calibration samples and the limit that they share.
 
-    def __init__(self, model: ModelProto, target: Target, scorer: Scorer, budget: Budget, minutes: float) -> None:
-        self.model, self.target, self.scorer, self.budget = model, target, scorer, budget
-        self.macs = multiply_adds(model, scorer.samples)
-        self.limit = ComputeLimit(minutes, self.macs)
+    `layers` and `types` are the sets of nodes that it may keep in float, by name: each layer with weights, and the
+    other operators of each type. `float_nodes` are in float from the start.
+    """
+
+    def __init__(
+        self,
+        model: ModelProto,
+        ranges: Ranges,
+        target: Target,
+        scorer: Scorer,
+        goal: Goal,
+    ) -> None:
+        self.model, self.target, self.scorer, self.budget = model, target, scorer, goal.budget
+        work = measure_work(model, ranges, scorer.samples)
+        self.macs = work.macs
+        self.limit = ComputeLimit(goal.minutes, self.macs)
+        self.used = spread_evenly(len(scorer.samples), FIT_SAMPLES)
         self.few = spread_evenly(len(scorer.samples), FEW_SAMPLES)
+        self.works = layer_works(model, len(self.used))
+        self.plain = rounded_plainly(self.works, self.limit.total)
+        self.float_nodes = goal.excluded | float_by_placement(model, ranges, work.sizes, goal.excluded)
+        self.layers, self.types = quantized_units(model, ranges, target, self.float_nodes)
         self.fitted = 0
 
-    def fit(self, ranges: Ranges, float_layers: frozenset[str]) -> Attempt:
-        """Quantize with these ranges and float layers, and fit the weights to the calibration samples."""
-        quantized = insert_qdq(self.model, ranges, self.target, float_layers)
-        used = spread_evenly(len(self.scorer.samples), FIT_SAMPLES)
-        fit_weights(self.model, quantized, ranges, self.target, self.scorer.samples, used)
-        self.limit.fit(len(used))
+    def fit(self, ranges: Ranges, float_nodes: frozenset[str]) -> Attempt:
+        """Quantize with these ranges and float nodes, and fit the weights to the calibration samples."""
+        quantized = insert_qdq(self.model, ranges, self.target, self.float_nodes | float_nodes)
+        fit_weights(self.model, quantized, ranges, self.target, Fit(self.scorer.samples, self.used, self.plain))
+        self.limit.fit(len(self.used), sum(work for name, work in self.works.items() if name not in self.plain))
         self.fitted += 1
-        attempt = self.attempt(quantized, ranges, float_layers)
+        attempt = self.attempt(quantized, ranges, float_nodes)
         print_progress(attempt)
         return attempt
 
-    def estimate(self, best: Attempt, float_layers: frozenset[str]) -> Attempt:
+    def estimate(self, best: Attempt, float_nodes: frozenset[str]) -> Attempt:
         """Do the same without a fit, with the fitted weights of `best`."""
-        quantized = insert_qdq(self.model, best.ranges, self.target, float_layers)
-        copy_fit(best.model, quantized, self.model)
-        return self.attempt(quantized, best.ranges, float_layers)
+        return self.attempt(self.estimated(best, float_nodes), best.ranges, float_nodes)
 
-    def attempt(self, quantized: ModelProto, ranges: Ranges, float_layers: frozenset[str]) -> Attempt:
+    def estimated(self, best: Attempt, float_nodes: frozenset[str]) -> ModelProto:
+        """Return the graph with these float nodes and the fitted weights of `best`."""
+        quantized = insert_qdq(self.model, best.ranges, self.target, self.float_nodes | float_nodes)
+        copy_fit(best.model, quantized, self.model)
+        return quantized
+
+    def attempt(self, quantized: ModelProto, ranges: Ranges, float_nodes: frozenset[str]) -> Attempt:
         """Score a quantized graph on all calibration samples."""
         closeness = self.scorer.score(quantized, range(len(self.scorer.samples)))
         self.limit.run(len(self.scorer.samples))
-        price = sum(self.macs[name] for name in float_layers)
-        return Attempt(
-            quantized, ranges, float_layers, price, closeness, over_budget(closeness, self.budget, MARGIN_DB)
-        )
+        failures = over_budget(closeness, self.budget, MARGIN_DB)
+        return Attempt(quantized, ranges, float_nodes, self.price(float_nodes), closeness, failures)
+
+    def price(self, nodes: Iterable[str]) -> float:
+        """Return the multiply-adds of some nodes."""
+        return sum(self.macs.get(name, 0.0) for name in sorted(nodes))
 
     def refine(self, attempt: Attempt, steps: Sequence[float], indices: Sequence[int]) -> Attempt:
         """Sweep over all ranges, and fit with the new ones; return `attempt` itself if there are none."""
         widest = widest_factors(self.model, attempt.ranges)
         factors = refine_ranges(attempt.model, widest, steps, self.scorer, indices, self.limit)
-        return self.fit(scale_ranges(attempt.ranges, factors), attempt.float_layers) if factors else attempt
+        return self.fit(scale_ranges(attempt.ranges, factors), attempt.float_nodes) if factors else attempt
 
     def sweep_ranges(self, best: Attempt, steps: Sequence[float], indices: Sequence[int], until_met: bool) -> Attempt:
         """Do sweeps until one gains too little, the limit is used up or, with `until_met`, the budget is met."""
@@ -141,24 +192,26 @@ class Search:
             best = self.sweep_ranges(best, steps, spread_evenly(available, count), until_met=False)
         return best
 
-    def keep_layers_in_float(self, best: Attempt) -> Attempt:
-        """Fit the sets of float layers that seem to meet the budget; return the best, with the least float work."""
-        for candidate in self.candidates(best, self.sensitivities(best.model)):
+    def keep_in_float(self, best: Attempt, units: Units) -> Attempt:
+        """Fit the sets of units in float that seem to meet the budget; return the best, with the least float work."""
+        for candidate in self.candidates(best, units, self.sensitivities(best, units)):
             if not best.failures and candidate.price >= best.price:
                 continue
-            best = better(best, self.fit(best.ranges, candidate.float_layers))
+            best = better(best, self.fit(best.ranges, candidate.float_nodes))
             if self.limit.left <= 0:
                 break
         return best
 
-    def sensitivities(self, quantized: ModelProto) -> dict[str, float]:
-        """Return how much the SQNR gains, in dB, when only this layer computes in float, by the layer's name."""
-        base = self.signal(quantized)
-        gains = {}
-        for name in tqdm(self.macs, "sensitivity", unit="layer"):
+    def sensitivities(self, best: Attempt, units: Units) -> dict[str, float]:
+        """Return how much the SQNR gains, in dB, when a unit computes in float besides what does, by its name."""
+        gains: dict[str, float] = {}
+        if not units or self.limit.left <= 0:
+            return gains
+        base = self.signal(best.model)
+        for name, nodes in tqdm(units.items(), "sensitivity", unit="unit"):
             if self.limit.left <= 0:
                 break
-            gains[name] = self.signal(with_float_layers(quantized, self.model, {name})) - base
+            gains[name] = self.signal(self.estimated(best, best.float_nodes | nodes)) - base
         return gains
 
     def signal(self, quantized: ModelProto) -> float:
@@ -166,22 +219,39 @@ class Search:
         self.limit.run(len(self.few))
         return self.scorer.score(quantized, self.few).signal
 
-    def candidates(self, best: Attempt, gains: Mapping[str, float]) -> list[Attempt]:
-        """Estimate sets of float layers: those that seem to meet the budget by float work, then the rest by SQNR.
+    def candidates(self, best: Attempt, units: Units, gains: Mapping[str, float]) -> list[Attempt]:
+        """Estimate sets of units in float: those that seem to meet the budget by float work, then the rest by SQNR.
 
-        Some are the first layers of the network: neighbours gain more together than apart, since nothing between them
+        Some are the first units of the network: neighbours gain more together than apart, since nothing between them
         is quantized.
         """
         by_gain = sorted(gains, key=lambda name: -gains[name])
-        by_price = sorted(gains, key=lambda name: -gains[name] / max(self.macs[name], 1))
-        orders = by_gain, by_price, list(self.macs)
-        sets = dict.fromkeys(frozenset(order[:size]) for size in SIZES for order in orders if gains)
+        by_price = sorted(gains, key=lambda name: -gains[name] / max(self.price(units[name]), 1))
+        orders = by_gain, by_price, list(gains)
+        sizes = (*SIZES, len(gains)) if units is self.types else SIZES
+        chosen = [frozenset[str]().union(*(units[name] for name in order[:size])) for size in sizes for order in orders]
         estimates: list[Attempt] = []
-        for chosen in tqdm(sets, "candidates", unit="set"):
+        for nodes in tqdm(dict.fromkeys(chosen) if gains else (), "candidates", unit="set"):
             if estimates and self.limit.left <= 0:
                 break
-            estimates.append(self.estimate(best, chosen))
+            estimates.append(self.estimate(best, best.float_nodes | nodes))
         return sorted(estimates, key=rank, reverse=True)
+
+
+def quantized_units(
+    model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]
+) -> tuple[Units, Units]:
+    """Return the sets of quantized nodes that can be kept in float: each with weights, and the others of each type."""
+    plan, constants = plan_quantization(model, ranges, target, float_nodes), initializers(model)
+    layers, types = dict[str, frozenset[str]](), dict[str, frozenset[str]]()
+    for node in model.graph.node:
+        if node.name not in plan.nodes or node.name in plan.removed:
+            continue
+        if node.op_type in PRODUCTS and node.input[1] in constants:
+            layers[node.name] = frozenset([node.name])
+        else:
+            types[node.op_type] = types.get(node.op_type, frozenset()) | {node.name}
+    return layers, types
 
 
 def scale_ranges(ranges: Ranges, factors: Mapping[str, float]) -> Ranges:
@@ -208,4 +278,4 @@ def print_progress(attempt: Attempt) -> None:
     """Print the result of a fit, the only sign of progress for minutes."""
     found = ", ".join(f"{name} {value:.4g}" for name, value in asdict(attempt.closeness).items() if value is not None)
     verdict = "within the budget" if not attempt.failures else "; ".join(attempt.failures)
-    print(f"{len(attempt.float_layers)} layers in float: {found}: {verdict}", file=sys.stderr)
+    print(f"{len(attempt.float_nodes)} more nodes in float: {found}: {verdict}", file=sys.stderr)

@@ -104,7 +104,8 @@ def result_of(grid: Grid, experiment: Experiment, revision: Revision, gates: Seq
     passed = all(validation.passed for validation in validations.values())
     speedup = f"benchmark:{RELEASED}.speedup_vs_eager"
     found = {key: measured_value(key, revision, released) for key in (*grid.objectives, speedup)}
-    exact = released or ("int8_static" if "int8_static" in validations else None)
+    made = [variant for variant, validation in validations.items() if validation.made]
+    exact = released or ("int8_static" if "int8_static" in made else None)
     return ExperimentResult(
         name=experiment.name,
         model=experiment.model,
@@ -122,7 +123,9 @@ def result_of(grid: Grid, experiment: Experiment, revision: Revision, gates: Seq
 def released_variant(validations: Mapping[str, ValidateMetrics], revision: Revision) -> str | None:
     """Return the variant that an experiment would release; None if it may release none."""
     benchmark = BenchmarkMetrics.parse(revision.metrics["benchmark"], revision.name)
-    best = choose([Candidate(name, found, benchmark.contenders[name]) for name, found in validations.items()])
+    best = choose(
+        [Candidate(name, found, benchmark.contenders[name]) for name, found in validations.items() if found.made]
+    )
     return best.name if best else None
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from onnx_release.core.errors import BenchmarkError, ParameterError
 from onnx_release.core.params import Benchmark, Params
 from onnx_release.core.paths import ModelFiles
-from onnx_release.core.spec import Spec
+from onnx_release.core.spec import Spec, batch_dimension, largest_batch
 from onnx_release.core.types import Arrays
 from onnx_release.core.variants import BASE, COMPILED
 from onnx_release.data.samples import SampleFile, real_batches, spread_evenly
@@ -95,12 +95,11 @@ def settings(params: Params, cores: int) -> list[tuple[int, int]]:
 
 def check_settings(params: Params, spec: Spec, cores: int) -> None:
     """Raise ParameterError for a batch size outside the declared range, or for more threads than cores."""
-    axis = spec.inputs[0].shape[0]
-    low, high = (axis, axis) if isinstance(axis, int) else (spec.dimensions[axis].min, spec.dimensions[axis].max)
+    high = largest_batch(spec)
     for batch in params.benchmark.batches:
-        if not low <= batch <= high:
+        if not 1 <= batch <= high:
             raise ParameterError(
-                f"benchmark.batches has {batch}, where the spec declares {axis} from {low} to {high}: "
+                f"benchmark.batches has {batch}, where the spec declares {batch_dimension(spec)} from 1 to {high}: "
                 "choose one in this range, or widen the dimension in spec.yaml"
             )
     counts = [("benchmark.threads", count) for count in params.benchmark.threads]

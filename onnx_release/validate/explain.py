@@ -18,7 +18,7 @@ from onnx_release.core.files import read_json
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.variants import REFERENCES
 from onnx_release.core.workers import map_in_order
-from onnx_release.data.samples import SampleFile, spread_evenly, with_batch_axis
+from onnx_release.data.samples import SampleFile, spread_evenly
 from onnx_release.graph.activations import extract_subgraph, float_values, session_of
 from onnx_release.graph.graph import DEQUANTIZED, load_model, producers
 from onnx_release.graph.layers import as_matrix, initializers, weighted_layers
@@ -26,6 +26,8 @@ from onnx_release.graph.source_lines import file_and_line
 from onnx_release.measure.numerics import OutputError, finite_or_none
 from onnx_release.runtime.session import run_session
 
+# The only column of the table of a variant that could not be explained; its one row says why.
+NOT_EXPLAINED = "not_explained"
 CHUNK = 4
 SAMPLES = 16
 
@@ -115,7 +117,7 @@ def measure_steps(
     wanted = session_of(extract_subgraph(reference, [step.value for step in steps]))
 
     def run(index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        feed = with_batch_axis(samples.inputs(index))
+        feed = samples.batch(index)
         found = run_session(session, feed)
         floats = {name: found[real].astype(np.float32) for name, real in seen.items()}
         return floats | {name: feed[name] for name in whole}, run_session(wanted, feed)

@@ -1,6 +1,6 @@
 """Declare metrics/NAME/validate/VARIANT.json."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from onnx_release.core.metrics import Metric, Metrics
 from onnx_release.core.yaml_files import Strict
@@ -22,6 +22,9 @@ class OutputMetrics(Strict):
         float | None,
         Metric("the tolerance.atol that would pass at the tolerance.rtol of the spec", better="lower", news="error"),
     ]
+    equal: Annotated[
+        float | None, Metric("share of elements equal to PyTorch's, where they are whole numbers", better="higher")
+    ] = None
 
 
 class ValidateMetrics(Metrics):
@@ -32,7 +35,8 @@ class ValidateMetrics(Metrics):
     passed: Annotated[
         bool, Metric("whether every output is within the tolerance, or the variant within its budget", better="higher")
     ]
-    failure: Annotated[str, Metric("which output, which case, how far off; empty if passed")]
+    made: Annotated[bool, Metric("whether the variant could be made, and runs", better="higher")]
+    failure: Annotated[str, Metric("why it was not made, or which output, which case, how far off; empty if passed")]
     cases: Annotated[int, Metric("evaluation samples and shape cases compared")]
     provider: Annotated[str, Metric("ONNX Runtime's execution provider")]
     provider_note: Annotated[str, Metric("why provider auto does not use the GPU; empty if it does")]
@@ -58,7 +62,7 @@ class ValidateMetrics(Metrics):
     agreement: Annotated[
         float | None,
         Metric(
-            "share of samples with PyTorch's class or neighbour, or of boxes matched with PyTorch's",
+            "share of samples with PyTorch's class or neighbour, of boxes matched, or of equal whole numbers",
             better="higher",
             interval="agreement",
             column="agrees",
@@ -105,6 +109,14 @@ class ValidateMetrics(Metrics):
         ),
     ] = None
     outputs: dict[str, OutputMetrics]
+
+    @classmethod
+    def not_made(cls, reason: str) -> Self:
+        """Return the metrics of a variant that could not be made or does not run, with the reason."""
+        names = [name for name, field in cls.model_fields.items() if field.is_required()]
+        texts = {"passed": False, "made": False, "failure": f"it could not be made: {reason}", "provider": ""}
+        counts = {"provider_note": "", "cases": 0, "labelled": 0, "outputs": {}}
+        return cls.model_validate({**dict.fromkeys(names), **texts, **counts})
 
     @property
     def closeness(self) -> Closeness:

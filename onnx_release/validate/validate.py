@@ -9,17 +9,17 @@ import numpy as np
 from onnx_release.core.array_files import ArrayFile
 from onnx_release.core.params import Validate
 from onnx_release.core.paths import ModelFiles
-from onnx_release.core.spec import Budget, Spec, Task, Tolerance
+from onnx_release.core.spec import Budget, Spec, Task, Tolerance, batch_axis, counted_outputs
 from onnx_release.core.types import Answer, Arrays
 from onnx_release.core.variants import REDUCED
 from onnx_release.data.model_data import ModelData
-from onnx_release.data.samples import NO_LABEL, SampleFile, sample_key, with_batch_axis, without_batch_axis
-from onnx_release.measure.answers import accuracy_drop, compare_answers, details, mean
+from onnx_release.data.samples import NO_LABEL, SampleFile, sample_key, without_batch_axis
+from onnx_release.measure.answers import accuracy_drop, compare_answers, details, equal_numbers, mean
 from onnx_release.measure.bootstrap import grouped_interval
 from onnx_release.measure.budget import over_budget
 from onnx_release.measure.case_names import case_names
 from onnx_release.measure.closeness import Closeness, worst_output
-from onnx_release.measure.numerics import OutputError, finite_or_none, tolerance_needed
+from onnx_release.measure.numerics import OutputError, equal_share, finite_or_none, largest_error, tolerance_needed
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.validate.metrics import OutputMetrics, ValidateMetrics
 
@@ -33,13 +33,25 @@ class OutputErrors:
     tolerance: float = 0.0  # the atol that would pass, at the rtol of the spec
     worst_case: str = ""
     worst_error: float = 0.0
+    other_shape: str = ""  # the first case whose shape is not PyTorch's, and both shapes
+    equal: list[float] = field(default_factory=list)  # of each case, the share of equal whole numbers
 
     def add(self, case: str, float64: np.ndarray, float32: np.ndarray, output: np.ndarray, rtol: float) -> None:
-        """Count one case, with PyTorch's outputs in float64 and in float32."""
-        self.variant.add(float64, output)
-        self.torch.add(float64, float32)
-        self.tolerance = float(np.maximum(self.tolerance, tolerance_needed(float64, output, rtol)))
-        error = float(np.abs(output.astype(np.float64) - float64).max(initial=0.0))
+        """Count one case, with PyTorch's outputs in float64 and in float32.
+
+        Where these differ in a size that depends on values, the case is compared with float32.
+        """
+        truth = float64 if float64.shape == float32.shape else float32
+        self.variant.add(truth, output)
+        self.torch.add(truth, float32)
+        self.tolerance = float(np.maximum(self.tolerance, tolerance_needed(truth, output, rtol)))
+        if not np.issubdtype(output.dtype, np.floating):
+            self.equal.append(equal_share(truth, output))
+        if output.shape != truth.shape:
+            self.other_shape = (
+                self.other_shape or f"{list(output.shape)} in the case {case}, PyTorch {list(truth.shape)}"
+            )
+        error = largest_error(truth, output)
         worse = error > self.worst_error or (math.isnan(error) and not math.isnan(self.worst_error))
         if worse or not self.worst_case:
             self.worst_case, self.worst_error = case, error
@@ -64,6 +76,7 @@ class OutputErrors:
             max_rel_error=finite_or_none(self.variant.max_rel),
             sqnr_db=finite_or_none(self.variant.sqnr_db),
             cosine=finite_or_none(self.variant.mean_cosine),
+            equal=mean(self.equal),
             worst_case=self.worst_case,
             tolerance_needed=finite_or_none(self.tolerance),
         )
@@ -83,12 +96,17 @@ def validate(
     samples = SampleFile(files.evaluation_samples)
     cases, agreements = validate_cases(model, data, ArrayFile(files.reference_cases), errors)
     rows = validate_samples(model, data, samples, ArrayFile(files.reference_samples), errors)
-    values = error_metrics(errors) | answer_metrics(spec.task, rows, params)
+    counted = {tensor.name: errors[tensor.name] for tensor in counted_outputs(spec)}
+    values = error_metrics(counted) | answer_metrics(spec.task, rows, params)
     if spec.task == "detection":
         values["case_agreement"] = min(agreements, default=None)
-    failures = over_budget(closeness(values), budget) if budget is not None else over_tolerance(errors, spec.tolerance)
+    if budget is None:
+        failures = over_tolerance(errors, spec.tolerance)
+    else:
+        failures = other_shapes(counted) or over_budget(closeness(values), budget)
     metrics = ValidateMetrics(
         passed=not failures,
+        made=True,
         failure="; ".join(failures),
         cases=cases + len(samples),
         provider=model.provider,
@@ -127,13 +145,14 @@ def validate_samples(
     found: list[Answer] = []
     for index in range(len(samples)):
         key = sample_key(index)
-        outputs = model.run(with_batch_axis(samples.inputs(index)))
+        outputs = model.run(samples.batch(index))
         group = str(samples.groups[index])
         add_errors(errors, sample_case(index, group), reference, key, outputs, spec.tolerance.rtol)
         rows.append({"sample": index, "group": group, **sample_error(spec, reference, key, outputs)})
+        rows[-1] |= equal_numbers(spec, reference.folder(f"{key}/float64"), outputs)
         if spec.task != "tensor":
-            wanted.append(data.postprocess(without_batch_axis(reference.folder(f"{key}/float32"))))
-            found.append(data.postprocess(without_batch_axis(outputs)))
+            wanted.append(data.postprocess(without_batch_axis(reference.folder(f"{key}/float32"), spec)))
+            found.append(data.postprocess(without_batch_axis(outputs, spec)))
     if spec.task == "tensor":
         return rows
     answers = compare_answers(spec, wanted, found, [int(label) for label in samples.labels])
@@ -158,15 +177,27 @@ def add_errors(
 def sample_error(spec: Spec, reference: ArrayFile, key: str, outputs: Arrays) -> dict[str, float]:
     """Return the largest error of one sample over its outputs."""
     float64 = reference.folder(f"{key}/float64")
-    errors = [np.abs(outputs[tensor.name].astype(np.float64) - float64[tensor.name]).max() for tensor in spec.outputs]
+    errors = [largest_error(float64[tensor.name], outputs[tensor.name]) for tensor in counted_outputs(spec)]
     return {"max_abs_error": float(np.max(errors))}
+
+
+def other_shapes(errors: dict[str, OutputErrors]) -> list[str]:
+    """Describe each output that has another shape than PyTorch's in some case."""
+    return [
+        f"{name} has the shape {item.other_shape}: it is not close enough to PyTorch to give as many; if that may be, "
+        "write `counts: false` beside the output in spec.yaml"
+        for name, item in errors.items()
+        if item.other_shape
+    ]
 
 
 def case_boxes(spec: Spec, data: ModelData, torch_outputs: Arrays, outputs: Arrays) -> float:
     """Return the mean agreement of the boxes in the items of a shape case."""
-    batch = len(outputs[spec.outputs[0].name])
+    first = spec.outputs[0]
+    axis = batch_axis(first, spec)
+    batch = 1 if axis is None else outputs[first.name].shape[axis]
     wanted, found = (
-        [data.postprocess({name: array[item] for name, array in side.items()}) for item in range(batch)]
+        [data.postprocess(without_batch_axis(side, spec, item)) for item in range(batch)]
         for side in (torch_outputs, outputs)
     )
     return float(np.mean([row["agrees"] for row in compare_answers(spec, wanted, found, [NO_LABEL] * batch)]))
@@ -203,6 +234,8 @@ def budget_of(variant: str, spec: Spec) -> Budget | None:
 
 def describe_excess(name: str, item: OutputErrors, allowed: Tolerance) -> str:
     """Describe an output beyond the tolerance: the case, how far off it is, and which tolerance would pass."""
+    if item.other_shape:
+        return f"{name} has the shape {item.other_shape}"
     if not math.isfinite(item.variant.max_abs):
         return f"{name} has NaN or infinity in the case {item.worst_case}"
     return (

@@ -61,20 +61,26 @@ def test_why_another_one_may_not_be_released_is_in_the_summary():
     benchmark = BenchmarkMetrics.model_validate(BENCHMARK)
     candidates = [candidate("export", 1.0), candidate("fp32", 2.0), candidate("fp16", None)]
     candidates.append(candidate("int8_static", 1.0, passed=False, failure="the SQNR is 3 dB"))
-    found = summarise(candidates, {"export": 2.0, "fp32": 1.0, "fp16": 0.5, "int8_static": 0.25}, benchmark)
+    found = summarise(
+        candidates,
+        {"int8_dynamic": "no kernel"},
+        {"export": 2.0, "fp32": 1.0, "fp16": 0.5, "int8_static": 0.25},
+        benchmark,
+    )
     assert (found.variant, found.size_mb, found.compression) == ("fp32", 1.0, 2.0)
     assert found.refused == {
         "fp16": "it passed, but could not be timed: it hangs",
         "int8_static": "the SQNR is 3 dB",
+        "int8_dynamic": "no kernel",
     }
-    none = summarise([candidates[0], *candidates[2:]], {}, benchmark)
+    none = summarise([candidates[0], *candidates[2:]], {"int8_dynamic": "no kernel"}, {}, benchmark)
     assert (none.variant, none.size_mb, none.refused) == (None, None, found.refused)
 
 
 def test_why_it_is_that_one_is_in_the_summary():
     def reason(*candidates):
         sizes = {one.name: 1.0 for one in candidates}
-        return summarise(candidates, sizes, BenchmarkMetrics.model_validate(BENCHMARK)).reason
+        return summarise(candidates, {}, sizes, BenchmarkMetrics.model_validate(BENCHMARK)).reason
 
     export, fp32, slower = candidate("export", 1.0), candidate("fp32", 2.0), candidate("fp16", 3.0)
     alike = candidate("fp16", 1.9, "fp32")

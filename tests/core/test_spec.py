@@ -3,7 +3,21 @@
 import pytest
 
 from onnx_release.core.errors import SpecError
-from onnx_release.core.spec import Images, Spec, Tensor, check_array, class_count, concrete_shape, load_spec
+from onnx_release.core.spec import (
+    Dimension,
+    Images,
+    Spec,
+    Tensor,
+    batch_axis,
+    batch_dimension,
+    check_array,
+    class_count,
+    concrete_shape,
+    counted_outputs,
+    largest_batch,
+    load_spec,
+    rows_are_the_batch,
+)
 from onnx_release.core.yaml_files import read_yaml
 from tests.bounds import open_ended
 from tests.digits_spec import DIGITS_SPEC as GOOD
@@ -65,10 +79,15 @@ def test_every_model_s_spec_loads(path, monkeypatch):
         ("sha256: 920a", "sha256: 920A", r"sources\.0\.sha256"),
         ("sha256: 920a", "sha256: 20a", r"sources\.0\.sha256"),
         ("name: weights.pth", "name: ..", "the name of a source is a plain file name"),
-        ("min: 1", "min: 0", r"dimensions\.batch\.min: .*greater than or equal to 1, not 0"),
+        ("min: 1", "min: 0", "must allow 1"),
+        ("min: 1", "min: -1", r"dimensions\.batch\.min: .*greater than or equal to 0, not -1"),
+        ("example: 2", "example: 2, multiple_of: 2", "must allow 1"),
+        ("example: 2", "example: 3, multiple_of: 2", "example 3 is not a multiple of 2"),
+        ("budget:", "batch: width\nbudget:", "batch: no input has the dimension width: write null if there is none"),
+        ("shape: [batch, 1, 8, 8]", "shape: [batch, 1, 8, 8], counts: true", "inputs.0.counts: no such key"),
         ("min: 1, max: 64", "min: 3, max: 64", "example 2 is not between min 3 and max 64"),
         ("[batch, 10]", "[batch, 0]", r"outputs\.0\.shape\.1.*greater than or equal to 1, not 0"),
-        ("[batch, 10]", "[]", r"outputs\.0\.shape: .*at least 1 item"),
+        ("[batch, 10]", "[]", r"must have the shape \[batch, classes\]"),
         ("name: image", "name: ''", r"inputs\.0\.name: .*at least 1 character"),
         ("  - {name: image, dtype: float32, shape: [batch, 1, 8, 8]}\n", "  []\n", "inputs: .*at least 1 item"),
         ("task: classification", "task: magic", r"task: .*not 'magic'"),
@@ -131,10 +150,63 @@ def test_a_model_without_spec_yaml_is_told_to_write_it(load, tmp_path):
         load_spec("digits")
 
 
-def test_two_inputs_share_the_batch(load):
-    extra = "  - {name: mask, dtype: bool, shape: [1, 8]}\noutputs:"
-    with pytest.raises(SpecError, match="the first axis of every input is the batch"):
-        load("outputs:", extra)
+@pytest.mark.parametrize(
+    ("shapes", "key", "batch", "axes"),
+    [
+        ({"x": ["batch", 3], "scale": [], "table": [20, 3]}, {}, "batch", [0, None, None]),
+        ({"x": ["time", "batch", 3], "state": [2, "batch"]}, {}, "batch", [1, 1]),
+        ({"x": ["n", 3], "y": ["n"]}, {}, "n", [0, 0]),
+        ({"x": ["n", 3], "edges": [2, "m"]}, {}, None, [None, None]),
+        ({"x": ["many", 3]}, {}, None, [None]),
+        ({"x": [1, 3]}, {}, 1, [0]),
+        ({"x": [4, 3]}, {}, None, [None]),
+        ({"scale": []}, {}, None, [None]),
+        ({"x": ["n", 3]}, {"batch": None}, None, [None]),
+        ({"x": [3, "n"]}, {"batch": "n"}, "n", [1]),
+    ],
+    ids=str,
+)
+def test_the_batch_is_found_on_any_axis_or_none(shapes, key, batch, axes):
+    bounds = {"many": {"min": 4, "max": 9, "example": 5}}
+    names = {axis for shape in shapes.values() for axis in shape if isinstance(axis, str)}
+    inputs = [{"name": name, "dtype": "float32", "shape": shape} for name, shape in shapes.items()]
+    spec = Spec.model_validate(
+        {
+            "task": "tensor",
+            "sources": [],
+            "variants": [],
+            "dimensions": {name: bounds.get(name, {"min": 1, "max": 9, "example": 2}) for name in names},
+            "inputs": inputs,
+            "outputs": [{"name": "out", "dtype": "float32", "shape": [3]}],
+            **key,
+        }
+    )
+    assert batch_dimension(spec) == batch
+    assert [batch_axis(tensor, spec) for tensor in spec.inputs] == axes
+    assert largest_batch(spec) == (9 if isinstance(batch, str) else 1)
+    assert not rows_are_the_batch(spec)
+
+
+def test_sizes_in_steps_are_rounded_inwards():
+    bounds = Dimension(min=1, max=100, example=64, multiple_of=32)
+    assert (bounds.smallest, bounds.largest) == (32, 96)
+
+
+def test_outputs_of_whole_numbers_count_only_where_there_are_no_others_or_the_spec_says_so(load):
+    def counted(extra):
+        spec = load("outputs:\n", f"outputs:\n{extra}")
+        return [tensor.name for tensor in counted_outputs(spec)]
+
+    logits = "  - {name: a, dtype: float32, shape: [batch, 10]}\n"
+    assert counted(f"{logits}  - {{name: best, dtype: int64, shape: [batch]}}\n") == ["a", "logits"]
+    assert counted(logits.replace("]}", "], counts: false}")) == ["logits"]
+    assert counted(f"{logits}  - {{name: best, dtype: int64, shape: [batch], counts: true}}\n") == [
+        "a",
+        "best",
+        "logits",
+    ]
+    only = load("{name: logits, dtype: float32", "{name: logits, dtype: int64")
+    assert [tensor.name for tensor in counted_outputs(only)] == ["logits"]
 
 
 def test_an_unknown_model_where_there_is_none_says_so(tmp_path, monkeypatch):

@@ -1,15 +1,19 @@
 """Which variants a model's spec has the pipeline make, and what stands where the others would."""
 
+import errno
 import json
+import os
+import signal
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from onnx_release.core.errors import BenchmarkError, SpecError
+from onnx_release.core.errors import BenchmarkError, ParameterError, SpecError
+from onnx_release.core.files import replacing_folder
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Budget
-from onnx_release.core.variants import check_made, leave_out, made_variants, variant_files
+from onnx_release.core.variants import check_made, leave_out, made_variants, make_variant, variant_files, why_not_made
 
 
 @pytest.fixture
@@ -50,3 +54,48 @@ def test_a_model_without_a_variant_says_what_to_run_whatever_another_has(tmp_pat
     other.touch()
     with pytest.raises(BenchmarkError, match=r"^artifacts/net/ has no variant: run `make repro MODEL=net`$"):
         variant_files(ModelFiles("net"))
+
+
+def fill_disk(model: str) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", f"artifacts/{model}/fp16/model.onnx.partial")
+
+
+def misspell(model: str) -> None:
+    raise ParameterError(f"quantize_dynamic.operators of {model}: Matmul cannot be quantized")
+
+
+def convert(model: str) -> None:
+    files = ModelFiles(model)
+    with replacing_folder(files.variant("fp16").parent) as partial:
+        (partial / "model.onnx").write_bytes(b"half of it")
+        raise ValueError("no kernel for node_Celu_7")
+
+
+def crash(_: str) -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(convert, "ValueError: no kernel for node_Celu_7"), (crash, "crash crashed its process (SIGSEGV)")],
+)
+def test_a_variant_that_cannot_be_made_is_a_result(tmp_path, monkeypatch, capsys, make, reason):
+    monkeypatch.chdir(tmp_path)
+    files, metrics = ModelFiles("net"), tmp_path / "metrics/net/fp16.json"
+    folder = files.variant("fp16").parent
+    folder.mkdir(parents=True)
+    files.variant("fp16").touch()
+    make_variant(make, "net", "fp16", metrics, folder)
+    fix = "If you do not need fp16, take it out of `variants` in models/net/spec.yaml"
+    assert json.loads(metrics.read_text()) == {"not_made": f"{reason}\n{fix}"}
+    assert why_not_made(folder) == f"{reason}\n{fix}"
+    assert [path.name for path in folder.parent.rglob("*") if path.is_file()] == ["not_made.txt"]
+    assert f"fp16 of net could not be made: {reason}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("make", "kind"), [(fill_disk, OSError), (misspell, ParameterError)])
+def test_what_a_person_must_mend_first_stops_the_run(tmp_path, monkeypatch, make, kind):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(kind):
+        make_variant(make, "net", "fp16", tmp_path / "fp16.json", tmp_path / "fp16")
+    assert not list(tmp_path.iterdir())

@@ -216,7 +216,7 @@ def test_a_sample_without_a_group_may_stand_in_both_splits(tmp_path, monkeypatch
 def test_a_batch_of_one_has_one_axis_more():
     item = {"x": np.arange(3)}
     assert with_batch_axis(item)["x"].shape == (1, 3)
-    assert without_batch_axis(with_batch_axis(item))["x"].tolist() == [0, 1, 2]
+    assert without_batch_axis({"y": item["x"][None]}, SPEC)["y"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -243,3 +243,59 @@ def test_a_sample_is_repeated_or_cut_to_the_sizes_of_the_example(tmp_path):
     batches = real_batches(SampleFile(tmp_path / "a.npz"), 1, SPEC)
     assert [entry["x"][0].tolist() for entry in batches] == [[0, 1, 0], [0, 1, 2]]
     assert all(list(entry) == ["x", "mask"] for entry in batches)  # in the order of the spec
+
+
+@pytest.fixture
+def recurrent(make_spec):
+    """A state with the batch in the middle, and a scalar and a table without any."""
+    inputs = {"x": ["batch", "width"], "state": [2, "batch", 3], "scale": [], "table": ["rows", 3]}
+    outputs = {"y": ["batch", 3], "last": [2, "batch", 3], "norm": []}
+    return make_spec(inputs, outputs, batch=(1, 4, 2), width=(0, 4, 3), rows=(2, 9, 5))
+
+
+def recurrent_item(number, width=2):
+    return Sample(
+        {
+            "x": np.full(width, number, np.float32),
+            "state": np.full((2, 3), number, np.float32),
+            "scale": np.array(number, np.float32),
+            "table": np.full((4, 3), number, np.float32),
+        }
+    )
+
+
+def test_the_batch_is_added_and_removed_where_each_tensor_has_it(tmp_path, recurrent):
+    write_samples(tmp_path / "a.npz", [recurrent_item(7)], 1, recurrent)
+    samples = SampleFile(tmp_path / "a.npz")
+    shapes = {"x": (1, 2), "state": (2, 1, 3), "scale": (), "table": (4, 3)}
+    assert {name: array.shape for name, array in samples.batch(0).items()} == shapes
+    assert samples.inputs(0)["state"].shape == (2, 3)
+    outputs = {"y": np.ones((4, 3)), "last": np.arange(24).reshape(2, 4, 3), "norm": np.array(5.0)}
+    item = without_batch_axis(outputs, recurrent, 1)
+    assert item["y"].shape == (3,) and item["norm"] == 5
+    assert item["last"].tolist() == [[3, 4, 5], [15, 16, 17]]
+
+
+def test_batches_are_stacked_along_the_batch_of_each_input(tmp_path, recurrent):
+    write_samples(tmp_path / "a.npz", [recurrent_item(1), recurrent_item(2, width=0)], 2, recurrent)
+    (batch,) = real_batches(SampleFile(tmp_path / "a.npz"), 2, recurrent)
+    assert batch["x"].tolist() == [[1, 1, 1], [0, 0, 0]]  # an empty axis has nothing to repeat
+    assert batch["state"][:, :, 0].tolist() == [[1, 2], [1, 2]]
+    assert batch["scale"] == 1 and batch["table"].shape == (5, 3) and (batch["table"] == 1).all()
+
+
+def test_a_sample_with_a_first_axis_that_is_no_batch_says_what_to_write(tmp_path, make_spec):
+    spec = make_spec({"nodes": ["n", 3]}, {"y": ["n"]}, n=(1, 9, 4))
+    item = Sample({"nodes": np.zeros((4, 3), np.float32)})
+    with pytest.raises(DataError, match=r"if n is no batch of items, write `batch: null` in spec\.yaml"):
+        write_samples(tmp_path / "a.npz", [item], 1, spec)
+    write_samples(tmp_path / "a.npz", [item], 1, spec.model_copy(update={"batch": None}))
+    assert SampleFile(tmp_path / "a.npz").batch(0)["nodes"].shape == (4, 3)
+
+
+def test_a_size_between_the_steps_is_refused(tmp_path, make_spec):
+    spec = make_spec({"x": ["batch", "width"]}, {"y": ["batch"]}, batch=(1, 4, 2), width=(2, 8, 4))
+    width = spec.dimensions["width"].model_copy(update={"multiple_of": 4})
+    spec = spec.model_copy(update={"dimensions": {**spec.dimensions, "width": width}})
+    with pytest.raises(DataError, match="width is 6, where a multiple of 4 is declared"):
+        write_samples(tmp_path / "a.npz", [Sample({"x": np.zeros(6, np.float32)})], 1, spec)

@@ -207,6 +207,39 @@ class Mish(nn.Module):
         return functional.mish(functional.pad(x, (1, 1))[:, 1:-1])  # newer than opset 17
 
 
+class Chosen(nn.Module):
+    """torch.cond, which is what the doctor says to use."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return torch.cond(x.sum() > 0, self.left, self.right, (x,))
+
+
+class InPlace(nn.Module):
+    def forward(self, x):
+        x.sub_(0.5).div_(0.25)
+        x[:, 0] = 0
+        return x + 1
+
+
+class Hooked(nn.Module):
+    """Puts a hook into its layer in its first run and notes it, as networks of transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.hooked = False
+
+    def forward(self, x):
+        if not self.hooked:
+            self.layer.register_forward_hook(lambda *given: given[2] + 1)
+            self.hooked = True
+        return self.layer(x)
+
+
 def line_of(text: str) -> str:
     """FILE:LINE of the only line of this file, above this function, that holds `text`."""
     lines = Path(__file__).read_text().splitlines()[: inspect.getsourcelines(line_of)[1] - 1]
@@ -251,6 +284,20 @@ def test_a_cache_is_no_finding_and_is_not_left_behind(params, rows_spec):
     network = Caching()
     assert found(network, rows_spec, params) == {}
     assert network.cache is None
+
+
+def test_torch_cond_is_no_finding_and_is_exported(rows_spec, tmp_path):
+    assert found(Chosen(), rows_spec) == {}
+    export_network(Chosen().eval(), rows_spec, DYNAMO, tmp_path / "out")
+    assert "If" in {node.op_type for node in load_model(tmp_path / "out/model.onnx").graph.node}
+
+
+@BOTH
+@pytest.mark.parametrize("network", [InPlace(), Hooked()], ids=["in place", "hooks"])
+def test_neither_a_changed_input_nor_a_hook_is_a_finding(params, network, rows_spec):
+    assert found(network, rows_spec, params) == {}
+    assert not getattr(network, "hooked", False)
+    assert not any(module._forward_hooks for module in network.modules())
 
 
 @BOTH
@@ -486,7 +533,7 @@ def test_weights_are_not_copied(rows_spec, monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "clone", counted)
     found(network, rows_spec)
-    assert copied == [8, 8]  # the two running statistics that move
+    assert copied == [16, 8, 8]  # the example input, and the two running statistics that move
 
 
 def test_a_line_of_the_spec_is_found_or_is_the_first(tmp_path):

@@ -66,6 +66,18 @@ def test_a_redundant_graph_gets_fewer_nodes_and_the_same_answers(redundant, case
     assert metrics.size_mb_after == path.stat().st_size / 1e6
 
 
+def test_an_input_that_no_node_takes_stays_at_its_place(save_graph, tmp_path):
+    shape = ["batch", 3]
+    relu = helper.make_node("Relu", ["x"], ["y"], name="relu")
+    path = save_graph([relu], [("unused", shape), ("x", shape)], [("y", shape)], name="before/model.onnx")
+    with writing_arrays(tmp_path / "cases.npz") as writer:
+        writer.add_all("batch=1/inputs", {"x": X, "unused": X})
+    slim_model(path, tmp_path / "cases.npz", PARAMS, tmp_path / "out")
+    slimmed = open_session(tmp_path / "out/model.onnx")
+    assert [(value.name, value.shape) for value in slimmed.get_inputs()] == [("unused", shape), ("x", shape)]
+    assert run_session(slimmed, {"x": X, "unused": X})["y"].tolist() == [[1, 0, 3]]
+
+
 def test_the_same_graph_gives_the_same_bytes(redundant, cases, tmp_path):
     for name in ("first", "second"):
         slim_model(redundant, cases, PARAMS, tmp_path / name)

@@ -14,7 +14,9 @@ from onnx_release.graph.activations import (
     run_on,
     session_of,
     step_by_step,
+    value_types,
 )
+from onnx_release.graph.graph import node_inputs
 from onnx_release.graph.layers import initializers, set_array
 
 
@@ -97,3 +99,40 @@ def test_what_no_later_step_needs_is_forgotten(diamond, monkeypatch):
     monkeypatch.setattr(activations, "run_on", watched)
     list(step_by_step(diamond, "aby", FEEDS[:1], 1))
     assert held == [{"x"}, {"x", "a"}, {"a", "b"}]
+
+
+def branching(save_graph):
+    """An If whose branches capture `a`, a weight, and values of the graph around them."""
+    value = helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 2])
+    body = [helper.make_node("Add", ["a", "w"], ["s"]), helper.make_node("Neg", ["s"], ["z"])]
+    inner = helper.make_graph(body, "then", [], [value])
+    nodes = [
+        helper.make_node("Exp", ["x"], ["a"]),
+        helper.make_node("Exp", ["x"], ["unused"]),
+        helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner),
+    ]
+    inputs = [("x", [1, 2]), ("c", TensorProto.BOOL, [])]
+    return onnx.load(save_graph(nodes, inputs, [("y", [1, 2])], {"w": np.ones((1, 2), np.float32)}))
+
+
+def test_a_branch_takes_what_it_captures(save_graph):
+    model = branching(save_graph)
+    assert set(node_inputs(model.graph.node[2])) == {"c", "a", "w"}
+    cut = extract_subgraph(model, ["y"])
+    assert [node.op_type for node in cut.graph.node] == ["Exp", "If"]
+    found = session_of(cut).run(None, {"x": np.zeros((1, 2), np.float32), "c": np.array(True)})[0]
+    np.testing.assert_allclose(found, [[-2, -2]])
+    assert descendants(model, ["a"]) == {"y"} == descendants(model, ["w"])
+    assert "y" not in constant_values(model)
+
+
+def test_types_need_no_weights_in_memory(save_graph):
+    weight = np.ones((2, 512), np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Neg", ["a"], ["y"])]
+    model = onnx.load(save_graph(nodes, [("x", [1, 2])], [("y", [1, 512])], {"w": weight}))
+    (tensor,) = model.graph.initializer
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="nowhere")
+    assert value_types(model)["a"] == TensorProto.FLOAT
+    assert float_values(model) == ["x", "a", "y"]

@@ -133,3 +133,18 @@ def test_a_network_that_contradicts_the_spec_is_refused(files, make_spec):
     with pytest.raises(NetworkError, match=r"contradicts spec\.yaml: y has the shape \[1, 1\].*3"):
         write_reference(Weighted().eval(), spec, files, seed=0)
     assert_untouched()
+
+
+def test_a_network_that_changes_its_input_sees_the_sample_each_time(files, spec):
+    class InPlace(Weighted):
+        def forward(self, x):
+            return super().forward(x.sub_(1))
+
+    write_reference(InPlace().eval(), spec, files, seed=0)
+    cases, answers = ArrayFile(files.reference_cases), ArrayFile(files.reference_samples)
+    weight = Weighted().weight.detach().double().numpy()
+    inputs = cases.array("batch=4/inputs/x")
+    assert all(row.tolist() in PIXELS.tolist() for row in inputs)
+    np.testing.assert_allclose(cases.array("batch=4/float64/y"), (inputs.astype(np.float64) - 1) @ weight, rtol=1e-14)
+    wanted = (PIXELS[:1].astype(np.float64) - 1) @ weight
+    np.testing.assert_allclose(answers.array("000000/float64/y"), wanted, rtol=1e-14)

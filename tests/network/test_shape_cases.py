@@ -1,8 +1,12 @@
 """Shape cases: every corner, from real samples."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
+from onnx_release.core.errors import DataError
 from onnx_release.core.spec import Dimension, Spec
 from onnx_release.core.types import Sample
 from onnx_release.data.samples import SampleFile, fit_to_shape, write_samples
@@ -110,3 +114,59 @@ def test_all_inputs_of_a_row_come_from_one_sample_and_fit_by_their_own_axes(tmp_
     assert sorted(first) == list(range(9))
     assert case["ids"].tolist() == [[n, 10 + n, n] for n in first]
     assert case["x"].tolist() == [[[n, n, n]] for n in first]
+
+
+def test_sizes_in_steps_stay_in_them_and_may_begin_at_nothing():
+    width = Dimension(min=1, max=100, example=64, multiple_of=32)
+    past = Dimension(min=0, max=9, example=4)
+    stepped = spec(batch=(1, 2, 2), width=(1, 2, 2), past=(1, 2, 2))
+    stepped = stepped.model_copy(update={"dimensions": {**stepped.dimensions, "width": width, "past": past}})
+    cases = shape_cases(stepped)
+    assert {case["width"] for case in cases} == {32, 96, 64}
+    assert {case["past"] for case in cases} == {0, 9, 4, 1}
+    assert odd_size(Dimension(min=32, max=640, example=64, multiple_of=32)) == 160  # 5 steps of 32
+
+
+def test_sizes_that_only_outputs_have_are_not_tried(make_spec):
+    found = make_spec({"x": ["batch"]}, {"y": ["boxes"]}, batch=(1, 2, 2), boxes=(1, 9, 3))
+    assert shape_cases(found) == [{"batch": 1}, {"batch": 2}]
+
+
+def data_with(examples: Any) -> Any:
+    """A data.py of which only examples() is asked for."""
+    return SimpleNamespace(examples=examples)
+
+
+def edges_between_nodes(sizes):
+    return {"edges": np.arange(2 * sizes["m"]).reshape(2, -1) % sizes["n"]}
+
+
+@pytest.fixture
+def graph(tmp_path, make_spec):
+    declared = make_spec({"x": ["n", 3], "edges": [2, "m"]}, {"y": ["n"]}, n=(2, 9, 4), m=(2, 9, 5))
+    declared.inputs[1] = declared.inputs[1].model_copy(update={"dtype": "int64"})
+    item = Sample({"x": np.ones((8, 3), np.float32), "edges": np.full((2, 5), 7)})
+    write_samples(tmp_path / "a.npz", [item], 1, declared)
+    return declared, SampleFile(tmp_path / "a.npz")
+
+
+def test_inputs_whose_values_follow_the_sizes_come_from_examples(graph):
+    declared, samples = graph
+    case = case_inputs(declared, {"n": 2, "m": 3}, samples, 0, data_with(edges_between_nodes))
+    assert case["edges"].tolist() == [[0, 1, 0], [1, 0, 1]]
+    assert case["x"].tolist() == np.ones((2, 3)).tolist()  # a real sample, cut
+    assert case_inputs(declared, {"n": 2, "m": 3}, samples, 0)["edges"].tolist() == [[7] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"edge": np.zeros((2, 3))}, r"gives edge, spec\.yaml declares x, edges"),
+        ({"edges": np.zeros((2, 3))}, r"edges is float64 where int64 is declared: return int64 \[2, 3\]"),
+        ({"edges": np.zeros((2, 4), np.int64)}, r"\(m is 3\): return int64 \[2, 3\]"),
+    ],
+)
+def test_examples_that_contradict_the_spec_are_named(graph, given, message):
+    declared, samples = graph
+    with pytest.raises(DataError, match=message):
+        case_inputs(declared, {"n": 2, "m": 3}, samples, 0, data_with(lambda sizes: given))

@@ -132,7 +132,7 @@ def check_answers(clone):
         answers = []
         for content in contents:
             outputs = model.run(with_batch_axis(data.preprocess(data.decode(content))))
-            answers.append(data.postprocess(without_batch_axis(outputs)))
+            answers.append(data.postprocess(without_batch_axis(outputs, spec)))
     with serving(clone / FILES.release) as server:
         for content, answer in zip(contents, answers, strict=True):
             files = {"file": ("digit.png", content)}

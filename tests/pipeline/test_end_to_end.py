@@ -268,6 +268,29 @@ def test_a_failed_variant_is_written_down_and_refused_by_the_gate(clone):
             path.write_bytes(content)
 
 
+def test_variants_that_cannot_be_made_do_not_keep_the_others_from_a_release(clone, tmp_path):
+    folder = shutil.copytree(clone, tmp_path / "clone", ignore=shutil.ignore_patterns(".git"))
+    samples = folder / FILES.calibration_samples
+    samples.chmod(0o644)
+    samples.write_bytes(samples.read_bytes()[:100])
+    for stage in ("fp16", "calibrate", "quantize_static"):
+        assert run_here(folder, f"stages.{stage}", MODEL).returncode == 0
+        metrics = json.loads((folder / FILES.metrics / f"{stage}.json").read_text())
+        assert metrics.keys() == {"not_made"} and "calibration.npz" in metrics["not_made"]
+    for variant in ("fp16", "int8_static"):
+        assert run_here(folder, "stages.validate", MODEL, variant).returncode == 0
+        assert run_here(folder, "stages.explain", MODEL, variant).returncode == 0
+    for stage in ("choose", "report", "package"):
+        assert run_here(folder, f"stages.{stage}", MODEL).returncode == 0
+    summary = json.loads((folder / FILES.metrics / "summary.json").read_text())
+    assert summary["variant"] in ("fp32", "int8_dynamic") and summary["refused"].keys() >= {"fp16", "int8_static"}
+    assert (folder / FILES.release / "MANIFEST.json").is_file()
+    gate = run_here(folder, "tools.gate")
+    assert gate.returncode == 1
+    assert "fp16: FAILED: it could not be made: " in gate.stdout
+    assert "fp32: passed" in gate.stdout
+
+
 def test_a_failed_stage_gets_its_earlier_outputs_back(clone):
     before = outputs(clone)
     in_both = replaced(DATA, "label=int(label))", "label=int(label), group='Ada')")

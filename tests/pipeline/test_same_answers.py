@@ -8,7 +8,7 @@ from onnx_release.core.params import Export, Runtime
 from onnx_release.core.paths import RAW
 from onnx_release.core.spec import load_spec
 from onnx_release.data.model_data import load_data
-from onnx_release.data.samples import SampleFile, with_batch_axis, write_samples
+from onnx_release.data.samples import SampleFile, write_samples
 from onnx_release.export.export import export_network
 from onnx_release.network.network import load_network
 from onnx_release.runtime.onnx_model import OnnxModel
@@ -43,7 +43,7 @@ def test_every_evaluation_sample_is_answered_as_in_the_pipeline(digits, binary):
     different = []
     with serving(model.run, model.spec, "digits_cnn") as (address, _), triton.InferenceServerClient(address) as client:
         for index in range(len(samples)):
-            inputs = with_batch_axis(samples.inputs(index))
+            inputs = samples.batch(index)
             answer = client.infer(
                 "digits_cnn",
                 [given(name, array, binary) for name, array in inputs.items()],

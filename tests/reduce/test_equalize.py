@@ -6,8 +6,18 @@ import pytest
 from onnx import helper
 
 from onnx_release.graph.activations import extract_subgraph, session_of
-from onnx_release.reduce.equalize import bounded_groups, bounded_scale, equalize, equalize_on, groups, linear_groups
+from onnx_release.graph.graph import load_model, save_model
+from onnx_release.reduce.equalize import (
+    bounded_groups,
+    bounded_scale,
+    channel_sizes,
+    equalize,
+    equalize_on,
+    groups,
+    linear_groups,
+)
 from tests.residual import save_inputs, save_network
+from tests.samples import save_samples
 
 EVEN = {name: np.ones(8) for name in ("r1", "r2")}  # nothing to bring closer
 
@@ -31,8 +41,9 @@ def test_what_a_relu_bounds_between_convolutions_can_be_scaled_too(network):
 
 def test_the_answers_stay_and_the_channels_come_closer(network, tmp_path):
     samples = save_inputs(tmp_path)
-    scaled, count = equalize_on(network, samples, 4)
-    assert count == 4  # every channel of r1 is large enough
+    equalized = equalize_on(network, samples, 4)
+    assert equalized.values == 4 and equalized.failure == ""  # every channel of r1 is large enough
+    scaled = equalized.model
     x = {"x": samples.inputs(0)["x"][np.newaxis]}
     before, after = (session_of(model).run(None, x)[0] for model in (network, scaled))
     np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
@@ -89,3 +100,26 @@ def test_a_value_that_anything_else_takes_is_not_linear(save_graph, operator):
     ]
     model = onnx.load(save_graph(nodes, [("x", ["n", 2, 3, 3])], [("y", ["n", 2, 3, 3])], weights))
     assert groups(model) == []
+
+
+def test_what_cannot_be_equalized_stays_as_it_is_and_says_why(network, tmp_path):
+    wrong = save_samples(tmp_path / "wrong.npz", [np.zeros((2, 8, 8), np.float32)])
+    equalized = equalize_on(network, wrong, 4)
+    assert equalized.model is network and equalized.values == 0
+    assert equalized.failure.startswith("GraphError: the model fails on x [1, 2, 8, 8]")
+
+
+def test_weights_in_another_file_are_scaled_too(save_graph, tmp_path):
+    (tmp_path / "source").mkdir()
+    path = save_model(onnx.load(save_network(save_graph)), tmp_path / "source", threshold=0)
+    model = load_model(path, weights=False)
+    samples = save_inputs(tmp_path)
+    equalized = equalize_on(model, samples, 4, path.parent)
+    assert (equalized.values, equalized.failure) == (4, "")
+    x = {"x": samples.inputs(0)["x"][np.newaxis]}
+    before, after = (session_of(each, weights=path.parent).run(None, x)[0] for each in (model, equalized.model))
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_an_empty_batch_has_channels_of_size_zero():
+    assert list(channel_sizes(np.zeros((0, 3, 2), np.float32))) == [0, 0, 0]

@@ -51,7 +51,17 @@ def test_without_bins_only_the_extremes_are_kept():
     assert merged.counts is None and merged.high == normal(2.0).max()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_refused(bad):
-    with pytest.raises(ValueError, match="not finite"):
-        observe_values(np.array([1, bad, 2], np.float32), 8)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, np.finfo(np.float32).min])
+def test_what_has_no_bound_is_marked_and_left_out(bad):
+    observed = observe_values(np.array([1, bad, 2], np.float32), 8)
+    assert (observed.low, observed.high, observed.boundless) == (1, 2, True)
+    assert observed.counts is not None and observed.counts.sum() == 2
+    assert observe_values(np.ones(1, np.float32), 8).merge(observed).boundless
+    assert not observe_values(np.ones(1, np.float32), 8).boundless
+
+
+@pytest.mark.parametrize("values", [np.zeros((0, 4), np.float32), np.full(3, -np.inf, np.float32)])
+def test_no_value_at_all_counts_as_zero(values):
+    observed = observe_values(values, 8)
+    assert (observed.low, observed.high) == (0, 0)
+    assert observed.counts is not None and observed.counts.sum() == 0

@@ -127,6 +127,8 @@ STATIC = QuantizeStaticMetrics(
     budget_met=True,
     budget_failure="",
     float_layers="node_first",
+    float_operators="Add",
+    plain_layers="",
     fitted_graphs=3,
     refined_ranges=5,
     calibration_sqnr_db=121.0,
@@ -178,7 +180,7 @@ def make(monkeypatch):
     """Results with these rows."""
     monkeypatch.chdir(ROOT)
 
-    def results(*rows, task="classification", model="net", benchmark=None, calibration=160, **static):
+    def results(*rows, task="classification", model="net", benchmark=None, calibration=160, not_made=None, **static):
         benchmark = {
             "machine": "a machine",
             "batch": 1,
@@ -211,6 +213,7 @@ def make(monkeypatch):
             params=load_defaults(),
             hardware={"cpu": "a CPU", "gpus": [], "cores": 2, "packages": {"numpy": "2"}},
             candidates=candidates,
+            not_made=not_made or {},
             metrics=StageMetrics(
                 prepare=PREPARE.model_copy(update={"calibration_samples": calibration}),
                 slim=SlimMetrics(nodes_before=120, nodes_after=99, size_mb_before=14.1, size_mb_after=14.0),
@@ -222,7 +225,7 @@ def make(monkeypatch):
                 benchmark=measured,
                 optimize=OPTIMIZE,
                 profile=PROFILE,
-                summary=summarise(candidates, sizes, measured),
+                summary=summarise(candidates, not_made or {}, sizes, measured),
             ),
             graphs=Graphs(sizes, [("Conv", [52, 52, 52, 52, 2]), ("Identity", [3, 0, 0, 0, 0])]),
             explained=Explained(
@@ -235,6 +238,7 @@ def make(monkeypatch):
                 ],
                 {"fp16": [70.0, 60.0], "int8_static": [float("nan"), 17.0]},
             ),
+            not_explained={},
             nodes=[
                 {
                     **{"node": "slow_conv", "operator": "Conv", "share": 0.4, "ms": 0.6},
@@ -277,6 +281,18 @@ def test_nothing_is_released_when_all_failed(make):
     for text in (html(results), short(results)):
         assert "logits of fp32 is off by 3" in text
         assert "failed" in text.lower()
+
+
+def test_a_variant_that_was_not_made_is_in_the_way_and_on_both_pages(make):
+    results = make(row("export"), row("fp32"), not_made={"fp16": "it could not be made: no kernel for node_Celu_7"})
+    results = replace(results, metrics=replace(results.metrics, fp16=None), not_explained={"int8_static": "a Loop"})
+    assert not results.passed
+    assert describe_verdict(results).endswith("In the way: fp16 failed.")
+    assert results.metrics.summary.refused == {"fp16": "it could not be made: no kernel for node_Celu_7"}
+    for text in (html(results), short(results)):
+        assert "it could not be made: no kernel for node_Celu_7" in text
+    assert "<b>fp16</b> has" not in html(results)
+    assert "The error of int8_static could not be divided among its layers: a Loop" in html(results)
 
 
 def test_an_interval_that_includes_1_is_no_difference(make):

@@ -12,11 +12,11 @@ from onnx_release.graph.layers import initializers
 from onnx_release.graph.targets import TARGETS
 from onnx_release.measure.closeness import Closeness
 from onnx_release.static_quantization import search as search_module
-from onnx_release.static_quantization.compute_limit import multiply_adds
+from onnx_release.static_quantization.compute_limit import measure_work
 from onnx_release.static_quantization.qdq import insert_qdq
 from onnx_release.static_quantization.refine import COARSE, FINE
 from onnx_release.static_quantization.scoring import Scorer
-from onnx_release.static_quantization.search import MARGIN_DB, Attempt, Search, better, is_gain, search
+from onnx_release.static_quantization.search import MARGIN_DB, Attempt, Goal, Search, better, is_gain, search
 from tests.residual import Data, calibrated, save_inputs
 from tests.samples import save_samples
 
@@ -50,30 +50,31 @@ def test_the_sensitivity_finds_the_layer_that_was_spoilt(case):
     quantized = insert_qdq(model, ranges, TARGETS["avx2"], [])  # or other weights are spoilt on a CPU without VNNI
     tensor = initializers(quantized)["w2_quantized"]
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) // 64 * 64, tensor.name))
-    gains = Search(model, TARGETS["avx2"], scorer, BUDGET, 1.0).sensitivities(quantized)
+    steps = Search(model, ranges, TARGETS["avx2"], scorer, Goal(BUDGET, 1.0))
+    gains = steps.sensitivities(steps.attempt(quantized, ranges, frozenset()), steps.layers)
     assert max(gains, key=lambda name: gains[name]) == "depthwise"
 
 
 def test_after_a_set_that_meets_the_budget_the_search_tries_cheaper_ones(case, monkeypatch):
     model, ranges, samples, scorer = case
-    macs = multiply_adds(model, samples)
-    everything = search(model, ranges, VNNI, scorer, BUDGET, ONE_FIT).best
+    macs = measure_work(model, ranges, samples).macs
+    everything = search(model, ranges, VNNI, scorer, Goal(BUDGET, ONE_FIT)).best
     bound = everything.closeness.signal + 0.5 - MARGIN_DB
     budget = Budget(sqnr_db=bound)
-    cheap = search(model, ranges, VNNI, scorer, budget, 1).best
-    assert 0 < len(cheap.float_layers) < len(macs)
+    cheap = search(model, ranges, VNNI, scorer, Goal(budget, 1)).best
+    assert 0 < len(cheap.float_nodes) < len(macs)
     estimates = [
-        replace(cheap, float_layers=frozenset(layers), price=sum(macs[name] for name in layers), failures=[])
-        for layers in (macs, cheap.float_layers)
+        replace(cheap, float_nodes=frozenset(layers), price=sum(macs[name] for name in layers), failures=[])
+        for layers in (macs, cheap.float_nodes)
     ]
     monkeypatch.setattr(Search, "candidates", lambda *_: estimates)
-    assert search(model, ranges, VNNI, scorer, budget, 1).best.float_layers == cheap.float_layers
+    assert search(model, ranges, VNNI, scorer, Goal(budget, 1)).best.float_nodes == cheap.float_nodes
 
 
 def test_more_minutes_buy_at_least_as_much(case):
     model, ranges, _, scorer = case
     found = [
-        search(model, ranges, TARGETS["avx2"], scorer, UNREACHABLE, minutes).best.closeness.signal
+        search(model, ranges, TARGETS["avx2"], scorer, Goal(UNREACHABLE, minutes)).best.closeness.signal
         for minutes in (1e-6, 0.05)
     ]
     assert found[1] > found[0] + 1
@@ -88,8 +89,8 @@ def calls(monkeypatch):
         found.append((len(indices), steps))
         return {}
 
-    def ask(*_):
-        found.append("sensitivities")
+    def ask(steps, best, units):
+        found.append("types" if units is steps.types else "layers")
         return {}
 
     monkeypatch.setattr(search_module, "refine_ranges", refine)
@@ -99,13 +100,13 @@ def calls(monkeypatch):
 
 def test_ranges_are_refined_before_any_layer_is_kept_in_float(case, calls):
     model, ranges, _, scorer = case
-    search(model, ranges, VNNI, scorer, UNREACHABLE, 1)
-    assert calls == [(24, COARSE), "sensitivities", (24, COARSE), (24, FINE)]
+    search(model, ranges, VNNI, scorer, Goal(UNREACHABLE, 1))
+    assert calls == [(24, COARSE), "types", "layers", (24, COARSE), (24, FINE)]
 
 
 def test_a_budget_that_is_met_needs_no_sensitivities(case, calls):
     model, ranges, _, scorer = case
-    search(model, ranges, VNNI, scorer, BUDGET, 1.0)
+    search(model, ranges, VNNI, scorer, Goal(BUDGET, 1.0))
     assert calls == [(24, COARSE), (24, FINE)]
 
 
@@ -113,7 +114,7 @@ def test_what_few_samples_can_tell_is_asked_of_more(case, calls, tmp_path):
     model, ranges, _, scorer = case
     scorer.samples = save_inputs(tmp_path, 100)
     scorer.wanted = scorer.outputs(model, range(100))
-    search(model, ranges, VNNI, scorer, BUDGET, 1.0)
+    search(model, ranges, VNNI, scorer, Goal(BUDGET, 1.0))
     assert calls == [(25, COARSE), (50, FINE), (100, FINE)]
 
 
@@ -126,19 +127,19 @@ def test_a_third_of_the_work_is_left_to_layers_in_float(case, monkeypatch):
         limit.total = limit.reserved
         return {}
 
-    def ask(steps, quantized):
+    def ask(steps, *_):
         left.append(steps.limit.left)
         return {}
 
     monkeypatch.setattr(search_module, "refine_ranges", use_up)
     monkeypatch.setattr(Search, "sensitivities", ask)
-    search(model, ranges, VNNI, scorer, UNREACHABLE, 1)
+    search(model, ranges, VNNI, scorer, Goal(UNREACHABLE, 1))
     assert shares[0] == pytest.approx(1 / 3) and left[0] > 0
 
 
 def test_without_work_one_graph_is_fitted(case):
     model, ranges, _, scorer = case
-    result = search(model, ranges, VNNI, scorer, UNREACHABLE, 1e-9)
+    result = search(model, ranges, VNNI, scorer, Goal(UNREACHABLE, 1e-9))
     assert result.fitted == 1 and result.best.failures
 
 
@@ -147,7 +148,7 @@ def test_a_network_without_weights_stays_as_it_is(save_graph, make_spec, tmp_pat
     source = save_graph([node], [("x", ["n", 2])], [("y", ["n", 2])])
     samples = save_samples(tmp_path / "whole.npz", [np.array([0, 255], np.float32), np.array([17, 3], np.float32)])
     scorer = Scorer(source, make_spec({"x": ["n", 2]}, {"y": ["n", 2]}, n=(1, 4, 2)), Data(), samples)
-    result = search(onnx.load(source), {"x": (0.0, 255.0), "y": (0.0, 255.0)}, VNNI, scorer, UNREACHABLE, 1)
+    result = search(onnx.load(source), {"x": (0.0, 255.0), "y": (0.0, 255.0)}, VNNI, scorer, Goal(UNREACHABLE, 1))
     assert result.best.closeness.signal == np.inf and result.fitted == 1 and not result.best.failures
 
 

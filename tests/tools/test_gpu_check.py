@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 import torch
 
-from onnx_release.core.errors import DataError, GraphError, ProviderError, SpecError
+from onnx_release.core.errors import DataError, ProviderError
 from onnx_release.core.files import read_json, write_text
 from onnx_release.core.hardware import gpus
 from onnx_release.core.params import Export, load_params, merge_params, write_params
@@ -45,7 +45,6 @@ from tools.gpu_check import (
     one_line,
     result_cells,
     rows,
-    run_in_process,
     runtime_on,
     torch_versions,
     try_validate,
@@ -167,9 +166,7 @@ def test_tensorrt_is_measured_where_it_loads(params, monkeypatch, missing, provi
     monkeypatch.setattr(gpu_check, "torch_versions", lambda: VERSIONS)
     monkeypatch.setattr(gpu_check, "torch_gpu", lambda: "NVIDIA H100")
     monkeypatch.setattr(gpu_check, "check_provider", calls.append)
-    monkeypatch.setattr(
-        gpu_check, "run_in_process", lambda function, runtime: calls.append((function, runtime.provider))
-    )
+    monkeypatch.setattr(gpu_check, "run_in_child", lambda function, runtime: calls.append((function, runtime.provider)))
     monkeypatch.setattr(gpu_check, "check_variants_made", lambda _, variants: calls.append(variants))
     monkeypatch.setattr(gpu_check, "missing_library", lambda _: missing)
     monkeypatch.setattr(gpu_check, "check_all", lambda *where: {"rounds": 15, "rows": [where[2:]]})
@@ -252,16 +249,8 @@ def test_a_variant_that_cuda_leaves_to_the_cpu_is_a_failure(inside, monkeypatch)
         validated(FILES, "fp32", "cuda", inside)
 
 
-def test_what_runs_apart_takes_its_crash_with_it():
-    assert run_in_process(os.getpid) != os.getpid()
-    with pytest.raises(SpecError, match="there is no model called missing"):
-        run_in_process(load_spec, "missing")
-    with pytest.raises(GraphError, match="the process that ran it crashed"):
-        run_in_process(os._exit, 3)
-
-
 def test_what_goes_wrong_becomes_the_verdict(inside, monkeypatch):
-    monkeypatch.setattr(gpu_check, "run_in_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(gpu_check, "run_in_child", lambda function, *arguments: function(*arguments))
     found = try_validate(FILES, "int8_static", "cpu", inside)
     assert (found.contender, found.provider, found.passed, found.runs) == ("int8_static", "cpu", False, False)
     assert "does not load artifacts/digits_cnn/int8_static/model.onnx" in found.failure

@@ -20,7 +20,7 @@ from onnx_release.core.spec import load_spec
 from onnx_release.data.checksums import tree_sha256
 from onnx_release.data.fetch import fetch_sources
 from onnx_release.data.model_data import load_data
-from onnx_release.data.samples import SampleFile, with_batch_axis, without_batch_axis, write_splits
+from onnx_release.data.samples import SampleFile, without_batch_axis, write_splits
 from onnx_release.export.export import export_network
 from onnx_release.measure.answers import check_answers
 from onnx_release.network.network import check_outputs, load_network, run_network
@@ -69,11 +69,11 @@ def test_what_is_written_runs_from_its_sources_to_an_answer_that_onnx_gives_too(
     data, network = load_data("mine"), load_network("mine", raw)
     write_splits(data, FILES, spec, Prepare(calibration=4, evaluation=4))
     assert len(SampleFile(FILES.calibration_samples)) == len(SampleFile(FILES.evaluation_samples)) == 4
-    inputs = with_batch_axis(SampleFile(FILES.evaluation_samples).inputs(0))
+    inputs = SampleFile(FILES.evaluation_samples).batch(0)
     wanted = run_network(network, spec, inputs)
     check_outputs(spec, inputs, wanted)
     if task != "tensor":
-        check_answers(spec, [data.postprocess(without_batch_axis(wanted))])
+        check_answers(spec, [data.postprocess(without_batch_axis(wanted, spec))])
     export_network(network, spec, Export(exporter="torchscript", opset=18), root / "export")
     found = run_session(open_session(root / "export/model.onnx"), inputs)
     assert all(found[name] == pytest.approx(wanted[name], abs=1e-4) for name in wanted)
@@ -105,7 +105,7 @@ def test_photographs_stand_in_for_data_py_and_their_folders_are_counted(root, ph
     assert spec.sources[0].sha256 == tree_sha256(photographs)
     fetch_sources("pets", spec.sources, raw)
     write_splits(load_data("pets"), pets, spec, Prepare(calibration=2, evaluation=2))
-    inputs = with_batch_axis(SampleFile(pets.evaluation_samples).inputs(1))
+    inputs = SampleFile(pets.evaluation_samples).batch(1)
     check_outputs(spec, inputs, run_network(load_network("pets", raw), spec, inputs))
 
 

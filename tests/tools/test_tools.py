@@ -127,6 +127,17 @@ def test_the_gate_lists_what_failed_and_notes_what_the_search_missed(tmp_path, f
     )
 
 
+def test_the_gate_names_a_variant_that_could_not_be_made(tmp_path):
+    write_metrics(tmp_path, made=("export", "fp32", "fp16", "int8_dynamic"))
+    (tmp_path / STATIC.path(FILES.model)).write_text('{"not_made": "no kernel"}')
+    (tmp_path / ValidateMetrics.path(FILES.model, "int8_static")).write_text(
+        ValidateMetrics.not_made("no kernel").model_dump_json()
+    )
+    result = run_here(model_folder(tmp_path), "tools.gate")
+    assert result.returncode == 1
+    assert "fp16: passed\nint8_dynamic: passed\nint8_static: FAILED: it could not be made: no kernel" in result.stdout
+
+
 def test_the_gate_fails_where_there_is_nothing_to_release(tmp_path):
     write_metrics(tmp_path, released=None)
     result = run_here(model_folder(tmp_path), "tools.gate")

@@ -28,7 +28,7 @@ def results(model: str) -> Maker:
         benchmark, prepare = BenchmarkMetrics.read(model), PrepareMetrics.read(model)
         released, task = SummaryMetrics.read(model).variant, load_spec(model).task
         found = {variant: ValidateMetrics.read_if_made(model, variant) for variant in VARIANTS}
-        validations = {variant: row for variant, row in found.items() if row is not None}
+        validations = {variant: row for variant, row in found.items() if row is not None and row.made}
         columns = [
             name for name in ("accuracy", *ANSWER_DETAILS[task]) if getattr(validations["fp32"], name) is not None
         ]

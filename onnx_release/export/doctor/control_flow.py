@@ -9,7 +9,7 @@ from torch.jit._fuser import optimized_execution
 from torch.jit._trace import TracerWarning
 
 from onnx_release.core.errors import ExportError
-from onnx_release.core.spec import Spec, example_sizes, symbolic_axes
+from onnx_release.core.spec import Spec, batch_dimension, example_sizes, input_dimensions, symbolic_axes
 from onnx_release.export.doctor.findings import Finding, Patient, failing_run, first_line, place_in, unexamined
 from onnx_release.export.doctor.lines import user_file
 from onnx_release.export.doctor.watch import OperatorCounter, Watch, keeping_state, run_eagerly
@@ -63,7 +63,7 @@ def find_fixed_control_flow(patient: Patient, watch: Watch) -> list[Finding]:
         return [unexamined(patient, "control flow", untraced)]
     else:
         differs = Difference("without a trace", expected[0].inputs)
-    if differs is not None and patient.params.exporter == "dynamo":  # it may capture what a trace does not
+    if differs is not None and patient.params.exporter != "torchscript":  # it may capture what a trace does not
         differs = captured_difference(patient, expected, watch)
     if differs is None:
         return []
@@ -103,9 +103,9 @@ def other_cases(spec: Spec, values: bool) -> list[tuple[Sizes, tuple[torch.Tenso
     Negation changes the signs. torch warns of each use of a value, so without a warning no other values are needed.
     """
     example = example_sizes(spec)
-    least = {name: bounds.min for name, bounds in spec.dimensions.items()}
-    odd = {name: odd_size(bounds) for name, bounds in spec.dimensions.items()}
-    batch = spec.inputs[0].shape[0]
+    least = {name: bounds.smallest for name, bounds in input_dimensions(spec).items()}
+    odd = {name: odd_size(bounds) for name, bounds in input_dimensions(spec).items()}
+    batch = batch_dimension(spec)
     if isinstance(batch, str):  # a large batch only takes time
         nearest = example[batch] + 1 + example[batch] % 2
         odd[batch] = nearest if nearest <= spec.dimensions[batch].max else odd[batch]
@@ -128,7 +128,8 @@ def trace(network: torch.nn.Module, inputs: tuple[torch.Tensor, ...], suspects: 
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", TracerWarning)
         warnings.showwarning = note  # type: ignore[assignment]
-        return torch.jit.trace(network, inputs, check_trace=False, strict=False)
+        copies = tuple(tensor.clone() for tensor in inputs)  # the network may change its inputs in place
+        return torch.jit.trace(network, copies, check_trace=False, strict=False)
 
 
 def first_difference(other: Any, expected: list[Expected], network: torch.nn.Module, watch: Watch) -> Difference | None:

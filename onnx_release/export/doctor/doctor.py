@@ -15,7 +15,7 @@ import torch
 from onnx_release.core.errors import ExportError
 from onnx_release.core.params import Export
 from onnx_release.core.plain_text import first_few
-from onnx_release.core.spec import Spec, check_array, example_sizes
+from onnx_release.core.spec import Spec, batch_dimension, check_array, example_sizes
 from onnx_release.export.doctor.control_flow import find_fixed_control_flow
 from onnx_release.export.doctor.findings import Finding, Patient, failing_run, unexamined
 from onnx_release.export.doctor.lines import spec_line, weight_line
@@ -67,9 +67,9 @@ def training_mode(patient: Patient) -> list[Finding]:
 
 def fixed_batch(patient: Patient) -> list[Finding]:
     """Find a batch of a fixed size."""
-    tensor = patient.spec.inputs[0]
-    if isinstance(tensor.shape[0], str):
+    if batch_dimension(patient.spec) != 1:
         return []
+    tensor = patient.spec.inputs[0]
     return [
         Finding(
             "warning",

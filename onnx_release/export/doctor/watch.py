@@ -1,24 +1,27 @@
 """Watch an eager run of a network operator by operator."""
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+import torch._dynamo  # with it, `eager_operators` keeps torch.cond from torch.compile
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from onnx_release.export.doctor.lines import running_functions, running_line
+from onnx_release.network.operators import OperatorMode, batch_norm_trains, eager_operators, written_tensors
 
+CONTAINERS = (dict, OrderedDict, list, set)
 DOUBLE = (torch.float64, torch.complex128)
 
 
 def run_eagerly(network: Callable[..., Any], inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
-    """Run the network and return its outputs as a list."""
+    """Run the network on copies of the inputs, which it may change in place, and return its outputs as a list."""
+    inputs = tuple(tensor.clone() for tensor in inputs)
     # Not inference_mode: tensors that the network keeps from such a run could not be exported.
-    with torch.no_grad():
+    with torch.no_grad(), eager_operators():
         result = network(*inputs)
     if isinstance(result, torch.Tensor):
         return [result]
@@ -36,7 +39,7 @@ def network_tensors(network: torch.nn.Module) -> Iterator[tuple[str, torch.Tenso
     yield from network.named_buffers(remove_duplicate=False)
 
 
-class Watch(TorchDispatchMode):
+class Watch(OperatorMode):
     """What the operators of a run did; a line is FILE:LINE, or None in a network of torch's modules only.
 
     `doubles`: the operator that first made float64, by line; single numbers do not count. `random`: the operator that
@@ -47,8 +50,8 @@ class Watch(TorchDispatchMode):
     """
 
     def __init__(self, network: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.batch = inputs[0].shape[0]
+        super().__init__()
+        self.batch = inputs[0].shape[0] if inputs[0].ndim else 1
         self.owned = {storage(tensor) for _, tensor in network_tensors(network)}
         self.doubles: dict[str | None, str] = {}
         self.random: dict[str | None, str] = {}
@@ -61,10 +64,7 @@ class Watch(TorchDispatchMode):
         for tensor in (*inputs, *(tensor for _, tensor in network_tensors(network))):
             self.known_doubles[tensor] = None
 
-    def __torch_dispatch__(  # torch's own name
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
+    def run_operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         line = running_line(CALLERS)
         written = written_tensors(func, args, kwargs)
         for tensor in written:
@@ -90,6 +90,13 @@ class Watch(TorchDispatchMode):
             self.bool_where[line] = None
         return result
 
+    def run_higher_order(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the branch of a torch.cond that is not taken too, for what it reads."""
+        if str(func) == "cond":
+            taken, true_branch, false_branch, operands = (*args, *kwargs.values())
+            (false_branch if taken else true_branch)(*operands)
+        return func(*args, **kwargs)
+
     def is_instance_norm(self, given: torch.Tensor) -> bool:
         """Return whether a batch norm computes an instance norm, with the whole batch as the channels of one item."""
         return "instance_norm" in running_functions(CALLERS) or (self.batch > 1 and given.shape[0] == 1)
@@ -109,43 +116,21 @@ class Watch(TorchDispatchMode):
                 self.known_doubles[tensor] = None
 
 
-class OperatorCounter(TorchDispatchMode):
+class OperatorCounter(OperatorMode):
     """Counts how many operators each FILE:LINE of a run calls."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.lines: Counter[str] = Counter()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def run_operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         line = running_line(CALLERS)
         if line:
             self.lines[line] += 1
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)
 
 
 CALLERS = {run_eagerly.__code__}
-
-
-def written_tensors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """Return the arguments that the operator changes in place."""
-    found = []
-    for index, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[index] if index < len(args) else kwargs.get(argument.name)
-            found += [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
-    if func._schema.name == "aten::native_batch_norm" and batch_norm_trains(func, args):
-        found += [value for value in args[3:5] if value is not None]  # its schema does not say so
-    return found
-
-
-def batch_norm_trains(func: Any, args: tuple[Any, ...]) -> bool:
-    """Return whether a batch norm operator computes mean and variance from the batch."""
-    for index, argument in enumerate(func._schema.arguments):
-        if argument.name in ("training", "train") and index < len(args):
-            return bool(args[index])
-    return False
 
 
 def random_source(operator: str) -> str:
@@ -156,15 +141,21 @@ def random_source(operator: str) -> str:
 
 @contextmanager
 def keeping_state(network: torch.nn.Module, watch: Watch) -> Iterator[None]:
-    """Restore the network after the block: written tensors, replaced buffers, and cached attributes."""
-    before = [(module, dict(module.__dict__), dict(module._buffers)) for module in network.modules()]
+    """Restore the network after the block: written tensors, replaced buffers, cached attributes, and hooks."""
+    before = [(module, dict(module.__dict__)) for module in network.modules()]
+    # With the attributes go the dicts and lists in them: transformers notes in one that it has put a hook into another.
+    contents = [
+        (value, value.copy()) for _, attributes in before for value in attributes.values() if type(value) in CONTAINERS
+    ]
     try:
         yield
     finally:
-        for module, attributes, buffers in before:
+        for module, attributes in before:
             module.__dict__.clear()
             module.__dict__.update(attributes)
-            module._buffers.update(buffers)
+        for value, content in contents:
+            value.clear()
+            (value.extend if isinstance(value, list) else value.update)(content)
         with torch.no_grad():
             for tensor, original, _ in watch.written.values():
                 tensor.copy_(original)

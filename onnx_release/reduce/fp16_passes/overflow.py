@@ -11,7 +11,7 @@ from onnx.external_data_helper import uses_external_data
 
 from onnx_release.core.errors import DataError, GraphError
 from onnx_release.core.params import Runtime
-from onnx_release.data.samples import SampleFile, with_batch_axis
+from onnx_release.data.samples import SampleFile
 from onnx_release.graph.activations import session_of
 from onnx_release.graph.graph import external_tensors
 from onnx_release.graph.layers import initializers, set_array
@@ -57,7 +57,7 @@ def observe(model: ModelProto, samples: SampleFile, folder: Path) -> Observed:
     large: set[str] = set()
     not_finite: list[dict[str, NotFinite]] = []
     for index in range(len(samples)):
-        values = run_session(session, with_batch_axis(samples.inputs(index)))
+        values = run_session(session, samples.batch(index))
         not_finite.append(find_not_finite(values))
         for name in outputs:
             if np.isnan(values.get(name, 0.0)).any():
@@ -132,7 +132,7 @@ def find_overflows(
     """Return the nodes where NaN or infinity begins in float16, and those after them, on the first sample with any."""
     session = open_in_memory(with_outputs(with_float16_rounding(model, converted), observable_values(model)), folder)
     for index in range(len(samples)):
-        found = find_not_finite(run_session(session, with_batch_axis(samples.inputs(index))))
+        found = find_not_finite(run_session(session, samples.batch(index)))
         bad = {name for name, item in found.items() if item != observed.not_finite[index].get(name)}
         first = {name for node in model.graph.node for name in node.output if name in bad and not bad & set(node.input)}
         if first:

@@ -1,0 +1,127 @@
+"""Give a network its declared inputs by the names of forward's parameters, where their positions would not do.
+
+An input that has the name of a parameter is that parameter, whatever its position. A name such as `state.0` or
+`batch.image` is a part of the parameter before the first dot: a tuple if the parts are numbers, a dict if not. Inputs
+whose names are no parameters go in by position.
+"""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from onnx_release.core.errors import NetworkError
+
+BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class Place(NamedTuple):
+    """Where an input goes: the name of a parameter of forward, and the keys that lead to it within its argument."""
+
+    parameter: str
+    keys: tuple[str, ...] = ()
+
+
+def take_by_name(network: torch.nn.Module, names: Sequence[str]) -> None:
+    """Let the network take its inputs, called `names`, by position, each for the parameter that its name says.
+
+    A network whose positions are right already stays as it is. Else its class becomes a subclass with another forward,
+    so that its modules keep their names. Raises NetworkError if the names do not say which input is which parameter.
+    """
+    try:
+        signature = inspect.signature(network.forward)
+    except ValueError:  # of a function without one, in C++
+        return
+    places = places_of(names, signature, type(network).__name__)
+    positions = [name for name, parameter in signature.parameters.items() if parameter.kind in BY_POSITION]
+    if places is None or not (any(place.keys for place in places) or wrong_positions(places, positions)):
+        return
+    before = [name for name, item in signature.parameters.items() if item.kind is inspect.Parameter.POSITIONAL_ONLY]
+    replace_forward(network, places, before)
+
+
+def places_of(names: Sequence[str], signature: inspect.Signature, network: str) -> list[Place] | None:
+    """Return the place of each input, or None if all go in by position. Raises NetworkError for a mixture."""
+    known = [name for name, parameter in signature.parameters.items() if parameter.kind in (*BY_POSITION, *BY_NAME)]
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    found = [place_of(name, known) for name in names]
+    positions = [name for name in known if signature.parameters[name].kind in BY_POSITION]
+    enough = len(names) <= len(positions) or inspect.Parameter.VAR_POSITIONAL in kinds
+    if not any(found) and enough:
+        return None
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return [place or Place(name) for place, name in zip(found, names, strict=True)]
+    missing = [name for name, place in zip(names, found, strict=True) if place is None]
+    if not missing:
+        return [place for place in found if place is not None]
+    # The others take their positions, if that leaves nothing to guess.
+    guessed = [place or Place(positions[i]) if i < len(positions) else None for i, place in enumerate(found)]
+    places = [place for place in guessed if place is not None]
+    if len(places) == len(names) and not wrong_positions(places, positions):
+        return None
+    raise NetworkError(
+        f"spec.yaml declares the input{'s' * (len(missing) > 1)} {', '.join(missing)}, and forward() of {network} has "
+        f"no such parameter: it is forward{signature}. Name every input after its parameter; a part of a tuple or of "
+        f"a dict by its path, as in {known[-1] if known else 'state'}.0 or {known[-1] if known else 'batch'}.mask"
+    )
+
+
+def place_of(name: str, parameters: Sequence[str]) -> Place | None:
+    """Return the place that the name of an input says; None if it names no parameter."""
+    if name in parameters:
+        return Place(name)
+    parameter, *keys = name.split(".")
+    return Place(parameter, tuple(keys)) if keys and parameter in parameters else None
+
+
+def wrong_positions(places: Sequence[Place], positions: Sequence[str]) -> list[str]:
+    """Return the parameters that an input would not reach by its position."""
+    return [
+        place.parameter
+        for index, place in enumerate(places)
+        if index >= len(positions) or positions[index] != place.parameter
+    ]
+
+
+def replace_forward(network: torch.nn.Module, places: Sequence[Place], before: Sequence[str]) -> None:
+    """Give the network a forward that takes tensors by position and puts each in its place.
+
+    The parameters in `before` can only be given by position.
+    """
+    base: Any = type(network)
+    own = vars(network).pop("forward", None)  # one set on the network itself would hide that of its class
+
+    def forward(self: torch.nn.Module, *tensors: torch.Tensor) -> Any:
+        arguments = nested_arguments(places, tensors)
+        first = [arguments.pop(name) for name in before if name in arguments]
+        return base.forward(self, *first, **arguments) if own is None else own(*first, **arguments)
+
+    # torch.export and its messages use the names of forward's parameters, and *tensors has none.
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = ["self", *("_".join((place.parameter, *place.keys)) for place in places)]
+    forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
+    attributes = {"forward": forward, "__module__": base.__module__, "__qualname__": base.__qualname__}
+    network.__class__ = type(base.__name__, (base,), attributes)
+
+
+def nested_arguments(places: Sequence[Place], tensors: Sequence[torch.Tensor]) -> dict[str, Any]:
+    """Return the arguments by the names of their parameters."""
+    arguments: dict[str, Any] = {}
+    for place, tensor in zip(places, tensors, strict=True):
+        *outer, last = (place.parameter, *place.keys)
+        part = arguments
+        for key in outer:
+            part = part.setdefault(key, {})
+        part[last] = tensor
+    return {name: with_tuples(argument) for name, argument in arguments.items()}
+
+
+def with_tuples(argument: Any) -> Any:
+    """Return the argument with a tuple in place of every dict whose keys are the numbers from 0 on."""
+    if not isinstance(argument, dict):
+        return argument
+    parts = {key: with_tuples(part) for key, part in argument.items()}
+    numbers = [str(number) for number in range(len(parts))]
+    return tuple(parts[number] for number in numbers) if sorted(parts) == sorted(numbers) else parts

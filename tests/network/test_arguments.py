@@ -1,0 +1,113 @@
+"""Which input goes to which parameter of forward()."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from onnx_release.core.errors import NetworkError
+from onnx_release.core.params import Export
+from onnx_release.export.export import export_network
+from onnx_release.network.arguments import take_by_name
+from onnx_release.runtime.session import open_session, run_session
+
+ONE, TWO, THREE = torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([3.0])
+
+
+class Digits(nn.Module):
+    """100 x + 10 memory + mask: each digit of the result is an input."""
+
+    def forward(self, x, memory=None, mask=None):
+        return 100 * x + (0 if memory is None else 10 * memory) + (0 if mask is None else mask)
+
+
+class Keywords(nn.Module):
+    def forward(self, *, first, second):
+        return 10 * first + second
+
+
+class Nested(nn.Module):
+    """An LSTM's states as a tuple, a dict, and a parameter that goes by position only."""
+
+    def forward(self, x, /, state, batch):
+        return 1000 * x + 100 * state[0] + 10 * state[1][0] + batch["mask"]
+
+
+class AnyName(nn.Module):
+    def forward(self, x, **others):
+        return 10 * x + others["extra"]
+
+
+def taken(network, *names):
+    take_by_name(network, names)
+    return network
+
+
+def test_an_input_never_becomes_another_parameter_than_its_name_says():
+    assert taken(Digits(), "x", "mask")(ONE, TWO).tolist() == [102]
+    assert taken(Digits(), "mask", "x")(ONE, TWO).tolist() == [201]
+    assert Digits()(ONE, TWO).tolist() == [120]  # by position
+
+
+def test_positions_that_are_right_leave_the_network_as_it_is():
+    for names in (["x", "memory"], ["image", "other"], ["x", "other", "mask"]):
+        assert type(taken(Digits(), *names)) is Digits
+
+
+def test_keyword_only_parameters_are_given_by_name():
+    assert taken(Keywords(), "second", "first")(ONE, TWO).tolist() == [21]
+
+
+def test_other_names_go_into_keyword_arguments():
+    assert taken(AnyName(), "extra", "x")(ONE, TWO).tolist() == [21]
+
+
+def test_parts_of_tuples_and_dicts_are_given_by_path():
+    network = taken(Nested(), "batch.mask", "state.1.0", "state.0", "x")
+    assert network(torch.tensor([4.0]), THREE, TWO, ONE).tolist() == [1234]
+
+
+def test_a_forward_that_was_set_on_the_network_itself_is_called():
+    network: Any = Digits()
+    network.forward = lambda x, mask=None, memory=None: 500 + 10 * x + memory
+    assert taken(network, "memory", "x")(ONE, TWO).tolist() == [521]
+
+
+def test_a_copy_runs_with_its_own_weights_and_modules_keep_their_names():
+    network = Keywords()
+    network.inner = nn.Linear(1, 1)
+    other = copy.deepcopy(taken(network, "second", "first"))
+    assert [name for name, _ in other.named_modules()] == ["", "inner"] and type(other).__name__ == "Keywords"
+    assert isinstance(other, Keywords) and other(ONE, TWO).tolist() == [21]
+
+
+@pytest.mark.parametrize(
+    ("network", "names", "message"),
+    [
+        (Keywords(), ["x"], r"declares the input x, and forward\(\) of Keywords has no such parameter.*second\.mask"),
+        (Digits(), ["x", "image", "memory"], r"the input image, .*forward\(x, memory=None, mask=None\)\. Name every"),
+        (Digits(), ["a", "b", "c", "d"], r"the inputs a, b, c, d, "),
+        (nn.LSTM(2, 2), ["input", "h", "c"], r"the inputs h, c, .* by its path, as in hx\.0"),
+    ],
+)
+def test_names_that_leave_something_to_guess_are_refused(network, names, message):
+    with pytest.raises(NetworkError, match=message):
+        take_by_name(network, names)
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_the_file_has_the_declared_inputs(tmp_path, make_spec, exporter):
+    shape = ["batch", 1]
+    names = ["batch.mask", "state.1.0", "state.0", "x"]
+    spec = make_spec(dict.fromkeys(names, shape), {"y": shape}, batch=(1, 4, 2))
+    export_network(taken(Nested(), *names).eval(), spec, Export(exporter=exporter, opset=18), tmp_path / "export")
+    inputs = {name: torch.full((3, 1), float(4 - i)).numpy() for i, name in enumerate(names)}
+    assert run_session(open_session(tmp_path / "export/model.onnx"), inputs)["y"].tolist() == [[1234]] * 3
+
+
+def test_torch_export_captures_it_in_strict_mode_too():
+    network = taken(Nested(), "x", "state.0", "state.1.0", "batch.mask")
+    program = torch.export.export(network, (ONE, TWO, THREE, ONE), strict=True)
+    assert program.module()(ONE, ONE, ONE, ONE).tolist() == [1111]

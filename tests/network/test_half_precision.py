@@ -1,0 +1,68 @@
+"""Networks in half precision become float32 networks, whatever dtypes their code names."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from onnx_release.core.params import Export
+from onnx_release.export.export import export_network
+from onnx_release.network.half_precision import bring_to_float32
+from onnx_release.network.network import run_network
+from onnx_release.runtime.session import open_session, run_session
+
+
+class Half(nn.Module):
+    """Names its dtype in each of the usual ways."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x):
+        x = self.first(x.half()) + torch.ones(4, dtype=torch.float16)
+        return self.third(self.second(x.to(torch.float16)).type(torch.float16)).float()
+
+
+@pytest.fixture
+def spec(make_spec):
+    return make_spec({"x": ["batch", 4]}, {"y": ["batch", 4]}, batch=(1, 4, 2))
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_a_network_in_float16_runs_in_float32_and_is_exported(exporter, spec, tmp_path, capsys):
+    torch.manual_seed(0)
+    network = Half().half().eval()
+    x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    weights = [tensor.numpy().astype(np.float64) for tensor in network.state_dict().values()]
+    wanted = x.astype(np.float64) @ weights[0].T + weights[1] + 1
+    wanted = (wanted @ weights[2].T + weights[3]) @ weights[4].T + weights[5]
+    bring_to_float32(network, spec)
+    assert "note: the network's weights are in float16: they are converted to float32" in capsys.readouterr().err
+    np.testing.assert_allclose(run_network(network, spec, {"x": x})["y"], wanted, atol=1e-5)
+    export_network(network, spec, Export(exporter=exporter, opset=18), tmp_path / "export")
+    found = run_session(open_session(tmp_path / "export/model.onnx"), {"x": x})["y"]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_inputs_and_outputs_declared_in_float16_stay_so(spec):
+    tensors = {kind: [getattr(spec, kind)[0].model_copy(update={"dtype": "float16"})] for kind in ("inputs", "outputs")}
+    spec = spec.model_copy(update=tensors)
+    network = nn.Linear(4, 4).half().eval()
+    bring_to_float32(network, spec)
+    result = network(torch.ones(2, 4, dtype=torch.float16))
+    assert result.dtype == torch.float16
+
+
+def test_bfloat16_is_converted_and_float64_kept(spec, capsys):
+    network = nn.Sequential(nn.Linear(4, 4).bfloat16(), nn.Linear(4, 4).double())
+    bring_to_float32(network, spec)
+    assert [tensor.dtype for tensor in network.parameters()] == [torch.float32] * 2 + [torch.float64] * 2
+    assert "in bfloat16" in capsys.readouterr().err
+
+
+def test_a_network_in_float32_is_left_alone(spec, capsys):
+    network = nn.Linear(4, 4)
+    bring_to_float32(network, spec)
+    assert "forward" not in vars(network)
+    assert capsys.readouterr().err == ""
