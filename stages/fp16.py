@@ -5,8 +5,7 @@ from onnx_release.core.params import load_params
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import leave_out, make_variant
-from onnx_release.data.samples import SampleFile
-from onnx_release.reduce.fp16 import convert_to_fp16
+from onnx_release.reduce.fp16 import convert_in_child
 from onnx_release.reduce.metrics import Fp16Metrics
 
 
@@ -20,8 +19,8 @@ def main(model: str) -> None:
 
 def make(model: str) -> None:
     files = ModelFiles(model)
-    samples, params = SampleFile(files.calibration_samples), load_params(files).fp16
-    convert_to_fp16(files.variant("fp32"), samples, params, files.variant("fp16").parent).write(model)
+    folder, params = files.variant("fp16").parent, load_params(files).fp16
+    convert_in_child(files.variant("fp32"), files.calibration_samples, params, folder).write(model)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from onnx_release.core.files import replacing_folder
 from onnx_release.core.params import Fp16
 from onnx_release.core.paths import MODEL_FILE
 from onnx_release.data.samples import SampleFile, spread_evenly
-from onnx_release.graph.activations import constant_values
 from onnx_release.graph.graph import check_model_file, graphs, load_model, model_size_mb, save_model
 from onnx_release.graph.precision import check_not_float16, check_not_quantized
 from onnx_release.reduce.fp16_passes.attempts import kinds_to_keep
+from onnx_release.reduce.fp16_passes.constants import constant_values
 from onnx_release.reduce.fp16_passes.convert import convert_graph, kinds_of, prepare
 from onnx_release.reduce.fp16_passes.kept import nodes_without_float16
 from onnx_release.reduce.fp16_passes.overflow import Observed, find_overflows, observe
@@ -53,6 +53,15 @@ class Converted:
     overflowing: set[str]
 
 
+@dataclass(frozen=True)
+class Run:
+    """A sample to run: its index, its inputs with the batch axis, and the outputs that are finite in float32."""
+
+    index: int
+    inputs: dict[str, np.ndarray]
+    finite: set[str]
+
+
 def convert_to_fp16(source: Path, samples: SampleFile, params: Fp16, folder: Path, apart: bool = False) -> Fp16Metrics:
     """Write `source` in float16 to `folder`, with its inputs and outputs as they are, and return the metrics.
 
@@ -75,15 +84,20 @@ def convert_to_fp16(source: Path, samples: SampleFile, params: Fp16, folder: Pat
     return fp16_metrics(given, converted, params, size)
 
 
-def convert_in_child(source: Path, samples: SampleFile, params: Fp16, folder: Path) -> Fp16Metrics:
-    """Do the same in a process of its own; if that crashes, do it again with each try in a process of its own.
+def convert_in_child(source: Path, samples: Path, params: Fp16, folder: Path) -> Fp16Metrics:
+    """Do the same with a file of samples in a process of its own; if that crashes, again with each try in one more.
 
     Raises ChildError if it crashes then too.
     """
     try:
-        return run_in_child(convert_to_fp16, source, samples, params, folder)
+        return run_in_child(convert_files, source, samples, params, folder, False)
     except ChildError:
-        return run_in_child(convert_to_fp16, source, samples, params, folder, True)
+        return run_in_child(convert_files, source, samples, params, folder, True)
+
+
+def convert_files(source: Path, samples: Path, params: Fp16, folder: Path, apart: bool) -> Fp16Metrics:
+    """Do what `convert_to_fp16` does, with what can be sent to another process."""
+    return convert_to_fp16(source, SampleFile(samples), params, folder, apart)
 
 
 def write_first_that_runs(
@@ -132,25 +146,24 @@ def write_and_run(given: Source, converted: ModelProto, max_finite_val: float, f
     path = save_model(model, folder)
     del model  # a second copy of all weights
     outputs = [value.name for value in converted.graph.output]
-    finite = {index: set(outputs) - set(given.observed.not_finite[index]) for index in tried(given.samples)}
+    tried = spread_evenly(len(given.samples), RUNS)
+    runs = [
+        Run(index, given.samples.batch(index), set(outputs) - set(given.observed.not_finite[index])) for index in tried
+    ]
     if apart:
-        run_in_child(check_and_run, path, given.samples, finite)
+        run_in_child(check_and_run, path, runs)
     else:
-        check_and_run(path, given.samples, finite)
+        check_and_run(path, runs)
 
 
-def tried(samples: SampleFile) -> range:
-    return spread_evenly(len(samples), RUNS)
-
-
-def check_and_run(path: Path, samples: SampleFile, finite: dict[int, set[str]]) -> None:
-    """Check the file, and run it on some samples. Raises GraphError if an output that was `finite` no longer is."""
+def check_and_run(path: Path, runs: list[Run]) -> None:
+    """Check the file, and run it on samples. Raises GraphError if an output that was finite no longer is."""
     check_model_file(path)
     session = open_session(path)
-    for index, names in finite.items():
-        for name, array in run_session(session, samples.batch(index)).items():
-            if name in names and array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise GraphError(f"calibration sample {index} gives NaN or infinity in {name}, only in float16")
+    for run in runs:
+        for name, array in run_session(session, run.inputs).items():
+            if name in run.finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise GraphError(f"calibration sample {run.index} gives NaN or infinity in {name}, only in float16")
 
 
 def fp16_metrics(given: Source, converted: Converted, params: Fp16, size_mb: float) -> Fp16Metrics:

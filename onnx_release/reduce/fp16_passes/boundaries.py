@@ -94,14 +94,20 @@ def rename_captured(graph: GraphProto, name: str, local: str) -> None:
 
 
 def remove_boundaries(model: ModelProto) -> None:
-    """Remove the Identities again, except those that give an output of a graph its name."""
+    """Remove the Identities again, except those that give an output what the graph has from outside."""
     for graph in graphs(model.graph):
-        outputs = {value.name for value in graph.output}
+        made = {name for node in graph.node for name in node.output}
         for node in list(graph.node):  # the converter names its Casts after the node that they belong to
-            added = node.op_type == "Identity" and node.name.startswith(BOUNDARY)
-            if added and node.output[0] not in outputs:
+            if node.op_type != "Identity" or not node.name.startswith(BOUNDARY):
+                continue
+            before, after = node.input[0], node.output[0]
+            outputs = {value.name for value in graph.output}
+            if after not in outputs:
                 graph.node.remove(node)
-                rename_uses(graph, {node.output[0]: node.input[0]})
+                rename_uses(graph, {after: before})
+            elif before in made and before not in outputs:
+                graph.node.remove(node)
+                rename_defined(graph, {before: after})
 
 
 def insert(graph: GraphProto, index: int, before: str, after: str, like: ValueInfoProto) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_release.graph.graph import graphs
-from onnx_release.reduce.fp16_passes.names import defined_values, unused_name
+from onnx_release.reduce.fp16_passes.names import defined_values, has_graphs, unused_name
 
 # The attributes of a Constant that hold its value as numbers, and their element types.
 NUMBERS = {
@@ -74,6 +74,15 @@ def separate_shared_constants(model: ModelProto, kept: Set[str]) -> None:
             taken.add(copy.name)
             for node in own:
                 node.input[:] = [copy.name if name == tensor.name else name for name in node.input]
+
+
+def constant_values(model: ModelProto) -> set[str]:
+    """Return the initializers and what is computed only from them, without what nodes with graphs of their own give."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if all(name in constants for name in node.input if name) and not has_graphs(node):
+            constants |= set(node.output)
+    return constants
 
 
 def users_by_name(graph: GraphProto) -> dict[str, list[NodeProto]]:

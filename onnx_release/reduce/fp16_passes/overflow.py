@@ -15,7 +15,7 @@ from onnx_release.data.samples import SampleFile
 from onnx_release.graph.activations import session_of
 from onnx_release.graph.graph import external_tensors
 from onnx_release.graph.layers import initializers, set_array
-from onnx_release.reduce.fp16_passes.names import has_graphs
+from onnx_release.reduce.fp16_passes.constants import constant_values
 from onnx_release.reduce.fp16_passes.types import value_types
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.session import run_session, session_options
@@ -94,10 +94,7 @@ def describe(array: np.ndarray) -> NotFinite:
 def observable_values(model: ModelProto) -> list[str]:
     """Return the float32 inputs and node outputs of the outer graph, in its order and without constants."""
     types = value_types(model)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if all(name in constants for name in node.input if name) and not has_graphs(node):
-            constants |= set(node.output)
+    constants = constant_values(model)
     names = [value.name for value in model.graph.input]
     names += [name for node in model.graph.node for name in node.output if name and name not in constants]
     return [name for name in names if types.get(name) == TensorProto.FLOAT]

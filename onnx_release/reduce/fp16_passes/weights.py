@@ -1,9 +1,10 @@
 """Bring the weights that are in another file to float16, a part at a time."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, numpy_helper
 from onnxconverter_common.float16 import convert_np_to_float16
 
 from onnx_release.graph.graph import external_tensors, graphs, read_weight
@@ -29,15 +30,16 @@ def load_converted_weights(converted: ModelProto, source: Path, max_finite_val: 
 def to_float16(array: np.ndarray, max_finite_val: float) -> np.ndarray:
     """Return the float32 [n] array in float16, as the converter makes it."""
     result = np.empty(array.shape, np.float16)
-    for start in range(0, len(array), PART):
-        result[start : start + PART] = convert_np_to_float16(array[start : start + PART], max_finite_val=max_finite_val)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about clamped weights, which are a metric, and denormal ones
+        for start in range(0, len(array), PART):
+            part = array[start : start + PART]
+            result[start : start + PART] = convert_np_to_float16(part, max_finite_val=max_finite_val)
     return result
 
 
 def count_beyond(model: ModelProto, folder: Path, limit: float) -> int:
     """Return how many float32 weights of the model, with its files in `folder`, are finite and beyond `limit`."""
-    from onnx import numpy_helper
-
     count = 0
     for graph in graphs(model.graph):
         for tensor in graph.initializer:
