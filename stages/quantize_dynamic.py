@@ -5,6 +5,8 @@ from onnx_release.core.params import load_params
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import leave_out, make_variant
+from onnx_release.graph.excluded import excluded_nodes
+from onnx_release.graph.graph import load_model
 from onnx_release.graph.targets import load_target
 from onnx_release.reduce.metrics import QuantizeDynamicMetrics
 from onnx_release.reduce.quantize_dynamic import quantize_dynamically
@@ -19,10 +21,11 @@ def main(model: str) -> None:
 
 
 def make(model: str) -> None:
-    files = ModelFiles(model)
+    files, spec = ModelFiles(model), load_spec(model)
+    source, folder = files.variant("fp32"), files.variant("int8_dynamic").parent
     params, reduce_range = load_params(files).quantize_dynamic, load_target(files).reduce_range
-    folder = files.variant("int8_dynamic").parent
-    quantize_dynamically(files.variant("fp32"), params, reduce_range, folder).write(model)
+    excluded = excluded_nodes(spec.exclude, load_model(source, weights=False), files.sources)
+    quantize_dynamically(source, params, reduce_range, folder, excluded).write(model)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ READ_PART = {
         *("prepare", "fp16", "quantize_dynamic", "calibrate", "quantize_static", "validate", "explain", "choose"),
         *("report", "package"),
     },
-    "exclude": {"quantize_static"},
+    "exclude": {"quantize_dynamic", "quantize_static"},
     "budget": {"quantize_static", "validate", "report", "package"},
     "tolerance": {"export", "validate", "report", "package"},
     "exporter": {"export"},
