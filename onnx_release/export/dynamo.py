@@ -22,6 +22,7 @@ from torch.export._patches import register_gru_while_loop_decomposition, registe
 
 from onnx_release.core.errors import ExportError
 from onnx_release.core.spec import Spec, symbolic_axes
+from onnx_release.export.decompositions import decompose
 from onnx_release.export.exact_rules import match_constants_exactly
 from onnx_release.export.fixed_axes import describe_fixed_axes
 from onnx_release.graph.graph import to_proto
@@ -123,13 +124,14 @@ def capture_once(
             register_gru_while_loop_decomposition(),
             torch.fx.experimental._config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
         ):
-            return torch.export.export(
+            program = torch.export.export(
                 network,
                 examples,
                 dynamic_shapes=dynamic,
                 strict=strict,
                 prefer_deferred_runtime_asserts_over_guards=True,
             )
+            return decompose(program)
     except Exception as cause:  # the network's code under tracing and torch.export may raise anything
         raise ExportError(describe_uncaptured(cause, network, spec)) from cause
 
