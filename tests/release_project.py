@@ -97,6 +97,7 @@ STATIC = QuantizeStaticMetrics.model_validate(
         **{"quantized_nodes": 2, "float_nodes": 0, "fused_nodes": 2, "unfused_nodes": 0, "unfused": ""},
         **{"requantized_nodes": 0, "requantized": "", "budget_met": True, "budget_failure": "", "float_layers": ""},
         **{"fitted_graphs": 1, "refined_ranges": 0, "calibration_sqnr_db": 30.0, "calibration_agreement": 1.0},
+        **{"float_operators": "", "plain_layers": ""},
     }
 )
 

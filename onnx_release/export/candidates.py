@@ -26,6 +26,7 @@ from onnx_release.export.frozen_values import value_reads
 from onnx_release.export.torchscript import export_torchscript
 from onnx_release.graph.graph import external_files, graphs, load_model
 from onnx_release.network.network import refuse_training
+from onnx_release.network.operators import unfused_layers
 from onnx_release.network.shape_cases import case_name
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.session import create_session, session_options
@@ -80,7 +81,8 @@ def make_candidate(
     The example inputs are those of the shape case at the example sizes. Raises ExportError or GraphError if no file can
     be made, or if each fails, has other shapes, or gives NaN where PyTorch does not.
     """
-    made, failed = write_files(build, spec, attempt, files, folder)
+    with unfused_layers():
+        made, failed = write_files(build, spec, attempt, files, folder)
     counts = {opset: optimized_nodes(path) for opset, path in made.items()}
     found: list[Candidate] = []
     for opset in sorted(counts, key=lambda opset: (counts[opset], opset)):
@@ -101,8 +103,6 @@ def write_files(
     build: Callable[[], torch.nn.Module], spec: Spec, attempt: Attempt, files: ModelFiles, folder: Path
 ) -> tuple[dict[int, Path], list[Exception]]:
     """Write a file for each opset, and return their paths and the errors. Raises ExportError if there is none."""
-    # The fused layer of torch's Transformers pads its outputs, and no exporter knows it.
-    torch.backends.mha.set_fastpath_enabled(False)
     network = build()
     refuse_training(network)
     export = exporter_of(network, spec, attempt, files)

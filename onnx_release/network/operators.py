@@ -72,19 +72,27 @@ def batch_norm_trains(func: Any, args: tuple[Any, ...]) -> bool:
 
 
 @contextmanager
-def eager_operators() -> Iterator[None]:
-    """Run a network operator by operator in the block, in eager mode.
+def unfused_layers() -> Iterator[None]:
+    """Turn the fused operator for a whole Transformer layer off in the block.
 
-    Outside of training, torch's Transformer layers have one fused operator for a whole layer. It pads its outputs with
-    zeros where a mask hides a token, which no exported network does (pytorch/pytorch#110557). torch.cond calls
-    torch.compile, which a dispatch mode makes give up, and it then remembers that for the next export.
+    torch takes it outside of training. It pads its outputs with zeros where a mask hides a token, which no exported
+    network does (pytorch/pytorch#110557).
     """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
-    # The import takes seconds, and without it nothing was compiled.
-    compiler = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     try:
-        with compiler:
-            yield
+        yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+
+
+@contextmanager
+def eager_operators() -> Iterator[None]:
+    """Run a network operator by operator in the block, in eager mode and without fused layers.
+
+    torch.cond calls torch.compile, which a dispatch mode makes give up, and it then remembers that for the next export.
+    """
+    # The import takes seconds, and without it nothing was compiled.
+    compiler = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with unfused_layers(), compiler:
+        yield

@@ -79,17 +79,17 @@ READ_PART = {
         *("prepare", "fp16", "quantize_dynamic", "calibrate", "quantize_static", "validate", "explain", "choose"),
         *("report", "package"),
     },
-    "exclude": {"quantize_dynamic", "quantize_static"},
+    "exclude": {"quantize_dynamic", "quantize_static", "package"},
     "budget": {"quantize_static", "validate", "report", "package"},
     "tolerance": {"export", "validate", "report", "package"},
-    "exporter": {"export"},
+    "exporter": {"export", "package"},
     "network": {
         *("prepare", "reference", "export", "calibrate", "quantize_static", "validate", "benchmark", "optimize"),
         *("profile", "report", "package"),
     },
 }
 # These import the model's network.py or data.py, which may import and read anything beside them, or copy data.py.
-READ_FOLDER = {"prepare", "reference", "export", "quantize_static", "validate", "benchmark", "package"}
+READ_FOLDER = {"prepare", "reference", "export", "calibrate", "quantize_static", "validate", "benchmark", "package"}
 
 # By a file, or by the folder that it is in.
 READ_FILE = {
@@ -98,7 +98,10 @@ READ_FILE = {
     "serving": {"package"},
     "requirements-serving.txt": {"package"},
     "constraints.txt": {"package"},
+    "onnx_release/types.py": {"package"},
 }
+# They only give names a path that stays.
+NAMES_ONLY = ("onnx_release/types.py", "onnx_release/checkpoint.py")
 
 
 def steps(scripts: Collection[str], *models: str) -> set[Step]:
@@ -114,7 +117,8 @@ def readers(files: list[str]) -> dict[str, set[Step]]:
     for file in files:
         parents = (file, *(parent.as_posix() for parent in PurePath(file).parents))
         named = next((READ_FILE[name] for name in parents if name in READ_FILE), set())
-        found[file] = steps(named | {script for script in SCRIPTS if room(file) in imported[script]})
+        importing = {script for script in SCRIPTS if room(file) in imported[script] and file not in NAMES_ONLY}
+        found[file] = steps(named | importing)
         # Of these two, the steps depend on what is in them, and not on their bytes.
         of_model = [model for model in MODELS if ModelFiles(model).folder.as_posix() in parents]
         if of_model and PurePath(file).name not in ("spec.yaml", "params.yaml"):

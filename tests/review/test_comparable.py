@@ -43,7 +43,7 @@ def test_what_times_pytorch_is_read_from_the_imports_of_the_harness():
         RUN,
         "onnx_release/timing/worker.py",
         "onnx_release/network/network.py",
-        "onnx_release/network/checkpoint.py",
+        "onnx_release/network/source_network.py",
     } <= {*found}
     assert not {"onnx_release/report/results.py", "onnx_release/review/gates.py", "onnx_release/review/compare.py"} & {
         *found

@@ -177,7 +177,7 @@ def test_a_stage_reads_only_the_parameters_that_it_declares_in_the_merged_file()
     assert "quantize_static.target" in of_target.keys - of_target.declared
     assert {"export", "calibrate"}.isdisjoint(readers["runtime.spinning"]) and "validate" in readers["runtime.spinning"]
     assert {"prepare", "reference", "export"} <= readers[f"models/{MODEL}/spec.yaml:inputs"]
-    assert "export" not in readers[f"models/{MODEL}/spec.yaml:variants"]
+    assert "fetch" not in readers[f"models/{MODEL}/spec.yaml:variants"]
 
 
 def test_the_plan_knows_which_parameters_decide_the_other_files_of_the_stage_settings():

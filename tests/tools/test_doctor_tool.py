@@ -14,6 +14,8 @@ from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.export.doctor import convert as doctor_convert
 from stages import export as export_stage
+from stages import prepare as prepare_stage
+from stages import reference as reference_stage
 from tests.clone import list_models
 from tests.imports import ROOT
 from tools import doctor
@@ -58,7 +60,7 @@ def samples(raw, split):
 
 
 def preprocess(item):
-    return {"x": np.zeros(4)}
+    return {"x": np.zeros(4, np.float32)}
 """
 
 
@@ -154,10 +156,10 @@ def test_a_model_that_is_not_listed_is_examined_and_one_that_is_not_there_is_nam
 
 
 def test_a_model_s_own_opset_is_examined(project):
-    write_text(FILES.overrides, "export: {opset: 17}\n")
+    write_text(FILES.overrides, "export: {exporter: dynamo, opset: 17}\n")
     write_text(FILES.folder / "network.py", MODEL.replace("x + 1", "torch.nn.functional.mish(x)"))
     assert [finding.what for finding in doctor.diagnose(FILES) if "opset" in finding.what]
-    write_text(FILES.overrides, "export: {opset: 18}\n")
+    write_text(FILES.overrides, "export: {exporter: dynamo, opset: 18}\n")
     assert not [finding.what for finding in doctor.diagnose(FILES) if "opset" in finding.what]
 
 
@@ -168,6 +170,7 @@ def test_the_export_stage_ends_with_the_errors_and_prints_warnings(project, caps
     assert not FILES.variant("export").parent.exists()
     (project / "network.py").write_text(MODEL.replace("return Net()", "return Net().eval()"))
     del sys.modules["models.sick_network.network"]
-    export_stage.main(FILES.model)
+    for stage in (prepare_stage, reference_stage, export_stage):
+        stage.main(FILES.model)
     assert "warning: models/sick_network/network.py:9: forward() never uses" in capsys.readouterr().err
     assert FILES.variant("export").is_file()
