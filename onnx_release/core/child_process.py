@@ -7,6 +7,8 @@ gets an error instead.
 import multiprocessing
 import os
 import signal
+import sys
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -76,6 +78,8 @@ def call_guarded(work: Callable[[*Given], Made], *arguments: *Given) -> Made:
     except Exception as error:  # a converter raises anything; what it says is the reason
         if is_of_the_system(error):
             raise
+        if "--debug" in sys.argv:
+            traceback.print_exc()
         raise ChildError(f"{type(error).__name__}: {error}") from error
 
 

@@ -68,7 +68,7 @@ def count_fused(path: Path) -> FusedNodes:
 
 def runs_on_integers(node: NodeProto | None, makers: dict[str, NodeProto]) -> bool:
     """Return whether a node of the optimized graph has integer inputs; one that is gone became part of a float node."""
-    return node is not None and not made_by_dequantize(node.input[0], makers)
+    return node is not None and not any(made_by_dequantize(name, makers) for name in node.input[:1])
 
 
 def has_quantized_weight(node: NodeProto | None, makers: dict[str, NodeProto]) -> bool:

@@ -125,7 +125,8 @@ def with_scaled_range(quantized: ModelProto, name: str, factor: float) -> tuple[
     result.CopyFrom(quantized)
     graph = QuantizedGraph(result)
     integers = set(quantized_values(result)[name])
-    scales = {node.input[1] for node in result.graph.node if integers & {node.input[0], node.output[0]}}
+    converts = [node for node in result.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    scales = {node.input[1] for node in converts if integers & {node.input[0], node.output[0]}}
     # A quantized bias has the scale of the products, which changes with that of the input.
     biases = {
         layer: graph.bias(layer)

@@ -93,7 +93,7 @@ def wanted_means(
 ) -> dict[str, np.ndarray]:
     """Return the mean of every layer's inputs in the float graph, float64 [groups, inputs], by the layer's name."""
     tensors = initializers(reference)
-    inputs = {node.name: node.input[0] for node in reference.graph.node}
+    inputs = {node.name: node.input[0] for node in reference.graph.node if node.input}
     session = session_of(extract_subgraph(reference, dict.fromkeys(inputs[layer.name] for layer in layers)))
 
     def sums(index: int) -> Sums:
