@@ -4,30 +4,38 @@ import functools
 import sys
 
 from onnx_release.core.command import run_stage
+from onnx_release.core.errors import ExportError
 from onnx_release.core.params import Export, load_params
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec, load_spec
 from onnx_release.data.model_data import first_inputs
 from onnx_release.export.choose_export import export_model
 from onnx_release.export.doctor.doctor import examine, refuse_errors
+from onnx_release.export.doctor.findings import Finding
 from onnx_release.network.network import network_as_built
 
 
 def main(model: str) -> None:
     files, spec = ModelFiles(model), load_spec(model)
     params = load_params(files).export.for_model(spec.exporter, model)
-    refuse_mistakes(files, spec, params)
+    findings = find_mistakes(files, spec, params)
+    refuse_errors([finding for finding in findings if not finding.settled_by_export])
     build = functools.partial(network_as_built, model, files.raw)
-    export_model(build, spec, params, files, files.variant("export").parent).write(model)
+    try:
+        export_model(build, spec, params, files, files.variant("export").parent).write(model)
+    except ExportError:
+        refuse_errors(findings)  # they have lines and fixes
+        raise
 
 
-def refuse_mistakes(files: ModelFiles, spec: Spec, params: Export) -> None:
-    """Print the doctor's findings. Raises ExportError if one is an error."""
+def find_mistakes(files: ModelFiles, spec: Spec, params: Export) -> list[Finding]:
+    """Return the doctor's findings, and print those that are no errors."""
     network, examples = network_as_built(files.model, files.raw), first_inputs(files.model, files.raw)
     findings = examine(network, spec, params, files.folder, examples)
-    refuse_errors(findings)
     for finding in findings:
-        print(finding, file=sys.stderr)
+        if finding.level == "warning":
+            print(finding, file=sys.stderr)
+    return findings
 
 
 if __name__ == "__main__":
