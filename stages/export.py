@@ -8,7 +8,7 @@ from onnx_release.core.errors import ExportError
 from onnx_release.core.params import Export, load_params
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec, load_spec
-from onnx_release.data.model_data import first_inputs
+from onnx_release.data.model_data import first_inputs, load_data
 from onnx_release.export.choose_export import export_model
 from onnx_release.export.doctor.doctor import examine, refuse_errors
 from onnx_release.export.doctor.findings import Finding
@@ -31,7 +31,7 @@ def main(model: str) -> None:
 def find_mistakes(files: ModelFiles, spec: Spec, params: Export) -> list[Finding]:
     """Return the doctor's findings, and print those that are no errors."""
     network, examples = network_as_built(files.model, files.raw), first_inputs(files.model, files.raw)
-    findings = examine(network, spec, params, files.folder, examples)
+    findings = examine(network, spec, params, files.folder, examples, load_data(files.model))
     for finding in findings:
         if finding.level == "warning":
             print(finding, file=sys.stderr)

@@ -39,8 +39,9 @@ def diagnose(files: ModelFiles) -> list[Finding]:
     params = merge_params(files).export
     ensure_sources(files.model, spec.sources, files.raw)
     patient = Patient(network_as_built(files.model, files.raw), spec, params, folder)
+    data = load_data(files.model) if (folder / "data.py").is_file() else None
     findings = [
-        *examine(patient.network, spec, params, folder, first_inputs(files.model, files.raw)),
+        *examine(patient.network, spec, params, folder, first_inputs(files.model, files.raw), data),
         *sample_findings(patient, files),
     ]
     known = {finding.where for finding in findings if finding.level == "error"}

@@ -131,8 +131,8 @@ def run_network(
         raise NetworkError(
             f"the network fails in {kind} on {shapes}: {reason_of(cause)}\n"
             "It must run at every declared size. Where values must follow the sizes, as lengths and masks must, "
-            "examples(sizes) in data.py returns such inputs: docs/bring-your-own-model.md has one. A part of an argument "
-            "that is a dict or a tuple is an input of its own, named by its path: batch.image"
+            "examples(sizes) in data.py returns such inputs: docs/bring-your-own-model.md has one. A part of an "
+            "argument that is a dict or a tuple is an input of its own, named by its path: batch.image"
         ) from cause
     result = in_order_of_spec(spec, result)
     values = [result] if isinstance(result, torch.Tensor) else list(result)

@@ -16,6 +16,7 @@ from onnx_release.core.errors import ExportError
 from onnx_release.core.params import Export
 from onnx_release.core.plain_text import first_few
 from onnx_release.core.spec import Spec, batch_dimension, check_array, example_sizes
+from onnx_release.data.model_data import ModelData
 from onnx_release.export.doctor.control_flow import find_fixed_control_flow
 from onnx_release.export.doctor.findings import Finding, Patient, failing_run, unexamined
 from onnx_release.export.doctor.lines import spec_line, weight_line
@@ -30,14 +31,15 @@ def examine(
     params: Export,
     folder: Path,
     samples: Sequence[Mapping[str, np.ndarray]] = (),
+    data: ModelData | None = None,
 ) -> list[Finding]:
     """Find what is wrong with the network, without converting or changing it. Errors come first.
 
-    It runs on the inputs of `samples`, if there are some.
+    It runs on the inputs of `samples`, if there are some, and on what examples() of `data` gives.
 
     If a part of the examination itself fails, a warning says which and why.
     """
-    patient = Patient(network, spec, params, folder, samples)
+    patient = Patient(network, spec, params, folder, samples, data)
     found = [*training_mode(patient), *fixed_batch(patient)]
     with in_eval_mode(network), torch.random.fork_rng(devices=[]):
         watch = Watch(network, patient.inputs(example_sizes(spec)))

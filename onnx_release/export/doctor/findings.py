@@ -12,11 +12,12 @@ import torch
 
 from onnx_release.core.params import Export
 from onnx_release.core.spec import Spec, batch_dimension
+from onnx_release.data.model_data import ModelData
 from onnx_release.data.samples import stack_items
 from onnx_release.export.doctor.lines import build_line
 from onnx_release.export.example_inputs import example_inputs
 from onnx_release.graph.source_lines import source_line
-from onnx_release.network.shape_cases import Sizes, case_name
+from onnx_release.network.shape_cases import Sizes, case_name, examples_of
 
 PLACE = re.compile(r"[\w./-]+\.py:\d+")
 
@@ -43,7 +44,7 @@ class Patient:
     """The network to examine, with its spec and the exporter. `folder` is the model's, with build() and spec.yaml.
 
     `samples` are inputs of real samples, each without its batch axis. Without any, the network runs on random floats,
-    and on ones elsewhere, which may be a mask that hides everything.
+    and on ones elsewhere, which may be a mask that hides everything. Inputs that examples() of `data` gives are its own.
     """
 
     network: torch.nn.Module
@@ -51,9 +52,20 @@ class Patient:
     params: Export
     folder: Path
     samples: Sequence[Mapping[str, np.ndarray]] = ()
+    data: ModelData | None = None
 
     def inputs(self, sizes: Sizes) -> tuple[torch.Tensor, ...]:
-        """Return inputs of these sizes for the network, from the samples if there are some."""
+        """Return inputs of these sizes for the network, from the samples if there are some.
+
+        Raises DataError as `examples_of` does.
+        """
+        given = examples_of(self.data, self.spec, sizes)
+        names = [tensor.name for tensor in self.spec.inputs]
+        found = dict(zip(names, self.fitted_inputs(sizes), strict=True))
+        return tuple(torch.from_numpy(given[name]) if name in given else found[name] for name in names)
+
+    def fitted_inputs(self, sizes: Sizes) -> tuple[torch.Tensor, ...]:
+        """Return the same without examples()."""
         if not self.samples:
             return example_inputs(self.spec, sizes)
         batch = batch_dimension(self.spec)
