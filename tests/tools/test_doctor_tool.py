@@ -60,7 +60,7 @@ def samples(raw, split):
 
 
 def preprocess(item):
-    return {"x": np.zeros(4, np.float32)}
+    return {"x": np.zeros(4)}
 """
 
 
@@ -170,6 +170,7 @@ def test_the_export_stage_ends_with_the_errors_and_prints_warnings(project, caps
     assert not FILES.variant("export").parent.exists()
     (project / "network.py").write_text(MODEL.replace("return Net()", "return Net().eval()"))
     del sys.modules["models.sick_network.network"]
+    write_text(FILES.folder / "data.py", DATA.replace("np.zeros(4)", "np.zeros(4, np.float32)"))
     for stage in (prepare_stage, reference_stage, export_stage):
         stage.main(FILES.model)
     assert "warning: models/sick_network/network.py:9: forward() never uses" in capsys.readouterr().err

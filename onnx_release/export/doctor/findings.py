@@ -44,7 +44,7 @@ class Patient:
     """The network to examine, with its spec and the exporter. `folder` is the model's, with build() and spec.yaml.
 
     `samples` are inputs of real samples, each without its batch axis. Without any, the network runs on random floats,
-    and on ones elsewhere, which may be a mask that hides everything. Inputs that examples() of `data` gives are its own.
+    and on ones elsewhere, which may be a mask that hides everything. What examples() of `data` gives replaces that.
     """
 
     network: torch.nn.Module
