@@ -39,6 +39,8 @@ def page(results: dict[str, Result]) -> str:
 
 def table(results: list[Result]) -> str:
     """Return the counts by family, and of all."""
+    if not results:
+        return "No network has been through this version of the pipeline yet.\n"
     heads = ["family", "networks", *COLUMNS]
     rows = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     families = sorted({result.family for result in results})
