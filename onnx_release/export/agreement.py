@@ -11,13 +11,9 @@ from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec, Tolerance
 from onnx_release.data.samples import SampleFile, sample_key, spread_evenly
 from onnx_release.measure.case_names import case_names
-from onnx_release.measure.numerics import maximum, tolerance_needed
+from onnx_release.measure.numerics import FLOAT32_ROUNDING, is_wrong, maximum, tolerance_needed
 from onnx_release.runtime.session import open_session, run_session
 
-# Beyond this many times PyTorch's own rounding, an export is wrong and not merely less precise.
-WRONG_MULTIPLE = 1000
-# The rounding of one operation in float32, relative to the largest value: less than this no network has.
-FLOAT32_ROUNDING = 2.0**-24
 # The share of whole numbers, as of an argmax, that may differ by a near tie.
 TIES = 0.1
 MOST_SAMPLES = 16
@@ -37,14 +33,17 @@ class OutputDifference:
     elements: int = 0
     unequal: int = 0
     worst_case: str = ""
+    worst_key: str = ""
 
-    def add(self, case: str, float64: np.ndarray, float32: np.ndarray, found: np.ndarray, rtol: float) -> None:
+    def add(
+        self, key: str, case: str, float64: np.ndarray, float32: np.ndarray, found: np.ndarray, rtol: float
+    ) -> None:
         """Count one case, all of whose values are finite where PyTorch's are."""
         finite = np.isfinite(float64) & np.isfinite(float32)
         float64, float32, found = float64[finite], float32[finite], found[finite]
         error = maximum(0.0, np.abs(found.astype(np.float64) - float64))
         if error > self.error or not self.worst_case:
-            self.worst_case = case
+            self.worst_case, self.worst_key = case, key
         self.error = max(self.error, error)
         self.rounding = maximum(self.rounding, np.abs(float32.astype(np.float64) - float64))
         self.largest = maximum(self.largest, np.abs(float64))
@@ -62,7 +61,7 @@ class OutputDifference:
         """Return whether it is another answer, and not the same with other rounding."""
         if self.elements:
             return self.unequal > TIES * self.elements
-        return self.error > WRONG_MULTIPLE * max(self.rounding, FLOAT32_ROUNDING * self.largest)
+        return is_wrong(self.error, self.rounding, self.largest)
 
     def describe(self, name: str) -> str:
         """Describe the difference of the output `name`."""
@@ -78,13 +77,14 @@ class Agreement:
     """`wrong` says how the answers differ, and is empty if they are PyTorch's; `broken` if it is not only by numbers.
 
     `validates` says whether they are also within the tolerance of the spec, and `difference` how far off the output is
-    that is not.
+    that is not. `key` is that of the case or sample in which the first wrong output is the worst.
     """
 
     wrong: str = ""
     broken: bool = False
     validates: bool = False
     difference: str = ""
+    key: str = ""
 
 
 def compare_with_torch(path: Path, spec: Spec, files: ModelFiles) -> Agreement:
@@ -96,10 +96,8 @@ def compare_with_torch(path: Path, spec: Spec, files: ModelFiles) -> Agreement:
     samples, answers = SampleFile(files.evaluation_samples), ArrayFile(files.reference_samples)
     runs += [(sample_key(index), f"sample {index}", answers) for index in spread_evenly(len(samples), MOST_SAMPLES)]
     for key, shown, reference in runs:
-        own = f"{key}/inputs" in reference.names
-        inputs = reference.folder(f"{key}/inputs") if own else samples.batch(int(key))
         try:
-            found = run_session(session, inputs)
+            found = run_session(session, inputs_of(key, files))
         except GraphError as cause:
             return Agreement(f"in {shown} {cause}", broken=True)
         float32, float64 = reference.folder(f"{key}/float32"), reference.folder(f"{key}/float64")
@@ -108,8 +106,16 @@ def compare_with_torch(path: Path, spec: Spec, files: ModelFiles) -> Agreement:
             if problem:
                 return Agreement(f"in {shown} {problem}", broken=True)
             truth = float64[name] if float64[name].shape == float32[name].shape else float32[name]
-            difference.add(shown, truth.astype(np.float64), float32[name], found[name], spec.tolerance.rtol)
+            difference.add(key, shown, truth.astype(np.float64), float32[name], found[name], spec.tolerance.rtol)
     return sum_up(differences, spec)
+
+
+def inputs_of(key: str, files: ModelFiles) -> dict[str, np.ndarray]:
+    """Return the inputs of a shape case or of an evaluation sample, with its batch axis."""
+    cases = ArrayFile(files.reference_cases)
+    if f"{key}/inputs" in cases.names:
+        return cases.folder(f"{key}/inputs")
+    return SampleFile(files.evaluation_samples).batch(int(key))
 
 
 def unlike(name: str, wanted: np.ndarray, found: np.ndarray) -> str:
@@ -124,10 +130,15 @@ def unlike(name: str, wanted: np.ndarray, found: np.ndarray) -> str:
 
 def sum_up(differences: dict[str, OutputDifference], spec: Spec) -> Agreement:
     """Return the agreement of all outputs."""
-    wrong = [difference.describe(name) for name, difference in differences.items() if difference.wrong]
+    wrong = {name: difference for name, difference in differences.items() if difference.wrong}
     beyond = [
         difference.describe(name)
         for name, difference in differences.items()
         if not difference.validates(spec.tolerance)
     ]
-    return Agreement("; ".join(wrong), validates=not beyond, difference="; ".join(beyond))
+    return Agreement(
+        "; ".join(difference.describe(name) for name, difference in wrong.items()),
+        validates=not beyond,
+        difference="; ".join(beyond),
+        key=next((difference.worst_key for difference in wrong.values()), ""),
+    )

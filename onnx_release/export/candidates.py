@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +16,14 @@ from onnx import ModelProto
 
 from onnx_release.core.array_files import ArrayFile
 from onnx_release.core.errors import ExportError, GraphError
+from onnx_release.core.files import read_json
 from onnx_release.core.params import Runtime
-from onnx_release.core.paths import ModelFiles
+from onnx_release.core.paths import MODEL_FILE, SOURCES_FILE, ModelFiles
 from onnx_release.core.spec import Spec, example_sizes
-from onnx_release.export.agreement import Agreement, compare_with_torch
+from onnx_release.export.agreement import Agreement, compare_with_torch, inputs_of
 from onnx_release.export.dynamo import capture_once, input_axes, quiet, translate
 from onnx_release.export.export import write_export
+from onnx_release.export.first_difference import first_difference
 from onnx_release.export.frozen_values import value_reads
 from onnx_release.export.torchscript import export_torchscript
 from onnx_release.graph.graph import external_files, graphs, load_model
@@ -55,7 +57,7 @@ class Candidate:
     """A file in `folder` that may become the export.
 
     `nodes` are those once ONNX Runtime has optimised it at level extended, and `other_opsets` says what it has at the
-    other opsets.
+    other opsets. `blamed` says where the first wrong value is made, if the answers are wrong and that was found.
     """
 
     attempt: Attempt
@@ -64,6 +66,7 @@ class Candidate:
     folder: Path
     agreement: Agreement
     other_opsets: str = ""
+    blamed: str = ""
 
     @property
     def level(self) -> int:
@@ -96,7 +99,20 @@ def make_candidate(
             break
     if not found:
         raise failed[0]
-    return min(found, key=lambda candidate: (candidate.level, candidate.nodes, candidate.opset))
+    best = min(found, key=lambda candidate: (candidate.level, candidate.nodes, candidate.opset))
+    return replace(best, blamed=blame(build, best, files)) if best.agreement.wrong else best
+
+
+def blame(build: Callable[[], torch.nn.Module], candidate: Candidate, files: ModelFiles) -> str:
+    """Say which module of the network is the first whose nodes give other values; empty if that cannot be found."""
+    sources = read_json(candidate.folder / SOURCES_FILE)
+    try:
+        with unfused_layers():
+            inputs = inputs_of(candidate.agreement.key, files)
+            found = first_difference(build(), load_model(candidate.folder / MODEL_FILE), sources, inputs)
+    except Exception:  # a help only: the network's code and parts of a wrong graph may raise anything
+        return ""
+    return str(found or "")
 
 
 def write_files(

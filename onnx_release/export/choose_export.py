@@ -107,7 +107,8 @@ def describe_others(best: Candidate, candidates: list[Candidate], refused: list[
     parts += [f"{other.attempt.name}: {why_not(other, best)}" for other in candidates if other is not best]
     parts += [f"{item.attempt.name}: {first_sentence(item.reason)}" for item in refused]
     if best.agreement.difference:
-        parts.insert(0, f"none is within the tolerance: {best.agreement.difference}")
+        blamed = f"; {best.blamed}" if best.blamed else ""
+        parts.insert(0, f"none is within the tolerance: {best.agreement.difference}{blamed}")
     return "; ".join(parts)
 
 

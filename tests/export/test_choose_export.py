@@ -131,6 +131,7 @@ def test_a_trace_may_fix_such_a_branch_if_the_exporter_is_named(candidate):
 def test_a_branch_on_a_size_is_wrong_at_a_corner(candidate):
     found = candidate(LongBranch(), TRACE)
     assert found.level == 2 and "y is off by" in found.agreement.wrong and "batch=6" in found.agreement.wrong
+    assert found.blamed.startswith("the first module that differs is the network itself (LongBranch)")
 
 
 def made(attempt, nodes, agreement=None, others=""):
