@@ -238,4 +238,4 @@ def fit_to_shape(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if not array.size:
         return np.zeros(shape, array.dtype)
     repeats = [math.ceil(wanted / size) for wanted, size in zip(shape, array.shape, strict=True)]
-    return np.tile(array, repeats)[tuple(slice(size) for size in shape)]
+    return np.asarray(np.tile(array, repeats)[tuple(slice(size) for size in shape)])  # a scalar is no array by itself

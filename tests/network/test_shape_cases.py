@@ -71,6 +71,7 @@ def test_an_array_is_repeated_or_cut_to_fit():
     assert fit_to_shape(array, (1, 7)).tolist() == [[1, 2, 3, 1, 2, 3, 1]]
     assert fit_to_shape(array, (2, 3)).tolist() == array.tolist()
     assert fit_to_shape(np.array(5), ()).tolist() == 5
+    assert isinstance(fit_to_shape(np.array(5), ()), np.ndarray)
 
 
 def test_a_case_holds_real_samples_drawn_by_the_seed(tmp_path):

@@ -128,3 +128,17 @@ def test_what_cannot_be_converted_is_an_error(save_graph, tmp_path):
     with pytest.raises(DataError, match="calibration sample 0 gives NaN in y, even in float32"):
         convert(log, ones(tmp_path, 2, value=-1.0), tmp_path)
     assert not (tmp_path / "fp16").exists()
+
+
+def test_a_float32_graph_that_takes_and_returns_float16_is_converted(save_graph, tmp_path):
+    nodes = [
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["wide", "w"], ["m"]),
+        helper.make_node("Cast", ["m"], ["half"], to=TensorProto.FLOAT16),
+        helper.make_node("Cast", ["half"], ["y"], to=TensorProto.FLOAT),
+    ]
+    weights = {"w": np.full(2, 3, np.float32)}
+    model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])], weights)
+    metrics, _ = convert(model, ones(tmp_path, 2), tmp_path)
+    assert metrics.fp16_nodes
+    np.testing.assert_array_equal(run(tmp_path, np.array([[2, 5]], np.float32)), [[6, 15]])
