@@ -363,11 +363,12 @@ def test_answers_are_valid_json_for_those_who_cannot_be_answered(address):
     assert json.loads(answer.text)["error"]
 
 
-def test_an_answer_that_is_no_number_is_no_answer():
+def test_an_answer_that_is_no_number_is_no_answer(make_spec):
     answer = Prediction(np.array([1]), np.array([np.nan], np.float32))
     data = SimpleNamespace(postprocess=lambda outputs: answer)
+    spec = make_spec({"x": ["batch", 2]}, {"y": ["batch", 2]}, batch=(1, 4, 2))
     item = UploadPrediction(
-        Upload("cat.png", b""), bytes, cast(ModelData, data), cast(Release, SimpleNamespace(labels=None))
+        Upload("cat.png", b""), bytes, cast(ModelData, data), cast(Release, SimpleNamespace(labels=None, spec=spec))
     )
     with pytest.raises(RequestError, match=r"cat\.png: the model's answer is NaN"):
         item.finish({})

@@ -169,7 +169,7 @@ def test_the_export_stage_ends_with_the_errors_and_prints_warnings(project, caps
         export_stage.main(FILES.model)
     assert not FILES.variant("export").parent.exists()
     (project / "network.py").write_text(MODEL.replace("return Net()", "return Net().eval()"))
-    del sys.modules["models.sick_network.network"]
+    del sys.modules["models.sick_network.network"], sys.modules["models.sick_network.data"]
     write_text(FILES.folder / "data.py", DATA.replace("np.zeros(4)", "np.zeros(4, np.float32)"))
     for stage in (prepare_stage, reference_stage, export_stage):
         stage.main(FILES.model)
