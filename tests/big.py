@@ -103,7 +103,12 @@ def add_big_model(clone: Path) -> None:
     """Make models/big in the clone, the one model on its list."""
     folder = clone / "models/big"
     folder.mkdir()
-    for name, text in (("spec.yaml", SPEC), ("params.yaml", "export: {exporter: dynamo, opset: 18}\n"), ("network.py", NETWORK), ("data.py", DATA)):
+    for name, text in (
+        ("spec.yaml", SPEC),
+        ("params.yaml", "export: {exporter: dynamo, opset: 18}\n"),
+        ("network.py", NETWORK),
+        ("data.py", DATA),
+    ):
         (folder / name).write_text(text.lstrip())
     list_models(clone, "big")
     write_text(clone / ModelFiles("big").pipeline, pipeline_text("big"))
