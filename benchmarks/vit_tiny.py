@@ -85,25 +85,12 @@ class VisionTransformer(nn.Module):
         return torch.as_tensor(self.head(self.norm(self.blocks(found))[:, 0]))
 
 
-class NoData:
-    """A tensor has no answers."""
-
-    def samples(self, raw: Path, split: str) -> Iterator[Sample]:
-        raise NotImplementedError
-
-    def preprocess(self, item: Any) -> dict[str, np.ndarray]:
-        raise NotImplementedError
-
-    def postprocess(self, outputs: dict[str, np.ndarray]) -> Any:
-        raise NotImplementedError
-
-
 def main(_: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = export(folder)
         own, others = write_images(folder / "own.npz", 0), write_images(folder / "others.npz", 1)
-        by_own, by_others = (Scorer(source, SPEC, NoData(), samples) for samples in (own, others))
+        by_own, by_others = (Scorer(source, SPEC, None, samples) for samples in (own, others))
         calibrate(source, SPEC, own, load_defaults().calibrate, folder / "calibration")
         calibration, goal = folder / "calibration", Goal(Budget(sqnr_db=20), MINUTES)
         arguments = calibration / MODEL_FILE, calibration / RANGES_FILE, TARGETS["vnni"], by_own, goal

@@ -19,10 +19,10 @@ from onnx_release.core.files import replacing_folder
 from onnx_release.core.params import Fp16
 from onnx_release.core.paths import MODEL_FILE
 from onnx_release.data.samples import SampleFile, spread_evenly
+from onnx_release.graph.activations import constant_values
 from onnx_release.graph.graph import check_model_file, graphs, load_model, model_size_mb, save_model
 from onnx_release.graph.precision import check_not_float16, check_not_quantized
 from onnx_release.reduce.fp16_passes.attempts import kinds_to_keep
-from onnx_release.reduce.fp16_passes.constants import constant_values
 from onnx_release.reduce.fp16_passes.convert import convert_graph, kinds_of, prepare
 from onnx_release.reduce.fp16_passes.kept import nodes_without_float16
 from onnx_release.reduce.fp16_passes.overflow import Observed, find_overflows, observe

@@ -44,9 +44,13 @@ def open_session(path: Path, threads: int = 0) -> onnxruntime.InferenceSession:
 
 
 def open_bytes(model: bytes, weights: Path, threads: int = 0) -> onnxruntime.InferenceSession:
-    """Do the same as `open_session` for a model in memory whose weights are in files of the folder `weights`."""
+    """Do the same as `open_session` for a model in memory whose weights are in files of the folder `weights`.
+
+    It is for a few runs of a large model: packed copies of the weights would cost more memory than they save time.
+    """
     options = session_options(Runtime(provider="cpu", intra_threads=threads or None))
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(weights))
+    options.add_session_config_entry("session.disable_prepacking", "1")
     return create_session(model, options, [CPU])
 
 

@@ -23,9 +23,12 @@ CHUNK = 16
 
 
 class Scorer:
-    """Compares outputs with the float model's, which it keeps for all samples."""
+    """Compares outputs with the float model's, which it keeps for all samples.
 
-    def __init__(self, path: Path, spec: Spec, data: ModelData, samples: SampleFile) -> None:
+    `data` makes answers of them; the task tensor has none, and needs no data.
+    """
+
+    def __init__(self, path: Path, spec: Spec, data: ModelData | None, samples: SampleFile) -> None:
         self.spec, self.data, self.samples = spec, data, samples
         self.wanted = self.outputs(load_model(path), range(len(samples)))
 
@@ -65,4 +68,5 @@ class Scorer:
 
     def answer(self, outputs: Mapping[str, np.ndarray]) -> Answer:
         """Return the answer in the outputs of one sample."""
+        assert self.data is not None  # only the task tensor has no answers
         return self.data.postprocess(without_batch_axis(outputs, self.spec))

@@ -8,8 +8,8 @@ from collections.abc import Set
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from onnx_release.graph.graph import graphs
-from onnx_release.reduce.fp16_passes.names import defined_values, has_graphs, rename_defined, rename_uses
+from onnx_release.graph.graph import graphs, produced_values
+from onnx_release.reduce.fp16_passes.names import has_graphs, rename_defined, rename_uses
 
 # What the names of the Identities of this module begin with.
 BOUNDARY = "fp16_boundary_"
@@ -79,7 +79,7 @@ def direct_subgraphs(node: NodeProto) -> list[GraphProto]:
 def captures(graph: GraphProto) -> list[str]:
     """Return the values that the graph, or one nested in it, takes from outside of it."""
     inner = list(graphs(graph))
-    defined = {name for item in inner for name in defined_values(item)}
+    defined = {name for item in inner for name in produced_values(item)}
     used = [name for item in inner for node in item.node for name in node.input if name]
     used += [value.name for item in inner for value in item.output]
     return [name for name in dict.fromkeys(used) if name not in defined]

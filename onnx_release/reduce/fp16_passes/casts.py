@@ -2,7 +2,7 @@
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from onnx_release.graph.graph import graphs, subgraphs
+from onnx_release.graph.graph import graphs, node_inputs
 from onnx_release.reduce.fp16_passes.names import rename_uses
 from onnx_release.reduce.fp16_passes.types import value_types
 
@@ -56,11 +56,4 @@ def remove_unused(graph: GraphProto, operator: str) -> None:
         if node.op_type == operator and not used & set(node.output):
             graph.node.remove(node)
         else:
-            used |= uses(node)
-
-
-def uses(node: NodeProto) -> set[str]:
-    """Return the values that a node takes, those that its graphs take or return included."""
-    inner = list(subgraphs(node))
-    taken = {name for graph in inner for item in graph.node for name in item.input}
-    return {*node.input, *taken, *(value.name for graph in inner for value in graph.output)} - {""}
+            used.update(node_inputs(node))

@@ -5,8 +5,8 @@ from collections.abc import Set
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnx_release.graph.graph import graphs
-from onnx_release.reduce.fp16_passes.names import defined_values, has_graphs, unused_name
+from onnx_release.graph.graph import graphs, produced_values
+from onnx_release.reduce.fp16_passes.names import unused_name
 
 # The attributes of a Constant that hold its value as numbers, and their element types.
 NUMBERS = {
@@ -61,7 +61,7 @@ def write_out_fill_values(model: ModelProto) -> None:
 
 def separate_shared_constants(model: ModelProto, kept: Set[str]) -> None:
     """Give the kept nodes a copy of each float32 initializer that others use too: the converter would keep the one."""
-    taken = {name for graph in graphs(model.graph) for name in defined_values(graph)}
+    taken = {name for graph in graphs(model.graph) for name in produced_values(graph)}
     users = users_by_name(model.graph)
     for graph in graphs(model.graph):
         for tensor in list(graph.initializer):
@@ -74,15 +74,6 @@ def separate_shared_constants(model: ModelProto, kept: Set[str]) -> None:
             taken.add(copy.name)
             for node in own:
                 node.input[:] = [copy.name if name == tensor.name else name for name in node.input]
-
-
-def constant_values(model: ModelProto) -> set[str]:
-    """Return the initializers and what is computed only from them, without what nodes with graphs of their own give."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if all(name in constants for name in node.input if name) and not has_graphs(node):
-            constants |= set(node.output)
-    return constants
 
 
 def users_by_name(graph: GraphProto) -> dict[str, list[NodeProto]]:

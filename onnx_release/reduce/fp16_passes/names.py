@@ -5,7 +5,7 @@ from collections.abc import Container
 
 from onnx import GraphProto, ModelProto, NodeProto
 
-from onnx_release.graph.graph import graphs, subgraphs
+from onnx_release.graph.graph import graphs, produced_values, subgraphs
 
 # What an optional output is called that nothing uses. The converter takes two empty names for the same value.
 UNUSED = "unused_output_"
@@ -28,21 +28,15 @@ def name_inner_values(model: ModelProto) -> None:
 
     Inner graphs come first: what is left of a name there belongs to the graph around it.
     """
-    counts = Counter(name for graph in graphs(model.graph) for name in defined_values(graph))
+    counts = Counter(name for graph in graphs(model.graph) for name in produced_values(graph))
     for graph in list(graphs(model.graph))[:0:-1]:
         renamed = {}
-        for name in defined_values(graph):
+        for name in produced_values(graph):
             if counts[name] > 1:
                 counts[name] -= 1
                 renamed[name] = unused_name(name, counts)
                 counts[renamed[name]] = 1
         rename_defined(graph, renamed)
-
-
-def defined_values(graph: GraphProto) -> list[str]:
-    """Return the values that this graph itself defines, each once: inputs, initializers and outputs of nodes."""
-    made = [name for node in graph.node for name in node.output if name]
-    return list(dict.fromkeys([*(value.name for value in (*graph.input, *graph.initializer)), *made]))
 
 
 def rename_defined(graph: GraphProto, renamed: dict[str, str]) -> None:

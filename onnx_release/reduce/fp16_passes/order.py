@@ -4,8 +4,7 @@ import heapq
 
 from onnx import GraphProto, ModelProto
 
-from onnx_release.graph.graph import graphs
-from onnx_release.reduce.fp16_passes.casts import uses
+from onnx_release.graph.graph import graphs, node_inputs
 
 
 def sort_nodes(model: ModelProto) -> None:
@@ -21,7 +20,7 @@ def sort_graph(graph: GraphProto) -> None:
     """Sort the nodes of one graph: always the first, in the order so far, of those whose inputs are there."""
     nodes = list(graph.node)
     maker = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    waits_for = [{maker[name] for name in uses(node) if name in maker} for node in nodes]
+    waits_for = [{maker[name] for name in node_inputs(node) if name in maker} for node in nodes]
     followers: dict[int, list[int]] = {}
     for index, before in enumerate(waits_for):
         for other in before:

@@ -5,26 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from onnx_release.core.errors import DataError, GraphError
-from onnx_release.core.params import Runtime
+from onnx_release.core.errors import DataError
 from onnx_release.data.samples import SampleFile
-from onnx_release.graph.activations import session_of
-from onnx_release.graph.graph import external_tensors
+from onnx_release.graph.activations import constant_values, session_of
 from onnx_release.graph.layers import initializers, set_array
-from onnx_release.reduce.fp16_passes.constants import constant_values
 from onnx_release.reduce.fp16_passes.types import value_types
-from onnx_release.runtime.providers import CPU
-from onnx_release.runtime.session import run_session, session_options
+from onnx_release.runtime.session import run_session
 
 MAX_FLOAT16 = 65504.0
 # Their sums may overflow although the mean does not.
 MEANS = ("ReduceMean", "GlobalAveragePool")
-# The folder in which a model in memory looks for its weights.
-WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ def observe(model: ModelProto, samples: SampleFile, folder: Path) -> Observed:
     Infinity is allowed inside, where masks have it, and as an output. Raises DataError if an output has NaN.
     """
     names = observable_values(model)
-    session = open_in_memory(with_outputs(model, names), folder)
+    session = session_of(with_outputs(model, names), weights=folder)
     outputs = [value.name for value in model.graph.output]
     sums = {node.output[0]: node for node in model.graph.node if node.op_type in MEANS}
     squares = {node.output[0] for node in model.graph.node if node.op_type == "ReduceL2"}
@@ -109,28 +102,13 @@ def with_outputs(model: ModelProto, names: list[str]) -> ModelProto:
     return result
 
 
-def open_in_memory(model: ModelProto, folder: Path) -> onnxruntime.InferenceSession:
-    """Open a session on one thread, with the weights that the model refers to read from `folder`.
-
-    Raises GraphError if ONNX Runtime does not load it.
-    """
-    if not external_tensors(model):
-        return session_of(model)
-    options = session_options(Runtime(provider="cpu", intra_threads=1))
-    options.add_session_config_entry(WEIGHTS_FOLDER, str(folder))
-    # These sessions run a few samples: packed copies of the weights would cost more memory than they save time.
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[CPU])
-    except Exception as cause:  # ONNX Runtime's exceptions share no base class
-        raise GraphError(f"ONNX Runtime does not load the float32 model with all values as outputs: {cause}") from cause
-
-
 def find_overflows(
     model: ModelProto, converted: ModelProto, samples: SampleFile, observed: Observed, folder: Path
 ) -> set[str]:
     """Return the nodes where NaN or infinity begins in float16, and those after them, on the first sample with any."""
-    session = open_in_memory(with_outputs(with_float16_rounding(model, converted), observable_values(model)), folder)
+    session = session_of(
+        with_outputs(with_float16_rounding(model, converted), observable_values(model)), weights=folder
+    )
     for index in range(len(samples)):
         found = find_not_finite(run_session(session, samples.batch(index)))
         bad = {name for name, item in found.items() if item != observed.not_finite[index].get(name)}

@@ -1,20 +1,15 @@
 """Know the element type of every value, by which the converter decides where a Cast goes."""
 
 import onnx
-from onnx import ModelProto, ValueInfoProto, helper
+from onnx import ModelProto, ValueInfoProto
 
 from onnx_release.graph.graph import graphs
-from onnx_release.reduce.fp16_passes.names import defined_values
 
 
-def declare_types(model: ModelProto, session_types: dict[str, int] | None = None) -> ModelProto:
-    """Return the model with the types that shape inference finds, and with `session_types` where it finds none."""
+def declare_types(model: ModelProto) -> ModelProto:
+    """Return the model with the types that shape inference finds."""
     inferred = onnx.shape_inference.infer_shapes(model)
     declare_once(inferred)
-    known = value_types(inferred)
-    for name in defined_values(inferred.graph):
-        if not known.get(name) and session_types and session_types.get(name):
-            inferred.graph.value_info.append(helper.make_tensor_value_info(name, session_types[name], None))
     return inferred
 
 
