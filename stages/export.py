@@ -11,31 +11,30 @@ from onnx_release.core.spec import Spec, load_spec
 from onnx_release.data.model_data import first_inputs, load_data
 from onnx_release.export.choose_export import export_model
 from onnx_release.export.doctor.doctor import examine, refuse_errors
-from onnx_release.export.doctor.findings import Finding
+from onnx_release.export.doctor.findings import Patient
 from onnx_release.network.network import network_as_built
 
 
 def main(model: str) -> None:
     files, spec = ModelFiles(model), load_spec(model)
     params = load_params(files).export.for_model(spec.exporter, model)
-    findings = find_mistakes(files, spec, params)
-    refuse_errors([finding for finding in findings if not finding.settled_by_export])
+    # `auto` compares every file with PyTorch: what one of them fixes is a mistake only if no other is right.
+    refuse_mistakes(files, spec, params, control_flow=params.exporter != "auto")
     build = functools.partial(network_as_built, model, files.raw)
     try:
         export_model(build, spec, params, files, files.variant("export").parent).write(model)
     except ExportError:
-        refuse_errors(findings)  # they have lines and fixes
+        refuse_mistakes(files, spec, params, control_flow=True)  # the doctor has lines and fixes
         raise
 
 
-def find_mistakes(files: ModelFiles, spec: Spec, params: Export) -> list[Finding]:
-    """Return the doctor's findings, and print those that are no errors."""
-    network, examples = network_as_built(files.model, files.raw), first_inputs(files.model, files.raw)
-    findings = examine(network, spec, params, files.folder, examples, load_data(files.model))
+def refuse_mistakes(files: ModelFiles, spec: Spec, params: Export, control_flow: bool) -> None:
+    """Print the doctor's warnings. Raises ExportError for its errors."""
+    network, samples = network_as_built(files.model, files.raw), first_inputs(files.model, files.raw)
+    findings = examine(Patient(network, spec, params, files.folder, samples, load_data(files.model)), control_flow)
+    refuse_errors(findings)
     for finding in findings:
-        if finding.level == "warning":
-            print(finding, file=sys.stderr)
-    return findings
+        print(finding, file=sys.stderr)
 
 
 if __name__ == "__main__":

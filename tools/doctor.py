@@ -38,12 +38,10 @@ def diagnose(files: ModelFiles) -> list[Finding]:
     spec, folder = load_spec(files.model), files.folder
     params = merge_params(files).export
     ensure_sources(files.model, spec.sources, files.raw)
-    patient = Patient(network_as_built(files.model, files.raw), spec, params, folder)
+    network, samples = network_as_built(files.model, files.raw), first_inputs(files.model, files.raw)
     data = load_data(files.model) if (folder / "data.py").is_file() else None
-    findings = [
-        *examine(patient.network, spec, params, folder, first_inputs(files.model, files.raw), data),
-        *sample_findings(patient, files),
-    ]
+    patient = Patient(network, spec, params, folder, samples, data)
+    findings = [*examine(patient), *sample_findings(patient, files)]
     known = {finding.where for finding in findings if finding.level == "error"}
     # A mistake that was found already is not shown again in the exporter's words.
     findings += [finding for finding in examine_conversion(patient) if finding.where not in known]

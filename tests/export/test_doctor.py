@@ -259,7 +259,7 @@ def seeded():
 
 def found(network: nn.Module, spec: Spec, params: Export = DYNAMO) -> Found:
     """Every finding; each has a fix and a line of its own."""
-    findings = examine(network.eval(), spec, params, NOWHERE)
+    findings = examine(Patient(network.eval(), spec, params, NOWHERE))
     assert all(finding.fix for finding in findings)
     result: Found = {finding.where: (finding.level, finding.what) for finding in findings}
     assert len(result) == len(findings)
@@ -311,9 +311,9 @@ def test_a_mask_that_hides_everything_is_not_tried_where_there_are_samples(make_
     spec = make_spec({"x": ["batch", 4], "hidden": ["batch", 4]}, {"y": ["batch", 4]}, batch=(1, 9, 2))
     spec.inputs[1] = spec.inputs[1].model_copy(update={"dtype": "bool"})
     sample = {"x": np.ones(4, np.float32), "hidden": np.array([False, False, True, True])}
-    (finding,) = examine(Masked().eval(), spec, DYNAMO, NOWHERE)
+    (finding,) = examine(Patient(Masked().eval(), spec, DYNAMO, NOWHERE))
     assert "the network fails" in finding.what
-    findings = examine(Masked().eval(), spec, DYNAMO, NOWHERE, [sample])
+    findings = examine(Patient(Masked().eval(), spec, DYNAMO, NOWHERE, [sample]))
     assert not any("the network fails" in finding.what for finding in findings)
 
 
@@ -321,7 +321,7 @@ def test_a_mask_that_hides_everything_is_not_tried_where_there_are_samples(make_
 def test_nothing_is_found_in_the_digits(params, digits_raw):
     network, folder = network_as_built("digits_cnn", digits_raw), ROOT / "models/digits_cnn"
     spec = load_spec("digits_cnn")
-    assert examine(network, spec, params, folder) == []
+    assert examine(Patient(network, spec, params, folder)) == []
     assert examine_conversion(Patient(network, spec, params, folder)) == []
 
 
@@ -369,7 +369,7 @@ def test_training_mode_is_found_at_the_end_of_build_and_the_network_stays_as_it_
     (tmp_path / "network.py").write_text("def build(raw):\n    network = ...\n    return network\n")
     network = Healthy().eval()
     network.dropout.train()
-    (finding,) = examine(network, rows_spec, DYNAMO, tmp_path)
+    (finding,) = examine(Patient(network, rows_spec, DYNAMO, tmp_path))
     assert (finding.level, finding.where) == ("error", f"{tmp_path.as_posix()}/network.py:3")
     assert "in training mode: dropout (Dropout)" in finding.what
     assert "return network.eval()" in finding.fix
@@ -378,7 +378,7 @@ def test_training_mode_is_found_at_the_end_of_build_and_the_network_stays_as_it_
 
 def test_a_fixed_batch_is_found_in_the_spec(tmp_path, make_spec):
     (tmp_path / "spec.yaml").write_text("inputs:\n  - {name: other}\n  - {name: x, shape: [1, 8]}\n")
-    (finding,) = examine(nn.ReLU().eval(), make_spec({"x": [1, 8]}, {"y": [1, 8]}), DYNAMO, tmp_path)
+    (finding,) = examine(Patient(nn.ReLU().eval(), make_spec({"x": [1, 8]}, {"y": [1, 8]}), DYNAMO, tmp_path))
     assert (finding.level, finding.where) == ("warning", f"{tmp_path.as_posix()}/spec.yaml:3")
     assert "the batch is fixed at 1" in finding.what
 
@@ -479,7 +479,7 @@ def test_only_the_exporter_that_loses_a_size_is_blamed(rows_spec):
 
 def test_a_mistake_is_found_in_a_network_of_torchs_modules_alone(rows_spec):
     network = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8, track_running_stats=False))
-    (finding,) = examine(network.eval(), rows_spec, DYNAMO, NOWHERE)
+    (finding,) = examine(Patient(network.eval(), rows_spec, DYNAMO, NOWHERE))
     assert finding.where == build_line(NOWHERE) == "models/nowhere/spec.yaml:1"
 
 
@@ -534,7 +534,7 @@ def test_a_doctor_that_cannot_watch_says_so_and_stops_nothing(rows_spec, monkeyp
         raise RuntimeError("no watch")
 
     monkeypatch.setattr("onnx_release.export.doctor.watch.Watch.note_doubles", fail)
-    (finding,) = examine(Healthy().eval(), rows_spec, DYNAMO, NOWHERE)
+    (finding,) = examine(Patient(Healthy().eval(), rows_spec, DYNAMO, NOWHERE))
     assert finding.level == "warning"
     assert "could not be examined: RuntimeError: no watch" in finding.what
 

@@ -67,11 +67,10 @@ def find_fixed_control_flow(patient: Patient, watch: Watch) -> list[Finding]:
     if differs is None:
         return []
     lines = list(suspects) or ([differs.line] if differs.line else other_ways(patient, watch, example, differs.inputs))
-    settled = patient.params.exporter == "auto"  # it keeps what is right, whatever one way to capture does
-    return [fixed_by_export(line, differs, settled) for line in lines or [patient.home()]]
+    return [fixed_by_export(line, differs) for line in lines or [patient.home()]]
 
 
-def fixed_by_export(line: str, differs: Difference, settled: bool) -> Finding:
+def fixed_by_export(line: str, differs: Difference) -> Finding:
     """Return the finding for a line whose control flow the export fixes."""
     return Finding(
         "error",
@@ -79,7 +78,6 @@ def fixed_by_export(line: str, differs: Difference, settled: bool) -> Finding:
         line,
         "use tensor operators: torch.where or torch.cond for a branch on values, and x.shape[i] itself instead of "
         "int(), len() or a loop over it",
-        settled,
     )
 
 

@@ -4,19 +4,16 @@ The network runs in eager mode, watched operator by operator. Then a trace of it
 values. Weights are never copied.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
 from onnx_release.core.errors import ExportError
-from onnx_release.core.params import Export
 from onnx_release.core.plain_text import first_few
-from onnx_release.core.spec import Spec, batch_dimension, check_array, example_sizes
-from onnx_release.data.model_data import ModelData
+from onnx_release.core.spec import batch_dimension, check_array, example_sizes
 from onnx_release.export.doctor.control_flow import find_fixed_control_flow
 from onnx_release.export.doctor.findings import Finding, Patient, failing_run, unexamined
 from onnx_release.export.doctor.lines import spec_line, weight_line
@@ -25,26 +22,18 @@ from onnx_release.network.network import in_training
 from onnx_release.network.shape_cases import Sizes
 
 
-def examine(
-    network: torch.nn.Module,
-    spec: Spec,
-    params: Export,
-    folder: Path,
-    samples: Sequence[Mapping[str, np.ndarray]] = (),
-    data: ModelData | None = None,
-) -> list[Finding]:
+def examine(patient: Patient, control_flow: bool = True) -> list[Finding]:
     """Find what is wrong with the network, without converting or changing it. Errors come first.
 
-    It runs on the inputs of `samples`, if there are some, and on what examples() of `data` gives.
-
+    Without `control_flow` it does not look for what an export fixes, which takes a trace and a capture of the network.
     If a part of the examination itself fails, a warning says which and why.
     """
-    patient = Patient(network, spec, params, folder, samples, data)
+    network, spec = patient.network, patient.spec
     found = [*training_mode(patient), *fixed_batch(patient)]
     with in_eval_mode(network), torch.random.fork_rng(devices=[]):
         watch = Watch(network, patient.inputs(example_sizes(spec)))
         try:
-            found += examine_run(patient, watch)
+            found += examine_run(patient, watch, control_flow)
         except Exception as cause:  # a user's network may raise anything
             found.append(unexamined(patient, "the watched run", cause))
         found += shared_weights(patient)
@@ -103,7 +92,7 @@ def in_eval_mode(network: torch.nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def examine_run(patient: Patient, watch: Watch) -> list[Finding]:
+def examine_run(patient: Patient, watch: Watch, control_flow: bool) -> list[Finding]:
     """Find the mistakes that show only in a run of the network."""
     network, spec = patient.network, patient.spec
     sizes = example_sizes(spec)
@@ -136,7 +125,7 @@ def examine_run(patient: Patient, watch: Watch) -> list[Finding]:
         *unused_weights(patient, watch),
     ]
     del outputs
-    if not watch.random and not watch.batch_statistics:  # else two runs never agree
+    if control_flow and not watch.random and not watch.batch_statistics:  # else two runs never agree
         found += find_fixed_control_flow(patient, watch)
     return found
 

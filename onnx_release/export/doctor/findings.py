@@ -24,16 +24,12 @@ PLACE = re.compile(r"[\w./-]+\.py:\d+")
 
 @dataclass(frozen=True)
 class Finding:
-    """A mistake at FILE:LINE. An error makes the release wrong or impossible; a warning may be on purpose.
-
-    `settled_by_export` is whether an export with PyTorch's answers at all sizes shows that there is no such mistake.
-    """
+    """A mistake at FILE:LINE. An error makes the release wrong or impossible; a warning may be on purpose."""
 
     level: Literal["error", "warning"]
     what: str
     where: str
     fix: str
-    settled_by_export: bool = False
 
     def __str__(self) -> str:
         return f"{self.level}: {self.where}: {self.what}\n  fix: {self.fix}"
