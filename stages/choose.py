@@ -1,6 +1,6 @@
 """Choose the variant to release and say why. Its name has a file of its own, so that new timings may rerun nothing."""
 
-from onnx_release.choice.choice import FALLBACK, read_candidates, read_not_made, summarise
+from onnx_release.choice.choice import FALLBACK, read_validated, summarise
 from onnx_release.core.command import run_stage
 from onnx_release.core.files import write_json
 from onnx_release.core.paths import ModelFiles
@@ -12,10 +12,9 @@ from onnx_release.timing.metrics import BenchmarkMetrics
 
 def main(model: str) -> None:
     files, spec, benchmark = ModelFiles(model), load_spec(model), BenchmarkMetrics.read(model)
-    candidates = read_candidates(model, made_variants(spec), benchmark)
-    not_made = read_not_made(model, made_variants(spec))
-    sizes_mb = {one.name: model_size_mb(files.variant(one.name)) for one in candidates}
-    summary = summarise(candidates, not_made, sizes_mb, benchmark)
+    validated = read_validated(model, made_variants(spec), benchmark)
+    sizes_mb = {one.name: model_size_mb(files.variant(one.name)) for one in validated.candidates}
+    summary = summarise(validated, sizes_mb, benchmark)
     write_json(files.choice, {"variant": summary.variant or FALLBACK})
     summary.write(model)
 

@@ -31,16 +31,21 @@ class Candidate:
         return ""
 
 
-def read_candidates(model: str, variants: Sequence[str], benchmark: BenchmarkMetrics) -> list[Candidate]:
-    """Read the metrics of the variants that were made, the raw export first. Raises DataError if a file is missing."""
-    found = {name: ValidateMetrics.read(model, name) for name in variants}
-    return [Candidate(name, one, benchmark.contenders[name]) for name, one in found.items() if one.made]
+@dataclass(frozen=True)
+class Validated:
+    """The variants that were made, the raw export first, and why others could not be, by name."""
+
+    candidates: list[Candidate]
+    not_made: dict[str, str]
 
 
-def read_not_made(model: str, variants: Sequence[str]) -> dict[str, str]:
-    """Read why others of these variants were not made, by name. Raises DataError if a stage has not run."""
+def read_validated(model: str, variants: Sequence[str], benchmark: BenchmarkMetrics) -> Validated:
+    """Read the metrics of the model's variants. Raises DataError if a stage has not run."""
     found = {name: ValidateMetrics.read(model, name) for name in variants}
-    return {name: one.failure for name, one in found.items() if not one.made}
+    return Validated(
+        [Candidate(name, one, benchmark.contenders[name]) for name, one in found.items() if one.made],
+        {name: one.failure for name, one in found.items() if not one.made},
+    )
 
 
 def releasable(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -79,18 +84,14 @@ def describe_choice(candidates: Sequence[Candidate]) -> str:
     )
 
 
-def summarise(
-    candidates: Sequence[Candidate],
-    not_made: Mapping[str, str],
-    sizes_mb: Mapping[str, float],
-    benchmark: BenchmarkMetrics,
-) -> SummaryMetrics:
-    """Return a few metrics of the chosen variant, and why it was chosen.
+def summarise(validated: Validated, sizes_mb: Mapping[str, float], benchmark: BenchmarkMetrics) -> SummaryMetrics:
+    """Return a few metrics of the chosen variant, and why it was chosen; `sizes_mb` has the candidates' sizes by name.
 
-    `not_made` has why others could not be made, and `sizes_mb` the candidates' sizes, by name.
     All metrics are None if no variant may be released, and a speed-up is None if it was not measured.
     """
-    refused = {one.name: one.refused for one in candidates if one.name in SHIPPABLE and one.refused} | dict(not_made)
+    candidates = validated.candidates
+    refused = {one.name: one.refused for one in candidates if one.name in SHIPPABLE and one.refused}
+    refused |= validated.not_made
     best = choose(candidates)
     if best is None:
         names = (

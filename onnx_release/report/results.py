@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from onnx_release.choice.choice import Candidate, read_candidates, read_not_made
+from onnx_release.choice.choice import Candidate, read_validated
 from onnx_release.choice.metrics import SummaryMetrics
 from onnx_release.core.files import read_json, read_made
 from onnx_release.core.hardware import installed
@@ -110,8 +110,8 @@ def collect(files: ModelFiles) -> Results:
     """Read the results of all other stages. Raises DataError if one has not run."""
     model, spec = files.model, load_spec(files.model)
     benchmark, summary = BenchmarkMetrics.read(model), SummaryMetrics.read(model)
-    candidates = read_candidates(model, made_variants(spec), benchmark)
-    names = [one.name for one in candidates]
+    validated = read_validated(model, made_variants(spec), benchmark)
+    names = [one.name for one in validated.candidates]
     latencies = read_table(files.plots / "latency.csv")
     nodes = read_table(files.plots / "profile.csv", keep_default_na=False)
     steps = {name: read_steps(files, name) for name in names if name in REDUCED}
@@ -120,8 +120,8 @@ def collect(files: ModelFiles) -> Results:
         spec=spec,
         params=load_params(files),
         hardware={**read_json(HARDWARE), "made_with": {name: installed(name) for name in MADE_WITH}},
-        candidates=candidates,
-        not_made=read_not_made(model, made_variants(spec)),
+        candidates=validated.candidates,
+        not_made=validated.not_made,
         metrics=StageMetrics(
             prepare=PrepareMetrics.read(model),
             slim=SlimMetrics.read(model),

@@ -1,6 +1,6 @@
 """Of those that passed, may ship and could be timed, the most exact of the fastest."""
 
-from onnx_release.choice.choice import choose, summarise
+from onnx_release.choice.choice import Validated, choose, summarise
 from onnx_release.core.variants import SHIPPABLE
 from onnx_release.timing.metrics import BenchmarkMetrics
 from tests.candidates import candidate
@@ -62,8 +62,7 @@ def test_why_another_one_may_not_be_released_is_in_the_summary():
     candidates = [candidate("export", 1.0), candidate("fp32", 2.0), candidate("fp16", None)]
     candidates.append(candidate("int8_static", 1.0, passed=False, failure="the SQNR is 3 dB"))
     found = summarise(
-        candidates,
-        {"int8_dynamic": "no kernel"},
+        Validated(candidates, {"int8_dynamic": "no kernel"}),
         {"export": 2.0, "fp32": 1.0, "fp16": 0.5, "int8_static": 0.25},
         benchmark,
     )
@@ -73,14 +72,14 @@ def test_why_another_one_may_not_be_released_is_in_the_summary():
         "int8_static": "the SQNR is 3 dB",
         "int8_dynamic": "no kernel",
     }
-    none = summarise([candidates[0], *candidates[2:]], {"int8_dynamic": "no kernel"}, {}, benchmark)
+    none = summarise(Validated([candidates[0], *candidates[2:]], {"int8_dynamic": "no kernel"}), {}, benchmark)
     assert (none.variant, none.size_mb, none.refused) == (None, None, found.refused)
 
 
 def test_why_it_is_that_one_is_in_the_summary():
     def reason(*candidates):
         sizes = {one.name: 1.0 for one in candidates}
-        return summarise(candidates, {}, sizes, BenchmarkMetrics.model_validate(BENCHMARK)).reason
+        return summarise(Validated(list(candidates), {}), sizes, BenchmarkMetrics.model_validate(BENCHMARK)).reason
 
     export, fp32, slower = candidate("export", 1.0), candidate("fp32", 2.0), candidate("fp16", 3.0)
     alike = candidate("fp16", 1.9, "fp32")

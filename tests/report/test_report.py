@@ -10,7 +10,7 @@ import pytest
 from markupsafe import escape
 from ruamel.yaml import YAML
 
-from onnx_release.choice.choice import Candidate, summarise
+from onnx_release.choice.choice import Candidate, Validated, summarise
 from onnx_release.core.params import load_defaults
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
@@ -225,7 +225,7 @@ def make(monkeypatch):
                 benchmark=measured,
                 optimize=OPTIMIZE,
                 profile=PROFILE,
-                summary=summarise(candidates, not_made or {}, sizes, measured),
+                summary=summarise(Validated(candidates, not_made or {}), sizes, measured),
             ),
             graphs=Graphs(sizes, [("Conv", [52, 52, 52, 52, 2]), ("Identity", [3, 0, 0, 0, 0])]),
             explained=Explained(
