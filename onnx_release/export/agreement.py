@@ -11,7 +11,7 @@ from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec, Tolerance
 from onnx_release.data.samples import SampleFile, sample_key, spread_evenly
 from onnx_release.measure.case_names import case_names
-from onnx_release.measure.numerics import FLOAT32_ROUNDING, is_wrong, maximum, tolerance_needed
+from onnx_release.measure.numerics import FLOAT32_ROUNDING, is_wrong, maximum, tolerance_needed, within_tolerance
 from onnx_release.runtime.session import open_session, run_session
 
 # The share of whole numbers, as of an argmax, that may differ by a near tie.
@@ -54,7 +54,7 @@ class OutputDifference:
 
     def validates(self, allowed: Tolerance) -> bool:
         """Return whether it is within the tolerance of the spec, as the validation will find."""
-        return self.error <= allowed.torch_rounding_multiple * self.rounding or self.needed <= allowed.atol
+        return within_tolerance(self.error, self.rounding, self.needed, allowed)
 
     @property
     def wrong(self) -> bool:
@@ -97,7 +97,7 @@ def compare_with_torch(path: Path, spec: Spec, files: ModelFiles) -> Agreement:
     runs += [(sample_key(index), f"sample {index}", answers) for index in spread_evenly(len(samples), MOST_SAMPLES)]
     for key, shown, reference in runs:
         try:
-            found = run_session(session, inputs_of(key, files))
+            found = run_session(session, inputs_of(key, cases, samples))
         except GraphError as cause:
             return Agreement(f"in {shown} {cause}", broken=True)
         float32, float64 = reference.folder(f"{key}/float32"), reference.folder(f"{key}/float64")
@@ -110,12 +110,9 @@ def compare_with_torch(path: Path, spec: Spec, files: ModelFiles) -> Agreement:
     return sum_up(differences, spec)
 
 
-def inputs_of(key: str, files: ModelFiles) -> dict[str, np.ndarray]:
-    """Return the inputs of a shape case or of an evaluation sample, with its batch axis."""
-    cases = ArrayFile(files.reference_cases)
-    if f"{key}/inputs" in cases.names:
-        return cases.folder(f"{key}/inputs")
-    return SampleFile(files.evaluation_samples).batch(int(key))
+def inputs_of(key: str, cases: ArrayFile, samples: SampleFile) -> dict[str, np.ndarray]:
+    """Return the inputs of a shape case, or those of a sample with its batch axis."""
+    return cases.folder(f"{key}/inputs") if key in case_names(cases) else samples.batch(int(key))
 
 
 def unlike(name: str, wanted: np.ndarray, found: np.ndarray) -> str:

@@ -20,6 +20,7 @@ from onnx_release.core.files import read_json
 from onnx_release.core.params import Runtime
 from onnx_release.core.paths import MODEL_FILE, SOURCES_FILE, ModelFiles
 from onnx_release.core.spec import Spec, example_sizes
+from onnx_release.data.samples import SampleFile
 from onnx_release.export.agreement import Agreement, compare_with_torch, inputs_of
 from onnx_release.export.dynamo import capture_once, input_axes, quiet, translate
 from onnx_release.export.export import write_export
@@ -108,7 +109,9 @@ def blame(build: Callable[[], torch.nn.Module], candidate: Candidate, files: Mod
     sources = read_json(candidate.folder / SOURCES_FILE)
     try:
         with unfused_layers():
-            inputs = inputs_of(candidate.agreement.key, files)
+            inputs = inputs_of(
+                candidate.agreement.key, ArrayFile(files.reference_cases), SampleFile(files.evaluation_samples)
+            )
             found = first_difference(build(), load_model(candidate.folder / MODEL_FILE), sources, inputs)
     except Exception:  # a help only: the network's code and parts of a wrong graph may raise anything
         return ""

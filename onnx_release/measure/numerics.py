@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from onnx_release.core.spec import Tolerance
+
 # Relative errors count only for elements of at least this share of their case's largest: near zero they mean nothing.
 RELATIVE_FLOOR = 1e-3
 # Beyond this many times PyTorch's own rounding, an answer is wrong and not merely less precise.
@@ -86,6 +88,21 @@ def tolerance_needed(reference: np.ndarray, output: np.ndarray, rtol: float) -> 
     reference = reference.astype(np.float64)
     excess = np.abs(output.astype(np.float64) - reference) - rtol * np.abs(reference)
     return maximum(0.0, excess)
+
+
+def rounding_multiple(error: float, rounding: float) -> float:
+    """Return an error divided by PyTorch's own in float32, infinite if only PyTorch's is zero."""
+    if rounding:
+        return error / rounding
+    return math.inf if error else 0.0
+
+
+def within_tolerance(error: float, rounding: float, needed: float, allowed: Tolerance) -> bool:
+    """Return whether an output of a float32 variant passes: by PyTorch's rounding, or by `needed`, the atol to pass.
+
+    NaN does not pass.
+    """
+    return rounding_multiple(error, rounding) <= allowed.torch_rounding_multiple or needed <= allowed.atol
 
 
 def is_wrong(error: float, rounding: float, largest: float) -> bool:

@@ -25,15 +25,17 @@ from onnx_release.measure.numerics import (
     finite_or_none,
     is_wrong,
     largest_error,
+    rounding_multiple,
     tolerance_needed,
+    within_tolerance,
 )
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.validate.metrics import OutputMetrics, ValidateMetrics
 
 WRONG_HINT = (
-    "A larger tolerance would only hide it: if the variant export is wrong too, `python -m tools.doctor MODEL` looks "
-    "for the line, and the other exporter may be right (export.exporter); if only fp32 is, find the fusion to blame by "
-    "adding names to slim.skip_fusion_patterns"
+    "A larger tolerance would only hide it: if the variant export is wrong too, `others` in metrics/NAME/export.json "
+    "says which exporters were tried and where the first wrong value is made, and `python -m tools.doctor MODEL` looks "
+    "for the line; if only fp32 is, find the fusion to blame by adding names to slim.skip_fusion_patterns"
 )
 
 
@@ -74,14 +76,11 @@ class OutputErrors:
     @property
     def torch_rounding_multiple(self) -> float:
         """Return the variant's largest error divided by PyTorch's own, infinite if only PyTorch's is zero."""
-        if self.torch.max_abs:
-            return self.variant.max_abs / self.torch.max_abs
-        return math.inf if self.variant.max_abs else 0.0
+        return rounding_multiple(self.variant.max_abs, self.torch.max_abs)
 
     def passes(self, allowed: Tolerance) -> bool:
         """Return whether the output of a float32 variant is within the tolerance."""
-        within_rounding = self.torch_rounding_multiple <= allowed.torch_rounding_multiple
-        return within_rounding or self.tolerance <= allowed.atol  # both are False for NaN
+        return within_tolerance(self.variant.max_abs, self.torch.max_abs, self.tolerance, allowed)
 
     def metrics(self) -> OutputMetrics:
         """Return the metrics of the output."""
