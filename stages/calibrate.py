@@ -16,7 +16,7 @@ def main(model: str) -> None:
     if "int8_static" not in load_spec(model).variants:  # nothing else reads the ranges
         leave_out(metrics, folder)
     else:
-        make_variant(make, model, "int8_static", metrics, folder)
+        make_variant(model, "int8_static", metrics, folder, make)
 
 
 def make(model: str) -> None:

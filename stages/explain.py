@@ -5,11 +5,11 @@ import sys
 from onnx_release.core.child_process import run_in_child
 from onnx_release.core.command import run_stage
 from onnx_release.core.errors import ReleaseError
-from onnx_release.core.files import write_rows, write_text
+from onnx_release.core.files import write_rows
 from onnx_release.core.metrics import NOT_MADE
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
-from onnx_release.core.variants import REDUCED, leave_out, why_not_made
+from onnx_release.core.variants import REDUCED, leave_out, why_not_made, write_no_rows
 from onnx_release.validate.explain import NOT_EXPLAINED, explain_variant
 
 
@@ -19,7 +19,7 @@ def main(model: str, variant: str) -> None:
     if variant not in load_spec(model).variants:
         leave_out(None, plot)
     elif why_not_made(files.variant(variant).parent):
-        write_text(plot, f"{NOT_MADE}\n")  # a table without rows
+        write_no_rows(plot, NOT_MADE)
     else:
         try:
             run_in_child(explain, model, variant)

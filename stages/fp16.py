@@ -5,7 +5,8 @@ from onnx_release.core.params import load_params
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.core.variants import leave_out, make_variant
-from onnx_release.reduce.fp16 import convert_in_child
+from onnx_release.data.samples import SampleFile
+from onnx_release.reduce.fp16 import convert_to_fp16
 from onnx_release.reduce.metrics import Fp16Metrics
 
 
@@ -14,13 +15,18 @@ def main(model: str) -> None:
     if "fp16" not in load_spec(model).variants:
         leave_out(metrics, folder)
     else:
-        make_variant(make, model, "fp16", metrics, folder)
+        make_variant(model, "fp16", metrics, folder, make, make_apart)
 
 
-def make(model: str) -> None:
+def make(model: str, apart: bool = False) -> None:
     files = ModelFiles(model)
-    folder, params = files.variant("fp16").parent, load_params(files).fp16
-    convert_in_child(files.variant("fp32"), files.calibration_samples, params, folder).write(model)
+    samples, params = SampleFile(files.calibration_samples), load_params(files).fp16
+    convert_to_fp16(files.variant("fp32"), samples, params, files.variant("fp16").parent, apart).write(model)
+
+
+def make_apart(model: str) -> None:
+    """Do the same with each try in a process of its own, so that one that crashes is only refused."""
+    make(model, apart=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def main(model: str) -> None:
     if "int8_dynamic" not in load_spec(model).variants:
         leave_out(metrics, folder)
     else:
-        make_variant(make, model, "int8_dynamic", metrics, folder)
+        make_variant(model, "int8_dynamic", metrics, folder, make)
 
 
 def make(model: str) -> None:

@@ -25,7 +25,7 @@ def main(model: str) -> None:
     elif reason:
         not_made(reason, metrics, folder)
     else:
-        make_variant(make, model, "int8_static", metrics, folder)
+        make_variant(model, "int8_static", metrics, folder, make)
 
 
 def make(model: str) -> None:

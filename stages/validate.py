@@ -5,12 +5,12 @@ import sys
 from onnx_release.core.child_process import ChildError, run_in_child
 from onnx_release.core.command import run_stage
 from onnx_release.core.errors import GraphError
-from onnx_release.core.files import write_rows, write_text
+from onnx_release.core.files import write_rows
 from onnx_release.core.metrics import NOT_MADE
 from onnx_release.core.params import load_params
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
-from onnx_release.core.variants import VARIANTS, leave_out, made_variants, why_not_made
+from onnx_release.core.variants import VARIANTS, leave_out, made_variants, why_not_made, write_no_rows
 from onnx_release.data.model_data import load_data
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.settings import load_runtime
@@ -31,7 +31,7 @@ def main(model: str, variant: str) -> None:
         except (ChildError, GraphError) as error:
             reason = f"the file does not run: {error}"
     if reason:
-        write_text(plot, f"{NOT_MADE}\n")  # a table without rows
+        write_no_rows(plot, NOT_MADE)
         ValidateMetrics.not_made(reason).write(model, variant)
     metrics = ValidateMetrics.read(model, variant)
     if not metrics.passed:

@@ -19,7 +19,7 @@ from onnx_release.core.errors import ReleaseError
 
 Given = TypeVarTuple("Given")
 Made = TypeVar("Made")
-# More than any stage was seen to take on networks of 2 GB; only work that hangs takes longer.
+# A bound for work that hangs. A search with many `minutes` of a large network may take hours.
 TIMEOUT_S = 4 * 3600.0
 
 

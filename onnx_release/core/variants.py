@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from onnx_release.core.child_process import run_in_child
+from onnx_release.core.child_process import ChildError, run_in_child
 from onnx_release.core.errors import BenchmarkError, ParameterError, ReleaseError, SpecError
 from onnx_release.core.files import replacing_folder, write_json, write_text
 from onnx_release.core.metrics import LEFT_OUT, NOT_MADE
@@ -47,23 +47,33 @@ def leave_out(metrics: Path | None, *outputs: Path) -> None:
         write_json(metrics, {LEFT_OUT: True})
     for path in outputs:
         if path.suffix == ".csv":
-            write_text(path, f"{LEFT_OUT}\n")  # a table without rows
+            write_no_rows(path, LEFT_OUT)
         else:
             with replacing_folder(path) as partial:
                 write_text(partial / "left_out.txt", f"{path.name} is not among `variants` in the model's spec.yaml.\n")
 
 
-def make_variant(make: Callable[[str], None], model: str, variant: str, metrics: Path, folder: Path) -> None:
-    """Let `make`, a function of a module, write the metrics and the folder of a model's variant, in a child process.
+def write_no_rows(path: Path, why: str) -> None:
+    """Write a table without rows, whose only column says why: LEFT_OUT or NOT_MADE."""
+    write_text(path, f"{why}\n")
 
-    A failure is a result: if `make` fails, crashes or takes too long, both say why, and the run goes on with the other
-    variants. Raises ParameterError and SpecError, which a person corrects before the variant can be tried.
+
+def make_variant(model: str, variant: str, metrics: Path, folder: Path, *ways: Callable[[str], None]) -> None:
+    """Let one of `ways`, functions of a module, write the metrics and the folder of a model's variant.
+
+    Each is tried in a child process, the next one if the one before crashes it. A failure is a result: both then say
+    why, and the run goes on with the other variants. Raises ParameterError and SpecError, which a person corrects
+    before the variant can be tried.
     """
+    way, *others = ways
     try:
-        run_in_child(make, model)
+        run_in_child(way, model)
     except (ParameterError, SpecError):
         raise
     except ReleaseError as error:
+        if isinstance(error, ChildError) and others:
+            make_variant(model, variant, metrics, folder, *others)
+            return
         reason = f"{error}\nIf you do not need {variant}, take it out of `variants` in models/{model}/spec.yaml"
         print(f"{variant} of {model} could not be made: {reason}", file=sys.stderr)
         not_made(reason, metrics, folder)

@@ -84,22 +84,6 @@ def convert_to_fp16(source: Path, samples: SampleFile, params: Fp16, folder: Pat
     return fp16_metrics(given, converted, params, size)
 
 
-def convert_in_child(source: Path, samples: Path, params: Fp16, folder: Path) -> Fp16Metrics:
-    """Do the same with a file of samples in a process of its own; if that crashes, again with each try in one more.
-
-    Raises ChildError if it crashes then too.
-    """
-    try:
-        return run_in_child(convert_files, source, samples, params, folder, False)
-    except ChildError:
-        return run_in_child(convert_files, source, samples, params, folder, True)
-
-
-def convert_files(source: Path, samples: Path, params: Fp16, folder: Path, apart: bool) -> Fp16Metrics:
-    """Do what `convert_to_fp16` does, with what can be sent to another process."""
-    return convert_to_fp16(source, SampleFile(samples), params, folder, apart)
-
-
 def write_first_that_runs(
     given: Source, always: Set[str], max_finite_val: float, folder: Path, apart: bool
 ) -> Converted:

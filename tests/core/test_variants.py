@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from onnx_release.core.errors import BenchmarkError, ParameterError, SpecError
+from onnx_release.core.errors import BenchmarkError, GraphError, ParameterError, SpecError
 from onnx_release.core.files import replacing_folder
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Budget
@@ -71,6 +71,10 @@ def convert(model: str) -> None:
         raise ValueError("no kernel for node_Celu_7")
 
 
+def refuse(_: str) -> None:
+    raise GraphError("no operator for node_Celu_7")
+
+
 def crash(_: str) -> None:
     os.kill(os.getpid(), signal.SIGSEGV)
 
@@ -85,7 +89,7 @@ def test_a_variant_that_cannot_be_made_is_a_result(tmp_path, monkeypatch, capsys
     folder = files.variant("fp16").parent
     folder.mkdir(parents=True)
     files.variant("fp16").touch()
-    make_variant(make, "net", "fp16", metrics, folder)
+    make_variant("net", "fp16", metrics, folder, make)
     fix = "If you do not need fp16, take it out of `variants` in models/net/spec.yaml"
     assert json.loads(metrics.read_text()) == {"not_made": f"{reason}\n{fix}"}
     assert why_not_made(folder) == f"{reason}\n{fix}"
@@ -93,9 +97,21 @@ def test_a_variant_that_cannot_be_made_is_a_result(tmp_path, monkeypatch, capsys
     assert f"fp16 of net could not be made: {reason}" in capsys.readouterr().err
 
 
+def write_metrics(_: str) -> None:
+    Path("fp16.json").write_text("{}")
+
+
+def test_another_way_is_tried_only_after_a_crash(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_variant("net", "fp16", tmp_path / "fp16.json", tmp_path / "fp16", crash, write_metrics)
+    assert (tmp_path / "fp16.json").read_text() == "{}" and not (tmp_path / "fp16").exists()
+    make_variant("net", "fp16", tmp_path / "fp16.json", tmp_path / "fp16", refuse, write_metrics)
+    assert json.loads((tmp_path / "fp16.json").read_text())["not_made"].startswith("no operator for node_Celu_7")
+
+
 @pytest.mark.parametrize(("make", "kind"), [(fill_disk, OSError), (misspell, ParameterError)])
 def test_what_a_person_must_mend_first_stops_the_run(tmp_path, monkeypatch, make, kind):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(kind):
-        make_variant(make, "net", "fp16", tmp_path / "fp16.json", tmp_path / "fp16")
+        make_variant("net", "fp16", tmp_path / "fp16.json", tmp_path / "fp16", make)
     assert not list(tmp_path.iterdir())
