@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from onnx_release.core.errors import CheckpointError, NetworkError, ReleaseError
 from onnx_release.core.spec import ITEM_BYTES
+from onnx_release.network.archives import archive_kind
 from onnx_release.network.example_arguments import Arguments, as_tensors, name_arguments, parameter_names
 from onnx_release.network.guess_inputs import guess_arguments
 from onnx_release.network.hugging_face_inputs import open_folder
@@ -174,15 +174,15 @@ def open_archive(path: Path, examples: Mapping[str, torch.Tensor]) -> NamedNetwo
         raise NetworkError(f"{path} is a folder: write transformers:{path} if it is a checkpoint of Hugging Face")
     if not path.is_file():
         raise NetworkError(f"there is no file {path}, and no colon in it: name MODULE:FUNCTION, timm:NAME or a file")
-    names = archive_names(path)
-    if any(name.endswith("/models/model.json") or name.endswith("serialized_exported_program.json") for name in names):
+    kind = archive_kind(path)
+    if kind == "torch.export":
         program = loaded(torch.export.load, path, "torch.export.load")
         network = program.module()
         own, by_name = program.example_inputs or ((), {})
         given = name_arguments(network, tuple(examples.values()) or tuple(own))
         arguments = Arguments(given.positional, as_tensors(by_name), given.names)  # it takes them only in this way
         return NamedNetwork(network, arguments, "exported", path.name, (path,))
-    if any("/code/" in name for name in names):
+    if kind == "TorchScript":
         network = in_float32(loaded(torch.jit.load, path, "torch.jit.load").eval())
         arguments, guessed = example_arguments(network, examples)
         return NamedNetwork(network, arguments, "torchscript", path.name, (path,), guessed=guessed)
@@ -190,15 +190,6 @@ def open_archive(path: Path, examples: Mapping[str, torch.Tensor]) -> NamedNetwo
         f"{path} is no archive of TorchScript or torch.export, which have the network's code: if it has weights alone, "
         "give the network with --network MODULE:FUNCTION and the file with --weights"
     )
-
-
-def archive_names(path: Path) -> list[str]:
-    """Return the names in a zip archive; none for another file."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
-    except zipfile.BadZipFile:
-        return []
 
 
 def loaded(load: Callable[[Path], Any], path: Path, name: str) -> Any:
