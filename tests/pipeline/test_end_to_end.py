@@ -280,10 +280,15 @@ def test_variants_that_cannot_be_made_do_not_keep_the_others_from_a_release(clon
     for variant in ("fp16", "int8_static"):
         assert run_here(folder, "stages.validate", MODEL, variant).returncode == 0
         assert run_here(folder, "stages.explain", MODEL, variant).returncode == 0
+    damaged = folder / FILES.variant("int8_dynamic")
+    damaged.unlink()
+    damaged.write_bytes(b"no graph")
+    assert run_here(folder, "stages.validate", MODEL, "int8_dynamic").returncode == 0
     for stage in ("choose", "report", "package"):
         assert run_here(folder, f"stages.{stage}", MODEL).returncode == 0
     summary = json.loads((folder / FILES.metrics / "summary.json").read_text())
-    assert summary["variant"] in ("fp32", "int8_dynamic") and summary["refused"].keys() >= {"fp16", "int8_static"}
+    assert summary["variant"] == "fp32" and summary["refused"].keys() == {"fp16", "int8_dynamic", "int8_static"}
+    assert "it could not be made: the file does not run: " in summary["refused"]["int8_dynamic"]
     assert (folder / FILES.release / "MANIFEST.json").is_file()
     gate = run_here(folder, "tools.gate")
     assert gate.returncode == 1
