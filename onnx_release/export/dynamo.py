@@ -48,7 +48,9 @@ def translate(
 ) -> tuple[ModelProto, dict[str, Any]]:
     """Translate what was captured, which may be done for several opsets. Returns and raises as `export_dynamo`."""
     match_constants_exactly()
-    with quiet():
+    # torch.onnx runs the program again. With gradients, attention with a mask takes another way than when it was
+    # captured, its result lies otherwise in memory, and a view of it fails.
+    with quiet(), torch.no_grad():
         try:
             onnx_program = torch.onnx.export(
                 program,

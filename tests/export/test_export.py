@@ -409,10 +409,27 @@ class Recurrent(nn.Module):
         return self.lstm(x)[0]
 
 
-@BOTH
-def test_a_recurrent_layer_over_a_dynamic_sequence_gives_torchs_answers(exporter, tmp_path):
+class Attention(nn.Module):
+    """Adds a learned bias to its products, as T5 and Swin do, and puts its heads side by side again."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.bias = nn.Linear(8, 8), nn.Embedding(32, 2)
+
+    def forward(self, x):
+        heads = self.heads(x).view(*x.shape[:2], 2, 4).transpose(1, 2)
+        places = torch.arange(x.shape[1])
+        bias = self.bias((places[:, None] - places[None, :]).abs()).permute(2, 0, 1).unsqueeze(0)
+        mixed = nn.functional.scaled_dot_product_attention(heads, heads, heads, bias)
+        return mixed.transpose(1, 2).reshape(*x.shape[:2], -1)
+
+
+@pytest.mark.parametrize(
+    ("exporter", "layer"), [("dynamo", Recurrent), ("torchscript", Recurrent), ("dynamo", Attention)]
+)
+def test_a_layer_over_a_dynamic_sequence_gives_torchs_answers(exporter, layer, tmp_path):
     torch.manual_seed(0)
-    network = Recurrent().eval()
+    network = layer().eval()
     spec = tagger_spec().model_copy(
         update={
             "inputs": [Tensor(name="x", dtype="float32", shape=["batch", "length", 8])],
