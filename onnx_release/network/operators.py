@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch._ops import HigherOrderOperator
+from torch.nn.modules import transformer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -73,17 +74,25 @@ def batch_norm_trains(func: Any, args: tuple[Any, ...]) -> bool:
 
 @contextmanager
 def unfused_layers() -> Iterator[None]:
-    """Turn the fused operator for a whole Transformer layer off in the block.
+    """Turn off in the block what torch chooses in its Transformer layers to be faster: a fused operator, and a hint.
 
-    torch takes it outside of training. It pads its outputs with zeros where a mask hides a token, which no exported
-    network does (pytorch/pytorch#110557).
+    The fused operator of a whole layer, which torch takes outside of training, pads its outputs with zeros where a mask
+    hides a token, which no exported network does (pytorch/pytorch#110557). The hint is that a mask is causal: torch
+    looks at the mask's values for it, which no capture can follow, and without it applies the mask itself.
     """
-    fused = torch.backends.mha.get_fastpath_enabled()
+    fused, hint = torch.backends.mha.get_fastpath_enabled(), transformer._detect_is_causal_mask
     torch.backends.mha.set_fastpath_enabled(False)
+    transformer._detect_is_causal_mask = given_hint
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+        transformer._detect_is_causal_mask = hint
+
+
+def given_hint(mask: Any, is_causal: bool | None = None, size: int | None = None) -> bool:
+    """Return whether the caller said that the mask is causal, without a look at its values."""
+    return is_causal is True
 
 
 @contextmanager
