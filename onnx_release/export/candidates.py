@@ -23,6 +23,7 @@ from onnx_release.core.spec import Spec, example_sizes
 from onnx_release.data.samples import SampleFile
 from onnx_release.export.agreement import Agreement, compare_with_torch, inputs_of
 from onnx_release.export.dynamo import capture_once, input_axes, quiet, translate
+from onnx_release.export.experts import choose_experts_by_index
 from onnx_release.export.export import write_export
 from onnx_release.export.first_difference import first_difference
 from onnx_release.export.frozen_values import value_reads
@@ -124,6 +125,7 @@ def write_files(
     """Write a file for each opset, and return their paths and the errors. Raises ExportError if there is none."""
     network = build()
     refuse_training(network)
+    choose_experts_by_index(network)
     export = exporter_of(network, spec, attempt, files)
     made: dict[int, Path] = {}
     failed: list[Exception] = []

@@ -134,6 +134,41 @@ def test_a_branch_on_a_size_is_wrong_at_a_corner(candidate):
     assert found.blamed.startswith("the first module that differs is the network itself (LongBranch)")
 
 
+class Causal(nn.Module):
+    """A Transformer layer of torch's own with a causal mask, whose values torch looks at."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+
+    def forward(self, x):
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[0])
+        return self.encoder(x[None], mask)[0]
+
+
+def test_a_causal_mask_is_applied_without_a_look_at_its_values(candidate):
+    assert candidate(Causal(), Attempt("dynamo", "non-strict", (18,))).agreement.validates
+
+
+class Experts(nn.Module):
+    """Adds up what it multiplies, in a loop over values, unless its experts are to be chosen by index."""
+
+    way = "loop"
+
+    def set_experts_implementation(self, way):
+        self.way = way
+
+    def forward(self, x):
+        return x * 3 if self.way == "batched_mm" else sum(x for _ in range(int(x.sum() * 0) + 3))
+
+
+def test_experts_are_chosen_by_index(candidate):
+    """The way of transformers' mixtures of experts, which has the same method."""
+    assert candidate(Experts(), Attempt("dynamo", "non-strict", (18,))).agreement.validates
+
+
 def made(attempt, nodes, agreement=None, others=""):
     return Candidate(attempt, 18, nodes, Path(), agreement or Agreement(validates=True), others)
 
