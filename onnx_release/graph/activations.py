@@ -1,7 +1,7 @@
 """Look at the inner values of a graph: extract the part that computes them, and run it on samples."""
 
 import tempfile
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def extract_subgraph(model: ModelProto, names: Iterable[str], known: Mapping[str
     )
 
 
-def ancestors(model: ModelProto, wanted: Iterable[str], known: Container[str]) -> tuple[list[NodeProto], set[str]]:
+def ancestors(model: ModelProto, wanted: Collection[str], known: Container[str]) -> tuple[list[NodeProto], set[str]]:
     """Return the nodes that compute `wanted` from the inputs and the values `known`, and the names of their inputs."""
     open_values, taken, nodes = set(wanted), set(), []
     for node in reversed(model.graph.node):
@@ -104,8 +104,20 @@ def ancestors(model: ModelProto, wanted: Iterable[str], known: Container[str]) -
             inputs = set(node_inputs(node))
             taken |= inputs
             open_values |= {name for name in inputs if name not in known}
-            nodes.append(node)
+            nodes.append(
+                with_outputs_renamed(node, [name for name in node.output if name in known and name not in wanted])
+            )
     return nodes[::-1], taken
+
+
+def with_outputs_renamed(node: NodeProto, names: Collection[str]) -> NodeProto:
+    """Return the node with other names for some of its outputs, as those of a Split that are known; itself for none."""
+    if not names:
+        return node
+    renamed = NodeProto()
+    renamed.CopyFrom(node)
+    renamed.output[:] = [f"{name}/again" if name in names else name for name in node.output]
+    return renamed
 
 
 def descendants(model: ModelProto, names: Iterable[str]) -> set[str]:

@@ -53,6 +53,15 @@ def test_a_cut_starts_from_what_is_known(model):
     assert run_on(session_of(part), known)["y"].tolist() == [[4, 5]]
 
 
+def test_a_cut_runs_an_operator_again_of_which_one_output_is_known(save_graph):
+    halves = helper.make_node("Split", ["x"], ["low", "high"], axis=1, num_outputs=2)
+    total = helper.make_node("Add", ["low", "high"], ["y"])
+    model = onnx.load(save_graph([halves, total], [("x", [1, 4])], [("y", [1, 2])], {}))
+    feed = {"x": np.array([[1, 2, 3, 4]], np.float32), "low": np.array([[10, 20]], np.float32)}
+    session = session_of(extract_subgraph(model, ["y"], dict.fromkeys(feed, TensorProto.FLOAT)))
+    assert run_on(session, feed)["y"].tolist() == [[13, 24]]
+
+
 def test_descendants_are_what_depends_on_a_value_or_a_weight(model):
     assert descendants(model, ["a"]) == {"i", "b", "y"}
     assert descendants(model, ["w"]) == {"y"}
