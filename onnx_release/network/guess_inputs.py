@@ -38,8 +38,9 @@ def guesses(network: nn.Module) -> Iterator[torch.Tensor]:
         kind = getattr(layer, "original_name", type(layer).__name__)  # the modules of TorchScript have one class
         if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d) or kind in ("Conv1d", "Conv2d", "Conv3d"):
             axes = layer.weight.ndim - 2
+            channels = getattr(layer, "in_channels", layer.weight.shape[1])  # TorchScript keeps only the weights
             for side in SIDES if axes < 3 else (16, 32):
-                yield torch.randn(2, layer.in_channels, *[side] * axes)
+                yield torch.randn(2, channels, *[side] * axes)
         elif isinstance(layer, nn.Linear) or kind == "Linear":
             yield torch.randn(2, layer.weight.shape[1])
             yield torch.randn(2, LENGTH, layer.weight.shape[1])

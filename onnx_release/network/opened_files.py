@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 CODE = {".py", ".pyc", ".so", ".pyd", ".dll"}
+# Folders of packages, those of another environment that this one looks into among them.
+PACKAGES = {"site-packages", "dist-packages"}
 # An audit hook cannot be removed, so there is one, which writes to the lists of the blocks that are open.
 recording: list[list[str]] = []
 installed: list[bool] = []
@@ -44,5 +46,6 @@ def is_data(path: Path) -> bool:
     return (
         path.suffix not in CODE
         and resolved.is_file()
+        and PACKAGES.isdisjoint(resolved.parts)
         and not any(resolved.is_relative_to(folder) for folder in (*above, *system))
     )

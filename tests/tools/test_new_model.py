@@ -485,6 +485,10 @@ def test_a_folder_of_transformers_is_a_whole_model(root):
 
 def test_archives_are_networks_of_their_own(root):
     torch.jit.script(torch.nn.Sequential(torch.nn.Linear(3, 2))).save(str(root / "scripted.pt"))
+    pooled = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    torch.jit.trace(pooled, torch.zeros(1, 3, 8, 8)).save(str(root / "traced.pt"))
+    write_model("traced", None, network="traced.pt")
+    assert load_spec("traced").inputs[0].shape == ["batch", 3, 64, 64]
     free = ({0: torch.export.Dim.DYNAMIC},)
     program = torch.export.export(torch.nn.Linear(3, 2), (torch.randn(4, 3),), dynamic_shapes=free)
     torch.export.save(program, root / "whole.pt2")
