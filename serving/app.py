@@ -23,6 +23,7 @@ from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.release import Release, open_release
 from serving import metrics
+from serving.docs import docs_router
 from serving.engine import Engine
 from serving.errors import Problem, error_response
 from serving.page import page_router
@@ -40,15 +41,22 @@ log = logging.getLogger("serving")
 
 
 class Application(FastAPI):
-    """FastAPI, except that requests to `first`, a POST route, skip the middleware and the router.
+    """FastAPI, except that it answers HEAD, and that requests to `first`, a POST route, skip middleware and router.
 
     The route's function takes the request and gives the response. Middleware and router would only add time on the
-    event loop, which the server is short of under load.
+    event loop, which the server is short of under load. HEAD is answered as GET is; uvicorn leaves out the content.
     """
 
     first: APIRoute
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            asked = {**scope, "method": "GET"}
+            try:
+                await super().__call__(asked, receive, send)
+            finally:
+                scope["route"] = asked.get("route")  # for the metrics
+            return
         if scope["type"] != "http" or scope["path"] != self.first.path or scope["method"] != "POST":
             await super().__call__(scope, receive, send)
             return
@@ -85,6 +93,9 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         responses={"default": {"model": Problem, "description": "any other error"}},
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages load their scripts from a CDN
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would lead to the host that the client names
     )
     app.state.release, app.state.settings, app.state.ready = release, settings, False
     uploads = predict_router(release, data)
@@ -92,6 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(uploads)
     app.include_router(v2_router(release))
     app.include_router(metrics.router)
+    app.include_router(docs_router(release.manifest.model))
     app.include_router(page_router(release, data, settings))
     explain_errors(app)
     return app

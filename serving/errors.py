@@ -24,11 +24,12 @@ MEANINGS = {
 }
 # nginx's status for a client that closed its connection; nobody reads it.
 CLIENT_GONE = 499
+SHOWN_PATH = 200  # characters of a client's path that an error message repeats
 
 log = logging.getLogger("serving")
 
 
-async def error_response(_: Request, error: Exception) -> Response:
+async def error_response(request: Request, error: Exception) -> Response:
     """Answer a request that failed with {"error": what is wrong, and what to do}."""
     headers: dict[str, str] = {}
     text = str(error)
@@ -46,17 +47,26 @@ async def error_response(_: Request, error: Exception) -> Response:
         case DataError() | InputError():
             status = 422
         case HTTPException():
-            status, headers, text = (
-                error.status_code,
-                dict(error.headers or {}),
-                f"{error.detail}: /docs lists all paths",
-            )
+            status, headers, text = explain_routing(request, error)
         case RequestValidationError():
             status, text = 400, "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
         case _:
             log.error("a request failed", exc_info=error)
             status, text = 500, "the server failed on this request and has logged why"
     return Response(orjson.dumps({"error": text}), status, headers, "application/json")
+
+
+def explain_routing(request: Request, error: HTTPException) -> tuple[int, dict[str, str], str]:
+    """Return the status, headers and text for a path or a method that no route takes. GET is HEAD's, too."""
+    path, headers = request.scope["path"][:SHOWN_PATH], dict(error.headers or {})
+    if error.status_code == 405:
+        methods = set(headers["Allow"].split(", "))
+        headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+        return 405, headers, f"{request.method} is not for {path}: use {headers['Allow']}"
+    if error.status_code == 404:
+        hint = ", and none of them ends with a slash" if request.scope["path"].endswith("/") else ""
+        return 404, headers, f"there is nothing at {path}: /docs lists all paths{hint}"
+    return error.status_code, headers, str(error.detail)
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

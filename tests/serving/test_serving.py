@@ -169,10 +169,41 @@ def test_a_request_that_is_wrong_as_a_whole(address, options, status, said):
     assert said in answer.json()["error"]
 
 
-def test_other_paths_and_methods(address):
-    assert requests.get(f"{address}/predict", timeout=PATIENCE).status_code == 405
-    answer = requests.get(f"{address}/nothing", timeout=PATIENCE)
-    assert answer.status_code == 404 and answer.json() == {"error": "Not Found: /docs lists all paths"}
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/models/colours", "/metrics", "/", "/docs", "/openapi.json"])
+def test_head_is_answered_as_get_is_without_the_content(address, path):
+    got = requests.get(f"{address}{path}", timeout=PATIENCE)
+    asked = requests.head(f"{address}{path}", timeout=PATIENCE)
+    assert (asked.status_code, asked.content) == (got.status_code, b"") == (200, b"")
+    assert asked.headers["Content-Type"] == got.headers["Content-Type"]
+    assert path == "/metrics" or asked.headers["Content-Length"] == str(len(got.content))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("OPTIONS", "/v2/health/live", "GET, HEAD"),
+        ("DELETE", "/", "GET, HEAD"),
+        ("GET", "/predict", "POST"),
+        ("HEAD", "/predict", "POST"),
+        ("OPTIONS", "/predict", "POST"),
+        ("GET", "/v2/models/colours/infer", "POST"),
+    ],
+)
+def test_another_method_is_refused_with_those_that_are_allowed(address, method, path, allowed):
+    answer = requests.request(method, f"{address}{path}", timeout=PATIENCE)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+    if method != "HEAD":
+        assert answer.json() == {"error": f"{method} is not for {path}: use {allowed}"}
+
+
+def test_a_path_that_is_not_there_leads_to_no_other_host(address):
+    for path, hint in (("/nothing", ""), ("/v2/health/live/", ", and none of them ends with a slash")):
+        headers = {"Host": "elsewhere.example"}
+        answer = requests.get(f"{address}{path}", headers=headers, allow_redirects=False, timeout=PATIENCE)
+        assert (answer.status_code, answer.json()) == (
+            404,
+            {"error": f"there is nothing at {path}: /docs lists all paths{hint}"},
+        )
 
 
 def test_a_client_that_goes_away_in_the_middle_harms_nobody(address):
