@@ -14,6 +14,7 @@ from onnx_release.data.pixel_limit import TooManyPixelsError
 
 MEANINGS = {
     400: "the request is malformed",
+    403: "this server does not do that",
     404: "there is no such model or path",
     408: "the request did not arrive in time",
     413: "more than a limit allows: bytes, pixels, files, batch",

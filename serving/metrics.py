@@ -14,6 +14,8 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from serving import statistics
+
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 NO_ROUTE = "none"  # the path of requests that no route answered
@@ -52,5 +54,6 @@ def observe_refusal(status: int) -> None:
 
 def observe_call(rows: int, seconds: float) -> None:
     """Count a call of the model."""
+    statistics.observe_call(rows, seconds)
     CALLS.observe(seconds)
     BATCHES.observe(rows)

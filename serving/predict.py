@@ -16,10 +16,13 @@ from onnx_release.data.model_data import ModelData
 from onnx_release.data.samples import input_axes, with_batch_axis, without_batch_axis
 from onnx_release.runtime.onnx_model import check_request
 from onnx_release.runtime.release import Release
-from serving.body import Upload, parse_files, request_body
+from serving.body import Upload, request_body
 from serving.connection import gone
+from serving.content import described_uploads, plain_body, read_uploads, single_header
 from serving.engine import Job
 from serving.errors import RequestError, error_responses
+from serving.page import upload_kind
+from serving.statistics import Counted, counted
 
 
 class Classification(BaseModel):
@@ -65,22 +68,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 
-REQUEST_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": {
-                    "file": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
-                },
-            }
-        }
-    },
-}
-
-
 def predict_router(release: Release, data: ModelData) -> APIRouter:
     """Make the route POST /predict; for a model that takes no uploads, it answers 404 and says what to call."""
     router = APIRouter(tags=["predict"])
@@ -94,23 +81,34 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
 
         return router
 
+    kind = upload_kind(data, release.spec)
+
     @router.post(
         "/predict",
         summary="Answer for one upload or several",
         response_model=answer_type(release),
         responses=error_responses(400, 408, 413, 415, 422, 503, 504),
-        openapi_extra={"requestBody": REQUEST_BODY},
+        openapi_extra={"requestBody": described_uploads(kind)},
     )
     async def predict(request: Request) -> Response:
+        with counted() as counts:
+            jobs = await run_uploads(request, counts)
+            return encode_answer(release, jobs)
+
+    async def run_uploads(request: Request, counts: Counted) -> list[Job]:
         state = request.app.state
         state.engine.check_room()  # before the body is kept: a full queue costs no memory
-        async with request_body(request, state.settings) as body:
+        async with (
+            request_body(request, state.settings) as sent,
+            plain_body(request, sent, state.settings) as body,
+        ):
             deadline = time.monotonic() + state.settings.deadline
-            uploads = parse_files(request.headers.get("content-type", ""), body, state.settings)
+            uploads = read_uploads(single_header(request, "Content-Type") or "", body, kind, state.settings)
             items = [UploadPrediction(upload, decode, data, release) for upload in uploads]
-            work = [(item.prepare, item.finish) for item in items]
-            jobs = await state.engine.submit_all(work, deadline, gone(request))
-        return encode_answer(release, jobs)
+            work = [counts.timed(item.prepare, item.finish) for item in items]
+            jobs: list[Job] = await state.engine.submit_all(work, deadline, gone(request))
+        counts.ran(jobs)
+        return jobs
 
     return router
 

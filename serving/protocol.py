@@ -29,6 +29,8 @@ from onnx_release.runtime.onnx_model import check_request
 from serving.errors import RequestError
 from serving.tensors import DATATYPES, abbreviated, from_binary, from_json
 
+# A release has one model in one version.
+VERSION = "1"
 # Each Content-Encoding, with the window size that zlib reads it with.
 ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 # A generous limit for the values of a request's JSON besides its tensors' elements.

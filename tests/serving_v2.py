@@ -14,6 +14,7 @@ from onnx_release.runtime.release import Release
 from serving.app import explain_errors
 from serving.connection import Connection
 from serving.engine import Engine
+from serving.metrics import observe_call
 from serving.protocol import max_batch
 from serving.settings import Settings
 from serving.v2 import v2_router
@@ -36,7 +37,7 @@ def serving(run: Run, spec: Spec, name: str = "tiny", **settings: Any) -> Iterat
             threads=2,
             gpu=False,
             queue=limits.queue,
-            observe=lambda rows, seconds: None,
+            observe=observe_call,
         )
         app.state.ready = True
         yield

@@ -1,5 +1,6 @@
 """The server as it ships: packaged, started in the release's folder, and asked over HTTP."""
 
+import gzip
 import io
 import json
 import shutil
@@ -31,6 +32,7 @@ from tests.in_process import run_here
 from tests.picture_release import colours_release, digits_release, lengths_release, spots_release
 from tests.served import PATIENCE, head, serving
 
+PNG = {"Content-Type": "image/png"}
 LIMITS = {"upload_bytes": 100_000, "body_bytes": 300_000, "pixels": 250_000, "files": 3}
 
 
@@ -146,11 +148,35 @@ def test_what_cannot_be_answered_is_said_and_named(address, content, status, sai
     assert post(address, picture()).status_code == 200
 
 
+@pytest.mark.parametrize("kind", ["image/png", "image/x-of-the-future; a=b", "application/octet-stream"])
+def test_a_picture_may_be_the_whole_body(address, kind):
+    answer = requests.post(f"{address}/predict", picture(), headers={"Content-Type": kind}, timeout=PATIENCE)
+    assert answer.json()["predictions"] == post(address, picture()).json()["predictions"]
+
+
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+@pytest.mark.parametrize("as_form", [True, False], ids=["form", "raw"])
+def test_a_body_may_be_compressed(address, encoding, compress, as_form):
+    sent = {"files": {"file": picture()}} if as_form else {"data": picture(), "headers": PNG}
+    request = requests.Request("POST", f"{address}/predict", **sent).prepare()
+    request.headers["Content-Encoding"] = encoding
+    request.prepare_body(compress(request.body), None)
+    with requests.Session() as session:
+        answer = session.send(request, timeout=PATIENCE)
+    assert answer.json()["predictions"] == post(address, picture()).json()["predictions"]
+
+
 @pytest.mark.parametrize(
     ("options", "status", "said"),
     [
         ({}, 400, "empty"),
-        ({"data": b"x", "headers": {"Content-Type": "image/png"}}, 415, "multipart/form-data"),
+        ({"data": b"x", "headers": {"Content-Type": "text/plain"}}, 415, "multipart/form-data"),
+        ({"data": b"x"}, 415, "the content type is missing"),
+        ({"data": b"x" * 100_001, "headers": {"Content-Type": "image/png"}}, 413, "100,000"),
+        ({"data": b"x", "headers": {"Content-Type": "image/png"}}, 422, "the body: it is not a picture"),
+        ({"data": b"x", "headers": {**PNG, "Content-Encoding": "br"}}, 415, "use gzip, deflate or none"),
+        ({"data": picture(), "headers": {**PNG, "Content-Encoding": "gzip"}}, 400, "not gzip data"),
+        ({"data": gzip.compress(bytes(300_001)), "headers": {**PNG, "Content-Encoding": "gzip"}}, 413, "300000"),
         ({"data": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "boundary"),
         ({"data": b"x" * 9, "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, 400, "malformed"),
         ({"files": [("file", (f"{n}.png", picture())) for n in range(4)]}, 413, "3 files"),
@@ -161,7 +187,21 @@ def test_what_cannot_be_answered_is_said_and_named(address, content, status, sai
             "300,000",
         ),
     ],
-    ids=["no body", "raw bytes", "no boundary", "malformed", "four files", "body too large", "endless body"],
+    ids=[
+        "no body",
+        "raw text",
+        "no type",
+        "raw file too large",
+        "raw bytes",
+        "unknown encoding",
+        "not in its encoding",
+        "too large once decompressed",
+        "no boundary",
+        "malformed",
+        "four files",
+        "body too large",
+        "endless body",
+    ],
 )
 def test_a_request_that_is_wrong_as_a_whole(address, options, status, said):
     answer = requests.post(f"{address}/predict", timeout=PATIENCE, **options)
@@ -295,8 +335,14 @@ def test_texts_become_embeddings(tmp_path):
     with serving(lengths_release(tmp_path)) as server:
         address = f"http://127.0.0.1:{server.port}"
         found = post(address, b"ab", "ä".encode(), name="a.txt").json()
+        raw = [
+            requests.post(f"{address}/predict", b"ab", headers={"Content-Type": f"text/plain{more}"}, timeout=PATIENCE)
+            for more in ("", "; charset=UTF-8", "; charset=latin-1")
+        ]
         broken, too_long = post(address, b"\xff", name="a.txt"), post(address, b"x" * 33, name="a.txt")
     assert found["predictions"] == [{"vector": [97 + 98]}, {"vector": [228]}]
+    assert [answer.status_code for answer in raw] == [200, 200, 415] and "send it in UTF-8" in raw[2].text
+    assert raw[0].json()["predictions"] == raw[1].json()["predictions"] == [{"vector": [97 + 98]}]
     assert broken.status_code == too_long.status_code == 422
     assert "a.txt" in broken.json()["error"] and "length is 33" in too_long.json()["error"]
 
@@ -385,6 +431,8 @@ def test_processes_that_share_the_port_add_up_their_metrics(colours):
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: post(address, picture()), range(40)))
         text = requests.get(f"{address}/metrics", timeout=PATIENCE).text
+        [counts] = requests.get(f"{address}/v2/models/stats", timeout=PATIENCE).json()["model_stats"]
+    assert (counts["inference_count"], counts["inference_stats"]["success"]["count"]) == (40, 40)
     assert all(answer.json()["predictions"][0]["names"][0] == "red" for answer in answers)
     assert 'serving_requests_total{path="/predict",status="200"} 40.0' in text
 
