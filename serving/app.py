@@ -26,6 +26,7 @@ from serving import metrics
 from serving.docs import docs_router
 from serving.engine import Engine
 from serving.errors import Problem, error_response
+from serving.grpc_server import answering_grpc
 from serving.page import page_router
 from serving.predict import predict_router
 from serving.protocol import max_batch
@@ -82,9 +83,10 @@ def create_app(settings: Settings) -> FastAPI:
         gc.collect()
         gc.freeze()
         gc.collect()  # resets the collector's counters
-        app.state.ready = True
-        yield
-        app.state.ready = False
+        async with answering_grpc(app):
+            app.state.ready = True
+            yield
+            app.state.ready = False
         await engine.drain(STOP_SECONDS)
 
     app = Application(

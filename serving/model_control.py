@@ -4,7 +4,7 @@ https://github.com/triton-inference-server/server/tree/main/docs/protocol: exten
 extension_statistics.md, and extension_model_repository.md, of which a server of one release has only the index.
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 from fastapi import APIRouter, Request
@@ -126,6 +126,7 @@ def add_repository_routes(router: APIRouter, known_model: DependsOn) -> None:
             methods=["POST"],
             summary=f"Not possible: this server never {action}s a model",
             status_code=403,
+            response_model=None,
             dependencies=[known_model],
             responses=error_responses(403, 404),
         )
@@ -203,8 +204,11 @@ def duration(count: float, seconds: float) -> Duration:
 
 async def repository_index(request: Request) -> list[RepositoryEntry]:
     """List the one model; with {"ready": true} only if it is ready."""
+    return models(request, asks_for_ready(await short_body(request)))
+
+
+def models(request: Request, only_ready: bool) -> list[RepositoryEntry]:
     state = request.app.state
-    only_ready = asks_for_ready(await short_body(request))
     if only_ready and not state.ready:
         return []
     reason = "" if state.ready else "the server is starting or stopping"
@@ -238,7 +242,7 @@ def asks_for_ready(body: bytes) -> bool:
     return ready
 
 
-async def refuse_control(request: Request) -> None:
+async def refuse_control(request: Request) -> NoReturn:
     model = request.app.state.release.manifest.model
     close_after_answer(request)
     raise RequestError(

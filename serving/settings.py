@@ -19,6 +19,9 @@ class Settings(BaseSettings):
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 is all of this machine's")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8000, description="0 takes a free port and prints it")
+    grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        default=None, description="port for the Open Inference Protocol by gRPC, on the same address; null: none"
+    )
     workers: Processes = Field(default=1, description="processes that share the port; each loads the model")
 
     # How requests are run, in each process.

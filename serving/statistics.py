@@ -24,7 +24,8 @@ CALLS = Counter("serving_executions_total", "Calls of the model", ["rows"])
 CALL_SECONDS = Counter("serving_execution_seconds_total", "Time in the model", ["rows"])
 LAST = Gauge("serving_last_inference_timestamp_seconds", "When the last request ended", multiprocess_mode="max")
 
-Prepare, Finish = Callable[[], Arrays], Callable[[Arrays], Any]
+Prepare = Callable[[], Arrays]
+Finish = Callable[[Arrays], Any]
 
 
 class Call(Protocol):

@@ -5,6 +5,8 @@ Routes are plain functions that read the application's state; serving/protocol.p
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -91,12 +93,10 @@ def v2_router(release: Release) -> APIRouter:
     model = release.manifest.model
 
     async def known_model(name: Annotated[str, Path(examples=[model])]) -> None:
-        if name != model:
-            raise RequestError(404, f"there is no model {abbreviated(name)} here: this is {model}")
+        check_model(model, name)
 
     async def known_version(version: Annotated[str, Path(examples=[VERSION])]) -> None:
-        if version != VERSION:
-            raise RequestError(404, f"{model} has no version {abbreviated(version)}: there is {VERSION}")
+        check_model(model, model, version)
 
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
     router.add_api_route("/health/live", live, summary="The process answers")
@@ -107,6 +107,14 @@ def v2_router(release: Release) -> APIRouter:
     checks = [Depends(known_model), Depends(known_version)]
     add_model_routes(router, "/models/{name}/versions/{version}", checks, release.spec)
     return router
+
+
+def check_model(model: str, name: str, version: str = "") -> None:
+    """Raise RequestError (404) unless `name` is the model, and `version` its only one, or none."""
+    if name != model:
+        raise RequestError(404, f"there is no model {abbreviated(name)} here: this is {model}")
+    if version not in ("", VERSION):
+        raise RequestError(404, f"{model} has no version {abbreviated(version)}: there is {VERSION}")
 
 
 def add_model_routes(router: APIRouter, path: str, checks: list[DependsOn], spec: Spec) -> None:
@@ -199,15 +207,21 @@ async def run_inference(request: Request, counts: Counted) -> Job:
 
     async with request_body(request, state.settings) as body:
         deadline = time.monotonic() + state.settings.deadline
-        try:
+        with refusing_values():
             job = await state.engine.submit(*counts.timed(prepare, finish), deadline, gone(request))
-        except GraphError as error:
-            # ONNX Runtime raises it for a value that the model cannot use, such as a token beyond its vocabulary.
-            if isinstance(error.__cause__, InvalidArgument):
-                raise RequestError(400, str(error)) from error
-            raise
     counts.ran([job])
     return job
+
+
+@contextmanager
+def refusing_values() -> Iterator[None]:
+    """Refuse a request (400) with a value that the model cannot use, such as a token beyond its vocabulary."""
+    try:
+        yield
+    except GraphError as error:
+        if isinstance(error.__cause__, InvalidArgument):  # which ONNX Runtime raises for it
+            raise RequestError(400, str(error)) from error
+        raise
 
 
 def check_ready(request: Request) -> None:

@@ -14,6 +14,7 @@ from onnx_release.runtime.release import Release
 from serving.app import explain_errors
 from serving.connection import Connection
 from serving.engine import Engine
+from serving.grpc_server import answering_grpc
 from serving.metrics import observe_call
 from serving.protocol import max_batch
 from serving.settings import Settings
@@ -39,8 +40,9 @@ def serving(run: Run, spec: Spec, name: str = "tiny", **settings: Any) -> Iterat
             queue=limits.queue,
             observe=observe_call,
         )
-        app.state.ready = True
-        yield
+        async with answering_grpc(app):
+            app.state.ready = True
+            yield
         assert await app.state.engine.drain(30)
 
     app = FastAPI(version="1", lifespan=lifespan)
