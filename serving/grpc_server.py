@@ -82,7 +82,8 @@ async def answering_grpc(app: FastAPI) -> AsyncIterator[None]:
             ("grpc.max_receive_message_length", settings.body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", int(settings.workers > 1)),  # the kernel shares out the connections
-        ]
+        ],
+        maximum_concurrent_rpcs=settings.connections,
     )
     server.add_generic_rpc_handlers((Service(app, packages).handler(),))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
