@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.params import Depends as DependsOn
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
@@ -286,6 +287,10 @@ def described_body(spec: Spec) -> dict[str, Any]:
     return {"required": True, "content": content, "description": unshown(spec)}
 
 
+# What JSON calls a number of each kind of dtype.
+JSON_TYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
+
+
 def input_schema(spec: Spec, tensor: Tensor) -> dict[str, Any]:
     axes = ", ".join(
         f"{axis} ({spec.dimensions[axis].min} to {spec.dimensions[axis].max})" if isinstance(axis, str) else str(axis)
@@ -305,7 +310,11 @@ def input_schema(spec: Spec, tensor: Tensor) -> dict[str, Any]:
                 "maxItems": rank,
                 "description": axes,
             },
-            "data": {"type": "array", "description": "row-major, flat or nested as the shape"},
+            "data": {
+                "type": "array",
+                "items": {"type": [JSON_TYPES[np.dtype(tensor.dtype).kind], "array"]},
+                "description": "row-major, flat or nested as the shape",
+            },
             "parameters": {
                 "type": "object",
                 "properties": {"binary_data_size": {"type": "integer", "description": "bytes, in place of data"}},
