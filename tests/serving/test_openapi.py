@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from jsonschema import Draft202012Validator
+from jsonschema_rs import validator_for
 
 from tests.picture_release import colours_release, digits_release, lengths_release, spots_release
 from tests.served import PATIENCE, serving
@@ -75,7 +75,7 @@ def test_an_example_with_one_mistake_is_refused(address: str) -> None:
     tried = 0
     with requests.Session() as session:
         for url, schema, value in examples(address):
-            validator = Draft202012Validator(schema)
+            validator = validator_for(schema)
             for changed in mistakes(value):
                 if not validator.is_valid(changed):
                     answer = session.post(url, json.dumps(changed), timeout=PATIENCE)
