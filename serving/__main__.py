@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, CliSettingsSource
 
 from onnx_release.core.command import run_tool
-from onnx_release.core.errors import ParameterError
+from onnx_release.core.errors import ParameterError, ReleaseFolderError
 from serving.settings import Settings
 
 
@@ -17,13 +17,20 @@ def main(arguments: argparse.Namespace) -> None:
     if sys.platform == "win32":
         raise ParameterError("the server runs on Linux and macOS: use WSL, or the release's Dockerfile")
     # Imported late, so that neither --help nor a wrong value waits for the libraries.
-    from serving.serve import serve
+    try:
+        from serving.serve import serve
+    except (ImportError, SyntaxError) as cause:
+        raise ReleaseFolderError(
+            f"the server cannot be loaded ({cause}): run `pip install -r requirements.txt`, or fetch the release again"
+        ) from cause
 
     sys.exit(serve(settings))
 
 
 def read_settings(arguments: argparse.Namespace) -> Settings:
     """Read the command line, then the environment, then defaults. Raises ParameterError with each wrong value."""
+    if getattr(arguments, "token", None) is not None:
+        raise ParameterError("--token: others can read a command line: use --token-file, or SERVING_TOKEN")
     try:
         return CliApp.run(Settings, arguments, cli_settings_source=SOURCE)
     except ValidationError as cause:
@@ -34,7 +41,8 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
 def describe_problem(problem: Any) -> str:
     name = str(problem["loc"][0])
     option, variable = name.replace("_", "-"), name.upper()
-    return f"--{option} or SERVING_{variable}: {problem['msg']}, not {problem['input']!r}"
+    found = "" if name == "token" else f", not {problem['input']!r}"  # a log is no place for a token
+    return f"--{option} or SERVING_{variable}: {problem['msg']}{found}"
 
 
 PARSER = argparse.ArgumentParser(prog="python -m serving", description=__doc__)

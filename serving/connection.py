@@ -20,6 +20,8 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving import metrics
+from serving.record import RECORD, RequestRecord
+from serving.request_log import refused_record
 from serving.settings import Settings
 
 HEAD_BYTES = 65536  # bytes of a request's line and headers
@@ -356,7 +358,7 @@ class Connection(HttpToolsProtocol):
             self.stop_clock()
         else:
             metrics.observe_refusal(status)
-            self.write(status, text)
+            self.write(status, text, refused_record(status, self.client, self.settings.log_requests))
             self.hang_up()
 
     def cut_off(self) -> None:
@@ -368,17 +370,22 @@ class Connection(HttpToolsProtocol):
         if self.answering() and not self.cycle.response_started and not self.pipeline:
             self.peer.left = self.cycle.disconnected = True
             cast(Cycle, self.cycle).status = status
+            record = cast(RequestRecord | None, self.cycle.scope.get(RECORD))
+            if record:
+                record.status = status
             self.cycle.message_event.set()
-            self.write(status, text)
+            self.write(status, text, record)
             self.hang_up()
         else:
             self.transport.abort()  # this answer has begun, or another has to come first
 
-    def write(self, status: int, text: str) -> None:
+    def write(self, status: int, text: str, record: RequestRecord | None) -> None:
         body = json.dumps({"error": text}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), CLOSE_HEADER]
         if status == 503:
             headers.append((b"retry-after", b"1"))
+        if record:
+            headers += record.headers()
         lines = [b"%s: %s\r\n" % header for header in self.server_state.default_headers + headers]
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
 

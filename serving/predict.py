@@ -16,10 +16,12 @@ from onnx_release.data.model_data import ModelData
 from onnx_release.data.samples import input_axes, with_batch_axis, without_batch_axis
 from onnx_release.runtime.onnx_model import check_request
 from onnx_release.runtime.release import Release
+from serving import metrics
 from serving.body import Upload, parse_files, request_body
 from serving.connection import gone
 from serving.engine import Job
 from serving.errors import RequestError, error_responses
+from serving.record import record_of
 
 
 class Classification(BaseModel):
@@ -108,8 +110,11 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
             deadline = time.monotonic() + state.settings.deadline
             uploads = parse_files(request.headers.get("content-type", ""), body, state.settings)
             items = [UploadPrediction(upload, decode, data, release) for upload in uploads]
-            work = [(item.prepare, item.finish) for item in items]
-            jobs = await state.engine.submit_all(work, deadline, gone(request))
+            record = record_of(request)
+            work = [(record.timed(item.prepare), item.finish) for item in items]
+            with metrics.measured(record.items):
+                jobs = await state.engine.submit_all(work, deadline, gone(request))
+            record.note_calls(jobs)
         return encode_answer(release, jobs)
 
     return router

@@ -26,14 +26,16 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import uvicorn
 from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.lifespan.on import LifespanOn
 
+from onnx_release.core.command import describe_refusal
 from onnx_release.core.errors import ReleaseError
 from serving.connection import REFUSED_CONNECTIONS, Connection
+from serving.metrics_port import answer_metrics
 from serving.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,11 +57,21 @@ class StartError(ReleaseError):
 def release_app(settings: Settings) -> "FastAPI":
     """Make the application for the release in the current folder.
 
-    It is imported here, since the parent of several processes does not need it.
+    It is imported here, since the parent of several processes does not need it. Raises StartError for files that cannot
+    be read, and what create_app raises.
     """
-    from serving.app import create_app
+    try:
+        from serving.app import create_app
 
-    return create_app(settings)
+        return create_app(settings)
+    except (ImportError, SyntaxError) as cause:
+        raise StartError(
+            f"the server cannot be loaded ({cause}): run `pip install -r requirements.txt`, or fetch the release again"
+        ) from cause
+    except OSError as cause:
+        raise StartError(describe_refusal(cause) or f"{cause}: fetch the release again") from cause
+    except RecursionError as cause:
+        raise StartError("a file of the release is nested too deeply: fetch the release again") from cause
 
 
 def serve(settings: Settings, app: AppFactory = release_app) -> int:
@@ -73,11 +85,13 @@ def serve(settings: Settings, app: AppFactory = release_app) -> int:
     raise_file_limit(settings.connections)
     with listen(settings) as sock:
         if settings.workers == 1:
+            serve_metrics(settings)
             return run_server(settings, app, [sock], lambda: announce(sock))
         with tempfile.TemporaryDirectory(prefix="serving-") as folder:
             # The workers' metrics meet in this folder: prometheus_client reads the variable when it is imported. This
             # process counts nothing.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+            serve_metrics(settings)
             return supervise(settings, app, sock)
 
 
@@ -96,20 +110,30 @@ def raise_file_limit(connections: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def listen(settings: Settings) -> socket.socket:
+def listen(settings: Settings, option: Literal["port", "metrics_port"] = "port") -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    port: int = getattr(settings, option)
     try:
-        return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+        return socket.create_server((settings.host, port), family=family, backlog=BACKLOG)
     except OSError as cause:
-        where = f"{settings.host}:{settings.port}"
+        where = f"{settings.host}:{port}"
         # The reason without what Python adds to it; hosts that cannot be resolved have codes below 0.
         reason = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else str(cause)
-        raise StartError(f"cannot listen on {where} ({reason}): choose another --port or --host") from cause
+        choice = f"--{option.replace('_', '-')} or --host"
+        raise StartError(f"cannot listen on {where} ({reason}): choose another {choice}") from cause
 
 
-def announce(sock: socket.socket) -> None:
+def announce(sock: socket.socket, what: str = "serving", path: str = "") -> None:
     host, port = sock.getsockname()[:2]
-    print(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    print(f"{what} on http://{f'[{host}]' if ':' in host else host}:{port}{path}", flush=True)
+
+
+def serve_metrics(settings: Settings) -> None:
+    """Answer /metrics on its own port until this process ends, if the settings name one. Raises StartError."""
+    if settings.metrics and settings.metrics_port is not None:
+        sock = listen(settings, "metrics_port")
+        answer_metrics(settings, sock)
+        announce(sock, "metrics", "/metrics")
 
 
 # One process.

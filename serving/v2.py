@@ -16,11 +16,12 @@ from onnx_release.core.errors import GraphError
 from onnx_release.core.spec import Spec, Tensor, concrete_shape
 from onnx_release.core.types import Arrays
 from onnx_release.runtime.release import Release
-from serving import protocol
+from serving import metrics, protocol
 from serving.body import request_body
 from serving.connection import gone
 from serving.errors import BusyError, RequestError, error_responses
 from serving.protocol import InferenceRequest
+from serving.record import record_of
 from serving.tensors import DATATYPES, abbreviated
 
 # A release has one model in one version.
@@ -183,8 +184,12 @@ async def infer(request: Request) -> Response:
 
     async with request_body(request, state.settings) as body:
         deadline = time.monotonic() + state.settings.deadline
+        record = record_of(request)
+        timed = record.timed(prepare)
         try:
-            job = await state.engine.submit(prepare, finish, deadline, gone(request))
+            with metrics.measured(record.items):
+                job = await state.engine.submit(timed, finish, deadline, gone(request))
+            record.note_calls([job])
         except GraphError as error:
             # ONNX Runtime raises it for a value that the model cannot use, such as a token beyond its vocabulary.
             if isinstance(error.__cause__, InvalidArgument):

@@ -77,7 +77,7 @@ def create_app(settings: Settings) -> Starlette:
         return JSONResponse({})
 
     async def prometheus(request: Request) -> Response:
-        return metrics()
+        return metrics(request)
 
     def count() -> dict[str, int]:
         return {"left": app.state.left, "memory": memory.used}
