@@ -2,6 +2,8 @@
 
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
 from starlette.applications import Starlette
@@ -13,16 +15,19 @@ from serving.record import recorded
 from serving.settings import Settings
 
 CONNECTIONS = 64
+STOP_SECONDS = 1  # what is still open then is closed
 
 
-def answer_metrics(settings: Settings, sock: socket.socket) -> None:
-    """Answer GET /metrics on this socket, on a thread, until the process ends.
+@contextmanager
+def answer_metrics(settings: Settings, sock: socket.socket) -> Iterator[None]:
+    """Answer GET /metrics on this socket, on a thread, until the block is left.
 
     The token and the allowed hosts hold here, too. With several workers this runs in their parent.
     """
     app = recorded(guarded(Starlette(routes=[Route("/metrics", metrics)]), settings), ())
     config = uvicorn.Config(
         app,
+        loop="asyncio",
         lifespan="off",
         ws="none",
         log_level="warning",
@@ -30,5 +35,13 @@ def answer_metrics(settings: Settings, sock: socket.socket) -> None:
         proxy_headers=False,
         server_header=False,
         limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=STOP_SECONDS,
     )
-    threading.Thread(target=uvicorn.Server(config).run, args=([sock],), name="metrics", daemon=True).start()
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([sock],), name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(2 * STOP_SECONDS)

@@ -69,7 +69,9 @@ def release_app(settings: Settings) -> "FastAPI":
             f"the server cannot be loaded ({cause}): run `pip install -r requirements.txt`, or fetch the release again"
         ) from cause
     except OSError as cause:
-        raise StartError(describe_refusal(cause) or f"{cause}: fetch the release again") from cause
+        # Without a path it is what opened, and then could not be read.
+        reason = describe_refusal(cause) or f"a file of the release cannot be read ({cause.strerror}): fetch it again"
+        raise StartError(reason) from cause
     except RecursionError as cause:
         raise StartError("a file of the release is nested too deeply: fetch the release again") from cause
 
@@ -85,14 +87,14 @@ def serve(settings: Settings, app: AppFactory = release_app) -> int:
     raise_file_limit(settings.connections)
     with listen(settings) as sock:
         if settings.workers == 1:
-            serve_metrics(settings)
-            return run_server(settings, app, [sock], lambda: announce(sock))
+            with own_metrics_port(settings):
+                return run_server(settings, app, [sock], lambda: announce(sock))
         with tempfile.TemporaryDirectory(prefix="serving-") as folder:
             # The workers' metrics meet in this folder: prometheus_client reads the variable when it is imported. This
             # process counts nothing.
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-            serve_metrics(settings)
-            return supervise(settings, app, sock)
+            with own_metrics_port(settings):
+                return supervise(settings, app, sock)
 
 
 def raise_file_limit(connections: int) -> None:
@@ -128,12 +130,15 @@ def announce(sock: socket.socket, what: str = "serving", path: str = "") -> None
     print(f"{what} on http://{f'[{host}]' if ':' in host else host}:{port}{path}", flush=True)
 
 
-def serve_metrics(settings: Settings) -> None:
-    """Answer /metrics on its own port until this process ends, if the settings name one. Raises StartError."""
-    if settings.metrics and settings.metrics_port is not None:
-        sock = listen(settings, "metrics_port")
-        answer_metrics(settings, sock)
+@contextmanager
+def own_metrics_port(settings: Settings) -> Iterator[None]:
+    """Answer /metrics on its own port while the block runs, if the settings name one. Raises StartError."""
+    if not settings.metrics or settings.metrics_port is None:
+        yield
+        return
+    with listen(settings, "metrics_port") as sock, answer_metrics(settings, sock):
         announce(sock, "metrics", "/metrics")
+        yield
 
 
 # One process.
