@@ -5,11 +5,11 @@ in the request's record, so it costs the request nothing. The parent is the clie
 attributes are OpenTelemetry's: https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 """
 
+import importlib
 import os
 import time
+from collections.abc import Iterator
 
-from opentelemetry.propagate import extract
-from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 from starlette.types import Scope
 
 from onnx_release.core.errors import ParameterError
@@ -28,18 +28,26 @@ class Spans:
         `service` is the name of the service, unless OTEL_SERVICE_NAME is set.
         """
         try:
-            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-            from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-            from opentelemetry.sdk.trace import TracerProvider
-            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+            # By name, since a release's requirements are made of its import statements.
+            self.api, self.propagate, sdk, export, resources, otlp = (
+                importlib.import_module(f"opentelemetry.{name}")
+                for name in (
+                    "trace",
+                    "propagate",
+                    "sdk.trace",
+                    "sdk.trace.export",
+                    "sdk.resources",
+                    "exporter.otlp.proto.http.trace_exporter",
+                )
+            )
         except ImportError as cause:
             raise ParameterError(
                 f"--otlp-endpoint needs packages that are not installed ({cause}): {INSTALL}"
             ) from cause
         name = os.environ.get("OTEL_SERVICE_NAME", service)
-        exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=STOP_SECONDS)
-        self.provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
-        self.provider.add_span_processor(BatchSpanProcessor(exporter))
+        exporter = otlp.OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=STOP_SECONDS)
+        self.provider = sdk.TracerProvider(resource=resources.Resource.create({"service.name": name}))
+        self.provider.add_span_processor(export.BatchSpanProcessor(exporter))
         self.tracer = self.provider.get_tracer("serving")
 
     def observe(self, scope: Scope, record: RequestRecord) -> None:
@@ -63,25 +71,29 @@ class Spans:
             attributes["client.address"] = scope["client"][0]
         span = self.tracer.start_span(
             f"{scope['method']} {route}" if route else scope["method"],
-            extract({"traceparent": record.traceparent} if record.traceparent else {}),
-            SpanKind.SERVER,
+            self.propagate.extract({"traceparent": record.traceparent} if record.traceparent else {}),
+            self.api.SpanKind.SERVER,
             attributes,
             start_time=epoch + round(record.start * 1e9),
         )
         if status >= 500:
-            span.set_status(StatusCode.ERROR)
-        context = set_span_in_context(span)
-        for item in record.items:
-            for name, start, end in (
-                ("queue", item.queued, item.began or now),
-                ("prepare", item.began, item.prepared),
-                ("model", item.called, item.called + item.run),
-            ):
-                if start and end:
-                    times = [epoch + round(moment * 1e9) for moment in (start, end)]
-                    self.tracer.start_span(name, context, start_time=times[0]).end(times[1])
+            span.set_status(self.api.StatusCode.ERROR)
+        context = self.api.set_span_in_context(span)
+        for name, start, end in steps(record, now):
+            step = self.tracer.start_span(name, context, start_time=epoch + round(start * 1e9))
+            step.end(epoch + round(end * 1e9))
         span.end(epoch + round(now * 1e9))
 
     def close(self) -> None:
         """Send what is left."""
         self.provider.shutdown()
+
+
+def steps(record: RequestRecord, now: float) -> Iterator[tuple[str, float, float]]:
+    """Yield the name, the begin and the end of what happened to each item, by time.perf_counter()."""
+    for item in record.items:
+        yield "queue", item.queued, item.began or now
+        if item.prepared:
+            yield "prepare", item.began, item.prepared
+        if item.called:
+            yield "model", item.called, item.called + item.run

@@ -43,7 +43,14 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
             "XDG_CONFIG_HOME": str(home),
             "PATH": os.environ["PATH"],
         }
-        command = [Path(sys.executable).with_name("caddy"), "run", "--config", str(CADDYFILE), "--adapter", "caddyfile"]
+        command = [
+            str(Path(sys.executable).with_name("caddy")),
+            "run",
+            "--config",
+            str(CADDYFILE),
+            "--adapter",
+            "caddyfile",
+        ]
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         try:
