@@ -40,7 +40,10 @@ def refused_record(status: int, client: tuple[str, int] | None, log: bool) -> Re
 
 
 def write_line(record: RequestRecord, **request: Any) -> None:
-    """Write one line in one call; a log that nobody reads any more costs no request."""
+    """Write one line in one call. A log that nobody reads any more costs no request."""
+    if sys.stdout is None:  # it was closed before the start, and its number may now be a connection's
+        return
+    items = record.items
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "id": record.id,
@@ -50,14 +53,12 @@ def write_line(record: RequestRecord, **request: Any) -> None:
         "received": record.received,
         "sent": record.sent,
         "seconds": round(time.perf_counter() - record.start, 6),
-        "items": len(record.items),
-        "rows": sum(item.rows for item in record.items),
-        "queue_seconds": round(max((item.waited for item in record.items), default=0), 6),
-        "prepare_seconds": round(sum(max(0, item.prepared - item.began) for item in record.items), 6),
-        "model_seconds": round(sum({item.called: item.run for item in record.items}.values()), 6),
+        "items": len(items),
+        "rows": sum(item.rows for item in items),
+        "queue_seconds": round(max((item.waited for item in items), default=0), 6),
+        "prepare_seconds": round(sum(item.prepared - item.began for item in items if item.prepared), 6),
+        "model_seconds": round(sum({item.called: item.run for item in items}.values()), 6),
     }
+    content = orjson.dumps({name: value for name, value in line.items() if value is not None})
     with suppress(OSError):
-        os.write(
-            sys.stdout.fileno(),
-            orjson.dumps({name: value for name, value in line.items() if value is not None}) + b"\n",
-        )
+        os.write(sys.stdout.fileno(), content + b"\n")

@@ -125,8 +125,8 @@ def test_every_request_has_an_id_a_line_in_the_log_and_a_place_in_its_numbers(re
     assert "method" not in lines[refused.headers["x-request-id"]]
 
 
-def test_a_bug_s_traceback_has_the_id_of_its_request_and_comes_once(release, tmp_path):
-    """In data.py, as /predict finds it, and on a route of FastAPI."""
+def test_a_bug_s_traceback_has_the_id_of_its_request_and_comes_once(release):
+    """Starlette raises once more what it has answered."""
     broken = "from serving import app, v2\nasync def live():\n    raise OSError('a disk')\nv2.live = live\n"
     start = "import sys; sys.argv[0] = 'serving'; import runpy; runpy.run_module('serving', run_name='__main__')"
     process = subprocess.Popen(

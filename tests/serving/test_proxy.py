@@ -43,7 +43,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
             "XDG_CONFIG_HOME": str(home),
             "PATH": os.environ["PATH"],
         }
-        command = [
+        command = [str(Path(sys.executable).with_name("caddy")), "run", "--config", str(CADDYFILE)]
             str(Path(sys.executable).with_name("caddy")),
             "run",
             "--config",
