@@ -44,13 +44,6 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
             "PATH": os.environ["PATH"],
         }
         command = [str(Path(sys.executable).with_name("caddy")), "run", "--config", str(CADDYFILE)]
-            str(Path(sys.executable).with_name("caddy")),
-            "run",
-            "--config",
-            str(CADDYFILE),
-            "--adapter",
-            "caddyfile",
-        ]
         process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         try:
