@@ -20,6 +20,7 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving import metrics
+from serving.serve import LINGERING
 from serving.settings import Settings
 
 HEAD_BYTES = 65536  # bytes of a request's line and headers
@@ -28,7 +29,6 @@ COPIED_BYTES = 65536  # answers up to this size are copied behind their head: th
 OFFER = (b"upgrade", b"http2-settings")  # headers that offer another protocol, and their names in Connection
 PIPELINED_REQUESTS = 64  # requests that one connection may send ahead of their answers
 LINGER_SECONDS = 2.0  # a client whose connection is being closed may read the answer for this long
-REFUSED_CONNECTIONS = 256  # connections over the limit that may linger at once; more are closed without an answer
 
 # Connections over the limit that still linger. They are not among uvicorn's, which a shutdown waits for.
 refused: set["Connection"] = set()
@@ -128,7 +128,7 @@ class Cycle(RequestResponseCycle):
 
 
 class Connection(HttpToolsProtocol):
-    """The protocol of one connection; uvicorn makes each with `functools.partial(Connection, settings)`."""
+    """The protocol of one connection."""
 
     def __init__(self, settings: Settings, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
@@ -152,7 +152,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, self.peer))
         if len(self.connections) > self.settings.connections:
             self.connections.discard(self)
-            if len(refused) >= REFUSED_CONNECTIONS:
+            if len(refused) >= LINGERING:
                 transport.abort()
                 return
             refused.add(self)
@@ -286,6 +286,12 @@ class Connection(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             self.stop_clock()
             self.start_clock()
+
+    def retire(self) -> None:
+        """Close after the next answer, or when the connection has been idle; a request on its way is still answered."""
+        self.draining = True
+        if self.answering():
+            self.cycle.keep_alive = False
 
     def shutdown(self) -> None:
         """Finish the requests that have begun, and close. Unlike uvicorn, count a head that has begun to arrive."""
