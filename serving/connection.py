@@ -1,9 +1,9 @@
 """Handle one connection with uvicorn's protocol and the limits that it lacks.
 
 uvicorn waits for ever for a request that arrives a byte at a time, takes a head of any size, and counts connections
-only when a request has arrived. Here a request that does not arrive in full within `receive` seconds is answered 408, a
-head has at most HEAD_BYTES bytes, and a connection beyond the limit `connections` is answered 503 at once. A refused
-request costs no more than its connection.
+only when a request has arrived. Here a head that does not arrive within `receive` seconds is answered 408, and so is a
+body that is slower than `receive_rate` after that time; a head has at most HEAD_BYTES bytes, and a connection beyond
+the limit `connections` is answered 503 at once. A refused request costs no more than its connection.
 """
 
 import asyncio
@@ -136,6 +136,8 @@ class Connection(HttpToolsProtocol):
         self.receiving = ""  # "head" or "body" while a request has begun and is not here in full
         self.steps = 0  # how often `receiving` has changed
         self.quiet_bytes = 0  # bytes since the last body or end of a head: an endless header, or trailers of chunks
+        self.clock_start = 0.0
+        self.body_bytes = 0  # bytes of the body that have arrived
         self.clock: asyncio.TimerHandle | None = None  # runs while `receiving`, and while the connection ends
         self.reader_clock: asyncio.TimerHandle | None = None  # runs while the client has to read
         self.upgrading = False  # the request offers another protocol
@@ -231,6 +233,7 @@ class Connection(HttpToolsProtocol):
                 raise ValueError("not a proxy")
             return  # the head is parsed again, see decline_upgrade()
         self.begin_cycle()
+        self.body_bytes = 0
         self.receiving, self.steps, self.quiet_bytes = "body", self.steps + 1, 0
 
     def begin_cycle(self) -> None:
@@ -264,6 +267,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self.quiet_bytes = 0
+        self.body_bytes += len(body)
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.body += body
@@ -302,6 +306,7 @@ class Connection(HttpToolsProtocol):
     # Timers and refusals.
 
     def start_clock(self) -> None:
+        self.clock_start = self.loop.time()
         self.clock = self.loop.call_later(self.settings.receive, self.receive_expired)
 
     def expect_end(self) -> None:
@@ -344,9 +349,18 @@ class Connection(HttpToolsProtocol):
         waits = self.answering() if self.receiving == "head" else bool(self.pipeline)
         if waits or self.flow.read_paused:
             self.start_clock()
+            return
+        seconds = self.settings.receive
+        if self.receiving == "head":
+            self.refuse(408, f"the head of the request did not arrive within {seconds:g} seconds: send it at once")
+            return
+        rate = self.settings.receive_rate
+        left = self.clock_start + seconds + self.body_bytes / rate - self.loop.time()
+        if left > 0:
+            self.clock = self.loop.call_later(left, self.receive_expired)
         else:
-            seconds = f"{self.settings.receive:g} seconds"
-            self.refuse(408, f"the {self.receiving} of the request did not arrive within {seconds}: send it at once")
+            slow = f"slower than {rate:,} bytes a second after the first {seconds:g} seconds"
+            self.refuse(408, f"the body of the request arrived {slow}: use a faster connection")
 
     def refuse_head(self) -> None:
         self.refuse(431, f"the request has more than {HEAD_BYTES} bytes of headers: send fewer or smaller ones")
