@@ -1,6 +1,8 @@
 """Serve the release in the current folder over HTTP."""
 
 import argparse
+import json
+import os
 import sys
 from typing import Any
 
@@ -8,23 +10,34 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp, CliSettingsSource
 
 from onnx_release.core.command import run_tool
-from onnx_release.core.errors import ParameterError, ReleaseFolderError
+from onnx_release.core.errors import ParameterError
 from serving.settings import Settings
+from serving.supervisor import WORKER
 
 
 def main(arguments: argparse.Namespace) -> None:
+    if WORKER in os.environ:  # a process that serving/supervisor.py has started
+        work_as_told(json.loads(os.environ.pop(WORKER)))
+        return
     settings = read_settings(arguments)
     if sys.platform == "win32":
         raise ParameterError("the server runs on Linux and macOS: use WSL, or the release's Dockerfile")
     # Imported late, so that neither --help nor a wrong value waits for the libraries.
-    try:
-        from serving.serve import serve
-    except (ImportError, SyntaxError) as cause:
-        raise ReleaseFolderError(
-            f"the server cannot be loaded ({cause}): run `pip install -r requirements.txt`, or fetch the release again"
-        ) from cause
+    from serving.serve import serve
 
     sys.exit(serve(settings))
+
+
+def work_as_told(given: dict[str, Any]) -> None:
+    from serving.serve import loading
+
+    with loading():
+        from serving.worker import work
+    try:
+        settings = Settings(**given["settings"])
+    except ValidationError as cause:  # in another release than the one that read them from the command line
+        raise wrong_settings(cause) from cause
+    work(settings, given["app"], given["channel"])
 
 
 def read_settings(arguments: argparse.Namespace) -> Settings:
@@ -34,8 +47,12 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     try:
         return CliApp.run(Settings, arguments, cli_settings_source=SOURCE)
     except ValidationError as cause:
-        problems = "\n".join(f"  {describe_problem(problem)}" for problem in cause.errors())
-        raise ParameterError(f"wrong settings:\n{problems}") from cause
+        raise wrong_settings(cause) from cause
+
+
+def wrong_settings(cause: ValidationError) -> ParameterError:
+    problems = "\n".join(f"  {describe_problem(problem)}" for problem in cause.errors())
+    return ParameterError(f"wrong settings:\n{problems}")
 
 
 def describe_problem(problem: Any) -> str:

@@ -22,7 +22,7 @@ STOP_SECONDS = 1  # what is still open then is closed
 def answer_metrics(settings: Settings, sock: socket.socket) -> Iterator[None]:
     """Answer GET /metrics on this socket, on a thread, until the block is left.
 
-    The token and the allowed hosts hold here, too. With several workers this runs in their parent.
+    The token and the allowed hosts hold here, too. It runs in the parent of the workers.
     """
     app = recorded(guarded(Starlette(routes=[Route("/metrics", metrics)]), settings), ())
     config = uvicorn.Config(

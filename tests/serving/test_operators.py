@@ -18,7 +18,8 @@ import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from serving.spans import INSTALL
+from onnx_release.core.errors import ParameterError
+from serving.spans import INSTALL, Spans
 from tests.imports import ROOT
 from tests.in_process import run_here
 from tests.picture_release import lengths_release
@@ -123,31 +124,6 @@ def test_every_request_has_an_id_a_line_in_the_log_and_a_place_in_its_numbers(re
     assert lines["late"]["status"] == 408
     assert lines[refused.headers["x-request-id"]]["status"] == 400
     assert "method" not in lines[refused.headers["x-request-id"]]
-
-
-def test_a_bug_s_traceback_has_the_id_of_its_request_and_comes_once(release):
-    """Starlette raises once more what it has answered."""
-    broken = "from serving import app, v2\nasync def live():\n    raise OSError('a disk')\nv2.live = live\n"
-    start = "import sys; sys.argv[0] = 'serving'; import runpy; runpy.run_module('serving', run_name='__main__')"
-    process = subprocess.Popen(
-        [sys.executable, "-c", f"{broken}{start}", "--port", "0"],
-        cwd=release,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        server = Running(process)
-        answer = server.get("/v2/health/live", **{"X-Request-ID": "bad-luck", "traceparent": TRACE})
-        process.terminate()
-        _, errors = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-        process.communicate()
-    assert (answer.status_code, answer.headers["x-request-id"]) == (500, "bad-luck")
-    assert "bad-luck" in answer.json()["error"]
-    assert f"the request bad-luck failed, traceparent {TRACE}\nTraceback" in errors
-    assert errors.count("OSError: a disk") == 1
 
 
 def test_nothing_but_health_is_answered_without_the_token(release, tmp_path):
@@ -311,12 +287,11 @@ def test_a_request_is_a_span_with_its_parent_and_what_its_items_cost(release):
         assert part.end_time_unix_nano <= whole.end_time_unix_nano
 
 
-def test_spans_without_their_packages_are_an_error_with_what_to_install(release, monkeypatch):
+def test_spans_without_their_packages_are_an_error_with_what_to_install(monkeypatch):
     for name in [name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk", None)  # as if it were not installed
-    run = run_here(release, "serving", "--port", "0", "--otlp-endpoint", "http://127.0.0.1:4318")
-    assert run.returncode == 1
-    assert "packages that are missing" in run.stderr and INSTALL in run.stderr
-    assert "Traceback" not in run.stderr
+    with pytest.raises(ParameterError, match="packages that are missing") as raised:
+        Spans("http://127.0.0.1:4318", "lengths")
+    assert INSTALL in str(raised.value)
     assert INSTALL in (ROOT / "docs/serving.md").read_text(encoding="utf-8")
