@@ -1,9 +1,9 @@
 """Handle one connection with uvicorn's protocol and the limits that it lacks.
 
 uvicorn waits for ever for a request that arrives a byte at a time, takes a head of any size, and counts connections
-only when a request has arrived. Here a request that does not arrive in full within `receive` seconds is answered 408, a
-head has at most HEAD_BYTES bytes, and a connection beyond the limit `connections` is answered 503 at once. A refused
-request costs no more than its connection.
+only when a request has arrived. Here a head that does not arrive within `receive` seconds is answered 408, and so is a
+body that is slower than `receive_rate` after that time; a head has at most HEAD_BYTES bytes, and a connection beyond
+the limit `connections` is answered 503 at once. A refused request costs no more than its connection.
 """
 
 import asyncio
@@ -20,6 +20,9 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving import metrics
+from serving.record import RECORD, RequestRecord
+from serving.request_log import refused_record
+from serving.serve import LINGERING
 from serving.settings import Settings
 
 HEAD_BYTES = 65536  # bytes of a request's line and headers
@@ -28,7 +31,6 @@ COPIED_BYTES = 65536  # answers up to this size are copied behind their head: th
 OFFER = (b"upgrade", b"http2-settings")  # headers that offer another protocol, and their names in Connection
 PIPELINED_REQUESTS = 64  # requests that one connection may send ahead of their answers
 LINGER_SECONDS = 2.0  # a client whose connection is being closed may read the answer for this long
-REFUSED_CONNECTIONS = 256  # connections over the limit that may linger at once; more are closed without an answer
 
 # Connections over the limit that still linger. They are not among uvicorn's, which a shutdown waits for.
 refused: set["Connection"] = set()
@@ -128,7 +130,7 @@ class Cycle(RequestResponseCycle):
 
 
 class Connection(HttpToolsProtocol):
-    """The protocol of one connection; uvicorn makes each with `functools.partial(Connection, settings)`."""
+    """The protocol of one connection."""
 
     def __init__(self, settings: Settings, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
@@ -136,6 +138,8 @@ class Connection(HttpToolsProtocol):
         self.receiving = ""  # "head" or "body" while a request has begun and is not here in full
         self.steps = 0  # how often `receiving` has changed
         self.quiet_bytes = 0  # bytes since the last body or end of a head: an endless header, or trailers of chunks
+        self.clock_start = 0.0
+        self.body_bytes = 0  # bytes of the body that have arrived
         self.clock: asyncio.TimerHandle | None = None  # runs while `receiving`, and while the connection ends
         self.reader_clock: asyncio.TimerHandle | None = None  # runs while the client has to read
         self.upgrading = False  # the request offers another protocol
@@ -152,7 +156,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, self.peer))
         if len(self.connections) > self.settings.connections:
             self.connections.discard(self)
-            if len(refused) >= REFUSED_CONNECTIONS:
+            if len(refused) >= LINGERING:
                 transport.abort()
                 return
             refused.add(self)
@@ -231,6 +235,7 @@ class Connection(HttpToolsProtocol):
                 raise ValueError("not a proxy")
             return  # the head is parsed again, see decline_upgrade()
         self.begin_cycle()
+        self.body_bytes = 0
         self.receiving, self.steps, self.quiet_bytes = "body", self.steps + 1, 0
 
     def begin_cycle(self) -> None:
@@ -264,6 +269,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self.quiet_bytes = 0
+        self.body_bytes += len(body)
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.body += body
@@ -287,6 +293,12 @@ class Connection(HttpToolsProtocol):
             self.stop_clock()
             self.start_clock()
 
+    def retire(self) -> None:
+        """Close after the next answer, or when the connection has been idle; a request on its way is still answered."""
+        self.draining = True
+        if self.answering():
+            self.cycle.keep_alive = False
+
     def shutdown(self) -> None:
         """Finish the requests that have begun, and close. Unlike uvicorn, count a head that has begun to arrive."""
         self.draining = True
@@ -296,6 +308,7 @@ class Connection(HttpToolsProtocol):
     # Timers and refusals.
 
     def start_clock(self) -> None:
+        self.clock_start = self.loop.time()
         self.clock = self.loop.call_later(self.settings.receive, self.receive_expired)
 
     def expect_end(self) -> None:
@@ -338,9 +351,18 @@ class Connection(HttpToolsProtocol):
         waits = self.answering() if self.receiving == "head" else bool(self.pipeline)
         if waits or self.flow.read_paused:
             self.start_clock()
+            return
+        seconds = self.settings.receive
+        if self.receiving == "head":
+            self.refuse(408, f"the head of the request did not arrive within {seconds:g} seconds: send it at once")
+            return
+        rate = self.settings.receive_rate
+        left = self.clock_start + seconds + self.body_bytes / rate - self.loop.time()
+        if left > 0:
+            self.clock = self.loop.call_later(left, self.receive_expired)
         else:
-            seconds = f"{self.settings.receive:g} seconds"
-            self.refuse(408, f"the {self.receiving} of the request did not arrive within {seconds}: send it at once")
+            slow = f"slower than {rate:,} bytes a second after the first {seconds:g} seconds"
+            self.refuse(408, f"the body of the request arrived {slow}: use a faster connection")
 
     def refuse_head(self) -> None:
         self.refuse(431, f"the request has more than {HEAD_BYTES} bytes of headers: send fewer or smaller ones")
@@ -356,7 +378,7 @@ class Connection(HttpToolsProtocol):
             self.stop_clock()
         else:
             metrics.observe_refusal(status)
-            self.write(status, text)
+            self.write(status, text, refused_record(status, self.client, self.settings.log_requests))
             self.hang_up()
 
     def cut_off(self) -> None:
@@ -368,17 +390,22 @@ class Connection(HttpToolsProtocol):
         if self.answering() and not self.cycle.response_started and not self.pipeline:
             self.peer.left = self.cycle.disconnected = True
             cast(Cycle, self.cycle).status = status
+            record = cast(RequestRecord | None, self.cycle.scope.get(RECORD))
+            if record:
+                record.status = status
             self.cycle.message_event.set()
-            self.write(status, text)
+            self.write(status, text, record)
             self.hang_up()
         else:
             self.transport.abort()  # this answer has begun, or another has to come first
 
-    def write(self, status: int, text: str) -> None:
+    def write(self, status: int, text: str, record: RequestRecord | None) -> None:
         body = json.dumps({"error": text}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), CLOSE_HEADER]
         if status == 503:
             headers.append((b"retry-after", b"1"))
+        if record:
+            headers += record.headers()
         lines = [b"%s: %s\r\n" % header for header in self.server_state.default_headers + headers]
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
 

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from onnx_release.core.errors import DataError, InputError, ReleaseError
 from onnx_release.data.pixel_limit import TooManyPixelsError
+from serving.record import record_of
 
 MEANINGS = {
     400: "the request is malformed",
@@ -52,8 +53,11 @@ async def error_response(request: Request, error: Exception) -> Response:
         case RequestValidationError():
             status, text = 400, "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
         case _:
-            log.error("a request failed", exc_info=error)
-            status, text = 500, "the server failed on this request and has logged why"
+            record = record_of(request)
+            record.bug = True
+            trace = f", traceparent {record.traceparent}" if record.traceparent else ""
+            log.error("the request %s failed%s", record.id, trace, exc_info=error)
+            status, text = 500, f"the server failed on the request {record.id} and has logged why"
     return Response(orjson.dumps({"error": text}), status, headers, "application/json")
 
 

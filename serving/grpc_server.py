@@ -23,6 +23,7 @@ from serving.body import memory
 from serving.engine import Job
 from serving.errors import CLIENT_GONE, BusyError, RequestError, error_response
 from serving.grpc_tensors import check_message, read_request, write_answer
+from serving.guards import has_token, read_token
 from serving.protocol import InferenceRequest
 from serving.statistics import Counted, counted
 
@@ -30,11 +31,13 @@ SERVICE = "inference.GRPCInferenceService"
 # The calls whose messages say nothing that matters, and the others; ModelInfer is apart.
 UNREAD_CALLS = ("ServerLive", "ServerReady", "ServerMetadata", "RepositoryModelLoad", "RepositoryModelUnload")
 SHORT_CALLS = ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "RepositoryIndex")
+HEALTH = ("ServerLive", "ServerReady")  # answered without the token
 SHORT_BYTES = 4096
 INSTALL = 'pip install "tritonclient[grpc]==2.69.0"'
 # The status of gRPC for each of HTTP; every other is INTERNAL.
 CODES = {
     400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     408: "DEADLINE_EXCEEDED",
@@ -110,6 +113,7 @@ class Service:
         self.state, self.packages, self.model = app.state, packages, app.state.release.manifest.model
         # gRPC reads a message as a whole before anybody can count it, so few are read at once.
         self.reading = asyncio.Semaphore(max(1, self.state.settings.buffered_bytes // self.state.settings.body_bytes))
+        self.token = read_token(self.state.settings)
         self.request = Request({"type": "http", "method": "POST", "path": f"/{SERVICE}", "headers": [], "app": app})
 
     def handler(self) -> Any:
@@ -124,6 +128,7 @@ class Service:
         async def answer(stream: Any, context: Any) -> bytes:
             start, status = time.perf_counter(), 200
             try:
+                self.check_token(name, context)
                 return await (self.infer(stream, context) if name == "ModelInfer" else self.describe(name, stream))
             except asyncio.CancelledError:
                 status = CLIENT_GONE
@@ -137,6 +142,12 @@ class Service:
             raise AssertionError  # abort() has raised
 
         return answer
+
+    def check_token(self, name: str, context: Any) -> None:
+        """Raise RequestError (401) unless the call is for health, or has the token."""
+        given = dict(context.invocation_metadata()).get("authorization", "")
+        if self.token is not None and name not in HEALTH and not has_token(str(given), self.token):
+            raise RequestError(401, "give the token of this server in the metadata: authorization: Bearer TOKEN")
 
     async def describe(self, name: str, stream: Any) -> bytes:
         """Return the answer of every call but ModelInfer: what the route of HTTP answers."""

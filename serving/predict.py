@@ -16,12 +16,14 @@ from onnx_release.data.model_data import ModelData
 from onnx_release.data.samples import input_axes, with_batch_axis, without_batch_axis
 from onnx_release.runtime.onnx_model import check_request
 from onnx_release.runtime.release import Release
+from serving import metrics
 from serving.body import Upload, request_body
 from serving.connection import gone
 from serving.content import described_uploads, plain_body, read_uploads, single_header
 from serving.engine import Job
 from serving.errors import RequestError, error_responses
 from serving.page import upload_kind
+from serving.record import record_of
 from serving.statistics import Counted, counted
 
 
@@ -105,8 +107,11 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
             deadline = time.monotonic() + state.settings.deadline
             uploads = read_uploads(single_header(request, "Content-Type") or "", body, kind, state.settings)
             items = [UploadPrediction(upload, decode, data, release) for upload in uploads]
-            work = [counts.timed(item.prepare, item.finish) for item in items]
-            jobs: list[Job] = await state.engine.submit_all(work, deadline, gone(request))
+            record = record_of(request)
+            work = [counts.timed(record.timed(item.prepare), item.finish) for item in items]
+            with metrics.measured(record.items):
+                jobs: list[Job] = await state.engine.submit_all(work, deadline, gone(request))
+            record.note_calls(jobs)
         counts.ran(jobs)
         return jobs
 

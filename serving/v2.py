@@ -19,7 +19,7 @@ from onnx_release.core.errors import GraphError
 from onnx_release.core.spec import Spec, Tensor, concrete_shape
 from onnx_release.core.types import Arrays
 from onnx_release.runtime.release import Release
-from serving import protocol
+from serving import metrics, protocol
 from serving.body import request_body
 from serving.connection import gone
 from serving.content import single_header
@@ -27,6 +27,7 @@ from serving.engine import Job
 from serving.errors import BusyError, RequestError, error_responses
 from serving.model_control import add_model_control, add_repository_routes
 from serving.protocol import VERSION, InferenceRequest
+from serving.record import record_of
 from serving.statistics import Counted, counted
 from serving.tensors import DATATYPES, abbreviated
 
@@ -208,8 +209,11 @@ async def run_inference(request: Request, counts: Counted) -> Job:
 
     async with request_body(request, state.settings) as body:
         deadline = time.monotonic() + state.settings.deadline
-        with refusing_values():
-            job = await state.engine.submit(*counts.timed(prepare, finish), deadline, gone(request))
+        record = record_of(request)
+        work = counts.timed(record.timed(prepare), finish)
+        with refusing_values(), metrics.measured(record.items):
+            job = await state.engine.submit(*work, deadline, gone(request))
+        record.note_calls([job])
     counts.ran([job])
     return job
 

@@ -1,7 +1,7 @@
 """A small application for the tests of connections and processes, served as the real one is.
 
 `python -m tests.wire_app '{"port": 0}'` takes the settings as JSON. Each route does one thing that a test can watch or
-wait for, so that no test has to sleep.
+wait for, so that no test has to sleep. It does not start while the file exists that WIRE_APP_FAILS names.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -35,7 +36,7 @@ LARGE = 50_000_000  # bytes, more than a socket holds
 def create_app(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        if "WIRE_APP_FAILS" in os.environ:
+        if Path(os.environ.get("WIRE_APP_FAILS", "/nowhere")).exists():
             raise GraphError("model.onnx does not load: export it again")
         yield
 
@@ -77,7 +78,7 @@ def create_app(settings: Settings) -> Starlette:
         return JSONResponse({})
 
     async def prometheus(request: Request) -> Response:
-        return metrics()
+        return metrics(request)
 
     def count() -> dict[str, int]:
         return {"left": app.state.left, "memory": memory.used}
@@ -120,7 +121,7 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    sys.exit(serve(Settings(**json.loads(arguments.settings)), create_app))
+    sys.exit(serve(Settings(**json.loads(arguments.settings)), "tests.wire_app:create_app"))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 
 import grpc  # type: ignore[import-untyped]
@@ -284,6 +285,17 @@ def test_a_client_s_own_deadline_ends_its_request_and_leaves_the_queue():
         assert [answer.result(PATIENCE).as_numpy("same_int8").shape for answer in busy] == [(2, 3), (2, 3)]
         client.infer("tiny", tensors({name: array[:1] for name, array in INPUTS.items()}))
     assert ran == [2, 2, 1]
+
+
+def test_a_call_has_the_token_unless_it_is_for_health():
+    with listening(same, SPEC, token="secret") as (_, address), triton.InferenceServerClient(address) as client:
+        assert client.is_server_live() and client.is_server_ready()
+        for headers in ({}, {"authorization": "Bearer other"}):
+            for call in (client.get_server_metadata, partial(client.infer, "tiny", tensors(INPUTS))):
+                with pytest.raises(InferenceServerException, match="give the token of this server") as refused:
+                    call(headers=headers)
+                assert refused.value.status() == "StatusCode.UNAUTHENTICATED"
+        client.infer("tiny", tensors(INPUTS), headers={"authorization": "Bearer secret"})
 
 
 def refused_start(app):
