@@ -3,6 +3,7 @@
 import asyncio
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -53,7 +54,7 @@ def listening(run, spec, **settings):
 
 @pytest.fixture(scope="module")
 def address():
-    with listening(same, SPEC, max_batch=3, body_bytes=100_000, receive=0.5) as (_, address):
+    with listening(same, SPEC, max_batch=3, body_bytes=100_000) as (_, address):
         yield address
 
 
@@ -229,16 +230,16 @@ def test_a_short_call_takes_no_long_message(address):
             channel.unary_unary("/inference.GRPCInferenceService/ModelConfig")(b"\xff", timeout=PATIENCE)
 
 
-def test_a_message_that_does_not_come_is_not_waited_for(address):
+def test_a_message_that_does_not_come_is_not_waited_for():
     come = threading.Event()
 
     def silence():
         come.wait(PATIENCE)
         yield from ()
 
-    with grpc.insecure_channel(address) as channel:
+    with listening(same, SPEC, receive=0.1) as (_, address), grpc.insecure_channel(address) as channel:
         call = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
-        with pytest.raises(grpc.RpcError, match=r"did not arrive within 0\.5 seconds"):
+        with pytest.raises(grpc.RpcError, match=r"did not arrive within 0\.1 seconds"):
             call(silence(), timeout=PATIENCE)
     come.set()
 
@@ -266,6 +267,10 @@ def test_a_full_queue_and_a_server_that_stops():
         assert first.result(PATIENCE).as_numpy("same_int8").tolist() == INPUTS["int8"].tolist()
 
 
+def failures(client):
+    return client.get_inference_statistics().model_stats[0].inference_stats.fail.count
+
+
 def test_a_client_s_own_deadline_ends_its_request_and_leaves_the_queue():
     entered, go_on, ran = threading.Semaphore(0), threading.Event(), []
 
@@ -277,10 +282,14 @@ def test_a_client_s_own_deadline_ends_its_request_and_leaves_the_queue():
 
     with listening(held, SPEC, threads=1) as (_, address), ThreadPoolExecutor() as pool:
         client = triton.InferenceServerClient(address)
+        before = failures(client)
         busy = [pool.submit(client.infer, "tiny", tensors(INPUTS)) for _ in range(2)]  # one for each thread
         assert all(entered.acquire(timeout=PATIENCE) for _ in busy)
         with pytest.raises(InferenceServerException, match="Deadline Exceeded"):
-            client.infer("tiny", tensors(INPUTS), client_timeout=0.2)
+            client.infer("tiny", tensors(INPUTS), client_timeout=0.5)
+        end = time.monotonic() + PATIENCE
+        while failures(client) == before and time.monotonic() < end:  # until the server has noticed
+            pass
         go_on.set()
         assert [answer.result(PATIENCE).as_numpy("same_int8").shape for answer in busy] == [(2, 3), (2, 3)]
         client.infer("tiny", tensors({name: array[:1] for name, array in INPUTS.items()}))
