@@ -94,7 +94,7 @@ async def start_worker(settings: Settings, app: str, path: dict[str, str], folde
     debug = [option for option in sys.argv[1:] if option == "--debug"]
     try:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "serving", *debug),
+            *(sys.executable, "-m", "serving", "--worker", *debug),
             cwd=folder,
             env={**os.environ, **path, WORKER: json.dumps(given, default=reveal)},
             stdin=asyncio.subprocess.DEVNULL,
@@ -114,10 +114,11 @@ def reveal(value: Any) -> Any:
 
 
 def extra_path() -> dict[str, str]:
-    """Return the PYTHONPATH of the workers if they would not find this code in their own folder, as in a test."""
+    """Return where workers find this code if it is not in their own folder, as in a test."""
     if Path.cwd() == ROOT:
         return {}
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))}
+    safe = {"PYTHONSAFEPATH": "1"} if sys.flags.safe_path else {}
+    return {**safe, "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))}
 
 
 def working_folder() -> Path:
@@ -222,7 +223,7 @@ class Supervisor:
             if not self.alive:
                 self.end(self.code)
             return
-        if not began and not worker.unwanted and code != 1:  # with 1 it has said why
+        if not began and not worker.unwanted and code not in (1, 2):  # with these it has said why
             print(f"error: a worker ended before it was ready ({code})", file=sys.stderr)
         if serving:
             self.serving.remove(worker)

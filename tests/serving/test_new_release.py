@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from onnx_release.core.files import read_json, sha256, write_json
+from onnx_release.core.files import read_json, sha256, write_json, write_text
 from tests.picture_release import colours_release
 from tests.served import PATIENCE, Client, Server, serving
 from tests.serving.test_serving import picture
 from tools.server_process import upload
 
+OLDER = "import argparse; argparse.ArgumentParser().parse_args()"
 RED = upload(picture(), True)
 SERVES_ON = "error: the new release was not loaded, see above: the one before serves on\n"
 
@@ -116,6 +117,13 @@ def test_a_release_that_does_not_load_changes_nothing(colours, tmp_path):
         assert server.logged() == SERVES_ON
         assert ask(client) == "red"
         model.write_bytes(content)
+        (release / "serving/__main__.py").rename(tmp_path / "kept")
+        write_text(release / "serving/__main__.py", OLDER)
+        server.process.send_signal(signal.SIGHUP)
+        assert server.logged().startswith("usage")
+        assert "unrecognized arguments: --worker" in server.logged()
+        assert server.logged() == SERVES_ON
+        (tmp_path / "kept").rename(release / "serving/__main__.py")
         server.process.send_signal(signal.SIGHUP)
         assert server.printed().startswith("serving the release")
         with server.connect() as another:
