@@ -12,7 +12,7 @@ from pydantic_settings import CliApp, CliSettingsSource
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import ParameterError
 from serving.settings import Settings
-from serving.supervisor import WORKER
+from serving.worker_process import WORKER
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def work_as_told(given: dict[str, Any]) -> None:
-    """Be a worker process of the server that serving/supervisor.py describes."""
+    """Be a worker process of the server that serving/worker_process.py describes."""
     from serving.worker import work
 
     try:
@@ -59,7 +59,7 @@ def describe_problem(problem: Any) -> str:
 
 
 PARSER = argparse.ArgumentParser(prog="python -m serving", description=__doc__)
-# For serving/supervisor.py alone. An older release does not know it, and so ends at once.
+# For serving/worker_process.py alone. An older release does not know it, and so ends at once.
 PARSER.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
 SOURCE: CliSettingsSource[argparse.ArgumentParser] = CliSettingsSource(
     Settings, root_parser=PARSER, case_sensitive=True, cli_kebab_case=True
