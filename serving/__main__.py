@@ -12,11 +12,11 @@ from pydantic_settings import CliApp, CliSettingsSource
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import ParameterError
 from serving.settings import Settings
-from serving.supervisor import WORKER
+from serving.worker_process import WORKER
 
 
 def main(arguments: argparse.Namespace) -> None:
-    if WORKER in os.environ:  # a process that serving/supervisor.py has started
+    if arguments.worker:
         work_as_told(json.loads(os.environ.pop(WORKER)))
         return
     settings = read_settings(arguments)
@@ -29,6 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def work_as_told(given: dict[str, Any]) -> None:
+    """Be a worker process of the server that serving/worker_process.py describes."""
     from serving.serve import loading
 
     with loading():
@@ -63,6 +64,8 @@ def describe_problem(problem: Any) -> str:
 
 
 PARSER = argparse.ArgumentParser(prog="python -m serving", description=__doc__)
+# For serving/worker_process.py alone. An older release does not know it, and so ends at once.
+PARSER.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
 SOURCE: CliSettingsSource[argparse.ArgumentParser] = CliSettingsSource(
     Settings, root_parser=PARSER, case_sensitive=True, cli_kebab_case=True
 )

@@ -11,23 +11,24 @@ import json
 import time
 import weakref
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
 from starlette.requests import Request
-from uvicorn.protocols.http.flow_control import CLOSE_HEADER
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving import metrics
 from serving.record import RECORD, RequestRecord
 from serving.request_log import refused_record
 from serving.serve import LINGERING
 from serving.settings import Settings
+from serving.uvicorn_names import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES = 65536  # bytes of a request's line and headers
 BODY_BYTES = 262144  # bytes that may wait for the application before reading pauses: as many as uvloop reads at once
 COPIED_BYTES = 65536  # answers up to this size are copied behind their head: that is cheaper than to send the two
+CLOSE = (b"connection", b"close")
 OFFER = (b"upgrade", b"http2-settings")  # headers that offer another protocol, and their names in Connection
 PIPELINED_REQUESTS = 64  # requests that one connection may send ahead of their answers
 LINGER_SECONDS = 2.0  # a client whose connection is being closed may read the answer for this long
@@ -401,13 +402,14 @@ class Connection(HttpToolsProtocol):
 
     def write(self, status: int, text: str, record: RequestRecord | None) -> None:
         body = json.dumps({"error": text}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), CLOSE_HEADER]
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), CLOSE]
         if status == 503:
             headers.append((b"retry-after", b"1"))
         if record:
             headers += record.headers()
-        lines = [b"%s: %s\r\n" % header for header in self.server_state.default_headers + headers]
-        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
+        lines += [b"%s: %s" % header for header in self.server_state.default_headers + headers]
+        self.transport.write(b"\r\n".join([*lines, b"", body]))
 
     def hang_up(self) -> None:
         """Send what was written, then the end; drop what still arrives for LINGER_SECONDS, see Transport."""

@@ -4,15 +4,10 @@ The parent accepts connections and gives them to the workers in turn, as Node's 
 themselves, from one socket or from sockets of their own (SO_REUSEPORT), chance would decide: one worker could get all
 of eight clients that keep their connections, and one that is stopped would keep its share. What a worker has not taken
 can be taken back from it, so a worker that hangs or dies costs no connection that it has not begun to serve.
-
-Parent and worker share a pair of sockets. The parent sends CONNECTION with each connection, and RETIRE. The worker
-sends BEAT when it is ready, and then every BEAT_SECONDS. They may be of different releases, so this and the JSON in the
-environment variable WORKER are all that they agree on.
 """
 
 import asyncio
 import itertools
-import json
 import os
 import signal
 import socket
@@ -23,101 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from serving.settings import Settings
+from serving.worker_process import BEAT_SECONDS, SILENT_BEATS, WorkerProcess, extra_path, forget_metrics, start_worker
 
-WORKER = "ONNX_RELEASE_WORKER"  # what a worker process is to serve, see start_worker()
-CONNECTION, RETIRE, BEAT = b"c", b"r", b"."
-BEAT_SECONDS = 0.5
-SILENT_BEATS = 6  # a worker that misses so many beats gets no connections
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0  # seconds until a worker that did not start is started again
 KILL_SECONDS = 5.0  # workers that have not ended so long after `drain` are killed
 BACKLOG = 4096  # connections that the kernel keeps until they are accepted; it has a limit of its own (somaxconn)
-ROOT = Path(__file__).resolve().parents[1]  # the folder that has this code
-
-
-class Worker:
-    """A worker process. `ready` becomes True when it serves, and False if it ends before that."""
-
-    def __init__(self, process: asyncio.subprocess.Process, ours: socket.socket, theirs: socket.socket) -> None:
-        self.process, self.ours, self.theirs = process, ours, theirs
-        self.ready: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self.missed = 0  # beats
-        self.full = False  # it has as many connections as the sockets between hold, and has not taken them yet
-        self.unwanted = False  # it was killed, since another one of its release did not start
-
-    def hear(self) -> None:
-        with suppress(BlockingIOError):
-            if self.ours.recv(64):
-                self.missed = 0
-                if not self.ready.done():
-                    self.ready.set_result(True)
-
-    def can_take(self) -> bool:
-        return self.missed < SILENT_BEATS and not self.full
-
-    def give(self, connection: socket.socket) -> bool:
-        """Send a connection to the worker; return False if it is full."""
-        try:
-            socket.send_fds(self.ours, [CONNECTION], [connection.fileno()])
-        except OSError:
-            self.full = True
-        return not self.full
-
-    def take_back(self) -> list[socket.socket]:
-        """Return the connections that the worker has not taken, which it will not see any more."""
-        untaken: list[socket.socket] = []
-        with suppress(BlockingIOError):
-            while True:
-                _, files, _, _ = socket.recv_fds(self.theirs, 1, 1)
-                untaken += [socket.socket(fileno=file) for file in files]
-        return untaken
-
-    def retire(self) -> None:
-        """Let the worker end once its connections have: it answers what comes on them, and closes each after that."""
-        with suppress(OSError):
-            self.ours.send(RETIRE)
-
-    def close(self) -> None:
-        self.ours.close()
-        self.theirs.close()
-
-
-async def start_worker(settings: Settings, app: str, path: dict[str, str], folder: Path | None) -> Worker:
-    """Start a worker process in `folder`, or else in the folder of this process, wherever that has been moved since.
-
-    It is a new Python, so it imports the code in its folder, and then that in `path`. Raises OSError if the folder is
-    missing.
-    """
-    ours, theirs = socket.socketpair()
-    for end in (ours, theirs):
-        end.setblocking(False)
-    given = {"channel": theirs.fileno(), "app": app, "settings": settings.model_dump(exclude_unset=True)}
-    debug = [option for option in sys.argv[1:] if option == "--debug"]
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "serving", *debug),
-            cwd=folder,
-            env={**os.environ, **path, WORKER: json.dumps(given, default=reveal)},
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            process_group=0,  # Ctrl-C in a terminal reaches the parent alone
-        )
-    except OSError:
-        ours.close()
-        theirs.close()
-        raise
-    return Worker(process, ours, theirs)
-
-
-def reveal(value: Any) -> Any:
-    """Return the content of a secret, or the text of anything else that JSON does not have."""
-    return value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-
-
-def extra_path() -> dict[str, str]:
-    """Return the PYTHONPATH of the workers if they would not find this code in their own folder, as in a test."""
-    if Path.cwd() == ROOT:
-        return {}
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))}
 
 
 def working_folder() -> Path:
@@ -145,8 +50,8 @@ class Supervisor:
         self.folder, self.path = working_folder(), extra_path()
         # SIGHUP also says that the terminal was closed, unless nohup was told to ignore that.
         self.in_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
-        self.serving: list[Worker] = []  # those of the present release; another list when the release changes
-        self.alive: set[Worker] = set()  # these, and those that start or retire
+        self.serving: list[WorkerProcess] = []  # those of the present release; another list when the release changes
+        self.alive: set[WorkerProcess] = set()  # these, and those that start or retire
         self.kept: list[socket.socket] = []  # connections that no worker can take now
         self.accepting, self.stopping, self.code = False, False, 0
         self.turns = itertools.count()
@@ -181,7 +86,7 @@ class Supervisor:
 
     # Workers.
 
-    async def start(self, folder: Path | None = None) -> Worker:
+    async def start(self, folder: Path | None = None) -> WorkerProcess:
         worker = await start_worker(self.settings, self.app, self.path, folder)
         self.alive.add(worker)
         self.loop.add_reader(worker.ours, self.hear, worker)
@@ -190,7 +95,7 @@ class Supervisor:
             worker.process.terminate()
         return worker
 
-    async def start_release(self, folder: Path | None) -> list[Worker]:
+    async def start_release(self, folder: Path | None) -> list[WorkerProcess]:
         """Start all workers, and return them when they are ready; if one does not start, end the others."""
         new = [await self.start(folder) for _ in range(self.settings.workers)]
         await asyncio.wait([worker.ready for worker in new])
@@ -201,11 +106,11 @@ class Supervisor:
             worker.process.kill()
         return []
 
-    def hear(self, worker: Worker) -> None:
+    def hear(self, worker: WorkerProcess) -> None:
         worker.hear()
         self.accept_or_wait()
 
-    async def watch(self, worker: Worker) -> None:
+    async def watch(self, worker: WorkerProcess) -> None:
         """Wait until a worker ends, and replace it if it was serving."""
         code = await worker.process.wait()
         self.alive.discard(worker)
@@ -222,7 +127,7 @@ class Supervisor:
             if not self.alive:
                 self.end(self.code)
             return
-        if not began and not worker.unwanted and code != 1:  # with 1 it has said why
+        if not began and not worker.unwanted and code not in (1, 2):  # with these it has said why
             print(f"error: a worker ended before it was ready ({code})", file=sys.stderr)
         if serving:
             self.serving.remove(worker)
@@ -307,7 +212,7 @@ class Supervisor:
             self.loop.add_writer(worker.ours, self.has_room, worker)
         return False
 
-    def has_room(self, worker: Worker) -> None:
+    def has_room(self, worker: WorkerProcess) -> None:
         self.loop.remove_writer(worker.ours)
         worker.full = False
         self.accept_or_wait()
@@ -366,11 +271,3 @@ class Supervisor:
             worker.retire()
         self.accept_or_wait()
         print(f"serving the release that is now in {self.folder}", flush=True)
-
-
-def forget_metrics(worker: int) -> None:
-    """Remove the gauges of a worker that has ended; its counters stay."""
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        from prometheus_client.multiprocess import mark_process_dead  # late, since a single worker needs none of it
-
-        mark_process_dead(worker)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Serve, in a worker process, the connections that its parent gives it; see serving/supervisor.py.
+"""Serve, in a worker process, the connections that its parent gives it; see serving/worker_process.py.
 
 uvicorn speaks HTTP on each connection. Its server is not used: it accepts connections itself, tells the application
 only after the last answer that the server stops, and logs what the application raises while it starts.
@@ -18,11 +18,11 @@ from typing import Any, cast
 
 import uvicorn
 import uvloop
-from uvicorn.server import ServerState
 
 from serving.connection import LINGER_SECONDS, Connection
 from serving.settings import Settings
-from serving.supervisor import BEAT, BEAT_SECONDS, RETIRE
+from serving.uvicorn_names import ServerState, check_uvicorn
+from serving.worker_process import BEAT, BEAT_SECONDS, RETIRE
 
 LOOK_SECONDS = 0.05  # how often a server that ends looks whether its connections have
 
@@ -33,6 +33,7 @@ def work(settings: Settings, app: str, channel: int) -> None:
     `app` is MODULE:FUNCTION; the function makes the Starlette application from the settings. Raises what that raises,
     or what the application raises while it starts.
     """
+    check_uvicorn()
     os.set_inheritable(channel, False)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the parent
     module, _, name = app.partition(":")

@@ -79,6 +79,16 @@ class Server:
     def connect(self) -> Client:
         return Client(self.port)
 
+    def printed(self) -> str:
+        """The next line on its standard output."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def logged(self) -> str:
+        """The next line on its standard error."""
+        assert self.process.stderr is not None
+        return self.process.stderr.readline()
+
     def get(self, path: str) -> Answer:
         with self.connect() as client:
             return client.send(head(path, Connection="close")).answer()

@@ -75,8 +75,8 @@ def test_a_worker_that_does_not_start_again_leaves_the_others_alone(monkeypatch,
         first, second = processes(server)
         fails.touch()
         os.kill(first, signal.SIGKILL)
-        assert server.process.stderr.readline().startswith("warning: worker")
-        assert server.process.stderr.readline() == FAILED
+        assert server.logged().startswith("warning: worker")
+        assert server.logged() == FAILED
         assert processes(server) == {second: 8}
         fails.unlink()
         while len(processes(server)) < 2:
