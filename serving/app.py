@@ -27,7 +27,7 @@ from serving.engine import Engine
 from serving.errors import Problem, error_response
 from serving.page import page_router
 from serving.predict import predict_router
-from serving.protocol import max_batch
+from serving.rows import find_rows
 from serving.settings import Settings
 from serving.v2 import v2_router
 
@@ -114,15 +114,15 @@ def start_engine(release: Release, settings: Settings) -> Engine:
     threads = settings.threads or cores
     model = OnnxModel(release.model, release.spec, release.runtime.model_copy(update=thread_settings(cores, threads)))
     on_cpu = model.provider == CPU
-    largest = max_batch(release.spec, settings.max_batch or default_batch(release, on_cpu))
-    for rows in {1, largest} if on_cpu else {largest}:
-        warm_up(model, release.spec, rows)
+    rows = find_rows(release.spec, settings.max_batch or default_batch(release, on_cpu))
+    for size in {1, rows.most} if on_cpu else {rows.most}:
+        warm_up(model, release.spec, size)
     timed_on = release.manifest.metrics["benchmark"]["provider"]
     if model.provider != timed_on or model.note:
         log.warning("released for %s, runs on %s%s", timed_on, model.provider, model.note and f": {model.note}")
     return Engine(
         model.run,
-        max_batch=largest,
+        rows,
         threads=threads,
         gpu=not on_cpu,
         queue=settings.queue,

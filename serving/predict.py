@@ -106,7 +106,7 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
         state.engine.check_room()  # before the body is kept: a full queue costs no memory
         async with request_body(request, state.settings) as body:
             deadline = time.monotonic() + state.settings.deadline
-            uploads = parse_files(request.headers.get("content-type", ""), body, state.settings)
+            uploads = await parse_files(request.headers.get("content-type", ""), body, state.settings, deadline)
             items = [UploadPrediction(upload, decode, data, release) for upload in uploads]
             work = [(item.prepare, item.finish) for item in items]
             jobs = await state.engine.submit_all(work, deadline, gone(request))

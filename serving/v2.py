@@ -20,7 +20,7 @@ from serving import protocol
 from serving.body import request_body
 from serving.connection import gone
 from serving.errors import BusyError, RequestError, error_responses
-from serving.protocol import InferenceRequest
+from serving.protocol import InferenceRequest, Limits, most_rows
 from serving.tensors import DATATYPES, abbreviated
 
 # A release has one model in one version.
@@ -169,13 +169,13 @@ async def infer(request: Request) -> Response:
     header_length = single_header(request, HEADER_LENGTH)
     encoding = single_header(request, "Content-Encoding")
     state.engine.check_room()  # before the body is read, so that a full queue costs the client no upload
-    rows = protocol.request_rows(release.spec, state.settings.max_batch)
     asked: InferenceRequest
 
     def prepare() -> Arrays:
         nonlocal asked
+        limits = Limits(most_rows(release.spec, state.settings.queue), state.settings.tensor_bytes, deadline)
         plain = protocol.decompress(body, encoding, state.settings.body_bytes)
-        asked = protocol.decode_request(release.spec, plain, header_length, rows, state.settings.tensor_bytes)
+        asked = protocol.decode_request(release.spec, plain, header_length, limits)
         return asked.inputs
 
     def finish(outputs: Arrays) -> tuple[bytes, int | None]:

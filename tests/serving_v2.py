@@ -14,7 +14,7 @@ from onnx_release.runtime.release import Release
 from serving.app import explain_errors
 from serving.connection import Connection
 from serving.engine import Engine
-from serving.protocol import max_batch
+from serving.rows import find_rows
 from serving.settings import Settings
 from serving.v2 import v2_router
 from tests.served import in_thread
@@ -32,7 +32,7 @@ def serving(run: Run, spec: Spec, name: str = "tiny", **settings: Any) -> Iterat
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.engine = Engine(
             run,
-            max_batch=max_batch(spec, limits.max_batch),
+            find_rows(spec, limits.max_batch or 4),
             threads=2,
             gpu=False,
             queue=limits.queue,

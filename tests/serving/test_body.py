@@ -6,7 +6,7 @@ import pytest
 from starlette.requests import Request
 
 from serving.body import memory, parse_files, request_body
-from serving.errors import BusyError, ClientGoneError, RequestError
+from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
 from serving.settings import Settings
 
 BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW"
@@ -25,7 +25,7 @@ def form(*parts):
 
 
 def parse(body, content_type=FORM, **settings):
-    return parse_files(content_type, body, Settings(**settings))
+    return asyncio.run(parse_files(content_type, body, Settings(**settings)))
 
 
 def test_parts_with_a_filename_are_uploads_in_their_order():
@@ -90,6 +90,33 @@ def test_limits_are_of_each_file_and_of_how_many():
     with pytest.raises(RequestError, match="parts") as raised:
         parse(form(*[part(b"1")] * 100))
     assert raised.value.status == 413
+
+
+def test_a_long_form_is_parsed_in_pieces_between_which_others_have_their_turn():
+    contents = [bytes([n]) * size for n, size in enumerate((700_000, 131_072, 1, 300_001))]
+    body = form(*(part(content, f"{n}.jpg") for n, content in enumerate(contents)), part(b"x" * 400_000))
+    turns: list[None] = []
+
+    async def main():
+        task = asyncio.create_task(parse_files(FORM, body, Settings()))
+        while not task.done():
+            turns.append(None)
+            await asyncio.sleep(0)
+        return await task
+
+    assert [upload.content for upload in asyncio.run(main())] == contents
+    assert len(turns) >= len(body) // 140_000
+
+
+def test_a_form_is_parsed_until_the_deadline():
+    body = form(part(bytes(300_000), "a.jpg"))
+    with pytest.raises(DeadlineError):
+        asyncio.run(parse_files(FORM, body, Settings(), deadline=0))
+
+
+def test_a_file_that_is_too_large_is_refused_at_its_limit():
+    with pytest.raises(RequestError, match=r"'a\.jpg' has more than 200,000 bytes"):
+        parse(part(bytes(500_000), "a.jpg"), upload_bytes=200_000)  # its end is not looked for
 
 
 def read(chunks, settings, headers=(), fails=None):

@@ -80,7 +80,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(model):
-    with serving(model.run, SPEC, max_batch=3, body_bytes=100_000) as (address, app):
+    with serving(model.run, SPEC, max_batch=1, queue=3, body_bytes=100_000) as (address, app):
         yield address, app
 
 
@@ -331,12 +331,12 @@ def test_a_full_queue_is_answered_at_once(model):
     body, length = triton.InferenceServerClient.generate_request_body(
         tensors(EXACT), outputs=asked("sum", binary=False)
     )
-    with serving(held, SPEC, queue=1) as served, ThreadPoolExecutor() as pool:
+    with serving(held, SPEC, queue=2) as served, ThreadPoolExecutor() as pool:
         first = pool.submit(send, served, body, Inference_Header_Content_Length=str(length))
         assert entered.acquire(timeout=30)
         status, headers, answer = send(served, body, Inference_Header_Content_Length=str(length))
         assert (status, headers["Retry-After"]) == (503, "1")
-        assert "the queue of 1 is full" in answer["error"]
+        assert "the queue of 2 is full" in answer["error"]
         go_on.set()
         status, _, answer = first.result(timeout=30)
         assert (status, answer["outputs"][0]["data"]) == (200, np.ravel(SUM).tolist())
