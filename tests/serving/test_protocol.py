@@ -616,6 +616,18 @@ def test_data_is_json_or_refused_as_the_parser_of_the_whole_would_say(swap):
         decode(text, spec=WIDE)
 
 
+@pytest.mark.parametrize("size", [2, 30_000, 300_000], ids=["short", "at once", "in pieces"])
+def test_dense_data_in_an_indented_request_is_read(size):
+    """orjson by itself refuses it."""
+    free = {name: bounds.model_copy(update={"min": 1, "max": size}) for name, bounds in SPEC.dimensions.items()}
+    spec = one_input("float32").model_copy(update={"dimensions": free})
+    data = "[" + "0," * (size // 2 - 1) + "1]"
+    given = {"inputs": [entry("x", "FP32", [size // 2, 1], "HERE")], "outputs": [{"name": "y"}]}
+    described = json.dumps(given, indent=2)
+    found = decode(described.replace('"HERE"', data).encode(), spec=spec, rows=size).inputs["x"]
+    assert found.sum() == found[-1, 0] == 1
+
+
 def test_reading_long_data_ends_at_the_deadline():
     with pytest.raises(DeadlineError):
         decode(long_request(FLAT), spec=WIDE, deadline=0)
