@@ -302,11 +302,7 @@ class Engine:
         return [self.make_part(job, number, part) for number, part in enumerate(parts)]
 
     def make_part(self, job: Job, number: int, inputs: Arrays) -> Part:
-        axes = self.rows.inputs
-        shape = tuple(
-            (name, array.dtype, *(size for axis, size in enumerate(array.shape) if axis != axes[name]))
-            for name, array in inputs.items()
-        )
+        shape = tuple((name, array.dtype, self.rows.shape_of_row(name, array)) for name, array in inputs.items())
         return Part(job, number, inputs, self.rows.count(inputs), shape, alone=not self.rows.shared)
 
     def take_places(self, job: Job, rows: int) -> Exception | None:

@@ -1,5 +1,6 @@
 """Answer POST /predict: run the model on uploads and return its answers in the form of the task."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from onnx_release.data.model_data import ModelData
 from onnx_release.data.samples import input_axes, with_batch_axis, without_batch_axis
 from onnx_release.runtime.onnx_model import check_request
 from onnx_release.runtime.release import Release
-from serving.body import Upload, parse_files, request_body
+from serving.body import LARGE_BYTES, Upload, parse_files, request_body
 from serving.connection import gone
 from serving.engine import Job
 from serving.errors import RequestError, error_responses
@@ -106,7 +107,9 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
         state.engine.check_room()  # before the body is kept: a full queue costs no memory
         async with request_body(request, state.settings) as body:
             deadline = time.monotonic() + state.settings.deadline
-            uploads = await parse_files(request.headers.get("content-type", ""), body, state.settings, deadline)
+            form = request.headers.get("content-type", ""), body, state.settings, deadline
+            large = len(body) > LARGE_BYTES
+            uploads = await asyncio.to_thread(parse_files, *form) if large else parse_files(*form)
             items = [UploadPrediction(upload, decode, data, release) for upload in uploads]
             work = [(item.prepare, item.finish) for item in items]
             jobs = await state.engine.submit_all(work, deadline, gone(request))

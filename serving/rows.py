@@ -31,6 +31,11 @@ class Rows:
         axes = ((array, self.inputs[name]) for name, array in inputs.items())
         return next((max(array.shape[axis], 1) for array, axis in axes if axis is not None and array.ndim > axis), 1)
 
+    def shape_of_row(self, name: str, array: np.ndarray) -> tuple[int, ...]:
+        """Return the shape of an input without its rows."""
+        axis = self.inputs[name]
+        return array.shape if axis is None else array.shape[:axis] + array.shape[axis + 1 :]
+
     def divide(self, inputs: Arrays) -> list[Arrays]:
         """Return the inputs of calls with up to `most` rows each: contiguous arrays, views where that is possible."""
         rows, most = self.count(inputs), self.most

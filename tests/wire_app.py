@@ -45,7 +45,7 @@ def create_app(settings: Settings) -> Starlette:
 
     async def files(request: Request) -> Response:
         async with request_body(request, settings) as body:
-            uploads = await parse_files(request.headers.get("content-type", ""), body, settings)
+            uploads = parse_files(request.headers.get("content-type", ""), body, settings)
             return JSONResponse([[upload.name, len(upload.content)] for upload in uploads])
 
     async def body_length(request: Request) -> Response:

@@ -91,7 +91,7 @@ def model(task: str, decode: Callable[[bytes], Any] = decode_image, name: str = 
     async def predict(request: Request) -> JSONResponse:
         if app.state.busy:
             return JSONResponse({"error": "64 requests are waiting"}, 503, {"Retry-After": "2"})
-        uploads = await parse_files(request.headers["content-type"], await request.body(), SETTINGS)
+        uploads = parse_files(request.headers["content-type"], await request.body(), SETTINGS)
         try:
             items = [decode(upload.content) for upload in uploads]
         except DataError as error:
