@@ -31,9 +31,9 @@ from serving.grpc_server import answering_grpc
 from serving.guards import guarded
 from serving.page import page_router
 from serving.predict import predict_router
-from serving.protocol import max_batch
 from serving.record import Observer, recorded
 from serving.request_log import log_request
+from serving.rows import find_rows
 from serving.settings import Settings
 from serving.spans import Spans
 from serving.v2 import v2_router
@@ -155,16 +155,16 @@ def start_engine(release: Release, settings: Settings) -> Engine:
     threads = settings.threads or cores
     model = OnnxModel(release.model, release.spec, release.runtime.model_copy(update=thread_settings(cores, threads)))
     on_cpu = model.provider == CPU
-    largest = max_batch(release.spec, settings.max_batch or default_batch(release, on_cpu))
-    for rows in {1, largest} if on_cpu else {largest}:
-        warm_up(model, release.spec, rows)
+    rows = find_rows(release.spec, settings.max_batch or default_batch(release, on_cpu))
+    for size in {1, rows.most} if on_cpu else {rows.most}:
+        warm_up(model, release.spec, size)
     timed_on = timed_provider(release)
     if model.provider != timed_on or model.note:
         log.warning("released for %s, runs on %s%s", timed_on, model.provider, model.note and f": {model.note}")
     metrics.describe_model(release, model.provider, onnxruntime.__version__)
     return Engine(
         model.run,
-        max_batch=largest,
+        rows,
         threads=threads,
         gpu=not on_cpu,
         queue=settings.queue,

@@ -10,7 +10,6 @@ import asyncio
 import json
 import time
 import weakref
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import unquote
@@ -37,10 +36,10 @@ LINGER_SECONDS = 2.0  # a client whose connection is being closed may read the a
 refused: set["Connection"] = set()
 
 
-def gone(request: Request) -> Callable[[], bool]:
-    """Return a function that says whether the client of this request has left. Any thread may call it; it is cheap."""
+def gone(request: Request) -> asyncio.Future[None]:
+    """Return a future that is done once the client of this request has left."""
     cycle = cycle_of(request)
-    return cycle.transport.has_left if cycle else lambda: False
+    return cycle.transport.gone if cycle else asyncio.get_running_loop().create_future()
 
 
 def close_after_answer(request: Request) -> None:
@@ -67,7 +66,7 @@ class Transport:
         self.transport = transport
         self.connection: Connection | None = connection  # until it is lost, or the two would keep each other alive
         self.hung_up = False  # nothing more is sent
-        self.left = False
+        self.gone = connection.loop.create_future()
         self.corked = False  # the next write waits for the one after it
         self.held = b""
 
@@ -89,8 +88,10 @@ class Transport:
                 data = held + data
         self.transport.write(data)
 
-    def has_left(self) -> bool:
-        return self.left
+    def leave(self) -> None:
+        """Note that nobody reads what follows."""
+        if not self.gone.done():
+            self.gone.set_result(None)
 
     def is_closing(self) -> bool:
         return self.hung_up or self.transport.is_closing()
@@ -169,7 +170,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         refused.discard(self)
-        self.receiving, self.peer.left, self.peer.connection = "", True, None
+        self.receiving, self.peer.connection = "", None
+        self.peer.leave()
         self.stop_clock()
         self.stop_watching()
         self._unset_keepalive_if_required()
@@ -389,7 +391,8 @@ class Connection(HttpToolsProtocol):
     def answer_instead(self, status: int, text: str) -> None:
         """Answer in place of the application, which sees a client that has left; its own answer is dropped."""
         if self.answering() and not self.cycle.response_started and not self.pipeline:
-            self.peer.left = self.cycle.disconnected = True
+            self.cycle.disconnected = True
+            self.peer.leave()
             cast(Cycle, self.cycle).status = status
             record = cast(RequestRecord | None, self.cycle.scope.get(RECORD))
             if record:

@@ -60,14 +60,15 @@ async def plain_body(request: Request, body: bytes, settings: Settings) -> Async
         memory.used -= held
 
 
-def read_uploads(content_type: str, body: bytes, kind: UploadKind, settings: Settings) -> list[Upload]:
+def read_uploads(content_type: str, body: bytes, kind: UploadKind, settings: Settings, deadline: float) -> list[Upload]:
     """Return the uploads of a request: the files of a form, or the whole body if its content type is one of RAW.
 
-    Raises RequestError: 415 for another content type, 413 for more than `upload_bytes`, and what `parse_files` raises.
+    Raises RequestError: 415 for another content type, 413 for more than `upload_bytes`, and what `parse_files` raises,
+    which ends at `deadline`, a time of time.monotonic().
     """
     name, options = parse_options_header(content_type)
     if name == FORM:
-        return parse_files(content_type, body, settings)
+        return parse_files(content_type, body, settings, deadline)
     accepted = RAW[kind]
     if name not in accepted and f"{name.partition('/')[0]}/*" not in accepted:
         raise RequestError(

@@ -1,6 +1,7 @@
 """Define the errors of requests, and answer any error with {"error": text} and its HTTP status."""
 
 import logging
+import time
 from typing import Any
 
 import orjson
@@ -22,7 +23,7 @@ MEANINGS = {
     415: "this kind of body is not accepted",
     422: "an upload cannot be read",
     503: "the queue is full or the server is stopping; Retry-After says when to try again",
-    504: "the deadline passed before the request was begun",
+    504: "the deadline passed before the answer",
 }
 # nginx's status for a client that closed its connection; nobody reads it.
 CLIENT_GONE = 499
@@ -102,8 +103,19 @@ class BusyError(ReleaseError):
 
 
 class DeadlineError(ReleaseError):
-    """The job waited longer than its deadline, and was not begun."""
+    """The deadline of a request has passed before its answer; what still runs of it is for nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the request was not answered by its deadline: try again when there is less load, or send less"
+        )
+
+
+def check_deadline(deadline: float) -> None:
+    """Raise DeadlineError if time.monotonic() is past `deadline`."""
+    if time.monotonic() > deadline:
+        raise DeadlineError
 
 
 class ClientGoneError(ReleaseError):
-    """The connection closed before the job was begun; there is nobody to read this."""
+    """The connection closed before the answer; there is nobody to read this."""

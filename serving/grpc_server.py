@@ -214,26 +214,23 @@ class Service:
         """Run the model; the job's value is the answer's message. The client's own deadline may be the shorter one."""
         state, spec = self.state, self.state.release.spec
         seconds = min(state.settings.deadline, context.time_remaining() or state.settings.deadline)
-        rows = protocol.request_rows(spec, state.settings.max_batch)
+        deadline = time.monotonic() + seconds
+        limits = protocol.Limits(protocol.most_rows(spec, state.settings.queue), state.settings.tensor_bytes, deadline)
         asked: InferenceRequest
-        left = False
 
         def prepare() -> Arrays:
             nonlocal asked
             check_message(content)
             message = self.parse("ModelInfer", content)
             v2.check_model(self.model, message.model_name, message.model_version)
-            asked = read_request(spec, message, rows, state.settings.tensor_bytes)
+            asked = read_request(spec, message, limits)
             return asked.inputs
 
         def finish(outputs: Arrays) -> bytes:
             return write_answer(self.packages.messages, self.model, asked, outputs)
 
         work = counts.timed(prepare, finish)
-        try:
-            with v2.refusing_values():
-                job: Job = await state.engine.submit(*work, time.monotonic() + seconds, lambda: left)
-                return job
-        except asyncio.CancelledError:
-            left = True
-            raise
+        gone = asyncio.get_running_loop().create_future()  # never done: gRPC cancels this instead
+        with v2.refusing_values():
+            job: Job = await state.engine.submit(*work, deadline, gone)
+        return job

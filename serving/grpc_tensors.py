@@ -11,7 +11,7 @@ import numpy as np
 from onnx_release.core.spec import Spec
 from serving import protocol
 from serving.errors import RequestError
-from serving.protocol import VERSION, InferenceRequest, Object
+from serving.protocol import VERSION, InferenceRequest, Limits, Object
 from serving.tensors import DATATYPES, from_binary
 
 # The number of the field raw_input_contents in ModelInferRequest; the others are bounded, in entries and in bytes.
@@ -57,7 +57,7 @@ def read_varint(message: bytes, place: int) -> tuple[int, int]:
     raise RequestError(400, "the message is not a ModelInferRequest: check the client")
 
 
-def read_request(spec: Spec, message: Any, most_rows: int, most_bytes: int) -> InferenceRequest:
+def read_request(spec: Spec, message: Any, limits: Limits) -> InferenceRequest:
     """Return the request in a ModelInferRequest. Raises RequestError as `decode_request` does."""
     request: Object = {
         "inputs": [{"name": x.name, "datatype": x.datatype, "shape": list(x.shape)} for x in message.inputs],
@@ -66,7 +66,7 @@ def read_request(spec: Spec, message: Any, most_rows: int, most_bytes: int) -> I
     for entry in message.inputs:
         protocol.check_no_shared_memory(parameters(entry), entry.name)
     given = protocol.given_inputs(spec, request)
-    protocol.check_shapes(spec, given, most_rows, most_bytes)
+    protocol.check_shapes(spec, given, limits.rows, limits.bytes)
     # Every output is raw, which JSON's binary data is, too.
     outputs = protocol.asked_outputs(spec, request, {"binary_data_output": True})
     raw = list(message.raw_input_contents)

@@ -151,7 +151,7 @@ def add_model_control(router: APIRouter, path: str, checks: list[DependsOn]) -> 
 async def model_config(request: Request) -> ModelConfig:
     state = request.app.state
     release, engine = state.release, state.engine
-    rows = protocol.request_rows(release.spec, state.settings.max_batch) if rows_are_the_batch(release.spec) else 0
+    rows = protocol.most_rows(release.spec, state.settings.queue) if rows_are_the_batch(release.spec) else 0
     kind = "KIND_GPU" if engine.gpu else "KIND_CPU"
     return ModelConfig(
         name=release.manifest.model,

@@ -1,5 +1,6 @@
 """Answer POST /predict: run the model on uploads and return its answers in the form of the task."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from onnx_release.data.samples import input_axes, with_batch_axis, without_batch
 from onnx_release.runtime.onnx_model import check_request
 from onnx_release.runtime.release import Release
 from serving import metrics
-from serving.body import Upload, request_body
+from serving.body import LARGE_BYTES, Upload, request_body
 from serving.connection import gone
 from serving.content import described_uploads, plain_body, read_uploads, single_header
 from serving.engine import Job
@@ -100,12 +101,16 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
     async def run_uploads(request: Request, counts: Counted) -> list[Job]:
         state = request.app.state
         state.engine.check_room()  # before the body is kept: a full queue costs no memory
-        async with (
-            request_body(request, state.settings) as sent,
-            plain_body(request, sent, state.settings) as body,
-        ):
+        async with request_body(request, state.settings) as sent:
             deadline = time.monotonic() + state.settings.deadline
-            uploads = read_uploads(single_header(request, "Content-Type") or "", body, kind, state.settings)
+            return await run_body(request, sent, deadline, counts)
+
+    async def run_body(request: Request, sent: bytes, deadline: float, counts: Counted) -> list[Job]:
+        state = request.app.state
+        async with plain_body(request, sent, state.settings) as body:
+            sent_as = single_header(request, "Content-Type") or "", body, kind, state.settings, deadline
+            large = len(body) > LARGE_BYTES
+            uploads = await asyncio.to_thread(read_uploads, *sent_as) if large else read_uploads(*sent_as)
             items = [UploadPrediction(upload, decode, data, release) for upload in uploads]
             record = record_of(request)
             work = [counts.timed(record.timed(item.prepare), item.finish) for item in items]

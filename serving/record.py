@@ -29,7 +29,9 @@ class Call(Protocol):
 
     started: float
     milliseconds: float
-    rows: int
+
+    @property
+    def rows(self) -> int: ...
 
 
 @dataclass(eq=False, slots=True)

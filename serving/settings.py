@@ -66,12 +66,12 @@ class Settings(BaseSettings):
         description="threads that decode, preprocess and run the model; null: one a core, shared by the workers",
     )
     max_batch: Amount | None = Field(
-        default=None, description="most items in a call of the model; null: 4 on a CPU (1 for int8_dynamic), 8 on a GPU"
+        default=None, description="most rows of a call of the model; null: 4 on a CPU (1 for int8_dynamic), 8 on a GPU"
     )
-    queue: Amount = Field(default=64, description="items that wait or run; one more is answered 503 at once")
-    deadline: Seconds = Field(
-        default=10, description="a request that waits longer after its last byte is dropped (504)"
+    queue: Amount = Field(
+        default=64, description="rows that wait or run, each upload is one; one more is answered 503 at once"
     )
+    deadline: Seconds = Field(default=10, description="time from a request's last byte to its answer; then it is 504")
     drain: Seconds = Field(default=30, description="time to finish the present requests after SIGTERM")
 
     # What a client may send.

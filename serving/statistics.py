@@ -29,10 +29,13 @@ Finish = Callable[[Arrays], Any]
 
 
 class Call(Protocol):
-    """What of an engine's Job is counted: when its call of the model began, and how long the call took."""
+    """What of an engine's Job is counted: when its call of the model began, how long it took, and the job's rows."""
 
     started: float
     milliseconds: float
+
+    @property
+    def rows(self) -> int: ...
 
 
 @dataclass(eq=False)
@@ -46,13 +49,10 @@ class Inference:
     prepared: float = 0.0
     finish_began: float = 0.0
     finished: float = 0.0
-    rows: int = 0
 
     def timed_prepare(self) -> Arrays:
         self.began = time.perf_counter()
         inputs = self.prepare()
-        first = next(iter(inputs.values()))
-        self.rows = max(len(first), 1) if first.ndim else 1
         self.prepared = time.perf_counter()
         return inputs
 
@@ -87,7 +87,7 @@ class Counted:
     def ran(self, calls: Iterable[Call]) -> None:
         """Count the inferences as successful, with the calls of the model that ran them, in their order."""
         for inference, call in zip(self.inferences, calls, strict=True):
-            ROWS.inc(inference.rows)
+            ROWS.inc(call.rows)
             for stage, seconds in inference.stages(call).items():
                 STAGES.labels(stage).inc(seconds)
 

@@ -26,7 +26,7 @@ from serving.content import single_header
 from serving.engine import Job
 from serving.errors import BusyError, RequestError, error_responses
 from serving.model_control import add_model_control, add_repository_routes
-from serving.protocol import VERSION, InferenceRequest
+from serving.protocol import VERSION, InferenceRequest, Limits, most_rows
 from serving.record import record_of
 from serving.statistics import Counted, counted
 from serving.tensors import DATATYPES, abbreviated
@@ -195,13 +195,13 @@ async def run_inference(request: Request, counts: Counted) -> Job:
     header_length = single_header(request, HEADER_LENGTH)
     encoding = single_header(request, "Content-Encoding")
     state.engine.check_room()  # before the body is read, so that a full queue costs the client no upload
-    rows = protocol.request_rows(release.spec, state.settings.max_batch)
     asked: InferenceRequest
 
     def prepare() -> Arrays:
         nonlocal asked
+        limits = Limits(most_rows(release.spec, state.settings.queue), state.settings.tensor_bytes, deadline)
         plain = protocol.decompress(body, encoding, state.settings.body_bytes)
-        asked = protocol.decode_request(release.spec, plain, header_length, rows, state.settings.tensor_bytes)
+        asked = protocol.decode_request(release.spec, plain, header_length, limits)
         return asked.inputs
 
     def finish(outputs: Arrays) -> tuple[bytes, int | None]:

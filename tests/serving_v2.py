@@ -16,7 +16,7 @@ from serving.connection import Connection
 from serving.engine import Engine
 from serving.grpc_server import answering_grpc
 from serving.metrics import observe_call
-from serving.protocol import max_batch
+from serving.rows import find_rows
 from serving.settings import Settings
 from serving.v2 import v2_router
 from tests.served import in_thread
@@ -34,7 +34,7 @@ def serving(run: Run, spec: Spec, name: str = "tiny", **settings: Any) -> Iterat
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.engine = Engine(
             run,
-            max_batch=max_batch(spec, limits.max_batch),
+            find_rows(spec, limits.max_batch or 4),
             threads=2,
             gpu=False,
             queue=limits.queue,

@@ -54,7 +54,7 @@ def listening(run, spec, **settings):
 
 @pytest.fixture(scope="module")
 def address():
-    with listening(same, SPEC, max_batch=3, body_bytes=100_000) as (_, address):
+    with listening(same, SPEC, max_batch=1, queue=3, body_bytes=100_000) as (_, address):
         yield address
 
 
@@ -252,11 +252,11 @@ def test_a_full_queue_and_a_server_that_stops():
         assert go_on.wait(PATIENCE)
         return same(inputs)
 
-    with listening(held, SPEC, queue=1) as (app, address), ThreadPoolExecutor() as pool:
+    with listening(held, SPEC, queue=2) as (app, address), ThreadPoolExecutor() as pool:
         client = triton.InferenceServerClient(address)
         first = pool.submit(client.infer, "tiny", tensors(INPUTS))
         assert entered.acquire(timeout=PATIENCE)
-        with pytest.raises(InferenceServerException, match="the queue of 1 is full") as refused:
+        with pytest.raises(InferenceServerException, match="the queue of 2 is full") as refused:
             client.infer("tiny", tensors(INPUTS))
         assert refused.value.status() == "StatusCode.UNAVAILABLE"
         app.state.ready = False

@@ -83,7 +83,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(model):
-    with serving(model.run, SPEC, max_batch=3, body_bytes=100_000) as (address, app):
+    with serving(model.run, SPEC, max_batch=1, queue=3, body_bytes=100_000) as (address, app):
         yield address, app
 
 
@@ -190,7 +190,7 @@ def test_statistics_count_what_succeeds_and_what_fails(client):
     assert found == {**works, "fail": 1}
     spent = {name: after["inference_stats"][name]["ns"] - value["ns"] for name, value in stages(before).items()}
     assert all(ns > 0 for ns in spent.values())
-    parts = ("queue", "compute_input", "compute_infer", "compute_output")
+    parts = ("queue", "compute_input", "compute_output")  # the calls of its rows may run at the same time
     assert sum(spent[name] for name in parts) < spent["success"]
     assert after["execution_count"] - before["execution_count"] == 2
     assert rows_of_two(after) - rows_of_two(before) == 2
@@ -417,15 +417,64 @@ def test_a_full_queue_is_answered_at_once(model):
     body, length = triton.InferenceServerClient.generate_request_body(
         tensors(EXACT), outputs=asked("sum", binary=False)
     )
-    with serving(held, SPEC, queue=1) as served, ThreadPoolExecutor() as pool:
+    with serving(held, SPEC, queue=2) as served, ThreadPoolExecutor() as pool:
         first = pool.submit(send, served, body, Inference_Header_Content_Length=str(length))
         assert entered.acquire(timeout=30)
         status, headers, answer = send(served, body, Inference_Header_Content_Length=str(length))
         assert (status, headers["Retry-After"]) == (503, "1")
-        assert "the queue of 1 is full" in answer["error"]
+        assert "the queue of 2 is full" in answer["error"]
         go_on.set()
         status, _, answer = first.result(timeout=30)
         assert (status, answer["outputs"][0]["data"]) == (200, np.ravel(SUM).tolist())
+
+
+class Held:
+    """A model whose calls wait until it is let go."""
+
+    def __init__(self):
+        self.entered, self.go_on = threading.Semaphore(0), threading.Event()
+
+    def __call__(self, inputs):
+        self.entered.release()
+        assert self.go_on.wait(30)
+        return {"y": inputs["x"]}
+
+
+def ask(width):
+    """A request of one row of `width` numbers, as JSON."""
+    return json.dumps(
+        {"inputs": [{"name": "x", "shape": [1, width], "datatype": "FP32", "data": [0] * width}]}
+    ).encode()
+
+
+def test_the_deadline_is_kept_whatever_the_threads_do():
+    """No more than two requests run, and both threads are held until all requests are answered."""
+    model = Held()
+    with serving(model, small(["batch", 3]), max_batch=1, deadline=0.2) as served, ThreadPoolExecutor() as pool:
+        for status, _, answer in pool.map(send, [served] * 5, [ask(3)] * 5):
+            assert (status, answer["error"].split(":")[0]) == (504, "the request was not answered by its deadline")
+        begun = served[1].state.engine.pending
+        assert begun <= 2
+        model.go_on.set()
+    assert sum(model.entered.acquire(blocking=False) for _ in range(5)) <= begun
+
+
+@pytest.mark.parametrize("width", [3, 300_000], ids=["short", "long"])
+def test_a_client_that_leaves_gives_back_the_place_where_it_waits(width):
+    model = Held()
+    with serving(model, small(["batch", width]), max_batch=1) as served, ThreadPoolExecutor() as pool:
+        working = [pool.submit(send, served, ask(width)) for _ in range(2)]
+        assert model.entered.acquire(timeout=30) and model.entered.acquire(timeout=30)
+        engine = served[1].state.engine
+        leaving = http.client.HTTPConnection(served[0], timeout=30)
+        leaving.request("POST", "/v2/models/tiny/infer", ask(width))
+        while engine.pending < 3:
+            pass
+        leaving.close()
+        while engine.pending > 2:
+            pass
+        model.go_on.set()
+        assert [future.result(timeout=30)[0] for future in working] == [200, 200]
 
 
 def test_a_value_that_the_model_cannot_take_is_the_request_s_fault(save_graph):
