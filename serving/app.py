@@ -3,6 +3,7 @@
 import gc
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -18,15 +19,15 @@ from onnx_release.core.errors import ReleaseError
 from onnx_release.core.hardware import available_cores
 from onnx_release.core.spec import Spec, concrete_shape, of_batch
 from onnx_release.data.model_data import load_data
-from onnx_release.data.pixel_limit import limit_pixels
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.release import Release, open_release
 from serving import metrics
+from serving.decoders import Decoders
 from serving.engine import Engine
 from serving.errors import Problem, error_response
 from serving.page import page_router
-from serving.predict import predict_router
+from serving.predict import predict_router, takes_uploads
 from serving.protocol import max_batch
 from serving.settings import Settings
 from serving.v2 import v2_router
@@ -65,11 +66,13 @@ def create_app(settings: Settings) -> FastAPI:
     """Make the application for the release in the current folder. Raises ReleaseFolderError if it is not whole."""
     release = open_release(Path())
     data = load_data(release.manifest.model)
-    limit_pixels(settings.pixels)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.engine = engine = start_engine(release, settings)
+        with ThreadPoolExecutor(1) as pool:  # both take a while, on a core each
+            decoders = pool.submit(start_decoders, release, settings) if takes_uploads(release, data) else None
+            app.state.engine = engine = start_engine(release, settings)
+            app.state.decoders = decoders.result() if decoders else None
         # The collector then skips what stays for good, and finds early what requests leave behind.
         gc.collect()
         gc.freeze()
@@ -78,6 +81,8 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         app.state.ready = False
         await engine.drain(STOP_SECONDS)
+        if app.state.decoders:
+            app.state.decoders.close()
 
     app = Application(
         title=release.manifest.model,
@@ -110,8 +115,7 @@ def start_engine(release: Release, settings: Settings) -> Engine:
     faster than two calls one after the other on two cores. On a GPU one call at a time takes all waiting items, filled
     up to one size.
     """
-    cores = max(1, available_cores() // settings.workers)
-    threads = settings.threads or cores
+    cores, threads = own_cores(settings), thread_count(settings)
     model = OnnxModel(release.model, release.spec, release.runtime.model_copy(update=thread_settings(cores, threads)))
     on_cpu = model.provider == CPU
     largest = max_batch(release.spec, settings.max_batch or default_batch(release, on_cpu))
@@ -128,6 +132,20 @@ def start_engine(release: Release, settings: Settings) -> Engine:
         queue=settings.queue,
         observe=metrics.observe_call,
     )
+
+
+def start_decoders(release: Release, settings: Settings) -> Decoders:
+    """Start a process that decodes for each thread of the engine. Raises DecoderError if one does not start."""
+    return Decoders(release.manifest.model, settings, thread_count(settings))
+
+
+def own_cores(settings: Settings) -> int:
+    """Return this process's share of the cores."""
+    return max(1, available_cores() // settings.workers)
+
+
+def thread_count(settings: Settings) -> int:
+    return settings.threads or own_cores(settings)
 
 
 def default_batch(release: Release, on_cpu: bool) -> int:

@@ -31,7 +31,8 @@ from tests.in_process import run_here
 from tests.picture_release import colours_release, digits_release, lengths_release, spots_release
 from tests.served import PATIENCE, head, serving
 
-LIMITS = {"upload_bytes": 100_000, "body_bytes": 300_000, "pixels": 250_000, "files": 3}
+FORMATS = "jpeg,png,webp,tiff,gif,bmp"
+LIMITS = {"upload_bytes": 100_000, "body_bytes": 300_000, "pixels": 250_000, "files": 3, "formats": FORMATS}
 
 
 @pytest.fixture(scope="module")
