@@ -10,7 +10,8 @@ formats, is started once. Each attack is sent by four clients at once: files tha
 leave at once. Meanwhile this process asks /v2/health/live, each time on a new connection, and reads /proc. For each
 attack:
 
-- longest wait: of /v2/health/live, in seconds. At most 0.25.
+- longest wait: of /v2/health/live, in seconds. At most 0.25. Beside it is how long the event loop's thread waited for a
+  core in that time, which the kernel counts: that is not the server's doing where other programs have the cores.
 - CPU after the deadline: seconds of CPU time of all the server's processes from the first client's deadline until they
   are idle again. At most 2 for each thread that decodes.
 - memory: the most that all the server's processes had at once, in MB (10^6 bytes): anonymous memory, and the memory
@@ -79,6 +80,7 @@ class Cost:
 
     name: str
     longest_wait: float = 0.0
+    without_core: float = 0.0
     cpu: float = 0.0
     cpu_after: float = 0.0
     memory_mb: float = 0.0
@@ -122,6 +124,7 @@ def describe(result: dict[str, Any]) -> str:
         [
             cost["name"],
             f"{cost['longest_wait']:.3f}",
+            f"{cost['without_core']:.3f}",
             f"{cost['cpu']:.1f}",
             f"{cost['cpu_after']:.2f}",
             number(cost["memory_mb"]),
@@ -130,7 +133,16 @@ def describe(result: dict[str, Any]) -> str:
         ]
         for cost in result["attacks"]
     ]
-    header = ["attack", "longest wait, s", "CPU, s", "CPU after the deadline, s", "memory, MB", "answers", "misses"]
+    header = [
+        "attack",
+        "longest wait, s",
+        "without a core, s",
+        "CPU, s",
+        "after the deadline, s",
+        "MB",
+        "answers",
+        "misses",
+    ]
     return f"{table(header, rows)}\n\nat most {number(result['bound_mb'])} MB are promised"
 
 
@@ -243,9 +255,10 @@ def measure(load: Load, server: Running, settings: Settings, bound: int) -> Cost
     at_deadline: float | None = None
     for client in clients:
         client.start()
-    for cpu, memory, wait in watched.samples():
+    for cpu, memory, wait, without_core in watched.samples():
         now = time.monotonic()
-        cost.longest_wait, cost.memory_mb = max(cost.longest_wait, wait), max(cost.memory_mb, memory / 1e6)
+        cost.memory_mb = max(cost.memory_mb, memory / 1e6)
+        cost.longest_wait, cost.without_core = max((cost.longest_wait, cost.without_core), (wait, without_core))
         sent = [client.sent for client in clients if client.sent]
         if at_deadline is None and sent and now > min(sent) + settings.deadline:
             at_deadline = cpu
@@ -282,18 +295,22 @@ class Watch:
         self.pids: list[int] = []
         self.history: list[tuple[float, float]] = []
 
-    def samples(self) -> Iterator[tuple[float, int, float]]:
-        """Yield seconds of CPU time so far, bytes of memory now, and how long /v2/health/live took to answer."""
+    def samples(self) -> Iterator[tuple[float, int, float, float]]:
+        """Yield seconds of CPU time so far, bytes of memory now, and the wait for /v2/health/live and for a core."""
         while True:
-            start = time.monotonic()
-            status, _ = ask(self.server.port, LIVE)
-            wait = time.monotonic() - start
-            if status != 200:
-                raise BenchmarkError(f"/v2/health/live was answered {status}")
+            start, queued = time.monotonic(), self.without_core()
+            with suppress(OSError, http.client.HTTPException):  # no answer within the time of `ask`
+                ask(self.server.port, LIVE)
+            wait, without_core = time.monotonic() - start, self.without_core() - queued
             cpu = self.cpu()
             self.history.append((time.monotonic(), cpu))
-            yield cpu, self.memory(), wait
+            yield cpu, self.memory(), wait, without_core
             time.sleep(PAUSE)
+
+    def without_core(self) -> float:
+        """Return how long the event loop's thread has been ready to run without a core so far, in seconds."""
+        pid = self.server.process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
 
     def processes(self) -> list[int]:
         if time.monotonic() - self.looked > TREE_SECONDS:

@@ -121,4 +121,4 @@ def describe_error(error: BaseException, limits: Limits) -> tuple[int, str]:
         case ValueError():  # data.py raises it for bytes that it cannot read
             return 422, f"it cannot be read: {error}"
         case _:
-            return 500, "".join(traceback.format_exception(error))
+            return 500, "".join(traceback.format_exception(error)).rstrip()

@@ -1,5 +1,6 @@
 """Answer POST /predict: run the model on uploads and return its answers in the form of the task."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from serving.connection import gone
 from serving.decoders import Prepared
 from serving.engine import Job
 from serving.errors import RequestError, error_responses
+
+# A larger form is parsed on a thread, as it would hold the event loop: a byte takes up to 4 ns.
+LARGE_BYTES = 1_000_000
 
 
 class Classification(BaseModel):
@@ -107,7 +111,8 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
         state.engine.check_room()  # before the body is kept: a full queue costs no memory
         async with request_body(request, state.settings) as body:
             deadline = time.monotonic() + state.settings.deadline
-            uploads = parse_files(request.headers.get("content-type", ""), body, state.settings)
+            form = request.headers.get("content-type", ""), body, state.settings
+            uploads = await asyncio.to_thread(parse_files, *form) if len(body) > LARGE_BYTES else parse_files(*form)
             left = gone(request)
             prepare = partial(state.decoders.prepare, deadline=deadline, gone=left)
             items = [UploadPrediction(upload, prepare, data, release) for upload in uploads]
