@@ -5,17 +5,20 @@ stopped. A process can: the kernel ends it when its CPU time is over, and refuse
 bytes are. This module imports neither the web framework nor ONNX Runtime, so that such a process is small.
 """
 
-import json
+import ctypes
 import os
 import resource
 import signal
+import socket
+import struct
 import sys
 import traceback
-from multiprocessing.connection import Connection
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 
 from onnx_release.core.errors import DataError, InputError
 from onnx_release.core.spec import load_spec
@@ -24,9 +27,11 @@ from onnx_release.data.model_data import load_data
 from onnx_release.data.pixel_limit import TooManyPixelsError
 from onnx_release.data.samples import input_axes, with_batch_axis
 from serving.pictures import FormatError, limit_pictures
-from serving.shared_arrays import SharedArrays
+from serving.shared_memory import SharedMemory
 
-READY = b"ready"
+READY = b"ready\n"
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+HEAD = struct.Struct("<QB")  # of an upload: its size in bytes, and the place for its arrays
 
 
 class Limits(NamedTuple):
@@ -39,28 +44,31 @@ class Limits(NamedTuple):
     tensor_bytes: int
 
 
-def decode_uploads(model: str, limits: Limits, connection: Connection, arrays: SharedArrays) -> None:
-    """Answer each upload that comes over the connection with JSON; its arrays go through `arrays`.
+def decode_uploads(model: str, limits: Limits, channel: socket.socket, shared: list[SharedMemory]) -> None:
+    """Answer each upload with a line of JSON through the channel.
 
+    An upload is in the first of `shared`; its size comes through the channel, and which of the others its arrays go to.
     An answer has `size` (height and width of a picture) and `arrays`, or `status` (of HTTP) and `text`. Returns when
-    the connection closes, which is how the server ends this process.
+    the channel closes, which is how the server ends this process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the server passes it on
     silence_libraries()
+    keep_memory()
     limit_pictures(limits.formats, limits.pixels)
     data, axes = load_data(model), input_axes(load_spec(model))
     limit_memory(limits.memory)
-    connection.send_bytes(READY)
+    channel.sendall(READY)
     while True:
-        try:
-            content = connection.recv_bytes()
-        except (EOFError, OSError):
+        head = channel.recv(HEAD.size, socket.MSG_WAITALL)
+        if len(head) < HEAD.size:
             return
+        size, place = HEAD.unpack(head)
+        content = shared[0].read_bytes(size)
         signal.setitimer(signal.ITIMER_PROF, limits.seconds)  # SIGPROF then ends the process
-        answer = answer_upload(data, axes, content, arrays, limits)
+        answer = answer_upload(data, axes, content, shared[place], limits)
         signal.setitimer(signal.ITIMER_PROF, 0)
         del content
-        connection.send_bytes(json.dumps(answer).encode())
+        channel.sendall(orjson.dumps(answer) + b"\n")
 
 
 def silence_libraries() -> None:
@@ -69,6 +77,14 @@ def silence_libraries() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
+
+
+def keep_memory() -> None:
+    """Let glibc keep the memory of ordinary photographs for the next one, since the system gives pages anew slowly."""
+    with suppress(AttributeError):  # another C library
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 4 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 16 << 20)
 
 
 def limit_memory(allowed: int) -> None:
@@ -81,12 +97,12 @@ def limit_memory(allowed: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
-def answer_upload(data: Any, axes: Any, content: bytes, shared: SharedArrays, limits: Limits) -> dict[str, Any]:
+def answer_upload(data: Any, axes: Any, content: bytes, memory: SharedMemory, limits: Limits) -> dict[str, Any]:
     try:
         item = data.decode(content)
         inputs = with_batch_axis(data.preprocess(item), axes)
         check_arrays(inputs, limits.tensor_bytes)
-        return {"size": np.shape(item)[:2], "arrays": shared.write(inputs)}
+        return {"size": np.shape(item)[:2], "arrays": memory.write(inputs)}
     except BaseException as error:  # the model's code may raise anything, and the request gets it
         status, text = describe_error(error, limits)
         return {"status": status, "text": text}

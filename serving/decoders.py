@@ -5,26 +5,32 @@ request's deadline, or an upload whose client has left, is ended, and another on
 that has the libraries already, so this takes milliseconds. Arrays come back through shared memory.
 """
 
-import json
 import logging
 import multiprocessing
 import queue
 import signal
+import socket
+import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from onnx_release.core.errors import ReleaseError
 from onnx_release.core.types import Arrays
-from serving.decoder import READY, Limits, decode_uploads
+from serving.decoder import HEAD, READY, Limits, decode_uploads
 from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
 from serving.settings import Settings
-from serving.shared_arrays import SharedArrays
+from serving.shared_memory import SharedMemory
 
 STARTED_WITHIN = 60.0  # seconds
-PEEK_SECONDS = 0.1  # between two looks whether the client is still there
+PEEK_MICROSECONDS = 100_000  # between two looks whether the client is still there
+ANSWER_BYTES = 65_536
+PLACES = 4  # of each process for the arrays of an upload; a place is free again when the model has run
 # Bytes that a decoder may take for each pixel. docs/serving.md has what the formats take.
 PIXEL_BYTES = 14
 # Bytes that it may take besides: the libraries' own, and copies of the file.
@@ -74,7 +80,7 @@ class Decoders:
             decoder.start()
         for decoder in self.all:
             decoder.expect_ready()
-        self.free: queue.LifoQueue[Decoder] = queue.LifoQueue()
+        self.free: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
         for decoder in self.all:
             self.free.put(decoder)
 
@@ -104,17 +110,22 @@ class Decoder:
         self.process: Any = None
 
     def start(self) -> None:
-        self.connection, theirs = context.Pipe()
-        self.arrays = SharedArrays()
+        self.channel, theirs = socket.socketpair()
+        self.shared = [SharedMemory() for _ in range(1 + PLACES)]  # the first is for the upload itself
+        self.unused = list(range(1, 1 + PLACES))
         with theirs, starting:
-            arguments = (self.model, self.limits, theirs, self.arrays)
+            arguments = (self.model, self.limits, theirs, self.shared)
             self.process = context.Process(target=decode_uploads, args=arguments, daemon=True)
             self.process.start()
 
     def expect_ready(self) -> None:
         try:
-            ready = self.connection.poll(STARTED_WITHIN) and self.connection.recv_bytes() == READY
-        except (EOFError, OSError):
+            self.channel.settimeout(STARTED_WITHIN)
+            ready = self.channel.recv(len(READY)) == READY
+            self.channel.setblocking(True)
+            # The kernel's own timeout saves a call of the system for each upload.
+            self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, PEEK_MICROSECONDS))
+        except OSError:
             ready = False
         if not ready:
             self.stop()
@@ -128,40 +139,70 @@ class Decoder:
         self.process.join()
         code: int | None = self.process.exitcode
         self.process = None
-        self.connection.close()
-        self.arrays.close()
+        self.channel.close()
+        for memory in self.shared:
+            memory.close()
         return code
 
     def prepare(self, content: bytes, deadline: float, gone: Callable[[], bool]) -> Prepared:
         """Do what `Decoders.prepare` says."""
         try:
-            self.send(content)
-            while not self.connection.poll(PEEK_SECONDS):
-                if gone():
-                    raise ClientGoneError("the client has left")
-                if time.monotonic() > deadline:
-                    raise DeadlineError("decoding was stopped at the deadline: try again with a smaller picture")
-            answer = json.loads(self.connection.recv_bytes())
-        except (EOFError, OSError):
+            place = self.send(content)
+            answer = orjson.loads(self.receive(deadline, gone))
+        except OSError:
             raise self.explain_end(self.stop()) from None
         except BaseException:
             self.stop()
             raise
         if "status" in answer:
+            self.unused.append(place)
             raise RemoteError(answer["text"]) if answer["status"] == 500 else RequestError(**answer)
-        return Prepared(self.arrays.read(answer["arrays"]), tuple(answer["size"]))
+        return Prepared(self.take(answer["arrays"], place), tuple(answer["size"]))
 
-    def send(self, content: bytes) -> None:
-        """Hand the upload to the process; start one if there is none, or the system has ended it since its last."""
-        if self.process is not None:
+    def send(self, content: bytes) -> int:
+        """Hand the upload to the process; start one if there is none, or the system has ended it since its last.
+
+        Returns the place where the arrays will be.
+        """
+        for _ in range(2):
+            if self.process is None:
+                self.start()
+                self.expect_ready()
+            place = self.unused.pop()
+            self.shared[0].write_bytes(content)
             try:
-                self.connection.send_bytes(content)
-                return
+                self.channel.sendall(HEAD.pack(len(content), place))
+                return place
             except OSError:
                 log.warning("a process that decodes uploads had ended (%s): another one starts", self.stop())
-        self.start()
-        self.expect_ready()
-        self.connection.send_bytes(content)
+        raise BusyError("processes that decode uploads end before they begin: try again in a second", 1)
+
+    def receive(self, deadline: float, gone: Callable[[], bool]) -> bytes:
+        """Return the answer. Raises ConnectionError if the process ends, and for the deadline and clients that left."""
+        answer = b""
+        while not answer.endswith(b"\n"):
+            try:
+                part = self.channel.recv(ANSWER_BYTES)
+            except BlockingIOError:
+                if gone():
+                    raise ClientGoneError("the client has left") from None
+                if time.monotonic() > deadline:
+                    raise DeadlineError("decoding was stopped at the deadline: try a smaller picture") from None
+            else:
+                if not part:
+                    raise ConnectionError("the process has ended")
+                answer += part
+        return answer
+
+    def take(self, layout: list[Any], place: int) -> Arrays:
+        """Return the arrays in this place, which is used again when they are gone. The last place is always copied."""
+        whole, arrays = self.shared[place].read(layout)
+        if self.unused:
+            weakref.finalize(whole, self.unused.append, place).atexit = False
+            return arrays
+        copies = {name: array.copy() for name, array in arrays.items()}
+        self.unused.append(place)
+        return copies
 
     def explain_end(self, code: int | None) -> ReleaseError:
         """Return the error for an upload at which the process ended by itself."""

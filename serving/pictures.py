@@ -88,6 +88,7 @@ def check_exif(size: int) -> None:
 JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 JPEG_WITHOUT_LENGTH = b"\x01\xd8"
 START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"
+SEQUENTIAL_FRAMES = (b"\xc0", b"\xc1")
 
 
 def check_jpeg(content: bytes, _: int) -> None:
@@ -95,10 +96,10 @@ def check_jpeg(content: bytes, _: int) -> None:
 
     Each scan of a progressive file goes over the whole picture, however short it is.
     """
-    scans = segments = padding = place = 0
+    scans = segments = padding = place = components = 0
     in_scan = False
     while found := JPEG_MARKER.search(content, place):
-        marker = found[1]
+        marker, segment = found[1], found.end()
         if not in_scan:
             padding += found.start() - place
         if marker == END_OF_IMAGE:
@@ -106,16 +107,18 @@ def check_jpeg(content: bytes, _: int) -> None:
         segments += 1
         scans += marker == START_OF_SCAN
         in_scan = marker == START_OF_SCAN
-        if scans > JPEG_SCANS or segments > JPEG_SEGMENTS or padding > JPEG_PADDING:
-            break
-        place = found.end()
+        refuse_more(scans, JPEG_SCANS, "scans")
+        refuse_more(segments, JPEG_SEGMENTS, "segments")
+        refuse_more(padding, JPEG_PADDING, "bytes of padding")
+        if marker in SEQUENTIAL_FRAMES:
+            components = int.from_bytes(content[segment + 7 : segment + 8])
+        if in_scan and content[segment + 2 : segment + 3] == bytes([components]):
+            return  # all components in one pass: the decoder ends there
+        place = segment
         if marker not in JPEG_WITHOUT_LENGTH:
             place += int.from_bytes(content[place : place + 2])
-    else:
-        padding += 0 if in_scan else len(content) - place
-    refuse_more(scans, JPEG_SCANS, "scans")
-    refuse_more(segments, JPEG_SEGMENTS, "segments")
-    refuse_more(padding, JPEG_PADDING, "bytes of padding")
+    if not in_scan:
+        refuse_more(padding + len(content) - place, JPEG_PADDING, "bytes of padding")
 
 
 def refuse_more(found: int, limit: int, of: str) -> None:

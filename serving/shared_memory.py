@@ -1,5 +1,6 @@
-"""Hand arrays from one process to another through a file in memory, which both have mapped."""
+"""Hand arrays and bytes from one process to another through a file in memory, which both have mapped."""
 
+import math
 import mmap
 import os
 import sys
@@ -14,7 +15,7 @@ from onnx_release.core.types import Arrays
 ALIGNMENT = 64  # bytes: each array begins as it would in memory of its own
 
 
-class SharedArrays:
+class SharedMemory:
     """A file in memory that one process writes and another reads, one after the other.
 
     It grows with what is written, and ends with the last process that has it open. As an argument of a new process it
@@ -35,21 +36,33 @@ class SharedArrays:
         for name, array in arrays.items():
             layout.append([name, array.dtype.str, array.shape, end])
             end += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
-        if end > os.fstat(self.descriptor).st_size:
-            os.ftruncate(self.descriptor, end)
-        self.map(end)
+        self.grow(end)
         for (_, _, _, start), array in zip(layout, arrays.values(), strict=True):
-            self.view(array.dtype, array.shape, start)[...] = array
+            np.ndarray(array.shape, array.dtype, self.memory, start)[...] = array
         return layout
 
-    def read(self, layout: list[Any]) -> Arrays:
-        """Return copies of the arrays that `write` has placed so."""
-        sizes = [start + np.dtype(dtype).itemsize * int(np.prod(shape)) for _, dtype, shape, start in layout]
-        self.map(max(sizes, default=0))
-        return {name: self.view(np.dtype(dtype), tuple(shape), start).copy() for name, dtype, shape, start in layout}
+    def read(self, layout: list[Any]) -> tuple[np.ndarray, Arrays]:
+        """Return the arrays that `write` has placed so, and the bytes that all of them are views of.
 
-    def view(self, dtype: np.dtype[Any], shape: tuple[int, ...], start: int) -> np.ndarray:
-        return np.ndarray(shape, dtype, self.memory, start)
+        They change with the next `write`, so the bytes must be gone before it.
+        """
+        sizes = [start + np.dtype(dtype).itemsize * math.prod(shape) for _, dtype, shape, start in layout]
+        self.map(max(sizes, default=0))
+        whole = np.frombuffer(self.memory, np.uint8)
+        return whole, {name: np.ndarray(shape, np.dtype(dtype), whole, start) for name, dtype, shape, start in layout}
+
+    def write_bytes(self, content: bytes) -> None:
+        self.grow(len(content))
+        self.memory[: len(content)] = content
+
+    def read_bytes(self, size: int) -> bytes:
+        self.map(size)
+        return self.memory[:size]
+
+    def grow(self, size: int) -> None:
+        if size > os.fstat(self.descriptor).st_size:
+            os.ftruncate(self.descriptor, size)
+        self.map(size)
 
     def map(self, size: int) -> None:
         if size > len(self.memory):
@@ -59,8 +72,8 @@ class SharedArrays:
         os.close(self.descriptor)
 
 
-def attach(descriptor: Any) -> SharedArrays:
-    return SharedArrays(descriptor.detach())
+def attach(descriptor: Any) -> SharedMemory:
+    return SharedMemory(descriptor.detach())
 
 
 def memory_file() -> int:
