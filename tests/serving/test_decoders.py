@@ -1,5 +1,6 @@
 """The processes that decode uploads: what ends them, what is answered then, and that the next upload finds another."""
 
+import io
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from PIL import Image
 
 from benchmarks.attack_files import Attack, attacks, progressive_jpeg, small_jpeg
 from onnx_release.data import images
@@ -46,6 +48,18 @@ def test_a_file_that_attacks_is_refused(reads_all, attack: Attack):
     answer = post(reads_all, attack.make())
     assert answer.status_code in attack.statuses, answer.text
     assert answer.json()["error"].startswith("a.file: ")
+
+
+def test_many_at_once_keep_their_own_pixels(reads_all):
+    """More than a process has places for the arrays of."""
+    files = []
+    for number in range(16):
+        content = io.BytesIO()
+        Image.new("RGB", (16, 16), [(255, 0, 0), (0, 255, 0), (0, 0, 255)][number % 3]).save(content, "PNG")
+        files.append(("file", (f"{number}.png", content.getvalue())))
+    answer = requests.post(f"http://127.0.0.1:{reads_all.port}/predict", files=files, timeout=PATIENCE)
+    found = [prediction["names"][0] for prediction in answer.json()["predictions"]]
+    assert found == (["red", "green", "blue"] * 6)[:16]
 
 
 def test_formats_are_those_that_are_set(colours):
