@@ -161,5 +161,5 @@ def test_normalised_values_by_hand():
 
 def test_a_corrupt_avif_is_said_to_be_one(tmp_path):
     (tmp_path / "a.avif").write_bytes(corrupt_avif())
-    with pytest.raises(DataError, match="a.avif cannot be read as an image"):
+    with pytest.raises(DataError, match=r"a\.avif cannot be read as an image"):
         read_image(tmp_path / "a.avif")
