@@ -3,6 +3,7 @@
 import gc
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
@@ -19,18 +20,18 @@ from onnx_release.core.errors import ReleaseError, ReleaseFolderError
 from onnx_release.core.hardware import available_cores
 from onnx_release.core.spec import Spec, concrete_shape, of_batch
 from onnx_release.data.model_data import load_data
-from onnx_release.data.pixel_limit import limit_pixels
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.release import MANIFEST, Release, open_release
 from serving import metrics
+from serving.decoders import Decoders
 from serving.docs import docs_router
 from serving.engine import Engine
 from serving.errors import Problem, error_response
 from serving.grpc_server import answering_grpc
 from serving.guards import guarded
 from serving.page import page_router
-from serving.predict import predict_router
+from serving.predict import predict_router, takes_uploads
 from serving.record import Observer, recorded
 from serving.request_log import log_request
 from serving.rows import find_rows
@@ -86,13 +87,15 @@ def create_app(settings: Settings) -> FastAPI:
     """Make the application for the release in the current folder. Raises ReleaseFolderError if it is not whole."""
     release = open_release(Path())
     data = load_data(release.manifest.model)
-    limit_pixels(settings.pixels)
 
     spans = Spans(settings.otlp_endpoint, release.manifest.model) if settings.otlp_endpoint else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.engine = engine = start_engine(release, settings)
+        with ThreadPoolExecutor(1) as pool:  # both take a while, on a core each
+            decoders = pool.submit(start_decoders, release, settings) if takes_uploads(release, data) else None
+            app.state.engine = engine = start_engine(release, settings)
+            app.state.decoders = decoders.result() if decoders else None
         # The collector then skips what stays for good, and finds early what requests leave behind.
         gc.collect()
         gc.freeze()
@@ -102,6 +105,8 @@ def create_app(settings: Settings) -> FastAPI:
             yield
             app.state.ready = False
         await engine.drain(STOP_SECONDS)
+        if app.state.decoders:
+            app.state.decoders.close()
         if spans:
             spans.close()
 
@@ -151,8 +156,7 @@ def start_engine(release: Release, settings: Settings) -> Engine:
     faster than two calls one after the other on two cores. On a GPU one call at a time takes all waiting items, filled
     up to one size.
     """
-    cores = max(1, available_cores() // settings.workers)
-    threads = settings.threads or cores
+    cores, threads = own_cores(settings), thread_count(settings)
     model = OnnxModel(release.model, release.spec, release.runtime.model_copy(update=thread_settings(cores, threads)))
     on_cpu = model.provider == CPU
     rows = find_rows(release.spec, settings.max_batch or default_batch(release, on_cpu))
@@ -178,6 +182,20 @@ def timed_provider(release: Release) -> str:
         return str(release.manifest.metrics["benchmark"]["provider"])
     except (KeyError, TypeError) as cause:
         raise ReleaseFolderError(f"{MANIFEST} has no metrics.benchmark.provider: fetch the release again") from cause
+
+
+def start_decoders(release: Release, settings: Settings) -> Decoders:
+    """Start a process that decodes for each thread of the engine. Raises DecoderError if one does not start."""
+    return Decoders(release.manifest.model, settings, thread_count(settings))
+
+
+def own_cores(settings: Settings) -> int:
+    """Return this process's share of the cores."""
+    return max(1, available_cores() // settings.workers)
+
+
+def thread_count(settings: Settings) -> int:
+    return settings.threads or own_cores(settings)
 
 
 def default_batch(release: Release, on_cpu: bool) -> int:

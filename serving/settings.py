@@ -46,6 +46,16 @@ Amount = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1, le=2**40)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+# The formats of onnx_release.data.images, which would import Pillow here: tests/serving/test_pictures.py compares them.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
+
+
+def check_formats(names: str) -> str:
+    """Return the names of formats, with commas between them, in capitals. Raises ValueError for one that is unknown."""
+    wanted = [name.strip().upper() for name in names.split(",")]
+    if unknown := [name for name in wanted if name not in FORMATS]:
+        raise ValueError(f"{unknown[0] or 'nothing'} is none of {', '.join(FORMATS)}")
+    return ",".join(wanted)
 
 
 class Settings(BaseSettings):
@@ -92,6 +102,12 @@ class Settings(BaseSettings):
     tensor_bytes: Bytes = Field(default=100_000_000, description="size of all tensors of one request, as arrays")
     pixels: Annotated[int, Field(ge=1, le=2**31 - 1)] = Field(
         default=50_000_000, description="pixels of one picture, read from its header before it is decoded"
+    )
+    formats: Annotated[str, AfterValidator(check_formats)] = Field(
+        default="JPEG,PNG,WEBP", description="formats of pictures; AVIF, TIFF, BMP, GIF and PPM are the others"
+    )
+    decode_seconds: Seconds = Field(
+        default=5, description="CPU time to decode and preprocess one file; then it is stopped and answered 413"
     )
     files: Amount = Field(default=16, description="files in one request")
 
