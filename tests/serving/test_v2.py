@@ -192,16 +192,16 @@ def test_statistics_count_what_succeeds_and_what_fails(client):
     assert all(ns > 0 for ns in spent.values())
     parts = ("queue", "compute_input", "compute_output")  # the calls of its rows may run at the same time
     assert sum(spent[name] for name in parts) < spent["success"]
-    assert after["execution_count"] - before["execution_count"] == 2
-    assert rows_of_two(after) - rows_of_two(before) == 2
+    assert after["execution_count"] - before["execution_count"] == 4  # a call has one row here
+    assert calls_of_one_row(after) - calls_of_one_row(before) == 4
 
 
 def stages(statistics):
     return statistics["inference_stats"]
 
 
-def rows_of_two(statistics):
-    return sum(entry["compute_infer"]["count"] for entry in statistics["batch_stats"] if entry["batch_size"] == 2)
+def calls_of_one_row(statistics):
+    return sum(entry["compute_infer"]["count"] for entry in statistics["batch_stats"] if entry["batch_size"] == 1)
 
 
 def test_the_repository_has_the_one_model(served, client):
