@@ -31,6 +31,8 @@ TIFF_PIECES = 65_535  # strips or tiles: one strip a row of the highest picture
 
 Factory = Callable[[Any, Any], Any]
 
+Image.init()  # Pillow has all formats now, and looks for no others. All processes are forks of one that has done this.
+
 
 class FormatError(DataError):
     """A picture in a format that this server was not told to read; it was not decoded."""
@@ -40,7 +42,6 @@ def limit_pictures(formats: tuple[str, ...], pixels: int) -> None:
     """Let Pillow open only these formats in this process from now on, and only pictures within the limits."""
     limit_pixels(pixels)
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # there is a process for each core
-    Image.init()
     for name, (factory, accept) in list(Image.OPEN.items()):
         if name in formats:
             Image.OPEN[name] = (checked(CHECKS.get(name), factory, pixels), accept)

@@ -62,13 +62,23 @@ def test_many_at_once_keep_their_own_pixels(reads_all):
     assert found == (["red", "green", "blue"] * 6)[:16]
 
 
-def test_formats_are_those_that_are_set(colours):
-    gif = b"GIF89a\x01\0\x01\0\0\0\0;"
-    with serving(colours) as server:
-        refused, taken = post(server, gif), post(server, small_jpeg())
+@pytest.fixture(scope="module")
+def hurried(colours: Path) -> Iterator[Server]:
+    with serving(colours, decode_seconds=0.05) as server:
+        yield server
+
+
+def test_formats_are_those_that_are_set(hurried):
+    refused, taken = post(hurried, b"GIF89a\x01\0\x01\0\0\0\0;"), post(hurried, small_jpeg())
     assert taken.status_code == 200
     assert refused.status_code == 415
     assert "GIF" in refused.json()["error"] and "--formats JPEG,PNG,WEBP,GIF" in refused.json()["error"]
+
+
+def test_a_picture_that_takes_too_long_is_stopped(hurried):
+    stopped, next_one = post(hurried, progressive_jpeg(100)), post(hurried, small_jpeg())
+    assert stopped.status_code == 413 and "0.05 seconds of CPU time" in stopped.json()["error"]
+    assert next_one.status_code == 200
 
 
 def test_the_settings_know_the_formats_that_the_pipeline_reads():
@@ -76,13 +86,6 @@ def test_the_settings_know_the_formats_that_the_pipeline_reads():
     assert Settings(formats="png, jpeg").formats == "PNG,JPEG"
     with pytest.raises(ValueError, match="JPG is none of JPEG"):
         Settings(formats="JPG")
-
-
-def test_a_picture_that_takes_too_long_is_stopped(colours):
-    with serving(colours, decode_seconds=0.05) as server:
-        stopped, next_one = post(server, progressive_jpeg(100)), post(server, small_jpeg())
-    assert stopped.status_code == 413 and "0.05 seconds of CPU time" in stopped.json()["error"]
-    assert next_one.status_code == 200
 
 
 ENDS = {"threads": 1, "decode_seconds": 0.5, "tensor_bytes": 1_000_000}
@@ -120,17 +123,13 @@ def test_a_decoder_is_stopped_at_the_deadline(obedient):
     assert late.status_code == 504 and next_one.status_code == 200
 
 
-def test_a_decoder_is_stopped_when_its_client_leaves(obedient):
+def test_a_decoder_is_stopped_when_its_client_leaves_and_when_the_server_ends(obedient):
+    body = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\nwait\r\n--b--\r\n'
+    kind = "multipart/form-data; boundary=b"
     with serving(obedient, threads=1, deadline=1000) as server:
-        body = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\nwait\r\n--b--\r\n'
-        kind = "multipart/form-data; boundary=b"
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(head("/predict", "POST", Content_Length=len(body), Content_Type=kind) + body)
         assert post(server, b"work").status_code == 200
-
-
-def test_the_processes_end_with_the_server(obedient):
-    with serving(obedient) as server:
         started = psutil.Process(server.process.pid).children(recursive=True)
         assert started
     assert psutil.wait_procs(started, PATIENCE)[1] == []
