@@ -97,10 +97,15 @@ class Supervisor:
 
     async def start_release(self, folder: Path | None) -> list[WorkerProcess]:
         """Start all workers, and return them when they are ready; if one does not start, end the others."""
-        new = [await self.start(folder) for _ in range(self.settings.workers)]
-        await asyncio.wait([worker.ready for worker in new])
-        if self.alive.issuperset(new):
-            return new
+        new: list[WorkerProcess] = []
+        try:
+            while len(new) < self.settings.workers:
+                new.append(await self.start(folder))
+            await asyncio.wait([worker.ready for worker in new])
+            if self.alive.issuperset(new):
+                return new
+        except OSError as error:  # the folder is missing, or the system has no room for another process
+            print(f"error: {folder or sys.executable}: {error.strerror}", file=sys.stderr)
         for worker in self.alive.intersection(new):
             worker.unwanted = True
             worker.process.kill()
@@ -138,28 +143,34 @@ class Supervisor:
     async def replace(self) -> None:
         """Start a worker of the present release, and try again if it does not start, unless no other is left."""
         release, delay = self.serving, FIRST_RETRY
-        while True:
-            worker = await self.start()
-            started = await worker.ready
+        while self.serving is release and not self.stopping:
+            worker = await self.start_another()
             if self.stopping:
                 return
-            if self.serving is not release:
+            if worker and self.serving is not release:
                 worker.retire()
-                return
-            if started and worker in self.alive:
+            elif worker:
                 release.append(worker)
                 self.accept_or_wait()
                 return
-            if not self.alive:
+            elif not self.alive:
                 print("error: no worker is left, see above: the server stops", file=sys.stderr)
                 self.end(1)
                 return
-            again = f"the others serve, and it is tried again in {delay:g} seconds"
-            print(f"warning: a worker did not start, see above: {again}", file=sys.stderr)
-            await asyncio.sleep(delay)
-            if self.stopping or self.serving is not release:
-                return
-            delay = min(2 * delay, LONGEST_RETRY)
+            else:
+                again = f"the others serve, and it is tried again in {delay:g} seconds"
+                print(f"warning: a worker did not start, see above: {again}", file=sys.stderr)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LONGEST_RETRY)
+
+    async def start_another(self) -> WorkerProcess | None:
+        """Start a worker, and return it when it is ready; None if it does not start."""
+        try:
+            worker = await self.start()
+        except OSError as error:
+            print(f"error: {sys.executable}: {error.strerror}", file=sys.stderr)
+            return None
+        return worker if await worker.ready and worker in self.alive else None
 
     async def count_beats(self) -> None:
         """Take connections back from workers that hang. It counts its own turns: the machine may have slept."""
@@ -254,11 +265,7 @@ class Supervisor:
 
     async def change_release(self) -> None:
         """Load the release that is now in the server's folder; the workers of the one before answer what they have."""
-        try:
-            new = await self.start_release(self.folder)
-        except OSError as error:
-            print(f"error: {self.folder}: {error.strerror}", file=sys.stderr)
-            new = []
+        new = await self.start_release(self.folder)
         if self.stopping:
             return
         if not new:
