@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from serving.settings import Settings
 from serving.worker_process import BEAT_SECONDS, SILENT_BEATS, WorkerProcess, extra_path, forget_metrics, start_worker
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0  # seconds until a worker that did not start is started again
-KILL_SECONDS = 5.0  # workers that have not ended so long after `drain` are killed
+KILL_SECONDS = 5.0  # workers that have not ended so long after they should have are killed
 BACKLOG = 4096  # connections that the kernel keeps until they are accepted; it has a limit of its own (somaxconn)
 
 
@@ -92,7 +92,7 @@ class Supervisor:
         self.loop.add_reader(worker.ours, self.hear, worker)
         self.do(self.watch(worker))
         if self.stopping:
-            worker.process.terminate()
+            worker.terminate()
         return worker
 
     async def start_release(self, folder: Path | None) -> list[WorkerProcess]:
@@ -108,7 +108,7 @@ class Supervisor:
             print(f"error: {folder or sys.executable}: {error.strerror}", file=sys.stderr)
         for worker in self.alive.intersection(new):
             worker.unwanted = True
-            worker.process.kill()
+            worker.kill()
         return []
 
     def hear(self, worker: WorkerProcess) -> None:
@@ -232,7 +232,7 @@ class Supervisor:
 
     def stop(self, number: int) -> None:
         if self.stopping:
-            self.kill()
+            self.kill(self.alive)
             self.end(128 + number)
             return
         self.stopping = True
@@ -241,14 +241,14 @@ class Supervisor:
         for connection in self.kept:
             connection.close()
         for worker in self.alive:
-            worker.process.terminate()
+            worker.terminate()
         if not self.alive:
             self.end(self.code)
-        self.loop.call_later(self.settings.drain + KILL_SECONDS, self.kill)
+        self.loop.call_later(self.settings.drain + KILL_SECONDS, self.kill, self.alive)
 
-    def kill(self) -> None:
-        for worker in self.alive:
-            worker.process.kill()
+    def kill(self, workers: Iterable[WorkerProcess]) -> None:
+        for worker in self.alive.intersection(workers):
+            worker.kill()
 
     def hang_up(self) -> None:
         if self.in_terminal and not has_terminal():
@@ -276,5 +276,6 @@ class Supervisor:
         for worker in old:
             self.kept += worker.take_back()
             worker.retire()
+        self.loop.call_later(2 * self.settings.drain + KILL_SECONDS, self.kill, old)  # those that hang
         self.accept_or_wait()
         print(f"serving the release that is now in {self.folder}", flush=True)
