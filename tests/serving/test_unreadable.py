@@ -57,9 +57,6 @@ def without_timings(folder: Path) -> None:
         (write("MANIFEST.json", '{"format": 1, "mod'), "MANIFEST.json is not JSON"),
         (write("MANIFEST.json", "[" * 100_000), "nested too deeply"),
         (make_folder("MANIFEST.json"), "MANIFEST.json cannot be read (Is a directory)"),
-        (make_folder("model.onnx"), "model.onnx is missing"),
-        (refuse_to_read("MANIFEST.json"), "MANIFEST.json cannot be read (Input/output error)"),
-        (refuse_to_read("runtime.json"), "a file of the release cannot be read (Input/output error)"),
         (without_timings, "MANIFEST.json has no metrics.benchmark.provider"),
     ],
 )
@@ -73,10 +70,9 @@ def test_it_is_one_message_and_exit_code_1(folder, damage, message):
     [
         (refuse_to_read("runtime.json"), 2, "a file of the release cannot be read (Input/output error)"),
         (write("serving/app.py", "import a_package_that_is_missing"), 1, "`pip install -r requirements.txt`"),
-        (write("serving/app.py", "def ("), 1, "the server cannot be loaded (invalid syntax"),
     ],
 )
-def test_so_it_is_with_the_code_of_the_release_and_in_a_worker(folder, damage, workers, message):
+def test_so_it_is_with_the_code_of_the_release_and_with_workers(folder, damage, workers, message):
     damage(folder)
     command = [sys.executable, "-m", "serving", "--port", "0", "--workers", str(workers)]
     is_one_error(run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=PATIENCE), message)
@@ -84,7 +80,6 @@ def test_so_it_is_with_the_code_of_the_release_and_in_a_worker(folder, damage, w
 
 def is_one_error(ended: CompletedProcess[str], message: str) -> None:
     assert (ended.returncode, ended.stdout) == (1, "")
-    lines = set(ended.stderr.splitlines()) - {"error: a worker did not start, see above: the server stops"}
-    assert len(lines) == 1, ended.stderr
-    assert lines.pop().startswith("error: ")
+    [line] = set(ended.stderr.splitlines())  # each worker may say it
+    assert line.startswith("error: ")
     assert message in ended.stderr
