@@ -148,5 +148,7 @@ def recorded(app: ASGIApp, observers: tuple[Observer, ...]) -> ASGIApp:
         finally:
             for observe in observers:
                 observe(scope, record)
+            # The connection keeps the scope until its next request, and the items have the bytes of uploads.
+            record.items.clear()
 
     return record_request

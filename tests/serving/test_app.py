@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from onnx_release.runtime.release import Release
 from serving.app import Application, default_batch, explain_errors
 from serving.errors import RequestError
-from serving.record import recorded
+from serving.record import record_of, recorded
 
 
 async def echo(request: Request) -> Response:
@@ -97,3 +97,16 @@ def test_a_bug_s_traceback_has_the_id_of_its_request_and_comes_once(caplog, meth
     [line] = [record for record in caplog.records if record.exc_info]
     assert line.getMessage() == f"the request bad-luck failed, traceparent {trace}"
     assert line.exc_info and str(line.exc_info[1]) == "a disk"
+
+
+def test_a_connection_that_is_kept_holds_no_upload_of_its_last_request():
+    """It keeps the request's scope, and with it the record, until the next request."""
+
+    async def work(scope, receive, send):
+        record_of(Request(scope)).timed(lambda: {})
+
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
+    seen = []
+    asyncio.run(recorded(work, (lambda scope, record: seen.extend(record.items),))(scope, None, None))
+    assert len(seen) == 1
+    assert record_of(Request(scope)).items == []
