@@ -8,11 +8,12 @@ import pytest
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from onnx_release.runtime.release import Release
 from serving.app import Application, default_batch, explain_errors
 from serving.errors import RequestError
-from serving.record import record_of, recorded
+from serving.record import RequestRecord, record_of, recorded
 
 
 async def echo(request: Request) -> Response:
@@ -101,12 +102,16 @@ def test_a_bug_s_traceback_has_the_id_of_its_request_and_comes_once(caplog, meth
 
 def test_a_connection_that_is_kept_holds_no_upload_of_its_last_request():
     """It keeps the request's scope, and with it the record, until the next request."""
+    counted, scopes = [], []
 
-    async def work(scope, receive, send):
-        record_of(Request(scope)).timed(lambda: {})
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        record_of(Request(scope)).timed(dict)
+        await Response()(scope, receive, send)
 
-    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": []}
-    seen = []
-    asyncio.run(recorded(work, (lambda scope, record: seen.extend(record.items),))(scope, None, None))
-    assert len(seen) == 1
-    assert record_of(Request(scope)).items == []
+    def observe(scope: Scope, record: RequestRecord) -> None:
+        counted.append(len(record.items))
+        scopes.append(scope)
+
+    TestClient(recorded(work, (observe,))).get("/")
+    assert counted == [1]
+    assert record_of(Request(scopes[0])).items == []
