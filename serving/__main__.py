@@ -12,6 +12,7 @@ from pydantic_settings import CliApp, CliSettingsSource
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import ParameterError
 from serving.settings import Settings
+from serving.tokens import read_token
 from serving.worker_process import WORKER
 
 
@@ -22,6 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
     settings = read_settings(arguments)
     if sys.platform == "win32":
         raise ParameterError("the server runs on Linux and macOS: use WSL, or the release's Dockerfile")
+    read_token(settings)  # here, so that what is wrong with it is said once, and not by each worker
     # Imported late, so that neither --help nor a wrong value waits for the libraries.
     from serving.serve import serve
 

@@ -4,8 +4,6 @@ Everything here is off unless a setting asks for it. Health is answered to every
 Kubernetes, has no token and uses the address of the pod.
 """
 
-import hmac
-
 import orjson
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -13,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from onnx_release.core.errors import ParameterError
 from serving.connection import close_after_answer
-from serving.settings import TOKEN, Settings, split_list
+from serving.settings import Settings, split_list
+from serving.tokens import has_token, read_token
 
 HEALTH = ("/v2/health/live", "/v2/health/ready")
 # What a page of another origin may send and read, beyond what any page may.
@@ -48,36 +46,6 @@ def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
             expose_headers=CORS_ANSWER_HEADERS,
         )
     return app
-
-
-def read_token(settings: Settings) -> str | None:
-    """Return the token that requests must have; None if there is none.
-
-    Raises ParameterError if there are two, and if the file cannot be read or holds no token.
-    """
-    if settings.token_file is None:
-        return settings.token.get_secret_value() if settings.token else None
-    if settings.token is not None:
-        raise ParameterError("there is a SERVING_TOKEN and a token file: give one of them")
-    try:
-        token = settings.token_file.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as cause:
-        reason = cause.strerror if isinstance(cause, OSError) else "not UTF-8"
-        raise ParameterError(
-            f"the token file {settings.token_file} cannot be read ({reason}): see --token-file"
-        ) from cause
-    if not TOKEN.fullmatch(token):
-        raise ParameterError(
-            f"the token file {settings.token_file} must hold one token, of letters, digits and -._~+/, and no more: "
-            "`openssl rand -hex 32` makes one"
-        )
-    return token
-
-
-def has_token(authorization: str, token: str) -> bool:
-    """Return whether this value of the header Authorization has the token; the time to say so tells nothing of it."""
-    scheme, _, given = authorization.partition(" ")
-    return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
 
 
 def with_token(app: ASGIApp, token: str) -> ASGIApp:

@@ -36,7 +36,7 @@ LATENCY = Histogram(
     "serving_request_seconds", "From the request's head to the answer's end", ["path"], buckets=SECONDS_BUCKETS
 )
 IN_PROGRESS = Gauge("serving_requests_in_progress", "Requests being served", multiprocess_mode="livesum")
-QUEUED = Gauge("serving_queue_items", "Items that wait or run", multiprocess_mode="livesum")
+QUEUED = Gauge("serving_queue_items", "Uploads and requests with tensors that wait or run", multiprocess_mode="livesum")
 WAITS = Histogram(
     "serving_queue_seconds", "Time in which an item waits for a thread or a call", buckets=SECONDS_BUCKETS
 )

@@ -25,13 +25,10 @@ RECORD = "serving.record"
 
 
 class Call(Protocol):
-    """What of an engine's Job is recorded: when its call of the model began, how long it took, and the job's rows."""
+    """What of an engine's Job is recorded: when its call of the model began, and how long it took."""
 
     started: float
     milliseconds: float
-
-    @property
-    def rows(self) -> int: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -39,7 +36,7 @@ class Item:
     """The times of one item, by time.perf_counter(); 0 where it did not come so far.
 
     It is queued, then prepared (decoded and preprocessed) from `began` to `prepared`, then waits for its call of the
-    model, which begins at `called` and takes `run` seconds.
+    model, which begins at `called` and takes `run` seconds. `rows` is the length of its inputs.
     """
 
     prepare: Callable[[], Arrays]
@@ -54,7 +51,10 @@ class Item:
         """Prepare the item, on a thread of the engine."""
         self.began = time.perf_counter()
         try:
-            return self.prepare()
+            inputs = self.prepare()
+            first = next(iter(inputs.values()))
+            self.rows = len(first) if first.ndim else 1
+            return inputs
         finally:
             self.prepared = time.perf_counter()
 
@@ -88,7 +88,7 @@ class RequestRecord:
     def note_calls(self, calls: Iterable[Call]) -> None:
         """Note the calls of the model that ran the items, in their order."""
         for item, call in zip(self.items, calls, strict=True):
-            item.called, item.run, item.rows = call.started, call.milliseconds / 1e3, call.rows
+            item.called, item.run = call.started, call.milliseconds / 1e3
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers of the answer."""
@@ -148,5 +148,7 @@ def recorded(app: ASGIApp, observers: tuple[Observer, ...]) -> ASGIApp:
         finally:
             for observe in observers:
                 observe(scope, record)
+            # The connection keeps the scope until its next request, and the items have the bytes of uploads.
+            record.items.clear()
 
     return record_request

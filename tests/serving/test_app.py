@@ -8,11 +8,12 @@ import pytest
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from onnx_release.runtime.release import Release
 from serving.app import Application, default_batch, explain_errors
 from serving.errors import RequestError
-from serving.record import recorded
+from serving.record import RequestRecord, record_of, recorded
 
 
 async def echo(request: Request) -> Response:
@@ -97,3 +98,20 @@ def test_a_bug_s_traceback_has_the_id_of_its_request_and_comes_once(caplog, meth
     [line] = [record for record in caplog.records if record.exc_info]
     assert line.getMessage() == f"the request bad-luck failed, traceparent {trace}"
     assert line.exc_info and str(line.exc_info[1]) == "a disk"
+
+
+def test_a_connection_that_is_kept_holds_no_upload_of_its_last_request():
+    """It keeps the request's scope, and with it the record, until the next request."""
+    counted, scopes = [], []
+
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        record_of(Request(scope)).timed(dict)
+        await Response()(scope, receive, send)
+
+    def observe(scope: Scope, record: RequestRecord) -> None:
+        counted.append(len(record.items))
+        scopes.append(scope)
+
+    TestClient(recorded(work, (observe,))).get("/")
+    assert counted == [1]
+    assert record_of(Request(scopes[0])).items == []

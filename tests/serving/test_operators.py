@@ -22,17 +22,12 @@ from onnx_release.core.errors import ParameterError
 from serving.spans import INSTALL, Spans
 from tests.imports import ROOT
 from tests.in_process import run_here
-from tests.picture_release import lengths_release
 from tests.served import PATIENCE, Client, head
 
 TOKEN = "c2VjcmV0LXRva2Vu=="
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+PROCESS = ("process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds")
 TEXTS = [("file", ("a.txt", b"abc")), ("file", ("b.txt", b"abcd"))]
-
-
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return lengths_release(tmp_path_factory.mktemp("lengths"))
 
 
 class Running:
@@ -60,8 +55,8 @@ class Running:
 
 
 @contextmanager
-def serving(release: Path, *options: str, **environment: str) -> Iterator[Running]:
-    process = start(release, *options, **environment)
+def serving(lengths: Path, *options: str, **environment: str) -> Iterator[Running]:
+    process = start(lengths, *options, **environment)
     try:
         server = Running(process)
         yield server
@@ -74,10 +69,10 @@ def serving(release: Path, *options: str, **environment: str) -> Iterator[Runnin
         process.communicate()
 
 
-def start(release: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
+def start(lengths: Path, *options: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "serving", "--port", "0", *options],
-        cwd=release,
+        cwd=lengths,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -85,20 +80,20 @@ def start(release: Path, *options: str, **environment: str) -> subprocess.Popen[
     )
 
 
-def test_every_request_has_an_id_a_line_in_the_log_and_a_place_in_its_numbers(release):
+def test_every_request_has_an_id_a_line_in_the_log_and_a_place_in_its_numbers(lengths):
     """Those that the application answers, those that are refused, and those whose head is no HTTP."""
-    with serving(release, "--log-requests", "--receive", "0.2") as server:
+    with serving(lengths, "--log-requests", "--receive", "1") as server:
         answer = server.predict(**{"X-Request-ID": "order-17", "traceparent": TRACE, "X-Forwarded-For": "10.0.0.9"})
-        assert (answer.status_code, answer.headers["x-request-id"], answer.headers["traceparent"]) == (
-            200,
-            "order-17",
-            TRACE,
-        )
+        assert answer.status_code == 200
+        assert (answer.headers["x-request-id"], answer.headers["traceparent"]) == ("order-17", TRACE)
         long = server.get("/nothing?secret=1", **{"X-Request-ID": "x" * 129, "traceparent": TRACE.upper()})
         assert re.fullmatch("[0-9a-f]{32}", long.headers["x-request-id"])
         assert "traceparent" not in long.headers
         other = server.get("/v2", Origin="https://a.example")
         assert "access-control-allow-origin" not in other.headers
+        found = series(f"{server.address}/metrics")
+        assert found["serving_queue_seconds_count"] == found["serving_prepare_seconds_count"] == [({}, 2.0)]
+        assert all(found[name][0][0] == {} for name in PROCESS)
         with Client(server.port) as slow, Client(server.port) as broken:
             late = slow.send(head("/predict", "POST", Content_Length=9, X_Request_ID="late")).answer()
             assert (late.status, late.headers["x-request-id"]) == (408, "late")
@@ -107,8 +102,8 @@ def test_every_request_has_an_id_a_line_in_the_log_and_a_place_in_its_numbers(re
     assert server.errors == ""
     lines = {line["id"]: line for line in server.log()}
     made = {answer.headers["x-request-id"] for answer in (long, other, refused)}
-    assert set(lines) == {"order-17", "late", *made}
-    assert len(server.log()) == len(lines) == 5
+    assert set(lines) > {"order-17", "late", *made}
+    assert len(server.log()) == len(lines) == 6  # with that for /metrics
 
     line = lines["order-17"]
     assert line.keys() >= {"time", "client", "seconds"}
@@ -126,10 +121,10 @@ def test_every_request_has_an_id_a_line_in_the_log_and_a_place_in_its_numbers(re
     assert "method" not in lines[refused.headers["x-request-id"]]
 
 
-def test_nothing_but_health_is_answered_without_the_token(release, tmp_path):
+def test_nothing_but_health_is_answered_without_the_token(lengths, tmp_path):
     (tmp_path / "token").write_text(TOKEN + "\n")
     options = ("--token-file", str(tmp_path / "token"), "--metrics-port", "0", "--cors-origins", "https://a.example")
-    with serving(release, *options) as server:
+    with serving(lengths, *options) as server:
         with_token = {"Authorization": f"Bearer {TOKEN}"}
         assert server.get("/v2/health/live").status_code == server.get("/v2/health/ready").status_code == 200
         metrics = server.lines[0].split()[-1]
@@ -153,30 +148,29 @@ def test_nothing_but_health_is_answered_without_the_token(release, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"two words", b"\xff", None])
-def test_a_token_file_without_a_token_stops_the_start(release, tmp_path, content):
+def test_a_token_file_without_a_token_stops_the_start(lengths, tmp_path, content):
     path = tmp_path / "token"
     if content is not None:
         path.write_bytes(content)
-    run = run_here(release, "serving", "--port", "0", "--token-file", str(path))
+    run = run_here(lengths, "serving", "--port", "0", "--token-file", str(path))
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.startswith(f"error: the token file {path} ")
     assert run.stderr.count("\n") == 1
 
 
-def test_two_tokens_stop_the_start(release):
-    run = run_here(release, "serving", "--port", "0", "--token-file", "x", env={"SERVING_TOKEN": TOKEN})
+def test_two_tokens_stop_the_start(lengths):
+    run = run_here(lengths, "serving", "--port", "0", "--token-file", "x", env={"SERVING_TOKEN": TOKEN})
     assert run.returncode == 1
     assert run.stderr == "error: there is a SERVING_TOKEN and a token file: give one of them\n"
 
 
-def test_only_the_allowed_hosts_and_origins_are_answered(release):
-    options = (
-        "--allowed-hosts",
-        "a.example,*.b.example,[::1]",
-        "--cors-origins",
-        "https://a.example,http://localhost:3",
-    )
-    with serving(release, *options) as server:
+def test_only_the_allowed_hosts_origins_and_addresses_are_answered(lengths):
+    hosts, origins = "a.example,*.b.example,[::1]", "https://a.example,http://localhost:3"
+    options = ("--allowed-hosts", hosts, "--cors-origins", origins, "--no-docs", "--no-page", "--no-metrics")
+    with serving(lengths, *options, SERVING_METRICS_PORT="0") as server:
+        assert server.lines[:-1] == []  # no port for metrics either
+        for path in "/docs", "/redoc", "/openapi.json", "/", "/page/page.js", "/metrics":
+            assert server.get(path, Host="a.example").status_code == 404, path
         for host in "a.example", "A.Example:81", "x.b.example", "x.y.b.example:1", "[::1]", "[::1]:80":
             assert server.predict(Host=host).status_code == 200, host
         for host in "b.example", "xb.example", "a.example.org", "a.example:x", "127.0.0.1", "[::2]", "::1", "":
@@ -192,18 +186,10 @@ def test_only_the_allowed_hosts_and_origins_are_answered(release):
             assert (answer.status_code == 200) == allowed
 
 
-def test_addresses_can_be_switched_off(release):
-    with serving(release, "--no-docs", "--no-page", "--no-metrics", SERVING_METRICS_PORT="0") as server:
-        assert server.lines[:-1] == []  # no port for metrics either
-        for path in "/docs", "/redoc", "/openapi.json", "/", "/page/page.js", "/metrics":
-            answer = server.get(path)
-            assert answer.status_code == 404, path
-        assert server.predict().status_code == 200
-
-
-def series(server: Running, address: str = "", accept: str = "application/openmetrics-text; version=1.0.0") -> Any:
-    """The samples of each family that /metrics has in the format of OpenMetrics, as (labels, value) by name."""
-    answer = requests.get(address or f"{server.address}/metrics", headers={"Accept": accept}, timeout=PATIENCE)
+def series(address: str) -> dict[str, list[tuple[dict[str, str], float]]]:
+    """The labels and values of each series that /metrics has in the format of OpenMetrics."""
+    accept = "application/openmetrics-text; version=1.0.0"
+    answer = requests.get(address, headers={"Accept": accept}, timeout=PATIENCE)
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in text_string_to_metric_families(answer.text):
@@ -212,32 +198,31 @@ def series(server: Running, address: str = "", accept: str = "application/openme
     return found
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_metrics_say_where_time_goes_which_release_answers_and_what_processes_use(release, workers):
-    with serving(release, "--workers", str(workers), "--metrics-port", "0") as server:
+def test_metrics_say_where_time_goes_which_release_answers_and_what_each_process_uses(lengths):
+    with serving(lengths, "--workers", "2", "--metrics-port", "0") as server:
         assert server.get("/metrics").status_code == 404
         address = server.lines[0].split()[-1]
         assert server.predict().status_code == 200
-        found = series(server, address)
+        found = series(address)
         for name in "queue", "prepare":
             assert found[f"serving_{name}_seconds_count"] == [({}, 2.0)]
         assert found["serving_queue_items"] == [({}, 0.0)]
-        manifest = json.loads((release / "MANIFEST.json").read_text())
+        manifest = json.loads((lengths / "MANIFEST.json").read_text())
         [(labels, value)] = found["serving_model_info"]
         assert value == 1
         assert (labels["model"], labels["variant"]) == ("lengths", manifest["variant"])
         assert labels["sha256"] == manifest["files"]["model.onnx"]["sha256"]
-        for name in "process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds":
-            assert len({labels.get("pid") for labels, _ in found[name]}) == len(found[name]) == workers
+        for name in PROCESS:
+            assert len({labels["pid"] for labels, _ in found[name]}) == len(found[name]) == 2
             assert all(value > 0 for _, value in found[name])
         for odd in "application/openmetrics-text; version=x", "text/plain; version=x, */*":
             assert requests.get(address, headers={"Accept": odd}, timeout=PATIENCE).status_code == 200
 
 
-def test_a_port_for_metrics_that_is_taken_stops_the_start(release):
+def test_a_port_for_metrics_that_is_taken_stops_the_start(lengths):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        run = run_here(release, "serving", "--port", "0", "--metrics-port", port)
+        run = run_here(lengths, "serving", "--port", "0", "--metrics-port", port)
     assert run.returncode == 1
     assert (
         f"cannot listen on 127.0.0.1:{port}" in run.stderr and "choose another --metrics-port or --host" in run.stderr
@@ -270,8 +255,8 @@ def collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
             thread.join()
 
 
-def test_a_request_is_a_span_with_its_parent_and_what_its_items_cost(release):
-    with collector() as (address, got), serving(release, "--otlp-endpoint", address) as server:
+def test_a_request_is_a_span_with_its_parent_and_what_its_items_cost(lengths):
+    with collector() as (address, got), serving(lengths, "--otlp-endpoint", address) as server:
         assert server.predict(traceparent=TRACE).status_code == 200
     [resource] = [resource for request in got for resource in request.resource_spans]
     assert ("service.name", "lengths") in [(x.key, x.value.string_value) for x in resource.resource.attributes]

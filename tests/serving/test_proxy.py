@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ import requests
 
 from serving.settings import Settings
 from tests.imports import ROOT
-from tests.picture_release import lengths_release
 from tests.served import PATIENCE, Server, serving
 
 TOKEN = "c2VjcmV0"
@@ -25,14 +25,24 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def speaks_tls(port: int, authority: Path) -> bool:
+    context = ssl.create_default_context(cafile=authority)
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+        try:
+            context.wrap_socket(sock, server_hostname="localhost").close()
+        except ssl.SSLError as error:
+            assert error.reason == "TLSV1_ALERT_INTERNAL_ERROR"
+            return False
+    return True
+
+
 @pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, Server]]:
+def proxied(lengths: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, Server]]:
     """The proxy's address and its own authority's certificate, and the server behind it."""
     home = tmp_path_factory.mktemp("caddy")
-    release = lengths_release(tmp_path_factory.mktemp("lengths"))
     token = home / "token"
     token.write_text(TOKEN)
-    with serving(release, idle=75, allowed_hosts="localhost", token_file=token) as server:
+    with serving(lengths, idle=75, allowed_hosts="localhost", token_file=token) as server:
         port = free_port()
         environment = {
             "HTTPS_PORT": str(port),
@@ -52,7 +62,10 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
                     break
             else:
                 raise AssertionError(f"caddy ended with {process.wait()}")
-            yield f"https://localhost:{port}", home / "caddy/pki/authorities/local/root.crt", server
+            authority = home / "caddy/pki/authorities/local/root.crt"
+            while not speaks_tls(port, authority):  # it uses the certificate a moment after it has said so
+                pass
+            yield f"https://localhost:{port}", authority, server
         finally:
             process.kill()
             process.communicate()

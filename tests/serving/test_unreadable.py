@@ -10,30 +10,16 @@ from subprocess import CompletedProcess, run
 import pytest
 
 from tests.in_process import run_here
-from tests.picture_release import lengths_release
 from tests.served import PATIENCE
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return lengths_release(tmp_path_factory.mktemp("lengths"))
-
-
 @pytest.fixture
-def folder(whole: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(whole, tmp_path / "release")
+def folder(lengths: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(lengths, tmp_path / "release")
 
 
 def write(name: str, text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text(text)
-
-
-def make_folder(name: str) -> Callable[[Path], None]:
-    def replace(folder: Path) -> None:
-        (folder / name).unlink()
-        (folder / name).mkdir()
-
-    return replace
 
 
 def refuse_to_read(name: str) -> Callable[[Path], None]:
@@ -54,12 +40,7 @@ def without_timings(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (write("MANIFEST.json", '{"format": 1, "mod'), "MANIFEST.json is not JSON"),
         (write("MANIFEST.json", "[" * 100_000), "nested too deeply"),
-        (make_folder("MANIFEST.json"), "MANIFEST.json cannot be read (Is a directory)"),
-        (make_folder("model.onnx"), "model.onnx is missing"),
-        (refuse_to_read("MANIFEST.json"), "MANIFEST.json cannot be read (Input/output error)"),
-        (refuse_to_read("runtime.json"), "a file of the release cannot be read (Input/output error)"),
         (without_timings, "MANIFEST.json has no metrics.benchmark.provider"),
     ],
 )
@@ -73,10 +54,9 @@ def test_it_is_one_message_and_exit_code_1(folder, damage, message):
     [
         (refuse_to_read("runtime.json"), 2, "a file of the release cannot be read (Input/output error)"),
         (write("serving/app.py", "import a_package_that_is_missing"), 1, "`pip install -r requirements.txt`"),
-        (write("serving/app.py", "def ("), 1, "the server cannot be loaded (invalid syntax"),
     ],
 )
-def test_so_it_is_with_the_code_of_the_release_and_in_a_worker(folder, damage, workers, message):
+def test_so_it_is_with_the_code_of_the_release_and_with_workers(folder, damage, workers, message):
     damage(folder)
     command = [sys.executable, "-m", "serving", "--port", "0", "--workers", str(workers)]
     is_one_error(run(command, check=False, cwd=folder, capture_output=True, text=True, timeout=PATIENCE), message)
@@ -84,7 +64,6 @@ def test_so_it_is_with_the_code_of_the_release_and_in_a_worker(folder, damage, w
 
 def is_one_error(ended: CompletedProcess[str], message: str) -> None:
     assert (ended.returncode, ended.stdout) == (1, "")
-    lines = set(ended.stderr.splitlines()) - {"error: a worker did not start, see above: the server stops"}
-    assert len(lines) == 1, ended.stderr
-    assert lines.pop().startswith("error: ")
+    [line] = set(ended.stderr.splitlines())  # each worker may say it
+    assert line.startswith("error: ")
     assert message in ended.stderr
