@@ -373,8 +373,10 @@ class Engine:
         """Keep the outputs of a part; if they are the last of its job, finish it and return True."""
         job = part.job
         with self.changed:
+            if job.closed:  # also because another part has failed
+                return False
             job.outputs[part.number] = outputs
-            if job.closed or None in job.outputs:
+            if None in job.outputs:
                 return False
         whole = [found for found in job.outputs if found is not None]
         if len(whole) > 1:

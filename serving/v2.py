@@ -271,6 +271,7 @@ def input_schema(spec: Spec, tensor: Tensor) -> dict[str, Any]:
         for axis in tensor.shape
     )
     rank = len(tensor.shape)
+    least = min((spec.dimensions[axis].smallest for axis in tensor.shape if isinstance(axis, str)), default=1)
     return {
         "type": "object",
         "required": ["name", "shape", "datatype"],
@@ -279,7 +280,7 @@ def input_schema(spec: Spec, tensor: Tensor) -> dict[str, Any]:
             "datatype": {"const": DATATYPES[tensor.dtype]},
             "shape": {
                 "type": "array",
-                "items": {"type": "integer", "minimum": 1},
+                "items": {"type": "integer", "minimum": min(least, 1)},
                 "minItems": rank,
                 "maxItems": rank,
                 "description": axes,
