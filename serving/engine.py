@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from onnx_release.core.types import Arrays
 from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
 from serving.rows import Rows
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 
 @dataclass(eq=False)
@@ -283,24 +286,20 @@ class Engine:
 
     def prepare(self, job: Job) -> None:
         """Prepare a job, and make its parts ready to run."""
-        parts: list[Part] = []
-        try:
-            inputs = job.prepare()
-            rows = self.rows.count(inputs)
-            parts = self.divide(job, inputs)
-        except BaseException as error:  # usually from the model's data.py; the request gets it
-            job.error, rows = error, 1
+        parts, failed = attempt(self.divide, job)  # it fails in the model's data.py, usually; the request gets it
         with self.changed:
             self.end_work(job, 1)
-            if job.error is None and not job.closed:
-                job.error = self.take_places(job, rows)
-            if job.error is None and not job.closed:
+            if job.closed:
+                return
+            job.error = failed or self.take_places(job, sum(part.rows for part in parts or []))
+            if parts and job.error is None:
                 self.ready.extend(parts)
                 self.changed.notify(len(parts) - 1)
-        if job.error is not None:
-            self.deliver(job)
+                return
+        self.deliver(job)
 
-    def divide(self, job: Job, inputs: Arrays) -> list[Part]:
+    def divide(self, job: Job) -> list[Part]:
+        inputs = job.prepare()
         parts = self.rows.divide(inputs)
         job.inputs, job.outputs = inputs, [None] * len(parts)
         return [self.make_part(job, number, part) for number, part in enumerate(parts)]
@@ -321,17 +320,12 @@ class Engine:
 
     def run_batch(self, batch: list[Part]) -> None:
         """Run parts of one shape in one call. If it fails, run each by itself, so that one does not fail the others."""
-        outputs: list[Arrays] = []
-        again: list[Part] = []
-        try:
-            outputs = self.call(batch)
-        except BaseException as error:
-            if len(batch) == 1:
-                batch[0].job.error = error
-            else:
-                again = batch
+        outputs, failed = attempt(self.call, batch)
+        again = batch if failed and len(batch) > 1 else []
         with self.changed:
             self.running -= 1  # before the jobs are delivered
+            if failed and not again and not batch[0].job.closed:  # where nobody waits, nobody takes the error
+                batch[0].job.error = failed
             for part in reversed(again):
                 part.alone = True
                 self.end_work(part.job, part.rows)
@@ -341,11 +335,11 @@ class Engine:
                 self.changed.notify()  # this thread is about to finish jobs
         if again:
             return
-        done = [part.job for part, own in zip(batch, outputs, strict=False) if self.take_outputs(part, own)]
+        done = [part.job for part, own in zip(batch, outputs or [], strict=False) if self.take_outputs(part, own)]
         with self.changed:
             for part in batch:
                 self.end_work(part.job, part.rows)
-        for job in done or [part.job for part in batch if part.job.error is not None]:
+        for job in [batch[0].job] if failed else done:
             self.deliver(job)  # together, so that the event loop wakes up once
 
     def call(self, batch: list[Part]) -> list[Arrays]:
@@ -377,8 +371,10 @@ class Engine:
         """Keep the outputs of a part; if they are the last of its job, finish it and return True."""
         job = part.job
         with self.changed:
+            if job.closed:  # also because another part has failed
+                return False
             job.outputs[part.number] = outputs
-            if job.closed or None in job.outputs:
+            if None in job.outputs:
                 return False
         whole = [found for found in job.outputs if found is not None]
         if len(whole) > 1:
@@ -406,11 +402,18 @@ class Engine:
         with self.changed:
             job.inputs, job.outputs = {}, []
             if job.closed:
-                job.error = None  # nobody takes it, see take_error()
                 return
             self.close(job)
         with suppress(RuntimeError):  # the loop is closed, because the server's time to stop is over
             job.waiting.done.get_loop().call_soon_threadsafe(self.settle, job.waiting)
+
+
+def attempt(step: Callable[[Given], Result], given: Given) -> tuple[Result | None, BaseException | None]:
+    """Return the result or the error of a step. The caller's own frame is then not in the error's traceback."""
+    try:
+        return step(given), None
+    except BaseException as error:
+        return None, error
 
 
 def client_left(waiting: Waiting, _: asyncio.Future[None]) -> None:

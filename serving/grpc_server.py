@@ -23,9 +23,9 @@ from serving.body import memory
 from serving.engine import Job
 from serving.errors import CLIENT_GONE, BusyError, RequestError, error_response
 from serving.grpc_tensors import check_message, read_request, write_answer
-from serving.guards import has_token, read_token
 from serving.protocol import InferenceRequest
 from serving.statistics import Counted, counted
+from serving.tokens import has_token, read_token
 
 SERVICE = "inference.GRPCInferenceService"
 # The calls whose messages say nothing that matters, and the others; ModelInfer is apart.

@@ -301,6 +301,7 @@ def input_schema(spec: Spec, tensor: Tensor) -> dict[str, Any]:
         for axis in tensor.shape
     )
     rank = len(tensor.shape)
+    least = min((spec.dimensions[axis].smallest for axis in tensor.shape if isinstance(axis, str)), default=1)
     return {
         "type": "object",
         "required": ["name", "shape", "datatype"],
@@ -309,7 +310,7 @@ def input_schema(spec: Spec, tensor: Tensor) -> dict[str, Any]:
             "datatype": {"const": DATATYPES[tensor.dtype]},
             "shape": {
                 "type": "array",
-                "items": {"type": "integer", "minimum": 1},
+                "items": {"type": "integer", "minimum": min(least, 1)},
                 "minItems": rank,
                 "maxItems": rank,
                 "description": axes,

@@ -7,9 +7,10 @@ from functools import partial
 import numpy as np
 import pytest
 
+from onnx_release.core.errors import GraphError
 from onnx_release.core.spec import Spec
 from serving.engine import Engine
-from serving.errors import BusyError, RequestError
+from serving.errors import BusyError, ClientGoneError, RequestError
 from serving.rows import find_rows
 from serving.tensors import ALIGNMENT
 
@@ -165,6 +166,47 @@ def test_outputs_that_do_not_fit_together_come_from_one_call():
     inputs = {"x0": np.array([[number, 0] for number in range(1, 11)], np.float32)}
     [outputs] = run(model, spec, inputs)
     assert outputs["y0"].shape == (10, 10)
+
+
+@pytest.mark.parametrize("ends", ["a part fails", "its client leaves"])
+def test_the_engine_goes_on_when_a_request_ends_before_all_of_its_parts(ends):
+    """The second of three parts still runs when the request has ended, and the third never begins."""
+    both, go_on, values = threading.Barrier(3), threading.Event(), []
+
+    def model(inputs):
+        first = inputs["x0"][0, 0]
+        values.append(first)
+        if first < 2:
+            both.wait(30)
+            if first == 0 and ends == "a part fails":
+                raise GraphError("no")
+            assert go_on.wait(30)
+            if ends == "a part fails":
+                raise GraphError("no")
+        return {"y0": inputs["x0"]}
+
+    engine = Engine(model, find_rows(PLAIN, 4), threads=2, gpu=False, queue=64, observe=lambda *_: None)
+    inputs = {"x0": np.repeat(np.arange(12, dtype=np.float32) // 4, 2).reshape(12, 2)}
+
+    async def main():
+        gone = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(engine.submit(partial(dict, inputs), dict, float("inf"), gone))
+        await asyncio.to_thread(both.wait, 30)
+        if ends == "its client leaves":
+            gone.set_result(None)
+        with pytest.raises(GraphError if ends == "a part fails" else ClientGoneError):
+            await task
+        assert engine.pending == (4 if ends == "a part fails" else 8)
+        go_on.set()
+        never = asyncio.get_running_loop().create_future()
+        others = {"x0": np.full((5, 2), 3, np.float32)}
+        assert len(await engine.submit_all([(partial(dict, others), dict)] * 4, float("inf"), never)) == 4
+        assert await engine.drain(30)
+        assert engine.pending == 0
+        assert all(thread.is_alive() or engine.stopped for thread in engine.threads)
+
+    asyncio.run(main())
+    assert 2 not in values
 
 
 def test_the_queue_counts_rows():

@@ -494,8 +494,8 @@ def test_a_value_that_the_model_cannot_take_is_the_request_s_fault(save_graph):
         assert refused.value.status() == "400"
 
 
-def small(shape, dtype="float32"):
-    """A spec whose one input is of this shape and dtype."""
+def small(shape, dtype="float32", dimensions=None):
+    """A spec whose one input is of this shape and dtype; its batch is of up to 4, and `dimensions` are its others."""
     only = {
         "inputs": [{"name": "x", "dtype": dtype, "shape": shape}],
         "outputs": [{"name": "y", "dtype": dtype, "shape": shape}],
@@ -505,7 +505,8 @@ def small(shape, dtype="float32"):
             "task": "tensor",
             "sources": [],
             "variants": [],
-            "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}} if "batch" in shape else {},
+            "dimensions": ({"batch": {"min": 1, "max": 4, "example": 2}} if "batch" in shape else {})
+            | (dimensions or {}),
             **only,
         }
     )
@@ -527,6 +528,16 @@ def test_the_example_of_openapi_runs():
     ]
     assert operation["responses"].keys() >= {"200", "400", "404", "408", "413", "415", "503", "504"}
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "application/octet-stream"}
+
+
+def test_a_size_may_be_zero_where_the_spec_allows_it():
+    spec = small(["batch", "kept"], dimensions={"kept": {"min": 0, "max": 4, "example": 2}})
+    with serving(lambda inputs: {"y": inputs["x"]}, spec) as served:
+        _, _, openapi = send(served, None, "/openapi.json", "GET")
+        assert send(served, ask(0))[2]["outputs"][0]["shape"] == [1, 0]
+    content = openapi["paths"]["/v2/models/{name}/infer"]["post"]["requestBody"]["content"]["application/json"]
+    [described] = content["schema"]["properties"]["inputs"]["items"]["anyOf"]
+    assert described["properties"]["shape"]["items"] == {"type": "integer", "minimum": 0}
 
 
 def test_there_is_no_example_that_would_be_too_long_to_show():
