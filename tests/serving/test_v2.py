@@ -494,6 +494,9 @@ def test_a_value_that_the_model_cannot_take_is_the_request_s_fault(save_graph):
         assert refused.value.status() == "400"
 
 
+BATCH = {"min": 1, "max": 4, "example": 2}
+
+
 def small(shape, dtype="float32", dimensions=None):
     """A spec whose one input is of this shape and dtype; its batch is of up to 4, and `dimensions` are its others."""
     only = {
