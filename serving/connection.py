@@ -13,7 +13,6 @@ import weakref
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
-from urllib.parse import unquote
 
 import httptools
 from starlette.requests import Request
@@ -107,7 +106,10 @@ class Transport:
 
 
 class Cycle(RequestResponseCycle):
-    """uvicorn's object for a request and its answer; it sends the answer's head with its body, and counts requests."""
+    """uvicorn's object for a request and its answer; it sends the answer's head with its body, and counts requests.
+
+    One of uvicorn's becomes one of these, so it has no __init__ of its own.
+    """
 
     status = 0  # the answer's status, once there is an answer
 
@@ -235,38 +237,17 @@ class Connection(HttpToolsProtocol):
                 self.refuse(400, "this server is no proxy: send requests to it directly")
                 raise ValueError("not a proxy")
             return  # the head is parsed again, see decline_upgrade()
-        self.begin_cycle()
+        super().on_headers_complete()
+        # Weak, since the cycle has the scope.
+        cast(dict[str, Any], self.scope)["serving.cycle"] = weakref.ref(self.cycle)
+        if self.draining:
+            self.cycle.keep_alive = False
         self.body_bytes = 0
         self.receiving, self.steps, self.quiet_bytes = "body", self.steps + 1, 0
 
-    def begin_cycle(self) -> None:
-        """Do what uvicorn does here, but with a Cycle, and without what this server does not have."""
-        version, url = self.parser.get_http_version(), httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
-        scope = cast(dict[str, Any], self.scope)
-        scope["method"], scope["http_version"] = self.parser.get_method().decode("ascii"), version
-        scope["path"], scope["raw_path"] = unquote(path) if "%" in path else path, url.path
-        scope["query_string"] = url.query or b""
-        previous = self.cycle
-        self.cycle = Cycle(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self.draining,
-            on_response=self.on_response_complete,
-        )
-        scope["serving.cycle"] = weakref.ref(self.cycle)  # weak, since the cycle has the scope
-        if previous is None or previous.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.__class__ = Cycle  # uvicorn always makes its own
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self.quiet_bytes = 0

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from serving.settings import Settings
 from serving.worker_process import BEAT_SECONDS, SILENT_BEATS, WorkerProcess, extra_path, forget_metrics, start_worker
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0  # seconds until a worker that did not start is started again
-KILL_SECONDS = 5.0  # workers that have not ended so long after `drain` are killed
+KILL_SECONDS = 5.0  # workers that have not ended so long after they should have are killed
 BACKLOG = 4096  # connections that the kernel keeps until they are accepted; it has a limit of its own (somaxconn)
 
 
@@ -92,18 +92,23 @@ class Supervisor:
         self.loop.add_reader(worker.ours, self.hear, worker)
         self.do(self.watch(worker))
         if self.stopping:
-            worker.process.terminate()
+            worker.terminate()
         return worker
 
     async def start_release(self, folder: Path | None) -> list[WorkerProcess]:
         """Start all workers, and return them when they are ready; if one does not start, end the others."""
-        new = [await self.start(folder) for _ in range(self.settings.workers)]
-        await asyncio.wait([worker.ready for worker in new])
-        if self.alive.issuperset(new):
-            return new
+        new: list[WorkerProcess] = []
+        try:
+            while len(new) < self.settings.workers:
+                new.append(await self.start(folder))
+            await asyncio.wait([worker.ready for worker in new])
+            if self.alive.issuperset(new):
+                return new
+        except OSError as error:  # the folder is missing, or the system has no room for another process
+            print(f"error: {folder or sys.executable}: {error.strerror}", file=sys.stderr)
         for worker in self.alive.intersection(new):
             worker.unwanted = True
-            worker.process.kill()
+            worker.kill()
         return []
 
     def hear(self, worker: WorkerProcess) -> None:
@@ -138,28 +143,34 @@ class Supervisor:
     async def replace(self) -> None:
         """Start a worker of the present release, and try again if it does not start, unless no other is left."""
         release, delay = self.serving, FIRST_RETRY
-        while True:
-            worker = await self.start()
-            started = await worker.ready
+        while self.serving is release and not self.stopping:
+            worker = await self.start_another()
             if self.stopping:
                 return
-            if self.serving is not release:
+            if worker and self.serving is not release:
                 worker.retire()
-                return
-            if started and worker in self.alive:
+            elif worker:
                 release.append(worker)
                 self.accept_or_wait()
                 return
-            if not self.alive:
+            elif not self.alive:
                 print("error: no worker is left, see above: the server stops", file=sys.stderr)
                 self.end(1)
                 return
-            again = f"the others serve, and it is tried again in {delay:g} seconds"
-            print(f"warning: a worker did not start, see above: {again}", file=sys.stderr)
-            await asyncio.sleep(delay)
-            if self.stopping or self.serving is not release:
-                return
-            delay = min(2 * delay, LONGEST_RETRY)
+            else:
+                again = f"the others serve, and it is tried again in {delay:g} seconds"
+                print(f"warning: a worker did not start, see above: {again}", file=sys.stderr)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, LONGEST_RETRY)
+
+    async def start_another(self) -> WorkerProcess | None:
+        """Start a worker, and return it when it is ready; None if it does not start."""
+        try:
+            worker = await self.start()
+        except OSError as error:
+            print(f"error: {sys.executable}: {error.strerror}", file=sys.stderr)
+            return None
+        return worker if await worker.ready and worker in self.alive else None
 
     async def count_beats(self) -> None:
         """Take connections back from workers that hang. It counts its own turns: the machine may have slept."""
@@ -221,7 +232,7 @@ class Supervisor:
 
     def stop(self, number: int) -> None:
         if self.stopping:
-            self.kill()
+            self.kill(self.alive)
             self.end(128 + number)
             return
         self.stopping = True
@@ -230,14 +241,14 @@ class Supervisor:
         for connection in self.kept:
             connection.close()
         for worker in self.alive:
-            worker.process.terminate()
+            worker.terminate()
         if not self.alive:
             self.end(self.code)
-        self.loop.call_later(self.settings.drain + KILL_SECONDS, self.kill)
+        self.loop.call_later(self.settings.drain + KILL_SECONDS, self.kill, self.alive)
 
-    def kill(self) -> None:
-        for worker in self.alive:
-            worker.process.kill()
+    def kill(self, workers: Iterable[WorkerProcess]) -> None:
+        for worker in self.alive.intersection(workers):
+            worker.kill()
 
     def hang_up(self) -> None:
         if self.in_terminal and not has_terminal():
@@ -254,11 +265,7 @@ class Supervisor:
 
     async def change_release(self) -> None:
         """Load the release that is now in the server's folder; the workers of the one before answer what they have."""
-        try:
-            new = await self.start_release(self.folder)
-        except OSError as error:
-            print(f"error: {self.folder}: {error.strerror}", file=sys.stderr)
-            new = []
+        new = await self.start_release(self.folder)
         if self.stopping:
             return
         if not new:
@@ -269,5 +276,6 @@ class Supervisor:
         for worker in old:
             self.kept += worker.take_back()
             worker.retire()
+        self.loop.call_later(2 * self.settings.drain + KILL_SECONDS, self.kill, old)  # those that hang
         self.accept_or_wait()
         print(f"serving the release that is now in {self.folder}", flush=True)

@@ -5,7 +5,6 @@ in the middle of a request; here it is one message before the first.
 """
 
 import dis
-import inspect
 from importlib.metadata import version
 from types import FunctionType
 from typing import Any
@@ -31,29 +30,22 @@ __all__ = ["HttpToolsProtocol", "RequestResponseCycle", "ServerState", "check_uv
 # fmt: off
 # What Connection uses of its base, and what it and Cycle use of the object for a request.
 CONNECTION = frozenset((
-    "_start_asgi_task", "_unset_keepalive_if_required", "access_logger", "app", "connection_lost",
-    "connection_made", "connections", "cycle", "expect_100_continue", "flow", "headers", "logger", "loop",
-    "on_message_begin", "on_message_complete", "on_response_complete", "parser", "pause_writing", "pipeline",
-    "resume_writing", "scope", "server_state", "shutdown", "timeout_keep_alive", "timeout_keep_alive_handler",
-    "timeout_keep_alive_task", "transport", "url",
+    "_start_asgi_task", "_unset_keepalive_if_required", "connection_lost", "connection_made", "connections",
+    "cycle", "flow", "headers", "loop", "on_headers_complete", "on_message_begin", "on_message_complete",
+    "on_response_complete", "parser", "pause_writing", "pipeline", "resume_writing", "scope", "server_state",
+    "shutdown", "timeout_keep_alive", "timeout_keep_alive_handler", "timeout_keep_alive_task", "transport", "url",
 ))
 REQUEST = frozenset((
     "body", "disconnected", "flow", "keep_alive", "message_event", "response_complete", "response_started",
     "run_asgi", "scope", "send", "transport",
 ))
-ARGUMENTS = frozenset((
-    "scope", "transport", "flow", "logger", "access_logger", "access_log", "default_headers", "message_event",
-    "expect_100_continue", "keep_alive", "on_response",
-))
 # fmt: on
 
 
 def check_uvicorn() -> None:
-    """Raise StartError if a name is missing, or if the object for a request is made with other arguments."""
+    """Raise StartError if a name is missing."""
     missing = [f"HttpToolsProtocol.{name}" for name in CONNECTION - names_in(HttpToolsProtocol)]
     missing += [f"RequestResponseCycle.{name}" for name in REQUEST - names_in(RequestResponseCycle)]
-    parameters = inspect.signature(RequestResponseCycle).parameters
-    missing += [f"{name} of RequestResponseCycle()" for name in ARGUMENTS.symmetric_difference(parameters)]
     if missing:
         raise other_uvicorn(", ".join(sorted(missing)))
 

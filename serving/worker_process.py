@@ -65,6 +65,14 @@ class WorkerProcess:
         with suppress(OSError):
             self.ours.send(RETIRE)
 
+    def terminate(self) -> None:
+        with suppress(ProcessLookupError):  # it has just ended
+            self.process.terminate()
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
+
     def close(self) -> None:
         self.ours.close()
         self.theirs.close()
