@@ -32,7 +32,13 @@ from tests.picture_release import colours_release, digits_release, lengths_relea
 from tests.served import PATIENCE, head, serving
 
 FORMATS = "jpeg,png,webp,tiff,gif,bmp"
-LIMITS = {"upload_bytes": 100_000, "body_bytes": 300_000, "pixels": 250_000, "files": 3, "formats": FORMATS}
+LIMITS: dict[str, Any] = {
+    "upload_bytes": 100_000,
+    "body_bytes": 300_000,
+    "pixels": 250_000,
+    "files": 3,
+    "formats": FORMATS,
+}
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +375,10 @@ def test_an_answer_that_is_no_number_is_no_answer(make_spec):
     data = SimpleNamespace(postprocess=lambda outputs: answer)
     spec = make_spec({"x": ["batch", 2]}, {"y": ["batch", 2]}, batch=(1, 4, 2))
     item = UploadPrediction(
-        Upload("cat.png", b""), bytes, cast(ModelData, data), cast(Release, SimpleNamespace(labels=None, spec=spec))
+        Upload("cat.png", b""),
+        cast(Any, bytes),
+        cast(ModelData, data),
+        cast(Release, SimpleNamespace(labels=None, spec=spec)),
     )
     with pytest.raises(RequestError, match=r"cat\.png: the model's answer is NaN"):
         item.finish({})
