@@ -12,7 +12,7 @@ import pytest
 import requests
 from PIL import Image
 
-from benchmarks.attack_files import Attack, attacks, progressive_jpeg, small_jpeg
+from benchmarks.attack_files import attacks, progressive_jpeg, small_jpeg
 from onnx_release.data import images
 from serving.settings import FORMATS, Settings
 from tests.picture_release import colours_release, obedient_release
@@ -44,7 +44,7 @@ def reads_all(colours: Path) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("attack", QUICK, ids=[attack.name for attack in QUICK])
-def test_a_file_that_attacks_is_refused(reads_all: Server, attack: Attack) -> None:
+def test_a_file_that_attacks_is_refused(reads_all, attack):
     answer = post(reads_all, attack.make())
     assert answer.status_code in attack.statuses, answer.text
     assert answer.json()["error"].startswith("a.file: ")
