@@ -33,9 +33,9 @@ class Waiting:
     done: asyncio.Future[None]
     left: int
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: Callable[[], Exception]) -> None:
         if not self.done.done():
-            self.done.set_exception(error)
+            self.done.set_exception(error())
 
 
 @dataclass(eq=False)
@@ -160,7 +160,7 @@ class Engine:
             self.pending += len(jobs)
             self.raw.extend(jobs)
             self.changed.notify(len(jobs))
-        timer = loop.call_later(seconds, waiting.fail, DeadlineError())
+        timer = loop.call_later(seconds, waiting.fail, DeadlineError)
         left = partial(client_left, waiting)
         gone.add_done_callback(left)
         try:
@@ -417,7 +417,7 @@ def attempt(step: Callable[[Given], Result], given: Given) -> tuple[Result | Non
 
 
 def client_left(waiting: Waiting, _: asyncio.Future[None]) -> None:
-    waiting.fail(client_gone())
+    waiting.fail(client_gone)
 
 
 def client_gone() -> ClientGoneError:
