@@ -24,7 +24,8 @@ from serving.engine import Job
 from serving.errors import CLIENT_GONE, BusyError, RequestError, error_response
 from serving.grpc_tensors import check_message, read_request, write_answer
 from serving.protocol import InferenceRequest
-from serving.statistics import Counted, counted
+from serving.record import RequestRecord, new_record
+from serving.statistics import counted
 from serving.tokens import has_token, read_token
 
 SERVICE = "inference.GRPCInferenceService"
@@ -178,16 +179,16 @@ class Service:
 
     async def infer(self, stream: Any, context: Any) -> bytes:
         """Run the model for the one message of `stream`, within the limits of a request by HTTP."""
-        with counted() as counts:
+        record = new_record()
+        with counted(record):
             v2.check_ready(self.request)
             self.state.engine.check_room()
             content = await self.read(stream, self.state.settings.body_bytes)
             memory.used += len(content)
             try:
-                job = await self.run(content, context, counts)
+                job = await self.run(content, context, record)
             finally:
                 memory.used -= len(content)
-            counts.ran([job])
             return bytes(job.value)
 
     async def read(self, stream: Any, most: int) -> bytes:
@@ -210,7 +211,7 @@ class Service:
         except self.packages.message.DecodeError as cause:
             raise RequestError(400, f"the message is not a {name}Request: check the client") from cause
 
-    async def run(self, content: bytes, context: Any, counts: Counted) -> Job:
+    async def run(self, content: bytes, context: Any, record: RequestRecord) -> Job:
         """Run the model; the job's value is the answer's message. The client's own deadline may be the shorter one."""
         state, spec = self.state, self.state.release.spec
         seconds = min(state.settings.deadline, context.time_remaining() or state.settings.deadline)
@@ -229,8 +230,9 @@ class Service:
         def finish(outputs: Arrays) -> bytes:
             return write_answer(self.packages.messages, self.model, asked, outputs)
 
-        work = counts.timed(prepare, finish)
+        work = record.timed(prepare, finish)
         gone = asyncio.get_running_loop().create_future()  # never done: gRPC cancels this instead
-        with v2.refusing_values():
+        with v2.refusing_values(), metrics.measured(record.items):
             job: Job = await state.engine.submit(*work, deadline, gone)
+        record.note_calls([job])
         return job

@@ -27,7 +27,7 @@ from serving.engine import Job
 from serving.errors import RequestError, error_responses
 from serving.page import upload_kind
 from serving.record import record_of
-from serving.statistics import Counted, counted
+from serving.statistics import counted
 
 
 class Classification(BaseModel):
@@ -95,18 +95,18 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
         openapi_extra={"requestBody": described_uploads(kind)},
     )
     async def predict(request: Request) -> Response:
-        with counted() as counts:
-            jobs = await run_uploads(request, counts)
+        with counted(record_of(request)):
+            jobs = await run_uploads(request)
             return encode_answer(release, jobs)
 
-    async def run_uploads(request: Request, counts: Counted) -> list[Job]:
+    async def run_uploads(request: Request) -> list[Job]:
         state = request.app.state
         state.engine.check_room()  # before the body is kept: a full queue costs no memory
         async with request_body(request, state.settings) as sent:
             deadline = time.monotonic() + state.settings.deadline
-            return await run_body(request, sent, deadline, counts)
+            return await run_body(request, sent, deadline)
 
-    async def run_body(request: Request, sent: bytes, deadline: float, counts: Counted) -> list[Job]:
+    async def run_body(request: Request, sent: bytes, deadline: float) -> list[Job]:
         state = request.app.state
         async with plain_body(request, sent, state.settings) as body:
             sent_as = single_header(request, "Content-Type") or "", body, kind, state.settings, deadline
@@ -116,11 +116,10 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
             prepare = partial(state.decoders.prepare, deadline=deadline, gone=left.done)
             items = [UploadPrediction(upload, prepare, data, release) for upload in uploads]
             record = record_of(request)
-            work = [counts.timed(record.timed(item.prepare), item.finish) for item in items]
+            work = [record.timed(item.prepare, item.finish) for item in items]
             with metrics.measured(record.items):
                 jobs: list[Job] = await state.engine.submit_all(work, deadline, left)
             record.note_calls(jobs)
-        counts.ran(jobs)
         return jobs
 
     return router

@@ -23,12 +23,18 @@ TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-
 # The place of the record in the scope of a request.
 RECORD = "serving.record"
 
+Prepare = Callable[[], Arrays]
+Finish = Callable[[Arrays], Any]
+
 
 class Call(Protocol):
-    """What of an engine's Job is recorded: when its call of the model began, and how long it took."""
+    """What of an engine's Job is recorded: when its call of the model began, how long it took, and the job's rows."""
 
     started: float
     milliseconds: float
+
+    @property
+    def rows(self) -> int: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -36,27 +42,34 @@ class Item:
     """The times of one item, by time.perf_counter(); 0 where it did not come so far.
 
     It is queued, then prepared (decoded and preprocessed) from `began` to `prepared`, then waits for its call of the
-    model, which begins at `called` and takes `run` seconds. `rows` is the length of its inputs.
+    model, which begins at `called` and takes `run` seconds; its answer is made from `finish_began` to `finished`.
     """
 
-    prepare: Callable[[], Arrays]
+    prepare: Prepare
+    finish: Finish
     queued: float
     began: float = 0.0
     prepared: float = 0.0
     called: float = 0.0
     run: float = 0.0
+    finish_began: float = 0.0
+    finished: float = 0.0
     rows: int = 0
 
-    def __call__(self) -> Arrays:
+    def timed_prepare(self) -> Arrays:
         """Prepare the item, on a thread of the engine."""
         self.began = time.perf_counter()
         try:
-            inputs = self.prepare()
-            first = next(iter(inputs.values()))
-            self.rows = len(first) if first.ndim else 1
-            return inputs
+            return self.prepare()
         finally:
             self.prepared = time.perf_counter()
+
+    def timed_finish(self, outputs: Arrays) -> Any:
+        """Make the item's answer, on a thread of the engine."""
+        self.finish_began = time.perf_counter()
+        value = self.finish(outputs)
+        self.finished = time.perf_counter()
+        return value
 
     @property
     def waited(self) -> float:
@@ -79,16 +92,16 @@ class RequestRecord:
     items: list[Item] = field(default_factory=list)
     bug: bool = False  # the answer is a 500, and its traceback is in the log
 
-    def timed(self, prepare: Callable[[], Arrays]) -> Item:
-        """Return `prepare` for the engine, which from now on is an item of this request."""
-        item = Item(prepare, time.perf_counter())
+    def timed(self, prepare: Prepare, finish: Finish) -> tuple[Prepare, Finish]:
+        """Return the two functions for the engine, which from now on are an item of this request."""
+        item = Item(prepare, finish, time.perf_counter())
         self.items.append(item)
-        return item
+        return item.timed_prepare, item.timed_finish
 
     def note_calls(self, calls: Iterable[Call]) -> None:
         """Note the calls of the model that ran the items, in their order."""
         for item, call in zip(self.items, calls, strict=True):
-            item.called, item.run = call.started, call.milliseconds / 1e3
+            item.called, item.run, item.rows = call.started, call.milliseconds / 1e3, call.rows
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers of the answer."""

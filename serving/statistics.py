@@ -6,15 +6,13 @@ as is a request to /infer. https://github.com/triton-inference-server/server/blo
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from onnx_release.core.types import Arrays
+from serving.record import Item, RequestRecord
 
 INFERENCES = Counter("serving_inferences_total", "Inferences asked for", ["outcome"])
 SECONDS = Counter("serving_inference_seconds_total", "Time from a request's head to its answer", ["outcome"])
@@ -24,87 +22,30 @@ CALLS = Counter("serving_executions_total", "Calls of the model", ["rows"])
 CALL_SECONDS = Counter("serving_execution_seconds_total", "Time in the model", ["rows"])
 LAST = Gauge("serving_last_inference_timestamp_seconds", "When the last request ended", multiprocess_mode="max")
 
-Prepare = Callable[[], Arrays]
-Finish = Callable[[Arrays], Any]
-
-
-class Call(Protocol):
-    """What of an engine's Job is counted: when its call of the model began, how long it took, and the job's rows."""
-
-    started: float
-    milliseconds: float
-
-    @property
-    def rows(self) -> int: ...
-
-
-@dataclass(eq=False)
-class Inference:
-    """The times of one inference, of time.perf_counter(): it is queued, prepared, run by the model and finished."""
-
-    prepare: Prepare
-    finish: Finish
-    queued: float
-    began: float = 0.0
-    prepared: float = 0.0
-    finish_began: float = 0.0
-    finished: float = 0.0
-
-    def timed_prepare(self) -> Arrays:
-        self.began = time.perf_counter()
-        inputs = self.prepare()
-        self.prepared = time.perf_counter()
-        return inputs
-
-    def timed_finish(self, outputs: Arrays) -> Any:
-        self.finish_began = time.perf_counter()
-        value = self.finish(outputs)
-        self.finished = time.perf_counter()
-        return value
-
-    def stages(self, call: Call) -> dict[str, float]:
-        """Return the seconds of each stage, which the protocol names."""
-        return {
-            "queue": self.began - self.queued + max(0.0, call.started - self.prepared),
-            "compute_input": self.prepared - self.began,
-            "compute_infer": call.milliseconds / 1e3,
-            "compute_output": self.finished - self.finish_began,
-        }
-
-
-class Counted:
-    """The inferences of one request, each with the two functions that the engine is to call in place of its own."""
-
-    def __init__(self) -> None:
-        self.start = time.perf_counter()
-        self.inferences: list[Inference] = []
-
-    def timed(self, prepare: Prepare, finish: Finish) -> tuple[Prepare, Finish]:
-        inference = Inference(prepare, finish, time.perf_counter())
-        self.inferences.append(inference)
-        return inference.timed_prepare, inference.timed_finish
-
-    def ran(self, calls: Iterable[Call]) -> None:
-        """Count the inferences as successful, with the calls of the model that ran them, in their order."""
-        for inference, call in zip(self.inferences, calls, strict=True):
-            ROWS.inc(call.rows)
-            for stage, seconds in inference.stages(call).items():
-                STAGES.labels(stage).inc(seconds)
-
 
 @contextmanager
-def counted() -> Iterator[Counted]:
+def counted(record: RequestRecord) -> Iterator[None]:
     """Count the inferences of a request; they have failed, all of them, if the block raises."""
-    counts = Counted()
     outcome = "fail"
     try:
-        yield counts
+        yield
         outcome = "success"
+        for item in record.items:
+            count_success(item)
     finally:
-        number = max(len(counts.inferences), 1)  # a request that is refused early is one
+        number = max(len(record.items), 1)  # a request that is refused early is one
         INFERENCES.labels(outcome).inc(number)
-        SECONDS.labels(outcome).inc(number * (time.perf_counter() - counts.start))
+        SECONDS.labels(outcome).inc(number * (time.perf_counter() - record.start))
         LAST.set(time.time())
+
+
+def count_success(item: Item) -> None:
+    """Count an item that was answered: its rows, and the seconds of each stage, which the protocol names."""
+    ROWS.inc(item.rows)
+    STAGES.labels("queue").inc(item.waited)
+    STAGES.labels("compute_input").inc(item.prepared - item.began)
+    STAGES.labels("compute_infer").inc(item.run)
+    STAGES.labels("compute_output").inc(item.finished - item.finish_began)
 
 
 def observe_call(rows: int, seconds: float) -> None:

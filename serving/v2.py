@@ -28,7 +28,7 @@ from serving.errors import BusyError, RequestError, error_responses
 from serving.model_control import add_model_control, add_repository_routes
 from serving.protocol import VERSION, InferenceRequest, Limits, most_rows
 from serving.record import record_of
-from serving.statistics import Counted, counted
+from serving.statistics import counted
 from serving.tensors import DATATYPES, abbreviated
 
 # Those of Triton's protocol that this server has.
@@ -180,15 +180,15 @@ async def infer(request: Request) -> Response:
 
     The body may be compressed with gzip or deflate (Content-Encoding). Binary data is little-endian and row-major.
     """
-    with counted() as counts:
-        job = await run_inference(request, counts)
+    with counted(record_of(request)):
+        job = await run_inference(request)
     content, json_length = job.value
     if json_length is None:
         return Response(content, media_type="application/json")
     return Response(content, 200, {HEADER_LENGTH: str(json_length)}, "application/octet-stream")
 
 
-async def run_inference(request: Request, counts: Counted) -> Job:
+async def run_inference(request: Request) -> Job:
     """Run the model for a request; the job's value is what `encode_response` returns."""
     state = request.app.state
     release: Release = state.release
@@ -210,11 +210,10 @@ async def run_inference(request: Request, counts: Counted) -> Job:
     async with request_body(request, state.settings) as body:
         deadline = time.monotonic() + state.settings.deadline
         record = record_of(request)
-        work = counts.timed(record.timed(prepare), finish)
+        work = record.timed(prepare, finish)
         with refusing_values(), metrics.measured(record.items):
             job = await state.engine.submit(*work, deadline, gone(request))
         record.note_calls([job])
-    counts.ran([job])
     return job
 
 

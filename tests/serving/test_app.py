@@ -105,7 +105,7 @@ def test_a_connection_that_is_kept_holds_no_upload_of_its_last_request():
     counted, scopes = [], []
 
     async def work(scope: Scope, receive: Receive, send: Send) -> None:
-        record_of(Request(scope)).timed(dict)
+        record_of(Request(scope)).timed(dict, dict)
         await Response()(scope, receive, send)
 
     def observe(scope: Scope, record: RequestRecord) -> None:
