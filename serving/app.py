@@ -3,32 +3,40 @@
 import gc
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+import onnxruntime
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from onnx_release.core.errors import ReleaseError
+from onnx_release.core.errors import ReleaseError, ReleaseFolderError
 from onnx_release.core.hardware import available_cores
 from onnx_release.core.spec import Spec, concrete_shape, of_batch
 from onnx_release.data.model_data import load_data
-from onnx_release.data.pixel_limit import limit_pixels
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.providers import CPU
-from onnx_release.runtime.release import Release, open_release
+from onnx_release.runtime.release import MANIFEST, Release, open_release
 from serving import metrics
+from serving.decoders import Decoders
+from serving.docs import docs_router
 from serving.engine import Engine
 from serving.errors import Problem, error_response
+from serving.grpc_server import answering_grpc
+from serving.guards import guarded
 from serving.page import page_router
-from serving.predict import predict_router
-from serving.protocol import max_batch
+from serving.predict import predict_router, takes_uploads
+from serving.record import Observer, recorded
+from serving.request_log import log_request
+from serving.rows import find_rows
 from serving.settings import Settings
+from serving.spans import Spans
 from serving.v2 import v2_router
 
 # Rows of a call, unless a setting says otherwise: docs/serving.md and docs/gpu.md say what that does.
@@ -40,15 +48,29 @@ log = logging.getLogger("serving")
 
 
 class Application(FastAPI):
-    """FastAPI, except that requests to `first`, a POST route, skip the middleware and the router.
+    """FastAPI, except that it answers HEAD, and that requests to `first`, a POST route, skip middleware and router.
 
     The route's function takes the request and gives the response. Middleware and router would only add time on the
-    event loop, which the server is short of under load.
+    event loop, which the server is short of under load. HEAD is answered as GET is; uvicorn leaves out the content.
     """
 
     first: APIRoute
+    entrance: ASGIApp | None = None  # what every request comes through, before `respond`
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.entrance is not None and scope["type"] == "http":
+            await self.entrance(scope, receive, send)
+        else:
+            await self.respond(scope, receive, send)
+
+    async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            asked = {**scope, "method": "GET"}
+            try:
+                await super().__call__(asked, receive, send)
+            finally:
+                scope["route"] = asked.get("route")  # for the metrics
+            return
         if scope["type"] != "http" or scope["path"] != self.first.path or scope["method"] != "POST":
             await super().__call__(scope, receive, send)
             return
@@ -65,19 +87,28 @@ def create_app(settings: Settings) -> FastAPI:
     """Make the application for the release in the current folder. Raises ReleaseFolderError if it is not whole."""
     release = open_release(Path())
     data = load_data(release.manifest.model)
-    limit_pixels(settings.pixels)
+
+    spans = Spans(settings.otlp_endpoint, release.manifest.model) if settings.otlp_endpoint else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.engine = engine = start_engine(release, settings)
+        with ThreadPoolExecutor(1) as pool:  # both take a while, on a core each
+            decoders = pool.submit(start_decoders, release, settings) if takes_uploads(release, data) else None
+            app.state.engine = engine = start_engine(release, settings)
+            app.state.decoders = decoders.result() if decoders else None
         # The collector then skips what stays for good, and finds early what requests leave behind.
         gc.collect()
         gc.freeze()
         gc.collect()  # resets the collector's counters
-        app.state.ready = True
-        yield
-        app.state.ready = False
+        async with answering_grpc(app):
+            app.state.ready = True
+            yield
+            app.state.ready = False
         await engine.drain(STOP_SECONDS)
+        if app.state.decoders:
+            app.state.decoders.close()
+        if spans:
+            spans.close()
 
     app = Application(
         title=release.manifest.model,
@@ -85,16 +116,31 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         responses={"default": {"model": Problem, "description": "any other error"}},
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages load their scripts from a CDN
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would lead to the host that the client names
+        openapi_url="/openapi.json" if settings.docs else None,
     )
     app.state.release, app.state.settings, app.state.ready = release, settings, False
     uploads = predict_router(release, data)
     app.first = cast(APIRoute, uploads.routes[0])
     app.include_router(uploads)
     app.include_router(v2_router(release))
-    app.include_router(metrics.router)
-    app.include_router(page_router(release, data, settings))
+    if settings.metrics and settings.metrics_port is None:
+        app.include_router(metrics.router)
+    if settings.docs:
+        app.include_router(docs_router(release.manifest.model))
+    if settings.page:
+        app.include_router(page_router(release, data, settings))
     explain_errors(app)
+    app.entrance = recorded(guarded(app.respond, settings), observers(settings, spans))
     return app
+
+
+def observers(settings: Settings, spans: Spans | None) -> tuple[Observer, ...]:
+    """Return what gets the record of each request after its answer."""
+    found: list[Observer] = [spans.observe] if spans else []
+    return (*found, log_request) if settings.log_requests else tuple(found)
 
 
 def explain_errors(app: FastAPI) -> None:
@@ -110,24 +156,46 @@ def start_engine(release: Release, settings: Settings) -> Engine:
     faster than two calls one after the other on two cores. On a GPU one call at a time takes all waiting items, filled
     up to one size.
     """
-    cores = max(1, available_cores() // settings.workers)
-    threads = settings.threads or cores
+    cores, threads = own_cores(settings), thread_count(settings)
     model = OnnxModel(release.model, release.spec, release.runtime.model_copy(update=thread_settings(cores, threads)))
     on_cpu = model.provider == CPU
-    largest = max_batch(release.spec, settings.max_batch or default_batch(release, on_cpu))
-    for rows in {1, largest} if on_cpu else {largest}:
-        warm_up(model, release.spec, rows)
-    timed_on = release.manifest.metrics["benchmark"]["provider"]
+    rows = find_rows(release.spec, settings.max_batch or default_batch(release, on_cpu))
+    for size in {1, rows.most} if on_cpu else {rows.most}:
+        warm_up(model, release.spec, size)
+    timed_on = timed_provider(release)
     if model.provider != timed_on or model.note:
         log.warning("released for %s, runs on %s%s", timed_on, model.provider, model.note and f": {model.note}")
+    metrics.describe_model(release, model.provider, onnxruntime.__version__)
     return Engine(
         model.run,
-        max_batch=largest,
+        rows,
         threads=threads,
         gpu=not on_cpu,
         queue=settings.queue,
         observe=metrics.observe_call,
     )
+
+
+def timed_provider(release: Release) -> str:
+    """Return the provider of the release's timings. Raises ReleaseFolderError if the manifest does not name it."""
+    try:
+        return str(release.manifest.metrics["benchmark"]["provider"])
+    except (KeyError, TypeError) as cause:
+        raise ReleaseFolderError(f"{MANIFEST} has no metrics.benchmark.provider: fetch the release again") from cause
+
+
+def start_decoders(release: Release, settings: Settings) -> Decoders:
+    """Start a process that decodes for each thread of the engine. Raises DecoderError if one does not start."""
+    return Decoders(release.manifest.model, settings, thread_count(settings))
+
+
+def own_cores(settings: Settings) -> int:
+    """Return this process's share of the cores."""
+    return max(1, available_cores() // settings.workers)
+
+
+def thread_count(settings: Settings) -> int:
+    return settings.threads or own_cores(settings)
 
 
 def default_batch(release: Release, on_cpu: bool) -> int:

@@ -1,43 +1,44 @@
 """Handle one connection with uvicorn's protocol and the limits that it lacks.
 
 uvicorn waits for ever for a request that arrives a byte at a time, takes a head of any size, and counts connections
-only when a request has arrived. Here a request that does not arrive in full within `receive` seconds is answered 408, a
-head has at most HEAD_BYTES bytes, and a connection beyond the limit `connections` is answered 503 at once. A refused
-request costs no more than its connection.
+only when a request has arrived. Here a head that does not arrive within `receive` seconds is answered 408, and so is a
+body that is slower than `receive_rate` after that time; a head has at most HEAD_BYTES bytes, and a connection beyond
+the limit `connections` is answered 503 at once. A refused request costs no more than its connection.
 """
 
 import asyncio
 import json
 import time
 import weakref
-from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, cast
-from urllib.parse import unquote
 
 import httptools
 from starlette.requests import Request
-from uvicorn.protocols.http.flow_control import CLOSE_HEADER
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving import metrics
+from serving.record import RECORD, RequestRecord
+from serving.request_log import refused_record
+from serving.serve import LINGERING
 from serving.settings import Settings
+from serving.uvicorn_names import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES = 65536  # bytes of a request's line and headers
 BODY_BYTES = 262144  # bytes that may wait for the application before reading pauses: as many as uvloop reads at once
 COPIED_BYTES = 65536  # answers up to this size are copied behind their head: that is cheaper than to send the two
+CLOSE = (b"connection", b"close")
 OFFER = (b"upgrade", b"http2-settings")  # headers that offer another protocol, and their names in Connection
 PIPELINED_REQUESTS = 64  # requests that one connection may send ahead of their answers
 LINGER_SECONDS = 2.0  # a client whose connection is being closed may read the answer for this long
-REFUSED_CONNECTIONS = 256  # connections over the limit that may linger at once; more are closed without an answer
 
 # Connections over the limit that still linger. They are not among uvicorn's, which a shutdown waits for.
 refused: set["Connection"] = set()
 
 
-def gone(request: Request) -> Callable[[], bool]:
-    """Return a function that says whether the client of this request has left. Any thread may call it; it is cheap."""
+def gone(request: Request) -> asyncio.Future[None]:
+    """Return a future that is done once the client of this request has left."""
     cycle = cycle_of(request)
-    return cycle.transport.has_left if cycle else lambda: False
+    return cycle.transport.gone if cycle else asyncio.get_running_loop().create_future()
 
 
 def close_after_answer(request: Request) -> None:
@@ -64,7 +65,7 @@ class Transport:
         self.transport = transport
         self.connection: Connection | None = connection  # until it is lost, or the two would keep each other alive
         self.hung_up = False  # nothing more is sent
-        self.left = False
+        self.gone = connection.loop.create_future()
         self.corked = False  # the next write waits for the one after it
         self.held = b""
 
@@ -86,8 +87,10 @@ class Transport:
                 data = held + data
         self.transport.write(data)
 
-    def has_left(self) -> bool:
-        return self.left
+    def leave(self) -> None:
+        """Note that nobody reads what follows."""
+        if not self.gone.done():
+            self.gone.set_result(None)
 
     def is_closing(self) -> bool:
         return self.hung_up or self.transport.is_closing()
@@ -104,7 +107,10 @@ class Transport:
 
 
 class Cycle(RequestResponseCycle):
-    """uvicorn's object for a request and its answer; it sends the answer's head with its body, and counts requests."""
+    """uvicorn's object for a request and its answer; it sends the answer's head with its body, and counts requests.
+
+    One of uvicorn's becomes one of these, so it has no __init__ of its own.
+    """
 
     status = 0  # the answer's status, once there is an answer
 
@@ -128,7 +134,7 @@ class Cycle(RequestResponseCycle):
 
 
 class Connection(HttpToolsProtocol):
-    """The protocol of one connection; uvicorn makes each with `functools.partial(Connection, settings)`."""
+    """The protocol of one connection."""
 
     def __init__(self, settings: Settings, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
@@ -136,6 +142,8 @@ class Connection(HttpToolsProtocol):
         self.receiving = ""  # "head" or "body" while a request has begun and is not here in full
         self.steps = 0  # how often `receiving` has changed
         self.quiet_bytes = 0  # bytes since the last body or end of a head: an endless header, or trailers of chunks
+        self.clock_start = 0.0
+        self.body_bytes = 0  # bytes of the body that have arrived
         self.clock: asyncio.TimerHandle | None = None  # runs while `receiving`, and while the connection ends
         self.reader_clock: asyncio.TimerHandle | None = None  # runs while the client has to read
         self.upgrading = False  # the request offers another protocol
@@ -152,7 +160,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, self.peer))
         if len(self.connections) > self.settings.connections:
             self.connections.discard(self)
-            if len(refused) >= REFUSED_CONNECTIONS:
+            if len(refused) >= LINGERING:
                 transport.abort()
                 return
             refused.add(self)
@@ -164,7 +172,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         refused.discard(self)
-        self.receiving, self.peer.left, self.peer.connection = "", True, None
+        self.receiving, self.peer.connection = "", None
+        self.peer.leave()
         self.stop_clock()
         self.stop_watching()
         self._unset_keepalive_if_required()
@@ -230,40 +239,21 @@ class Connection(HttpToolsProtocol):
                 self.refuse(400, "this server is no proxy: send requests to it directly")
                 raise ValueError("not a proxy")
             return  # the head is parsed again, see decline_upgrade()
-        self.begin_cycle()
+        super().on_headers_complete()
+        # Weak, since the cycle has the scope.
+        cast(dict[str, Any], self.scope)["serving.cycle"] = weakref.ref(self.cycle)
+        if self.draining:
+            self.cycle.keep_alive = False
+        self.body_bytes = 0
         self.receiving, self.steps, self.quiet_bytes = "body", self.steps + 1, 0
 
-    def begin_cycle(self) -> None:
-        """Do what uvicorn does here, but with a Cycle, and without what this server does not have."""
-        version, url = self.parser.get_http_version(), httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
-        scope = cast(dict[str, Any], self.scope)
-        scope["method"], scope["http_version"] = self.parser.get_method().decode("ascii"), version
-        scope["path"], scope["raw_path"] = unquote(path) if "%" in path else path, url.path
-        scope["query_string"] = url.query or b""
-        previous = self.cycle
-        self.cycle = Cycle(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self.draining,
-            on_response=self.on_response_complete,
-        )
-        scope["serving.cycle"] = weakref.ref(self.cycle)  # weak, since the cycle has the scope
-        if previous is None or previous.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
-        else:
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        cycle.__class__ = Cycle  # uvicorn always makes its own
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self.quiet_bytes = 0
+        self.body_bytes += len(body)
         cycle = self.cycle
         if not cycle.response_complete:
             cycle.body += body
@@ -287,6 +277,12 @@ class Connection(HttpToolsProtocol):
             self.stop_clock()
             self.start_clock()
 
+    def retire(self) -> None:
+        """Close after the next answer, or when the connection has been idle; a request on its way is still answered."""
+        self.draining = True
+        if self.answering():
+            self.cycle.keep_alive = False
+
     def shutdown(self) -> None:
         """Finish the requests that have begun, and close. Unlike uvicorn, count a head that has begun to arrive."""
         self.draining = True
@@ -296,6 +292,7 @@ class Connection(HttpToolsProtocol):
     # Timers and refusals.
 
     def start_clock(self) -> None:
+        self.clock_start = self.loop.time()
         self.clock = self.loop.call_later(self.settings.receive, self.receive_expired)
 
     def expect_end(self) -> None:
@@ -338,9 +335,18 @@ class Connection(HttpToolsProtocol):
         waits = self.answering() if self.receiving == "head" else bool(self.pipeline)
         if waits or self.flow.read_paused:
             self.start_clock()
+            return
+        seconds = self.settings.receive
+        if self.receiving == "head":
+            self.refuse(408, f"the head of the request did not arrive within {seconds:g} seconds: send it at once")
+            return
+        rate = self.settings.receive_rate
+        left = self.clock_start + seconds + self.body_bytes / rate - self.loop.time()
+        if left > 0:
+            self.clock = self.loop.call_later(left, self.receive_expired)
         else:
-            seconds = f"{self.settings.receive:g} seconds"
-            self.refuse(408, f"the {self.receiving} of the request did not arrive within {seconds}: send it at once")
+            slow = f"slower than {rate:,} bytes a second after the first {seconds:g} seconds"
+            self.refuse(408, f"the body of the request arrived {slow}: use a faster connection")
 
     def refuse_head(self) -> None:
         self.refuse(431, f"the request has more than {HEAD_BYTES} bytes of headers: send fewer or smaller ones")
@@ -356,7 +362,7 @@ class Connection(HttpToolsProtocol):
             self.stop_clock()
         else:
             metrics.observe_refusal(status)
-            self.write(status, text)
+            self.write(status, text, refused_record(status, self.client, self.settings.log_requests))
             self.hang_up()
 
     def cut_off(self) -> None:
@@ -366,21 +372,28 @@ class Connection(HttpToolsProtocol):
     def answer_instead(self, status: int, text: str) -> None:
         """Answer in place of the application, which sees a client that has left; its own answer is dropped."""
         if self.answering() and not self.cycle.response_started and not self.pipeline:
-            self.peer.left = self.cycle.disconnected = True
+            self.cycle.disconnected = True
+            self.peer.leave()
             cast(Cycle, self.cycle).status = status
+            record = cast(RequestRecord | None, self.cycle.scope.get(RECORD))
+            if record:
+                record.status = status
             self.cycle.message_event.set()
-            self.write(status, text)
+            self.write(status, text, record)
             self.hang_up()
         else:
             self.transport.abort()  # this answer has begun, or another has to come first
 
-    def write(self, status: int, text: str) -> None:
+    def write(self, status: int, text: str, record: RequestRecord | None) -> None:
         body = json.dumps({"error": text}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), CLOSE_HEADER]
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), CLOSE]
         if status == 503:
             headers.append((b"retry-after", b"1"))
-        lines = [b"%s: %s\r\n" % header for header in self.server_state.default_headers + headers]
-        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+        if record:
+            headers += record.headers()
+        lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
+        lines += [b"%s: %s" % header for header in self.server_state.default_headers + headers]
+        self.transport.write(b"\r\n".join([*lines, b"", body]))
 
     def hang_up(self) -> None:
         """Send what was written, then the end; drop what still arrives for LINGER_SECONDS, see Transport."""

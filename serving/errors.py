@@ -1,6 +1,7 @@
 """Define the errors of requests, and answer any error with {"error": text} and its HTTP status."""
 
 import logging
+import time
 from typing import Any
 
 import orjson
@@ -11,24 +12,27 @@ from starlette.exceptions import HTTPException
 
 from onnx_release.core.errors import DataError, InputError, ReleaseError
 from onnx_release.data.pixel_limit import TooManyPixelsError
+from serving.record import record_of
 
 MEANINGS = {
     400: "the request is malformed",
+    403: "this server does not do that",
     404: "there is no such model or path",
     408: "the request did not arrive in time",
-    413: "more than a limit allows: bytes, pixels, files, batch",
-    415: "this kind of body is not accepted",
+    413: "more than a limit allows: bytes, pixels, files, batch, time or memory to decode",
+    415: "this kind of body, or this format of picture, is not accepted",
     422: "an upload cannot be read",
     503: "the queue is full or the server is stopping; Retry-After says when to try again",
-    504: "the deadline passed before the request was begun",
+    504: "the deadline passed before the answer",
 }
 # nginx's status for a client that closed its connection; nobody reads it.
 CLIENT_GONE = 499
+SHOWN_PATH = 200  # characters of a client's path that an error message repeats
 
 log = logging.getLogger("serving")
 
 
-async def error_response(_: Request, error: Exception) -> Response:
+async def error_response(request: Request, error: Exception) -> Response:
     """Answer a request that failed with {"error": what is wrong, and what to do}."""
     headers: dict[str, str] = {}
     text = str(error)
@@ -46,17 +50,29 @@ async def error_response(_: Request, error: Exception) -> Response:
         case DataError() | InputError():
             status = 422
         case HTTPException():
-            status, headers, text = (
-                error.status_code,
-                dict(error.headers or {}),
-                f"{error.detail}: /docs lists all paths",
-            )
+            status, headers, text = explain_routing(request, error)
         case RequestValidationError():
             status, text = 400, "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
         case _:
-            log.error("a request failed", exc_info=error)
-            status, text = 500, "the server failed on this request and has logged why"
+            record = record_of(request)
+            record.bug = True
+            trace = f", traceparent {record.traceparent}" if record.traceparent else ""
+            log.error("the request %s failed%s", record.id, trace, exc_info=error)
+            status, text = 500, f"the server failed on the request {record.id} and has logged why"
     return Response(orjson.dumps({"error": text}), status, headers, "application/json")
+
+
+def explain_routing(request: Request, error: HTTPException) -> tuple[int, dict[str, str], str]:
+    """Return the status, headers and text for a path or a method that no route takes. GET is HEAD's, too."""
+    path, headers = request.scope["path"][:SHOWN_PATH], dict(error.headers or {})
+    if error.status_code == 405:
+        methods = set(headers["Allow"].split(", "))
+        headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+        return 405, headers, f"{request.method} is not for {path}: use {headers['Allow']}"
+    if error.status_code == 404:
+        hint = ", and none of them ends with a slash" if request.scope["path"].endswith("/") else ""
+        return 404, headers, f"there is nothing at {path}: /docs lists all paths{hint}"
+    return error.status_code, headers, str(error.detail)
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -87,8 +103,19 @@ class BusyError(ReleaseError):
 
 
 class DeadlineError(ReleaseError):
-    """The job waited longer than its deadline, and was not begun."""
+    """The deadline of a request has passed before its answer; what still runs of it is for nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the request was not answered by its deadline: try again when there is less load, or send less"
+        )
+
+
+def check_deadline(deadline: float) -> None:
+    """Raise DeadlineError if time.monotonic() is past `deadline`."""
+    if time.monotonic() > deadline:
+        raise DeadlineError
 
 
 class ClientGoneError(ReleaseError):
-    """The connection closed before the job was begun; there is nobody to read this."""
+    """The connection closed before the answer; there is nobody to read this."""

@@ -1,19 +1,32 @@
-"""Answer GET /metrics for Prometheus: requests by path and status, and the calls of the model."""
+"""Answer GET /metrics for Prometheus: requests by path and status, where their time goes, and which model answers."""
 
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import (
-    CONTENT_TYPE_LATEST,
     REGISTRY,
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
-    generate_latest,
+    Metric,
+    PlatformCollector,
+    ProcessCollector,
 )
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
+from onnx_release.core.paths import MODEL_FILE
+from onnx_release.runtime.release import Release
+from serving import statistics
+from serving.record import Item
+
+# The workers' metrics are in the folder that this variable names; prometheus_client reads it when it is imported.
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 ROWS_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 NO_ROUTE = "none"  # the path of requests that no route answered
@@ -23,20 +36,89 @@ LATENCY = Histogram(
     "serving_request_seconds", "From the request's head to the answer's end", ["path"], buckets=SECONDS_BUCKETS
 )
 IN_PROGRESS = Gauge("serving_requests_in_progress", "Requests being served", multiprocess_mode="livesum")
+QUEUED = Gauge("serving_queue_items", "Uploads and requests with tensors that wait or run", multiprocess_mode="livesum")
+WAITS = Histogram(
+    "serving_queue_seconds", "Time in which an item waits for a thread or a call", buckets=SECONDS_BUCKETS
+)
+PREPARATIONS = Histogram("serving_prepare_seconds", "Time to decode and preprocess an item", buckets=SECONDS_BUCKETS)
 CALLS = Histogram("serving_model_seconds", "Duration of a call of the model", buckets=SECONDS_BUCKETS)
 BATCHES = Histogram("serving_batch_rows", "Rows of a call of the model", buckets=ROWS_BUCKETS)
+MODEL = Gauge(
+    "serving_model_info",
+    "The release that answers; its value is 1",
+    ["model", "variant", "sha256", "revision", "provider", "onnxruntime"],
+    multiprocess_mode="livemax",
+)
 
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
-def metrics() -> Response:
-    """Give the metrics of all processes that share the port."""
-    registry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+@router.get("/metrics", summary="Metrics for Prometheus, also as OpenMetrics", response_class=Response)
+def metrics(request: Request) -> Response:
+    """Give the metrics of all processes that share the port, in the format that the client accepts."""
+    try:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    except (TypeError, ValueError):  # a version that is no number, or an unknown way to escape
+        encode, content_type = choose_encoder("")
+    return Response(encode(registry()), headers={"Content-Type": content_type})
+
+
+def registry() -> CollectorRegistry:
+    """Return what has the metrics of this process, or of all workers."""
+    if FOLDER not in os.environ:
+        return REGISTRY
+    found = CollectorRegistry()
+    MultiProcessCollector(found)  # type: ignore[no-untyped-call]
+    found.register(WorkerProcesses(Path(os.environ[FOLDER])))
+    PlatformCollector(found)
+    return found
+
+
+class WorkerProcesses(Collector):
+    """CPU, memory and open files of each worker, with its `pid`: a sum would fall when a worker ends.
+
+    The workers are those that have a file for IN_PROGRESS in the folder of the metrics.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        found: dict[str, Metric] = {}
+        for path in sorted(self.folder.glob("gauge_livesum_*.db")):
+            pid = path.stem.rpartition("_")[2]
+            for metric in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
+                whole = found.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+                for sample in metric.samples:
+                    whole.add_sample(sample.name, {"pid": pid}, sample.value)
+        return found.values()
+
+
+def describe_model(release: Release, provider: str, runtime_version: str) -> None:
+    """Say which release this process answers with, and which provider of which ONNX Runtime runs it."""
+    manifest = release.manifest
+    MODEL.labels(
+        manifest.model,
+        manifest.variant,
+        manifest.files[MODEL_FILE].sha256,
+        manifest.git.revision if manifest.git else "",
+        provider,
+        runtime_version,
+    ).set(1)
+
+
+@contextmanager
+def measured(items: list[Item]) -> Iterator[None]:
+    """Count the items of a request while the engine has them, and then where their time went."""
+    QUEUED.inc(len(items))
+    try:
+        yield
+    finally:
+        QUEUED.dec(len(items))
+        for item in items:
+            WAITS.observe(item.waited)
+            if item.prepared:
+                PREPARATIONS.observe(item.prepared - item.began)
 
 
 def observe_request(path: str, status: int, seconds: float) -> None:
@@ -52,5 +134,6 @@ def observe_refusal(status: int) -> None:
 
 def observe_call(rows: int, seconds: float) -> None:
     """Count a call of the model."""
+    statistics.observe_call(rows, seconds)
     CALLS.observe(seconds)
     BATCHES.observe(rows)

@@ -4,7 +4,7 @@ It is plain HTML, CSS and one script, and loads nothing from other hosts: HEADER
 """
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Literal, get_type_hints
 
@@ -42,13 +42,15 @@ def page_router(release: Release, data: ModelData, settings: Settings) -> APIRou
     """Make the routes for / and for the files below /page/ that it loads."""
     router = APIRouter(include_in_schema=False)
     for path, (content_type, content) in render_page(release, settings, upload_kind(data, release.spec)).items():
-        router.add_api_route(path, answering(content_type, content), methods=["GET", "HEAD"])
+        router.add_api_route(path, answering(content_type, content, HEADERS))
     return router
 
 
-def answering(content_type: str, content: bytes) -> Callable[[], Awaitable[Response]]:
+def answering(content_type: str, content: bytes, headers: Mapping[str, str]) -> Callable[[], Awaitable[Response]]:
+    """Return the function of a route that always gives this answer."""
+
     async def answer() -> Response:
-        return Response(content, headers=HEADERS, media_type=content_type)
+        return Response(content, headers=headers, media_type=content_type)
 
     return answer
 

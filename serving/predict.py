@@ -1,8 +1,10 @@
 """Answer POST /predict: run the model on uploads and return its answers in the form of the task."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,16 +12,22 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from onnx_release.core.errors import DataError, InputError
+from onnx_release.core.errors import InputError
 from onnx_release.core.types import Arrays, Embedding, Prediction
 from onnx_release.data.model_data import ModelData
-from onnx_release.data.samples import input_axes, with_batch_axis, without_batch_axis
+from onnx_release.data.samples import without_batch_axis
 from onnx_release.runtime.onnx_model import check_request
 from onnx_release.runtime.release import Release
-from serving.body import Upload, parse_files, request_body
+from serving import metrics
+from serving.body import LARGE_BYTES, Upload, request_body
 from serving.connection import gone
+from serving.content import described_uploads, plain_body, read_uploads, single_header
+from serving.decoders import Prepared
 from serving.engine import Job
 from serving.errors import RequestError, error_responses
+from serving.page import upload_kind
+from serving.record import record_of
+from serving.statistics import counted
 
 
 class Classification(BaseModel):
@@ -65,28 +73,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 
-REQUEST_BODY = {
-    "required": True,
-    "content": {
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": {
-                    "file": {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
-                },
-            }
-        }
-    },
-}
-
-
 def predict_router(release: Release, data: ModelData) -> APIRouter:
     """Make the route POST /predict; for a model that takes no uploads, it answers 404 and says what to call."""
     router = APIRouter(tags=["predict"])
-    task, name = release.spec.task, release.manifest.model
-    decode = getattr(data, "decode", None)
-    if decode is None or task not in BY_TASK:
+    name = release.manifest.model
+    if not takes_uploads(release, data):
 
         @router.post("/predict", include_in_schema=False)
         async def no_predict(request: Request) -> Response:
@@ -94,25 +85,49 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
 
         return router
 
+    kind = upload_kind(data, release.spec)
+
     @router.post(
         "/predict",
         summary="Answer for one upload or several",
         response_model=answer_type(release),
         responses=error_responses(400, 408, 413, 415, 422, 503, 504),
-        openapi_extra={"requestBody": REQUEST_BODY},
+        openapi_extra={"requestBody": described_uploads(kind)},
     )
     async def predict(request: Request) -> Response:
+        with counted(record_of(request)):
+            jobs = await run_uploads(request)
+            return encode_answer(release, jobs)
+
+    async def run_uploads(request: Request) -> list[Job]:
         state = request.app.state
         state.engine.check_room()  # before the body is kept: a full queue costs no memory
-        async with request_body(request, state.settings) as body:
+        async with request_body(request, state.settings) as sent:
             deadline = time.monotonic() + state.settings.deadline
-            uploads = parse_files(request.headers.get("content-type", ""), body, state.settings)
-            items = [UploadPrediction(upload, decode, data, release) for upload in uploads]
-            work = [(item.prepare, item.finish) for item in items]
-            jobs = await state.engine.submit_all(work, deadline, gone(request))
-        return encode_answer(release, jobs)
+            return await run_body(request, sent, deadline)
+
+    async def run_body(request: Request, sent: bytes, deadline: float) -> list[Job]:
+        state = request.app.state
+        async with plain_body(request, sent, state.settings) as body:
+            sent_as = single_header(request, "Content-Type") or "", body, kind, state.settings, deadline
+            large = len(body) > LARGE_BYTES
+            uploads = await asyncio.to_thread(read_uploads, *sent_as) if large else read_uploads(*sent_as)
+            left = gone(request)
+            prepare = partial(state.decoders.prepare, deadline=deadline, gone=left.done)
+            items = [UploadPrediction(upload, prepare, data, release) for upload in uploads]
+            record = record_of(request)
+            work = [record.timed(item.prepare, item.finish) for item in items]
+            with metrics.measured(record.items):
+                jobs: list[Job] = await state.engine.submit_all(work, deadline, left)
+            record.note_calls(jobs)
+        return jobs
 
     return router
+
+
+def takes_uploads(release: Release, data: ModelData) -> bool:
+    """Return whether the server has /predict for this model."""
+    return release.spec.task in BY_TASK and hasattr(data, "decode")
 
 
 def answer_type(release: Release) -> type[BaseModel]:
@@ -133,29 +148,32 @@ def answer_type(release: Release) -> type[BaseModel]:
 
 @dataclass
 class UploadPrediction:
-    """The prediction for one upload, in two steps for the engine. Only pictures have sizes: height and width."""
+    """The prediction for one upload, in two steps for the engine. Only pictures have sizes: height and width.
+
+    `prepare_elsewhere` decodes and preprocesses the file in another process.
+    """
 
     upload: Upload
-    decode: Callable[[bytes], Any]
+    prepare_elsewhere: Callable[[bytes], Prepared]
     data: ModelData
     release: Release
     size: tuple[int, ...] = ()
     input_size: tuple[int, ...] = ()
 
     def prepare(self) -> Arrays:
-        """Return the upload as the model's inputs, with a batch axis. Raises DataError or InputError with its name."""
+        """Return the upload as the model's inputs, with a batch axis.
+
+        Raises RequestError and InputError with the upload's name, and what `Decoders.prepare` raises.
+        """
         try:
-            item = self.decode(self.upload.content)
-            inputs = with_batch_axis(self.data.preprocess(item), input_axes(self.release.spec))
-            check_request(self.release.spec, inputs)
-        except (DataError, InputError) as error:
+            prepared = self.prepare_elsewhere(self.upload.content)
+            check_request(self.release.spec, prepared.inputs)
+        except (RequestError, InputError) as error:
             error.args = (f"{self.upload.name}: {error}",)
             raise
-        except ValueError as error:  # data.py raises it for bytes that it cannot read
-            raise DataError(f"{self.upload.name} cannot be read: {error}") from error
-        self.size = np.shape(item)[:2]
-        self.input_size = inputs[self.release.spec.inputs[0].name].shape[-2:]
-        return inputs
+        self.size = prepared.size
+        self.input_size = prepared.inputs[self.release.spec.inputs[0].name].shape[-2:]
+        return prepared.inputs
 
     def finish(self, outputs: Arrays) -> dict[str, Any]:
         """Return the model's answer in the form of JSON."""

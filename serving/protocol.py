@@ -10,7 +10,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -20,19 +20,19 @@ from onnx_release.core.spec import (
     Spec,
     Tensor,
     batch_axis,
-    batch_dimension,
-    concrete_shape,
     largest_batch,
-    rows_are_the_batch,
 )
 from onnx_release.runtime.onnx_model import check_request
 from serving.errors import RequestError
+from serving.json_text import DataText, ShortJson, parse_short, write_numbers
 from serving.tensors import DATATYPES, abbreviated, from_binary, from_json
 
+# A release has one model in one version.
+VERSION = "1"
 # Each Content-Encoding, with the window size that zlib reads it with.
 ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
-# A generous limit for the values of a request's JSON besides its tensors' elements.
-SPARE_VALUES = 10_000
+# Bytes of a request's JSON besides the numbers in data: generous ones for the whole, and for each input and output.
+JSON_BYTES, TENSOR_JSON_BYTES = 65_536, 1_024
 # Every shape of an array is within these.
 MOST_AXES, MOST_ELEMENTS = 32, 2**48
 
@@ -52,17 +52,23 @@ class InferenceRequest:
     id: str | None = None
 
 
-def decode_request(
-    spec: Spec, body: bytes, header_length: str | None, most_rows: int, most_bytes: int
-) -> InferenceRequest:
+class Limits(NamedTuple):
+    """What one request may have: `rows` of a symbolic batch, `bytes` of arrays, and time until time.monotonic()."""
+
+    rows: int
+    bytes: int
+    deadline: float
+
+
+def decode_request(spec: Spec, body: bytes, header_length: str | None, limits: Limits) -> InferenceRequest:
     """Read the request in `body`; arrays of binary data are read-only views of it where its alignment allows.
 
     `header_length` is the header Inference-Header-Content-Length: the bytes of the JSON object, after which the binary
-    data follows; None if the header is missing. `most_rows` bounds a symbolic batch axis, `most_bytes` the arrays.
-    Raises RequestError: 413 if either bound or the size of the JSON is exceeded, 400 for everything else.
+    data follows; None if the header is missing. Raises RequestError: 413 if a limit or the size of the JSON is
+    exceeded, 400 for everything else; and DeadlineError if there is more JSON than can be read until the deadline.
     """
     end = json_end(body, header_length)
-    request = parse_json(spec, body[:end], most_rows)
+    request, data = parse_json(spec, body[:end])
     parameters = optional(request, "parameters", dict, "the request")
     if "sequence_id" in parameters:
         raise RequestError(400, "the parameter sequence_id is not supported: the model keeps nothing between requests")
@@ -70,11 +76,11 @@ def decode_request(
     if "id" in request and not isinstance(identifier, str):
         raise RequestError(400, f"id is {abbreviated(identifier)}: give a string, or none")
     given = given_inputs(spec, request)
-    check_shapes(spec, given, most_rows, most_bytes)
+    check_shapes(spec, given, limits.rows, limits.bytes)
     outputs = asked_outputs(spec, request, parameters)
-    return InferenceRequest(
-        read_tensors(spec, given, body, end if header_length is not None else None), outputs, identifier
-    )
+    given = {name: with_data(entry, data) for name, entry in given.items()}
+    place = end if header_length is not None else None
+    return InferenceRequest(read_tensors(spec, given, body, place, limits.deadline), outputs, identifier)
 
 
 def json_end(body: bytes, header_length: str | None) -> int:
@@ -93,32 +99,19 @@ def json_end(body: bytes, header_length: str | None) -> int:
     return int(header_length)
 
 
-def parse_json(spec: Spec, text: bytes, most_rows: int) -> Object:
-    """Return the JSON object of a request. orjson bounds its depth."""
-    check_values(spec, text, most_rows)
-    try:
-        request = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        hint = "; NaN and Infinity are not JSON, nor taken in binary data" if re.search(b"NaN|Infinity", text) else ""
-        raise RequestError(400, f"the request is not JSON: {error}{hint}") from error
-    if not isinstance(request, dict):
-        raise RequestError(400, f"the request is {abbreviated(request)}: give a JSON object with inputs")
+def parse_json(spec: Spec, text: bytes) -> ShortJson:
+    """Return the JSON object of a request, without its long data."""
+    most = JSON_BYTES + TENSOR_JSON_BYTES * (len(spec.inputs) + len(spec.outputs))
+    request = parse_short(text, most)
+    if not isinstance(request.value, dict):
+        raise RequestError(400, f"the request is {abbreviated(request.value)}: give a JSON object with inputs")
     return request
 
 
-def check_values(spec: Spec, text: bytes, most_rows: int) -> None:
-    """Refuse JSON with more values than any request of this model has, before it is parsed.
-
-    As a Python object a value may take 24 times its bytes: 40 MB of `{},` would be 1 GB.
-    """
-    largest = {name: bounds.max for name, bounds in spec.dimensions.items()}
-    batch = batch_dimension(spec)
-    if isinstance(batch, str):
-        largest[batch] = most_rows
-    # Each value except the first of a list follows a comma, and each list of nested data opens with a bracket.
-    most = SPARE_VALUES + sum(len(tensor.shape) * math.prod(concrete_shape(tensor, largest)) for tensor in spec.inputs)
-    if len(text) > most and sum(text.count(sign) for sign in (b",", b"[", b"{")) > most:
-        raise RequestError(413, f"the JSON has more than {most} values, and no request of this model needs as many")
+def with_data(entry: Object, data: Mapping[str, DataText]) -> Object:
+    """Return the entry of an input with the text of its long data in its place."""
+    found = entry.get("data")
+    return {**entry, "data": data[found]} if isinstance(found, str) and found in data else entry
 
 
 def asked_outputs(spec: Spec, request: Object, parameters: Object) -> dict[str, bool]:
@@ -188,7 +181,9 @@ def check_shapes(spec: Spec, given: Mapping[str, Object], most_rows: int, most_b
         raise RequestError(400, str(error)) from error
 
 
-def read_tensors(spec: Spec, given: Mapping[str, Object], body: bytes, place: int | None) -> dict[str, np.ndarray]:
+def read_tensors(
+    spec: Spec, given: Mapping[str, Object], body: bytes, place: int | None, deadline: float
+) -> dict[str, np.ndarray]:
     """Return the arrays of all inputs. Binary data begins at `place` of the body; None means that there is none."""
     declared = {tensor.name: tensor for tensor in spec.inputs}
     arrays: dict[str, np.ndarray] = {}
@@ -196,7 +191,7 @@ def read_tensors(spec: Spec, given: Mapping[str, Object], body: bytes, place: in
         options = optional(entry, "parameters", dict, name)
         check_no_shared_memory(options, name)
         if "binary_data_size" not in options:
-            arrays[name] = from_json(declared[name], entry["shape"], entry.get("data"))
+            arrays[name] = from_json(declared[name], entry["shape"], entry.get("data"), deadline)
             continue
         if "data" in entry:
             raise RequestError(400, f"{name} has both data and binary_data_size: give one of them")
@@ -269,11 +264,11 @@ def encode_response(
         elif array.dtype.kind == "f" and not np.isfinite(array).all():
             raise RequestError(400, f"the output {name} has NaN or Infinity, which JSON lacks: ask for binary_data")
         else:
-            described.append({**entry, "data": array.ravel()})
+            described.append({**entry, "data": write_numbers(array)})
     answer = {"model_name": model, "model_version": version, "outputs": described}
     if request.id is not None:
         answer["id"] = request.id
-    header = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    header = orjson.dumps(answer)
     return (b"".join([header, *(array.data for array in binary)]), len(header)) if binary else (header, None)
 
 
@@ -302,12 +297,6 @@ def decompress(body: bytes, encoding: str | None, limit: int) -> bytes:
     return plain
 
 
-def request_rows(spec: Spec, wanted: int | None) -> int:
-    """Return the largest batch that one request may have: the smaller of the spec's limit and `wanted`."""
-    most = largest_batch(spec)
-    return most if wanted is None else min(most, wanted)
-
-
-def max_batch(spec: Spec, wanted: int | None) -> int:
-    """Return how many rows of several requests one call may have: 1 if an output's rows are not those of the batch."""
-    return request_rows(spec, wanted) if rows_are_the_batch(spec) else 1
+def most_rows(spec: Spec, queue: int) -> int:
+    """Return the most rows of one request: as many as the spec's batch allows, and no more than fit into the queue."""
+    return min(largest_batch(spec), queue)

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnx_release.core.spec import Tensor
 from serving.errors import RequestError
+from serving.json_text import PIECE, DataText, parse_short, read_numbers
 
 # The protocol's datatype for each dtype of a spec.
 DATATYPES: dict[str, str] = {
@@ -43,9 +44,7 @@ def from_binary(tensor: Tensor, shape: list[int], size: Any, body: bytes, place:
         raise RequestError(
             400, f"the body ends after {len(body) - place} of the {size} bytes of {tensor.name}: it is cut off"
         )
-    array = np.frombuffer(body, dtype, elements, place).reshape(shape)
-    if array.__array_interface__["data"][0] % ALIGNMENT:
-        array = array.copy()
+    array = aligned(np.frombuffer(body, dtype, elements, place).reshape(shape))
     if dtype.kind == "b" and array.view(np.uint8).max() > 1:
         raise RequestError(400, f"{tensor.name} has the byte {array.view(np.uint8).max()}: BOOL is 0 or 1")
     if dtype.kind == "f":
@@ -56,21 +55,41 @@ def from_binary(tensor: Tensor, shape: list[int], size: Any, body: bytes, place:
     return array
 
 
-def from_json(tensor: Tensor, shape: list[int], data: Any) -> np.ndarray:
-    """Return the array of `data`, which is flat or nested like `shape`, row-major.
+def aligned(array: np.ndarray) -> np.ndarray:
+    """Return the array if its elements lie together, from an address that malloc could give; otherwise a copy."""
+    apart = array.__array_interface__["data"][0] % ALIGNMENT or not array.flags.c_contiguous
+    return array.copy(order="C") if apart else array
 
-    Raises RequestError (400) for FP16, a wrong number of elements, and values that the dtype does not have.
+
+def from_json(tensor: Tensor, shape: list[int], data: Any, deadline: float) -> np.ndarray:
+    """Return the array of `data`, a list or the text of a long one, which is flat or nested like `shape`, row-major.
+
+    Raises RequestError (400) for FP16, a wrong number of elements, and values that the dtype does not have, and
+    DeadlineError if reading a long text takes longer than until `deadline`.
     """
     if tensor.dtype == "float16":
         raise RequestError(400, f"{tensor.name} is FP16, which JSON does not have: send it as binary data")
-    if not isinstance(data, list):
+    if isinstance(data, DataText) and data.stop - data.start <= PIECE:
+        data = parse_short(data.text[data.start : data.stop], PIECE).value
+    if not isinstance(data, list | DataText):
         raise RequestError(400, f"{tensor.name} has the data {abbreviated(data)}: give a list, or binary data")
+    if isinstance(data, list):
+        return typed_array(tensor, flatten_lists(tensor.name, data, shape)).reshape(shape)
+    array, place = np.empty(math.prod(shape), tensor.dtype), 0
+    for values in read_numbers(tensor.name, shape, data, deadline):
+        part = typed_array(tensor, values)
+        array[place : place + len(part)] = part
+        place += len(part)
+    return array.reshape(shape)
+
+
+def typed_array(tensor: Tensor, values: list[Any]) -> np.ndarray:
+    """Return the values in the dtype of the tensor. Raises RequestError (400) for the first that it does not have."""
     dtype = np.dtype(tensor.dtype)
-    values = flatten_lists(tensor.name, data, shape)
     wrong = set(map(type, values)) - JSON_TYPES[dtype.kind]
     if wrong:
         refuse_value(tensor, next(value for value in values if type(value) in wrong))
-    if dtype.kind in "iu":
+    if dtype.kind in "iu" and values:
         limits = np.iinfo(dtype)
         for value in (min(values), max(values)):
             if not limits.min <= value <= limits.max:
@@ -79,7 +98,7 @@ def from_json(tensor: Tensor, shape: list[int], data: Any) -> np.ndarray:
         array = np.array(values, np.float64 if dtype.kind == "f" else dtype).astype(dtype, copy=False)
     if dtype.kind == "f" and not np.isfinite(array).all():  # over the largest of its dtype
         refuse_value(tensor, values[int(np.argmin(np.isfinite(array)))])
-    return array.reshape(shape)
+    return array
 
 
 def flatten_lists(name: str, data: list[Any], shape: list[int]) -> list[Any]:

@@ -5,8 +5,11 @@ Routes are plain functions that read the application's state; serving/protocol.p
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.params import Depends as DependsOn
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
@@ -16,17 +19,22 @@ from onnx_release.core.errors import GraphError
 from onnx_release.core.spec import Spec, Tensor, concrete_shape
 from onnx_release.core.types import Arrays
 from onnx_release.runtime.release import Release
-from serving import protocol
+from serving import metrics, protocol
 from serving.body import request_body
 from serving.connection import gone
+from serving.content import single_header
+from serving.engine import Job
 from serving.errors import BusyError, RequestError, error_responses
-from serving.protocol import InferenceRequest
+from serving.model_control import add_model_control, add_repository_routes
+from serving.protocol import VERSION, InferenceRequest, Limits, most_rows
+from serving.record import record_of
+from serving.statistics import counted
 from serving.tensors import DATATYPES, abbreviated
 
-# A release has one model in one version.
-VERSION = "1"
+# Those of Triton's protocol that this server has.
+EXTENSIONS = ["model_repository", "model_configuration", "binary_tensor_data", "statistics"]
 HEADER_LENGTH = "Inference-Header-Content-Length"
-# An example in OpenAPI has at most this many elements of a tensor: a page with a whole photograph would not open.
+# An example in OpenAPI has at most this many elements of a tensor: /docs with a whole photograph would not open.
 SHOWN_ELEMENTS = 1000
 
 
@@ -87,25 +95,33 @@ def v2_router(release: Release) -> APIRouter:
     model = release.manifest.model
 
     async def known_model(name: Annotated[str, Path(examples=[model])]) -> None:
-        if name != model:
-            raise RequestError(404, f"there is no model {abbreviated(name)} here: this is {model}")
+        check_model(model, name)
 
     async def known_version(version: Annotated[str, Path(examples=[VERSION])]) -> None:
-        if version != VERSION:
-            raise RequestError(404, f"{model} has no version {abbreviated(version)}: there is {VERSION}")
+        check_model(model, model, version)
 
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
     router.add_api_route("/health/live", live, summary="The process answers")
     router.add_api_route("/health/ready", ready, summary="Requests are taken", responses=error_responses(503))
     router.add_api_route("", server_metadata, summary="What this server is")
+    add_repository_routes(router, Depends(known_model))
     add_model_routes(router, "/models/{name}", [Depends(known_model)], release.spec)
     checks = [Depends(known_model), Depends(known_version)]
     add_model_routes(router, "/models/{name}/versions/{version}", checks, release.spec)
     return router
 
 
+def check_model(model: str, name: str, version: str = "") -> None:
+    """Raise RequestError (404) unless `name` is the model, and `version` its only one, or none."""
+    if name != model:
+        raise RequestError(404, f"there is no model {abbreviated(name)} here: this is {model}")
+    if version not in ("", VERSION):
+        raise RequestError(404, f"{model} has no version {abbreviated(version)}: there is {VERSION}")
+
+
 def add_model_routes(router: APIRouter, path: str, checks: list[DependsOn], spec: Spec) -> None:
     """Add the metadata, readiness and inference of the model below `path`, each after the `checks`."""
+    add_model_control(router, path, checks)
     unknown = error_responses(404)
     router.add_api_route(
         path, model_metadata, summary="The model's inputs and outputs", dependencies=checks, responses=unknown
@@ -138,7 +154,7 @@ async def ready(request: Request) -> Ready:
 
 
 async def server_metadata(request: Request) -> ServerMetadata:
-    return ServerMetadata(name="onnx-release", version=request.app.version, extensions=["binary_tensor_data"])
+    return ServerMetadata(name="onnx-release", version=request.app.version, extensions=EXTENSIONS)
 
 
 async def model_metadata(request: Request) -> ModelMetadata:
@@ -164,18 +180,28 @@ async def infer(request: Request) -> Response:
 
     The body may be compressed with gzip or deflate (Content-Encoding). Binary data is little-endian and row-major.
     """
+    with counted(record_of(request)):
+        job = await run_inference(request)
+    content, json_length = job.value
+    if json_length is None:
+        return Response(content, media_type="application/json")
+    return Response(content, 200, {HEADER_LENGTH: str(json_length)}, "application/octet-stream")
+
+
+async def run_inference(request: Request) -> Job:
+    """Run the model for a request; the job's value is what `encode_response` returns."""
     state = request.app.state
     release: Release = state.release
     header_length = single_header(request, HEADER_LENGTH)
     encoding = single_header(request, "Content-Encoding")
     state.engine.check_room()  # before the body is read, so that a full queue costs the client no upload
-    rows = protocol.request_rows(release.spec, state.settings.max_batch)
     asked: InferenceRequest
 
     def prepare() -> Arrays:
         nonlocal asked
+        limits = Limits(most_rows(release.spec, state.settings.queue), state.settings.tensor_bytes, deadline)
         plain = protocol.decompress(body, encoding, state.settings.body_bytes)
-        asked = protocol.decode_request(release.spec, plain, header_length, rows, state.settings.tensor_bytes)
+        asked = protocol.decode_request(release.spec, plain, header_length, limits)
         return asked.inputs
 
     def finish(outputs: Arrays) -> tuple[bytes, int | None]:
@@ -183,29 +209,28 @@ async def infer(request: Request) -> Response:
 
     async with request_body(request, state.settings) as body:
         deadline = time.monotonic() + state.settings.deadline
-        try:
-            job = await state.engine.submit(prepare, finish, deadline, gone(request))
-        except GraphError as error:
-            # ONNX Runtime raises it for a value that the model cannot use, such as a token beyond its vocabulary.
-            if isinstance(error.__cause__, InvalidArgument):
-                raise RequestError(400, str(error)) from error
-            raise
-    content, json_length = job.value
-    if json_length is None:
-        return Response(content, media_type="application/json")
-    return Response(content, 200, {HEADER_LENGTH: str(json_length)}, "application/octet-stream")
+        record = record_of(request)
+        work = record.timed(prepare, finish)
+        with refusing_values(), metrics.measured(record.items):
+            job = await state.engine.submit(*work, deadline, gone(request))
+        record.note_calls([job])
+    return job
+
+
+@contextmanager
+def refusing_values() -> Iterator[None]:
+    """Refuse a request (400) with a value that the model cannot use, such as a token beyond its vocabulary."""
+    try:
+        yield
+    except GraphError as error:
+        if isinstance(error.__cause__, InvalidArgument):  # which ONNX Runtime raises for it
+            raise RequestError(400, str(error)) from error
+        raise
 
 
 def check_ready(request: Request) -> None:
     if not request.app.state.ready:
         raise BusyError("the server is not ready: it is starting or stopping", 1)
-
-
-def single_header(request: Request, name: str) -> str | None:
-    found = request.headers.getlist(name)
-    if len(found) > 1:
-        raise RequestError(400, f"{name} is given {len(found)} times: give it once")
-    return found[0] if found else None
 
 
 def metadata(tensor: Tensor) -> TensorMetadata:
@@ -230,7 +255,7 @@ ANSWER = {
 
 
 def described_body(spec: Spec) -> dict[str, Any]:
-    """Describe the body of an inference request: its JSON schema, and an example that runs if its tensors are small."""
+    """Describe the body of an inference request: its JSON schema, and an example that runs as it is."""
     names = [tensor.name for tensor in spec.outputs]
     schema = {
         "type": "object",
@@ -262,7 +287,11 @@ def described_body(spec: Spec) -> dict[str, Any]:
         },
     }
     content = {"application/json": {"schema": schema, "examples": examples(spec)}, "application/octet-stream": BINARY}
-    return {"required": True, "content": content}
+    return {"required": True, "content": content, "description": unshown(spec)}
+
+
+# What JSON calls a number of each kind of dtype.
+JSON_TYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
 
 
 def input_schema(spec: Spec, tensor: Tensor) -> dict[str, Any]:
@@ -271,6 +300,7 @@ def input_schema(spec: Spec, tensor: Tensor) -> dict[str, Any]:
         for axis in tensor.shape
     )
     rank = len(tensor.shape)
+    least = min((spec.dimensions[axis].smallest for axis in tensor.shape if isinstance(axis, str)), default=1)
     return {
         "type": "object",
         "required": ["name", "shape", "datatype"],
@@ -279,12 +309,16 @@ def input_schema(spec: Spec, tensor: Tensor) -> dict[str, Any]:
             "datatype": {"const": DATATYPES[tensor.dtype]},
             "shape": {
                 "type": "array",
-                "items": {"type": "integer", "minimum": 1},
+                "items": {"type": "integer", "minimum": min(least, 1)},
                 "minItems": rank,
                 "maxItems": rank,
                 "description": axes,
             },
-            "data": {"type": "array", "description": "row-major, flat or nested as the shape"},
+            "data": {
+                "type": "array",
+                "items": {"type": [JSON_TYPES[np.dtype(tensor.dtype).kind], "array"]},
+                "description": "row-major, flat or nested as the shape",
+            },
             "parameters": {
                 "type": "object",
                 "properties": {"binary_data_size": {"type": "integer", "description": "bytes, in place of data"}},
@@ -294,18 +328,28 @@ def input_schema(spec: Spec, tensor: Tensor) -> dict[str, Any]:
 
 
 def examples(spec: Spec) -> dict[str, Any]:
-    """Return an example request with zeros of the smallest shapes; none if an input's dtype is not in JSON."""
-    if any(tensor.dtype == "float16" for tensor in spec.inputs):
+    """Return an example request with zeros of the smallest shapes, unless `unshown` says why there is none."""
+    if unshown(spec):
         return {}
     sizes = {name: bounds.smallest for name, bounds in spec.dimensions.items()}
-    inputs, summary = [], "runs as it is"
+    inputs = []
     for tensor in spec.inputs:
         shape = concrete_shape(tensor, sizes)
-        zeros = [False if tensor.dtype == "bool" else 0] * min(math.prod(shape), SHOWN_ELEMENTS)
-        if len(zeros) < math.prod(shape):
-            summary = f"cut short: {tensor.name} has {math.prod(shape)} numbers"
+        zeros = [False if tensor.dtype == "bool" else 0] * math.prod(shape)
         inputs.append({"name": tensor.name, "datatype": DATATYPES[tensor.dtype], "shape": shape, "data": zeros})
     outputs = [
         {"name": tensor.name, "parameters": {"binary_data": tensor.dtype == "float16"}} for tensor in spec.outputs
     ]
-    return {"zeros": {"summary": summary, "value": {"id": "1", "inputs": inputs, "outputs": outputs}}}
+    return {"zeros": {"value": {"id": "1", "inputs": inputs, "outputs": outputs}}}
+
+
+def unshown(spec: Spec) -> str:
+    """Return why the description has no example, or "". An example that is cut short would be refused."""
+    sizes = {name: bounds.smallest for name, bounds in spec.dimensions.items()}
+    for tensor in spec.inputs:
+        if tensor.dtype == "float16":
+            return f"No example is shown, since {tensor.name} is FP16, which JSON does not have."
+        elements = math.prod(concrete_shape(tensor, sizes))
+        if elements > SHOWN_ELEMENTS:
+            return f"No example is shown, since {tensor.name} has {elements} numbers at least."
+    return ""

@@ -102,6 +102,10 @@ def postprocess(outputs):
 
 def lengths_release(folder: Path) -> Path:
     """A model of texts: the sum of their characters' numbers."""
+    return texts_release(folder, LENGTHS_DATA)
+
+
+def texts_release(folder: Path, data: str) -> Path:
     nodes = [helper.make_node("ReduceSum", ["codes", "axes"], ["sums"], keepdims=1)]
     integer = TensorProto.INT64
     graph = helper.make_graph(
@@ -111,7 +115,52 @@ def lengths_release(folder: Path) -> Path:
         [helper.make_tensor_value_info("sums", integer, ["batch", 1])],
         [numpy_helper.from_array(np.array([1], np.int64), "axes")],
     )
-    return packaged(folder, "lengths", LENGTHS, graph, LENGTHS_DATA)
+    return packaged(folder, "lengths", LENGTHS, graph, data)
+
+
+OBEDIENT_DATA = """
+import os
+import signal
+import time
+
+import numpy as np
+
+from onnx_release.core.types import Embedding
+
+def samples(raw, split):
+    yield from ()
+
+def decode(content: bytes) -> str:
+    order = content.decode()
+    match order:
+        case "take memory":
+            np.ones(2_000_000_000, np.uint8)
+        case "take time":
+            while True:
+                pass
+        case "wait":
+            time.sleep(1000)
+        case "refuse":
+            raise ValueError("no such order")
+        case "fail":
+            raise RuntimeError("the model's code is wrong")
+        case "end":
+            os._exit(3)
+        case "be killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+    return order
+
+def preprocess(item):
+    return {"codes": np.ones(1_000_000 if item == "give a large array" else len(item), np.int64)}
+
+def postprocess(outputs):
+    return Embedding(outputs["sums"].astype(np.float32))
+"""
+
+
+def obedient_release(folder: Path) -> Path:
+    """A model of texts, the sum of their lengths, whose data.py does what the text says."""
+    return texts_release(folder, OBEDIENT_DATA)
 
 
 def colours_release(folder: Path) -> Path:

@@ -79,6 +79,16 @@ class Server:
     def connect(self) -> Client:
         return Client(self.port)
 
+    def printed(self) -> str:
+        """The next line on its standard output."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def logged(self) -> str:
+        """The next line on its standard error."""
+        assert self.process.stderr is not None
+        return self.process.stderr.readline()
+
     def get(self, path: str) -> Answer:
         with self.connect() as client:
             return client.send(head(path, Connection="close")).answer()
@@ -139,8 +149,11 @@ def wire_app(log: str = "", **settings: object) -> AbstractContextManager[Server
 
 
 @contextmanager
-def serving(release: Path, python: Any = sys.executable, **settings: object) -> Iterator[Server]:
-    """`python -m serving` in the release's folder, as anybody starts it, with the release's code and no other."""
+def serving(release: Path, python: Any = sys.executable, logged: str = "", **settings: object) -> Iterator[Server]:
+    """`python -m serving` in the release's folder, as anybody starts it, with the release's code and no other.
+
+    It logged what the pattern `logged` says.
+    """
     options = [item for name, value in settings.items() for item in (f"--{name.replace('_', '-')}", str(value))]
     process = subprocess.Popen(
         [python, "-m", "serving", "--port", "0", *options],
@@ -153,7 +166,8 @@ def serving(release: Path, python: Any = sys.executable, **settings: object) -> 
         yield Server(process, announced_port(process))
         process.terminate()
         _, errors = process.communicate(timeout=PATIENCE)
-        assert (process.returncode, errors) == (0, "")
+        assert process.returncode == 0
+        assert re.fullmatch(logged, errors), errors
     finally:
         process.kill()
         process.communicate()

@@ -14,7 +14,9 @@ from onnx_release.runtime.release import Release
 from serving.app import explain_errors
 from serving.connection import Connection
 from serving.engine import Engine
-from serving.protocol import max_batch
+from serving.grpc_server import answering_grpc
+from serving.metrics import observe_call
+from serving.rows import find_rows
 from serving.settings import Settings
 from serving.v2 import v2_router
 from tests.served import in_thread
@@ -32,14 +34,15 @@ def serving(run: Run, spec: Spec, name: str = "tiny", **settings: Any) -> Iterat
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.engine = Engine(
             run,
-            max_batch=max_batch(spec, limits.max_batch),
+            find_rows(spec, limits.max_batch or 4),
             threads=2,
             gpu=False,
             queue=limits.queue,
-            observe=lambda rows, seconds: None,
+            observe=observe_call,
         )
-        app.state.ready = True
-        yield
+        async with answering_grpc(app):
+            app.state.ready = True
+            yield
         assert await app.state.engine.drain(30)
 
     app = FastAPI(version="1", lifespan=lifespan)

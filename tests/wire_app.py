@@ -1,7 +1,7 @@
 """A small application for the tests of connections and processes, served as the real one is.
 
 `python -m tests.wire_app '{"port": 0}'` takes the settings as JSON. Each route does one thing that a test can watch or
-wait for, so that no test has to sleep.
+wait for, so that no test has to sleep. It does not start while the file exists that WIRE_APP_FAILS names.
 """
 
 import argparse
@@ -9,12 +9,11 @@ import asyncio
 import json
 import os
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-import anyio
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -35,7 +34,7 @@ LARGE = 50_000_000  # bytes, more than a socket holds
 def create_app(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        if "WIRE_APP_FAILS" in os.environ:
+        if Path(os.environ.get("WIRE_APP_FAILS", "/nowhere")).exists():
             raise GraphError("model.onnx does not load: export it again")
         yield
 
@@ -58,15 +57,9 @@ def create_app(settings: Settings) -> Starlette:
         return Response(bytes(LARGE))
 
     async def until_left(request: Request) -> Response:
-        """Work on a request whose client goes away, as a thread sees it."""
+        """Work on a request until its client goes away."""
         async with request_body(request, settings):
-            left = gone(request)
-
-            def watch() -> None:
-                while not left():
-                    time.sleep(0.002)
-
-            await anyio.to_thread.run_sync(watch)
+            await gone(request)
             app.state.left += 1
         return JSONResponse({})
 
@@ -77,7 +70,7 @@ def create_app(settings: Settings) -> Starlette:
         return JSONResponse({})
 
     async def prometheus(request: Request) -> Response:
-        return metrics()
+        return metrics(request)
 
     def count() -> dict[str, int]:
         return {"left": app.state.left, "memory": memory.used}
@@ -120,7 +113,7 @@ def create_app(settings: Settings) -> Starlette:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    sys.exit(serve(Settings(**json.loads(arguments.settings)), create_app))
+    sys.exit(serve(Settings(**json.loads(arguments.settings)), "tests.wire_app:create_app"))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.serving_page import describe_serving
+from benchmarks.serving_stacks_page import describe_stacks
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import read_json, refuse_conflict, write_text
@@ -79,7 +80,10 @@ PAGES: dict[str, dict[str, Maker]] = {
     "docs/gpu.md": {"gpu": lambda read: describe_gpu_check(read(GPU_CHECK.as_posix()))},
     "docs/review.md": {"measured": comparison},
     "docs/scale-out.md": {"cost": sweep_cost},
-    "docs/serving.md": {"serving": lambda read: describe_serving(read("benchmarks/serving.json"))},
+    "docs/serving.md": {
+        "serving": lambda read: describe_serving(read("benchmarks/serving.json")),
+        "stacks": lambda read: describe_stacks(read("benchmarks/serving_stacks.json")),
+    },
     "docs/sweeps.md": {"measured": sweeps},
 }
 

@@ -21,7 +21,7 @@ BROKEN_EXIF = (
     *(OSError, SyntaxError, ValueError, EOFError, OverflowError),
     *(struct.error, TypeError, KeyError, IndexError, AttributeError),
 )
-BROKEN = (*BROKEN_EXIF, MemoryError)
+BROKEN = (*BROKEN_EXIF, RuntimeError, MemoryError)  # RuntimeError: AVIF
 
 
 def read_image(path: Path) -> np.ndarray:

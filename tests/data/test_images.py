@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.attack_files import corrupt_avif
 from onnx_release.core.errors import DataError
 from onnx_release.data.images import normalised, read_image, resized_crop
 
@@ -156,3 +157,9 @@ def test_normalised_values_by_hand():
     assert found.tolist() == [[[0]], [[0]], [[2]]]
     grey = normalised(Image.fromarray(np.array([[255, 0]], np.uint8)), np.zeros(1, np.float32), np.ones(1, np.float32))
     assert grey.tolist() == [[[1, 0]]]
+
+
+def test_a_corrupt_avif_is_said_to_be_one(tmp_path):
+    (tmp_path / "a.avif").write_bytes(corrupt_avif())
+    with pytest.raises(DataError, match=r"a\.avif cannot be read as an image"):
+        read_image(tmp_path / "a.avif")

@@ -7,10 +7,13 @@ from typing import cast
 import pytest
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from fastapi.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from onnx_release.runtime.release import Release
-from serving.app import Application, default_batch
+from serving.app import Application, default_batch, explain_errors
 from serving.errors import RequestError
+from serving.record import RequestRecord, record_of, recorded
 
 
 async def echo(request: Request) -> Response:
@@ -70,3 +73,45 @@ def test_and_what_it_raises_is_explained():
 def test_everything_else_is_fastapi_s(method, path):
     with pytest.raises(ValueError, match="middleware"):
         ask(method, path)
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", "/predict"), ("GET", "/other")])
+def test_a_bug_s_traceback_has_the_id_of_its_request_and_comes_once(caplog, method, path):
+    """Starlette raises once more what it has answered, and uvicorn would log it without the id."""
+
+    async def fail(request: Request) -> Response:
+        raise OSError("a disk")
+
+    app = Application()
+    app.first = APIRoute("/predict", fail, methods=["POST"])
+    app.add_api_route("/other", fail)
+    explain_errors(app)
+    app.entrance = recorded(app.respond, ())
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    answer = TestClient(app).request(method, path, headers={"X-Request-ID": "bad-luck", "Traceparent": trace})
+    assert (answer.status_code, answer.headers["x-request-id"], answer.headers["traceparent"]) == (
+        500,
+        "bad-luck",
+        trace,
+    )
+    assert "bad-luck" in answer.json()["error"]
+    [line] = [record for record in caplog.records if record.exc_info]
+    assert line.getMessage() == f"the request bad-luck failed, traceparent {trace}"
+    assert line.exc_info and str(line.exc_info[1]) == "a disk"
+
+
+def test_a_connection_that_is_kept_holds_no_upload_of_its_last_request():
+    """It keeps the request's scope, and with it the record, until the next request."""
+    counted, scopes = [], []
+
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        record_of(Request(scope)).timed(dict, dict)
+        await Response()(scope, receive, send)
+
+    def observe(scope: Scope, record: RequestRecord) -> None:
+        counted.append(len(record.items))
+        scopes.append(scope)
+
+    TestClient(recorded(work, (observe,))).get("/")
+    assert counted == [1]
+    assert record_of(Request(scopes[0])).items == []

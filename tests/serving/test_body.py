@@ -3,10 +3,11 @@
 import asyncio
 
 import pytest
+from multipart import PushMultipartParser
 from starlette.requests import Request
 
 from serving.body import memory, parse_files, request_body
-from serving.errors import BusyError, ClientGoneError, RequestError
+from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
 from serving.settings import Settings
 
 BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW"
@@ -90,6 +91,31 @@ def test_limits_are_of_each_file_and_of_how_many():
     with pytest.raises(RequestError, match="parts") as raised:
         parse(form(*[part(b"1")] * 100))
     assert raised.value.status == 413
+
+
+def test_a_long_form_is_parsed_in_pieces(monkeypatch):
+    contents = [bytes([n]) * size for n, size in enumerate((700_000, 131_072, 1, 300_001))]
+    body = form(*(part(content, f"{n}.jpg") for n, content in enumerate(contents)), part(b"x" * 400_000))
+    sizes, parse_one = [], PushMultipartParser.parse
+
+    def noting(parser, piece):
+        sizes.append(len(piece))
+        return parse_one(parser, piece)
+
+    monkeypatch.setattr(PushMultipartParser, "parse", noting)
+    assert [upload.content for upload in parse(body)] == contents
+    assert max(sizes) < 200_000
+
+
+def test_a_form_is_parsed_until_the_deadline():
+    body = form(part(bytes(300_000), "a.jpg"))
+    with pytest.raises(DeadlineError):
+        parse_files(FORM, body, Settings(), deadline=0)
+
+
+def test_a_file_that_is_too_large_is_refused_at_its_limit():
+    with pytest.raises(RequestError, match=r"'a\.jpg' has more than 200,000 bytes"):
+        parse(part(bytes(500_000), "a.jpg"), upload_bytes=200_000)  # its end is not looked for
 
 
 def read(chunks, settings, headers=(), fails=None):

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from onnx_release.core.spec import load_spec
 from onnx_release.runtime.release import Release
 from serving import metrics, v2
+from serving.decoders import decode_memory
 from serving.settings import Settings
 from tests.imports import ROOT
 
@@ -90,8 +91,8 @@ def test_a_pod_has_the_time_to_drain_and_the_cores_for_its_threads(settings):
     resources = CONTAINER["resources"]
     assert resources["limits"] == resources["requests"]
     assert int(resources["limits"]["cpu"]) == settings.threads * settings.workers
-    # docs/serving.md: the bodies twice, and 14 bytes a pixel for each thread; half a gigabyte for Python and the model.
-    needed = 2 * settings.buffered_bytes + settings.threads * 14 * settings.pixels + 500_000_000
+    # docs/serving.md: the bodies twice, what each thread's file may take, and 400 MB for Python and the model.
+    needed = 2 * settings.buffered_bytes + settings.threads * decode_memory(settings) + 400_000_000
     assert int(resources["limits"]["memory"].removesuffix("Gi")) * 2**30 >= needed
 
 

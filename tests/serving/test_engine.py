@@ -6,6 +6,7 @@ import time
 import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from onnx_release.core.errors import DataError, GraphError
 from serving.engine import Engine
 from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
+from serving.rows import Rows
 
 FAR = float("inf")
 
@@ -41,15 +43,15 @@ class Model:
 
 @contextmanager
 def running(model, **options):
+    rows = options.pop("rows", Rows({"x": 0}, {"y": 0}, options.pop("max_batch", 4), split=True, shared=True))
     options = {
-        "max_batch": 4,
         "threads": 2,
         "gpu": False,
         "queue": 8,
         "observe": lambda rows, _: model.batches.append(rows),
         **options,
     }
-    engine = Engine(model, **options)
+    engine = Engine(model, rows, **options)
     yield engine
     if isinstance(model, Model):
         model.open.set()
@@ -59,8 +61,12 @@ def running(model, **options):
         assert not thread.is_alive()
 
 
-def never():
-    return False
+async def submit_all(engine, jobs, deadline=FAR, gone=None):
+    return await engine.submit_all(jobs, deadline, gone or asyncio.get_running_loop().create_future())
+
+
+async def submit(engine, job, deadline=FAR, gone=None):
+    return (await submit_all(engine, [job], deadline, gone))[0]
 
 
 def work(*values, shape=(1,)):
@@ -79,7 +85,7 @@ async def until(condition):
 
 async def in_the_model(engine, model, value):
     """A job whose call has begun, as a task."""
-    task = asyncio.create_task(engine.submit(*work(value), FAR, never))
+    task = asyncio.create_task(submit(engine, work(value)))
     await until(lambda: model.entered.acquire(blocking=False))
     return task
 
@@ -87,7 +93,7 @@ async def in_the_model(engine, model, value):
 def test_a_job_gets_its_own_rows_and_what_its_call_took():
     seen = []
     with running(Model(), observe=lambda rows, seconds: seen.append((rows, seconds))) as engine:
-        job = asyncio.run(engine.submit(*work(1, 2, 3), FAR, never))
+        job = asyncio.run(submit(engine, work(1, 2, 3)))
     assert job.value == [2, 4, 6]
     assert job.batch == 3 and job.milliseconds > 0
     assert seen == [(3, job.milliseconds / 1e3)]
@@ -99,7 +105,7 @@ def test_what_waits_for_the_model_is_run_together_up_to_the_largest_batch_and_in
 
     async def main(engine):
         first = await in_the_model(engine, model, 0)
-        others = [asyncio.create_task(engine.submit(*work(n), FAR, never)) for n in range(1, 7)]
+        others = [asyncio.create_task(submit(engine, work(n))) for n in range(1, 7)]
         await until(lambda: len(engine.ready) == 6)
         model.open.set()
         return [(await task).value for task in [first, *others]]
@@ -109,16 +115,17 @@ def test_what_waits_for_the_model_is_run_together_up_to_the_largest_batch_and_in
     assert model.batches == [1, 4, 2]
 
 
-def test_batches_are_filled_up_to_one_size_and_larger_ones_left_as_they_are():
+def test_batches_are_filled_up_to_one_size_and_larger_ones_divided():
     async def main(engine):
-        return [(await engine.submit(*work(*values), FAR, never)) for values in ((1,), (2, 3), (1, 2, 3, 4, 5))]
+        return [(await submit(engine, work(*values))) for values in ((1,), (2, 3), (1, 2, 3, 4, 5))]
 
     model = Model()
     with running(model, gpu=True) as engine:
         jobs = asyncio.run(main(engine))
     assert [job.value for job in jobs] == [[2], [4, 6], [2, 4, 6, 8, 10]]
-    assert model.rows == [4, 4, 5]
-    assert model.batches == [job.batch for job in jobs] == [1, 2, 5]
+    assert model.rows == [4, 4, 4, 4]
+    assert model.batches == [1, 2, 4, 1]
+    assert [job.batch for job in jobs] == [1, 2, 4]
 
 
 def test_a_batch_is_of_one_shape_and_never_too_large():
@@ -128,7 +135,7 @@ def test_a_batch_is_of_one_shape_and_never_too_large():
     async def main(engine):
         tasks = [await in_the_model(engine, model, 0)]
         for job in (work(1, 1, 1), work(2, 2), work(3, shape=(2,)), work(4)):
-            tasks.append(asyncio.create_task(engine.submit(*job, FAR, never)))
+            tasks.append(asyncio.create_task(submit(engine, job)))
             await until(lambda: len(engine.ready) == len(tasks) - 1)
         model.open.set()
         return [(await task).value for task in tasks]
@@ -143,17 +150,17 @@ def test_a_full_queue_refuses_at_once_and_has_room_again_after():
     model.open.clear()
 
     async def main(engine):
-        tasks = [asyncio.create_task(engine.submit(*work(n), FAR, never)) for n in range(3)]
+        tasks = [asyncio.create_task(submit(engine, work(n))) for n in range(3)]
         await until(lambda: engine.pending == 3)
         with pytest.raises(BusyError, match="full"):
             engine.check_room()
         with pytest.raises(BusyError, match="full") as refused:
-            await engine.submit(*work(9), FAR, never)
+            await submit(engine, work(9))
         model.open.set()
         await asyncio.gather(*tasks)
-        assert (await engine.submit(*work(4), FAR, never)).value == [8]
+        assert (await submit(engine, work(4))).value == [8]
         with pytest.raises(RequestError, match="send fewer at once"):
-            await engine.submit_all([work(n) for n in range(4)], FAR, never)
+            await submit_all(engine, [work(n) for n in range(4)])
         return refused.value.seconds
 
     with running(model, queue=3) as engine:
@@ -163,16 +170,22 @@ def test_a_full_queue_refuses_at_once_and_has_room_again_after():
 
 
 @pytest.mark.parametrize(
-    ("deadline", "gone", "error"),
-    [(lambda: time.monotonic() - 1, never, DeadlineError), (lambda: FAR, lambda: True, ClientGoneError)],
+    ("deadline", "left", "error"),
+    [(-1, False, DeadlineError), (FAR, True, ClientGoneError)],
     ids=["deadline passed", "client gone"],
 )
-def test_what_nobody_waits_for_is_dropped_before_it_costs_anything(deadline, gone, error):
+def test_what_nobody_waits_for_is_dropped_before_it_costs_anything(deadline, left, error):
     def prepare():
         raise AssertionError("was begun")
 
+    async def main(engine):
+        gone = asyncio.get_running_loop().create_future()
+        if left:
+            gone.set_result(None)
+        await submit(engine, (prepare, dict), time.monotonic() + deadline, gone)
+
     with running(Model()) as engine, pytest.raises(error):
-        asyncio.run(engine.submit(prepare, lambda outputs: outputs, deadline(), gone))
+        asyncio.run(main(engine))
     assert engine.pending == 0
 
 
@@ -183,7 +196,7 @@ def test_a_job_that_cannot_be_prepared_or_finished_fails_alone():
     async def main(engine):
         prepare, finish = work(1)
         jobs = [(broken, finish), (prepare, broken), (prepare, finish)]
-        return await asyncio.gather(*(engine.submit(*job, FAR, never) for job in jobs), return_exceptions=True)
+        return await asyncio.gather(*(submit(engine, job) for job in jobs), return_exceptions=True)
 
     with running(Model()) as engine:
         first, second, third = asyncio.run(main(engine))
@@ -197,7 +210,7 @@ def test_a_row_that_the_model_fails_on_does_not_spoil_those_beside_it():
 
     async def main(engine):
         tasks = [await in_the_model(engine, model, 0)]
-        tasks += [asyncio.create_task(engine.submit(*work(n), FAR, never)) for n in (1, -1, 3)]
+        tasks += [asyncio.create_task(submit(engine, work(n))) for n in (1, -1, 3)]
         await until(lambda: len(engine.ready) == 3)
         model.open.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
@@ -212,7 +225,7 @@ def test_a_row_that_the_model_fails_on_does_not_spoil_those_beside_it():
 
 def test_the_first_failure_of_a_request_is_raised_once_all_its_jobs_are_done():
     async def main(engine):
-        await engine.submit_all([work(1), work(-1), work(3)], FAR, never)
+        await submit_all(engine, [work(1), work(-1), work(3)])
 
     with running(Model()) as engine, pytest.raises(GraphError):
         asyncio.run(main(engine))
@@ -226,7 +239,7 @@ def test_what_fails_beside_the_model_is_one_requests_and_the_engine_goes_on():
     with running(Model(), observe=observe) as engine:
         for _ in range(4):  # more than there are threads
             with pytest.raises(OSError, match="no space"):
-                asyncio.run(engine.submit(*work(1), FAR, never))
+                asyncio.run(submit(engine, work(1)))
         assert (engine.pending, engine.running) == (0, 0)
 
 
@@ -245,7 +258,7 @@ def test_a_call_that_fails_has_ended_before_anybody_hears_of_it(monkeypatch):
 
         monkeypatch.setattr(engine, "deliver", watched)
         with pytest.raises(OSError, match="no space"):
-            asyncio.run(engine.submit(*work(1), FAR, never))
+            asyncio.run(submit(engine, work(1)))
     assert running_then == [0]
 
 
@@ -253,7 +266,7 @@ def test_a_call_that_fails_has_ended_before_anybody_hears_of_it(monkeypatch):
 def test_on_a_cpu_a_thread_prepares_what_waits_before_it_runs_a_batch(jobs, batches):
     model = Model()
     with running(model, threads=1, max_batch=2) as engine:
-        done = asyncio.run(engine.submit_all([work(value) for value in range(jobs)], FAR, never))
+        done = asyncio.run(submit_all(engine, [work(value) for value in range(jobs)]))
     assert [job.value for job in done] == [[value * 2.0] for value in range(jobs)]
     assert model.rows == batches
 
@@ -301,13 +314,13 @@ def test_the_event_loop_hears_of_a_batch_when_all_of_it_is_done(monkeypatch):
             return prepare, watched_finish
 
         monkeypatch.setattr(engine, "deliver", watched)
-        asyncio.run(engine.submit_all([job(1), job(2)], FAR, never))
+        asyncio.run(submit_all(engine, [job(1), job(2)]))
     assert made == ["finished", "finished", "delivered", "delivered"]
 
 
 def test_outputs_that_are_not_rows_come_whole():
     with running(lambda inputs: {"y": np.arange(5.0)}, observe=lambda rows, seconds: None) as engine:
-        job = asyncio.run(engine.submit(work(1)[0], lambda outputs: outputs["y"].tolist(), FAR, never))
+        job = asyncio.run(submit(engine, (work(1)[0], lambda outputs: outputs["y"].tolist())))
     assert job.value == [0, 1, 2, 3, 4]
 
 
@@ -323,29 +336,83 @@ def test_an_engine_that_waits_holds_nothing_of_what_it_did():
         return (lambda: prepare() if body else {}), finish
 
     with running(Model()) as engine:
-        asyncio.run(engine.submit(*job(body), FAR, never))
+        asyncio.run(submit(engine, job(body)))
         del body
         asyncio.run(until(lambda: gone() is None))
 
 
-def test_what_got_ready_too_late_is_dropped_before_it_runs():
-    model = Model()
+class Held:
+    """The two halves of a job whose `prepare` waits until it is let go, and says when it has begun and ended."""
+
+    def __init__(self, *values):
+        self.inputs, self.finish = work(*values)
+        self.begun, self.open, self.ended = threading.Event(), threading.Event(), threading.Event()
+
+    def prepare(self):
+        self.begun.set()
+        assert self.open.wait(30)
+        self.ended.set()
+        return self.inputs()
+
+    def __iter__(self):
+        return iter((self.prepare, self.finish))
+
+
+class Clock(asyncio.SelectorEventLoop):
+    """An event loop whose timers run when a test says so."""
+
+    ahead = 0.0
+
+    def time(self):
+        return super().time() + self.ahead
+
+
+@pytest.mark.parametrize("error", [DeadlineError, ClientGoneError], ids=["late", "gone"])
+@pytest.mark.parametrize("where", ["queued", "prepared", "ready", "running"])
+def test_a_request_ends_at_its_deadline_or_with_its_client_wherever_it_is(where, error):
+    """Nothing lets go of the threads before the request has ended; its places are free when they do no more for it."""
+    model, held, occupied = Model(), Held(1), Held(2)
     model.open.clear()
-    left = threading.Event()
 
     async def main(engine):
-        first = await in_the_model(engine, model, 1)
-        second = asyncio.create_task(engine.submit(*work(2), FAR, left.is_set))
-        await until(lambda: len(engine.ready) == 1)
-        left.set()
-        model.open.set()
-        with pytest.raises(ClientGoneError):
-            await second
-        return (await first).value
+        loop, others = asyncio.get_running_loop(), []
+        if where == "queued":
+            others = [asyncio.create_task(submit(engine, occupied))]
+            await until(occupied.begun.is_set)
+        if where == "ready":
+            others = [await in_the_model(engine, model, 2)]
+        gone = loop.create_future()
+        job = held if where in ("queued", "prepared") else work(1)
+        task = asyncio.create_task(submit(engine, job, time.monotonic() + 1000, gone))
+        reached = {
+            "queued": lambda: len(engine.raw) == 1,
+            "prepared": held.begun.is_set,
+            "ready": lambda: len(engine.ready) == 1,
+            "running": lambda: model.entered.acquire(blocking=False),
+        }
+        await until(reached[where])
+        if error is DeadlineError:
+            cast(Clock, loop).ahead = 2000
+        else:
+            gone.set_result(None)
+        with pytest.raises(error):
+            await task
+        assert engine.pending == 1  # the thread's, which works on this job or on the other one
+        assert not engine.raw and not engine.ready
+        for event in model.open, held.open, occupied.open:
+            event.set()
+        for other in others:
+            assert (await other).value == [4]
+        await until(lambda: engine.pending == 0)
+        assert (await submit(engine, work(5))).value == [10]
 
-    with running(model, gpu=True) as engine:
-        assert asyncio.run(main(engine)) == [2]
-    assert 2 not in model.values
+    with (
+        running(model, threads=2 if where == "ready" else 1, gpu=where == "ready") as engine,
+        asyncio.Runner(loop_factory=Clock) as runner,
+    ):
+        runner.run(main(engine))
+    assert held.begun.is_set() == (where == "prepared")
+    assert (1 in model.values) == (where == "running")
 
 
 def test_going_down_answers_what_is_there_and_refuses_the_rest():
@@ -357,7 +424,7 @@ def test_going_down_answers_what_is_there_and_refuses_the_rest():
         draining = asyncio.create_task(engine.drain(30))
         await until(lambda: not engine.accepting)
         with pytest.raises(BusyError, match="stopping"):
-            await engine.submit(*work(2), FAR, never)
+            await submit(engine, work(2))
         model.open.set()
         return await draining, (await task).value
 
@@ -385,5 +452,5 @@ def test_an_input_without_a_batch_is_run_as_it_is(value):
         return {"y": inputs["x"] * 2}
 
     with running(double, max_batch=1, gpu=True, observe=lambda rows, _: None) as engine:
-        job = asyncio.run(engine.submit(lambda: {"x": value}, lambda outputs: outputs["y"], FAR, never))
+        job = asyncio.run(submit(engine, (lambda: {"x": value}, lambda outputs: outputs["y"])))
     assert np.array_equal(job.value, value * 2) and job.value.shape == value.shape

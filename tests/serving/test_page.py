@@ -24,6 +24,7 @@ from onnx_release.core.spec import Spec, load_spec
 from onnx_release.data.images import decode_image
 from onnx_release.data.model_data import ModelData, load_data
 from serving.body import parse_files
+from serving.docs import DOCS_HEADERS, docs_router
 from serving.page import HEADERS, page_router, render_page, upload_kind
 from serving.settings import Settings
 from tests.picture_release import colours_release, spots_release
@@ -391,6 +392,27 @@ def test_the_policy_forbids_scripts_that_are_not_the_pages_own(browser):
             "document.body.append(Object.assign(document.createElement('script'), {textContent: 'stolen = 1'}))"
         )
         assert page.evaluate("typeof stolen") == "undefined"
+
+
+@needs_browser
+def test_the_documentation_is_drawn_and_calls_the_api_without_any_other_host(visit):
+    api, app = FastAPI(title="shapes", docs_url=None), FastAPI()
+    api.include_router(docs_router("shapes"))
+
+    @api.get("/health")
+    async def health() -> dict[str, bool]:
+        return {"live": True}
+
+    app.mount("/prefix", api)
+    page = visit(app, "prefix/docs")
+    expect(page).to_have_title("shapes: API")
+    page.locator(".opblock-summary-control").click()
+    page.get_by_role("button", name="Try it out").click()
+    page.get_by_role("button", name="Execute").click()
+    expect(page.locator(".live-responses-table .response").first).to_contain_text('"live": true')
+    scripts = re.search(r"script-src ([^;]*)", DOCS_HEADERS["Content-Security-Policy"])
+    assert scripts and scripts[1] == "'self'"
+    assert page.evaluate("performance.getEntriesByType('resource').every(e => e.name.startsWith(location.origin))")
 
 
 @pytest.mark.parametrize(

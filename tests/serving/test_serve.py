@@ -5,9 +5,7 @@ import os
 import resource
 import signal
 import socket
-from collections import Counter
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import suppress
 
 import pytest
 
@@ -17,7 +15,7 @@ from serving.serve import StartError, raise_file_limit
 from serving.settings import Settings
 from tests.bounds import open_ended
 from tests.in_process import run_here
-from tests.served import PATIENCE, announced_port, head, start, wire_app
+from tests.served import PATIENCE, head, start, wire_app
 
 
 def begin(client, path):
@@ -88,41 +86,9 @@ def is_ready(server):
         return False
 
 
-def test_workers_get_connections_in_turn_and_one_that_dies_is_replaced():
-    def processes(server):
-        with ExitStack() as stack:
-            clients = [stack.enter_context(server.connect()).send(head("/process")) for _ in range(8)]
-            return Counter(client.answer().json()["pid"] for client in clients)
-
-    log = r"warning: worker \d+ ended \(-9\): another one starts\n"
-    with wire_app(log, workers=2) as server:
-        first, second = before = processes(server)
-        assert before == {first: 4, second: 4}
-        metrics = Path(server.get("/process").json()["metrics"])
-        assert metrics.is_dir()
-        os.kill(first, signal.SIGKILL)
-        now = before
-        while first in now or len(now) < 2:
-            with suppress(ConnectionError):  # the one that died may have got some
-                now = processes(server)
-        assert second in now
-        server.process.terminate()
-        assert server.process.wait(PATIENCE) == 0
-        assert not metrics.exists()
-
-
-def test_workers_do_not_outlive_their_parent():
-    process = start("tests.wire_app", json.dumps({"port": 0, "workers": 2}))
-    port = announced_port(process)
-    process.kill()
-    process.communicate()  # until the last of them has closed it
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), PATIENCE)
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_application_that_does_not_start_is_one_error(workers):
-    process = start("tests.wire_app", json.dumps({"port": 0, "workers": workers}), WIRE_APP_FAILS="1")
+    process = start("tests.wire_app", json.dumps({"port": 0, "workers": workers}), WIRE_APP_FAILS=".")
     printed, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, printed) == (1, "")
     assert set(errors.splitlines()) - {"error: a worker did not start, see above: the server stops"} == {

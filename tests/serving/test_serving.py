@@ -1,5 +1,6 @@
 """The server as it ships: packaged, started in the release's folder, and asked over HTTP."""
 
+import gzip
 import io
 import json
 import shutil
@@ -31,7 +32,15 @@ from tests.in_process import run_here
 from tests.picture_release import colours_release, digits_release, lengths_release, spots_release
 from tests.served import PATIENCE, head, serving
 
-LIMITS = {"upload_bytes": 100_000, "body_bytes": 300_000, "pixels": 250_000, "files": 3}
+PNG = {"Content-Type": "image/png"}
+FORMATS = "jpeg,png,webp,tiff,gif,bmp"
+LIMITS: dict[str, Any] = {
+    "upload_bytes": 100_000,
+    "body_bytes": 300_000,
+    "pixels": 250_000,
+    "files": 3,
+    "formats": FORMATS,
+}
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +155,35 @@ def test_what_cannot_be_answered_is_said_and_named(address, content, status, sai
     assert post(address, picture()).status_code == 200
 
 
+@pytest.mark.parametrize("kind", ["image/png", "image/x-of-the-future; a=b", "application/octet-stream"])
+def test_a_picture_may_be_the_whole_body(address, kind):
+    answer = requests.post(f"{address}/predict", picture(), headers={"Content-Type": kind}, timeout=PATIENCE)
+    assert answer.json()["predictions"] == post(address, picture()).json()["predictions"]
+
+
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+@pytest.mark.parametrize("as_form", [True, False], ids=["form", "raw"])
+def test_a_body_may_be_compressed(address, encoding, compress, as_form):
+    sent = {"files": {"file": picture()}} if as_form else {"data": picture(), "headers": PNG}
+    request = requests.Request("POST", f"{address}/predict", **sent).prepare()
+    request.headers["Content-Encoding"] = encoding
+    request.prepare_body(compress(request.body), None)
+    with requests.Session() as session:
+        answer = session.send(request, timeout=PATIENCE)
+    assert answer.json()["predictions"] == post(address, picture()).json()["predictions"]
+
+
 @pytest.mark.parametrize(
     ("options", "status", "said"),
     [
         ({}, 400, "empty"),
-        ({"data": b"x", "headers": {"Content-Type": "image/png"}}, 415, "multipart/form-data"),
+        ({"data": b"x", "headers": {"Content-Type": "text/plain"}}, 415, "multipart/form-data"),
+        ({"data": b"x"}, 415, "the content type is missing"),
+        ({"data": b"x" * 100_001, "headers": {"Content-Type": "image/png"}}, 413, "100,000"),
+        ({"data": b"x", "headers": {"Content-Type": "image/png"}}, 422, "the body: it is not a picture"),
+        ({"data": b"x", "headers": {**PNG, "Content-Encoding": "br"}}, 415, "use gzip, deflate or none"),
+        ({"data": picture(), "headers": {**PNG, "Content-Encoding": "gzip"}}, 400, "not gzip data"),
+        ({"data": gzip.compress(bytes(300_001)), "headers": {**PNG, "Content-Encoding": "gzip"}}, 413, "300000"),
         ({"data": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "boundary"),
         ({"data": b"x" * 9, "headers": {"Content-Type": "multipart/form-data; boundary=b"}}, 400, "malformed"),
         ({"files": [("file", (f"{n}.png", picture())) for n in range(4)]}, 413, "3 files"),
@@ -161,7 +194,21 @@ def test_what_cannot_be_answered_is_said_and_named(address, content, status, sai
             "300,000",
         ),
     ],
-    ids=["no body", "raw bytes", "no boundary", "malformed", "four files", "body too large", "endless body"],
+    ids=[
+        "no body",
+        "raw text",
+        "no type",
+        "raw file too large",
+        "raw bytes",
+        "unknown encoding",
+        "not in its encoding",
+        "too large once decompressed",
+        "no boundary",
+        "malformed",
+        "four files",
+        "body too large",
+        "endless body",
+    ],
 )
 def test_a_request_that_is_wrong_as_a_whole(address, options, status, said):
     answer = requests.post(f"{address}/predict", timeout=PATIENCE, **options)
@@ -169,10 +216,41 @@ def test_a_request_that_is_wrong_as_a_whole(address, options, status, said):
     assert said in answer.json()["error"]
 
 
-def test_other_paths_and_methods(address):
-    assert requests.get(f"{address}/predict", timeout=PATIENCE).status_code == 405
-    answer = requests.get(f"{address}/nothing", timeout=PATIENCE)
-    assert answer.status_code == 404 and answer.json() == {"error": "Not Found: /docs lists all paths"}
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/models/colours", "/metrics", "/", "/docs", "/openapi.json"])
+def test_head_is_answered_as_get_is_without_the_content(address, path):
+    got = requests.get(f"{address}{path}", timeout=PATIENCE)
+    asked = requests.head(f"{address}{path}", timeout=PATIENCE)
+    assert (asked.status_code, asked.content) == (got.status_code, b"") == (200, b"")
+    assert asked.headers["Content-Type"] == got.headers["Content-Type"]
+    assert path == "/metrics" or asked.headers["Content-Length"] == str(len(got.content))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("OPTIONS", "/v2/health/live", "GET, HEAD"),
+        ("DELETE", "/", "GET, HEAD"),
+        ("GET", "/predict", "POST"),
+        ("HEAD", "/predict", "POST"),
+        ("OPTIONS", "/predict", "POST"),
+        ("GET", "/v2/models/colours/infer", "POST"),
+    ],
+)
+def test_another_method_is_refused_with_those_that_are_allowed(address, method, path, allowed):
+    answer = requests.request(method, f"{address}{path}", timeout=PATIENCE)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
+    if method != "HEAD":
+        assert answer.json() == {"error": f"{method} is not for {path}: use {allowed}"}
+
+
+def test_a_path_that_is_not_there_leads_to_no_other_host(address):
+    for path, hint in (("/nothing", ""), ("/v2/health/live/", ", and none of them ends with a slash")):
+        headers = {"Host": "elsewhere.example"}
+        answer = requests.get(f"{address}{path}", headers=headers, allow_redirects=False, timeout=PATIENCE)
+        assert (answer.status_code, answer.json()) == (
+            404,
+            {"error": f"there is nothing at {path}: /docs lists all paths{hint}"},
+        )
 
 
 def test_a_client_that_goes_away_in_the_middle_harms_nobody(address):
@@ -264,8 +342,14 @@ def test_texts_become_embeddings(tmp_path):
     with serving(lengths_release(tmp_path)) as server:
         address = f"http://127.0.0.1:{server.port}"
         found = post(address, b"ab", "ä".encode(), name="a.txt").json()
+        raw = [
+            requests.post(f"{address}/predict", b"ab", headers={"Content-Type": f"text/plain{more}"}, timeout=PATIENCE)
+            for more in ("", "; charset=UTF-8", "; charset=latin-1")
+        ]
         broken, too_long = post(address, b"\xff", name="a.txt"), post(address, b"x" * 33, name="a.txt")
     assert found["predictions"] == [{"vector": [97 + 98]}, {"vector": [228]}]
+    assert [answer.status_code for answer in raw] == [200, 200, 415] and "send it in UTF-8" in raw[2].text
+    assert raw[0].json()["predictions"] == raw[1].json()["predictions"] == [{"vector": [97 + 98]}]
     assert broken.status_code == too_long.status_code == 422
     assert "a.txt" in broken.json()["error"] and "length is 33" in too_long.json()["error"]
 
@@ -291,10 +375,10 @@ def test_a_full_queue_answers_503_at_once_and_says_when_to_come_again(colours):
     assert all(int(answer.headers["Retry-After"]) >= 1 and "queue" in answer.json()["error"] for answer in refused)
 
 
-def test_a_request_that_has_waited_too_long_is_not_begun(colours):
+def test_a_request_that_is_not_answered_by_its_deadline(colours):
     with serving(colours, threads=1, deadline=0.000001) as server:
         answer = post(f"http://127.0.0.1:{server.port}", picture())
-    assert answer.status_code == 504 and "waited past its deadline" in answer.json()["error"]
+    assert answer.status_code == 504 and "not answered by its deadline" in answer.json()["error"]
 
 
 def test_sigterm_answers_what_is_in_the_engine(colours):
@@ -354,6 +438,8 @@ def test_processes_that_share_the_port_add_up_their_metrics(colours):
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: post(address, picture()), range(40)))
         text = requests.get(f"{address}/metrics", timeout=PATIENCE).text
+        [counts] = requests.get(f"{address}/v2/models/stats", timeout=PATIENCE).json()["model_stats"]
+    assert (counts["inference_count"], counts["inference_stats"]["success"]["count"]) == (40, 40)
     assert all(answer.json()["predictions"][0]["names"][0] == "red" for answer in answers)
     assert 'serving_requests_total{path="/predict",status="200"} 40.0' in text
 
@@ -368,7 +454,10 @@ def test_an_answer_that_is_no_number_is_no_answer(make_spec):
     data = SimpleNamespace(postprocess=lambda outputs: answer)
     spec = make_spec({"x": ["batch", 2]}, {"y": ["batch", 2]}, batch=(1, 4, 2))
     item = UploadPrediction(
-        Upload("cat.png", b""), bytes, cast(ModelData, data), cast(Release, SimpleNamespace(labels=None, spec=spec))
+        Upload("cat.png", b""),
+        cast(Any, bytes),
+        cast(ModelData, data),
+        cast(Release, SimpleNamespace(labels=None, spec=spec)),
     )
     with pytest.raises(RequestError, match=r"cat\.png: the model's answer is NaN"):
         item.finish({})

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
 from onnx_release.report.text import table
-from serving import metrics
+from serving import metrics, statistics
 from serving.settings import Settings
 from tests.imports import ROOT
 
@@ -43,7 +43,8 @@ def test_settings_are_named_as_they_are_wherever_they_are_named():
 
 
 def test_every_series_of_the_server_is_there_and_no_other():
-    families = [x for value in vars(metrics).values() if isinstance(value, MetricWrapperBase) for x in value.describe()]
+    values = [*vars(metrics).values(), *vars(statistics).values()]
+    families = [family for value in values if isinstance(value, MetricWrapperBase) for family in value.describe()]
     served = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
     assert {re.split(r"[`{]", series)[1] for series, _ in rows("/metrics")} == served
 

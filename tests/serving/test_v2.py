@@ -9,7 +9,10 @@ import numpy as np
 import onnx
 import pytest
 import tritonclient.http as triton
+from google.protobuf import json_format
 from onnx import TensorProto, helper
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
+from tritonclient.grpc.service_pb2 import ModelStatisticsResponse
 from tritonclient.utils import InferenceServerException
 
 from onnx_release.core.params import Runtime
@@ -80,7 +83,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(model):
-    with serving(model.run, SPEC, max_batch=3, body_bytes=100_000) as (address, app):
+    with serving(model.run, SPEC, max_batch=1, queue=3, body_bytes=100_000) as (address, app):
         yield address, app
 
 
@@ -123,7 +126,7 @@ def test_health_and_metadata(client):
     assert client.get_server_metadata() == {
         "name": "onnx-release",
         "version": "1",
-        "extensions": ["binary_tensor_data"],
+        "extensions": ["model_repository", "model_configuration", "binary_tensor_data", "statistics"],
     }
     metadata = client.get_model_metadata("tiny")
     assert metadata == client.get_model_metadata("tiny", "1")
@@ -145,6 +148,89 @@ def test_another_model_or_version_is_not_there(client):
         assert refused.value.status() == "404"
     assert not client.is_model_ready("other")
     assert not client.is_model_ready("tiny", "2")
+
+
+def test_the_configuration_is_one_of_triton_s(client):
+    config = client.get_model_config("tiny")
+    assert config == client.get_model_config("tiny", "1")
+    message = json_format.ParseDict(config, ModelConfig())  # refuses what ModelConfig does not have
+    assert (message.name, message.backend, message.max_batch_size) == ("tiny", "onnxruntime", 3)
+    assert [(entry.name, list(entry.dims)) for entry in message.input][-1] == ("pair", [2])
+    assert [entry.data_type for entry in message.output][:1] == [DataType.TYPE_FP32]
+    assert message.HasField("dynamic_batching")
+
+
+def test_the_configuration_of_a_model_without_rows_has_every_axis():
+    with serving(dict, small([])) as served:
+        _, _, config = send(served, None, "/v2/models/tiny/config", "GET")
+    assert config["max_batch_size"] == 0 and "dynamic_batching" not in config
+    assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [1], "reshape": {"shape": []}}]
+
+
+def counted(client, *model):
+    [found] = client.get_inference_statistics(*model)["model_stats"]
+    return found
+
+
+def test_statistics_count_what_succeeds_and_what_fails(client):
+    before = counted(client, "tiny")
+    client.infer("tiny", tensors(EXACT))
+    client.infer("tiny", tensors(EXACT))
+    with pytest.raises(InferenceServerException):
+        client.infer("tiny", tensors(without("pair")))
+    with pytest.raises(InferenceServerException):
+        client.infer("other", tensors(EXACT))  # counts for no model that is here
+    after = counted(client, "tiny")
+    assert after == counted(client, "tiny", "1") == counted(client)
+    json_format.ParseDict({"model_stats": [after]}, ModelStatisticsResponse())
+    assert after["inference_count"] - before["inference_count"] == 4  # of two rows each
+    assert after["last_inference"] > before["last_inference"]
+    found = {name: after["inference_stats"][name]["count"] - value["count"] for name, value in stages(before).items()}
+    works = dict.fromkeys(("success", "queue", "compute_input", "compute_infer", "compute_output"), 2)
+    assert found == {**works, "fail": 1}
+    spent = {name: after["inference_stats"][name]["ns"] - value["ns"] for name, value in stages(before).items()}
+    assert all(ns > 0 for ns in spent.values())
+    parts = ("queue", "compute_input", "compute_output")  # the calls of its rows may run at the same time
+    assert sum(spent[name] for name in parts) < spent["success"]
+    assert after["execution_count"] - before["execution_count"] == 4  # a call has one row here
+    assert calls_of_one_row(after) - calls_of_one_row(before) == 4
+
+
+def stages(statistics):
+    return statistics["inference_stats"]
+
+
+def calls_of_one_row(statistics):
+    return sum(entry["compute_infer"]["count"] for entry in statistics["batch_stats"] if entry["batch_size"] == 1)
+
+
+def test_the_repository_has_the_one_model(served, client):
+    ready = {"name": "tiny", "version": "1", "state": "READY", "reason": ""}
+    assert client.get_model_repository_index() == [ready]
+    path = "/v2/repository/index"
+    assert send(served, b'{"ready": true}', path)[2] == [ready]
+    served[1].state.ready = False
+    try:
+        assert send(served, b'{"ready": true}', path)[2] == []
+        assert send(served, b"{}", path)[2] == [
+            {**ready, "state": "UNAVAILABLE", "reason": "the server is starting or stopping"}
+        ]
+    finally:
+        served[1].state.ready = True
+    for body, status, says in ((b'{"ready": 1}', 400, "the request is {'ready': 1}"), (b"{", 400, "is not JSON")):
+        found, _, answer = send(served, body, path)
+        assert found == status and says in answer["error"] and 'send {"ready": true}' in answer["error"]
+    assert send(served, b" " * 5000, path)[0] == 413
+
+
+def test_models_are_neither_loaded_nor_unloaded(client):
+    for call in (client.load_model, client.unload_model):
+        with pytest.raises(InferenceServerException, match=r"one release, tiny, .*: start another server") as refused:
+            call("tiny")
+        assert refused.value.status() == "403"
+        with pytest.raises(InferenceServerException, match="there is no model 'other'") as refused:
+            call("other")
+        assert refused.value.status() == "404"
 
 
 @pytest.mark.parametrize("binary", [True, False, {"int64", "pair"}], ids=["binary", "json", "mixed"])
@@ -331,15 +417,64 @@ def test_a_full_queue_is_answered_at_once(model):
     body, length = triton.InferenceServerClient.generate_request_body(
         tensors(EXACT), outputs=asked("sum", binary=False)
     )
-    with serving(held, SPEC, queue=1) as served, ThreadPoolExecutor() as pool:
+    with serving(held, SPEC, queue=2) as served, ThreadPoolExecutor() as pool:
         first = pool.submit(send, served, body, Inference_Header_Content_Length=str(length))
         assert entered.acquire(timeout=30)
         status, headers, answer = send(served, body, Inference_Header_Content_Length=str(length))
         assert (status, headers["Retry-After"]) == (503, "1")
-        assert "the queue of 1 is full" in answer["error"]
+        assert "the queue of 2 is full" in answer["error"]
         go_on.set()
         status, _, answer = first.result(timeout=30)
         assert (status, answer["outputs"][0]["data"]) == (200, np.ravel(SUM).tolist())
+
+
+class Held:
+    """A model whose calls wait until it is let go."""
+
+    def __init__(self):
+        self.entered, self.go_on = threading.Semaphore(0), threading.Event()
+
+    def __call__(self, inputs):
+        self.entered.release()
+        assert self.go_on.wait(30)
+        return {"y": inputs["x"]}
+
+
+def ask(width):
+    """A request of one row of `width` numbers, as JSON."""
+    return json.dumps(
+        {"inputs": [{"name": "x", "shape": [1, width], "datatype": "FP32", "data": [0] * width}]}
+    ).encode()
+
+
+def test_the_deadline_is_kept_whatever_the_threads_do():
+    """No more than two requests run, and both threads are held until all requests are answered."""
+    model = Held()
+    with serving(model, small(["batch", 3]), max_batch=1, deadline=0.2) as served, ThreadPoolExecutor() as pool:
+        for status, _, answer in pool.map(send, [served] * 5, [ask(3)] * 5):
+            assert (status, answer["error"].split(":")[0]) == (504, "the request was not answered by its deadline")
+        begun = served[1].state.engine.pending
+        assert begun <= 2
+        model.go_on.set()
+    assert sum(model.entered.acquire(blocking=False) for _ in range(5)) <= begun
+
+
+@pytest.mark.parametrize("width", [3, 300_000], ids=["short", "long"])
+def test_a_client_that_leaves_gives_back_the_place_where_it_waits(width):
+    model = Held()
+    with serving(model, small(["batch", width]), max_batch=1) as served, ThreadPoolExecutor() as pool:
+        working = [pool.submit(send, served, ask(width)) for _ in range(2)]
+        assert model.entered.acquire(timeout=30) and model.entered.acquire(timeout=30)
+        engine = served[1].state.engine
+        leaving = http.client.HTTPConnection(served[0], timeout=30)
+        leaving.request("POST", "/v2/models/tiny/infer", ask(width))
+        while engine.pending < 3:
+            pass
+        leaving.close()
+        while engine.pending > 2:
+            pass
+        model.go_on.set()
+        assert [future.result(timeout=30)[0] for future in working] == [200, 200]
 
 
 def test_a_value_that_the_model_cannot_take_is_the_request_s_fault(save_graph):
@@ -359,8 +494,11 @@ def test_a_value_that_the_model_cannot_take_is_the_request_s_fault(save_graph):
         assert refused.value.status() == "400"
 
 
-def small(shape, dtype="float32"):
-    """A spec whose one input is of this shape and dtype."""
+BATCH = {"min": 1, "max": 4, "example": 2}
+
+
+def small(shape, dtype="float32", dimensions=None):
+    """A spec whose one input is of this shape and dtype; its batch is of up to 4, and `dimensions` are its others."""
     only = {
         "inputs": [{"name": "x", "dtype": dtype, "shape": shape}],
         "outputs": [{"name": "y", "dtype": dtype, "shape": shape}],
@@ -370,7 +508,8 @@ def small(shape, dtype="float32"):
             "task": "tensor",
             "sources": [],
             "variants": [],
-            "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}},
+            "dimensions": ({"batch": {"min": 1, "max": 4, "example": 2}} if "batch" in shape else {})
+            | (dimensions or {}),
             **only,
         }
     )
@@ -382,7 +521,6 @@ def test_the_example_of_openapi_runs():
         operation = openapi["paths"]["/v2/models/{name}/infer"]["post"]
         body = operation["requestBody"]["content"]
         example = body["application/json"]["examples"]["zeros"]
-        assert example["summary"] == "runs as it is"
         status, _, answer = send(served, json.dumps(example["value"]).encode())
         assert status == 200
         assert answer["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [1, 3], "data": [1.0, 1.0, 1.0]}]
@@ -395,17 +533,27 @@ def test_the_example_of_openapi_runs():
     assert set(operation["responses"]["200"]["content"]) == {"application/json", "application/octet-stream"}
 
 
-def test_an_example_of_a_large_input_is_cut_short_and_says_so():
+def test_a_size_may_be_zero_where_the_spec_allows_it():
+    spec = small(["batch", "kept"], dimensions={"kept": {"min": 0, "max": 4, "example": 2}})
+    with serving(lambda inputs: {"y": inputs["x"]}, spec) as served:
+        _, _, openapi = send(served, None, "/openapi.json", "GET")
+        assert send(served, ask(0))[2]["outputs"][0]["shape"] == [1, 0]
+    content = openapi["paths"]["/v2/models/{name}/infer"]["post"]["requestBody"]["content"]["application/json"]
+    [described] = content["schema"]["properties"]["inputs"]["items"]["anyOf"]
+    assert described["properties"]["shape"]["items"] == {"type": "integer", "minimum": 0}
+
+
+def test_there_is_no_example_that_would_be_too_long_to_show():
     with serving(dict, small(["batch", 3, 224, 224], "uint8")) as served:
         _, _, openapi = send(served, None, "/openapi.json", "GET")
-    content = openapi["paths"]["/v2/models/{name}/infer"]["post"]["requestBody"]["content"]["application/json"]
-    example = content["examples"]["zeros"]
-    assert example["summary"] == "cut short: x has 150528 numbers"
-    assert len(example["value"]["inputs"][0]["data"]) == 1000
+    body = openapi["paths"]["/v2/models/{name}/infer"]["post"]["requestBody"]
+    assert body["content"]["application/json"]["examples"] == {}
+    assert body["description"] == "No example is shown, since x has 150528 numbers at least."
 
 
 def test_there_is_no_json_example_of_an_input_that_json_does_not_have():
     with serving(dict, small(["batch", 3], "float16")) as served:
         _, _, openapi = send(served, None, "/openapi.json", "GET")
-    content = openapi["paths"]["/v2/models/{name}/infer"]["post"]["requestBody"]["content"]["application/json"]
-    assert content["examples"] == {}
+    body = openapi["paths"]["/v2/models/{name}/infer"]["post"]["requestBody"]
+    assert body["content"]["application/json"]["examples"] == {}
+    assert body["description"] == "No example is shown, since x is FP16, which JSON does not have."

@@ -1,0 +1,216 @@
+"""Keep processes that decode and preprocess uploads, and end those that take too long.
+
+Each of the engine's threads hands its upload to a process and waits. A process that reaches its limit of CPU time, its
+request's deadline, or an upload whose client has left, is ended, and another one takes its place: a fork of a process
+that has the libraries already, so this takes milliseconds. Arrays come back through shared memory.
+"""
+
+import logging
+import multiprocessing
+import queue
+import signal
+import socket
+import struct
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from onnx_release.core.errors import ReleaseError
+from onnx_release.core.types import Arrays
+from serving.decoder import HEAD, READY, Limits, decode_uploads
+from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
+from serving.settings import Settings
+from serving.shared_memory import SharedMemory
+
+STARTED_WITHIN = 60.0  # seconds
+PEEK_MICROSECONDS = 100_000  # between two looks whether the client is still there
+ANSWER_BYTES = 65_536
+PLACES = 4  # of each process for the arrays of an upload; a place is free again when the model has run
+# Bytes that a decoder may take for each pixel. docs/serving.md has what the formats take.
+PIXEL_BYTES = 14
+# Bytes that it may take besides: the libraries' own, and copies of the file.
+SPARE_BYTES, COPIES = 48_000_000, 2
+
+context = multiprocessing.get_context("forkserver")
+starting = threading.Lock()
+log = logging.getLogger("serving")
+
+
+class DecoderError(ReleaseError):
+    """A process that decodes did not start."""
+
+
+class RemoteError(Exception):
+    """What data.py raised in another process and is no fault of the upload; its text is the traceback there."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The model's inputs for an upload, with a batch axis. Only pictures have a size: height and width."""
+
+    inputs: Arrays
+    size: tuple[int, ...]
+
+
+def decode_memory(settings: Settings) -> int:
+    """Return how many bytes the decoding of one upload may take."""
+    return PIXEL_BYTES * settings.pixels + SPARE_BYTES + COPIES * settings.upload_bytes
+
+
+class Decoders:
+    """The processes that decode for a server; any number of threads may call `prepare`."""
+
+    def __init__(self, model: str, settings: Settings, count: int) -> None:
+        """Start the processes, and wait until all of them are ready. Raises DecoderError if one does not start."""
+        limits = Limits(
+            formats=tuple(settings.formats.split(",")),
+            pixels=settings.pixels,
+            memory=decode_memory(settings),
+            seconds=settings.decode_seconds,
+            tensor_bytes=settings.tensor_bytes,
+        )
+        context.set_forkserver_preload(["serving.decoder"])
+        self.all = [Decoder(model, limits) for _ in range(count)]
+        for decoder in self.all:
+            decoder.start()
+        for decoder in self.all:
+            decoder.expect_ready()
+        self.free: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
+        for decoder in self.all:
+            self.free.put(decoder)
+
+    def prepare(self, content: bytes, deadline: float, gone: Callable[[], bool]) -> Prepared:
+        """Decode and preprocess an upload. `deadline` is a time of time.monotonic().
+
+        Raises RequestError: 413 for more pixels, memory or CPU time than the limits, 415 for a format that is not
+        allowed, 422 for bytes that cannot be read. Raises DeadlineError, ClientGoneError, BusyError if the system has
+        ended the process, and RemoteError for a bug in data.py.
+        """
+        decoder = self.free.get()
+        try:
+            return decoder.prepare(content, deadline, gone)
+        finally:
+            self.free.put(decoder)
+
+    def close(self) -> None:
+        for decoder in self.all:
+            decoder.stop()
+
+
+class Decoder:
+    """One process, and the one after it if it has to be ended."""
+
+    def __init__(self, model: str, limits: Limits) -> None:
+        self.model, self.limits = model, limits
+        self.process: Any = None
+
+    def start(self) -> None:
+        self.channel, theirs = socket.socketpair()
+        self.shared = [SharedMemory() for _ in range(1 + PLACES)]  # the first is for the upload itself
+        self.unused = list(range(1, 1 + PLACES))
+        with theirs, starting:
+            arguments = (self.model, self.limits, theirs, self.shared)
+            self.process = context.Process(target=decode_uploads, args=arguments, daemon=True)
+            self.process.start()
+
+    def expect_ready(self) -> None:
+        try:
+            self.channel.settimeout(STARTED_WITHIN)
+            ready = self.channel.recv(len(READY)) == READY
+            self.channel.setblocking(True)
+            # The kernel's own timeout saves a call of the system for each upload.
+            self.channel.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, PEEK_MICROSECONDS))
+        except OSError:
+            ready = False
+        if not ready:
+            self.stop()
+            raise DecoderError("a process that decodes uploads did not start: see above, or check the machine's limits")
+
+    def stop(self) -> int | None:
+        """End the process, and return its exit code."""
+        if self.process is None:
+            return None
+        self.process.kill()
+        self.process.join()
+        code: int | None = self.process.exitcode
+        self.process = None
+        self.channel.close()
+        for memory in self.shared:
+            memory.close()
+        return code
+
+    def prepare(self, content: bytes, deadline: float, gone: Callable[[], bool]) -> Prepared:
+        """Do what `Decoders.prepare` says."""
+        try:
+            place = self.send(content)
+            answer = orjson.loads(self.receive(deadline, gone))
+        except OSError:
+            raise self.explain_end(self.stop()) from None
+        except BaseException:
+            self.stop()
+            raise
+        if "status" in answer:
+            self.unused.append(place)
+            raise RemoteError(answer["text"]) if answer["status"] == 500 else RequestError(**answer)
+        return Prepared(self.take(answer["arrays"], place), tuple(answer["size"]))
+
+    def send(self, content: bytes) -> int:
+        """Hand the upload to the process; start one if there is none, or the system has ended it since its last.
+
+        Returns the place where the arrays will be.
+        """
+        for _ in range(2):
+            if self.process is None:
+                self.start()
+                self.expect_ready()
+            place = self.unused.pop()
+            self.shared[0].write_bytes(content)
+            try:
+                self.channel.sendall(HEAD.pack(len(content), place))
+                return place
+            except OSError:
+                log.warning("a process that decodes uploads had ended (%s): another one starts", self.stop())
+        raise BusyError("processes that decode uploads end before they begin: try again in a second", 1)
+
+    def receive(self, deadline: float, gone: Callable[[], bool]) -> bytes:
+        """Return the answer. Raises ConnectionError if the process ends, and for the deadline and clients that left."""
+        answer = b""
+        while not answer.endswith(b"\n"):
+            try:
+                part = self.channel.recv(ANSWER_BYTES)
+            except BlockingIOError:
+                if gone():
+                    raise ClientGoneError("the client has left") from None
+                if time.monotonic() > deadline:
+                    raise DeadlineError from None
+            else:
+                if not part:
+                    raise ConnectionError("the process has ended")
+                answer += part
+        return answer
+
+    def take(self, layout: list[Any], place: int) -> Arrays:
+        """Return the arrays in this place, which is used again when they are gone. The last place is always copied."""
+        whole, arrays = self.shared[place].read(layout)
+        if self.unused:
+            weakref.finalize(whole, self.unused.append, place).atexit = False
+            return arrays
+        copies = {name: array.copy() for name, array in arrays.items()}
+        self.unused.append(place)
+        return copies
+
+    def explain_end(self, code: int | None) -> ReleaseError:
+        """Return the error for an upload at which the process ended by itself."""
+        if code == -signal.SIGPROF:
+            seconds = f"{self.limits.seconds:g} seconds of CPU time"
+            return RequestError(413, f"decoding it takes more than {seconds}: make it smaller, or save it anew")
+        if code == -signal.SIGKILL:
+            log.warning("the system has ended a process that decoded an upload: is there too little memory?")
+            return BusyError("decoding was stopped by the system: try again in a second", 1)
+        log.warning("a process that decoded an upload ended (%s)", code)
+        return RequestError(422, "decoding it ended in a crash: save it anew")

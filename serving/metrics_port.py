@@ -1,0 +1,47 @@
+"""Answer /metrics on a port of its own, which then can be closed to the outside."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from serving.guards import guarded
+from serving.metrics import metrics
+from serving.record import recorded
+from serving.settings import Settings
+
+CONNECTIONS = 64
+STOP_SECONDS = 1  # what is still open then is closed
+
+
+@contextmanager
+def answer_metrics(settings: Settings, sock: socket.socket) -> Iterator[None]:
+    """Answer GET /metrics on this socket, on a thread, until the block is left.
+
+    The token and the allowed hosts hold here, too. It runs in the parent of the workers.
+    """
+    app = recorded(guarded(Starlette(routes=[Route("/metrics", metrics)]), settings), ())
+    config = uvicorn.Config(
+        app,
+        loop="asyncio",
+        lifespan="off",
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([sock],), name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(2 * STOP_SECONDS)

@@ -1,0 +1,144 @@
+"""The processes that decode uploads: what ends them, what is answered then, and that the next upload finds another."""
+
+import io
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from PIL import Image
+
+from benchmarks.attack_files import attacks, progressive_jpeg, small_jpeg
+from onnx_release.data import images
+from serving.settings import FORMATS, Settings
+from tests.picture_release import colours_release, obedient_release
+from tests.served import PATIENCE, Server, announced_port, head, serving
+
+# The others of benchmarks/attack_files.py take seconds to make or to decode.
+QUICK = [attack for attack in attacks() if "50 million pixels" not in attack.name and attack.statuses[0] != 200]
+
+
+def post(server: Server, content: bytes) -> requests.Response:
+    address = f"http://127.0.0.1:{server.port}/predict"
+    return requests.post(address, files={"file": ("a.file", content)}, timeout=PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return colours_release(tmp_path_factory.mktemp("colours"))
+
+
+@pytest.fixture(scope="module")
+def obedient(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return obedient_release(tmp_path_factory.mktemp("obedient"))
+
+
+@pytest.fixture(scope="module")
+def reads_all(colours: Path) -> Iterator[Server]:
+    with serving(colours, formats=",".join(FORMATS)) as server:
+        yield server  # and at the end it has logged nothing, nor has libtiff
+
+
+@pytest.mark.parametrize("attack", QUICK, ids=[attack.name for attack in QUICK])
+def test_a_file_that_attacks_is_refused(reads_all, attack):
+    answer = post(reads_all, attack.make())
+    assert answer.status_code in attack.statuses, answer.text
+    assert answer.json()["error"].startswith("a.file: ")
+
+
+def test_many_at_once_keep_their_own_pixels(reads_all):
+    """More than a process has places for the arrays of."""
+    files = []
+    for number in range(16):
+        content = io.BytesIO()
+        Image.new("RGB", (16, 16), [(255, 0, 0), (0, 255, 0), (0, 0, 255)][number % 3]).save(content, "PNG")
+        files.append(("file", (f"{number}.png", content.getvalue())))
+    answer = requests.post(f"http://127.0.0.1:{reads_all.port}/predict", files=files, timeout=PATIENCE)
+    found = [prediction["names"][0] for prediction in answer.json()["predictions"]]
+    assert found == (["red", "green", "blue"] * 6)[:16]
+
+
+@pytest.fixture(scope="module")
+def hurried(colours: Path) -> Iterator[Server]:
+    with serving(colours, decode_seconds=0.05) as server:
+        yield server
+
+
+def test_formats_are_those_that_are_set(hurried):
+    refused, taken = post(hurried, b"GIF89a\x01\0\x01\0\0\0\0;"), post(hurried, small_jpeg())
+    assert taken.status_code == 200
+    assert refused.status_code == 415
+    assert "GIF" in refused.json()["error"] and "--formats JPEG,PNG,WEBP,GIF" in refused.json()["error"]
+
+
+def test_a_picture_that_takes_too_long_is_stopped(hurried):
+    stopped, next_one = post(hurried, progressive_jpeg(100)), post(hurried, small_jpeg())
+    assert stopped.status_code == 413 and "0.05 seconds of CPU time" in stopped.json()["error"]
+    assert next_one.status_code == 200
+
+
+def test_the_settings_know_the_formats_that_the_pipeline_reads():
+    assert FORMATS == images.FORMATS
+    assert Settings(formats="png, jpeg").formats == "PNG,JPEG"
+    with pytest.raises(ValueError, match="JPG is none of JPEG"):
+        Settings(formats="JPG")
+
+
+ENDS = {"threads": 1, "decode_seconds": 0.5, "tensor_bytes": 1_000_000}
+LOGGED = r"(?s)a process .* ended \(3\)\nthe system has ended a process.*the model's code is wrong\n"
+
+
+@pytest.fixture(scope="module")
+def ends(obedient: Path) -> Iterator[Server]:
+    with serving(obedient, logged=LOGGED, **ENDS) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("order", "status", "said"),
+    [
+        (b"take memory", 413, "bytes of memory"),
+        (b"take time", 413, "0.5 seconds of CPU time"),
+        (b"refuse", 422, "it cannot be read: no such order"),
+        (b"give a large array", 422, "--tensor-bytes"),
+        (b"end", 422, "crash"),
+        (b"be killed", 503, "by the system"),
+        (b"fail", 500, "logged why"),
+    ],
+)
+def test_whatever_a_decoder_does_the_next_upload_is_answered(ends, order, status, said):
+    answer, next_one = post(ends, order), post(ends, b"work")
+    assert (answer.status_code, *answer.json()) == (status, "error"), answer.text
+    assert said in answer.json()["error"]
+    assert next_one.json()["predictions"] == [{"vector": [4]}]
+
+
+def test_a_decoder_is_stopped_at_the_deadline(obedient):
+    with serving(obedient, threads=1, deadline=0.5) as server:
+        late, next_one = post(server, b"wait"), post(server, b"work")
+    assert late.status_code == 504 and next_one.status_code == 200
+
+
+def test_a_decoder_is_stopped_when_its_client_leaves_and_when_the_server_ends(obedient):
+    body = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\nwait\r\n--b--\r\n'
+    kind = "multipart/form-data; boundary=b"
+    with serving(obedient, threads=1, deadline=1000) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(head("/predict", "POST", Content_Length=len(body), Content_Type=kind) + body)
+        assert post(server, b"work").status_code == 200
+        started = psutil.Process(server.process.pid).children(recursive=True)
+        assert started
+    assert psutil.wait_procs(started, PATIENCE)[1] == []
+
+
+def test_the_processes_end_when_the_server_is_killed(obedient):
+    command = [sys.executable, "-m", "serving", "--port", "0"]
+    with subprocess.Popen(command, cwd=obedient, stdout=subprocess.PIPE, text=True) as process:
+        announced_port(process)
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        assert psutil.wait_procs(started, PATIENCE)[1] == []

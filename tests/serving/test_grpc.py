@@ -1,0 +1,332 @@
+"""The Open Inference Protocol by gRPC: Triton's own client, against a server of a small model on a free port."""
+
+import asyncio
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
+
+import grpc  # type: ignore[import-untyped]
+import numpy as np
+import pytest
+import requests
+import tritonclient.grpc as triton
+from fastapi import FastAPI
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import InferenceServerException
+
+from onnx_release.core.errors import ParameterError
+from onnx_release.core.spec import Spec
+from serving.grpc_server import answering_grpc, load_packages
+from serving.settings import Settings
+from serving.tensors import DATATYPES
+from tests.served import PATIENCE
+from tests.serving_v2 import serving
+
+SHAPE = ["batch", "width"]
+SPEC = Spec.model_validate(
+    {
+        "task": "tensor",
+        "sources": [],
+        "variants": [],
+        "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}, "width": {"min": 2, "max": 2000, "example": 3}},
+        "inputs": [{"name": dtype, "dtype": dtype, "shape": SHAPE} for dtype in DATATYPES],
+        "outputs": [{"name": f"same_{dtype}", "dtype": dtype, "shape": SHAPE} for dtype in DATATYPES],
+    }
+)
+INPUTS: dict[str, np.ndarray] = {dtype: np.array([[1, 0, 1], [0, 1, 1]]).astype(dtype) for dtype in DATATYPES}
+
+
+def same(inputs):
+    return {f"same_{name}": array for name, array in inputs.items()}
+
+
+@contextmanager
+def listening(run, spec, **settings):
+    """The application and its address of gRPC."""
+    with serving(run, spec, grpc_port=0, **settings) as (address, app):
+        assert requests.get(f"http://{address}/v2/health/ready", timeout=PATIENCE).ok  # it has started
+        yield app, f"127.0.0.1:{app.state.grpc_port}"
+
+
+@pytest.fixture(scope="module")
+def address():
+    with listening(same, SPEC, max_batch=1, queue=3, body_bytes=100_000) as (_, address):
+        yield address
+
+
+@pytest.fixture
+def client(address):
+    with triton.InferenceServerClient(address) as client:
+        yield client
+
+
+@contextmanager
+def connected(address):
+    with grpc.insecure_channel(address) as channel:
+        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+
+@pytest.fixture
+def stub(address):
+    with connected(address) as found:
+        yield found
+
+
+def tensors(arrays):
+    given = []
+    for name, array in arrays.items():
+        tensor = triton.InferInput(name, list(array.shape), DATATYPES[array.dtype.name])
+        tensor.set_data_from_numpy(array)
+        given.append(tensor)
+    return given
+
+
+def asked(name="same_int8", **options):
+    return [triton.InferRequestedOutput(name, **options)]
+
+
+def test_every_dtype_comes_back_as_it_was_sent(client):
+    result = client.infer("tiny", tensors(INPUTS), "1", request_id="a request")
+    answer = result.get_response()
+    assert (answer.model_name, answer.model_version, answer.id) == ("tiny", "1", "a request")
+    for dtype, array in INPUTS.items():
+        found = result.as_numpy(f"same_{dtype}")
+        assert (found.dtype, found.tolist()) == (array.dtype, array.tolist())
+    only = client.infer("tiny", tensors(INPUTS), outputs=asked()).get_response()
+    assert [output.name for output in only.outputs] == ["same_int8"]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "field"),
+    [
+        ("float32", "fp32_contents"),
+        ("int64", "int64_contents"),
+        ("int32", "int_contents"),
+        ("int8", "int_contents"),
+        ("uint8", "uint_contents"),
+        ("bool", "bool_contents"),
+    ],
+)
+def test_numbers_may_be_typed_in_place_of_raw(dtype, field):
+    message = service_pb2.ModelInferRequest(model_name="tiny")
+    with listening(lambda inputs: {"y": inputs["x"]}, small(dtype)) as (_, address), connected(address) as stub:
+        entry = message.inputs.add(name="x", datatype=DATATYPES[dtype], shape=[1, 2])
+        getattr(entry.contents, field).extend([1, 0])
+        [raw] = stub.ModelInfer(message).raw_output_contents
+        assert np.frombuffer(raw, dtype).tolist() == [1, 0]
+        if dtype == "int8":
+            entry.contents.int_contents[0] = 128
+            with pytest.raises(grpc.RpcError, match="x has a number that INT8 does not have"):
+                stub.ModelInfer(message)
+
+
+def test_fp16_is_raw(stub):
+    message = inference()
+    del message.raw_input_contents[:]
+    with pytest.raises(grpc.RpcError, match="is FP16, which contents does not have"):
+        stub.ModelInfer(message)
+
+
+def small(dtype):
+    content = SPEC.model_dump(by_alias=True, exclude_unset=True)
+    content["inputs"] = [{"name": "x", "dtype": dtype, "shape": SHAPE}]
+    content["outputs"] = [{"name": "y", "dtype": dtype, "shape": SHAPE}]
+    return Spec.model_validate(content)
+
+
+def inference(**options):
+    """The message of an inference that runs."""
+    message = service_pb2.ModelInferRequest(model_name="tiny", **options)
+    for name, array in INPUTS.items():
+        message.inputs.add(name=name, datatype=DATATYPES[name], shape=array.shape)
+        message.raw_input_contents.append(array.tobytes())
+    return message
+
+
+def test_health_metadata_configuration_statistics_and_repository(client):
+    assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("tiny", "1")
+    assert client.get_server_metadata().name == "onnx-release"
+    assert list(client.get_model_metadata("tiny").inputs[0].shape) == [-1, -1]
+    assert client.get_model_config("tiny").config.max_batch_size == 3
+    before = client.get_inference_statistics("tiny").model_stats[0]
+    client.infer("tiny", tensors(INPUTS))
+    with pytest.raises(InferenceServerException):
+        client.infer("tiny", tensors({}))
+    after = client.get_inference_statistics().model_stats[0]
+    assert after.inference_count - before.inference_count == 2  # rows
+    assert after.inference_stats.success.count - before.inference_stats.success.count == 1
+    assert after.inference_stats.fail.count - before.inference_stats.fail.count == 1
+    assert [(model.name, model.state) for model in client.get_model_repository_index().models] == [("tiny", "READY")]
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "says"),
+    [
+        (lambda client: client.infer("other", tensors(INPUTS)), "NOT_FOUND", "there is no model 'other' here"),
+        (lambda client: client.infer("tiny", tensors(INPUTS), "2"), "NOT_FOUND", "tiny has no version '2'"),
+        (lambda client: client.get_model_config("other"), "NOT_FOUND", "there is no model 'other'"),
+        (lambda client: client.get_inference_statistics("other"), "NOT_FOUND", "there is no model 'other'"),
+        (lambda client: client.load_model("tiny"), "PERMISSION_DENIED", "start another server"),
+        (lambda client: client.unload_model("tiny"), "PERMISSION_DENIED", "start another server"),
+        (lambda client: client.get_log_settings(), "UNIMPLEMENTED", "not found"),
+        (lambda client: client.infer("tiny", tensors({})), "INVALID_ARGUMENT", "missing"),
+        (
+            lambda client: client.infer("tiny", tensors({**INPUTS, "int8": np.zeros((2, 1), np.int8)})),
+            "INVALID_ARGUMENT",
+            r"int8 has the shape \[2, 1\]",
+        ),
+        (
+            lambda client: client.infer("tiny", tensors({k: x.repeat(2, 0) for k, x in INPUTS.items()})),
+            "RESOURCE_EXHAUSTED",
+            "float32 has 4 items: send at most 3",
+        ),
+        (
+            lambda client: client.infer("tiny", tensors({k: x.repeat(3000, 1) for k, x in INPUTS.items()})),
+            "RESOURCE_EXHAUSTED",
+            "larger than max",
+        ),
+        (
+            lambda client: client.infer("tiny", tensors(INPUTS), outputs=asked(class_count=2)),
+            "INVALID_ARGUMENT",
+            "as a classification",
+        ),
+    ],
+    ids=["model", "version", "config", "stats", "load", "unload", "log", "none", "shape", "rows", "bytes", "classes"],
+)
+def test_the_client_is_told_what_is_wrong(client, call, code, says):
+    with pytest.raises(InferenceServerException, match=says) as refused:
+        call(client)
+    assert refused.value.status() == f"StatusCode.{code}"
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "says"),
+    [
+        (b"", "NOT_FOUND", "there is no model ''"),
+        (b"\xff" * 20, "INVALID_ARGUMENT", "not a ModelInferRequest"),
+        (b"\x32\x00" * 5000, "RESOURCE_EXHAUSTED", "more than 4096 fields"),
+        (b"\x2a\x02\xff\xff", "INVALID_ARGUMENT", "not a ModelInferRequest"),
+        (b"\x0a\x05ab", "INVALID_ARGUMENT", "not a ModelInferRequest"),
+    ],
+    ids=["empty", "noise", "many entries", "noise in an input", "cut off"],
+)
+def test_bytes_that_no_client_sends_are_refused_before_they_are_parsed(address, content, code, says):
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError) as refused:
+            call(content, timeout=PATIENCE)
+    assert (refused.value.code().name, says in refused.value.details()) == (code, True), refused.value.details()
+
+
+def test_a_short_call_takes_no_long_message(address):
+    with grpc.insecure_channel(address) as channel:
+        with pytest.raises(grpc.RpcError, match="5,000 bytes, and this call takes 4,096"):
+            channel.unary_unary("/inference.GRPCInferenceService/ModelReady")(bytes(5000), timeout=PATIENCE)
+        with pytest.raises(grpc.RpcError, match="not a ModelConfigRequest"):
+            channel.unary_unary("/inference.GRPCInferenceService/ModelConfig")(b"\xff", timeout=PATIENCE)
+
+
+def test_a_message_that_does_not_come_is_not_waited_for():
+    come = threading.Event()
+
+    def silence():
+        come.wait(PATIENCE)
+        yield from ()
+
+    with listening(same, SPEC, receive=0.1) as (_, address), grpc.insecure_channel(address) as channel:
+        call = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+        with pytest.raises(grpc.RpcError, match=r"did not arrive within 0\.1 seconds"):
+            call(silence(), timeout=PATIENCE)
+    come.set()
+
+
+def test_a_full_queue_and_a_server_that_stops():
+    entered, go_on = threading.Semaphore(0), threading.Event()
+
+    def held(inputs):
+        entered.release()
+        assert go_on.wait(PATIENCE)
+        return same(inputs)
+
+    with listening(held, SPEC, queue=2) as (app, address), ThreadPoolExecutor() as pool:
+        client = triton.InferenceServerClient(address)
+        first = pool.submit(client.infer, "tiny", tensors(INPUTS))
+        assert entered.acquire(timeout=PATIENCE)
+        with pytest.raises(InferenceServerException, match="the queue of 2 is full") as refused:
+            client.infer("tiny", tensors(INPUTS))
+        assert refused.value.status() == "StatusCode.UNAVAILABLE"
+        app.state.ready = False
+        assert not client.is_server_ready()
+        with pytest.raises(InferenceServerException, match="the server is not ready"):
+            client.infer("tiny", tensors(INPUTS))
+        go_on.set()
+        assert first.result(PATIENCE).as_numpy("same_int8").tolist() == INPUTS["int8"].tolist()
+
+
+def failures(client):
+    return client.get_inference_statistics().model_stats[0].inference_stats.fail.count
+
+
+def test_a_client_s_own_deadline_ends_its_request_and_leaves_the_queue():
+    entered, go_on, ran = threading.Semaphore(0), threading.Event(), []
+
+    def held(inputs):
+        ran.append(len(inputs["int8"]))
+        entered.release()
+        assert go_on.wait(PATIENCE)
+        return same(inputs)
+
+    with listening(held, SPEC, threads=1) as (_, address), ThreadPoolExecutor() as pool:
+        client = triton.InferenceServerClient(address)
+        before = failures(client)
+        busy = [pool.submit(client.infer, "tiny", tensors(INPUTS)) for _ in range(2)]  # one for each thread
+        assert all(entered.acquire(timeout=PATIENCE) for _ in busy)
+        with pytest.raises(InferenceServerException, match="DEADLINE_EXCEEDED"):
+            client.infer("tiny", tensors(INPUTS), client_timeout=0.5)
+        end = time.monotonic() + PATIENCE
+        while failures(client) == before and time.monotonic() < end:  # until the server has noticed
+            pass
+        go_on.set()
+        assert [answer.result(PATIENCE).as_numpy("same_int8").shape for answer in busy] == [(2, 3), (2, 3)]
+        client.infer("tiny", tensors({name: array[:1] for name, array in INPUTS.items()}))
+    assert ran == [2, 2, 1]
+
+
+def test_a_call_has_the_token_unless_it_is_for_health():
+    with listening(same, SPEC, token="secret") as (_, address), triton.InferenceServerClient(address) as client:
+        assert client.is_server_live() and client.is_server_ready()
+        for headers in ({}, {"authorization": "Bearer other"}):
+            for call in (client.get_server_metadata, partial(client.infer, "tiny", tensors(INPUTS))):
+                with pytest.raises(InferenceServerException, match="give the token of this server") as refused:
+                    call(headers=headers)
+                assert refused.value.status() == "StatusCode.UNAUTHENTICATED"
+        client.infer("tiny", tensors(INPUTS), headers={"authorization": "Bearer secret"})
+
+
+def refused_start(app):
+    async def start():
+        async with answering_grpc(app):
+            pass
+
+    with pytest.raises(ParameterError) as refused:
+        asyncio.run(start())
+    return str(refused.value)
+
+
+def test_a_port_that_cannot_be_had_ends_the_start(address):
+    app = FastAPI()
+    app.state.release = SimpleNamespace(manifest=SimpleNamespace(model="tiny"))
+    app.state.settings = Settings(grpc_port=int(address.rpartition(":")[2]))
+    assert refused_start(app) == f"gRPC cannot listen on {address}: choose another --grpc-port or --host"
+    app.state.settings = Settings(grpc_port=0, workers=2)
+    assert "name one that they share" in refused_start(app)
+
+
+def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tritonclient.grpc.service_pb2", None)
+    with pytest.raises(ParameterError, match=r"pip install \"tritonclient\[grpc\]==2\.69\.0\""):
+        load_packages()
