@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
     found = read_results(arguments.results)
     write_results(arguments.results, found)
     if arguments.results == RESULTS:
-        PAGE.write_text(page(found))
+        PAGE.write_text(page(found, len(NETWORKS)))
     print(totals(list(found.values())))
 
 

@@ -31,16 +31,17 @@ LEFT_OUT = """## Left out
 """
 
 
-def page(results: dict[str, Result]) -> str:
-    """Return the page about these results."""
+def page(results: dict[str, Result], declared: int) -> str:
+    """Return the page about these results, of as many networks as the zoo has."""
     found = sorted(results.values(), key=lambda result: (result.family, result.name))
-    return "\n".join([INTRODUCTION, "## Results\n", table(found), failures(found), LEFT_OUT])
+    through = f"{len(found)} of the {declared} networks have been through this version of the pipeline.\n"
+    return "\n".join([INTRODUCTION, "## Results\n", through, table(found), failures(found), LEFT_OUT])
 
 
 def table(results: list[Result]) -> str:
     """Return the counts by family, and of all."""
     if not results:
-        return "No network has been through this version of the pipeline yet.\n"
+        return ""
     heads = ["family", "networks", *COLUMNS]
     rows = [heads, ["---", *["---:"] * (len(heads) - 1)]]
     families = sorted({result.family for result in results})
