@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,10 @@ inputs:
   - {name: x, dtype: float32, shape: [batch, 3, 4096]}
 outputs:
   - {name: y, dtype: float32, shape: [batch, 3, 4096]}
-variants: []
+"""
+REDUCED_VARIANTS = """
+variants: [fp16, int8_dynamic, int8_static]
+budget: {sqnr_db: 20}
 """
 NETWORK = '''
 """The feed-forward half of a transformer, 16 times over: 32 weights of 64 MiB."""
@@ -76,6 +80,7 @@ from onnx_release.timing.benchmark import measure
 from onnx_release.timing.contenders import onnx_contenders, torch_contenders
 from onnx_release.core.params import load_params
 from onnx_release.core.paths import ModelFiles
+from onnx_release.core.variants import REDUCED
 from onnx_release.data.samples import SampleFile, real_batches
 from onnx_release.core.spec import load_spec
 
@@ -99,13 +104,13 @@ class Usage:
     peak_memory: int
 
 
-def add_big_model(clone: Path) -> None:
-    """Make models/big in the clone, the one model on its list."""
+def add_big_model(clone: Path, whole: bool = False) -> None:
+    """Make models/big in the clone, the one model on its list; `whole` with all variants and every exporter tried."""
     folder = clone / "models/big"
     folder.mkdir()
     for name, text in (
-        ("spec.yaml", SPEC),
-        ("params.yaml", "export: {exporter: dynamo, opset: 18}\n"),
+        ("spec.yaml", SPEC + (REDUCED_VARIANTS if whole else "variants: []\n")),
+        ("params.yaml", "{}" if whole else "export: {exporter: dynamo, opset: 18}\n"),
         ("network.py", NETWORK),
         ("data.py", DATA),
     ):
@@ -116,14 +121,35 @@ def add_big_model(clone: Path) -> None:
 
 def measured(clone: Path, *arguments: str) -> Usage:
     """Run this environment's Python in the clone and wait for it."""
-    log = clone.with_name(f"{clone.name}.log")
+    return measure(clone, arguments, until=None)
+
+
+def measured_server(release: Path) -> Usage:
+    """Start the server of a release, and stop it once it takes requests; its seconds are those until then."""
+    return measure(release, ("-m", "serving", "--port", "0"), until="serving on")
+
+
+def measure(folder: Path, arguments: Sequence[str], until: str | None) -> Usage:
+    """Run Python in a folder until it ends, or until a line of its output begins with `until`."""
     start = time.perf_counter()
-    with log.open("w") as file:
-        command = [sys.executable, *arguments]
-        process = subprocess.Popen(
-            command, cwd=clone, env={**os.environ, "PATH": path_with_python()}, stdout=file, stderr=subprocess.STDOUT
-        )
-        _, status, usage = os.wait4(process.pid, 0)
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PATH": path_with_python()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if until and line.startswith(until):
+            process.terminate()
+            break
+    seconds = time.perf_counter() - start
+    lines += process.stdout
+    _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     unit = 1 if sys.platform == "darwin" else 1024
-    return Usage(process.returncode, log.read_text(), time.perf_counter() - start, usage.ru_maxrss * unit)
+    return Usage(process.returncode, "".join(lines), seconds, usage.ru_maxrss * unit)
