@@ -26,6 +26,7 @@ FILES = ModelFiles("big")
 FIRST = ("hardware", "sources", "settings big", "fetch big")
 MADE = ("prepare", "reference", "export", "slim", "fp16", "quantize_dynamic", "calibrate", "quantize_static")
 LAST = (
+    "explain fp16",
     "explain int8_dynamic",
     "explain int8_static",
     "benchmark",
