@@ -58,9 +58,7 @@ async def request_body(request: Request, settings: Settings) -> AsyncIterator[by
                 raise too_large(f"more than {settings.body_bytes:,}", settings.body_bytes)
             if memory.used > settings.buffered_bytes:
                 close_after_answer(request)
-                raise BusyError(
-                    f"requests with {settings.buffered_bytes:,} bytes are in progress: try again in a second", 1
-                )
+                raise no_memory(settings)
             chunks.append(chunk)
         if not held:
             raise RequestError(400, "the body is empty: send the input in it, see /docs")
@@ -72,6 +70,11 @@ async def request_body(request: Request, settings: Settings) -> AsyncIterator[by
         raise ClientGoneError("the client closed the connection while it sent the body") from cause
     finally:
         memory.used -= held
+
+
+def no_memory(settings: Settings) -> BusyError:
+    """Return the error for a body that the memory for bodies has no room for."""
+    return BusyError(f"requests with {settings.buffered_bytes:,} bytes are in progress: try again in a second", 1)
 
 
 def too_large(size: str, limit: int) -> RequestError:

@@ -11,8 +11,8 @@ from typing import Any
 from fastapi import Request
 from multipart import parse_options_header
 
-from serving.body import Upload, memory, parse_files
-from serving.errors import BusyError, RequestError
+from serving.body import Upload, memory, no_memory, parse_files
+from serving.errors import RequestError
 from serving.page import UploadKind
 from serving.protocol import decompress
 from serving.settings import Settings
@@ -49,7 +49,7 @@ async def plain_body(request: Request, body: bytes, settings: Settings) -> Async
         return
     held = settings.body_bytes
     if memory.used + held > settings.buffered_bytes:
-        raise BusyError(f"requests with {settings.buffered_bytes:,} bytes are in progress: try again in a second", 1)
+        raise no_memory(settings)
     memory.used += held
     try:
         plain = await asyncio.to_thread(decompress, body, encoding, settings.body_bytes)

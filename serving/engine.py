@@ -134,7 +134,7 @@ class Engine:
         if self.pending + more > self.queue:
             raise BusyError(f"the queue of {self.queue} is full: try again in a second", 1)
 
-    async def submit_all(
+    async def submit(
         self,
         work: list[tuple[Callable[[], Arrays], Callable[[Arrays], Any]]],
         deadline: float,
@@ -175,16 +175,6 @@ class Engine:
         if failed:
             raise failed[0].take_error()
         return jobs
-
-    async def submit(
-        self,
-        prepare: Callable[[], Arrays],
-        finish: Callable[[Arrays], Any],
-        deadline: float,
-        gone: asyncio.Future[None],
-    ) -> Job:
-        """Run one job and return it, done. Raises like `submit_all`."""
-        return (await self.submit_all([(prepare, finish)], deadline, gone))[0]
 
     def withdraw(self, jobs: Iterable[Job]) -> None:
         """Take those jobs that are not done out of the queue."""

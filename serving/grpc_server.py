@@ -19,9 +19,9 @@ from pydantic_core import to_jsonable_python
 from onnx_release.core.errors import ParameterError
 from onnx_release.core.types import Arrays
 from serving import metrics, model_control, protocol, v2
-from serving.body import memory
+from serving.body import memory, no_memory
 from serving.engine import Job
-from serving.errors import CLIENT_GONE, BusyError, RequestError, error_response
+from serving.errors import CLIENT_GONE, RequestError, error_response
 from serving.grpc_tensors import check_message, read_request, write_answer
 from serving.protocol import InferenceRequest
 from serving.record import RequestRecord, new_record
@@ -202,7 +202,7 @@ class Service:
         if len(content) > most:
             raise RequestError(413, f"the message has {len(content):,} bytes, and this call takes {most:,}")
         if memory.used + len(content) > settings.buffered_bytes:
-            raise BusyError(f"requests with {settings.buffered_bytes:,} bytes are in progress: try later", 1)
+            raise no_memory(settings)
         return content
 
     def parse(self, name: str, content: bytes) -> Any:
@@ -216,7 +216,7 @@ class Service:
         state, spec = self.state, self.state.release.spec
         seconds = min(state.settings.deadline, context.time_remaining() or state.settings.deadline)
         deadline = time.monotonic() + seconds
-        limits = protocol.Limits(protocol.most_rows(spec, state.settings.queue), state.settings.tensor_bytes, deadline)
+        limits = protocol.request_limits(spec, state.settings, deadline)
         asked: InferenceRequest
 
         def prepare() -> Arrays:
@@ -230,9 +230,7 @@ class Service:
         def finish(outputs: Arrays) -> bytes:
             return write_answer(self.packages.messages, self.model, asked, outputs)
 
-        work = record.timed(prepare, finish)
         gone = asyncio.get_running_loop().create_future()  # never done: gRPC cancels this instead
-        with v2.refusing_values(), metrics.measured(record.items):
-            job: Job = await state.engine.submit(*work, deadline, gone)
-        record.note_calls([job])
+        with v2.refusing_values():
+            [job] = await metrics.run_recorded(state.engine, record, [(prepare, finish)], deadline, gone)
         return job

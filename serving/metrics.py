@@ -1,6 +1,7 @@
 """Answer GET /metrics for Prometheus: requests by path and status, where their time goes, and which model answers."""
 
 import os
+from asyncio import Future
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,8 @@ from prometheus_client.registry import Collector
 from onnx_release.core.paths import MODEL_FILE
 from onnx_release.runtime.release import Release
 from serving import statistics
-from serving.record import Item
+from serving.engine import Engine, Job
+from serving.record import Finish, Item, Prepare, RequestRecord
 
 # The workers' metrics are in the folder that this variable names; prometheus_client reads it when it is imported.
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -119,6 +121,17 @@ def measured(items: list[Item]) -> Iterator[None]:
             WAITS.observe(item.waited)
             if item.prepared:
                 PREPARATIONS.observe(item.prepared - item.began)
+
+
+async def run_recorded(
+    engine: Engine, record: RequestRecord, work: Iterable[tuple[Prepare, Finish]], deadline: float, gone: Future[None]
+) -> list[Job]:
+    """Run the jobs of a request as `Engine.submit` does, and keep their times in its record and in the metrics."""
+    timed = [record.timed(prepare, finish) for prepare, finish in work]
+    with measured(record.items):
+        jobs = await engine.submit(timed, deadline, gone)
+    record.note_calls(jobs)
+    return jobs
 
 
 def observe_request(path: str, status: int, seconds: float) -> None:

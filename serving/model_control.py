@@ -16,6 +16,7 @@ from onnx_release.core.spec import Tensor, rows_are_the_batch
 from serving import protocol
 from serving.connection import close_after_answer
 from serving.errors import ClientGoneError, RequestError, error_responses
+from serving.metrics import registry
 from serving.statistics import CALL_SECONDS, CALLS, INFERENCES, LAST, ROWS, SECONDS, STAGES, Counts
 from serving.tensors import DATATYPES, abbreviated
 
@@ -178,7 +179,7 @@ def tensor_config(tensor: Tensor, batched: bool) -> TensorConfig:
 
 
 def all_statistics(request: Request) -> Statistics:
-    counts = Counts()
+    counts = Counts(registry())
     calls, seconds = counts.by_label(CALLS), counts.by_label(CALL_SECONDS)
     succeeded = int(counts.of(INFERENCES, "success"))
     durations = {name: duration(succeeded, counts.of(STAGES, name)) for name in STAGE_NAMES}

@@ -18,13 +18,13 @@ from onnx_release.data.model_data import ModelData
 from onnx_release.data.samples import without_batch_axis
 from onnx_release.runtime.onnx_model import check_request
 from onnx_release.runtime.release import Release
-from serving import metrics
 from serving.body import LARGE_BYTES, Upload, request_body
 from serving.connection import gone
 from serving.content import described_uploads, plain_body, read_uploads, single_header
 from serving.decoders import Prepared
 from serving.engine import Job
 from serving.errors import RequestError, error_responses
+from serving.metrics import run_recorded
 from serving.page import upload_kind
 from serving.record import record_of
 from serving.statistics import counted
@@ -115,12 +115,8 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
             left = gone(request)
             prepare = partial(state.decoders.prepare, deadline=deadline, gone=left.done)
             items = [UploadPrediction(upload, prepare, data, release) for upload in uploads]
-            record = record_of(request)
-            work = [record.timed(item.prepare, item.finish) for item in items]
-            with metrics.measured(record.items):
-                jobs: list[Job] = await state.engine.submit_all(work, deadline, left)
-            record.note_calls(jobs)
-        return jobs
+            work = [(item.prepare, item.finish) for item in items]
+            return await run_recorded(state.engine, record_of(request), work, deadline, left)
 
     return router
 

@@ -25,6 +25,7 @@ from onnx_release.core.spec import (
 from onnx_release.runtime.onnx_model import check_request
 from serving.errors import RequestError
 from serving.json_text import DataText, ShortJson, parse_short, write_numbers
+from serving.settings import Settings
 from serving.tensors import DATATYPES, abbreviated, from_binary, from_json
 
 # A release has one model in one version.
@@ -58,6 +59,11 @@ class Limits(NamedTuple):
     rows: int
     bytes: int
     deadline: float
+
+
+def request_limits(spec: Spec, settings: Settings, deadline: float) -> Limits:
+    """Return what one request may have by the settings of the server."""
+    return Limits(most_rows(spec, settings.queue), settings.tensor_bytes, deadline)
 
 
 def decode_request(spec: Spec, body: bytes, header_length: str | None, limits: Limits) -> InferenceRequest:

@@ -46,7 +46,7 @@ Amount = Annotated[int, Field(ge=1, le=1_000_000)]
 Bytes = Annotated[int, Field(ge=1, le=2**40)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-# The formats of onnx_release.data.images, which would import Pillow here: tests/serving/test_pictures.py compares them.
+# The formats of onnx_release.data.images, which would import Pillow here: tests/serving/test_decoders.py compares them.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM")
 
 

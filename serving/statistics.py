@@ -4,13 +4,11 @@ The counters are Prometheus', so that those of several worker processes add up. 
 as is a request to /infer. https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md
 """
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from serving.record import Item, RequestRecord
 
@@ -55,13 +53,9 @@ def observe_call(rows: int, seconds: float) -> None:
 
 
 class Counts:
-    """The counters of all worker processes at one time."""
+    """The counters in a registry, which may have those of all worker processes, at one time."""
 
-    def __init__(self) -> None:
-        registry = REGISTRY
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    def __init__(self, registry: CollectorRegistry) -> None:
         self.samples: dict[tuple[str, str], float] = {}
         for family in registry.collect():
             if family.name.startswith("serving_"):

@@ -19,14 +19,15 @@ from onnx_release.core.errors import GraphError
 from onnx_release.core.spec import Spec, Tensor, concrete_shape
 from onnx_release.core.types import Arrays
 from onnx_release.runtime.release import Release
-from serving import metrics, protocol
+from serving import protocol
 from serving.body import request_body
 from serving.connection import gone
 from serving.content import single_header
 from serving.engine import Job
 from serving.errors import BusyError, RequestError, error_responses
+from serving.metrics import run_recorded
 from serving.model_control import add_model_control, add_repository_routes
-from serving.protocol import VERSION, InferenceRequest, Limits, most_rows
+from serving.protocol import VERSION, InferenceRequest
 from serving.record import record_of
 from serving.statistics import counted
 from serving.tensors import DATATYPES, abbreviated
@@ -199,7 +200,7 @@ async def run_inference(request: Request) -> Job:
 
     def prepare() -> Arrays:
         nonlocal asked
-        limits = Limits(most_rows(release.spec, state.settings.queue), state.settings.tensor_bytes, deadline)
+        limits = protocol.request_limits(release.spec, state.settings, deadline)
         plain = protocol.decompress(body, encoding, state.settings.body_bytes)
         asked = protocol.decode_request(release.spec, plain, header_length, limits)
         return asked.inputs
@@ -209,11 +210,8 @@ async def run_inference(request: Request) -> Job:
 
     async with request_body(request, state.settings) as body:
         deadline = time.monotonic() + state.settings.deadline
-        record = record_of(request)
-        work = record.timed(prepare, finish)
-        with refusing_values(), metrics.measured(record.items):
-            job = await state.engine.submit(*work, deadline, gone(request))
-        record.note_calls([job])
+        with refusing_values():
+            [job] = await run_recorded(state.engine, record_of(request), [(prepare, finish)], deadline, gone(request))
     return job
 
 

@@ -62,7 +62,7 @@ def running(model, **options):
 
 
 async def submit_all(engine, jobs, deadline=FAR, gone=None):
-    return await engine.submit_all(jobs, deadline, gone or asyncio.get_running_loop().create_future())
+    return await engine.submit(jobs, deadline, gone or asyncio.get_running_loop().create_future())
 
 
 async def submit(engine, job, deadline=FAR, gone=None):

@@ -105,9 +105,9 @@ def run(model, spec, *requests, wanted=4, queue=64, gpu=False, threads=2):
 
     async def main():
         gone = asyncio.get_running_loop().create_future()
-        jobs = (engine.submit(partial(dict, inputs), dict, float("inf"), gone) for inputs in requests)
+        jobs = (engine.submit([(partial(dict, inputs), dict)], float("inf"), gone) for inputs in requests)
         try:
-            return [job.value for job in await asyncio.gather(*jobs)]
+            return [job.value for [job] in await asyncio.gather(*jobs)]
         finally:
             assert await engine.drain(30)
             assert engine.pending == 0
@@ -190,7 +190,7 @@ def test_the_engine_goes_on_when_a_request_ends_before_all_of_its_parts(ends):
 
     async def main():
         gone = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(engine.submit(partial(dict, inputs), dict, float("inf"), gone))
+        task = asyncio.create_task(engine.submit([(partial(dict, inputs), dict)], float("inf"), gone))
         await asyncio.to_thread(both.wait, 30)
         if ends == "its client leaves":
             gone.set_result(None)
@@ -200,7 +200,7 @@ def test_the_engine_goes_on_when_a_request_ends_before_all_of_its_parts(ends):
         go_on.set()
         never = asyncio.get_running_loop().create_future()
         others = {"x0": np.full((5, 2), 3, np.float32)}
-        assert len(await engine.submit_all([(partial(dict, others), dict)] * 4, float("inf"), never)) == 4
+        assert len(await engine.submit([(partial(dict, others), dict)] * 4, float("inf"), never)) == 4
         assert await engine.drain(30)
         assert engine.pending == 0
         assert all(thread.is_alive() or engine.stopped for thread in engine.threads)
@@ -230,7 +230,7 @@ def test_a_request_whose_rows_do_not_fit_beside_those_of_others_is_refused():
         gone = asyncio.get_running_loop().create_future()
 
         def submit(rows):
-            return asyncio.create_task(engine.submit(lambda: random(PLAIN, rows), dict, float("inf"), gone))
+            return asyncio.create_task(engine.submit([(lambda: random(PLAIN, rows), dict)], float("inf"), gone))
 
         first = submit(5)
         while not entered.is_set():
@@ -242,7 +242,7 @@ def test_a_request_whose_rows_do_not_fit_beside_those_of_others_is_refused():
         while engine.pending < 8:
             await asyncio.sleep(0)
         go_on.set()
-        assert len((await first).value["y0"]) == 5 and len((await second).value["y0"]) == 3
+        assert [len(job.value["y0"]) for job in (*await first, *await second)] == [5, 3]
         assert await engine.drain(30)
 
     asyncio.run(main())
