@@ -1,6 +1,6 @@
 """Attack the server with requests that cost far more than their bytes suggest, and measure what they cost it.
 
-    python -m benchmarks.serving_attacks                      # all attacks, about 10 minutes on 2 cores
+    python -m benchmarks.serving_attacks                      # all attacks, about 2 minutes on 2 cores
     python -m benchmarks.serving_attacks --only TIFF          # those whose names have this text
     python -m benchmarks.serving_attacks --release FOLDER     # another release than mobilenet_v2's
 
