@@ -1,7 +1,7 @@
 """Write, check and describe ONNX files."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,6 +162,16 @@ def node_inputs(node: NodeProto) -> list[str]:
     """Return the values that a node needs: its inputs, and those that its subgraphs capture from the graph around."""
     inner = [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
     return [*(name for name in node.input if name), *(name for graph in inner for name in captured_values(graph))]
+
+
+def rename_inputs(node: NodeProto, renamed: Mapping[str, str]) -> None:
+    """Rename values where a node takes them, and where graphs nested in it take or return them, in place."""
+    node.input[:] = [renamed.get(name, name) for name in node.input]
+    for inner in subgraphs(node):
+        for nested in inner.node:
+            nested.input[:] = [renamed.get(name, name) for name in nested.input]
+        for value in inner.output:
+            value.name = renamed.get(value.name, value.name)
 
 
 def captured_values(graph: onnx.GraphProto) -> list[str]:

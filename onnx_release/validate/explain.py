@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnx_release.core.files import read_json
 from onnx_release.core.paths import ModelFiles
@@ -20,7 +20,7 @@ from onnx_release.core.variants import REFERENCES
 from onnx_release.core.workers import map_in_order
 from onnx_release.data.samples import SampleFile, spread_evenly
 from onnx_release.graph.activations import extract_subgraph, float_values, session_of
-from onnx_release.graph.graph import DEQUANTIZED, load_model, producers
+from onnx_release.graph.graph import DEQUANTIZED, load_model, node_inputs, producers, rename_inputs, tensor_array
 from onnx_release.graph.layers import as_matrix, initializers, weighted_layers
 from onnx_release.graph.source_lines import file_and_line
 from onnx_release.measure.numerics import OutputError, finite_or_none
@@ -28,6 +28,8 @@ from onnx_release.runtime.session import run_session
 
 # The only column of the table of a variant that could not be explained; its one row says why.
 NOT_EXPLAINED = "not_explained"
+# What the names of a step's inputs from the variant begin with, and those of what the float step makes of them.
+GIVEN, ALONE = "given/", "alone/"
 CHUNK = 4
 SAMPLES = 16
 
@@ -39,7 +41,6 @@ class Step:
     value: str
     inputs: tuple[str, ...]
     nodes: tuple[NodeProto, ...]
-    session: onnxruntime.InferenceSession
 
     @property
     def name(self) -> str:
@@ -62,11 +63,10 @@ class StepErrors:
     low: float = math.inf
     high: float = -math.inf
 
-    def add(self, step: Step, found: Mapping[str, np.ndarray], expected: np.ndarray) -> None:
-        """Count one sample: `found` has the variant's values by name, `expected` is the reference's value."""
-        (alone,) = step.session.run(None, {name: found[name] for name in step.inputs})
-        self.added.add(alone, found[step.value])
-        self.total.add(expected, found[step.value])
+    def add(self, found: np.ndarray, alone: np.ndarray, expected: np.ndarray) -> None:
+        """Count one sample: the variant's value, that of the float step on the variant's inputs, the reference's."""
+        self.added.add(alone, found)
+        self.total.add(expected, found)
         self.low, self.high = min(self.low, expected.min()), max(self.high, expected.max())
 
 
@@ -87,10 +87,10 @@ def explain_model(
     and the greatest value of the reference. `weight_spread` is the largest magnitude of a row of weights divided by the
     median one, None without weights.
     """
-    float_model, model = load_model(reference), load_model(variant)
-    steps = make_steps(float_model, model)
-    errors = measure_steps(steps, float_model, model, samples, used)
-    spreads = weight_spreads(float_model)
+    float_model = load_model(reference, weights=False)
+    steps = make_steps(float_model, load_model(variant, weights=False))
+    errors = measure_steps(steps, reference, variant, samples, used)
+    spreads = weight_spreads(float_model, reference.parent)
     return [
         {
             "node": step.name,
@@ -108,25 +108,33 @@ def explain_model(
 
 
 def measure_steps(
-    steps: Sequence[Step], reference: ModelProto, variant: ModelProto, samples: SampleFile, used: Sequence[int]
+    steps: Sequence[Step], reference: Path, variant: Path, samples: SampleFile, used: Sequence[int]
 ) -> list[StepErrors]:
     """Run the reference and the variant on the samples `used`, and count the errors at each step."""
-    whole = non_float_inputs(reference)  # both sides get them as they are
-    seen = names_in_variant(variant, {name for step in steps for name in (step.value, *step.inputs)} - set(whole))
-    session = session_of(extract_subgraph(variant, sorted(set(seen.values()))))
-    wanted = session_of(extract_subgraph(reference, [step.value for step in steps]))
+    model = load_model(reference, weights=False)
+    whole = non_float_inputs(model)  # both graphs get them as they are
+    session, seen = variant_session({name for step in steps for name in (step.value, *step.inputs)} - {*whole}, variant)
+    wanted = session_of(with_steps(model, steps), weights=reference.parent)
 
     def run(index: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         feed = samples.batch(index)
-        found = run_session(session, feed)
-        floats = {name: found[real].astype(np.float32) for name, real in seen.items()}
-        return floats | {name: feed[name] for name in whole}, run_session(wanted, feed)
+        values = run_session(session, feed)
+        found = {name: values[real].astype(np.float32) for name, real in seen.items()}
+        taken = {GIVEN + name: found[name] for step in steps for name in step.inputs if name in found}
+        return found, run_session(wanted, feed | taken)
 
     errors = [StepErrors() for _ in steps]
     for found, expected in map_in_order(run, used, CHUNK):
         for step, error in zip(steps, errors, strict=True):
-            error.add(step, found, expected[step.value])
+            error.add(found[step.value], expected[ALONE + step.value], expected[step.value])
     return errors
+
+
+def variant_session(names: Iterable[str], path: Path) -> tuple[onnxruntime.InferenceSession, dict[str, str]]:
+    """Open a session on the variant that returns these values, and return its own name of each."""
+    model = load_model(path, weights=False)
+    seen = names_in_variant(model, names)
+    return session_of(extract_subgraph(model, sorted(set(seen.values()))), weights=path.parent), seen
 
 
 def make_steps(reference: ModelProto, variant: ModelProto) -> list[Step]:
@@ -144,15 +152,13 @@ def make_steps(reference: ModelProto, variant: ModelProto) -> list[Step]:
             name = waiting.pop()
             node = makers[name]
             nodes.append(node)
-            for taken in node.input:
+            for taken in node_inputs(node):
                 if taken in shared:
                     inputs.add(taken)
                 elif taken in makers and makers[taken] not in nodes:
                     waiting.append(taken)
         ordered = [node for node in reference.graph.node if node in nodes]
-        steps.append(
-            Step(value, tuple(sorted(inputs)), tuple(ordered), step_session(reference, value, ordered, inputs))
-        )
+        steps.append(Step(value, tuple(sorted(inputs)), tuple(ordered)))
     return steps
 
 
@@ -163,20 +169,29 @@ def non_float_inputs(model: ModelProto) -> dict[str, int]:
     return {name: kind for name, kind in types.items() if kind != TensorProto.FLOAT and name not in constants}
 
 
-def step_session(
-    reference: ModelProto, value: str, nodes: Sequence[NodeProto], inputs: set[str]
-) -> onnxruntime.InferenceSession:
-    """Open a session on the float nodes of a step, with open shapes for any inputs from the variant."""
-    taken = {name for node in nodes for name in node.input}
+def with_steps(reference: ModelProto, steps: Sequence[Step]) -> ModelProto:
+    """Return the part of the reference that computes all steps, and beside it each step on inputs of its own.
+
+    They are in one graph so that both have the same weights in memory. Those inputs are float32 of any shape; their
+    names begin with GIVEN, and those of what the steps then make with ALONE.
+    """
+    model = extract_subgraph(reference, [step.value for step in steps])
     whole = non_float_inputs(reference)
-    graph = helper.make_graph(
-        list(nodes),
-        "step",
-        [helper.make_tensor_value_info(name, whole.get(name, TensorProto.FLOAT), None) for name in sorted(inputs)],
-        [helper.make_tensor_value_info(value, TensorProto.FLOAT, None)],
-        [tensor for tensor in reference.graph.initializer if tensor.name in taken],
-    )
-    return session_of(helper.make_model(graph, opset_imports=reference.opset_import, ir_version=reference.ir_version))
+    given = dict.fromkeys(name for step in steps for name in step.inputs if name not in whole)
+    for name in given:
+        model.graph.input.append(helper.make_tensor_value_info(GIVEN + name, TensorProto.FLOAT, None))
+    for index, step in enumerate(steps):
+        inner = {name: f"{ALONE}{index}/{name}" for node in step.nodes for name in node.output if name}
+        renamed = inner | {name: GIVEN + name for name in step.inputs if name in given}
+        renamed[step.value] = ALONE + step.value
+        for node in step.nodes:
+            copy = NodeProto()
+            copy.CopyFrom(node)
+            rename_inputs(copy, renamed)
+            copy.name, copy.output[:] = f"{ALONE}{index}/{node.name}", [renamed.get(name, name) for name in node.output]
+            model.graph.node.append(copy)
+        model.graph.output.append(ValueInfoProto(name=ALONE + step.value))
+    return model
 
 
 def names_in_variant(model: ModelProto, names: Iterable[str]) -> dict[str, str]:
@@ -190,12 +205,15 @@ def error_share(error: OutputError) -> float | None:
     return finite_or_none(error.noise / error.signal) if error.signal else None
 
 
-def weight_spreads(model: ModelProto) -> dict[str, float]:
-    """Return the largest magnitude of a row of weights divided by the median one, by the layer's name."""
+def weight_spreads(model: ModelProto, folder: Path) -> dict[str, float]:
+    """Return the largest magnitude of a row of weights divided by the median one, by the layer's name.
+
+    Weights may be in files of `folder`.
+    """
     tensors = initializers(model)
     spreads = {}
     for layer in weighted_layers(model):
-        rows = np.abs(as_matrix(layer, numpy_helper.to_array(tensors[layer.weight]))).max(axis=2)
+        rows = np.abs(as_matrix(layer, tensor_array(tensors[layer.weight], folder))).max(axis=2)
         spreads[layer.name] = float(rows.max() / max(float(np.median(rows)), 1e-12))
     return spreads
 

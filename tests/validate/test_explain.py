@@ -129,6 +129,40 @@ def test_token_ids_and_masks_reach_the_steps_that_take_them(save_graph, tmp_path
     assert rows["product"]["sqnr_db"] == pytest.approx(10 * np.log10(4), abs=1e-4)
 
 
+def test_a_branch_gets_the_variants_values_that_it_takes_from_around_it(save_graph, tmp_path):
+    """The first layer of the variant is off by a half; what an If makes of it in its branch adds no error."""
+
+    def branch(operator):
+        node = helper.make_node(operator, ["wide", "wide"], [f"{operator}_out"], name=operator)
+        return helper.make_graph([node], operator, [], [onnx.ValueInfoProto(name=f"{operator}_out")])
+
+    branches = {"then_branch": branch("Add"), "else_branch": branch("Sub")}
+    nodes = [
+        helper.make_node("MatMul", ["x", "weight"], ["wide"], name="first"),
+        helper.make_node("If", ["yes"], ["doubled"], name="choice", **branches),
+        helper.make_node("Sqrt", ["doubled"], ["y"], name="root"),
+    ]
+    paths = [
+        save_graph(
+            nodes,
+            [("x", ["batch", 2])],
+            [("y", ["batch", 2])],
+            {"weight": np.eye(2, dtype=np.float32) * scale, "yes": np.array(True)},
+            name,
+        )
+        for name, scale in (("float.onnx", np.float32(1)), ("off.onnx", np.float32(1.5)))
+    ]
+    with writing_arrays(tmp_path / "x.npz") as writer:
+        writer.add_all("000000", {"x": np.array([1, 2], np.float32)})
+        writer.add("labels", np.array([-1]))
+        writer.add("groups", np.array(["a"]))
+    rows = {row["node"]: row for row in explain_model(paths[1], paths[0], SampleFile(tmp_path / "x.npz"), range(1), {})}
+    assert rows["first"]["added"] == pytest.approx(1 / 4)
+    assert rows["choice"]["added"] == rows["root"]["added"] == 0
+    # By hand: twice what is off by a half is off by a half, and its power by a quarter.
+    assert rows["choice"]["sqnr_db"] == pytest.approx(10 * np.log10(4), abs=1e-4)
+
+
 def test_a_small_error_is_not_nothing():
     row = {"node": "conv", "operators": "Conv", "added": 3.62e-7, "sqnr_db": 64.4, "low": 0.0, "high": 1.0}
     row |= {"weight_spread": None, "module": "", "source": ""}

@@ -5,7 +5,7 @@ from collections.abc import Container
 
 from onnx import GraphProto, ModelProto, NodeProto
 
-from onnx_release.graph.graph import graphs, produced_values, subgraphs
+from onnx_release.graph.graph import graphs, produced_values, rename_inputs
 
 # What an optional output is called that nothing uses. The converter takes two empty names for the same value.
 UNUSED = "unused_output_"
@@ -55,12 +55,7 @@ def rename_defined(graph: GraphProto, renamed: dict[str, str]) -> None:
 def rename_uses(graph: GraphProto, renamed: dict[str, str]) -> None:
     """Rename values where nodes of `graph` take them and where graphs nested in it take or return them."""
     for node in graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        for inner in subgraphs(node):
-            for nested in inner.node:
-                nested.input[:] = [renamed.get(name, name) for name in nested.input]
-            for value in inner.output:
-                value.name = renamed.get(value.name, value.name)
+        rename_inputs(node, renamed)
 
 
 def has_graphs(node: NodeProto) -> bool:
