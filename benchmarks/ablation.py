@@ -89,9 +89,8 @@ class Bench:
         """Fit, refine the ranges once, and fit again."""
         work = ComputeLimit(float("inf"), measure_work(model, ranges, self.samples).macs)
         first = self.fitted(model, ranges, target)
-        factors = refine_ranges(
-            first, widest_factors(model, ranges), refine.COARSE, self.own, spread_evenly(SAMPLES, FEW_SAMPLES), work
-        )
+        sweep = refine.Sweep(refine.COARSE, spread_evenly(SAMPLES, FEW_SAMPLES))
+        factors = refine_ranges(first, widest_factors(model, ranges), sweep, self.own, work)
         return self.fitted(model, scale_ranges(ranges, factors), target)
 
 

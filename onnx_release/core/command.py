@@ -168,9 +168,11 @@ def fail(message: str, code: int = 1) -> None:
     """Print the message, with --debug after the traceback, and exit."""
     if "--debug" in sys.argv:
         traceback.print_exc()
-    print(message if code == INTERRUPTED else f"error: {message}", file=sys.stderr)
+    lines = [message if code == INTERRUPTED else f"error: {message}"]
     if "DVC_STAGE" in os.environ:
-        print(how_to_bring_back(os.environ["DVC_STAGE"]), file=sys.stderr)
+        lines.append(how_to_bring_back(os.environ["DVC_STAGE"]))
+    # In one write, also where Python does not buffer: the processes of a server may fail at the same time.
+    print("".join(f"{line}\n" for line in lines), end="", file=sys.stderr)
     sys.exit(code)
 
 

@@ -11,7 +11,16 @@ import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnx_release.core.workers import map_in_order
-from onnx_release.graph.graph import SMALL_WEIGHT, external_tensors, node_inputs, save_model, weight_size
+from onnx_release.graph.graph import (
+    EXTERNAL_DATA_THRESHOLD,
+    SMALL_WEIGHT,
+    external_tensors,
+    load_weights,
+    node_inputs,
+    save_model,
+    weight_bytes,
+    weight_size,
+)
 from onnx_release.runtime.session import open_bytes, open_session, run_session
 
 # Operators whose output is another one at each run, although their inputs are constant.
@@ -130,12 +139,17 @@ def descendants(model: ModelProto, names: Iterable[str]) -> set[str]:
 
 
 def step_by_step(
-    model: ModelProto, names: Sequence[str], feeds: Sequence[Mapping[str, np.ndarray]], chunk: int
+    model: ModelProto,
+    names: Sequence[str],
+    feeds: Sequence[Mapping[str, np.ndarray]],
+    chunk: int,
+    weights: Path | None = None,
 ) -> Iterator[list[np.ndarray]]:
     """Yield the value of each of `names`, in this order, for every feed.
 
     Each value is computed on demand from those before it, so that no node runs twice, and with the weights that `model`
-    has at that time. A value is dropped when no later one needs it.
+    has at that time. A value is dropped when no later one needs it. `weights` is the folder of the files that have
+    weights of `model`.
     """
     given = {value.name for value in model.graph.input}
     needs = [ancestors(model, [name], {*given, *names[:index]})[1] for index, name in enumerate(names)]
@@ -143,7 +157,7 @@ def step_by_step(
     for index, name in enumerate(names):
         if name not in known[0]:
             types = {key: helper.np_dtype_to_tensor_dtype(array.dtype) for key, array in known[0].items()}
-            session = session_of(extract_subgraph(model, [name], types))
+            session = session_of(extract_subgraph(model, [name], types), weights=weights)
             for values, found in zip(known, map_in_order(partial(run_on, session), known, chunk), strict=True):
                 values.update(found)
         yield [values[name] for values in known]
@@ -162,6 +176,11 @@ def session_of(model: ModelProto, threads: int = 1, weights: Path | None = None)
     `weights` is the folder of the files that have weights of `model`; without it, all are in `model` itself.
     """
     if weights is not None and external_tensors(model):
-        return open_bytes(model.SerializeToString(), weights, threads)
+        if weight_bytes(model) <= EXTERNAL_DATA_THRESHOLD:
+            return open_bytes(model.SerializeToString(), weights, threads)
+        whole = ModelProto()
+        whole.CopyFrom(model)
+        load_weights(whole, weights)
+        return session_of(whole, threads)
     with tempfile.TemporaryDirectory() as folder:
         return open_session(save_model(model, Path(folder)), threads)

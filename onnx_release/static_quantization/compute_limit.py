@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto, NodeProto
@@ -57,12 +58,16 @@ class ComputeLimit:
         self.total -= layers
 
 
-def measure_work(model: ModelProto, names: Iterable[str], samples: SampleFile) -> Work:
-    """Return the work of the nodes that make the values `names`, for the first sample."""
+def measure_work(model: ModelProto, names: Iterable[str], samples: SampleFile, weights: Path | None = None) -> Work:
+    """Return the work of the nodes that make the values `names`, for the first sample.
+
+    `weights` is the folder of the files that have weights of `model`.
+    """
     made = {name for node in model.graph.node for name in node.output}
     feed, tensors = samples.batch(0), initializers(model)
     shapes = {name: array.shape for name, array in feed.items()}
-    found = run_session(session_of(extract_subgraph(model, [name for name in names if name in made])), feed)
+    part = extract_subgraph(model, [name for name in names if name in made])
+    found = run_session(session_of(part, weights=weights), feed)
     shapes |= {name: array.shape for name, array in found.items()}
     for node in reversed(model.graph.node):
         if node.op_type in ACTIVATIONS and node.output[0] in shapes:

@@ -20,7 +20,7 @@ def optimized_graph(path: Path) -> ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "optimized.onnx"
         save_optimized(path, written, Runtime(provider="cpu", intra_threads=1))
-        return load_model(written)
+        return load_model(written, weights=False)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class FusedNodes:
 
 def count_fused(path: Path) -> FusedNodes:
     """Count the nodes of a quantized model by how ONNX Runtime runs them on this CPU."""
-    model = load_model(path)
+    model = load_model(path, weights=False)
     makers = producers(model)
     nodes = [node for node in model.graph.node if node.op_type not in QDQ]
     quantized = [node for node in nodes if any(made_by_dequantize(name, makers) for name in node.input)]

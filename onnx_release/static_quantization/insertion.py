@@ -5,12 +5,13 @@ single nodes, and fails on one-element biases, 3-D weights and values without a 
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnx_release.graph.graph import DEQUANTIZED, node_inputs
+from onnx_release.graph.graph import DEQUANTIZED, node_inputs, tensor_array
 from onnx_release.graph.layers import attributes, initializers
 from onnx_release.graph.targets import Target
 from onnx_release.static_quantization.operators import PRODUCTS, Plan
@@ -23,16 +24,19 @@ QUANTIZED = "_QuantizeLinear_Output"
 LARGEST_BIAS = 2**31 - 2**8
 
 
-def insert_nodes(model: ModelProto, plan: Plan, target: Target) -> ModelProto:
-    """Return a copy of `model` with the nodes of `plan`; float weights that nothing takes are left out."""
-    return Insertion(model, plan, target).result()
+def insert_nodes(model: ModelProto, plan: Plan, target: Target, weights: Path | None = None) -> ModelProto:
+    """Return a copy of `model` with the nodes of `plan`; float weights that nothing takes are left out.
+
+    `weights` is the folder of the files that have weights of `model`.
+    """
+    return Insertion(model, plan, target, weights).result()
 
 
 class Insertion:
     """A graph that is written node by node, in the order of the float graph."""
 
-    def __init__(self, model: ModelProto, plan: Plan, target: Target) -> None:
-        self.model, self.plan, self.target = model, plan, target
+    def __init__(self, model: ModelProto, plan: Plan, target: Target, weights: Path | None) -> None:
+        self.model, self.plan, self.target, self.weights = model, plan, target, weights
         self.source, self.outputs = initializers(model), {value.name for value in model.graph.output}
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, TensorProto] = {}
@@ -101,7 +105,7 @@ class Insertion:
         if node.op_type in PRODUCTS:
             return self.dequantized_weight(node)
         if node.op_type in ("Add", "Mul", "Concat"):
-            array = numpy_helper.to_array(self.source[name])
+            array = self.array(name)
             limits = min(float(array.min()), 0.0), max(float(array.max()), 0.0)
             scale, zero_point = parameters(limits, self.target)
             return self.dequantized_constant(name, array, scale, zero_point, None)
@@ -110,7 +114,7 @@ class Insertion:
     def dequantized_weight(self, node: NodeProto) -> str:
         """Return the name of a node's weight dequantized from int8, with a scale for each output channel."""
         name = node.input[1]
-        array = numpy_helper.to_array(self.source[name])
+        array = self.array(name)
         axis = weight_axis(node, array.ndim)
         others = tuple(i for i in range(array.ndim) if i != axis)
         largest = np.abs(array).max(axis=others if axis is not None else None)
@@ -119,7 +123,7 @@ class Insertion:
         scale = np.where(scale < np.finfo(np.float32).tiny, np.float32(1), scale)
         if len(node.input) > 2 and node.input[2] and not self.target.symmetric:
             taken, _ = parameters(self.limits_of(node.input[0]), self.target)
-            scale = np.maximum(scale, least_scale(numpy_helper.to_array(self.source[node.input[2]]).reshape(-1), taken))
+            scale = np.maximum(scale, least_scale(self.array(node.input[2]).reshape(-1), taken))
         return self.dequantized_constant(name, array, scale, np.zeros(scale.shape, np.int8), axis)
 
     def dequantized_constant(
@@ -155,7 +159,7 @@ class Insertion:
         name, weight = node.input[2], node.input[1]
         # A bias that several nodes take needs a scale for each of them.
         own = f"{name}_{node.name}" if name + "_quantized" in self.constants else name
-        bias = numpy_helper.to_array(self.source[name]).reshape(-1).astype(np.float64)
+        bias = self.array(name).reshape(-1).astype(np.float64)
         weights = self.constants[weight + "_scale"]
         bias = np.broadcast_to(bias, tuple(weights.dims))
         if self.target.symmetric:
@@ -205,6 +209,10 @@ class Insertion:
     def limits_of(self, name: str) -> tuple[float, float]:
         """Return the range of a quantized operand."""
         return self.plan.limits[self.provider(self.renamed.get(name, name))]
+
+    def array(self, name: str) -> np.ndarray:
+        """Return the value of a constant of the float model."""
+        return tensor_array(self.source[name], self.weights)
 
     def add(self, name: str, array: np.ndarray) -> None:
         self.constants[name] = numpy_helper.from_array(np.asarray(array), name)

@@ -5,11 +5,12 @@ An operator without a range, a kernel or a constant that it needs stays in float
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto
 
-from onnx_release.graph.graph import graphs
+from onnx_release.graph.graph import graphs, tensor_array
 from onnx_release.graph.layers import attributes, clip_bounds, initializers, is_plain
 from onnx_release.graph.targets import Target
 
@@ -50,9 +51,11 @@ class Plan:
     made: set[str] = field(default_factory=set)
 
 
-def plan_quantization(model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]) -> Plan:
+def plan_quantization(
+    model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str], weights: Path | None = None
+) -> Plan:
     """Plan to quantize every node that can be, except `float_nodes`."""
-    graph = Graph(model, ranges)
+    graph = Graph(model, ranges, weights)
     possible = {node.name for node in model.graph.node if node.name not in float_nodes and graph.can_quantize(node)}
     wanted = graph.wanted_values(possible)
     plan = Plan()
@@ -102,10 +105,10 @@ def replace_activation(
 
 
 class Graph:
-    """A float graph with what decides about the quantization of its nodes."""
+    """A float graph, some of whose weights may be in files of `weights`, with what decides about its quantization."""
 
-    def __init__(self, model: ModelProto, ranges: Ranges) -> None:
-        self.model, self.constants = model, initializers(model)
+    def __init__(self, model: ModelProto, ranges: Ranges, weights: Path | None = None) -> None:
+        self.model, self.constants, self.weights = model, initializers(model), weights
         self.uses = count_uses(model)
         self.limits = {name: limits for name, limits in ranges.items() if usable(limits)}
         for node in model.graph.node:
@@ -160,7 +163,7 @@ class Graph:
         tensor = self.constants[name]
         if tensor.data_type != TensorProto.FLOAT or 0 in tensor.dims:
             return False
-        array = numpy_helper.to_array(tensor)
+        array = tensor_array(tensor, self.weights)
         return usable((float(array.min()), float(array.max())))
 
     def activation_inputs(self, node: NodeProto) -> list[str]:

@@ -7,6 +7,7 @@ maximum flow finds (Ford and Fulkerson, 1956); of equal cuts, it takes the one w
 """
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto
@@ -22,13 +23,17 @@ INTEGER, FLOAT = 0, 1
 
 
 def float_by_placement(
-    model: ModelProto, ranges: Ranges, sizes: Mapping[str, int], float_nodes: Collection[str]
+    model: ModelProto,
+    ranges: Ranges,
+    sizes: Mapping[str, int],
+    float_nodes: Collection[str],
+    weights: Path | None = None,
 ) -> set[str]:
     """Return the nodes without weights that stay in float; `sizes` has the elements of each value.
 
-    `float_nodes` are in float in any case.
+    `float_nodes` are in float in any case. `weights` is the folder of the files that have weights of `model`.
     """
-    graph = Graph(model, ranges)
+    graph = Graph(model, ranges, weights)
     possible = {node.name for node in model.graph.node if node.name not in float_nodes and graph.can_quantize(node)}
     weighted = {
         node.name

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -17,13 +18,17 @@ from onnx_release.static_quantization.operators import PRODUCTS, Ranges, plan_qu
 QUANTIZED_WHEN_LOADED = ("Conv", "ConvTranspose", "Gemm")
 
 
-def insert_qdq(model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]) -> ModelProto:
+def insert_qdq(
+    model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str], weights: Path | None = None
+) -> ModelProto:
     """Return a quantized copy of `model`, except `float_nodes`, with a scale for each output channel and activation.
 
     A product that no integer operator takes returns floats: the kernels do so at no cost, and nothing is clipped. A
-    float operator takes a value that a float operator has made as it is.
+    float operator takes a value that a float operator has made as it is. `weights` is the folder of the files that have
+    weights of `model`, which those of float layers stay in.
     """
-    quantized = insert_nodes(model, plan_quantization(model, ranges, target, float_nodes), target)
+    plan = plan_quantization(model, ranges, target, float_nodes, weights)
+    quantized = insert_nodes(model, plan, target, weights)
     keep_float(quantized)
     return quantized
 

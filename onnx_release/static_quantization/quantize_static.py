@@ -8,7 +8,7 @@ from onnx import ModelProto
 from threadpoolctl import threadpool_limits
 
 from onnx_release.core.files import read_json, replacing_folder
-from onnx_release.graph.graph import load_model, model_size_mb, save_checked
+from onnx_release.graph.graph import load_model, load_weights, model_size_mb, save_checked
 from onnx_release.graph.layers import initializers
 from onnx_release.graph.precision import check_not_quantized
 from onnx_release.graph.targets import Target
@@ -29,12 +29,13 @@ def quantize_statically(
     variant keeps it. Nothing is written before the end of the search, so an interrupted one starts anew. Raises
     GraphError if `source` is already quantized.
     """
-    model = load_model(source)
+    model = load_model(source, weights=False)
     check_not_quantized(model, source)
     limits = {name: (low, high) for name, (low, high) in read_json(ranges)["ranges"].items()}
     # Sums of products are then the same on any number of cores.
     with threadpool_limits(limits=1):
-        result = search(model, limits, target, scorer, goal)
+        result = search(model, limits, target, scorer, goal, source.parent)
+    load_weights(result.best.model, source.parent)  # those of float layers
     with replacing_folder(folder) as partial:
         path = save_checked(result.best.model, partial)
         metrics = static_metrics(model, target, result, path)

@@ -1,9 +1,11 @@
 """Read and write the weights, scales and biases of the layers of a quantized graph."""
 
-import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from pathlib import Path
 
-from onnx_release.graph.graph import producers
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto
+
+from onnx_release.graph.graph import producers, tensor_array
 from onnx_release.graph.layers import Layer, from_matrix, initializers, set_array
 from onnx_release.static_quantization.insertion import least_scale
 
@@ -11,10 +13,12 @@ from onnx_release.static_quantization.insertion import least_scale
 class QuantizedGraph:
     """A graph with QuantizeLinear and DequantizeLinear nodes, whose layers have the names of the float model.
 
-    Writing changes the model itself. A quantized bias keeps its value when the scale of its weight changes.
+    Writing changes the model itself. A quantized bias keeps its value when the scale of its weight changes. `weights`
+    is the folder of the files that have weights of the model.
     """
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, weights: Path | None = None) -> None:
+        self.weights = weights
         self.nodes: dict[str, NodeProto] = {node.name: node for node in model.graph.node}
         self.makers, self.tensors = producers(model), initializers(model)
 
@@ -25,7 +29,7 @@ class QuantizedGraph:
 
     def array(self, name: str) -> np.ndarray:
         """Return the value of an initializer."""
-        return numpy_helper.to_array(self.tensors[name])
+        return tensor_array(self.tensors[name], self.weights)
 
     def input_value(self, name: str) -> str:
         """Return the name of a layer's input, before a DequantizeLinear if it has one."""

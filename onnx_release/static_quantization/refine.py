@@ -7,8 +7,10 @@ outliers the network does not need.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from onnx import ModelProto, helper
 from tqdm import tqdm
 
@@ -33,9 +35,13 @@ MOST_KEPT = 2**30
 
 @dataclass
 class KeptValues:
-    """The inputs and the quantized values of every sample by name, and the names of those that are out of date."""
+    """The inputs and the quantized values of every sample by name, and the names of those that are out of date.
+
+    `weights` is the folder of the files that have weights of the graph.
+    """
 
     samples: list[dict[str, np.ndarray]]
+    weights: Path | None = None
     outdated: set[str] = field(default_factory=set)
 
     def run(self, trial: ModelProto, affected: set[str]) -> tuple[list[dict[str, np.ndarray]], set[str]]:
@@ -46,38 +52,47 @@ class KeptValues:
         types = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in self.samples[0].items()}
         usable = {name: kind for name, kind in types.items() if name not in affected | self.outdated}
         part = extract_subgraph(trial, [value.name for value in trial.graph.output], usable)
-        outputs = list(map_in_order(partial(run_on, session_of(part)), self.samples, CHUNK))
+        outputs = list(map_in_order(partial(run_on, session_of(part, weights=self.weights)), self.samples, CHUNK))
         return outputs, {node.name for node in part.graph.node}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One pass over all ranges: the steps to try on each, and the indices of the samples to try them on."""
+
+    steps: Sequence[float]
+    indices: Sequence[int]
 
 
 def refine_ranges(
     quantized: ModelProto,
     widest: Mapping[str, float],
-    steps: Sequence[float],
+    sweep: Sweep,
     scorer: Scorer,
-    indices: Sequence[int],
     limit: ComputeLimit,
+    weights: Path | None = None,
 ) -> dict[str, float]:
-    """Return factors for the ranges of some activations that improve the answers on some samples.
+    """Return factors for the ranges of some activations that improve the answers on the samples of the sweep.
 
-    `widest` has the activations to try and the largest factor for each; a factor is a product of `steps`. The search
+    `widest` has the activations to try and the largest factor for each; a factor is a product of its steps. The search
     goes once through the graph, from its end, until the limit is used up. A trial computes only what depends on its
-    range, since all quantized values of every sample are kept, in 8 bits.
+    range, since all quantized values of every sample are kept, in 8 bits. `weights` is the folder of the files that
+    have weights of the graph.
     """
     if not quantized_values(quantized):
         return {}
-    known = keep_values(quantized, [scorer.samples.batch(index) for index in indices])
-    limit.run(len(indices))
-    best = scorer.score(quantized, indices).signal
+    known = keep_values(quantized, [scorer.samples.batch(index) for index in sweep.indices], weights)
+    limit.run(len(sweep.indices))
+    best = scorer.score(quantized, sweep.indices, weights).signal
     factors = {name: 1.0 for name in one_per_scale(quantized) if name in widest}
     for name in tqdm(reversed(factors), "ranges", len(factors), unit="range"):
-        for step in steps:
+        for step in sweep.steps:
             while limit.left > 0 and factors[name] * step <= widest[name]:
                 trial, changed = with_scaled_range(quantized, name, step)
                 affected = descendants(trial, changed)
                 answers, ran = known.run(trial, affected)
-                limit.run(len(indices), ran)
-                found = scorer.score_outputs(answers, indices).signal
+                limit.run(len(sweep.indices), ran)
+                found = scorer.score_outputs(answers, sweep.indices).signal
                 if not found - best >= LEAST_GAIN:  # also if both are infinite
                     break
                 best, quantized = found, trial
@@ -86,13 +101,20 @@ def refine_ranges(
     return {name: factor for name, factor in factors.items() if factor != 1.0}
 
 
-def keep_values(quantized: ModelProto, feeds: Sequence[Mapping[str, np.ndarray]]) -> KeptValues:
+def keep_values(
+    quantized: ModelProto, feeds: Sequence[Mapping[str, np.ndarray]], weights: Path | None = None
+) -> KeptValues:
     """Compute the quantized values of every sample of `feeds`, which are batches of one."""
     names = [name for names in quantized_values(quantized).values() for name in names]
     both = in_order_of(quantized, [*names, *shared_values(quantized)])
-    size = sum(array.nbytes for array in run_on(session_of(extract_subgraph(quantized, both)), feeds[0]).values())
-    run = partial(run_on, session_of(extract_subgraph(quantized, both if size * len(feeds) < MOST_KEPT else names)))
-    return KeptValues([{**feed, **found} for feed, found in zip(feeds, map_in_order(run, feeds, CHUNK), strict=True)])
+
+    def session(wanted: Sequence[str]) -> onnxruntime.InferenceSession:
+        return session_of(extract_subgraph(quantized, wanted), weights=weights)
+
+    size = sum(array.nbytes for array in run_on(session(both), feeds[0]).values())
+    run = partial(run_on, session(both if size * len(feeds) < MOST_KEPT else names))
+    found = map_in_order(run, feeds, CHUNK)
+    return KeptValues([{**feed, **values} for feed, values in zip(feeds, found, strict=True)], weights)
 
 
 def one_per_scale(quantized: ModelProto) -> list[str]:

@@ -7,14 +7,16 @@ those of the float graph with its activations clipped like the quantized ones (s
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto
 from tqdm import tqdm
 
 from onnx_release.core.workers import map_in_order
 from onnx_release.data.samples import SampleFile
 from onnx_release.graph.activations import extract_subgraph, session_of, step_by_step
+from onnx_release.graph.graph import tensor_array
 from onnx_release.graph.layers import Layer, as_matrix, initializers, kernel_shape, patches, weighted_layers
 from onnx_release.graph.targets import Target
 from onnx_release.runtime.session import run_session
@@ -36,11 +38,15 @@ Sums = dict[str, tuple[np.ndarray, int]]
 
 @dataclass(frozen=True)
 class Fit:
-    """What to fit to: the samples of the indices `used`. Each weight of the layers `plain` is rounded by itself."""
+    """What to fit to: the samples of the indices `used`. Each weight of the layers `plain` is rounded by itself.
+
+    `weights` is the folder of the files that have weights of the model.
+    """
 
     samples: SampleFile
     used: Sequence[int]
     plain: Collection[str] = ()
+    weights: Path | None = None
 
 
 def fit_weights(model: ModelProto, quantized: ModelProto, ranges: Ranges, target: Target, fit: Fit) -> None:
@@ -49,14 +55,14 @@ def fit_weights(model: ModelProto, quantized: ModelProto, ranges: Ranges, target
     The values that later layers need are kept in memory for every sample used, most of them in 8 bits.
     """
     samples, used = fit.samples, fit.used
-    layers, tensors, graph = weighted_layers(model), initializers(model), QuantizedGraph(quantized)
+    layers, tensors, graph = weighted_layers(model), initializers(model), QuantizedGraph(quantized, fit.weights)
     if not layers:
         return
-    wanted = wanted_means(clip_activations(model, quantized, ranges), layers, samples, used)
+    wanted = wanted_means(clip_activations(model, quantized, ranges), layers, fit)
     inputs = {layer.name: graph.input_value(layer.name) for layer in layers}
     names = in_order_of(quantized, [*shared_values(quantized), *inputs.values()])
     feeds = [samples.batch(index) for index in used]
-    steps = zip(names, step_by_step(quantized, names, feeds, SAMPLE_BLOCK * CHUNK), strict=True)
+    steps = zip(names, step_by_step(quantized, names, feeds, SAMPLE_BLOCK * CHUNK, fit.weights), strict=True)
     taking = {name: [layer for layer in layers if inputs[layer.name] == name] for name in names}
     pairs = ((layer, data) for name, data in steps for layer in taking[name])
     for layer, data in tqdm(pairs, "rounding", len(layers), unit="layer"):
@@ -74,7 +80,7 @@ def fit_layer(
     wanted: np.ndarray,
 ) -> None:
     """Round the weights of a layer for the inputs `found`, and let its bias give the mean that `wanted` inputs give."""
-    weights = as_matrix(layer, numpy_helper.to_array(tensors[layer.weight]))
+    weights = as_matrix(layer, tensor_array(tensors[layer.weight], graph.weights))
     if found.product.ndim > 2:
         weights = weights.astype(np.float64)
     fitted = weights
@@ -84,20 +90,19 @@ def fit_layer(
         fitted = integers * scales[:, :, None]
         graph.set_weight(layer, integers, scales)
     if layer.bias:
-        bias = numpy_helper.to_array(tensors[layer.bias]).astype(np.float64)
+        bias = tensor_array(tensors[layer.bias], graph.weights).astype(np.float64)
         graph.set_bias(layer.name, corrected_bias(weights, fitted, bias, wanted, found.mean))
 
 
-def wanted_means(
-    reference: ModelProto, layers: Sequence[Layer], samples: SampleFile, used: Sequence[int]
-) -> dict[str, np.ndarray]:
+def wanted_means(reference: ModelProto, layers: Sequence[Layer], fit: Fit) -> dict[str, np.ndarray]:
     """Return the mean of every layer's inputs in the float graph, float64 [groups, inputs], by the layer's name."""
     tensors = initializers(reference)
     inputs = {node.name: node.input[0] for node in reference.graph.node if node.input}
-    session = session_of(extract_subgraph(reference, dict.fromkeys(inputs[layer.name] for layer in layers)))
+    part = extract_subgraph(reference, dict.fromkeys(inputs[layer.name] for layer in layers))
+    session = session_of(part, weights=fit.weights)
 
     def sums(index: int) -> Sums:
-        found = run_session(session, samples.batch(index))
+        found = run_session(session, fit.samples.batch(index))
         taken = {
             layer.name: patches(layer, found[inputs[layer.name]], POSITIONS, index, kernel_shape(layer, tensors))
             for layer in layers
@@ -107,7 +112,7 @@ def wanted_means(
     def added(one: Sums, other: Sums) -> Sums:
         return {name: (one[name][0] + total, one[name][1] + count) for name, (total, count) in other.items()}
 
-    whole = reduce(added, map_in_order(sums, used, SAMPLE_BLOCK * CHUNK))
+    whole = reduce(added, map_in_order(sums, fit.used, SAMPLE_BLOCK * CHUNK))
     return {name: total / max(count, 1) for name, (total, count) in whole.items()}
 
 
@@ -137,9 +142,12 @@ def input_statistics(
     return reduce(InputStatistics.merge, filled) if filled else None
 
 
-def copy_fit(fitted: ModelProto, quantized: ModelProto, model: ModelProto) -> None:
-    """Copy the weights and biases from `fitted` to `quantized`, for the layers that both quantize."""
-    source, target = QuantizedGraph(fitted), QuantizedGraph(quantized)
+def copy_fit(fitted: ModelProto, quantized: ModelProto, model: ModelProto, weights: Path | None = None) -> None:
+    """Copy the weights and biases from `fitted` to `quantized`, for the layers that both quantize.
+
+    `weights` is the folder of the files that have weights of `model`.
+    """
+    source, target = QuantizedGraph(fitted, weights), QuantizedGraph(quantized, weights)
     for layer in weighted_layers(model):
         if source.is_quantized(layer.name) and target.is_quantized(layer.name):
             target.copy_weight(source, layer.name)

@@ -30,20 +30,22 @@ class Scorer:
 
     def __init__(self, path: Path, spec: Spec, data: ModelData | None, samples: SampleFile) -> None:
         self.spec, self.data, self.samples = spec, data, samples
-        self.wanted = self.outputs(load_model(path), range(len(samples)))
+        self.wanted = self.outputs(load_model(path, weights=False), range(len(samples)), path.parent)
 
-    def outputs(self, model: ModelProto, indices: Sequence[int]) -> list[dict[str, np.ndarray]]:
-        """Run a model on some samples."""
-        session = session_of(model)
+    def outputs(
+        self, model: ModelProto, indices: Sequence[int], weights: Path | None = None
+    ) -> list[dict[str, np.ndarray]]:
+        """Run a model on some samples; `weights` is the folder of the files that have weights of it."""
+        session = session_of(model, weights=weights)
 
         def run(index: int) -> dict[str, np.ndarray]:
             return run_session(session, self.samples.batch(index))
 
         return list(map_in_order(run, indices, CHUNK))
 
-    def score(self, model: ModelProto, indices: Sequence[int]) -> Closeness:
-        """Return how close the model's outputs on some samples are to the float model's."""
-        return self.score_outputs(self.outputs(model, indices), indices)
+    def score(self, model: ModelProto, indices: Sequence[int], weights: Path | None = None) -> Closeness:
+        """Return how close the model's outputs on some samples are to the float model's; `weights` as above."""
+        return self.score_outputs(self.outputs(model, indices, weights), indices)
 
     def score_outputs(self, found: Sequence[Mapping[str, np.ndarray]], indices: Sequence[int]) -> Closeness:
         """Do the same for outputs that are already there."""

@@ -13,8 +13,9 @@
 """
 
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from onnx import ModelProto
 from tqdm import tqdm
@@ -27,10 +28,10 @@ from onnx_release.measure.budget import over_budget
 from onnx_release.measure.closeness import Closeness
 from onnx_release.static_quantization.compute_limit import ComputeLimit, measure_work
 from onnx_release.static_quantization.fit_work import layer_works, rounded_plainly
-from onnx_release.static_quantization.operators import PRODUCTS, Ranges, plan_quantization
+from onnx_release.static_quantization.operators import PRODUCTS, Plan, Ranges, plan_quantization
 from onnx_release.static_quantization.placement import float_by_placement
 from onnx_release.static_quantization.qdq import insert_qdq
-from onnx_release.static_quantization.refine import COARSE, FINE, refine_ranges, widest_factors
+from onnx_release.static_quantization.refine import COARSE, FINE, Sweep, refine_ranges, widest_factors
 from onnx_release.static_quantization.rounding import Fit, copy_fit, fit_weights
 from onnx_release.static_quantization.scoring import Scorer
 
@@ -96,13 +97,17 @@ def search(
     target: Target,
     scorer: Scorer,
     goal: Goal,
+    weights: Path | None = None,
 ) -> SearchResult:
-    """Find the graph with the least float work that meets the budget, or else the one with the best SQNR."""
-    steps = Search(model, ranges, target, scorer, goal)
+    """Find the graph with the least float work that meets the budget, or else the one with the best SQNR.
+
+    `weights` is the folder of the files that have weights of `model`; those of float layers stay there.
+    """
+    steps = Search(model, ranges, target, scorer, goal, weights)
     best = steps.fit(ranges, frozenset())
     if best.failures:
         steps.limit.reserved = steps.limit.left * RESERVE
-        best = steps.sweep_ranges(best, COARSE, steps.few, until_met=True)
+        best = steps.sweep_ranges(best, Sweep(COARSE, steps.few), until_met=True)
         steps.limit.reserved = 0.0
     if best.failures:
         best = steps.keep_in_float(best, steps.types)
@@ -127,23 +132,27 @@ class Search:
         target: Target,
         scorer: Scorer,
         goal: Goal,
+        weights: Path | None = None,
     ) -> None:
         self.model, self.target, self.scorer, self.budget = model, target, scorer, goal.budget
-        work = measure_work(model, ranges, scorer.samples)
+        self.weights = weights
+        work = measure_work(model, ranges, scorer.samples, weights)
         self.macs = work.macs
         self.limit = ComputeLimit(goal.minutes, self.macs)
         self.used = spread_evenly(len(scorer.samples), FIT_SAMPLES)
         self.few = spread_evenly(len(scorer.samples), FEW_SAMPLES)
         self.works = layer_works(model, len(self.used))
         self.plain = rounded_plainly(self.works, self.limit.total)
-        self.float_nodes = goal.excluded | float_by_placement(model, ranges, work.sizes, goal.excluded)
-        self.layers, self.types = quantized_units(model, ranges, target, self.float_nodes)
+        self.float_nodes = goal.excluded | float_by_placement(model, ranges, work.sizes, goal.excluded, weights)
+        plan = plan_quantization(model, ranges, target, self.float_nodes, weights)
+        self.layers, self.types = quantized_units(model, plan)
         self.fitted = 0
 
     def fit(self, ranges: Ranges, float_nodes: frozenset[str]) -> Attempt:
         """Quantize with these ranges and float nodes, and fit the weights to the calibration samples."""
-        quantized = insert_qdq(self.model, ranges, self.target, self.float_nodes | float_nodes)
-        fit_weights(self.model, quantized, ranges, self.target, Fit(self.scorer.samples, self.used, self.plain))
+        quantized = insert_qdq(self.model, ranges, self.target, self.float_nodes | float_nodes, self.weights)
+        fit = Fit(self.scorer.samples, self.used, self.plain, self.weights)
+        fit_weights(self.model, quantized, ranges, self.target, fit)
         self.limit.fit(len(self.used), sum(work for name, work in self.works.items() if name not in self.plain))
         self.fitted += 1
         attempt = self.attempt(quantized, ranges, float_nodes)
@@ -156,13 +165,13 @@ class Search:
 
     def estimated(self, best: Attempt, float_nodes: frozenset[str]) -> ModelProto:
         """Return the graph with these float nodes and the fitted weights of `best`."""
-        quantized = insert_qdq(self.model, best.ranges, self.target, self.float_nodes | float_nodes)
-        copy_fit(best.model, quantized, self.model)
+        quantized = insert_qdq(self.model, best.ranges, self.target, self.float_nodes | float_nodes, self.weights)
+        copy_fit(best.model, quantized, self.model, self.weights)
         return quantized
 
     def attempt(self, quantized: ModelProto, ranges: Ranges, float_nodes: frozenset[str]) -> Attempt:
         """Score a quantized graph on all calibration samples."""
-        closeness = self.scorer.score(quantized, range(len(self.scorer.samples)))
+        closeness = self.scorer.score(quantized, range(len(self.scorer.samples)), self.weights)
         self.limit.run(len(self.scorer.samples))
         failures = over_budget(closeness, self.budget, MARGIN_DB)
         return Attempt(quantized, ranges, float_nodes, self.price(float_nodes), closeness, failures)
@@ -171,17 +180,17 @@ class Search:
         """Return the multiply-adds of some nodes."""
         return sum(self.macs.get(name, 0.0) for name in sorted(nodes))
 
-    def refine(self, attempt: Attempt, steps: Sequence[float], indices: Sequence[int]) -> Attempt:
+    def refine(self, attempt: Attempt, sweep: Sweep) -> Attempt:
         """Sweep over all ranges, and fit with the new ones; return `attempt` itself if there are none."""
         widest = widest_factors(self.model, attempt.ranges)
-        factors = refine_ranges(attempt.model, widest, steps, self.scorer, indices, self.limit)
+        factors = refine_ranges(attempt.model, widest, sweep, self.scorer, self.limit, self.weights)
         return self.fit(scale_ranges(attempt.ranges, factors), attempt.float_nodes) if factors else attempt
 
-    def sweep_ranges(self, best: Attempt, steps: Sequence[float], indices: Sequence[int], until_met: bool) -> Attempt:
+    def sweep_ranges(self, best: Attempt, sweep: Sweep, until_met: bool) -> Attempt:
         """Do sweeps until one gains too little, the limit is used up or, with `until_met`, the budget is met."""
         gains = True
         while gains and self.limit.left > 0 and (best.failures or not until_met):
-            attempt = self.refine(best, steps, indices)
+            attempt = self.refine(best, sweep)
             best, gains = better(best, attempt), is_gain(best, attempt)
         return best
 
@@ -189,7 +198,7 @@ class Search:
         """Do sweeps in smaller and smaller steps and on more and more samples, as long as they gain."""
         available = len(self.scorer.samples)
         for count, steps in dict.fromkeys((min(count, available), steps) for count, steps in STAGES):
-            best = self.sweep_ranges(best, steps, spread_evenly(available, count), until_met=False)
+            best = self.sweep_ranges(best, Sweep(steps, spread_evenly(available, count)), until_met=False)
         return best
 
     def keep_in_float(self, best: Attempt, units: Units) -> Attempt:
@@ -217,7 +226,7 @@ class Search:
     def signal(self, quantized: ModelProto) -> float:
         """Return the SQNR in dB on few samples."""
         self.limit.run(len(self.few))
-        return self.scorer.score(quantized, self.few).signal
+        return self.scorer.score(quantized, self.few, self.weights).signal
 
     def candidates(self, best: Attempt, units: Units, gains: Mapping[str, float]) -> list[Attempt]:
         """Estimate sets of units in float: those that seem to meet the budget by float work, then the rest by SQNR.
@@ -238,11 +247,9 @@ class Search:
         return sorted(estimates, key=rank, reverse=True)
 
 
-def quantized_units(
-    model: ModelProto, ranges: Ranges, target: Target, float_nodes: Collection[str]
-) -> tuple[Units, Units]:
+def quantized_units(model: ModelProto, plan: Plan) -> tuple[Units, Units]:
     """Return the sets of quantized nodes that can be kept in float: each with weights, and the others of each type."""
-    plan, constants = plan_quantization(model, ranges, target, float_nodes), initializers(model)
+    constants = initializers(model)
     layers, types = dict[str, frozenset[str]](), dict[str, frozenset[str]]()
     for node in model.graph.node:
         if node.name not in plan.nodes or node.name in plan.removed:

@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -256,6 +257,18 @@ def test_a_file_that_the_system_refuses_to_write_is_named_and_not_left_in_part(t
         "error: no space left while writing data/evaluation.npz (File too large): free some and run it again\n"
     )
     assert not list((tmp_path / "data").iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has sockets that keep writes apart and then end")
+def test_an_error_is_written_at_once_since_other_processes_may_fail_at_the_same_time(tmp_path):
+    """In a container Python often does not buffer, as in the release's own."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command: list[str] = [sys.executable, "-u", "-c", STAGE, "net", "read_only"]
+    (tmp_path / "read_only").write_text("no folder")
+    with ours, theirs:
+        subprocess.run(command, cwd=tmp_path, env=environment(), stderr=theirs.fileno(), check=False)
+        message = ours.recv(10_000).decode()
+    assert message.startswith("error: read_only/artifacts: ") and message.endswith("\n")
 
 
 def test_the_traceback_of_a_bug_reaches_standard_error(tmp_path):

@@ -16,6 +16,7 @@ from onnx_release.static_quantization.qdq import insert_qdq, quantized_values
 from onnx_release.static_quantization.quantized_graph import QuantizedGraph
 from onnx_release.static_quantization.refine import (
     COARSE,
+    Sweep,
     one_per_scale,
     refine_ranges,
     widest_factors,
@@ -47,7 +48,7 @@ def work_on(model, scorer, minutes=1.0):
 
 def refine(model, quantized, ranges, scorer, samples=24):
     work = work_on(model, scorer)
-    return refine_ranges(quantized, widest_factors(model, ranges), COARSE, scorer, range(samples), work)
+    return refine_ranges(quantized, widest_factors(model, ranges), Sweep(COARSE, range(samples)), scorer, work)
 
 
 def test_a_wider_range_keeps_zero_points_and_biases(case):
@@ -90,7 +91,7 @@ def test_without_work_nothing_is_tried(case):
     quantized = insert_qdq(model, ranges, TARGETS["vnni"], [])
     work = work_on(model, scorer)
     work.reserved = work.left
-    assert refine_ranges(quantized, widest_factors(model, ranges), COARSE, scorer, range(4), work) == {}
+    assert refine_ranges(quantized, widest_factors(model, ranges), Sweep(COARSE, range(4)), scorer, work) == {}
 
 
 @pytest.mark.parametrize("float_nodes", [[], ["inner"]])
@@ -130,7 +131,7 @@ def test_a_trial_costs_what_depends_on_its_range(case):
             super().run(samples, layers)
 
     work = Watched(1.0, measure_work(model, made_values(model), scorer.samples).macs)
-    refine_ranges(quantized, widest_factors(model, ranges), COARSE, scorer, range(4), work)
+    refine_ranges(quantized, widest_factors(model, ranges), Sweep(COARSE, range(4)), scorer, work)
     layers = {"first", "depthwise", "project", "inner", "expand", "classify"}
     assert paid[0] is None  # the whole graph, once, for the values that are kept
     assert paid[1] & layers == {"classify"}
