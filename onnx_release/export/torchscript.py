@@ -12,7 +12,7 @@ from onnx_release.core.errors import ExportError
 from onnx_release.core.spec import Spec, symbolic_axes
 from onnx_release.graph.graph import copy_weights, external_tensors, load_model
 from onnx_release.graph.source_lines import describe_source, source_entry, source_line
-from onnx_release.network.source_network import unwrapped
+from onnx_release.network.source_network import is_scripted
 
 
 def export_torchscript(
@@ -26,7 +26,8 @@ def export_torchscript(
         path = Path(made) / "model.onnx"
         try:
             torch.onnx.export(
-                unwrapped(network),
+                # Its exporter takes a compiled network alone only, without what gives its outputs their order.
+                torch.jit.trace(network, examples, check_trace=False) if is_scripted(network) else network,
                 examples,
                 str(path),  # a string, since over 2 GB torch takes a Path for an open file
                 dynamo=False,

@@ -88,7 +88,6 @@ def with_named_inputs(network: Any, inputs: Sequence[str]) -> torch.nn.Module:
     return module
 
 
-def unwrapped(network: torch.nn.Module) -> torch.nn.Module:
-    """Return the network of an archive of TorchScript, which its exporter takes alone only; any other as it is."""
-    inner = getattr(network, "network", None)
-    return inner if isinstance(inner, torch.jit.ScriptModule) else network
+def is_scripted(network: torch.nn.Module) -> bool:
+    """Return whether the network is that of an archive of TorchScript."""
+    return isinstance(getattr(network, "network", None), torch.jit.ScriptModule)

@@ -20,6 +20,7 @@ from onnx_release.network.network import load_network, run_network
 from onnx_release.runtime.session import open_session, run_session
 from tests.imports import ROOT
 
+OUTPUTS = [{"name": "y", "dtype": "float32", "shape": ["batch", 2]}]
 X = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
 
 
@@ -36,7 +37,7 @@ def declare(tmp_path, monkeypatch):
     (tmp_path / "models/net").mkdir(parents=True)
     ModelFiles("net").raw.mkdir(parents=True)
 
-    def write(*names, **more):
+    def write(*names, outputs=OUTPUTS, **more):
         content = YAML(typ="safe").load((ROOT / "models/digits_cnn/spec.yaml").read_text())
         sources = [
             {"name": name, "sha256": sha256(ModelFiles("net").raw / name), "from": {"path": name}, **more}
@@ -47,7 +48,7 @@ def declare(tmp_path, monkeypatch):
             "sources": sources,
             "variants": [],
             "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 4]}],
-            "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", 2]}],
+            "outputs": outputs,
             "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}},
         }
         for key in ("images", "labels", "budget", "derived"):
@@ -85,6 +86,35 @@ def test_an_archive_is_the_network_and_is_exported(save, trust, exporter, networ
     export_network(found, spec, Export(exporter=exporter, opset=18), tmp_path / "export")
     outputs = run_session(open_session(tmp_path / "export/model.onnx"), {"x": X})
     np.testing.assert_allclose(outputs["y"], wanted, atol=1e-6)
+
+
+class Detector(nn.Module):
+    """Its outputs have names, and a branch depends on the size of the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.boxes, self.scores = nn.Linear(4, 3), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        if x.shape[0] > 2:
+            x = x * 2
+        return {"boxes": self.boxes(x), "scores": self.scores(x)}
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_outputs_of_a_compiled_network_are_taken_by_name_and_its_branches_kept(rows, declare, tmp_path):
+    network, raw = Detector().eval(), ModelFiles("net").raw
+    save_scripted(network, raw / "net.pt")
+    outputs = [
+        {"name": name, "dtype": "float32", "shape": ["batch", size]} for name, size in [("scores", 2), ("boxes", 3)]
+    ]
+    spec = declare("net.pt", outputs=outputs)
+    export_network(load_network("net", raw), spec, Export(exporter="torchscript", opset=18), tmp_path / "export")
+    found = run_session(open_session(tmp_path / "export/model.onnx"), {"x": X[:rows]})
+    wanted = network(torch.from_numpy(X[:rows]))
+    assert list(found) == ["scores", "boxes"]
+    for name, array in found.items():
+        np.testing.assert_allclose(array, wanted[name].detach(), atol=1e-6)
 
 
 def test_an_archive_of_torch_export_needs_trust(network, declare):
