@@ -42,7 +42,7 @@ from onnx_release.static_quantization.compute_limit import ComputeLimit, measure
 from onnx_release.static_quantization.gptq import Limits, search_scales
 from onnx_release.static_quantization.operators import Ranges
 from onnx_release.static_quantization.qdq import insert_qdq, with_float_layers
-from onnx_release.static_quantization.refine import refine_ranges, widest_factors
+from onnx_release.static_quantization.refine import factor_bounds, refine_ranges
 from onnx_release.static_quantization.rounding import Fit, fit_weights
 from onnx_release.static_quantization.saturation import HALVED
 from onnx_release.static_quantization.scoring import Scorer
@@ -90,7 +90,7 @@ class Bench:
         work = ComputeLimit(float("inf"), measure_work(model, ranges, self.samples).macs)
         first = self.fitted(model, ranges, target)
         sweep = refine.Sweep(refine.COARSE, spread_evenly(SAMPLES, FEW_SAMPLES))
-        factors = refine_ranges(first, widest_factors(model, ranges), sweep, self.own, work)
+        factors = refine_ranges(first, factor_bounds(model, ranges), sweep, self.own, work)
         return self.fitted(model, scale_ranges(ranges, factors), target)
 
 

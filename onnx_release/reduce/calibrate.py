@@ -6,7 +6,7 @@ Ranges also cover the corners of the declared sizes: a text of 2 tokens has othe
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from onnx_release.reduce.fold_weights import fold_weights, name_nodes
 from onnx_release.reduce.histograms import Observed
 from onnx_release.reduce.metrics import CalibrateMetrics
 from onnx_release.reduce.observe import Run, elements, observe
-from onnx_release.reduce.ranges import Range, clipped_count, cover_cases, include_zero
+from onnx_release.reduce.ranges import Range, clipped_count, cover_cases, include_zero, narrowest_factor
 
 # The part of the observations that the samples make; the others are shape cases.
 SAMPLES = "samples"
@@ -43,13 +43,15 @@ MOST_TIMES_LARGER = 16
 class RangeCounts:
     """How many activations have a range, how many never change, and the share of values outside of their range.
 
-    `boundless` names the activations without a range, since they have infinity or NaN, as masks do.
+    `boundless` names the activations without a range, since they have infinity or NaN, as masks do. `narrowest` has the
+    least factor by which the search for static INT8 may narrow a range, where shape cases need one.
     """
 
     tensors: int
     constant_tensors: int
     clipped_share: float
     boundless: list[str]
+    narrowest: dict[str, float]
 
 
 def calibrate(
@@ -74,8 +76,9 @@ def calibrate(
         if external_tensors(equalized.model):
             copy_weights(equalized.model, source.parent, partial_folder)
         save_checked(equalized.model, partial_folder)
-        content = {"method": params.method, "samples": len(samples), "ranges": ranges, "boundless": found.boundless}
-        write_json(partial_folder / RANGES_FILE, content)
+        content = {"method": params.method, "samples": len(samples), "ranges": ranges}
+        notes = {"boundless": found.boundless, "narrowest": found.narrowest}
+        write_json(partial_folder / RANGES_FILE, content | notes)
     if found.boundless:
         print(f"note: without a range, since they are not finite: {first_few(found.boundless)}", file=sys.stderr)
     if equalized.failure:
@@ -85,7 +88,10 @@ def calibrate(
         samples=len(samples),
         equalized_values=equalized.values,
         equalize_failure=equalized.failure,
-        **asdict(found) | {"boundless": ", ".join(found.boundless)},
+        tensors=found.tensors,
+        constant_tensors=found.constant_tensors,
+        clipped_share=found.clipped_share,
+        boundless=", ".join(found.boundless),
     )
 
 
@@ -143,16 +149,23 @@ def find_ranges(
     parts = observe(model, [*sample_runs(samples), *corners], bins, params.chunk, weights)
     found = parts[SAMPLES]
     boundless = [name for name in found if any(part[name].boundless for part in parts.values())]
-    cases = [part for name, part in parts.items() if name != SAMPLES]
+    cases = {name: [part[name] for part_name, part in parts.items() if part_name != SAMPLES] for name in found}
     ranges = {
-        name: include_zero(*cover_cases(item, [case[name] for case in cases], params))
+        name: include_zero(*cover_cases(item, cases[name], params))
         for name, item in found.items()
         if name not in boundless
     }
-    return ranges, count_ranges(found, ranges, boundless)
+    factors = {name: narrowest_factor(found[name], cases[name], limits) for name, limits in ranges.items()}
+    narrowest = {name: factor for name, factor in factors.items() if factor}
+    return ranges, count_ranges(found, ranges, boundless, narrowest)
 
 
-def count_ranges(found: Mapping[str, Observed], ranges: Mapping[str, Range], boundless: list[str]) -> RangeCounts:
+def count_ranges(
+    found: Mapping[str, Observed],
+    ranges: Mapping[str, Range],
+    boundless: list[str],
+    narrowest: dict[str, float],
+) -> RangeCounts:
     """Count the activations, and what the samples have outside of the ranges."""
     counts = [item.counts for name, item in found.items() if name in ranges and item.counts is not None]
     clipped = sum(clipped_count(found[name], limits) for name, limits in ranges.items())
@@ -161,4 +174,5 @@ def count_ranges(found: Mapping[str, Observed], ranges: Mapping[str, Range], bou
         constant_tensors=sum(found[name].low == found[name].high for name in ranges),
         clipped_share=clipped / max(sum(int(each.sum()) for each in counts), 1),
         boundless=boundless,
+        narrowest=narrowest,
     )

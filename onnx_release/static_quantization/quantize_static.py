@@ -1,7 +1,7 @@
 """Quantize a calibrated model to static INT8 for a target, within the budget, and count the nodes on integers."""
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from onnx import ModelProto
@@ -31,7 +31,9 @@ def quantize_statically(
     """
     model = load_model(source, weights=False)
     check_not_quantized(model, source)
-    limits = {name: (low, high) for name, (low, high) in read_json(ranges)["ranges"].items()}
+    found = read_json(ranges)
+    limits = {name: (low, high) for name, (low, high) in found["ranges"].items()}
+    goal = replace(goal, narrowest=found["narrowest"])
     # Sums of products are then the same on any number of cores.
     with threadpool_limits(limits=1):
         result = search(model, limits, target, scorer, goal, source.parent)

@@ -32,6 +32,9 @@ CHUNK = 16
 # Float values are kept as well, if all values together take less than this many bytes.
 MOST_KEPT = 2**30
 
+# The least and the largest factor of a range, by the name of its activation.
+FactorBounds = Mapping[str, tuple[float, float]]
+
 
 @dataclass
 class KeptValues:
@@ -66,7 +69,7 @@ class Sweep:
 
 def refine_ranges(
     quantized: ModelProto,
-    widest: Mapping[str, float],
+    bounds: FactorBounds,
     sweep: Sweep,
     scorer: Scorer,
     limit: ComputeLimit,
@@ -74,20 +77,21 @@ def refine_ranges(
 ) -> dict[str, float]:
     """Return factors for the ranges of some activations that improve the answers on the samples of the sweep.
 
-    `widest` has the activations to try and the largest factor for each; a factor is a product of its steps. The search
-    goes once through the graph, from its end, until the limit is used up. A trial computes only what depends on its
-    range, since all quantized values of every sample are kept, in 8 bits. `weights` is the folder of the files that
-    have weights of the graph.
+    `bounds` has the activations to try and the least and the largest factor for each; a factor is a product of steps.
+    The search goes once through the graph, from its end, until the limit is used up. A trial computes only what depends
+    on its range, since all quantized values of every sample are kept, in 8 bits. `weights` is the folder of the files
+    that have weights of the graph.
     """
     if not quantized_values(quantized):
         return {}
     known = keep_values(quantized, [scorer.samples.batch(index) for index in sweep.indices], weights)
     limit.run(len(sweep.indices))
     best = scorer.score(quantized, sweep.indices, weights).signal
-    factors = {name: 1.0 for name in one_per_scale(quantized) if name in widest}
+    factors = {name: 1.0 for name in one_per_scale(quantized) if name in bounds}
     for name in tqdm(reversed(factors), "ranges", len(factors), unit="range"):
+        least, most = bounds[name]
         for step in sweep.steps:
-            while limit.left > 0 and factors[name] * step <= widest[name]:
+            while limit.left > 0 and least <= factors[name] * step <= most:
                 trial, changed = with_scaled_range(quantized, name, step)
                 affected = descendants(trial, changed)
                 answers, ran = known.run(trial, affected)
@@ -127,15 +131,21 @@ def one_per_scale(quantized: ModelProto) -> list[str]:
     return list(first.values())
 
 
-def widest_factors(model: ModelProto, ranges: Ranges) -> dict[str, float]:
-    """Return the largest factor for each range: that of a Clip only up to its bounds, which only the range enforces."""
+def factor_bounds(model: ModelProto, ranges: Ranges, narrowest: Ranges | None = None) -> FactorBounds:
+    """Return the least and the largest factor for each range.
+
+    A range stays at least as wide as that in `narrowest`, which shape cases need. That of a Clip goes only up to its
+    bounds, which only the range enforces.
+    """
     tensors, factors = initializers(model), dict.fromkeys(ranges, np.inf)
     for node in model.graph.node:
         bounds = clip_bounds(node, tensors) if node.op_type == "Clip" else None
         if bounds is not None and node.output[0] in ranges:
             pairs = zip(bounds, ranges[node.output[0]], strict=True)
             factors[node.output[0]] = min((bound / end for bound, end in pairs if end), default=np.inf)
-    return factors
+    needed = {name: zip(least, ranges[name], strict=True) for name, least in (narrowest or {}).items()}
+    least = {name: max((end / now for end, now in pairs if now), default=0.0) for name, pairs in needed.items()}
+    return {name: (least.get(name, 0.0), most) for name, most in factors.items()}
 
 
 def with_scaled_range(quantized: ModelProto, name: str, factor: float) -> tuple[ModelProto, set[str]]:

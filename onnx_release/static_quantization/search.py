@@ -14,7 +14,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from onnx import ModelProto
@@ -31,7 +31,7 @@ from onnx_release.static_quantization.fit_work import layer_works, rounded_plain
 from onnx_release.static_quantization.operators import PRODUCTS, Plan, Ranges, plan_quantization
 from onnx_release.static_quantization.placement import float_by_placement
 from onnx_release.static_quantization.qdq import insert_qdq
-from onnx_release.static_quantization.refine import COARSE, FINE, Sweep, refine_ranges, widest_factors
+from onnx_release.static_quantization.refine import COARSE, FINE, Sweep, factor_bounds, refine_ranges
 from onnx_release.static_quantization.rounding import Fit, copy_fit, fit_weights
 from onnx_release.static_quantization.scoring import Scorer
 
@@ -55,11 +55,16 @@ Units = Mapping[str, frozenset[str]]
 
 @dataclass(frozen=True)
 class Goal:
-    """The budget to keep within, how much to compute for it, and the nodes that stay in float whatever it costs."""
+    """The budget to keep within, how much to compute for it, and the nodes that stay in float whatever it costs.
+
+    `narrowest` has the least factor for a range, by the name of its activation: less would cut off shape cases, which
+    the samples do not show.
+    """
 
     budget: Budget
     minutes: float
     excluded: frozenset[str] = frozenset()
+    narrowest: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ class Search:
     ) -> None:
         self.model, self.target, self.scorer, self.budget = model, target, scorer, goal.budget
         self.weights = weights
+        self.narrowest = scale_ranges({name: ranges[name] for name in goal.narrowest}, goal.narrowest)
         work = measure_work(model, ranges, scorer.samples, weights)
         self.macs = work.macs
         self.limit = ComputeLimit(goal.minutes, self.macs)
@@ -182,8 +188,8 @@ class Search:
 
     def refine(self, attempt: Attempt, sweep: Sweep) -> Attempt:
         """Sweep over all ranges, and fit with the new ones; return `attempt` itself if there are none."""
-        widest = widest_factors(self.model, attempt.ranges)
-        factors = refine_ranges(attempt.model, widest, sweep, self.scorer, self.limit, self.weights)
+        bounds = factor_bounds(self.model, attempt.ranges, self.narrowest)
+        factors = refine_ranges(attempt.model, bounds, sweep, self.scorer, self.limit, self.weights)
         return self.fit(scale_ranges(attempt.ranges, factors), attempt.float_nodes) if factors else attempt
 
     def sweep_ranges(self, best: Attempt, sweep: Sweep, until_met: bool) -> Attempt:

@@ -7,6 +7,7 @@ from onnx import helper, numpy_helper
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
 from onnx_release.core.errors import GraphError
+from onnx_release.core.files import read_json, write_json
 from onnx_release.core.spec import Budget
 from onnx_release.graph.activations import session_of
 from onnx_release.graph.graph import producers
@@ -326,6 +327,20 @@ def test_weights_in_a_file_of_their_own_give_the_same_graph(case, tmp_path, targ
     assert again.float_layers == metrics.float_layers and list(onnx.load(path).graph.node) == list(whole.graph.node)
     for one, other in zip(onnx.load(path).graph.initializer, whole.graph.initializer, strict=True):
         np.testing.assert_allclose(numpy_helper.to_array(one), numpy_helper.to_array(other), rtol=1e-4, atol=1e-6)
+
+
+def test_a_range_that_shape_cases_need_is_not_narrowed(case, tmp_path):
+    """Every range is 16 times too wide for the samples, and so narrowed, except where the file forbids it."""
+    path = tmp_path / "calibration/ranges.json"
+    content = read_json(path)
+    wide = {name: [16 * low, 16 * high] for name, (low, high) in content["ranges"].items()}
+    found = []
+    for narrowest in ({}, dict.fromkeys(wide, 1.0)):
+        write_json(path, content | {"ranges": wide, "narrowest": narrowest})
+        _, written = write(case, tmp_path, Budget(sqnr_db=10), minutes=1.0)
+        scale = numpy_helper.to_array(initializers(onnx.load(written))["x_scale"])
+        found.append(float(scale) * 255 / (wide["x"][1] - wide["x"][0]))
+    assert found[0] < 0.5 and found[1] >= 1 - 1e-6
 
 
 def test_a_quantized_model_is_refused(case, tmp_path):

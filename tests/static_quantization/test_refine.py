@@ -17,9 +17,9 @@ from onnx_release.static_quantization.quantized_graph import QuantizedGraph
 from onnx_release.static_quantization.refine import (
     COARSE,
     Sweep,
+    factor_bounds,
     one_per_scale,
     refine_ranges,
-    widest_factors,
     with_scaled_range,
 )
 from onnx_release.static_quantization.scoring import Scorer
@@ -48,7 +48,7 @@ def work_on(model, scorer, minutes=1.0):
 
 def refine(model, quantized, ranges, scorer, samples=24):
     work = work_on(model, scorer)
-    return refine_ranges(quantized, widest_factors(model, ranges), Sweep(COARSE, range(samples)), scorer, work)
+    return refine_ranges(quantized, factor_bounds(model, ranges), Sweep(COARSE, range(samples)), scorer, work)
 
 
 def test_a_wider_range_keeps_zero_points_and_biases(case):
@@ -91,7 +91,7 @@ def test_without_work_nothing_is_tried(case):
     quantized = insert_qdq(model, ranges, TARGETS["vnni"], [])
     work = work_on(model, scorer)
     work.reserved = work.left
-    assert refine_ranges(quantized, widest_factors(model, ranges), Sweep(COARSE, range(4)), scorer, work) == {}
+    assert refine_ranges(quantized, factor_bounds(model, ranges), Sweep(COARSE, range(4)), scorer, work) == {}
 
 
 @pytest.mark.parametrize("float_nodes", [[], ["inner"]])
@@ -131,7 +131,7 @@ def test_a_trial_costs_what_depends_on_its_range(case):
             super().run(samples, layers)
 
     work = Watched(1.0, measure_work(model, made_values(model), scorer.samples).macs)
-    refine_ranges(quantized, widest_factors(model, ranges), Sweep(COARSE, range(4)), scorer, work)
+    refine_ranges(quantized, factor_bounds(model, ranges), Sweep(COARSE, range(4)), scorer, work)
     layers = {"first", "depthwise", "project", "inner", "expand", "classify"}
     assert paid[0] is None  # the whole graph, once, for the values that are kept
     assert paid[1] & layers == {"classify"}
@@ -171,7 +171,7 @@ def test_values_that_share_a_scale_are_one_range(save_graph, tmp_path):
 def test_a_range_is_not_widened_past_the_bound_of_its_clip(case):
     model, ranges, scorer = case
     some = {"x": (-1.0, 1.0), "r1": (0.0, 5.0), "r2": (0.0, 6.0)}
-    assert widest_factors(model, some) == {"x": np.inf, "r1": 6 / 5, "r2": 1.0}
+    assert factor_bounds(model, some) == {"x": (0, np.inf), "r1": (0, 6 / 5), "r2": (0, 1.0)}
     narrow = ranges | {"r1": (0.0, 0.25 * ranges["r1"][1]), "r2": (0.0, 0.25 * ranges["r2"][1])}
     found = scale_ranges(narrow, refine(model, insert_qdq(model, narrow, TARGETS["avx2"], []), narrow, scorer))
     assert narrow["r1"][1] < found["r1"][1] <= 6 and narrow["r2"][1] < found["r2"][1] <= 6

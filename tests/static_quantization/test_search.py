@@ -85,7 +85,7 @@ def calls(monkeypatch):
     """What a search does: refine on so many samples in these steps, or ask for sensitivities."""
     found: list[object] = []
 
-    def refine(quantized, widest, sweep, scorer, limit, weights):
+    def refine(quantized, bounds, sweep, scorer, limit, weights):
         found.append((len(sweep.indices), sweep.steps))
         return {}
 
@@ -122,7 +122,7 @@ def test_a_third_of_the_work_is_left_to_layers_in_float(case, monkeypatch):
     model, ranges, _, scorer = case
     shares, left = [], []
 
-    def use_up(quantized, widest, sweep, scorer, limit, weights):
+    def use_up(quantized, bounds, sweep, scorer, limit, weights):
         shares.append(limit.reserved / limit.total)
         limit.total = limit.reserved
         return {}
