@@ -1,13 +1,12 @@
 """Keep processes that decode and preprocess uploads, and end those that take too long.
 
-Each of the engine's threads hands its upload to a process and waits. A process that reaches its limit of CPU time, its
-request's deadline, or an upload whose client has left, is ended, and another one takes its place: a fork of a process
-that has the libraries already, so this takes milliseconds. Arrays come back through shared memory.
+Each of the engine's threads hands its uploads to a process of its own and waits. A process that reaches its limit of
+CPU time, its request's deadline, or an upload whose client has left, is ended, and another one takes its place: a fork
+of a process that has the libraries already, so this takes milliseconds. Arrays come back through shared memory.
 """
 
 import logging
 import multiprocessing
-import queue
 import signal
 import socket
 import struct
@@ -24,6 +23,7 @@ from onnx_release.core.errors import ReleaseError
 from onnx_release.core.types import Arrays
 from serving.decoder import HEAD, READY, Limits, decode_uploads
 from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
+from serving.same_core import waking_here
 from serving.settings import Settings
 from serving.shared_memory import SharedMemory
 
@@ -63,10 +63,10 @@ def decode_memory(settings: Settings) -> int:
 
 
 class Decoders:
-    """The processes that decode for a server; any number of threads may call `prepare`."""
+    """The processes that decode for a server, one for each thread that calls `prepare`."""
 
     def __init__(self, model: str, settings: Settings, count: int) -> None:
-        """Start the processes, and wait until all of them are ready. Raises DecoderError if one does not start."""
+        """Start processes for `count` threads, and wait until all are ready. Raises DecoderError if one is not."""
         limits = Limits(
             formats=tuple(settings.formats.split(",")),
             pixels=settings.pixels,
@@ -80,9 +80,8 @@ class Decoders:
             decoder.start()
         for decoder in self.all:
             decoder.expect_ready()
-        self.free: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
-        for decoder in self.all:
-            self.free.put(decoder)
+        self.without_thread = iter(self.all)
+        self.of_thread = threading.local()
 
     def prepare(self, content: bytes, deadline: float, gone: Callable[[], bool]) -> Prepared:
         """Decode and preprocess an upload. `deadline` is a time of time.monotonic().
@@ -91,11 +90,10 @@ class Decoders:
         allowed, 422 for bytes that cannot be read. Raises DeadlineError, ClientGoneError, BusyError if the system has
         ended the process, and RemoteError for a bug in data.py.
         """
-        decoder = self.free.get()
-        try:
-            return decoder.prepare(content, deadline, gone)
-        finally:
-            self.free.put(decoder)
+        if not hasattr(self.of_thread, "decoder"):
+            self.of_thread.decoder = next(self.without_thread)
+        decoder: Decoder = self.of_thread.decoder  # always the same, whose memory is in the cache of the thread's core
+        return decoder.prepare(content, deadline, gone)
 
     def close(self) -> None:
         for decoder in self.all:
@@ -171,7 +169,8 @@ class Decoder:
             place = self.unused.pop()
             self.shared[0].write_bytes(content)
             try:
-                self.channel.sendall(HEAD.pack(len(content), place))
+                with waking_here(self.process.pid):
+                    self.channel.sendall(HEAD.pack(len(content), place))
                 return place
             except OSError:
                 log.warning("a process that decodes uploads had ended (%s): another one starts", self.stop())

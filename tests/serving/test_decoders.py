@@ -117,6 +117,17 @@ def test_whatever_a_decoder_does_the_next_upload_is_answered(ends, order, status
     assert next_one.json()["predictions"] == [{"vector": [4]}]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which cores a process may run on")
+def test_a_decoder_may_run_wherever_the_thread_that_waits_for_it_may(ends):
+    processes = psutil.Process(ends.process.pid).children(recursive=True)
+    forkservers = [process.pid for process in processes if "forkserver" in " ".join(process.cmdline())]
+    (decoder,) = [process for process in processes if process.ppid() in forkservers]
+    everywhere = decoder.cpu_affinity()
+    decoder.cpu_affinity(everywhere[:1])
+    assert post(ends, b"work").status_code == 200
+    assert decoder.cpu_affinity() == everywhere
+
+
 def test_a_decoder_is_stopped_at_the_deadline(obedient):
     with serving(obedient, threads=1, deadline=0.5) as server:
         late, next_one = post(server, b"wait"), post(server, b"work")
