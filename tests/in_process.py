@@ -24,14 +24,17 @@ from onnx_release.core.child_process import call_guarded
 from onnx_release.core.paths import PIPELINE
 from tests.clone import path_with_python
 
+# The modules of the library that run work in a process of its own. A script's own import is made anew for each run.
+IN_CHILDREN = ("core.child_process", "core.variants", "export.choose_export", "reduce.fp16")
+
 
 def run_here(folder: Path, module: str, *arguments: str, env: Mapping[str, str] | None = None) -> CompletedProcess[str]:
     """Run `python -m MODULE` with the code of this repository on what is in `folder`; never raises."""
     environment = {"PATH": path_with_python(), **(env or {})}
     with working_in(folder, environment) as patch, captured(1, "stdout") as printed, captured(2, "stderr") as errors:
         patch.setattr(sys, "argv", [module, *arguments])
-        for name in ("child_process", "variants"):  # no process of its own for what a stage runs in one
-            patch.setattr(f"onnx_release.core.{name}.run_in_child", call_guarded)
+        for name in IN_CHILDREN:  # no process of its own for what a stage runs in one
+            patch.setattr(f"onnx_release.{name}.run_in_child", call_guarded)
         if module == "dvc":
             take_output_of_dvc(patch)
         code = exit_code(module)
