@@ -14,10 +14,9 @@ from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
 from onnx_release.export.doctor import convert as doctor_convert
 from stages import export as export_stage
-from stages import prepare as prepare_stage
-from stages import reference as reference_stage
 from tests.clone import list_models
 from tests.imports import ROOT
+from tests.in_process import run_here
 from tools import doctor
 
 FILES = ModelFiles("sick_network")
@@ -163,15 +162,15 @@ def test_a_model_s_own_opset_is_examined(project):
     assert not [finding.what for finding in doctor.diagnose(FILES) if "opset" in finding.what]
 
 
-def test_the_export_stage_ends_with_the_errors_and_prints_warnings(project, capsys):
+def test_the_export_stage_ends_with_the_errors_and_prints_warnings(project):
     write_params(FILES, merge_params(FILES), load_spec(FILES.model))
     with pytest.raises(ExportError, match=r"network\.py:16: in training mode"):
         export_stage.main(FILES.model)
     assert not FILES.variant("export").parent.exists()
     (project / "network.py").write_text(MODEL.replace("return Net()", "return Net().eval()"))
-    del sys.modules["models.sick_network.network"], sys.modules["models.sick_network.data"]
     write_text(FILES.folder / "data.py", DATA.replace("np.zeros(4)", "np.zeros(4, np.float32)"))
-    for stage in (prepare_stage, reference_stage, export_stage):
-        stage.main(FILES.model)
-    assert "warning: models/sick_network/network.py:9: forward() never uses" in capsys.readouterr().err
+    for stage in ("prepare", "reference", "export"):
+        result = run_here(Path.cwd(), f"stages.{stage}", FILES.model)
+        assert result.returncode == 0, result.stderr
+    assert "warning: models/sick_network/network.py:9: forward() never uses" in result.stderr
     assert FILES.variant("export").is_file()
