@@ -4,12 +4,13 @@ import logging
 import os
 import runpy
 import shlex
+import subprocess
 import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
@@ -23,6 +24,7 @@ from onnx_release.core.addresses import model_of
 from onnx_release.core.child_process import call_guarded
 from onnx_release.core.paths import PIPELINE
 from tests.clone import path_with_python
+from tests.dvc_here import popen_with
 
 # The modules of the library that run work in a process of its own. A script's own import is made anew for each run.
 IN_CHILDREN = ("core.child_process", "core.variants", "export.choose_export", "reduce.fp16")
@@ -37,9 +39,24 @@ def run_here(folder: Path, module: str, *arguments: str, env: Mapping[str, str] 
             patch.setattr(f"onnx_release.{name}.run_in_child", call_guarded)
         if module == "dvc":
             take_output_of_dvc(patch)
+        else:
+            patch.setattr(subprocess, "Popen", popen_with(run_dvc))
         code = exit_code(module)
         found = [content(printed), content(errors)]
     return CompletedProcess([module, *arguments], code, *found)
+
+
+def run_dvc(folder: Path, arguments: Sequence[str], taken: bool) -> tuple[int, str, str]:
+    """Run DVC with `arguments`; its exit code, and what it printed where that is `taken` from what is printed here."""
+    with working_in(folder) as patch, ExitStack() as stack:
+        files = [
+            stack.enter_context(captured(number, f"std{name}")) for number, name in ((1, "out"), (2, "err")) if taken
+        ]
+        patch.setattr(sys, "argv", ["dvc", *arguments])
+        take_output_of_dvc(patch)
+        code = exit_code("dvc")
+        printed, errors = map(content, files) if taken else ("", "")
+    return code, printed, errors
 
 
 def run_stages(folder: Path, model: str, left_out: Collection[str] = ()) -> None:
