@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.clone import list_models, run
+from tests.clone import list_models
 from tests.imports import ROOT
+from tests.in_process import run_here
 from tests.revisions import git
 from tests.sweep_project import make_project
 
@@ -62,7 +63,7 @@ def project(made: Path) -> Path:
 
 
 def dvc(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run(project, "dvc", *arguments, env={"PYTHONPATH": str(ROOT)})
+    return run_here(project, "dvc", *arguments, env={"PYTHONPATH": str(ROOT)})
 
 
 def experiments(project: Path) -> str:
