@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from onnx_release.core.imports import reached_files
 from onnx_release.core.metrics import Metric
@@ -24,6 +22,9 @@ from onnx_release.review.noise import (
 )
 from onnx_release.review.revisions import Revision
 from onnx_release.timing.speedup import Speedup
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Settings in benchmark.json that must be the same for timings to compare, with their names in messages.
 SETTINGS = {"batch": "batch size", "threads": "thread count", "provider": "provider", "copies": "copies to a GPU"}
@@ -251,5 +252,5 @@ def contender(key: str, metric: Metric) -> str:
     return key[len(before) : len(key) - len(after)]
 
 
-def describe_samples(samples: pd.DataFrame) -> str:
+def describe_samples(samples: "pd.DataFrame") -> str:
     return f"{len(samples)} from {samples['group'].nunique()} groups"

@@ -9,9 +9,7 @@ tests of a kind are adjusted together, since among many metrics a few would diff
 
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from onnx_release.core.files import SIGNIFICANT_DIGITS
 from onnx_release.core.metrics import Metric
@@ -34,6 +32,9 @@ from onnx_release.review.noise import (
 )
 from onnx_release.review.revisions import Revision
 from onnx_release.review.significance import holm, sign_flip_p
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Verdict = Literal["worse", "better", "changed", "gone", "new", "no difference", "not comparable"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -186,8 +187,10 @@ def judge_answers(rows: list[Row], pair: Pair) -> list[Row]:
     return [pending.get(row.name, row) for row in rows]
 
 
-def paired_samples(pair: Pair, row: Row) -> pd.DataFrame | None:
+def paired_samples(pair: Pair, row: Row) -> "pd.DataFrame | None":
     """Return `base`, `head` and `group` of each sample that has a value on both sides; None if there are none."""
+    import pandas as pd  # late, as where the tables are read
+
     sides = [sample_values(pair, row, number) for number in range(2)]
     if sides[0] is None or sides[1] is None:
         return None
@@ -195,7 +198,7 @@ def paired_samples(pair: Pair, row: Row) -> pd.DataFrame | None:
     return None if both.empty else both
 
 
-def sample_values(pair: Pair, row: Row, side: int) -> pd.DataFrame | None:
+def sample_values(pair: Pair, row: Row, side: int) -> "pd.DataFrame | None":
     """Return `value` and `group` of each sample behind a mean; None without the table or its columns."""
     variant = pair.values[side][row.file].get("variant") if row.file == "summary" else row.file.partition("/")[2]
     table = (pair.base, pair.head)[side].table(f"validate/{variant}")
@@ -204,7 +207,7 @@ def sample_values(pair: Pair, row: Row, side: int) -> pd.DataFrame | None:
         return None
     table = table.set_index("sample")
     values = table[wanted[0]] - table[wanted[1]] if len(wanted) == 2 else table[wanted[0]]
-    return pd.DataFrame({"value": values, "group": table["group"]})
+    return values.to_frame("value").assign(group=table["group"])
 
 
 def judge_timings(rows: list[Row], pair: Pair) -> list[Row]:

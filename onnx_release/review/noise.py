@@ -8,12 +8,14 @@ program differ, which no single run shows: that is an allowance, measured by `py
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from onnx_release.timing.speedup import CONFIDENCE, WIDEST, speedup_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Statistic = Literal["median", "mean"]
 
@@ -68,7 +70,7 @@ def spread_of(low: Any, high: Any, units: int) -> Spread | None:
     return Spread(low, high, margin / float(stdtrit(units - 1, (1 + CONFIDENCE) / 2)), units - 1)
 
 
-def round_latencies(latencies: pd.DataFrame, contender: str, statistic: Statistic) -> list[float]:
+def round_latencies(latencies: "pd.DataFrame", contender: str, statistic: Statistic) -> list[float]:
     """Return the median or the mean of every round of a contender, in the order of the rounds.
 
     `latencies` has the columns `variant`, `round` and `latency_ms`, as plots/latency.csv of a model.

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -19,6 +18,9 @@ from onnx_release.core.files import CONFLICT, refuse_conflict
 from onnx_release.core.git import run_git
 from onnx_release.core.imports import OWN_PACKAGES
 from onnx_release.core.paths import LOCK, METRICS, PIPELINES, ModelFiles
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The files that are read from a revision, relative to the repository root.
 READ = (METRICS, PIPELINES)
@@ -77,7 +79,7 @@ class Revision:
             raise RevisionError(f"{path} of {self.name} has no metrics by name: run `dvc repro` there")
         return value
 
-    def table(self, name: str) -> pd.DataFrame | None:
+    def table(self, name: str) -> "pd.DataFrame | None":
         """Read `name`.csv of the model's plots; None if missing or empty. Raises RevisionError if it is damaged."""
         path = f"{self.folder}/plots/{name}.csv"
         if path not in self.files:
@@ -113,8 +115,10 @@ def is_metrics(path: str) -> bool:
 
 
 @functools.lru_cache(maxsize=32)
-def parse_table(content: bytes) -> pd.DataFrame:
+def parse_table(content: bytes) -> "pd.DataFrame":
     """Read a table of metrics/NAME/plots/, which serves several metrics. Raises ValueError if it is damaged."""
+    import pandas as pd  # late, since a run of the pipeline needs no table
+
     columns = pd.read_csv(io.BytesIO(content), nrows=0).columns
     # A group may be called NA or null.
     empty = {name: [""] for name in columns if name != "group"}
