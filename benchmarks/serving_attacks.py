@@ -5,7 +5,7 @@
     python -m benchmarks.serving_attacks --release FOLDER     # another release than mobilenet_v2's
 
 writes benchmarks/serving_attacks.json, and prints the table. A server with its defaults, except that it reads all
-formats, is started once. Each attack is sent by four clients at once: files that are long or large to decode
+formats, is started once. Each attack is sent by four clients at once, one by 16: files that are long or large to decode
 (benchmarks/attack_files.py), JSON that is long to parse, heads and bodies that arrive a byte at a time, and clients who
 leave at once. Meanwhile this process asks /v2/health/live, each time on a new connection, and reads /proc. For each
 attack:
@@ -16,6 +16,7 @@ attack:
   are idle again. At most 2 for each thread that decodes.
 - memory: the most that all the server's processes had at once, in MB (10^6 bytes): anonymous memory, and the memory
   that they share counted once. At most `bound_mb`, which docs/serving.md promises.
+- late: the most seconds by which a 504 came after its deadline, counted from the last byte of a request. At most 0.2.
 - the statuses of the answers: 0 is a connection that was closed without one.
 
 On a machine that does other things at the same time, too, all waits are longer: the first row is a server that nobody
@@ -53,6 +54,8 @@ RESULT = Path("benchmarks/serving_attacks.json")
 CLIENTS = 4
 LONGEST_WAIT = 0.25  # seconds
 CPU_AFTER = 2.0  # seconds for each thread
+TOO_LATE, LATE = 504, 0.2  # status, and seconds after the deadline
+MANY_CLIENTS = 16  # whose files take longer than the deadline, all together
 BASE_BYTES = 400_000_000  # Python, the libraries, the processes and the model: docs/serving.md
 PATIENCE = 90.0  # seconds until an attack is given up
 PAUSE = 0.01  # seconds between two questions
@@ -72,6 +75,7 @@ class Load:
     statuses: tuple[int, ...]
     pause: float = 0.0
     leaves: bool = False
+    clients: int = CLIENTS
 
 
 @dataclass
@@ -84,6 +88,7 @@ class Cost:
     cpu: float = 0.0
     cpu_after: float = 0.0
     memory_mb: float = 0.0
+    late: float | None = None
     seconds: float = 0.0
     statuses: dict[str, int] = field(default_factory=dict)
     misses: list[str] = field(default_factory=list)
@@ -128,6 +133,7 @@ def describe(result: dict[str, Any]) -> str:
             f"{cost['cpu']:.1f}",
             f"{cost['cpu_after']:.2f}",
             number(cost["memory_mb"]),
+            "-" if cost["late"] is None else f"{cost['late']:.3f}",
             ", ".join(f"{count} × {status}" for status, count in cost["statuses"].items()),
             ", ".join(cost["misses"]) or "-",
         ]
@@ -140,6 +146,7 @@ def describe(result: dict[str, Any]) -> str:
         "CPU, s",
         "after the deadline, s",
         "MB",
+        "504 late, s",
         "answers",
         "misses",
     ]
@@ -164,6 +171,7 @@ def loads() -> list[Load]:
     return [
         *files,
         Load("clients who leave at once", slowest.pieces, (), leaves=True),
+        Load("more slow files than the deadline allows", slowest.pieces, slowest.statuses, clients=MANY_CLIENTS),
         Load("a form of 400,000 parts", lambda: [post("/predict", many, boundary)], (400, 413)),
         Load("40 MB that are nearly a boundary", lambda: [post("/predict", nearly_a_boundary(), boundary)], (400, 413)),
         Load("JSON, gzipped, 4.7 million empty objects", lambda: gzipped(objects(4_700_000)), (400, 413)),
@@ -216,12 +224,12 @@ def slow_body() -> list[bytes]:
 
 
 class Client(threading.Thread):
-    """Sends a request, and keeps the status of the answer and the time at which its last byte was sent."""
+    """Sends a request, and keeps the status of the answer, and when its last byte was sent and the answer had come."""
 
     def __init__(self, port: int, pieces: list[bytes], load: Load) -> None:
         super().__init__(daemon=True)
         self.port, self.pieces, self.load = port, pieces, load
-        self.status, self.sent = 0, 0.0
+        self.status, self.sent, self.answered = 0, 0.0, 0.0
 
     def run(self) -> None:
         with socket.create_connection((HOST, self.port), timeout=PATIENCE) as connection:
@@ -233,7 +241,7 @@ class Client(threading.Thread):
                     response = http.client.HTTPResponse(connection, method="POST")
                     response.begin()
                     response.read()
-                    self.status = response.status
+                    self.status, self.answered = response.status, time.monotonic()
 
     def send(self, connection: socket.socket) -> None:
         for piece in self.pieces:
@@ -249,7 +257,7 @@ class Client(threading.Thread):
 def measure(load: Load, server: Running, settings: Settings, bound: int) -> Cost:
     """Send the attack from all clients at once, and watch the server until all are answered and it is idle."""
     pieces = load.pieces()
-    clients = [Client(server.port, pieces, load) for _ in range(CLIENTS if pieces else 0)]
+    clients = [Client(server.port, pieces, load) for _ in range(load.clients if pieces else 0)]
     cost, watched = Cost(load.name), Watch(server)
     start, before = time.monotonic(), watched.cpu()
     at_deadline: float | None = None
@@ -267,6 +275,8 @@ def measure(load: Load, server: Running, settings: Settings, bound: int) -> Cost
         if (done and cost.seconds > 1 and watched.idle()) or cost.seconds > PATIENCE:
             break
     cost.cpu_after = watched.cpu() - at_deadline if at_deadline is not None else 0.0
+    late = [client.answered - client.sent - settings.deadline for client in clients if client.status == TOO_LATE]
+    cost.late = max(late, default=None)
     if not load.leaves:
         cost.statuses = {str(status): count for status, count in Counter(client.status for client in clients).items()}
     cost.misses = misses(cost, load, settings, bound)
@@ -282,7 +292,9 @@ def misses(cost: Cost, load: Load, settings: Settings, bound: int) -> list[str]:
         found.append("CPU")
     if cost.memory_mb > bound / 1e6:
         found.append("memory")
-    if any(int(status) not in (*load.statuses, 503, 504) for status in cost.statuses):
+    if cost.late is not None and cost.late > LATE:
+        found.append("late")
+    if any(int(status) not in (*load.statuses, 503, TOO_LATE) for status in cost.statuses):
         found.append("status")
     return found
 
