@@ -1,6 +1,7 @@
 """Try the exporters and opsets that the parameters allow, and keep the file that is right with the fewest nodes."""
 
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,6 +54,8 @@ def export_model(
             raise ExportError(describe_refusals(refused))
         best = min(candidates, key=lambda candidate: (candidate.level, candidate.nodes))
         keep_only(best, partial)
+    if best.agreement.wrong:
+        print(f"warning: the export is wrong: {describe_wrong(best)}", file=sys.stderr)
     return metrics_of(folder / MODEL_FILE, best, describe_others(best, candidates, refused))
 
 
@@ -107,9 +110,13 @@ def describe_others(best: Candidate, candidates: list[Candidate], refused: list[
     parts += [f"{other.attempt.name}: {why_not(other, best)}" for other in candidates if other is not best]
     parts += [f"{item.attempt.name}: {first_sentence(item.reason)}" for item in refused]
     if best.agreement.difference:
-        blamed = f"; {best.blamed}" if best.blamed else ""
-        parts.insert(0, f"none is within the tolerance: {best.agreement.difference}{blamed}")
+        parts.insert(0, f"none is within the tolerance: {describe_wrong(best)}")
     return "; ".join(parts)
+
+
+def describe_wrong(best: Candidate) -> str:
+    """Describe how far off the answers are, and where the first wrong value is made."""
+    return "; ".join(part for part in (best.agreement.difference, best.blamed) if part)
 
 
 def why_not(other: Candidate, best: Candidate) -> str:

@@ -148,6 +148,16 @@ class Causal(nn.Module):
         return self.encoder(x[None], mask)[0]
 
 
+def test_a_wrong_export_is_said_at_once_with_the_first_module_that_differs(spec, tmp_path, capsys):
+    """Only the older exporter is allowed, which fixes the branch on the size."""
+    network = nn.Sequential(Gelu(), LongBranch())
+    write_references(network, spec)
+    export_model(network.eval, spec, Export(exporter="torchscript", opset=18), NET, tmp_path / "made")
+    said = capsys.readouterr().err
+    assert "warning: the export is wrong: y is off by" in said
+    assert "the first module that differs is 1 (LongBranch)" in said
+
+
 def test_a_causal_mask_is_applied_without_a_look_at_its_values(candidate):
     assert candidate(Causal(), Attempt("dynamo", "non-strict", (18,))).agreement.validates
 
