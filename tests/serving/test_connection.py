@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from starlette.responses import Response
 from uvicorn.server import ServerState
 
-from serving.connection import BODY_BYTES, COPIED_BYTES, Connection
+from serving.connection import BODY_BYTES, CHUNK_BYTES, CHUNKS, COPIED_BYTES, Connection
 from serving.settings import Settings
 from tests.served import head, wire_app
 from tests.wire_app import LARGE
@@ -30,6 +30,13 @@ def server():
 def strict():
     """Few connections, which are soon idle and never slow."""
     with wire_app(receive=60, idle=0.2, connections=3) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def roomy():
+    """Large bodies, and a rate that every client keeps."""
+    with wire_app(receive=0.4, receive_rate=1000) as server:
         yield server
 
 
@@ -215,6 +222,26 @@ def test_a_body_over_the_limit_is_cut_off_while_it_streams(server):
         client.send(head("/body", "POST", Transfer_Encoding="chunked"), b"ffffff\r\n", b"0" * 200_000)  # of 16 MB
         check_refused(client, 413)
     assert server.get("/until/memory/0").status == 200
+
+
+def chunked(size, count):
+    return (b"%x\r\n" % size + b"x" * size + b"\r\n") * count
+
+
+@pytest.mark.parametrize(("size", "count", "status"), [(1, CHUNKS - 1, 200), (1, CHUNKS, 400), (50, 1900, 400)])
+def test_a_body_may_come_in_a_thousand_small_chunks(server, size, count, status):
+    with server.connect() as client:
+        client.send(head("/body", "POST", Transfer_Encoding="chunked"), chunked(size, count), b"0\r\n\r\n")
+        if status == 200:
+            assert client.answer().json() == size * count
+        else:
+            assert "chunks of fewer than 1,024 bytes" in check_refused(client, 400).json()["error"]
+
+
+def test_a_body_may_come_in_any_number_of_larger_chunks(roomy):
+    with roomy.connect() as client:
+        client.send(head("/body", "POST", Transfer_Encoding="chunked"), chunked(CHUNK_BYTES, 3 * CHUNKS), b"0\r\n\r\n")
+        assert client.answer().json() == 3 * CHUNKS * CHUNK_BYTES
 
 
 def test_a_client_that_sends_everything_first_still_reads_why_it_was_refused(server):
