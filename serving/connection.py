@@ -27,6 +27,7 @@ HEAD_BYTES = 65536  # bytes of a request's line and headers
 BODY_BYTES = 262144  # bytes that may wait for the application before reading pauses: as many as uvloop reads at once
 CHUNKS, CHUNK_BYTES = 1000, 1024  # a body may come in so many chunks, and in one more for each so many bytes of it
 COPIED_BYTES = 65536  # answers up to this size are copied behind their head: that is cheaper than to send the two
+REST_BYTES = 65536  # of a body that are still read when the answer came before them
 CLOSE = (b"connection", b"close")
 OFFER = (b"upgrade", b"http2-settings")  # headers that offer another protocol, and their names in Connection
 PIPELINED_REQUESTS = 64  # requests that one connection may send ahead of their answers
@@ -128,6 +129,9 @@ class Cycle(RequestResponseCycle):
     async def send(self, message: Any) -> None:
         if not self.status and message["type"] == "http.response.start":
             self.status = message["status"]
+            connection = cast(Transport, self.transport).connection
+            if connection is not None and connection.cycle is self and connection.rest_is_long():
+                self.keep_alive = False
             # The next write is the head, and the one after it the body, which may be empty.
             alone = self.disconnected or self.flow.write_paused or self.scope["method"] == "HEAD"
             cast(Transport, self.transport).corked = not alone
@@ -276,6 +280,13 @@ class Connection(HttpToolsProtocol):
             super().on_message_complete()
 
     # Called by the application and by the server.
+
+    def rest_is_long(self) -> bool:
+        """Return whether more of the body may still come than is worth reading for the sake of the connection."""
+        if self.receiving != "body":
+            return False
+        length = next((value for name, value in self.headers if name == b"content-length"), None)
+        return length is None or int(length) - self.body_bytes > REST_BYTES
 
     def on_response_complete(self) -> None:
         super().on_response_complete()

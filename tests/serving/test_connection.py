@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from starlette.responses import Response
 from uvicorn.server import ServerState
 
-from serving.connection import BODY_BYTES, CHUNK_BYTES, CHUNKS, COPIED_BYTES, Connection
+from serving.connection import BODY_BYTES, CHUNK_BYTES, CHUNKS, COPIED_BYTES, REST_BYTES, Connection
 from serving.settings import Settings
 from tests.served import head, wire_app
 from tests.wire_app import LARGE
@@ -248,6 +248,27 @@ def test_a_client_that_sends_everything_first_still_reads_why_it_was_refused(ser
     with server.connect() as client:
         client.send(head("/body", "POST", Content_Length=20_000_000), b"0" * 20_000_000)
         check_refused(client, 413)
+
+
+@pytest.mark.parametrize(
+    ("framing", "closes"),
+    [
+        ({"Content_Length": REST_BYTES}, False),
+        ({"Content_Length": REST_BYTES + 1}, True),
+        ({"Content_Length": 40_000_000_000}, True),
+        ({"Transfer_Encoding": "chunked"}, True),
+    ],
+)
+@pytest.mark.parametrize(("path", "status"), [("/none", 404), ("/process", 405)])
+def test_a_long_rest_of_a_body_is_not_read_after_the_answer(server, path, status, framing, closes):
+    with server.connect() as client:
+        answer = client.send(head(path, "POST", **framing)).answer()
+        assert (answer.status, answer.headers["connection"]) == (status, "close" if closes else None)
+        if closes:
+            client.send(b"1\r\nx\r\n" * 100_000)  # it is dropped
+            assert client.closed()
+        else:
+            assert client.send(bytes(REST_BYTES), head("/process")).answer().status == 200
 
 
 def test_bodies_in_memory_are_bounded_and_given_back(server):
