@@ -187,6 +187,7 @@ def loads() -> list[Load]:
         Load("a head of which a byte comes at a time", lambda: single_bytes(LIVE[:-1] * 2), (408, 400), SLOW_SECONDS),
         Load("a body of which a byte comes at a time", slow_body, (408,), SLOW_SECONDS),
         Load("a head of 100 kB", lambda: [LIVE[:-2] + b"a: " + b"b" * 100_000 + b"\r\n\r\n"], (431,)),
+        Load("a head of 60,000 headers", lambda: [LIVE[:-2] + b"a:\r\n" * 60_000 + b"\r\n"], (431,)),
     ]
 
 

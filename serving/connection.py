@@ -1,8 +1,8 @@
 """Handle one connection with uvicorn's protocol and the limits that it lacks.
 
-uvicorn waits for ever for a request that arrives a byte at a time, takes a head of any size, and counts connections
+uvicorn waits for ever for a request that arrives a byte at a time, takes a head of any size and of any number of headers, and counts connections
 only when a request has arrived. Here a head that does not arrive within `receive` seconds is answered 408, and so is a
-body that is slower than `receive_rate` after that time; a head has at most HEAD_BYTES bytes, and a connection beyond
+body that is slower than `receive_rate` after that time; a head has at most HEAD_BYTES bytes and HEADERS headers, and a connection beyond
 the limit `connections` is answered 503 at once. A refused request costs no more than its connection.
 """
 
@@ -24,13 +24,15 @@ from serving.settings import Settings
 from serving.uvicorn_names import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES = 65536  # bytes of a request's line and headers
+HEADERS = 256  # of a request, with the trailers of a body in chunks: each costs much more than its bytes
+HEADER_BYTES = 4  # on the wire for each header, besides its name and value: a colon, a blank and the end of the line
 BODY_BYTES = 262144  # bytes that may wait for the application before reading pauses: as many as uvloop reads at once
 CHUNKS, CHUNK_BYTES = 1000, 1024  # a body may come in so many chunks, and in one more for each so many bytes of it
 COPIED_BYTES = 65536  # answers up to this size are copied behind their head: that is cheaper than to send the two
 REST_BYTES = 65536  # of a body that are still read when the answer came before them
 CLOSE = (b"connection", b"close")
 OFFER = (b"upgrade", b"http2-settings")  # headers that offer another protocol, and their names in Connection
-PIPELINED_REQUESTS = 64  # requests that one connection may send ahead of their answers
+PIPELINED_REQUESTS = 8  # requests that one connection may send ahead of their answers
 LINGER_SECONDS = 2.0  # a client whose connection is being closed may read the answer for this long
 
 # Connections over the limit that still linger. They are not among uvicorn's, which a shutdown waits for.
@@ -218,7 +220,8 @@ class Connection(HttpToolsProtocol):
         lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
         for name, value in self.headers:
             if name == b"connection":
-                lines += [b"connection: " + token for token in value.lower().split(b",") if token.strip() not in OFFER]
+                kept = [token for token in value.lower().split(b",") if token.strip() not in OFFER]
+                lines.append(b"connection: " + b",".join(kept))
             elif name not in OFFER:
                 lines.append(b"%s: %s" % (name, value))
         self.parser = httptools.HttpRequestParser(self)
@@ -232,8 +235,15 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self.receiving, self.steps = "head", self.steps + 1
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) >= HEADERS:
+            self.refuse_head()
+            raise ValueError("too many headers")
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
+        headers = sum(len(name) + len(value) + HEADER_BYTES for name, value in self.headers)
+        if len(self.url) + headers > HEAD_BYTES:
             self.refuse_head()
             raise ValueError("the head is too large")
         if len(self.pipeline) >= PIPELINED_REQUESTS:
@@ -369,7 +379,8 @@ class Connection(HttpToolsProtocol):
             self.refuse(408, f"the body of the request arrived {slow}: use a faster connection")
 
     def refuse_head(self) -> None:
-        self.refuse(431, f"the request has more than {HEAD_BYTES} bytes of headers: send fewer or smaller ones")
+        limits = f"{HEADERS} headers, or {HEAD_BYTES:,} bytes of them"
+        self.refuse(431, f"the request has more than {limits}: send fewer or smaller ones")
 
     def refuse(self, status: int, text: str) -> None:
         """Answer the request that is being received in place of the application, and close the connection."""
