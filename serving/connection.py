@@ -1,9 +1,10 @@
 """Handle one connection with uvicorn's protocol and the limits that it lacks.
 
-uvicorn waits for ever for a request that arrives a byte at a time, takes a head of any size and of any number of headers, and counts connections
-only when a request has arrived. Here a head that does not arrive within `receive` seconds is answered 408, and so is a
-body that is slower than `receive_rate` after that time; a head has at most HEAD_BYTES bytes and HEADERS headers, and a connection beyond
-the limit `connections` is answered 503 at once. A refused request costs no more than its connection.
+uvicorn waits for ever for a request that arrives a byte at a time, takes a head of any size and of any number of
+headers, and counts connections only when a request has arrived. Here a head that does not arrive within `receive`
+seconds is answered 408, and so is a body that is slower than `receive_rate` after that time, or stops for so long; a
+head has at most HEAD_BYTES bytes and HEADERS headers, and a connection beyond the limit `connections` is answered 503
+at once. A refused request costs no more than its connection.
 """
 
 import asyncio
@@ -149,8 +150,8 @@ class Connection(HttpToolsProtocol):
         self.receiving = ""  # "head" or "body" while a request has begun and is not here in full
         self.steps = 0  # how often `receiving` has changed
         self.quiet_bytes = 0  # bytes since the last body or end of a head: an endless header, or trailers of chunks
-        self.clock_start = 0.0
         self.body_bytes = 0  # bytes of the body that have arrived
+        self.paid_bytes = 0  # those of them for which the client has been given time
         self.chunks = 0  # chunks of the body that have arrived
         self.clock: asyncio.TimerHandle | None = None  # runs while `receiving`, and while the connection ends
         self.reader_clock: asyncio.TimerHandle | None = None  # runs while the client has to read
@@ -260,7 +261,7 @@ class Connection(HttpToolsProtocol):
         cast(dict[str, Any], self.scope)["serving.cycle"] = weakref.ref(self.cycle)
         if self.draining:
             self.cycle.keep_alive = False
-        self.body_bytes = self.chunks = 0
+        self.body_bytes = self.paid_bytes = self.chunks = 0
         self.receiving, self.steps, self.quiet_bytes = "body", self.steps + 1, 0
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -322,7 +323,6 @@ class Connection(HttpToolsProtocol):
     # Timers and refusals.
 
     def start_clock(self) -> None:
-        self.clock_start = self.loop.time()
         self.clock = self.loop.call_later(self.settings.receive, self.receive_expired)
 
     def expect_end(self) -> None:
@@ -371,11 +371,11 @@ class Connection(HttpToolsProtocol):
             self.refuse(408, f"the head of the request did not arrive within {seconds:g} seconds: send it at once")
             return
         rate = self.settings.receive_rate
-        left = self.clock_start + seconds + self.body_bytes / rate - self.loop.time()
-        if left > 0:
-            self.clock = self.loop.call_later(left, self.receive_expired)
+        arrived, self.paid_bytes = self.body_bytes - self.paid_bytes, self.body_bytes
+        if arrived:  # at most `receive` seconds, or one burst would pay for minutes of silence
+            self.clock = self.loop.call_later(min(arrived / rate, seconds), self.receive_expired)
         else:
-            slow = f"slower than {rate:,} bytes a second after the first {seconds:g} seconds"
+            slow = f"slower than {rate:,} bytes a second, or stopped for {seconds:g} seconds"
             self.refuse(408, f"the body of the request arrived {slow}: use a faster connection")
 
     def refuse_head(self) -> None:

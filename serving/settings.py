@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     )
     receive_rate: Bytes = Field(
         default=50_000,
-        description="bytes a second: a body that arrives as fast on average may take more than `receive`",
+        description="bytes a second: a body that arrives as fast, without long pauses, may take more than `receive`",
     )
     idle: Seconds = Field(default=5, description="a connection without a request is closed after this time")
     upload_bytes: Bytes = Field(default=10_000_000, description="size of one file")
