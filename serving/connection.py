@@ -3,14 +3,15 @@
 uvicorn waits for ever for a request that arrives a byte at a time, takes a head of any size and of any number of
 headers, and counts connections only when a request has arrived. Here a head that does not arrive within `receive`
 seconds is answered 408, and so is a body that is slower than `receive_rate` after that time, or stops for so long; a
-head has at most HEAD_BYTES bytes and HEADERS headers, and a connection beyond the limit `connections` is answered 503
-at once. A refused request costs no more than its connection.
+head has at most HEAD_BYTES bytes and HEADERS headers, and a connection beyond the limit `connections` takes the
+place of one without a request, or is answered 503 at once. A refused request costs no more than its connection.
 """
 
 import asyncio
 import json
 import time
 import weakref
+from collections import OrderedDict
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -34,10 +35,15 @@ REST_BYTES = 65536  # of a body that are still read when the answer came before 
 CLOSE = (b"connection", b"close")
 OFFER = (b"upgrade", b"http2-settings")  # headers that offer another protocol, and their names in Connection
 PIPELINED_REQUESTS = 8  # requests that one connection may send ahead of their answers
+SPARED_SECONDS = (
+    0.5  # so long without a request, and a connection may have to make room: its client may be about to send
+)
 LINGER_SECONDS = 2.0  # a client whose connection is being closed may read the answer for this long
 
 # Connections over the limit that still linger. They are not among uvicorn's, which a shutdown waits for.
 refused: set["Connection"] = set()
+# Connections without a request, and since when, by the event loop's time; the one that has waited longest is the first.
+idle: OrderedDict["Connection", float] = OrderedDict()
 
 
 def gone(request: Request) -> asyncio.Future[None]:
@@ -167,7 +173,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.peer = Transport(transport, self)
         super().connection_made(cast(asyncio.Transport, self.peer))
-        if len(self.connections) > self.settings.connections:
+        if len(self.connections) > self.settings.connections and not self.make_room():
             self.connections.discard(self)
             if len(refused) >= LINGERING:
                 transport.abort()
@@ -177,16 +183,34 @@ class Connection(HttpToolsProtocol):
             self.refuse(503, f"{limit} connections are open, the most that this server takes: try again in a second")
             return
         # A connection is idle before its first request, too.
+        idle[self] = self.loop.time()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         refused.discard(self)
+        idle.pop(self, None)
         self.receiving, self.peer.connection = "", None
         self.peer.leave()
         self.stop_clock()
         self.stop_watching()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+    def make_room(self) -> bool:
+        """Close the connection that has waited longest for a request; return False if none has waited long enough.
+
+        Otherwise clients who only connect could keep out those who ask, such as Kubernetes for health.
+        """
+        while idle:
+            oldest, since = next(iter(idle.items()))
+            if self.loop.time() - since < SPARED_SECONDS:
+                return False
+            del idle[oldest]
+            if not oldest.peer.is_closing() and not oldest.transport.get_write_buffer_size():
+                oldest.transport.abort()
+                self.connections.discard(oldest)
+                return True
+        return False
 
     def data_received(self, data: bytes) -> None:
         # uvicorn's own method would stop the timer of idle connections even for bytes that begin no request.
@@ -233,6 +257,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        idle.pop(self, None)
         self._unset_keepalive_if_required()
         self.receiving, self.steps = "head", self.steps + 1
 
@@ -301,6 +326,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if not self.answering() and not self.receiving and not self.peer.is_closing():
+            idle[self] = self.loop.time()
         self.cycle.body = bytearray()  # an answer that came before the end of its request leaves a rest unread
         if self.receiving:
             # The connection is not idle. The next request may have had to wait for this answer.

@@ -85,7 +85,10 @@ class Settings(BaseSettings):
     drain: Seconds = Field(default=30, description="time to finish the present requests after SIGTERM")
 
     # What a client may send.
-    connections: Amount = Field(default=2048, description="open connections; one more is answered 503 and closed")
+    connections: Amount = Field(
+        default=2048,
+        description="open connections; one more takes the place of one without a request, or is answered 503",
+    )
     receive: Seconds = Field(
         default=10, description="time for a request's head to arrive, and for a short body; then it is answered 408"
     )

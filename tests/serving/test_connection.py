@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import time
 from contextlib import ExitStack
 from select import select
 
@@ -14,7 +15,7 @@ from uvicorn.server import ServerState
 
 from serving.connection import BODY_BYTES, CHUNK_BYTES, CHUNKS, COPIED_BYTES, HEADERS, REST_BYTES, Connection
 from serving.settings import Settings
-from tests.served import head, wire_app
+from tests.served import PATIENCE, head, wire_app
 from tests.wire_app import LARGE
 
 UPLOAD = head("/body", "POST", Content_Length=10)
@@ -141,6 +142,29 @@ def test_an_idle_connection_is_closed(strict, sent):
         if sent.strip():
             assert client.answer().status == 200
         assert client.closed()
+
+
+def admitted(server):
+    """A connection that was answered; others are spared for half a second."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        client = server.connect()
+        if client.send(head("/process")).answer().status == 200:
+            return client
+        client.__exit__()
+    raise AssertionError("no connection made room")
+
+
+def test_a_connection_without_a_request_makes_room_for_another():
+    with wire_app(connections=3, idle=600) as server, ExitStack() as stack:
+        first, second, third = (stack.enter_context(server.connect()) for _ in range(3))
+        for client in (third, second):  # so the first has waited longest, and then the third
+            assert client.send(head("/process")).answer().status == 200
+        for waited_longest in (first, third):
+            client = stack.enter_context(admitted(server))
+            assert waited_longest.closed()
+            assert client.send(head("/process")).answer().status == 200
+        assert second.send(head("/process")).answer().status == 200
 
 
 def test_a_request_that_has_begun_is_not_idle(strict):
