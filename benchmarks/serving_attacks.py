@@ -183,7 +183,7 @@ def loads() -> list[Load]:
         ),
         Load("JSON of short numbers", lambda: [infer(numbers(15_000_000))], (400, 413)),
         Load("a body in chunks of one byte", lambda: [in_single_bytes("/predict")], (400,)),
-        Load("the same to an address that is not there", lambda: [in_single_bytes("/nothing")], (404,)),
+        Load("chunks of one byte to an address that is not there", lambda: [in_single_bytes("/nothing")], (400, 404)),
         Load("a head of which a byte comes at a time", lambda: single_bytes(LIVE[:-1] * 2), (408, 400), SLOW_SECONDS),
         Load("a body of which a byte comes at a time", slow_body, (408,), SLOW_SECONDS),
         Load("a head of 100 kB", lambda: [LIVE[:-2] + b"a: " + b"b" * 100_000 + b"\r\n\r\n"], (431,)),
