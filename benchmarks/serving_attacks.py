@@ -182,9 +182,12 @@ def loads() -> list[Load]:
             "JSON, a number of 30 million digits", lambda: [infer(b'{"inputs":' + b"9" * 30_000_000 + b"}")], (400, 413)
         ),
         Load("JSON of short numbers", lambda: [infer(numbers(15_000_000))], (400, 413)),
+        Load("a body in chunks of one byte", lambda: [in_single_bytes("/predict")], (400,)),
+        Load("chunks of one byte to an address that is not there", lambda: [in_single_bytes("/nothing")], (400, 404)),
         Load("a head of which a byte comes at a time", lambda: single_bytes(LIVE[:-1] * 2), (408, 400), SLOW_SECONDS),
         Load("a body of which a byte comes at a time", slow_body, (408,), SLOW_SECONDS),
         Load("a head of 100 kB", lambda: [LIVE[:-2] + b"a: " + b"b" * 100_000 + b"\r\n\r\n"], (431,)),
+        Load("a head of 60,000 headers", lambda: [LIVE[:-2] + b"a:\r\n" * 60_000 + b"\r\n"], (431,)),
     ]
 
 
@@ -213,6 +216,12 @@ def nearly_a_boundary() -> bytes:
 
 def single_bytes(request: bytes) -> list[bytes]:
     return [request[place : place + 1] for place in range(len(request))]
+
+
+def in_single_bytes(path: str) -> bytes:
+    """Return a request whose body of 8 MB is in chunks of one byte: 48 MB."""
+    head, _, _ = post(path, b"", "image/jpeg").partition(b"Content-Length")
+    return head + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 8_000_000 + b"0\r\n\r\n"
 
 
 def slow_body() -> list[bytes]:

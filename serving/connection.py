@@ -1,15 +1,17 @@
 """Handle one connection with uvicorn's protocol and the limits that it lacks.
 
-uvicorn waits for ever for a request that arrives a byte at a time, takes a head of any size, and counts connections
-only when a request has arrived. Here a head that does not arrive within `receive` seconds is answered 408, and so is a
-body that is slower than `receive_rate` after that time; a head has at most HEAD_BYTES bytes, and a connection beyond
-the limit `connections` is answered 503 at once. A refused request costs no more than its connection.
+uvicorn waits for ever for a request that arrives a byte at a time, takes a head of any size and of any number of
+headers, and counts connections only when a request has arrived. Here a head that does not arrive within `receive`
+seconds is answered 408, and so is a body that is slower than `receive_rate` after that time, or stops for so long; a
+head has at most HEAD_BYTES bytes and HEADERS headers, and a connection beyond the limit `connections` takes the
+place of one without a request, or is answered 503 at once. A refused request costs no more than its connection.
 """
 
 import asyncio
 import json
 import time
 import weakref
+from collections import OrderedDict
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -24,15 +26,24 @@ from serving.settings import Settings
 from serving.uvicorn_names import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_BYTES = 65536  # bytes of a request's line and headers
+HEADERS = 256  # of a request, with the trailers of a body in chunks: each costs much more than its bytes
+HEADER_BYTES = 4  # on the wire for each header, besides its name and value: a colon, a blank and the end of the line
 BODY_BYTES = 262144  # bytes that may wait for the application before reading pauses: as many as uvloop reads at once
+CHUNKS, CHUNK_BYTES = 1000, 1024  # a body may come in so many chunks, and in one more for each so many bytes of it
 COPIED_BYTES = 65536  # answers up to this size are copied behind their head: that is cheaper than to send the two
+REST_BYTES = 65536  # of a body that are still read when the answer came before them
 CLOSE = (b"connection", b"close")
 OFFER = (b"upgrade", b"http2-settings")  # headers that offer another protocol, and their names in Connection
-PIPELINED_REQUESTS = 64  # requests that one connection may send ahead of their answers
+PIPELINED_REQUESTS = 8  # requests that one connection may send ahead of their answers
+SPARED_SECONDS = (
+    0.5  # so long without a request, and a connection may have to make room: its client may be about to send
+)
 LINGER_SECONDS = 2.0  # a client whose connection is being closed may read the answer for this long
 
 # Connections over the limit that still linger. They are not among uvicorn's, which a shutdown waits for.
 refused: set["Connection"] = set()
+# Connections without a request, and since when, by the event loop's time; the one that has waited longest is the first.
+idle: OrderedDict["Connection", float] = OrderedDict()
 
 
 def gone(request: Request) -> asyncio.Future[None]:
@@ -127,6 +138,9 @@ class Cycle(RequestResponseCycle):
     async def send(self, message: Any) -> None:
         if not self.status and message["type"] == "http.response.start":
             self.status = message["status"]
+            connection = cast(Transport, self.transport).connection
+            if connection is not None and connection.cycle is self and connection.rest_is_long():
+                self.keep_alive = False
             # The next write is the head, and the one after it the body, which may be empty.
             alone = self.disconnected or self.flow.write_paused or self.scope["method"] == "HEAD"
             cast(Transport, self.transport).corked = not alone
@@ -142,8 +156,9 @@ class Connection(HttpToolsProtocol):
         self.receiving = ""  # "head" or "body" while a request has begun and is not here in full
         self.steps = 0  # how often `receiving` has changed
         self.quiet_bytes = 0  # bytes since the last body or end of a head: an endless header, or trailers of chunks
-        self.clock_start = 0.0
         self.body_bytes = 0  # bytes of the body that have arrived
+        self.paid_bytes = 0  # those of them for which the client has been given time
+        self.chunks = 0  # chunks of the body that have arrived
         self.clock: asyncio.TimerHandle | None = None  # runs while `receiving`, and while the connection ends
         self.reader_clock: asyncio.TimerHandle | None = None  # runs while the client has to read
         self.upgrading = False  # the request offers another protocol
@@ -158,7 +173,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.peer = Transport(transport, self)
         super().connection_made(cast(asyncio.Transport, self.peer))
-        if len(self.connections) > self.settings.connections:
+        if len(self.connections) > self.settings.connections and not self.make_room():
             self.connections.discard(self)
             if len(refused) >= LINGERING:
                 transport.abort()
@@ -168,16 +183,34 @@ class Connection(HttpToolsProtocol):
             self.refuse(503, f"{limit} connections are open, the most that this server takes: try again in a second")
             return
         # A connection is idle before its first request, too.
+        idle[self] = self.loop.time()
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
         refused.discard(self)
+        idle.pop(self, None)
         self.receiving, self.peer.connection = "", None
         self.peer.leave()
         self.stop_clock()
         self.stop_watching()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+    def make_room(self) -> bool:
+        """Close the connection that has waited longest for a request; return False if none has waited long enough.
+
+        Otherwise clients who only connect could keep out those who ask, such as Kubernetes for health.
+        """
+        while idle:
+            oldest, since = next(iter(idle.items()))
+            if self.loop.time() - since < SPARED_SECONDS:
+                return False
+            del idle[oldest]
+            if not oldest.peer.is_closing() and not oldest.transport.get_write_buffer_size():
+                oldest.transport.abort()
+                self.connections.discard(oldest)
+                return True
+        return False
 
     def data_received(self, data: bytes) -> None:
         # uvicorn's own method would stop the timer of idle connections even for bytes that begin no request.
@@ -212,7 +245,8 @@ class Connection(HttpToolsProtocol):
         lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
         for name, value in self.headers:
             if name == b"connection":
-                lines += [b"connection: " + token for token in value.lower().split(b",") if token.strip() not in OFFER]
+                kept = [token for token in value.lower().split(b",") if token.strip() not in OFFER]
+                lines.append(b"connection: " + b",".join(kept))
             elif name not in OFFER:
                 lines.append(b"%s: %s" % (name, value))
         self.parser = httptools.HttpRequestParser(self)
@@ -223,11 +257,19 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        idle.pop(self, None)
         self._unset_keepalive_if_required()
         self.receiving, self.steps = "head", self.steps + 1
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) >= HEADERS:
+            self.refuse_head()
+            raise ValueError("too many headers")
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
+        headers = sum(len(name) + len(value) + HEADER_BYTES for name, value in self.headers)
+        if len(self.url) + headers > HEAD_BYTES:
             self.refuse_head()
             raise ValueError("the head is too large")
         if len(self.pipeline) >= PIPELINED_REQUESTS:
@@ -244,12 +286,19 @@ class Connection(HttpToolsProtocol):
         cast(dict[str, Any], self.scope)["serving.cycle"] = weakref.ref(self.cycle)
         if self.draining:
             self.cycle.keep_alive = False
-        self.body_bytes = 0
+        self.body_bytes = self.paid_bytes = self.chunks = 0
         self.receiving, self.steps, self.quiet_bytes = "body", self.steps + 1, 0
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         cycle.__class__ = Cycle  # uvicorn always makes its own
         super()._start_asgi_task(cycle, app)
+
+    def on_chunk_header(self) -> None:
+        """Refuse a body in tiny chunks: each costs as much to parse as a large one, 300 ns, and 6 bytes bring one."""
+        self.chunks += 1
+        if self.chunks > CHUNKS + self.body_bytes / CHUNK_BYTES:
+            self.refuse(400, f"the body comes in chunks of fewer than {CHUNK_BYTES:,} bytes: send larger ones")
+            raise ValueError("too many chunks")
 
     def on_body(self, body: bytes) -> None:
         self.quiet_bytes = 0
@@ -268,8 +317,17 @@ class Connection(HttpToolsProtocol):
 
     # Called by the application and by the server.
 
+    def rest_is_long(self) -> bool:
+        """Return whether more of the body may still come than is worth reading for the sake of the connection."""
+        if self.receiving != "body":
+            return False
+        length = next((value for name, value in self.headers if name == b"content-length"), None)
+        return length is None or int(length) - self.body_bytes > REST_BYTES
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if not self.answering() and not self.receiving and not self.peer.is_closing():
+            idle[self] = self.loop.time()
         self.cycle.body = bytearray()  # an answer that came before the end of its request leaves a rest unread
         if self.receiving:
             # The connection is not idle. The next request may have had to wait for this answer.
@@ -292,7 +350,6 @@ class Connection(HttpToolsProtocol):
     # Timers and refusals.
 
     def start_clock(self) -> None:
-        self.clock_start = self.loop.time()
         self.clock = self.loop.call_later(self.settings.receive, self.receive_expired)
 
     def expect_end(self) -> None:
@@ -341,15 +398,16 @@ class Connection(HttpToolsProtocol):
             self.refuse(408, f"the head of the request did not arrive within {seconds:g} seconds: send it at once")
             return
         rate = self.settings.receive_rate
-        left = self.clock_start + seconds + self.body_bytes / rate - self.loop.time()
-        if left > 0:
-            self.clock = self.loop.call_later(left, self.receive_expired)
+        arrived, self.paid_bytes = self.body_bytes - self.paid_bytes, self.body_bytes
+        if arrived:  # at most `receive` seconds, or one burst would pay for minutes of silence
+            self.clock = self.loop.call_later(min(arrived / rate, seconds), self.receive_expired)
         else:
-            slow = f"slower than {rate:,} bytes a second after the first {seconds:g} seconds"
+            slow = f"slower than {rate:,} bytes a second, or stopped for {seconds:g} seconds"
             self.refuse(408, f"the body of the request arrived {slow}: use a faster connection")
 
     def refuse_head(self) -> None:
-        self.refuse(431, f"the request has more than {HEAD_BYTES} bytes of headers: send fewer or smaller ones")
+        limits = f"{HEADERS} headers, or {HEAD_BYTES:,} bytes of them"
+        self.refuse(431, f"the request has more than {limits}: send fewer or smaller ones")
 
     def refuse(self, status: int, text: str) -> None:
         """Answer the request that is being received in place of the application, and close the connection."""

@@ -24,6 +24,7 @@ from serving.engine import Job
 from serving.errors import CLIENT_GONE, RequestError, error_response
 from serving.grpc_tensors import check_message, read_request, write_answer
 from serving.protocol import InferenceRequest
+from serving.reading import Places
 from serving.record import RequestRecord, new_record
 from serving.statistics import counted
 from serving.tokens import has_token, read_token
@@ -34,6 +35,9 @@ UNREAD_CALLS = ("ServerLive", "ServerReady", "ServerMetadata", "RepositoryModelL
 SHORT_CALLS = ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "RepositoryIndex")
 HEALTH = ("ServerLive", "ServerReady")  # answered without the token
 SHORT_BYTES = 4096
+# Others that wait end a call which has not sent its message after so many seconds; a short one comes with its head.
+READ_SECONDS, SHORT_SECONDS = 1.0, 0.1
+SHORT_PLACES = 2  # few, since gRPC also reads a message as a whole that is too long for its call
 INSTALL = 'pip install "tritonclient[grpc]==2.69.0"'
 # The status of gRPC for each of HTTP; every other is INTERNAL.
 CODES = {
@@ -113,8 +117,10 @@ class Service:
     def __init__(self, app: FastAPI, packages: Packages) -> None:
         self.state, self.packages, self.model = app.state, packages, app.state.release.manifest.model
         # gRPC reads a message as a whole before anybody can count it, so few are read at once.
-        self.reading = asyncio.Semaphore(max(1, self.state.settings.buffered_bytes // self.state.settings.body_bytes))
-        self.token = read_token(self.state.settings)
+        settings = self.state.settings
+        self.places = Places(max(1, settings.buffered_bytes // settings.body_bytes), READ_SECONDS)
+        self.short_places = Places(SHORT_PLACES, SHORT_SECONDS)
+        self.token = read_token(settings)
         self.request = Request({"type": "http", "method": "POST", "path": f"/{SERVICE}", "headers": [], "app": app})
 
     def handler(self) -> Any:
@@ -153,7 +159,9 @@ class Service:
     async def describe(self, name: str, stream: Any) -> bytes:
         """Return the answer of every call but ModelInfer: what the route of HTTP answers."""
         found: Any
-        message: Any = None if name in UNREAD_CALLS else self.parse(name, await self.read(stream, SHORT_BYTES))
+        message: Any = (
+            None if name in UNREAD_CALLS else self.parse(name, await self.read(stream, SHORT_BYTES, self.short_places))
+        )
         if name.startswith("Model") and (message.name or name != "ModelStatistics"):  # those of all models have no name
             v2.check_model(self.model, message.name, message.version)
         match name:
@@ -183,7 +191,7 @@ class Service:
         with counted(record):
             v2.check_ready(self.request)
             self.state.engine.check_room()
-            content = await self.read(stream, self.state.settings.body_bytes)
+            content = await self.read(stream, self.state.settings.body_bytes, self.places)
             memory.used += len(content)
             try:
                 job = await self.run(content, context, record)
@@ -191,14 +199,15 @@ class Service:
                 memory.used -= len(content)
             return bytes(job.value)
 
-    async def read(self, stream: Any, most: int) -> bytes:
+    async def read(self, stream: Any, most: int, places: Places) -> bytes:
         """Return the bytes of the message. Raises RequestError if it is late or too long, BusyError without room."""
         settings = self.state.settings
         try:
-            async with asyncio.timeout(settings.receive), self.reading:
+            async with asyncio.timeout(settings.receive) as limit, places.take(limit):
                 content: bytes = await anext(aiter(stream), b"")
         except TimeoutError as cause:
-            raise RequestError(408, f"the message did not arrive within {settings.receive:g} seconds") from cause
+            late = f"within {settings.receive:g} seconds, or {places.seconds:g} while other calls waited"
+            raise RequestError(408, f"the message did not arrive {late}: send it with its call") from cause
         if len(content) > most:
             raise RequestError(413, f"the message has {len(content):,} bytes, and this call takes {most:,}")
         if memory.used + len(content) > settings.buffered_bytes:

@@ -1,14 +1,20 @@
-"""Answer /metrics on a port of its own, which then can be closed to the outside."""
+"""Answer /metrics on a port of its own, which then can be closed to the outside.
+
+Its connections have the limits of the first port's, and are fewer, since their files are those of the workers' parent.
+"""
 
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from serving.connection import Connection
 from serving.guards import guarded
 from serving.metrics import metrics
 from serving.record import recorded
@@ -25,8 +31,10 @@ def answer_metrics(settings: Settings, sock: socket.socket) -> Iterator[None]:
     The token and the allowed hosts hold here, too. It runs in the parent of the workers.
     """
     app = recorded(guarded(Starlette(routes=[Route("/metrics", metrics)]), settings), ())
+    limits = settings.model_copy(update={"connections": CONNECTIONS})
     config = uvicorn.Config(
         app,
+        http=cast(type[Connection], partial(Connection, limits)),
         loop="asyncio",
         lifespan="off",
         ws="none",
@@ -34,7 +42,8 @@ def answer_metrics(settings: Settings, sock: socket.socket) -> Iterator[None]:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS,
+        backlog=CONNECTIONS,  # so many are accepted before the next of them is counted
+        timeout_keep_alive=settings.idle,  # type: ignore[arg-type]  # it takes fractions of a second, too
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     server = uvicorn.Server(config)

@@ -85,13 +85,16 @@ class Settings(BaseSettings):
     drain: Seconds = Field(default=30, description="time to finish the present requests after SIGTERM")
 
     # What a client may send.
-    connections: Amount = Field(default=2048, description="open connections; one more is answered 503 and closed")
+    connections: Amount = Field(
+        default=2048,
+        description="open connections; one more takes the place of one without a request, or is answered 503",
+    )
     receive: Seconds = Field(
         default=10, description="time for a request's head to arrive, and for a short body; then it is answered 408"
     )
     receive_rate: Bytes = Field(
         default=50_000,
-        description="bytes a second: a body that arrives as fast on average may take more than `receive`",
+        description="bytes a second: a body that arrives as fast, without long pauses, may take more than `receive`",
     )
     idle: Seconds = Field(default=5, description="a connection without a request is closed after this time")
     upload_bytes: Bytes = Field(default=10_000_000, description="size of one file")

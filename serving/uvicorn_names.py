@@ -31,7 +31,7 @@ __all__ = ["HttpToolsProtocol", "RequestResponseCycle", "ServerState", "check_uv
 # What Connection uses of its base, and what it and Cycle use of the object for a request.
 CONNECTION = frozenset((
     "_start_asgi_task", "_unset_keepalive_if_required", "client", "connection_lost", "connection_made", "connections",
-    "cycle", "flow", "headers", "loop", "on_headers_complete", "on_message_begin", "on_message_complete",
+    "cycle", "flow", "headers", "loop", "on_header", "on_headers_complete", "on_message_begin", "on_message_complete",
     "on_response_complete", "parser", "pause_writing", "pipeline", "resume_writing", "scope", "server_state",
     "shutdown", "timeout_keep_alive", "timeout_keep_alive_handler", "timeout_keep_alive_task", "transport", "url",
 ))

@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 
 from onnx_release.core.errors import ParameterError
 from onnx_release.core.spec import Spec
-from serving.grpc_server import answering_grpc, load_packages
+from serving.grpc_server import SHORT_PLACES, answering_grpc, load_packages
 from serving.settings import Settings
 from serving.tensors import DATATYPES
 from tests.served import PATIENCE
@@ -242,6 +242,35 @@ def test_a_message_that_does_not_come_is_not_waited_for():
         with pytest.raises(grpc.RpcError, match=r"did not arrive within 0\.1 seconds"):
             call(silence(), timeout=PATIENCE)
     come.set()
+
+
+def metadata(client):
+    return client.get_model_metadata("tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "ask"),
+    [("ModelInfer", 1, lambda client: client.infer("tiny", tensors(INPUTS))), ("ModelReady", SHORT_PLACES, metadata)],
+)
+def test_calls_that_send_nothing_make_room_for_those_that_wait(name, count, ask):
+    come = threading.Event()
+
+    def silence():
+        come.wait(PATIENCE)
+        yield from ()
+
+    one_place = {"body_bytes": 100_000, "buffered_bytes": 100_000, "receive": 20}
+    with listening(same, SPEC, **one_place) as (_, address), grpc.insecure_channel(address) as channel:
+        client = triton.InferenceServerClient(address)
+        call = channel.stream_unary(f"/inference.GRPCInferenceService/{name}")
+        silent = [call.future(silence(), timeout=PATIENCE) for _ in range(count)]
+        if name == "ModelInfer":
+            metadata(client)
+            assert not silent[0].done()  # or the short call would have waited for its place
+        while not all(one.done() for one in silent):
+            ask(client)
+        assert all("while other calls waited" in one.details() for one in silent)
+        come.set()
 
 
 def test_a_full_queue_and_a_server_that_stops():

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -19,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from onnx_release.core.errors import ParameterError
+from serving.metrics_port import CONNECTIONS
 from serving.spans import INSTALL, Spans
 from tests.imports import ROOT
 from tests.in_process import run_here
@@ -217,6 +219,24 @@ def test_metrics_say_where_time_goes_which_release_answers_and_what_each_process
             assert all(value > 0 for _, value in found[name])
         for odd in "application/openmetrics-text; version=x", "text/plain; version=x, */*":
             assert requests.get(address, headers={"Accept": odd}, timeout=PATIENCE).status_code == 200
+
+
+def test_connections_to_the_port_for_metrics_have_limits(lengths):
+    with serving(lengths, "--metrics-port", "0", "--idle", "0.2") as server, ExitStack() as stack:
+        address = server.lines[0].split()[-1]
+        port = int(urlsplit(address).netloc.rpartition(":")[2])
+        with Client(port) as silent:
+            assert silent.closed()
+        with Client(port) as long:
+            assert long.send(head("/metrics", X="x" * 70_000)).answer().status == 431
+        for _ in range(CONNECTIONS):
+            stack.enter_context(Client(port)).send(b"G")
+        with Client(port) as refused:
+            assert refused.answer().status == 503
+        stack.close()
+        while (status := requests.get(address, timeout=PATIENCE).status_code) == 503:
+            pass  # until the server knows that they have left
+        assert status == 200
 
 
 def test_a_port_for_metrics_that_is_taken_stops_the_start(lengths):
