@@ -271,6 +271,33 @@ def test_on_a_cpu_a_thread_prepares_what_waits_before_it_runs_a_batch(jobs, batc
     assert model.rows == batches
 
 
+def test_a_request_of_many_slow_jobs_lets_others_go_first():
+    """One thread, which has begun the first of three jobs when a request of one comes."""
+    begun, first = [], Held(0)
+
+    def named(name):
+        prepare, finish = work(1)
+
+        def prepared():
+            begun.append(name)
+            return prepare()
+
+        return prepared, finish
+
+    async def main(engine):
+        many = asyncio.create_task(submit_all(engine, [tuple(first), named("second"), named("third")]))
+        await until(first.begun.is_set)
+        one = asyncio.create_task(submit(engine, named("the other request's")))
+        await until(lambda: len(engine.raw) == 3)
+        first.open.set()
+        await asyncio.gather(many, one)
+
+    with running(Model(), threads=1) as engine:
+        engine.turn = 0.0
+        asyncio.run(main(engine))
+    assert begun == ["the other request's", "second", "third"]
+
+
 @pytest.mark.parametrize(
     ("ready", "raw", "options", "runs"),
     [
