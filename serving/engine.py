@@ -32,12 +32,14 @@ Result = TypeVar("Result")
 class Waiting:
     """The request that waits for jobs, of which `left` are not done yet.
 
-    Since the last time that others had their turn, threads took `seconds` to prepare jobs of it.
+    Since the last time that others had their turn, threads took `seconds` to prepare jobs of it. It is `slow` once that
+    was more than a turn.
     """
 
     done: asyncio.Future[None]
     left: int
     seconds: float = 0.0
+    slow: bool = False
 
     def fail(self, error: Callable[[], Exception]) -> None:
         if not self.done.done():
@@ -232,17 +234,18 @@ class Engine:
         """Note that a job of this request took so long to prepare, and let others go first if its turn is over."""
         waiting.seconds += seconds
         if waiting.seconds > self.turn:
-            waiting.seconds = 0.0
+            waiting.seconds, waiting.slow = 0.0, True
             self.raw = deque(sorted(self.raw, key=lambda job: job.waiting is waiting))  # keeps the order otherwise
 
     def may_run(self) -> bool:
         """Return whether a part is ready and may be run.
 
-        On a CPU it waits for the rest of its batch as long as every thread has jobs to prepare, so no core is idle.
+        On a CPU it waits for the rest of its batch as long as every thread has jobs to prepare, so no core is idle. It
+        does not wait for the jobs of a slow request.
         """
         if not self.ready or self.running == self.runs:
             return False
-        alone = self.gpu or len(self.raw) < len(self.threads)
+        alone = self.gpu or len(self.raw) < len(self.threads) or self.raw[0].waiting.slow
         return alone or sum(part.rows for part in self.ready) >= self.rows.most
 
     def take_batch(self) -> list[Part]:
