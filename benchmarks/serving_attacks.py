@@ -5,10 +5,10 @@
     python -m benchmarks.serving_attacks --release FOLDER     # another release than mobilenet_v2's
 
 writes benchmarks/serving_attacks.json, and prints the table. A server with its defaults, except that it reads all
-formats, is started once. Each attack is sent by four clients at once, one by 16, and one of 16 files by one: files that are long or large to decode
-(benchmarks/attack_files.py), JSON that is long to parse, heads and bodies that arrive a byte at a time, and clients who
-leave at once. Meanwhile this process asks /v2/health/live, each time on a new connection, and reads /proc. For each
-attack:
+formats, is started once. Each attack is sent by four clients at once, one by 16, and one of 16 files by one: files that
+are long or large to decode (benchmarks/attack_files.py), JSON that is long to parse, heads and bodies that arrive a
+byte at a time, and clients who leave at once. Meanwhile this process asks /v2/health/live, each time on a new
+connection, and reads /proc. For each attack:
 
 - longest wait: of /v2/health/live, in seconds. At most 0.25. Beside it is how long the event loop's thread waited for a
   core in that time, which the kernel counts: that is not the server's doing where other programs have the cores.
