@@ -32,7 +32,8 @@ def attacks() -> list[Attack]:
     refused, answered = (413, 422), (200, 413)
     return [
         Attack("JPEG, progressive, 1,000 empty scans", lambda: progressive_jpeg(1000), refused),
-        Attack("JPEG, progressive, 100 empty scans", lambda: progressive_jpeg(100), (200, 413, 422)),
+        Attack("JPEG, progressive, 100 empty scans", lambda: progressive_jpeg(100), refused),
+        Attack("JPEG, progressive, 20 empty scans", lambda: progressive_jpeg(20), answered),
         Attack("JPEG of padding", padded_jpeg, refused),
         Attack("JPEG of junk", lambda: padded_jpeg(b"\0"), refused),
         Attack("JPEG of empty segments", segmented_jpeg, refused),

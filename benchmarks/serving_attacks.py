@@ -5,10 +5,10 @@
     python -m benchmarks.serving_attacks --release FOLDER     # another release than mobilenet_v2's
 
 writes benchmarks/serving_attacks.json, and prints the table. A server with its defaults, except that it reads all
-formats, is started once. Each attack is sent by four clients at once, one by 16: files that are long or large to decode
-(benchmarks/attack_files.py), JSON that is long to parse, heads and bodies that arrive a byte at a time, and clients who
-leave at once. Meanwhile this process asks /v2/health/live, each time on a new connection, and reads /proc. For each
-attack:
+formats, is started once. Each attack is sent by four clients at once, one by 16, and one of 16 files by one: files that
+are long or large to decode (benchmarks/attack_files.py), JSON that is long to parse, heads and bodies that arrive a
+byte at a time, and clients who leave at once. Meanwhile this process asks /v2/health/live, each time on a new
+connection, and reads /proc. For each attack:
 
 - longest wait: of /v2/health/live, in seconds. At most 0.25. Beside it is how long the event loop's thread waited for a
   core in that time, which the kernel counts: that is not the server's doing where other programs have the cores.
@@ -37,7 +37,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.attack_files import attacks
+from benchmarks.attack_files import attacks, progressive_jpeg
 from benchmarks.serving import FILES, ours
 from benchmarks.serving_page import MODEL
 from onnx_release.core.command import run_tool
@@ -172,6 +172,7 @@ def loads() -> list[Load]:
         *files,
         Load("clients who leave at once", slowest.pieces, (), leaves=True),
         Load("more slow files than the deadline allows", slowest.pieces, slowest.statuses, clients=MANY_CLIENTS),
+        Load("one request of 16 JPEGs of 20 empty scans", many_scans, (200, 413, 422), clients=1),
         Load("a form of 400,000 parts", lambda: [post("/predict", many, boundary)], (400, 413)),
         Load("40 MB that are nearly a boundary", lambda: [post("/predict", nearly_a_boundary(), boundary)], (400, 413)),
         Load("JSON, gzipped, 4.7 million empty objects", lambda: gzipped(objects(4_700_000)), (400, 413)),
@@ -189,6 +190,11 @@ def loads() -> list[Load]:
         Load("a head of 100 kB", lambda: [LIVE[:-2] + b"a: " + b"b" * 100_000 + b"\r\n\r\n"], (431,)),
         Load("a head of 60,000 headers", lambda: [LIVE[:-2] + b"a:\r\n" * 60_000 + b"\r\n"], (431,)),
     ]
+
+
+def many_scans() -> list[bytes]:
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n' + progressive_jpeg(20)
+    return [post("/predict", (part + b"\r\n") * 16 + b"--b--\r\n", "multipart/form-data; boundary=b")]
 
 
 def infer(body: bytes) -> bytes:
@@ -313,6 +319,7 @@ class Watch:
 
     def __init__(self, server: Running) -> None:
         self.server, self.looked = server, 0.0
+        [self.worker] = [child.pid for child in server.process.children() if "--worker" in child.cmdline()]
         self.pids: list[int] = []
         self.history: list[tuple[float, float]] = []
 
@@ -330,7 +337,7 @@ class Watch:
 
     def without_core(self) -> float:
         """Return how long the event loop's thread has been ready to run without a core so far, in seconds."""
-        pid = self.server.process.pid
+        pid = self.worker
         return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[1]) / 1e9
 
     def processes(self) -> list[int]:

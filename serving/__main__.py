@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import CliApp, CliSettingsSource
 
 from onnx_release.core.command import run_tool
@@ -23,7 +23,11 @@ def main(arguments: argparse.Namespace) -> None:
     settings = read_settings(arguments)
     if sys.platform == "win32":
         raise ParameterError("the server runs on Linux and macOS: use WSL, or the release's Dockerfile")
-    read_token(settings)  # here, so that what is wrong with it is said once, and not by each worker
+    if settings.token_file is not None:
+        # Here, so that what is wrong with it is said once; and for all workers, also for those of a release that is
+        # in the folder later, since the file may have moved with the one before.
+        token = SecretStr(read_token(settings) or "")
+        settings = settings.model_copy(update={"token": token, "token_file": None})
     # Imported late, so that neither --help nor a wrong value waits for the libraries.
     from serving.serve import serve
 

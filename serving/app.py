@@ -103,7 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
         async with answering_grpc(app):
             app.state.ready = True
             yield
-            app.state.ready = False
+        app.state.ready = False
         await engine.drain(STOP_SECONDS)
         if app.state.decoders:
             app.state.decoders.close()

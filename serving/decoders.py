@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ PLACES = 4  # of each process for the arrays of an upload; a place is free again
 PIXEL_BYTES = 14
 # Bytes that it may take besides: the libraries' own, and copies of the file.
 SPARE_BYTES, COPIES = 48_000_000, 2
+UNKNOWN = 255  # multiprocessing's exit code for a process whose parent, the forkserver, has ended before it
 
 context = multiprocessing.get_context("forkserver")
 starting = threading.Lock()
@@ -88,7 +90,7 @@ class Decoders:
 
         Raises RequestError: 413 for more pixels, memory or CPU time than the limits, 415 for a format that is not
         allowed, 422 for bytes that cannot be read. Raises DeadlineError, ClientGoneError, BusyError if the system has
-        ended the process, and RemoteError for a bug in data.py.
+        ended the process or starts none, and RemoteError for a bug in data.py.
         """
         if not hasattr(self.of_thread, "decoder"):
             self.of_thread.decoder = next(self.without_thread)
@@ -108,13 +110,27 @@ class Decoder:
         self.process: Any = None
 
     def start(self) -> None:
-        self.channel, theirs = socket.socketpair()
-        self.shared = [SharedMemory() for _ in range(1 + PLACES)]  # the first is for the upload itself
+        """Start a process. Raises DecoderError if the system refuses a part of it; none is then left."""
+        try:
+            with ExitStack() as stack:
+                channel, theirs = socket.socketpair()
+                stack.callback(channel.close)
+                stack.callback(theirs.close)
+                shared = []
+                for _ in range(1 + PLACES):  # the first is for the upload itself
+                    shared.append(SharedMemory())
+                    stack.callback(shared[-1].close)
+                arguments = (self.model, self.limits, theirs, shared)
+                process = context.Process(target=decode_uploads, args=arguments, daemon=True)
+                with starting:
+                    process.start()
+                stack.pop_all()
+        except (OSError, EOFError) as cause:  # EOFError if the forkserver ends at it
+            reason = f"the system refuses it ({cause})" if str(cause) else "the system refuses it"
+            raise DecoderError(f"a process that decodes uploads did not start: {reason}") from cause
+        theirs.close()
+        self.process, self.channel, self.shared = process, channel, shared
         self.unused = list(range(1, 1 + PLACES))
-        with theirs, starting:
-            arguments = (self.model, self.limits, theirs, self.shared)
-            self.process = context.Process(target=decode_uploads, args=arguments, daemon=True)
-            self.process.start()
 
     def expect_ready(self) -> None:
         try:
@@ -147,6 +163,7 @@ class Decoder:
         try:
             place = self.send(content)
             answer = orjson.loads(self.receive(deadline, gone))
+            arrays = {} if "status" in answer else self.take(answer["arrays"], place)
         except OSError:
             raise self.explain_end(self.stop()) from None
         except BaseException:
@@ -155,7 +172,7 @@ class Decoder:
         if "status" in answer:
             self.unused.append(place)
             raise RemoteError(answer["text"]) if answer["status"] == 500 else RequestError(**answer)
-        return Prepared(self.take(answer["arrays"], place), tuple(answer["size"]))
+        return Prepared(arrays, tuple(answer["size"]))
 
     def send(self, content: bytes) -> int:
         """Hand the upload to the process; start one if there is none, or the system has ended it since its last.
@@ -164,8 +181,7 @@ class Decoder:
         """
         for _ in range(2):
             if self.process is None:
-                self.start()
-                self.expect_ready()
+                self.start_again()
             place = self.unused.pop()
             self.shared[0].write_bytes(content)
             try:
@@ -175,6 +191,15 @@ class Decoder:
             except OSError:
                 log.warning("a process that decodes uploads had ended (%s): another one starts", self.stop())
         raise BusyError("processes that decode uploads end before they begin: try again in a second", 1)
+
+    def start_again(self) -> None:
+        """Start a process in place of one that has ended. Raises BusyError if that fails; the next upload tries it."""
+        try:
+            self.start()
+            self.expect_ready()
+        except DecoderError as cause:
+            log.warning("%s: the next upload tries it again", cause)
+            raise BusyError("no process that decodes uploads could be started: try again in a second", 1) from cause
 
     def receive(self, deadline: float, gone: Callable[[], bool]) -> bytes:
         """Return the answer. Raises ConnectionError if the process ends, and for the deadline and clients that left."""
@@ -211,5 +236,8 @@ class Decoder:
         if code == -signal.SIGKILL:
             log.warning("the system has ended a process that decoded an upload: is there too little memory?")
             return BusyError("decoding was stopped by the system: try again in a second", 1)
+        if code == UNKNOWN:
+            log.warning("a process that decoded an upload ended, and so had the one that starts them: why is unknown")
+            return BusyError("decoding was stopped for an unknown reason: try again in a second", 1)
         log.warning("a process that decoded an upload ended (%s)", code)
         return RequestError(422, "decoding it ended in a crash: save it anew")

@@ -22,16 +22,24 @@ from onnx_release.core.types import Arrays
 from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
 from serving.rows import Rows
 
+TURN_SECONDS = 0.1  # as long as a few ordinary photographs take to prepare
+
 Given = TypeVar("Given")
 Result = TypeVar("Result")
 
 
 @dataclass(eq=False)
 class Waiting:
-    """The request that waits for jobs, of which `left` are not done yet."""
+    """The request that waits for jobs, of which `left` are not done yet.
+
+    Since the last time that others had their turn, threads took `seconds` to prepare jobs of it. It is `slow` once that
+    was more than a turn.
+    """
 
     done: asyncio.Future[None]
     left: int
+    seconds: float = 0.0
+    slow: bool = False
 
     def fail(self, error: Callable[[], Exception]) -> None:
         if not self.done.done():
@@ -93,7 +101,9 @@ class Engine:
     of the `threads` may run the model. On a `gpu` only one runs it at a time, and meanwhile the others prepare the next
     batch. There each batch is filled up to one size, and the outputs of the added rows are dropped, since a GPU needs a
     new plan for every new shape, and for every call if two shapes alternate. `queue` bounds the rows that wait or run.
-    `observe` gets the rows of every call of the model, without those added, and its seconds.
+    `observe` gets the rows of every call of the model, without those added, and its seconds. Jobs are prepared in the
+    order in which they came, except that a request whose jobs took more than `turn` seconds (which may be set) lets all
+    others go first: one with many slow files holds them up by no more than the job that a thread is at.
     """
 
     def __init__(
@@ -108,6 +118,7 @@ class Engine:
     ) -> None:
         self.run, self.rows, self.gpu = run, rows, gpu
         self.queue, self.observe, self.runs = queue, observe, 1 if gpu else threads
+        self.turn = TURN_SECONDS
         self.raw: deque[Job] = deque()
         self.ready: deque[Part] = deque()
         self.changed = threading.Condition()
@@ -219,14 +230,22 @@ class Engine:
         if job.closed:
             self.pending -= places
 
+    def take_turns(self, waiting: Waiting, seconds: float) -> None:
+        """Note that a job of this request took so long to prepare, and let others go first if its turn is over."""
+        waiting.seconds += seconds
+        if waiting.seconds > self.turn:
+            waiting.seconds, waiting.slow = 0.0, True
+            self.raw = deque(sorted(self.raw, key=lambda job: job.waiting is waiting))  # keeps the order otherwise
+
     def may_run(self) -> bool:
         """Return whether a part is ready and may be run.
 
-        On a CPU it waits for the rest of its batch as long as every thread has jobs to prepare, so no core is idle.
+        On a CPU it waits for the rest of its batch as long as every thread has jobs to prepare, so no core is idle. It
+        does not wait for the jobs of a slow request.
         """
         if not self.ready or self.running == self.runs:
             return False
-        alone = self.gpu or len(self.raw) < len(self.threads)
+        alone = self.gpu or len(self.raw) < len(self.threads) or self.raw[0].waiting.slow
         return alone or sum(part.rows for part in self.ready) >= self.rows.most
 
     def take_batch(self) -> list[Part]:
@@ -276,8 +295,11 @@ class Engine:
 
     def prepare(self, job: Job) -> None:
         """Prepare a job, and make its parts ready to run."""
+        start = time.perf_counter()
         parts, failed = attempt(self.divide, job)  # it fails in the model's data.py, usually; the request gets it
+        seconds = time.perf_counter() - start
         with self.changed:
+            self.take_turns(job.waiting, seconds)
             self.end_work(job, 1)
             if job.closed:
                 return

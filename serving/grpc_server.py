@@ -76,20 +76,19 @@ def load_packages() -> Packages:
 async def answering_grpc(app: FastAPI) -> AsyncIterator[None]:
     """Answer gRPC while the block runs, if a setting asks for it. At its end open calls have `drain` seconds.
 
-    Raises ParameterError if a package is missing, or the port is taken.
+    The workers of a server share the port, and the kernel gives each its share of the connections. Raises
+    ParameterError if a package is missing, or the port cannot be had.
     """
     settings = app.state.settings
     if settings.grpc_port is None:
         yield
         return
-    if settings.workers > 1 and not settings.grpc_port:
-        raise ParameterError("--grpc-port 0 would give each of several workers another port: name one that they share")
     packages = load_packages()
     server = packages.aio.server(
         options=[
             ("grpc.max_receive_message_length", settings.body_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", int(settings.workers > 1)),  # the kernel shares out the connections
+            ("grpc.so_reuseport", 1),  # serve() has made sure that nobody but its workers has the port
         ],
         maximum_concurrent_rpcs=settings.connections,
     )
@@ -103,8 +102,6 @@ async def answering_grpc(app: FastAPI) -> AsyncIterator[None]:
         ) from cause
     await server.start()
     app.state.grpc_port = port
-    if settings.workers == 1:
-        print(f"gRPC on {host}:{port}", flush=True)
     try:
         yield
     finally:

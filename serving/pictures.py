@@ -19,8 +19,9 @@ from onnx_release.data.pixel_limit import TooManyPixelsError, limit_pixels
 
 SIDE = 65_535  # pixels, as in JPEG. Pillow and libpng also need memory for each row, and for the longest one.
 EXIF_BYTES = 65_536  # as in one segment of JPEG. The entries of larger ones may each claim all of the rest.
-# Encoders of photographs write 1 scan, or about 10 if they are progressive.
-JPEG_SCANS = 100
+# Encoders of photographs write 1 scan, or 10 if they are progressive, and 18 for CMYK. A scan takes time for each pixel
+# of the picture, so the largest pictures may have LARGE_JPEG_SCANS, and smaller ones up to JPEG_SCANS.
+JPEG_SCANS, LARGE_JPEG_SCANS = 100, 20
 JPEG_SEGMENTS = 1_000
 JPEG_PADDING = 65_536  # bytes that belong to no segment; Pillow reads each by itself
 PNG_CHUNKS = 20_000  # 10 MB in the smallest chunks of common encoders, with 1,024 bytes, are half as many
@@ -89,14 +90,16 @@ def check_exif(size: int) -> None:
 JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 JPEG_WITHOUT_LENGTH = b"\x01\xd8"
 START_OF_SCAN, END_OF_IMAGE = b"\xda", b"\xd9"
+FRAMES = tuple(bytes([marker]) for marker in range(0xC0, 0xD0) if marker not in (0xC4, 0xC8, 0xCC))
 SEQUENTIAL_FRAMES = (b"\xc0", b"\xc1")
 
 
-def check_jpeg(content: bytes, _: int) -> None:
+def check_jpeg(content: bytes, pixels: int) -> None:
     """Raise DataError for more scans, segments or padding than any encoder writes (ITU-T T.81, annex B).
 
     Each scan of a progressive file goes over the whole picture, however short it is.
     """
+    most_scans = JPEG_SCANS
     scans = segments = padding = place = components = 0
     in_scan = False
     while found := JPEG_MARKER.search(content, place):
@@ -108,9 +111,12 @@ def check_jpeg(content: bytes, _: int) -> None:
         segments += 1
         scans += marker == START_OF_SCAN
         in_scan = marker == START_OF_SCAN
-        refuse_more(scans, JPEG_SCANS, "scans")
+        refuse_more(scans, most_scans, "scans")
         refuse_more(segments, JPEG_SEGMENTS, "segments")
         refuse_more(padding, JPEG_PADDING, "bytes of padding")
+        if marker in FRAMES and segment + 7 <= len(content):
+            height, width = struct.unpack_from(">HH", content, segment + 3)
+            most_scans = min(most_scans, LARGE_JPEG_SCANS * pixels // max(1, height * width))
         if marker in SEQUENTIAL_FRAMES:
             components = int.from_bytes(content[segment + 7 : segment + 8])
         if in_scan and content[segment + 2 : segment + 3] == bytes([components]):

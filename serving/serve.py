@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 LINGERING = 256  # connections over the limit that are being closed at once; more are closed without an answer
 OTHER_FILES = 256  # open files besides connections: libraries, the model, pipes
 
+PortOption = Literal["port", "metrics_port", "grpc_port"]
+
 
 class StartError(ReleaseError):
     """The server cannot start: the address, the machine's limits, or another uvicorn than it was made for."""
@@ -78,7 +80,10 @@ def serve(settings: Settings, app: str = "serving.serve:release_app") -> int:
             metrics_sock = stack.enter_context(listen(settings, "metrics_port"))
             stack.enter_context(answer_metrics(settings, metrics_sock))
             announce(metrics_sock, "metrics", "/metrics")
-        return asyncio.run(Supervisor(settings, app, sock, lambda: announce(sock)).run())
+        if settings.grpc_port is not None:
+            grpc_sock = stack.enter_context(hold_grpc_port(settings))
+            settings = settings.model_copy(update={"grpc_port": grpc_sock.getsockname()[1]})
+        return asyncio.run(Supervisor(settings, app, sock, lambda: announce_all(settings, sock)).run())
 
 
 def raise_file_limit(connections: int) -> None:
@@ -96,17 +101,52 @@ def raise_file_limit(connections: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def listen(settings: Settings, option: Literal["port", "metrics_port"] = "port") -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    port: int = getattr(settings, option)
+def listen(settings: Settings, option: PortOption = "port") -> socket.socket:
+    with explaining(settings, option):
+        return socket.create_server(address(settings, option), family=family(settings), backlog=BACKLOG)
+
+
+def hold_grpc_port(settings: Settings) -> socket.socket:
+    """Take the port of gRPC for all workers, those of the next release included, which share it by SO_REUSEPORT.
+
+    gRPC cannot be handed connections or a socket, so each worker listens by itself. This socket does not listen, and so
+    gets no connection. It is bound before it shares, so that a port on which something listens is an error.
+    """
+    with ExitStack() as stack, explaining(settings, "grpc_port"):
+        sock = stack.enter_context(socket.socket(family(settings)))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address(settings, "grpc_port"))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        stack.pop_all()
+    return sock
+
+
+def family(settings: Settings) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+
+
+def address(settings: Settings, option: PortOption) -> tuple[str, int]:
+    return settings.host, getattr(settings, option)
+
+
+@contextmanager
+def explaining(settings: Settings, option: PortOption) -> Iterator[None]:
+    """Raise StartError for an address that the block cannot have."""
     try:
-        return socket.create_server((settings.host, port), family=family, backlog=BACKLOG)
+        yield
     except OSError as cause:
-        where = f"{settings.host}:{port}"
+        host, port = address(settings, option)
         # The reason without what Python adds to it; hosts that cannot be resolved have codes below 0.
         reason = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else str(cause)
         choice = f"--{option.replace('_', '-')} or --host"
-        raise StartError(f"cannot listen on {where} ({reason}): choose another {choice}") from cause
+        raise StartError(f"cannot listen on {host}:{port} ({reason}): choose another {choice}") from cause
+
+
+def announce_all(settings: Settings, sock: socket.socket) -> None:
+    announce(sock)
+    if settings.grpc_port is not None:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        print(f"gRPC on {host}:{settings.grpc_port}", flush=True)
 
 
 def announce(sock: socket.socket, what: str = "serving", path: str = "") -> None:

@@ -126,7 +126,8 @@ class Server:
 
     async def drain(self) -> None:
         """Answer the present requests for up to `drain` seconds, and those that remain with 503."""
-        self.app.state.ready = False
+        if self.retiring is None:  # else others have the port, and a call of gRPC may still come here
+            self.app.state.ready = False
         for connection in self.connections():
             connection.shutdown()
         if await self.is_empty_within(self.settings.drain):

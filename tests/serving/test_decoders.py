@@ -76,7 +76,7 @@ def test_formats_are_those_that_are_set(hurried):
 
 
 def test_a_picture_that_takes_too_long_is_stopped(hurried):
-    stopped, next_one = post(hurried, progressive_jpeg(100)), post(hurried, small_jpeg())
+    stopped, next_one = post(hurried, progressive_jpeg(20)), post(hurried, small_jpeg())
     assert stopped.status_code == 413 and "0.05 seconds of CPU time" in stopped.json()["error"]
     assert next_one.status_code == 200
 
@@ -117,11 +117,38 @@ def test_whatever_a_decoder_does_the_next_upload_is_answered(ends, order, status
     assert next_one.json()["predictions"] == [{"vector": [4]}]
 
 
+def forkserver_and_decoder(server: Server) -> tuple[psutil.Process, psutil.Process]:
+    processes = psutil.Process(server.process.pid).children(recursive=True)
+    forkservers = {process.pid: process for process in processes if "forkserver" in " ".join(process.cmdline())}
+    (decoder,) = [process for process in processes if process.ppid() in forkservers]
+    return forkservers[decoder.ppid()], decoder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")
+def test_a_decoder_that_does_not_start_is_started_at_the_next_upload(obedient):
+    """The forkserver ends when it has no file left for it; it took with it how the processes of its own end."""
+    log = r"(?s).*did not start: the system refuses it.*the next upload tries it again\n.* why is unknown\n.*"
+    with serving(obedient, logged=log, threads=1) as server:
+        forkserver, decoder = forkserver_and_decoder(server)
+        taken = {int(path.name) for path in Path(f"/proc/{forkserver.pid}/fd").iterdir()}
+        free = min(set(range(len(taken) + 1)) - taken)
+        forkserver.rlimit(psutil.RLIMIT_NOFILE, (free, free))
+        decoder.kill()
+        refused = post(server, b"work")
+        while refused.status_code != 200:  # more than once if the forkserver has not quite ended
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert "could be started" in refused.json()["error"]
+            refused = post(server, b"work")
+        forkserver_and_decoder(server)[0].kill()
+        unknown = post(server, b"end")
+        assert unknown.status_code == 503 and "unknown reason" in unknown.json()["error"]
+        while post(server, b"work").status_code != 200:
+            pass
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which cores a process may run on")
 def test_a_decoder_may_run_wherever_the_thread_that_waits_for_it_may(ends):
-    processes = psutil.Process(ends.process.pid).children(recursive=True)
-    forkservers = [process.pid for process in processes if "forkserver" in " ".join(process.cmdline())]
-    (decoder,) = [process for process in processes if process.ppid() in forkservers]
+    _, decoder = forkserver_and_decoder(ends)
     everywhere = decoder.cpu_affinity()
     decoder.cpu_affinity(everywhere[:1])
     assert post(ends, b"work").status_code == 200

@@ -271,6 +271,37 @@ def test_on_a_cpu_a_thread_prepares_what_waits_before_it_runs_a_batch(jobs, batc
     assert model.rows == batches
 
 
+def test_a_request_of_many_slow_jobs_lets_others_go_first():
+    """One thread, which has begun the first of three jobs when a request of one comes."""
+    begun, first = [], Held(0)
+
+    def named(name):
+        prepare, finish = work(1)
+
+        def prepared():
+            begun.append(name)
+            return prepare()
+
+        def finished(outputs):
+            begun.append(f"{name}, done")
+            return finish(outputs)
+
+        return prepared, finished
+
+    async def main(engine):
+        many = asyncio.create_task(submit_all(engine, [tuple(first), named("second"), named("third")]))
+        await until(first.begun.is_set)
+        one = asyncio.create_task(submit(engine, named("the other request's")))
+        await until(lambda: len(engine.raw) == 3)
+        first.open.set()
+        await asyncio.gather(many, one)
+
+    with running(Model(), threads=1) as engine:
+        engine.turn = 0.0
+        asyncio.run(main(engine))
+    assert begun[:3] == ["the other request's", "the other request's, done", "second"]
+
+
 @pytest.mark.parametrize(
     ("ready", "raw", "options", "runs"),
     [
@@ -291,7 +322,7 @@ def test_when_what_is_ready_runs(ready, raw, options, runs):
     with running(Model(), **options) as engine:
         pass  # its threads have ended, and nobody takes what follows
     engine.ready.extend(SimpleNamespace(rows=rows) for rows in ready)
-    engine.raw.extend([None] * raw)
+    engine.raw.extend([SimpleNamespace(waiting=SimpleNamespace(slow=False))] * raw)
     assert engine.may_run() == runs
 
 

@@ -1,6 +1,8 @@
 """The Open Inference Protocol by gRPC: Triton's own client, against a server of a small model on a free port."""
 
 import asyncio
+import signal
+import socket
 import sys
 import threading
 import time
@@ -11,6 +13,7 @@ from types import SimpleNamespace
 
 import grpc  # type: ignore[import-untyped]
 import numpy as np
+import psutil
 import pytest
 import requests
 import tritonclient.grpc as triton
@@ -23,7 +26,9 @@ from onnx_release.core.spec import Spec
 from serving.grpc_server import SHORT_PLACES, answering_grpc, load_packages
 from serving.settings import Settings
 from serving.tensors import DATATYPES
+from tests.in_process import run_here
 from tests.served import PATIENCE
+from tests.served import serving as served_release
 from tests.serving_v2 import serving
 
 SHAPE = ["batch", "width"]
@@ -346,13 +351,29 @@ def refused_start(app):
     return str(refused.value)
 
 
-def test_a_port_that_cannot_be_had_ends_the_start(address):
+def test_a_port_that_cannot_be_had_ends_the_start():
     app = FastAPI()
     app.state.release = SimpleNamespace(manifest=SimpleNamespace(model="tiny"))
-    app.state.settings = Settings(grpc_port=int(address.rpartition(":")[2]))
-    assert refused_start(app) == f"gRPC cannot listen on {address}: choose another --grpc-port or --host"
-    app.state.settings = Settings(grpc_port=0, workers=2)
-    assert "name one that they share" in refused_start(app)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        app.state.settings = Settings(grpc_port=port)
+        assert refused_start(app) == f"gRPC cannot listen on 127.0.0.1:{port}: choose another --grpc-port or --host"
+
+
+def test_the_workers_of_the_next_release_listen_on_the_same_port_and_no_other_server(lengths, tmp_path):
+    with served_release(lengths, threads=1, grpc_port=0) as server:
+        line = server.printed()
+        assert line.startswith("gRPC on 127.0.0.1:")
+        address = line.split()[-1]
+        before = psutil.Process(server.process.pid).children()
+        server.process.send_signal(signal.SIGHUP)
+        assert server.printed().startswith("serving the release")
+        assert psutil.wait_procs(before, PATIENCE)[1] == []
+        with triton.InferenceServerClient(address) as client:
+            assert client.is_model_ready("lengths")
+        other = run_here(tmp_path, "serving", "--port", "0", "--grpc-port", address.rpartition(":")[2])
+    refusal = f"error: cannot listen on {address} (Address already in use): choose another --grpc-port or --host\n"
+    assert (other.returncode, other.stderr) == (1, refusal)
 
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):

@@ -17,6 +17,8 @@ from tools.server_process import upload
 
 OLDER = "import argparse; argparse.ArgumentParser().parse_args()"
 RED = upload(picture(), True)
+TOKEN = "c2VjcmV0"
+WITH_TOKEN = RED.replace(b"\r\n\r\n", f"\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode(), 1)
 SERVES_ON = "error: the new release was not loaded, see above: the one before serves on\n"
 
 
@@ -68,7 +70,7 @@ class Asker(threading.Thread):
 
 
 def ask(client: Client) -> str:
-    return str(client.send(RED).answer().json()["predictions"][0]["names"][0])
+    return str(client.send(WITH_TOKEN).answer().json()["predictions"][0]["names"][0])
 
 
 def until(askers: list[Asker], seen: Callable[[Asker], bool]) -> None:
@@ -103,7 +105,8 @@ def test_no_request_is_lost_while_a_new_release_is_loaded(colours, tmp_path, mon
 def test_a_release_that_does_not_load_changes_nothing(colours, tmp_path):
     release = release_saying("red", colours, tmp_path / "release")
     crimson = release_saying("crimson", colours, tmp_path / "crimson")
-    with serving(release, threads=1) as server, server.connect() as client:
+    (release / "token").write_text(TOKEN)
+    with serving(release, threads=1, token_file="token") as server, server.connect() as client:
         assert ask(client) == "red"
         release.rename(tmp_path / "before")
         server.process.send_signal(signal.SIGHUP)
@@ -129,4 +132,6 @@ def test_a_release_that_does_not_load_changes_nothing(colours, tmp_path):
         server.process.send_signal(signal.SIGHUP)
         assert server.printed().startswith("serving the release")
         with server.connect() as another:
-            assert ask(another) == "crimson"
+            assert ask(another) == "crimson"  # the token moved with the release before
+        with server.connect() as stranger:
+            assert stranger.send(RED).answer().status == 401
