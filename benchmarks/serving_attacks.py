@@ -6,8 +6,9 @@
 
 writes benchmarks/serving_attacks.json, and prints the table. A server with its defaults, except that it reads all
 formats, is started once. Each attack is sent by four clients at once, one by 16: files that are long or large to decode
-(benchmarks/attack_files.py), JSON that is long to parse, heads and bodies that arrive a byte at a time, and clients who
-leave at once. Meanwhile this process asks /v2/health/live, each time on a new connection, and reads /proc. For each
+(benchmarks/attack_files.py), JSON that is long to parse, heads and bodies that arrive a byte at a time, bodies in
+chunks of one byte, heads of many headers, and clients who leave at once. Meanwhile this process asks /v2/health/live,
+each time on a new connection, and reads /proc. For each
 attack:
 
 - longest wait: of /v2/health/live, in seconds. At most 0.25. Beside it is how long the event loop's thread waited for a
@@ -183,7 +184,7 @@ def loads() -> list[Load]:
         ),
         Load("JSON of short numbers", lambda: [infer(numbers(15_000_000))], (400, 413)),
         Load("a body in chunks of one byte", lambda: [in_single_bytes("/predict")], (400,)),
-        Load("the same to an address that is not there", lambda: [in_single_bytes("/nothing")], (404,)),
+        Load("chunks of one byte to an address that is not there", lambda: [in_single_bytes("/nothing")], (400, 404)),
         Load("a head of which a byte comes at a time", lambda: single_bytes(LIVE[:-1] * 2), (408, 400), SLOW_SECONDS),
         Load("a body of which a byte comes at a time", slow_body, (408,), SLOW_SECONDS),
         Load("a head of 100 kB", lambda: [LIVE[:-2] + b"a: " + b"b" * 100_000 + b"\r\n\r\n"], (431,)),
