@@ -5,10 +5,10 @@
     python -m benchmarks.serving_attacks --release FOLDER     # another release than mobilenet_v2's
 
 writes benchmarks/serving_attacks.json, and prints the table. A server with its defaults, except that it reads all
-formats, is started once. Each attack is sent by four clients at once, one by 16, and one of 16 files by one: files that
+formats, is started once. Each attack is sent by four clients at once, one by 32, and one of 16 files by one: files that
 are long or large to decode (benchmarks/attack_files.py), JSON that is long to parse, heads and bodies that arrive a
-byte at a time, and clients who leave at once. Meanwhile this process asks /v2/health/live, each time on a new
-connection, and reads /proc. For each attack:
+byte at a time, bodies in chunks of one byte, heads of many headers, and clients who leave at once. Meanwhile this
+process asks /v2/health/live, each time on a new connection, and reads /proc. For each attack:
 
 - longest wait: of /v2/health/live, in seconds. At most 0.25. Beside it is how long the event loop's thread waited for a
   core in that time, which the kernel counts: that is not the server's doing where other programs have the cores.
@@ -55,7 +55,7 @@ CLIENTS = 4
 LONGEST_WAIT = 0.25  # seconds
 CPU_AFTER = 2.0  # seconds for each thread
 TOO_LATE, LATE = 504, 0.2  # status, and seconds after the deadline
-MANY_CLIENTS = 16  # whose files take longer than the deadline, all together
+MANY_CLIENTS = 32  # whose files take longer than the deadline, all together; small ones arrive as soon as they are sent
 BASE_BYTES = 400_000_000  # Python, the libraries, the processes and the model: docs/serving.md
 PATIENCE = 90.0  # seconds until an attack is given up
 PAUSE = 0.01  # seconds between two questions
@@ -163,7 +163,7 @@ def loads() -> list[Load]:
         for attack in attacks()
     ]
     by_name = {load.name: load for load in files}
-    slowest = by_name["BMP, runs of one pixel"]
+    slowest, small = by_name["BMP, runs of one pixel"], by_name["PNG, interlaced, 50 million pixels"]
     many = b"".join(
         b'--onnx-release-photograph\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' for _ in range(400_000)
     )
@@ -171,7 +171,7 @@ def loads() -> list[Load]:
     return [
         *files,
         Load("clients who leave at once", slowest.pieces, (), leaves=True),
-        Load("more slow files than the deadline allows", slowest.pieces, slowest.statuses, clients=MANY_CLIENTS),
+        Load("more slow files than the deadline allows", small.pieces, small.statuses, clients=MANY_CLIENTS),
         Load("one request of 16 JPEGs of 20 empty scans", many_scans, (200, 413, 422), clients=1),
         Load("a form of 400,000 parts", lambda: [post("/predict", many, boundary)], (400, 413)),
         Load("40 MB that are nearly a boundary", lambda: [post("/predict", nearly_a_boundary(), boundary)], (400, 413)),
