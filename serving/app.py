@@ -166,7 +166,7 @@ def start_engine(release: Release, settings: Settings) -> Engine:
     if model.provider != timed_on or model.note:
         log.warning("released for %s, runs on %s%s", timed_on, model.provider, model.note and f": {model.note}")
     metrics.describe_model(release, model.provider, onnxruntime.__version__)
-    return Engine(
+    engine = Engine(
         model.run,
         rows,
         threads=threads,
@@ -174,6 +174,8 @@ def start_engine(release: Release, settings: Settings) -> Engine:
         queue=settings.queue,
         observe=metrics.observe_call,
     )
+    engine.observe_places = metrics.QUEUED.set
+    return engine
 
 
 def timed_provider(release: Release) -> str:

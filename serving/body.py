@@ -61,7 +61,7 @@ async def request_body(request: Request, settings: Settings) -> AsyncIterator[by
                 raise no_memory(settings)
             chunks.append(chunk)
         if not held:
-            raise RequestError(400, "the body is empty: send the input in it, see /docs")
+            raise RequestError(400, "the body is empty: send the input in it")
         # Joining takes a millisecond for each 2 MB of new memory, but not Python's lock.
         body = b"".join(chunks) if held <= LARGE_BYTES else await asyncio.to_thread(b"".join, chunks)
         chunks.clear()

@@ -104,6 +104,7 @@ class Engine:
     `observe` gets the rows of every call of the model, without those added, and its seconds. Jobs are prepared in the
     order in which they came, except that a request whose jobs took more than `turn` seconds (which may be set) lets all
     others go first: one with many slow files holds them up by no more than the job that a thread is at.
+    `observe_places` (which may be set) gets the places of the queue that are taken, whenever that changes.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Engine:
         self.run, self.rows, self.gpu = run, rows, gpu
         self.queue, self.observe, self.runs = queue, observe, 1 if gpu else threads
         self.turn = TURN_SECONDS
+        self.observe_places: Callable[[int], None] = lambda places: None
         self.raw: deque[Job] = deque()
         self.ready: deque[Part] = deque()
         self.changed = threading.Condition()
@@ -168,7 +170,7 @@ class Engine:
         jobs = [Job(prepare, finish, waiting) for prepare, finish in work]
         with self.changed:
             self.check_room(len(jobs))
-            self.pending += len(jobs)
+            self.count_places(len(jobs))
             self.raw.extend(jobs)
             self.changed.notify(len(jobs))
         timer = loop.call_later(seconds, waiting.fail, DeadlineError)
@@ -214,6 +216,11 @@ class Engine:
 
     # Called by whoever has the lock.
 
+    def count_places(self, more: int) -> None:
+        """Take places of the queue, or give back some if `more` is negative."""
+        self.pending += more
+        self.observe_places(self.pending)
+
     def close(self, job: Job) -> None:
         """Free the job's places, except those on which a thread works, which frees them when that ends."""
         if job.closed:
@@ -222,13 +229,13 @@ class Engine:
         if job.places > job.busy:
             self.raw = deque(other for other in self.raw if other is not job)
             self.ready = deque(part for part in self.ready if part.job is not job)
-        self.pending -= job.places - job.busy
+        self.count_places(job.busy - job.places)
 
     def end_work(self, job: Job, places: int) -> None:
         """Note that a thread's work on these places of a job has ended."""
         job.busy -= places
         if job.closed:
-            self.pending -= places
+            self.count_places(-places)
 
     def take_turns(self, waiting: Waiting, seconds: float) -> None:
         """Note that a job of this request took so long to prepare, and let others go first if its turn is over."""
@@ -326,7 +333,7 @@ class Engine:
             self.check_places(rows - job.places, job.places)
         except (BusyError, RequestError) as error:
             return error
-        self.pending += rows - job.places
+        self.count_places(rows - job.places)
         job.places = rows
         return None
 

@@ -70,8 +70,9 @@ def explain_routing(request: Request, error: HTTPException) -> tuple[int, dict[s
         headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
         return 405, headers, f"{request.method} is not for {path}: use {headers['Allow']}"
     if error.status_code == 404:
-        hint = ", and none of them ends with a slash" if request.scope["path"].endswith("/") else ""
-        return 404, headers, f"there is nothing at {path}: /docs lists all paths{hint}"
+        hint = ", and no path ends with a slash" if request.scope["path"].endswith("/") else ""
+        listed = ": /docs lists all paths" if getattr(request.app, "openapi_url", None) else ""
+        return 404, headers, f"there is nothing at {path}{listed}{hint}"
     return error.status_code, headers, str(error.detail)
 
 

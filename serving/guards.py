@@ -30,6 +30,18 @@ CORS_ANSWER_HEADERS = ("Inference-Header-Content-Length", "Retry-After", "Tracep
 MISDIRECTED = 421  # RFC 9110, 15.5.20
 
 
+class Origins(CORSMiddleware):
+    """Starlette's middleware, except that a question that it refuses is answered in JSON, as every error is."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        answer = super().preflight_response(request_headers)
+        if answer.status_code < 400:
+            return answer
+        text = f"{bytes(answer.body).decode()}: see --cors-origins"
+        kept = {name: value for name, value in answer.headers.items() if not name.startswith("content-")}
+        return Response(orjson.dumps({"error": text}), answer.status_code, kept, "application/json")
+
+
 def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
     """Return the application behind the guards that the settings ask for. Raises ParameterError like `read_token`."""
     token = read_token(settings)
@@ -38,7 +50,7 @@ def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
     if settings.allowed_hosts is not None:
         app = with_hosts(app, split_list(settings.allowed_hosts))
     if settings.cors_origins is not None:  # outside of the others: a browser asks first, without a token
-        app = CORSMiddleware(
+        app = Origins(
             app,
             split_list(settings.cors_origins),
             CORS_METHODS,

@@ -38,7 +38,7 @@ LATENCY = Histogram(
     "serving_request_seconds", "From the request's head to the answer's end", ["path"], buckets=SECONDS_BUCKETS
 )
 IN_PROGRESS = Gauge("serving_requests_in_progress", "Requests being served", multiprocess_mode="livesum")
-QUEUED = Gauge("serving_queue_items", "Uploads and requests with tensors that wait or run", multiprocess_mode="livesum")
+QUEUED = Gauge("serving_queue_items", "Rows that wait or run; each upload is one", multiprocess_mode="livesum")
 WAITS = Histogram(
     "serving_queue_seconds", "Time in which an item waits for a thread or a call", buckets=SECONDS_BUCKETS
 )
@@ -111,12 +111,10 @@ def describe_model(release: Release, provider: str, runtime_version: str) -> Non
 
 @contextmanager
 def measured(items: list[Item]) -> Iterator[None]:
-    """Count the items of a request while the engine has them, and then where their time went."""
-    QUEUED.inc(len(items))
+    """Count where the time of a request's items went, once the engine no longer has them."""
     try:
         yield
     finally:
-        QUEUED.dec(len(items))
         for item in items:
             WAITS.observe(item.waited)
             if item.prepared:

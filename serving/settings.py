@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, cast
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from serving.environment import serving_variables
@@ -100,7 +100,9 @@ class Settings(BaseSettings):
     upload_bytes: Bytes = Field(default=10_000_000, description="size of one file")
     body_bytes: Bytes = Field(default=40_000_000, description="size of one request's body")
     buffered_bytes: Bytes = Field(
-        default=400_000_000, description="size of all bodies in memory; one more is answered 503"
+        default=400_000_000,
+        description="size of all bodies in memory, at least `body_bytes`; one more is answered 503",
+        validate_default=True,
     )
     tensor_bytes: Bytes = Field(default=100_000_000, description="size of all tensors of one request, as arrays")
     pixels: Annotated[int, Field(ge=1, le=2**31 - 1)] = Field(
@@ -138,6 +140,15 @@ class Settings(BaseSettings):
     cors_origins: Annotated[str, AfterValidator(check_origins)] | None = Field(
         default=None, description="origins whose web pages may call the server, with commas, or `*` for all; null: none"
     )
+
+    @field_validator("buffered_bytes")
+    @classmethod
+    def check_buffered_bytes(cls, value: int, info: ValidationInfo) -> int:
+        """Raise ValueError if the largest body would never have room."""
+        needed = info.data.get("body_bytes", 0)
+        if value < needed:
+            raise ValueError(f"it must be at least {needed}, as --body-bytes: raise it, or lower --body-bytes")
+        return value
 
     @classmethod
     def settings_customise_sources(

@@ -151,7 +151,6 @@ def test_a_body_is_joined_and_counted_while_it_is_worked_on():
     [
         ([b"01234", b"5", b""], [], {"body_bytes": 5}, RequestError),
         ([], [(b"content-length", b"6")], {"body_bytes": 5}, RequestError),
-        ([b"01234", b"5", b""], [], {"buffered_bytes": 5}, BusyError),
         ([b""], [], {}, RequestError),
         ([b"01", None], [], {}, ClientGoneError),
     ],
@@ -159,6 +158,23 @@ def test_a_body_is_joined_and_counted_while_it_is_worked_on():
 def test_what_is_counted_is_given_back_whatever_happens(chunks, headers, settings, error):
     with pytest.raises(error):
         read(chunks or [b"unread", b""], Settings(**settings), headers)
+
+
+def test_all_bodies_together_are_limited():
+    settings = Settings(body_bytes=5, buffered_bytes=5)
+
+    async def receive():
+        return {"type": "http.request", "body": b"012"}
+
+    async def run():
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+        async with request_body(Request(scope, receive), settings):
+            with pytest.raises(BusyError):
+                async with request_body(Request(scope, receive), settings):
+                    pass
+
+    asyncio.run(run())
+    assert memory.used == 0
 
 
 @pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError])

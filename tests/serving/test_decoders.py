@@ -167,6 +167,8 @@ def test_a_decoder_is_stopped_when_its_client_leaves_and_when_the_server_ends(ob
     with serving(obedient, threads=1, deadline=1000) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as client:
             client.sendall(head("/predict", "POST", Content_Length=len(body), Content_Type=kind) + body)
+            while b"serving_queue_items 1.0" not in server.get("/metrics").content:
+                pass
         assert post(server, b"work").status_code == 200
         started = psutil.Process(server.process.pid).children(recursive=True)
         assert started

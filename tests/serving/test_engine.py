@@ -99,6 +99,14 @@ def test_a_job_gets_its_own_rows_and_what_its_call_took():
     assert seen == [(3, job.milliseconds / 1e3)]
 
 
+def test_whoever_watches_the_queue_hears_of_each_row():
+    places: list[int] = []
+    with running(Model()) as engine:
+        engine.observe_places = places.append
+        asyncio.run(submit(engine, work(1, 2, 3)))
+    assert (max(places), places[-1]) == (3, 0)
+
+
 def test_what_waits_for_the_model_is_run_together_up_to_the_largest_batch_and_in_order():
     model = Model()
     model.open.clear()

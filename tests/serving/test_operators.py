@@ -172,7 +172,9 @@ def test_only_the_allowed_hosts_origins_and_addresses_are_answered(lengths):
     with serving(lengths, *options, SERVING_METRICS_PORT="0") as server:
         assert server.lines[:-1] == []  # no port for metrics either
         for path in "/docs", "/redoc", "/openapi.json", "/", "/page/page.js", "/metrics":
-            assert server.get(path, Host="a.example").status_code == 404, path
+            slash = ", and no path ends with a slash" if path == "/" else ""
+            missing = server.get(path, Host="a.example")
+            assert (missing.status_code, missing.json()["error"]) == (404, f"there is nothing at {path}{slash}")
         for host in "a.example", "A.Example:81", "x.b.example", "x.y.b.example:1", "[::1]", "[::1]:80":
             assert server.predict(Host=host).status_code == 200, host
         for host in "b.example", "xb.example", "a.example.org", "a.example:x", "127.0.0.1", "[::2]", "::1", "":
@@ -186,6 +188,8 @@ def test_only_the_allowed_hosts_origins_and_addresses_are_answered(lengths):
             asked["Access-Control-Request-Headers"] = "content-type, x-request-id, authorization"
             answer = requests.options(f"{server.address}/predict", headers=asked, timeout=PATIENCE)
             assert (answer.status_code == 200) == allowed
+            if not allowed:
+                assert answer.json() == {"error": "Disallowed CORS origin: see --cors-origins"}
 
 
 def series(address: str) -> dict[str, list[tuple[dict[str, str], float]]]:

@@ -98,6 +98,9 @@ def test_metrics_are_not_for_the_outside(proxied):
 def test_its_limits_are_the_server_s():
     text, settings = CADDYFILE.read_text(encoding="utf-8"), Settings.model_fields
     assert f"max_size {settings['body_bytes'].default // 10**6}MB" in text
+    [minutes] = re.findall(r"read_body (\d+)m", text)
+    slowest = settings["body_bytes"].default / settings["receive_rate"].default
+    assert int(minutes) * 60 > settings["receive"].default + slowest
     [kept] = re.findall(r"keepalive (\d+)s", text)
     [idle] = re.findall(r"--idle (\d+)", text)
     assert int(kept) < int(idle)

@@ -141,6 +141,13 @@ def test_every_wrong_setting_is_named(monkeypatch):
     assert "--deadline or SERVING_DEADLINE: Input should be a valid number" in lines[2]
 
 
+@pytest.mark.parametrize("given", [{"buffered_bytes": 39_999_999}, {"body_bytes": 400_000_001}])
+def test_the_memory_for_bodies_has_room_for_any_single_one(given):
+    """Or such a request would be told for ever to try again."""
+    with pytest.raises(ParameterError, match=r"--buffered-bytes .*: raise it, or lower --body-bytes"):
+        read_settings(PARSER.parse_args([f"--{name.replace('_', '-')}={value}" for name, value in given.items()]))
+
+
 def test_help_lists_every_setting_and_its_default():
     shown = " ".join(PARSER.format_help().split())
     for name, field in Settings.model_fields.items():

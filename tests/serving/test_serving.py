@@ -244,7 +244,7 @@ def test_another_method_is_refused_with_those_that_are_allowed(address, method, 
 
 
 def test_a_path_that_is_not_there_leads_to_no_other_host(address):
-    for path, hint in (("/nothing", ""), ("/v2/health/live/", ", and none of them ends with a slash")):
+    for path, hint in (("/nothing", ""), ("/v2/health/live/", ", and no path ends with a slash")):
         headers = {"Host": "elsewhere.example"}
         answer = requests.get(f"{address}{path}", headers=headers, allow_redirects=False, timeout=PATIENCE)
         assert (answer.status_code, answer.json()) == (
