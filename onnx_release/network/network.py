@@ -18,6 +18,7 @@ from onnx_release.network.hugging_face import load_pretrained, pretrained_class
 from onnx_release.network.operators import eager_operators
 from onnx_release.network.outputs import take_outputs
 from onnx_release.network.source_network import load_source_network
+from onnx_release.network.wrappers import unwrapped
 
 
 def load_network(model: str, raw: Path) -> torch.nn.Module:
@@ -64,7 +65,10 @@ def network_source(model: str) -> Any:
 
 
 def build_network(module: Any, model: str, raw: Path) -> torch.nn.Module:
-    """Call build() of network.py. Raises NetworkError if it fails or does not return a torch module."""
+    """Call build() of network.py, and take the network out of its wrappers.
+
+    Raises NetworkError if it fails or does not return a torch module.
+    """
     try:
         network = module.build(raw)
     except ReleaseError:
@@ -75,7 +79,7 @@ def build_network(module: Any, model: str, raw: Path) -> torch.nn.Module:
         ) from cause
     if not isinstance(network, torch.nn.Module):
         raise NetworkError(f"build() in models/{model}/network.py returns {type(network).__name__}, not a torch module")
-    return network
+    return unwrapped(network)
 
 
 def in_order_of_spec(spec: Spec, result: Any) -> Any:

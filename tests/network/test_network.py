@@ -267,6 +267,44 @@ def test_a_network_that_returns_a_dict_is_exported_by_its_names(write_model, tmp
     assert {name: array.tolist() for name, array in outputs.items()} == {"first": [[2, 3]], "second": [[3, 4]]}
 
 
+WRAPPED = """
+import torch
+from torch import nn
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = nn.ReLU()
+
+    def forward(self, *, x):
+        return self.block(x), x
+
+
+def build(raw):
+    network = Tiny().eval()
+    {line}
+    return network
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "network = torch.compile(network)",
+        "network = nn.DataParallel(torch.compile(network)).eval()",
+        "network.block = torch.compile(network.block)",
+        "network.compile()",
+    ],
+)
+def test_a_network_is_taken_out_of_what_training_wraps_around_it(write_model, line):
+    write_model(WRAPPED.format(line=line))
+    network = load_network("tiny", Path("raw"))
+    assert [type(module).__name__ for module in network.modules()] == ["Tiny", "ReLU"]
+    program = torch.export.export(network, (torch.from_numpy(X - 2),))
+    assert program.module()(torch.from_numpy(X - 2))[0].tolist() == [[0, 0]]
+
+
 def test_a_network_file_and_a_class_of_transformers_are_one_too_many(write_model):
     write_model("def build(raw):\n    return None\n", SPEC + "transformers: AutoModel\n")
     with pytest.raises(SpecError, match=r"has a network\.py and `transformers` in spec\.yaml: remove network\.py if"):
