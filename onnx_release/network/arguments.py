@@ -6,6 +6,8 @@ whose names are no parameters go in by position.
 """
 
 import inspect
+import keyword
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,10 +32,6 @@ def take_by_name(network: torch.nn.Module, names: Sequence[str]) -> None:
     A network whose positions are right already stays as it is. Else its class becomes a subclass with another forward,
     so that its modules keep their names. Raises NetworkError if the names do not say which input is which parameter.
     """
-    if isinstance(network, torch.jit.ScriptModule):
-        compiled: Any = network.forward
-        check_order(names, [item.name for item in compiled.schema.arguments][1:])
-        return
     signature = inspect.signature(network.forward)
     places = places_of(names, signature, type(network).__name__)
     positions = [name for name, parameter in signature.parameters.items() if parameter.kind in BY_POSITION]
@@ -41,16 +39,6 @@ def take_by_name(network: torch.nn.Module, names: Sequence[str]) -> None:
         return
     before = [name for name, item in signature.parameters.items() if item.kind is inspect.Parameter.POSITIONAL_ONLY]
     replace_forward(network, places, before)
-
-
-def check_order(names: Sequence[str], parameters: Sequence[str]) -> None:
-    """Raise NetworkError if an input has the name of one of the `parameters` at another position."""
-    known = [(index, name) for index, name in enumerate(names) if name in parameters]
-    if any(parameters.index(name) != index for index, name in known):
-        raise NetworkError(
-            f"spec.yaml declares the inputs {', '.join(names)}, the TorchScript archive takes {', '.join(parameters)} "
-            "by position: declare them in this order, with none left out between"
-        )
 
 
 def places_of(names: Sequence[str], signature: inspect.Signature, network: str) -> list[Place] | None:
@@ -111,10 +99,16 @@ def replace_forward(network: torch.nn.Module, places: Sequence[Place], before: S
 
     # torch.export and its messages use the names of forward's parameters, and *tensors has none.
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    names = ["self", *("_".join((place.parameter, *place.keys)) for place in places)]
+    names = ["self", *(identifier("_".join((place.parameter, *place.keys))) for place in places)]
     forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
     attributes = {"forward": forward, "__module__": base.__module__, "__qualname__": base.__qualname__}
     network.__class__ = type(base.__name__, (base,), attributes)
+
+
+def identifier(name: str) -> str:
+    """Return the name as Python allows it for a parameter."""
+    plain = re.sub(r"\W", "_", name)
+    return f"_{plain}" if not plain.isidentifier() or keyword.iskeyword(plain) else plain
 
 
 def nested_arguments(places: Sequence[Place], tensors: Sequence[torch.Tensor]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from onnx_release.network.half_precision import bring_to_float32
 from onnx_release.network.hugging_face import load_pretrained, pretrained_class
 from onnx_release.network.operators import eager_operators
 from onnx_release.network.outputs import take_outputs
-from onnx_release.network.source_network import load_source_network
+from onnx_release.network.source_network import as_module, load_source_network
 from onnx_release.network.wrappers import unwrapped
 
 
@@ -79,7 +79,8 @@ def build_network(module: Any, model: str, raw: Path) -> torch.nn.Module:
         ) from cause
     if not isinstance(network, torch.nn.Module):
         raise NetworkError(f"build() in models/{model}/network.py returns {type(network).__name__}, not a torch module")
-    return unwrapped(network)
+    network = unwrapped(network)
+    return as_module(network) if isinstance(network, torch.jit.ScriptModule) else network
 
 
 def in_order_of_spec(spec: Spec, result: Any) -> Any:

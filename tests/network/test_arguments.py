@@ -84,14 +84,6 @@ def test_a_copy_runs_with_its_own_weights_and_modules_keep_their_names():
     assert isinstance(other, Keywords) and other(ONE, TWO).tolist() == [21]
 
 
-def test_a_torchscript_archive_takes_its_inputs_in_its_own_order():
-    network = torch.jit.trace(nn.Bilinear(1, 1, 1), (torch.ones(1, 1), torch.ones(1, 1)))
-    take_by_name(network, ["input1", "input2"])
-    take_by_name(network, ["a", "b"])
-    with pytest.raises(NetworkError, match=r"takes input1, input2 by position: declare them in this order"):
-        take_by_name(network, ["input2", "input1"])
-
-
 def test_a_network_in_half_precision_takes_its_inputs_by_name_too(make_spec):
     class Half(Keywords):
         def __init__(self):

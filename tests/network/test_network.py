@@ -267,6 +267,24 @@ def test_a_network_that_returns_a_dict_is_exported_by_its_names(write_model, tmp
     assert {name: array.tolist() for name, array in outputs.items()} == {"first": [[2, 3]], "second": [[3, 4]]}
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_build_may_return_a_network_of_torchscript(write_model, tmp_path):
+    write_model(
+        "import torch\n\n\n"
+        "class Two(torch.nn.Module):\n"
+        "    def forward(self, y, x):\n"
+        "        return {'second': x + y, 'first': x - y}\n\n\n"
+        "def build(raw):\n    return torch.jit.script(Two().eval())\n",
+        SPEC.replace("inputs: [", "inputs: [{name: x, dtype: float32, shape: [batch, 2]}, ").replace(
+            "name: x", "name: y", 1
+        ),
+    )
+    network = load_network("tiny", Path("raw"))
+    export_network(network, load_spec("tiny"), Export(exporter="torchscript", opset=18), tmp_path / "export")
+    outputs = run_session(open_session(tmp_path / "export/model.onnx"), {"x": X, "y": Y})
+    assert {name: array.tolist() for name, array in outputs.items()} == {"first": [[-9, -28]], "second": [[11, 32]]}
+
+
 WRAPPED = """
 import torch
 from torch import nn
