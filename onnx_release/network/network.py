@@ -16,7 +16,7 @@ from onnx_release.network.arguments import take_by_name
 from onnx_release.network.half_precision import bring_to_float32
 from onnx_release.network.hugging_face import load_pretrained, pretrained_class
 from onnx_release.network.operators import eager_operators
-from onnx_release.network.outputs import take_outputs
+from onnx_release.network.outputs import array_of, take_outputs
 from onnx_release.network.source_network import as_module, load_source_network
 from onnx_release.network.wrappers import unwrapped
 
@@ -141,7 +141,7 @@ def run_network(
         ) from cause
     result = in_order_of_spec(spec, result)
     values = [result] if isinstance(result, torch.Tensor) else list(result)
-    outputs = {tensor.name: value.numpy() for tensor, value in zip(spec.outputs, values, strict=True)}
+    outputs = {tensor.name: array_of(value) for tensor, value in zip(spec.outputs, values, strict=True)}
     for name, array in outputs.items():
         bad = array.size - int(np.isfinite(array).sum())
         if bad:

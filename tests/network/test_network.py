@@ -114,6 +114,20 @@ def test_a_single_output_may_be_a_bare_tensor(make_spec):
     assert run_network(nn.ReLU(), spec, {"x": -X})["y"].tolist() == [[0, 0]]
 
 
+def test_an_output_may_be_a_marked_view_or_a_weight(two_by_two):
+    class Marked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1, 2))
+
+        def forward(self, first, second):
+            return torch.complex(first, second).conj().imag, self.weight
+
+    outputs = run_network(Marked(), two_by_two, {"x": X, "y": Y})
+    assert outputs["difference"].tolist() == [[-10, -30]]
+    assert outputs["total"].tolist() == [[1, 1]]
+
+
 def test_floats_are_cast_and_integers_are_not(two_by_two):
     seen = []
 
