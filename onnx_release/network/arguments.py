@@ -51,7 +51,7 @@ def places_of(names: Sequence[str], signature: inspect.Signature, network: str) 
     if not any(found) and enough:
         return None
     if inspect.Parameter.VAR_KEYWORD in kinds:
-        return [place or Place(name) for place, name in zip(found, names, strict=True)]
+        return [place or split(name) for place, name in zip(found, names, strict=True)]
     missing = [name for name, place in zip(names, found, strict=True) if place is None]
     if not missing:
         return [place for place in found if place is not None]
@@ -71,8 +71,14 @@ def place_of(name: str, parameters: Sequence[str]) -> Place | None:
     """Return the place that the name of an input says; None if it names no parameter."""
     if name in parameters:
         return Place(name)
+    place = split(name)
+    return place if place.keys and place.parameter in parameters else None
+
+
+def split(name: str) -> Place:
+    """Return the place that a path such as state.0 leads to."""
     parameter, *keys = name.split(".")
-    return Place(parameter, tuple(keys)) if keys and parameter in parameters else None
+    return Place(parameter, tuple(keys))
 
 
 def wrong_positions(places: Sequence[Place], positions: Sequence[str]) -> list[str]:

@@ -65,6 +65,14 @@ def test_other_names_go_into_keyword_arguments():
     assert taken(AnyName(), "extra", "x")(ONE, TWO).tolist() == [21]
 
 
+def test_a_part_of_a_keyword_argument_is_given_by_path():
+    class Extra(AnyName):
+        def forward(self, x, **others):
+            return super().forward(x, extra=others["extras"][1]["y"])
+
+    assert taken(Extra(), "extras.0.y", "x", "extras.1.y")(THREE, ONE, TWO).tolist() == [12]
+
+
 def test_parts_of_tuples_and_dicts_are_given_by_path():
     network = taken(Nested(), "batch.mask", "state.1.0", "state.0", "x")
     assert network(torch.tensor([4.0]), THREE, TWO, ONE).tolist() == [1234]
