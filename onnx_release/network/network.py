@@ -10,7 +10,7 @@ import torch
 from onnx_release.core.errors import NetworkError, ReleaseError, SpecError
 from onnx_release.core.paths import MODELS
 from onnx_release.core.plain_text import first_few
-from onnx_release.core.spec import Spec, check_array, load_spec
+from onnx_release.core.spec import CASTS, Spec, check_array, load_spec
 from onnx_release.data.model_data import load_module, place_of, reason_of
 from onnx_release.network.arguments import take_by_name
 from onnx_release.network.half_precision import bring_to_float32
@@ -161,4 +161,6 @@ def check_outputs(spec: Spec, inputs: Mapping[str, np.ndarray], outputs: Mapping
         array = outputs[tensor.name]
         problem = check_array(tensor, str(array.dtype), array.shape, sizes)
         if problem:
-            raise NetworkError(f"the network contradicts spec.yaml: {problem}")
+            cast = CASTS.get(str(array.dtype))
+            advice = f": let forward() return it in {cast[0]}, with {cast[1]}" if cast else ""
+            raise NetworkError(f"the network contradicts spec.yaml: {problem}{advice}")

@@ -184,9 +184,10 @@ def test_outputs_that_fit_the_spec_pass(two_by_two):
         (np.ones((1, 3), np.float32), r"total has the shape \[1, 3\]"),
         (np.ones((2, 2), np.float32), r"total has the shape \[2, 2\].*batch is 1"),
         (np.ones((1, 2, 1), np.float32), r"total has the shape \[1, 2, 1\]"),
-        (np.ones((1, 2), np.int64), "total is int64 where float32 is declared"),
+        (np.ones((1, 2), np.int64), "total is int64 where float32 is declared$"),
+        (np.ones((1, 2), np.float64), r"total is float64 .*: let forward\(\) return it in float32, with \.float\(\)$"),
     ],
-    ids=["a size", "a dimension", "the axes", "the dtype"],
+    ids=["a size", "a dimension", "the axes", "the dtype", "float64"],
 )
 def test_an_output_that_contradicts_the_spec_is_named(two_by_two, total, says):
     with pytest.raises(NetworkError, match=f"the network contradicts spec.yaml: {says}"):
