@@ -96,10 +96,25 @@ def replace_forward(network: torch.nn.Module, places: Sequence[Place], before: S
     The parameters in `before` can only be given by position.
     """
     base: Any = type(network)
+    sequence: type = tuple  # or list, for a network that changes one or adds to it
     own = vars(network).pop("forward", None)  # one set on the network itself would hide that of its class
 
     def forward(self: torch.nn.Module, *tensors: torch.Tensor) -> Any:
-        arguments = nested_arguments(places, tensors)
+        nonlocal sequence
+        try:
+            return call(self, tensors, sequence)
+        except (AttributeError, TypeError) as cause:
+            if sequence is list or "tuple" not in str(cause):
+                raise
+            try:
+                result = call(self, tensors, list)
+            except Exception:
+                raise cause from None  # it is not about the list
+        sequence = list
+        return result
+
+    def call(self: torch.nn.Module, tensors: Sequence[torch.Tensor], sequence: type) -> Any:
+        arguments = nested_arguments(places, tensors, sequence)
         first = [arguments.pop(name) for name in before if name in arguments]
         return base.forward(self, *first, **arguments) if own is None else own(*first, **arguments)
 
@@ -117,8 +132,8 @@ def identifier(name: str) -> str:
     return f"_{plain}" if not plain.isidentifier() or keyword.iskeyword(plain) else plain
 
 
-def nested_arguments(places: Sequence[Place], tensors: Sequence[torch.Tensor]) -> dict[str, Any]:
-    """Return the arguments by the names of their parameters."""
+def nested_arguments(places: Sequence[Place], tensors: Sequence[torch.Tensor], sequence: type) -> dict[str, Any]:
+    """Return the arguments by the names of their parameters, with tuples or lists in them."""
     arguments: dict[str, Any] = {}
     for place, tensor in zip(places, tensors, strict=True):
         *outer, last = (place.parameter, *place.keys)
@@ -126,13 +141,13 @@ def nested_arguments(places: Sequence[Place], tensors: Sequence[torch.Tensor]) -
         for key in outer:
             part = part.setdefault(key, {})
         part[last] = tensor
-    return {name: with_tuples(argument) for name, argument in arguments.items()}
+    return {name: with_sequences(argument, sequence) for name, argument in arguments.items()}
 
 
-def with_tuples(argument: Any) -> Any:
-    """Return the argument with a tuple in place of every dict whose keys are the numbers from 0 on."""
+def with_sequences(argument: Any, sequence: type) -> Any:
+    """Return the argument with a `sequence` in place of every dict whose keys are the numbers from 0 on."""
     if not isinstance(argument, dict):
         return argument
-    parts = {key: with_tuples(part) for key, part in argument.items()}
+    parts = {key: with_sequences(part, sequence) for key, part in argument.items()}
     numbers = [str(number) for number in range(len(parts))]
-    return tuple(parts[number] for number in numbers) if sorted(parts) == sorted(numbers) else parts
+    return sequence(parts[number] for number in numbers) if sorted(parts) == sorted(numbers) else parts

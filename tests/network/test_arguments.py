@@ -121,6 +121,30 @@ def test_names_that_leave_something_to_guess_are_refused(network, names, message
         take_by_name(network, names)
 
 
+class Adds(nn.Module):
+    def forward(self, maps):
+        maps = maps + [10 * maps[-1]]
+        return maps[0] + maps[1] + maps[2]
+
+
+class Appends(nn.Module):
+    def forward(self, maps):
+        maps.append(10 * maps[-1])
+        return maps[0] + maps[1] + maps[2]
+
+
+@pytest.mark.parametrize("network", [Adds(), Appends()], ids=["adds", "appends"])
+def test_a_network_that_needs_a_list_gets_one(network):
+    network = taken(network.eval(), "maps.0", "maps.1")
+    assert torch.export.export(network, (ONE, TWO)).module()(ONE, TWO).tolist() == [23]
+    assert network(ONE, TWO).tolist() == [23]
+
+
+def test_the_error_of_a_network_that_takes_neither_tuple_nor_list_is_its_own():
+    with pytest.raises(TypeError, match="tuple indices must be integers"):
+        taken(Nested(), "x", "state.0", "state.1", "batch.0")(ONE, ONE, ONE, ONE)
+
+
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
 def test_the_file_has_the_declared_inputs(tmp_path, make_spec, exporter):
     shape = ["batch", 1]
