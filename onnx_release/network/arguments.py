@@ -17,6 +17,7 @@ from onnx_release.core.errors import NetworkError
 
 BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+CACHES = ("past_key_values", "cache")  # parameters of transformers, by their older and their newer name
 
 
 class Place(NamedTuple):
@@ -114,7 +115,7 @@ def replace_forward(network: torch.nn.Module, places: Sequence[Place], before: S
         return result
 
     def call(self: torch.nn.Module, tensors: Sequence[torch.Tensor], sequence: type) -> Any:
-        arguments = nested_arguments(places, tensors, sequence)
+        arguments = with_caches(base, nested_arguments(places, tensors, sequence))
         first = [arguments.pop(name) for name in before if name in arguments]
         return base.forward(self, *first, **arguments) if own is None else own(*first, **arguments)
 
@@ -142,6 +143,22 @@ def nested_arguments(places: Sequence[Place], tensors: Sequence[torch.Tensor], s
             part = part.setdefault(key, {})
         part[last] = tensor
     return {name: with_sequences(argument, sequence) for name, argument in arguments.items()}
+
+
+def with_caches(network: type, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments with pairs of keys and values, one for each layer, as the cache that transformers takes."""
+    if not any(item.__module__ == "transformers.modeling_utils" for item in network.__mro__):
+        return arguments
+    from transformers import DynamicCache
+
+    return {
+        name: DynamicCache(argument)
+        if name in CACHES
+        and isinstance(argument, tuple)
+        and all(isinstance(pair, tuple) and len(pair) == 2 for pair in argument)
+        else argument
+        for name, argument in arguments.items()
+    }
 
 
 def with_sequences(argument: Any, sequence: type) -> Any:

@@ -123,7 +123,7 @@ def test_names_that_leave_something_to_guess_are_refused(network, names, message
 
 class Adds(nn.Module):
     def forward(self, maps):
-        maps = maps + [10 * maps[-1]]
+        maps = maps + [10 * maps[-1]]  # noqa: RUF005  # the other way takes a tuple too
         return maps[0] + maps[1] + maps[2]
 
 
