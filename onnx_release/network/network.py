@@ -33,13 +33,15 @@ def network_as_built(model: str, raw: Path) -> torch.nn.Module:
 
     It takes the inputs of the spec by position and returns a tensor, or the outputs of the spec in order, whatever the
     arguments and the results of its own forward() are. Raises NetworkError if build() fails or does not return a
-    network, or if the inputs' names do not say where they go, and SpecError as `network_source` does.
+    network, if a weight of it is sparse, or if the inputs' names do not say where they go, and SpecError as
+    `network_source` does.
     """
     spec, source = load_spec(model), network_source(model)
     if source is None:
         network = load_source_network(model, spec, raw)
     else:
         network = load_pretrained(source, spec, raw) if isinstance(source, str) else build_network(source, model, raw)
+    refuse_sparse(network)
     take_by_name(network, [tensor.name for tensor in spec.inputs])
     network.register_forward_hook(lambda _module, _inputs, result: in_order_of_spec(spec, result))
     bring_to_float32(network, spec)
@@ -94,6 +96,17 @@ def in_order_of_spec(spec: Spec, result: Any) -> Any:
     if plain and len(values) == len(names) and not any(name.isdigit() for name in names):
         return result
     return take_outputs(result, names)
+
+
+def refuse_sparse(network: torch.nn.Module) -> None:
+    """Raise NetworkError if a weight or a buffer is not dense: ONNX Runtime has no operators for such tensors."""
+    named = [*network.named_parameters(), *network.named_buffers()]
+    sparse = [f"{name} ({tensor.layout})" for name, tensor in named if tensor.layout is not torch.strided]
+    if sparse:
+        raise NetworkError(
+            f"not dense: {first_few(sparse, 3)}. ONNX Runtime computes with dense tensors: let build() put .to_dense() "
+            "of each in its place, and multiply by it with @ in the place of torch.sparse.mm()"
+        )
 
 
 def refuse_training(network: torch.nn.Module) -> None:

@@ -300,6 +300,18 @@ def test_a_build_may_return_a_network_of_torchscript(write_model, tmp_path):
     assert {name: array.tolist() for name, array in outputs.items()} == {"first": [[-9, -28]], "second": [[11, 32]]}
 
 
+def test_a_sparse_buffer_is_refused_by_name_with_a_dense_fix(write_model):
+    write_model(
+        "import torch\n\n\n"
+        "def build(raw):\n"
+        "    network = torch.nn.Identity().eval()\n"
+        "    network.register_buffer('edges', torch.eye(2).to_sparse())\n"
+        "    return network\n"
+    )
+    with pytest.raises(NetworkError, match=r"^not dense: edges \(torch\.sparse_coo\)\. .*put \.to_dense\(\)"):
+        load_network("tiny", Path("raw"))
+
+
 WRAPPED = """
 import torch
 from torch import nn
