@@ -121,7 +121,9 @@ def test_outputs_of_a_compiled_network_are_taken_by_name_and_its_branches_kept(r
 class Stateful(nn.Module):
     """10 x + 1 state[0] + 2 state[1], and 3 times the weight of a batch, which is keyword-only in torch.export."""
 
-    def forward(self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor], batch: dict[str, torch.Tensor]):
+    def forward(
+        self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor], batch: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         return 10 * x + state[0] + 2 * state[1] + 3 * batch["weight"]
 
 
