@@ -28,6 +28,14 @@ Task = Literal["classification", "detection", "embedding", "tensor"]
 Exporter = Literal["auto", "dynamo", "torchscript"]
 Dtype = Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
 FLOATS = ("float32", "float16")
+# The dtype to declare in the place of one that a release does not have, and how a network gives it.
+CASTS = {
+    "float64": ("float32", ".float()"),
+    "bfloat16": ("float32", ".float()"),
+    "int16": ("int32", ".int()"),
+    "complex64": ("float32 with a last axis of 2", "torch.view_as_real()"),
+    "complex128": ("float32 with a last axis of 2", "torch.view_as_real()"),
+}
 ITEM_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
 
 
@@ -111,6 +119,16 @@ class Tensor(Strict):
     name: Annotated[str, Field(min_length=1, pattern="^[^/]*$")]  # a / would split a key of the sample files
     dtype: Dtype
     shape: list[Axis]
+
+    @field_validator("dtype", mode="before")
+    @classmethod
+    def in_a_release(cls, dtype: Any) -> Any:
+        if isinstance(dtype, str) and dtype in CASTS:
+            instead, cast = CASTS[dtype]
+            raise ValueError(
+                f"a release has no such tensors: declare {instead}; forward() returns an output in it with {cast}"
+            )
+        return dtype
 
 
 class Output(Tensor):

@@ -11,7 +11,7 @@ from onnx import ModelProto
 from onnx_release.graph.activations import extract_subgraph, session_of
 from onnx_release.graph.source_lines import file_and_line
 from onnx_release.measure.numerics import is_wrong
-from onnx_release.network.outputs import flatten
+from onnx_release.network.outputs import array_of, flatten
 from onnx_release.runtime.session import run_session
 
 
@@ -87,7 +87,7 @@ def module_results(network: torch.nn.Module, inputs: list[torch.Tensor]) -> list
         def hook(module: torch.nn.Module, _inputs: Any, result: Any) -> None:
             for _, tensor in flatten(result, fields=True):
                 if tensor.is_floating_point():
-                    results.append((name, type(module).__name__, tensor.detach().float().numpy().copy()))
+                    results.append((name, type(module).__name__, array_of(tensor.float()).copy()))
                     return
 
         return hook

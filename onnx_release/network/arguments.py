@@ -6,6 +6,8 @@ whose names are no parameters go in by position.
 """
 
 import inspect
+import keyword
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from onnx_release.core.errors import NetworkError
 
 BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+CACHES = ("past_key_values", "cache")  # parameters of transformers, by their older and their newer name
 
 
 class Place(NamedTuple):
@@ -30,10 +33,6 @@ def take_by_name(network: torch.nn.Module, names: Sequence[str]) -> None:
     A network whose positions are right already stays as it is. Else its class becomes a subclass with another forward,
     so that its modules keep their names. Raises NetworkError if the names do not say which input is which parameter.
     """
-    if isinstance(network, torch.jit.ScriptModule):
-        compiled: Any = network.forward
-        check_order(names, [item.name for item in compiled.schema.arguments][1:])
-        return
     signature = inspect.signature(network.forward)
     places = places_of(names, signature, type(network).__name__)
     positions = [name for name, parameter in signature.parameters.items() if parameter.kind in BY_POSITION]
@@ -41,16 +40,6 @@ def take_by_name(network: torch.nn.Module, names: Sequence[str]) -> None:
         return
     before = [name for name, item in signature.parameters.items() if item.kind is inspect.Parameter.POSITIONAL_ONLY]
     replace_forward(network, places, before)
-
-
-def check_order(names: Sequence[str], parameters: Sequence[str]) -> None:
-    """Raise NetworkError if an input has the name of one of the `parameters` at another position."""
-    known = [(index, name) for index, name in enumerate(names) if name in parameters]
-    if any(parameters.index(name) != index for index, name in known):
-        raise NetworkError(
-            f"spec.yaml declares the inputs {', '.join(names)}, the TorchScript archive takes {', '.join(parameters)} "
-            "by position: declare them in this order, with none left out between"
-        )
 
 
 def places_of(names: Sequence[str], signature: inspect.Signature, network: str) -> list[Place] | None:
@@ -63,7 +52,7 @@ def places_of(names: Sequence[str], signature: inspect.Signature, network: str) 
     if not any(found) and enough:
         return None
     if inspect.Parameter.VAR_KEYWORD in kinds:
-        return [place or Place(name) for place, name in zip(found, names, strict=True)]
+        return [place or split(name) for place, name in zip(found, names, strict=True)]
     missing = [name for name, place in zip(names, found, strict=True) if place is None]
     if not missing:
         return [place for place in found if place is not None]
@@ -83,8 +72,14 @@ def place_of(name: str, parameters: Sequence[str]) -> Place | None:
     """Return the place that the name of an input says; None if it names no parameter."""
     if name in parameters:
         return Place(name)
+    place = split(name)
+    return place if place.keys and place.parameter in parameters else None
+
+
+def split(name: str) -> Place:
+    """Return the place that a path such as state.0 leads to."""
     parameter, *keys = name.split(".")
-    return Place(parameter, tuple(keys)) if keys and parameter in parameters else None
+    return Place(parameter, tuple(keys))
 
 
 def wrong_positions(places: Sequence[Place], positions: Sequence[str]) -> list[str]:
@@ -102,23 +97,44 @@ def replace_forward(network: torch.nn.Module, places: Sequence[Place], before: S
     The parameters in `before` can only be given by position.
     """
     base: Any = type(network)
+    sequence: type = tuple  # or list, for a network that changes one or adds to it
     own = vars(network).pop("forward", None)  # one set on the network itself would hide that of its class
 
     def forward(self: torch.nn.Module, *tensors: torch.Tensor) -> Any:
-        arguments = nested_arguments(places, tensors)
+        nonlocal sequence
+        try:
+            return call(self, tensors, sequence)
+        except (AttributeError, TypeError) as cause:
+            if sequence is list or "tuple" not in str(cause):
+                raise
+            try:
+                result = call(self, tensors, list)
+            except Exception:
+                raise cause from None  # it is not about the list
+        sequence = list
+        return result
+
+    def call(self: torch.nn.Module, tensors: Sequence[torch.Tensor], sequence: type) -> Any:
+        arguments = with_caches(base, nested_arguments(places, tensors, sequence))
         first = [arguments.pop(name) for name in before if name in arguments]
         return base.forward(self, *first, **arguments) if own is None else own(*first, **arguments)
 
     # torch.export and its messages use the names of forward's parameters, and *tensors has none.
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    names = ["self", *("_".join((place.parameter, *place.keys)) for place in places)]
+    names = ["self", *(identifier("_".join((place.parameter, *place.keys))) for place in places)]
     forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
     attributes = {"forward": forward, "__module__": base.__module__, "__qualname__": base.__qualname__}
     network.__class__ = type(base.__name__, (base,), attributes)
 
 
-def nested_arguments(places: Sequence[Place], tensors: Sequence[torch.Tensor]) -> dict[str, Any]:
-    """Return the arguments by the names of their parameters."""
+def identifier(name: str) -> str:
+    """Return the name as Python allows it for a parameter."""
+    plain = re.sub(r"\W", "_", name)
+    return f"_{plain}" if not plain.isidentifier() or keyword.iskeyword(plain) else plain
+
+
+def nested_arguments(places: Sequence[Place], tensors: Sequence[torch.Tensor], sequence: type) -> dict[str, Any]:
+    """Return the arguments by the names of their parameters, with tuples or lists in them."""
     arguments: dict[str, Any] = {}
     for place, tensor in zip(places, tensors, strict=True):
         *outer, last = (place.parameter, *place.keys)
@@ -126,13 +142,29 @@ def nested_arguments(places: Sequence[Place], tensors: Sequence[torch.Tensor]) -
         for key in outer:
             part = part.setdefault(key, {})
         part[last] = tensor
-    return {name: with_tuples(argument) for name, argument in arguments.items()}
+    return {name: with_sequences(argument, sequence) for name, argument in arguments.items()}
 
 
-def with_tuples(argument: Any) -> Any:
-    """Return the argument with a tuple in place of every dict whose keys are the numbers from 0 on."""
+def with_caches(network: type, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments with pairs of keys and values, one for each layer, as the cache that transformers takes."""
+    if not any(item.__module__ == "transformers.modeling_utils" for item in network.__mro__):
+        return arguments
+    from transformers import DynamicCache
+
+    return {
+        name: DynamicCache(argument)
+        if name in CACHES
+        and isinstance(argument, tuple)
+        and all(isinstance(pair, tuple) and len(pair) == 2 for pair in argument)
+        else argument
+        for name, argument in arguments.items()
+    }
+
+
+def with_sequences(argument: Any, sequence: type) -> Any:
+    """Return the argument with a `sequence` in place of every dict whose keys are the numbers from 0 on."""
     if not isinstance(argument, dict):
         return argument
-    parts = {key: with_tuples(part) for key, part in argument.items()}
+    parts = {key: with_sequences(part, sequence) for key, part in argument.items()}
     numbers = [str(number) for number in range(len(parts))]
-    return tuple(parts[number] for number in numbers) if sorted(parts) == sorted(numbers) else parts
+    return sequence(parts[number] for number in numbers) if sorted(parts) == sorted(numbers) else parts

@@ -1,17 +1,24 @@
 """Bring networks in float16 and bfloat16 to float32, in which they are exported and compared."""
 
+import copy
 import functools
 import inspect
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from onnx_release.core.spec import Spec
+from onnx_release.core.spec import Spec, concrete_shape
+from onnx_release.network.operators import OperatorMode
 
 WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.complex32: torch.complex64}
+HALF = re.compile(r"autocast|\.b?float16|\.half\(")
 
 
 class Float32Mode(TorchFunctionMode):
@@ -26,8 +33,61 @@ class Float32Mode(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class Halves(OperatorMode):
+    """Collects the dtypes of half precision in which operators give their results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def run_operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the operator and keep the dtypes of its results."""
+        result = func(*args, **kwargs)
+        dtypes = (leaf.dtype for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor))
+        self.found.update(str(dtype).removeprefix("torch.") for dtype in dtypes if dtype in WIDER)
+        return result
+
+
+def half_inside(network: torch.nn.Module, spec: Spec) -> list[str]:
+    """Return the dtypes of half precision in which a network of float32 weights computes, by a run on an example.
+
+    Only a network whose own code has their names is run, on a copy, since a run may change its buffers.
+    """
+    if any(tensor.dtype == "float16" for tensor in (*spec.inputs, *spec.outputs)) or not names_half(network):
+        return []
+    sizes = {name: dimension.example for name, dimension in spec.dimensions.items()}
+    examples = [torch.ones(concrete_shape(item, sizes), dtype=getattr(torch, item.dtype)) for item in spec.inputs]
+    halves = Halves()
+    # What fails here, fails in the reference, with a message.
+    with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]), halves:
+        copy.deepcopy(network)(*examples)
+    return sorted(halves.found)
+
+
+def names_half(network: torch.nn.Module) -> bool:
+    """Return whether the code of a module that is in no installed package has a name of HALF in it."""
+    names = {type(module).__module__ for module in network.modules()}
+    files = {getattr(sys.modules.get(name), "__file__", None) for name in names}
+    own = [Path(file) for file in files if file and "site-packages" not in file and Path(file).is_file()]
+    return any(HALF.search(file.read_text(errors="replace")) for file in own)
+
+
+@contextmanager
+def without_autocast() -> Iterator[None]:
+    """Let torch.autocast do nothing that is entered within the block."""
+    kept = torch.autocast.__enter__, torch.autocast.__exit__
+    torch.autocast.__enter__ = lambda self: self  # type: ignore[method-assign]
+    torch.autocast.__exit__ = lambda *_: False  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.autocast.__enter__, torch.autocast.__exit__ = kept  # type: ignore[method-assign]
+
+
 def bring_to_float32(network: torch.nn.Module, spec: Spec) -> None:
-    """Convert float16 and bfloat16 weights to float32 in place, with a note on stderr; without any, do nothing.
+    """Convert float16 and bfloat16 weights to float32 in place, with a note on stderr.
+
+    A network that only computes in them, by autocast or by name, is brought to float32 too. Others stay as they are.
 
     No digit is lost. ONNX Runtime has few operators in bfloat16, and the variant fp16 is made from float32. The network
     then also takes inputs in half precision, computes in float32 where its code asks for less, and returns
@@ -35,16 +95,18 @@ def bring_to_float32(network: torch.nn.Module, spec: Spec) -> None:
     """
     weights = [*network.parameters(), *network.buffers()]
     found = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights if tensor.dtype in WIDER})
-    if not found:
+    inside = [] if found else half_inside(network, spec)
+    if not found and not inside:
         return
-    print(f"note: the network's weights are in {' and '.join(found)}: they are converted to float32", file=sys.stderr)
+    note = "the network's weights are in {}: they are" if found else "the network computes in {}: this is"
+    print(f"note: {note.format(' and '.join(found or inside))} converted to float32", file=sys.stderr)
     network._apply(wider)
     forward = network.forward
 
     @functools.wraps(forward)
     def in_float32(*args: Any, **kwargs: Any) -> Any:
         args, kwargs = tree_map(wider, (args, kwargs))
-        with Float32Mode():
+        with Float32Mode(), without_autocast():
             return forward(*args, **kwargs)
 
     in_float32.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]  # wraps() copies that of a function

@@ -15,6 +15,7 @@ from onnx_release.network.archives import archive_kind
 from onnx_release.network.example_arguments import Arguments, as_tensors, name_arguments, parameter_names
 from onnx_release.network.guess_inputs import guess_arguments
 from onnx_release.network.hugging_face_inputs import open_folder
+from onnx_release.network.wrappers import unwrapped
 
 INPUT = re.compile(r"(?P<name>[\w.]+)=(?P<dtype>\w+)\[(?P<shape>[\d, ]*)\]")
 
@@ -89,7 +90,7 @@ def open_function(module_name: str, function_name: str, examples: Mapping[str, t
             f"{module_name}:{function_name} gives {type(made).__name__}: let it return a torch.nn.Module, or one and "
             "its example inputs"
         )
-    network = in_float32(made.eval())
+    network = in_float32(unwrapped(made).eval())
     arguments, guessed = example_arguments(network, with_token_ids(network, examples) or own)
     reference = f"{module_name}:{function_name}"
     return NamedNetwork(network, arguments, "function", reference, guessed=guessed, called=called, pair=pair)

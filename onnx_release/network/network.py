@@ -10,14 +10,15 @@ import torch
 from onnx_release.core.errors import NetworkError, ReleaseError, SpecError
 from onnx_release.core.paths import MODELS
 from onnx_release.core.plain_text import first_few
-from onnx_release.core.spec import Spec, check_array, load_spec
+from onnx_release.core.spec import CASTS, Spec, check_array, load_spec
 from onnx_release.data.model_data import load_module, place_of, reason_of
 from onnx_release.network.arguments import take_by_name
 from onnx_release.network.half_precision import bring_to_float32
 from onnx_release.network.hugging_face import load_pretrained, pretrained_class
 from onnx_release.network.operators import eager_operators
-from onnx_release.network.outputs import take_outputs
-from onnx_release.network.source_network import load_source_network
+from onnx_release.network.outputs import array_of, take_outputs
+from onnx_release.network.source_network import as_module, load_source_network
+from onnx_release.network.wrappers import unwrapped
 
 
 def load_network(model: str, raw: Path) -> torch.nn.Module:
@@ -32,13 +33,15 @@ def network_as_built(model: str, raw: Path) -> torch.nn.Module:
 
     It takes the inputs of the spec by position and returns a tensor, or the outputs of the spec in order, whatever the
     arguments and the results of its own forward() are. Raises NetworkError if build() fails or does not return a
-    network, or if the inputs' names do not say where they go, and SpecError as `network_source` does.
+    network, if a weight of it is sparse, or if the inputs' names do not say where they go, and SpecError as
+    `network_source` does.
     """
     spec, source = load_spec(model), network_source(model)
     if source is None:
         network = load_source_network(model, spec, raw)
     else:
         network = load_pretrained(source, spec, raw) if isinstance(source, str) else build_network(source, model, raw)
+    refuse_sparse(network)
     take_by_name(network, [tensor.name for tensor in spec.inputs])
     network.register_forward_hook(lambda _module, _inputs, result: in_order_of_spec(spec, result))
     bring_to_float32(network, spec)
@@ -64,7 +67,10 @@ def network_source(model: str) -> Any:
 
 
 def build_network(module: Any, model: str, raw: Path) -> torch.nn.Module:
-    """Call build() of network.py. Raises NetworkError if it fails or does not return a torch module."""
+    """Call build() of network.py, and take the network out of its wrappers.
+
+    Raises NetworkError if it fails or does not return a torch module.
+    """
     try:
         network = module.build(raw)
     except ReleaseError:
@@ -75,7 +81,8 @@ def build_network(module: Any, model: str, raw: Path) -> torch.nn.Module:
         ) from cause
     if not isinstance(network, torch.nn.Module):
         raise NetworkError(f"build() in models/{model}/network.py returns {type(network).__name__}, not a torch module")
-    return network
+    network = unwrapped(network)
+    return as_module(network) if isinstance(network, torch.jit.ScriptModule) else network
 
 
 def in_order_of_spec(spec: Spec, result: Any) -> Any:
@@ -89,6 +96,17 @@ def in_order_of_spec(spec: Spec, result: Any) -> Any:
     if plain and len(values) == len(names) and not any(name.isdigit() for name in names):
         return result
     return take_outputs(result, names)
+
+
+def refuse_sparse(network: torch.nn.Module) -> None:
+    """Raise NetworkError if a weight or a buffer is not dense: ONNX Runtime has no operators for such tensors."""
+    named = [*network.named_parameters(), *network.named_buffers()]
+    sparse = [f"{name} ({tensor.layout})" for name, tensor in named if tensor.layout is not torch.strided]
+    if sparse:
+        raise NetworkError(
+            f"not dense: {first_few(sparse, 3)}. ONNX Runtime computes with dense tensors: let build() put .to_dense() "
+            "of each in its place, and multiply by it with @ in the place of torch.sparse.mm()"
+        )
 
 
 def refuse_training(network: torch.nn.Module) -> None:
@@ -136,7 +154,7 @@ def run_network(
         ) from cause
     result = in_order_of_spec(spec, result)
     values = [result] if isinstance(result, torch.Tensor) else list(result)
-    outputs = {tensor.name: value.numpy() for tensor, value in zip(spec.outputs, values, strict=True)}
+    outputs = {tensor.name: array_of(value) for tensor, value in zip(spec.outputs, values, strict=True)}
     for name, array in outputs.items():
         bad = array.size - int(np.isfinite(array).sum())
         if bad:
@@ -156,4 +174,6 @@ def check_outputs(spec: Spec, inputs: Mapping[str, np.ndarray], outputs: Mapping
         array = outputs[tensor.name]
         problem = check_array(tensor, str(array.dtype), array.shape, sizes)
         if problem:
-            raise NetworkError(f"the network contradicts spec.yaml: {problem}")
+            cast = CASTS.get(str(array.dtype))
+            advice = f": let forward() return it in {cast[0]}, with {cast[1]}" if cast else ""
+            raise NetworkError(f"the network contradicts spec.yaml: {problem}{advice}")

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
@@ -61,6 +62,11 @@ def parts_of(value: Any, fields: bool) -> list[tuple[str, Any]]:
     if type(value) in pytree.SUPPORTED_NODES:  # such as the caches of transformers
         return [(str(index), part) for index, part in enumerate(pytree.tree_leaves(value))]
     return []
+
+
+def array_of(tensor: torch.Tensor) -> np.ndarray:
+    """Return the values of a tensor, which may be a weight, or a view whose sign or conjugation is only marked."""
+    return tensor.detach().cpu().resolve_conj().resolve_neg().numpy()
 
 
 def find_path(name: str, paths: Mapping[str, Any]) -> str | None:

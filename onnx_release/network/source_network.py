@@ -11,6 +11,7 @@ import torch
 from onnx_release.core.errors import SpecError
 from onnx_release.core.spec import Spec
 from onnx_release.network.archives import archive_kind, has_network, load_archive
+from onnx_release.network.arguments import identifier
 from onnx_release.network.hugging_face import CONFIG, load_pretrained
 
 
@@ -28,7 +29,7 @@ def load_source_network(model: str, spec: Spec, raw: Path) -> torch.nn.Module:
     name = architecture(place)
     if name is not None:
         return load_pretrained(name, spec, place)
-    return with_named_inputs(load_archive(place), [tensor.name for tensor in spec.inputs])
+    return as_module(load_archive(place))
 
 
 def describe_choice(model: str, found: Sequence[Path], sources: Sequence[Path]) -> str:
@@ -69,25 +70,45 @@ def architecture(folder: Path) -> str | None:
         return None
 
 
-def with_named_inputs(network: Any, inputs: Sequence[str]) -> torch.nn.Module:
-    """Wrap an archive's network in a module whose forward() takes `inputs`, by position."""
+def as_module(network: Any) -> torch.nn.Module:
+    """Wrap a network of TorchScript or torch.export in a module in eval mode, whose forward() has its parameters.
+
+    The network alone takes no hook, or no other forward().
+    """
 
     class Archive(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = network
 
-        def forward(self, *tensors: torch.Tensor) -> Any:
-            return self.network(*tensors)
+        def forward(self, *arguments: Any, **named: Any) -> Any:
+            return self.network(*arguments, **named)
 
-    # torch.export and its messages use the names of forward's parameters, and *tensors has none.
-    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *inputs)]
+    # torch.export and its messages use the names of forward's parameters, and *arguments has none.
+    parameters = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *parameters_of(network)]
     Archive.forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     module = Archive()
     module.training = False
     return module
 
 
+def parameters_of(network: Any) -> list[inspect.Parameter]:
+    """Return the parameters of forward() as the network takes them: Python does not know those of TorchScript.
+
+    A network of torch.export takes by position what was given so when it was captured, and the others by name.
+    """
+    if not isinstance(network, torch.jit.ScriptModule):
+        given = network.graph._codegen.pytree_info.in_spec.child(0).num_children
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.KEYWORD_ONLY)
+        found = inspect.signature(network.forward).parameters
+        return [inspect.Parameter(name, kinds[index >= given]) for index, name in enumerate(found)]
+    compiled: Any = network.forward
+    names = [item.name for item in compiled.schema.arguments][1:]
+    named = all(name.isidentifier() for name in names)  # a trace may call them input.1
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if named else inspect.Parameter.POSITIONAL_ONLY
+    return [inspect.Parameter(identifier(name), kind) for name in names]
+
+
 def is_scripted(network: torch.nn.Module) -> bool:
-    """Return whether the network is that of an archive of TorchScript."""
+    """Return whether the network is one of TorchScript, in the module of `as_module`."""
     return isinstance(getattr(network, "network", None), torch.jit.ScriptModule)

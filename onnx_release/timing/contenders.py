@@ -122,6 +122,7 @@ def prepare_torch(contender: Contender) -> Callable[[], LoadedContender]:
     import torch
 
     from onnx_release.network.network import load_network, network_source
+    from onnx_release.network.outputs import array_of
 
     network_source(contender.target)
     if contender.kind == "torch_compile":
@@ -147,7 +148,7 @@ def prepare_torch(contender: Contender) -> Callable[[], LoadedContender]:
             with torch.inference_mode(), autocast:
                 result = network(*(tensor_of(array) for array in batch.values()))
             values = [result] if isinstance(result, torch.Tensor) else result
-            return [value.cpu().numpy() for value in values]  # on a GPU the copy waits for the work
+            return [array_of(value) for value in values]  # on a GPU the copy waits for the work
 
         return LoadedContender(call, f"PyTorch on {contender.device}")
 

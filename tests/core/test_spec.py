@@ -67,7 +67,7 @@ def test_every_model_s_spec_loads(path, monkeypatch):
         ("min: 1", "min: 2", "must allow 1"),
         ("[batch, 1, 8, 8]", "[2, 1, 8, 8]", "must allow 1"),
         ("[batch, 10]", "[batch, 10, 1]", r"must have the shape \[batch, classes\]"),
-        ("dtype: float32", "dtype: float64", r"inputs\.0\.dtype: .*not 'float64'"),
+        ("dtype: float32", "dtype: float64", r"inputs\.0\.dtype: .*declare float32; .*\.float\(\), not 'float64'"),
         ("{path: weights.pth}", "{path: weights.pth, url: file:///w}", "give one of wheel, url and path"),
         ("{path: weights.pth}", "{}", "give one of wheel, url and path"),
         ("{path: weights.pth}", "{wheel: a==1}", "wheel and member go together"),

@@ -65,6 +65,14 @@ def test_other_names_go_into_keyword_arguments():
     assert taken(AnyName(), "extra", "x")(ONE, TWO).tolist() == [21]
 
 
+def test_a_part_of_a_keyword_argument_is_given_by_path():
+    class Extra(AnyName):
+        def forward(self, x, **others):
+            return super().forward(x, extra=others["extras"][1]["y"])
+
+    assert taken(Extra(), "extras.0.y", "x", "extras.1.y")(THREE, ONE, TWO).tolist() == [12]
+
+
 def test_parts_of_tuples_and_dicts_are_given_by_path():
     network = taken(Nested(), "batch.mask", "state.1.0", "state.0", "x")
     assert network(torch.tensor([4.0]), THREE, TWO, ONE).tolist() == [1234]
@@ -82,14 +90,6 @@ def test_a_copy_runs_with_its_own_weights_and_modules_keep_their_names():
     other = copy.deepcopy(taken(network, "second", "first"))
     assert [name for name, _ in other.named_modules()] == ["", "inner"] and type(other).__name__ == "Keywords"
     assert isinstance(other, Keywords) and other(ONE, TWO).tolist() == [21]
-
-
-def test_a_torchscript_archive_takes_its_inputs_in_its_own_order():
-    network = torch.jit.trace(nn.Bilinear(1, 1, 1), (torch.ones(1, 1), torch.ones(1, 1)))
-    take_by_name(network, ["input1", "input2"])
-    take_by_name(network, ["a", "b"])
-    with pytest.raises(NetworkError, match=r"takes input1, input2 by position: declare them in this order"):
-        take_by_name(network, ["input2", "input1"])
 
 
 def test_a_network_in_half_precision_takes_its_inputs_by_name_too(make_spec):
@@ -119,6 +119,30 @@ def test_a_network_in_half_precision_takes_its_inputs_by_name_too(make_spec):
 def test_names_that_leave_something_to_guess_are_refused(network, names, message):
     with pytest.raises(NetworkError, match=message):
         take_by_name(network, names)
+
+
+class Adds(nn.Module):
+    def forward(self, maps):
+        maps = maps + [10 * maps[-1]]  # noqa: RUF005  # the other way takes a tuple too
+        return maps[0] + maps[1] + maps[2]
+
+
+class Appends(nn.Module):
+    def forward(self, maps):
+        maps.append(10 * maps[-1])
+        return maps[0] + maps[1] + maps[2]
+
+
+@pytest.mark.parametrize("network", [Adds(), Appends()], ids=["adds", "appends"])
+def test_a_network_that_needs_a_list_gets_one(network):
+    network = taken(network.eval(), "maps.0", "maps.1")
+    assert torch.export.export(network, (ONE, TWO)).module()(ONE, TWO).tolist() == [23]
+    assert network(ONE, TWO).tolist() == [23]
+
+
+def test_the_error_of_a_network_that_takes_neither_tuple_nor_list_is_its_own():
+    with pytest.raises(TypeError, match="tuple indices must be integers"):
+        taken(Nested(), "x", "state.0", "state.1", "batch.0")(ONE, ONE, ONE, ONE)
 
 
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])

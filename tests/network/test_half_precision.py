@@ -24,6 +24,21 @@ class Half(nn.Module):
         return self.third(self.second(x.to(torch.float16)).type(torch.float16)).float()
 
 
+class Autocast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.layer(x)
+
+
+class ByName(Autocast):
+    def forward(self, x):
+        return torch.sigmoid(self.layer(x).to(torch.bfloat16)).float()
+
+
 @pytest.fixture
 def spec(make_spec):
     return make_spec({"x": ["batch", 4]}, {"y": ["batch", 4]}, batch=(1, 4, 2))
@@ -63,6 +78,30 @@ def test_bfloat16_is_converted_and_float64_kept(spec, capsys):
 
 def test_a_network_in_float32_is_left_alone(spec, capsys):
     network = nn.Linear(4, 4)
+    bring_to_float32(network, spec)
+    assert "forward" not in vars(network)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("network", [Autocast(), ByName()], ids=["autocast", "by name"])
+def test_a_network_that_only_computes_in_half_precision_computes_in_float32(network, spec, tmp_path, capsys):
+    x = torch.linspace(-1, 1, 12).reshape(3, 4)
+    wanted = network.layer(x).detach()
+    wanted = wanted if type(network) is Autocast else torch.sigmoid(wanted)
+    bring_to_float32(network.eval(), spec)
+    assert capsys.readouterr().err == "note: the network computes in bfloat16: this is converted to float32\n"
+    np.testing.assert_allclose(run_network(network, spec, {"x": x.numpy()})["y"], wanted, atol=1e-6)
+    export_network(network, spec, Export(exporter="dynamo", opset=18), tmp_path / "export")
+    found = run_session(open_session(tmp_path / "export/model.onnx"), {"x": x.numpy()})["y"]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_code_that_names_half_precision_and_does_not_use_it_changes_nothing(spec, capsys):
+    class Unused(Autocast):
+        def forward(self, x):
+            return self.layer(x)
+
+    network = Unused().eval()
     bring_to_float32(network, spec)
     assert "forward" not in vars(network)
     assert capsys.readouterr().err == ""

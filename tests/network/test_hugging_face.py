@@ -11,6 +11,7 @@ from onnx_release.core.errors import CheckpointError, NetworkError, SpecError
 from onnx_release.core.params import Export
 from onnx_release.core.spec import Spec
 from onnx_release.export.export import export_network
+from onnx_release.network.arguments import take_by_name
 from onnx_release.network.hugging_face import load_pretrained
 from onnx_release.network.network import load_network, run_network
 from onnx_release.runtime.session import open_session, run_session
@@ -189,3 +190,16 @@ def test_load_network_takes_the_class_that_the_spec_names(vit, tmp_path, monkeyp
     (tmp_path / "models/tiny/spec.yaml").write_text(json.dumps(spec))  # which is YAML too
     network = load_network("tiny", vit[1])
     assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in vit[0].parameters())
+
+
+def test_keys_and_values_by_their_paths_are_the_cache_of_a_decoder():
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig.from_dict(TINY | {"vocab_size": 50, "num_key_value_heads": 2})
+    network = transformers.LlamaForCausalLM(config).eval()
+    ids, past = torch.tensor([[5, 7]]), torch.randn(2, 2, 1, 2, 3, 8)
+    cache = transformers.DynamicCache([tuple(layer) for layer in past])
+    wanted = network(ids, past_key_values=cache).logits
+    take_by_name(network, ["input_ids", *(f"past_key_values.{layer}.{part}" for layer in (0, 1) for part in (0, 1))])
+    assert torch.equal(network(ids, *past.flatten(0, 1)).logits, wanted)

@@ -114,6 +114,20 @@ def test_a_single_output_may_be_a_bare_tensor(make_spec):
     assert run_network(nn.ReLU(), spec, {"x": -X})["y"].tolist() == [[0, 0]]
 
 
+def test_an_output_may_be_a_marked_view_or_a_weight(two_by_two):
+    class Marked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1, 2))
+
+        def forward(self, first, second):
+            return torch.complex(first, second).conj().imag, self.weight
+
+    outputs = run_network(Marked(), two_by_two, {"x": X, "y": Y})
+    assert outputs["difference"].tolist() == [[-10, -30]]
+    assert outputs["total"].tolist() == [[1, 1]]
+
+
 def test_floats_are_cast_and_integers_are_not(two_by_two):
     seen = []
 
@@ -170,9 +184,10 @@ def test_outputs_that_fit_the_spec_pass(two_by_two):
         (np.ones((1, 3), np.float32), r"total has the shape \[1, 3\]"),
         (np.ones((2, 2), np.float32), r"total has the shape \[2, 2\].*batch is 1"),
         (np.ones((1, 2, 1), np.float32), r"total has the shape \[1, 2, 1\]"),
-        (np.ones((1, 2), np.int64), "total is int64 where float32 is declared"),
+        (np.ones((1, 2), np.int64), "total is int64 where float32 is declared$"),
+        (np.ones((1, 2), np.float64), r"total is float64 .*: let forward\(\) return it in float32, with \.float\(\)$"),
     ],
-    ids=["a size", "a dimension", "the axes", "the dtype"],
+    ids=["a size", "a dimension", "the axes", "the dtype", "float64"],
 )
 def test_an_output_that_contradicts_the_spec_is_named(two_by_two, total, says):
     with pytest.raises(NetworkError, match=f"the network contradicts spec.yaml: {says}"):
@@ -265,6 +280,74 @@ def test_a_network_that_returns_a_dict_is_exported_by_its_names(write_model, tmp
     export_network(network, load_spec("tiny"), Export(exporter=exporter, opset=18), tmp_path / "export")
     outputs = run_session(open_session(tmp_path / "export/model.onnx"), {"x": X})
     assert {name: array.tolist() for name, array in outputs.items()} == {"first": [[2, 3]], "second": [[3, 4]]}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_build_may_return_a_network_of_torchscript(write_model, tmp_path):
+    write_model(
+        "import torch\n\n\n"
+        "class Two(torch.nn.Module):\n"
+        "    def forward(self, y, x):\n"
+        "        return {'second': x + y, 'first': x - y}\n\n\n"
+        "def build(raw):\n    return torch.jit.script(Two().eval())\n",
+        SPEC.replace("inputs: [", "inputs: [{name: x, dtype: float32, shape: [batch, 2]}, ").replace(
+            "name: x", "name: y", 1
+        ),
+    )
+    network = load_network("tiny", Path("raw"))
+    export_network(network, load_spec("tiny"), Export(exporter="torchscript", opset=18), tmp_path / "export")
+    outputs = run_session(open_session(tmp_path / "export/model.onnx"), {"x": X, "y": Y})
+    assert {name: array.tolist() for name, array in outputs.items()} == {"first": [[-9, -28]], "second": [[11, 32]]}
+
+
+def test_a_sparse_buffer_is_refused_by_name_with_a_dense_fix(write_model):
+    write_model(
+        "import torch\n\n\n"
+        "def build(raw):\n"
+        "    network = torch.nn.Identity().eval()\n"
+        "    network.register_buffer('edges', torch.eye(2).to_sparse())\n"
+        "    return network\n"
+    )
+    with pytest.raises(NetworkError, match=r"^not dense: edges \(torch\.sparse_coo\)\. .*put \.to_dense\(\)"):
+        load_network("tiny", Path("raw"))
+
+
+WRAPPED = """
+import torch
+from torch import nn
+
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = nn.ReLU()
+
+    def forward(self, *, x):
+        return self.block(x), x
+
+
+def build(raw):
+    network = Tiny().eval()
+    {line}
+    return network
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "network = torch.compile(network)",
+        "network = nn.DataParallel(torch.compile(network)).eval()",
+        "network.block = torch.compile(network.block)",
+        "network.compile()",
+    ],
+)
+def test_a_network_is_taken_out_of_what_training_wraps_around_it(write_model, line):
+    write_model(WRAPPED.format(line=line))
+    network = load_network("tiny", Path("raw"))
+    assert [type(module).__name__ for module in network.modules()] == ["Tiny", "ReLU"]
+    program = torch.export.export(network, (torch.from_numpy(X - 2),))
+    assert program.module()(torch.from_numpy(X - 2))[0].tolist() == [[0, 0]]
 
 
 def test_a_network_file_and_a_class_of_transformers_are_one_too_many(write_model):

@@ -20,6 +20,7 @@ from onnx_release.network.network import load_network, run_network
 from onnx_release.runtime.session import open_session, run_session
 from tests.imports import ROOT
 
+INPUTS = [{"name": "x", "dtype": "float32", "shape": ["batch", 4]}]
 OUTPUTS = [{"name": "y", "dtype": "float32", "shape": ["batch", 2]}]
 X = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
 
@@ -37,7 +38,7 @@ def declare(tmp_path, monkeypatch):
     (tmp_path / "models/net").mkdir(parents=True)
     ModelFiles("net").raw.mkdir(parents=True)
 
-    def write(*names, outputs=OUTPUTS, **more):
+    def write(*names, inputs=INPUTS, outputs=OUTPUTS, **more):
         content = YAML(typ="safe").load((ROOT / "models/digits_cnn/spec.yaml").read_text())
         sources = [
             {"name": name, "sha256": sha256(ModelFiles("net").raw / name), "from": {"path": name}, **more}
@@ -47,7 +48,7 @@ def declare(tmp_path, monkeypatch):
             "task": "tensor",
             "sources": sources,
             "variants": [],
-            "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 4]}],
+            "inputs": inputs,
             "outputs": outputs,
             "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}},
         }
@@ -115,6 +116,42 @@ def test_outputs_of_a_compiled_network_are_taken_by_name_and_its_branches_kept(r
     assert list(found) == ["scores", "boxes"]
     for name, array in found.items():
         np.testing.assert_allclose(array, wanted[name].detach(), atol=1e-6)
+
+
+class Stateful(nn.Module):
+    """10 x + 1 state[0] + 2 state[1], and 3 times the weight of a batch, which is keyword-only in torch.export."""
+
+    def forward(
+        self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor], batch: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        return 10 * x + state[0] + 2 * state[1] + 3 * batch["weight"]
+
+
+def save_with_keywords(network, path):
+    x, weight, *state = (torch.ones(2, 4) for _ in range(4))
+    axes = {0: torch.export.Dim.DYNAMIC}
+    named = {"batch": {"weight": weight}, "state": tuple(state)}
+    shapes = {"x": axes, "batch": {"weight": axes}, "state": (axes, axes)}
+    torch.export.save(torch.export.export(network, (x,), named, dynamic_shapes=shapes), path)
+
+
+@pytest.mark.parametrize(
+    ("save", "exporter"), [(save_scripted, "torchscript"), (save_with_keywords, "dynamo")], ids=["scripted", "exported"]
+)
+def test_parts_of_an_archive_s_arguments_are_inputs_by_their_paths(save, exporter, declare, tmp_path):
+    raw = ModelFiles("net").raw
+    save(Stateful().eval(), raw / "net.pt2")
+    names = ["state.1", "state.0", "batch.weight", "x"]
+    inputs = [{"name": name, "dtype": "float32", "shape": ["batch", 4]} for name in names]
+    outputs = [{"name": "y", "dtype": "float32", "shape": ["batch", 4]}]
+    spec = declare("net.pt2", inputs=inputs, outputs=outputs, trusted_pickle=True)
+    network = load_network("net", raw)
+    arrays = {name: X + index for index, name in enumerate(names)}
+    wanted = 10 * arrays["x"] + arrays["state.0"] + 2 * arrays["state.1"] + 3 * arrays["batch.weight"]
+    np.testing.assert_allclose(run_network(network, spec, arrays)["y"], wanted, atol=1e-5)
+    export_network(network, spec, Export(exporter=exporter, opset=18), tmp_path / "export")
+    found = run_session(open_session(tmp_path / "export/model.onnx"), arrays)["y"]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_an_archive_of_torch_export_needs_trust(network, declare):
