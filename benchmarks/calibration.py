@@ -35,10 +35,11 @@ from onnx_release.core.workers import map_in_order
 from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, write_samples
 from onnx_release.graph.activations import extract_subgraph, session_of
-from onnx_release.reduce.calibrate import SAMPLES, find_ranges, sample_runs
+from onnx_release.reduce.calibrate import find_ranges
 from onnx_release.reduce.histograms import Observed, observe_values
 from onnx_release.reduce.observe import observe, values_to_observe
 from onnx_release.reduce.ranges import Range
+from onnx_release.reduce.runs import SAMPLES, sample_runs
 from onnx_release.timing.worker import peak_memory_bytes
 from tools.models import add_model_option, chosen_model
 

@@ -98,7 +98,7 @@ def extract_subgraph(model: ModelProto, names: Iterable[str], known: Mapping[str
         model.graph.name,
         inputs,
         [ValueInfoProto(name=name) for name in wanted],
-        [tensor for tensor in model.graph.initializer if tensor.name in needed],
+        [tensor for tensor in model.graph.initializer if tensor.name in needed or tensor.name in wanted],
     )
     return helper.make_model(
         graph, opset_imports=model.opset_import, ir_version=model.ir_version, functions=model.functions

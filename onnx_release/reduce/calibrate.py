@@ -7,7 +7,6 @@ Ranges also cover the corners of the declared sizes: a text of 2 tokens has othe
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from onnx import ModelProto
@@ -17,26 +16,19 @@ from onnx_release.core.files import replacing_folder, write_json
 from onnx_release.core.params import Calibrate
 from onnx_release.core.paths import RANGES_FILE
 from onnx_release.core.plain_text import first_few
-from onnx_release.core.spec import Spec, batch_dimension
+from onnx_release.core.spec import Spec
 from onnx_release.core.types import Sample
 from onnx_release.data.model_data import ModelData
 from onnx_release.data.samples import SampleFile, check_sample
 from onnx_release.graph.graph import copy_weights, external_tensors, load_model, save_checked
 from onnx_release.graph.precision import check_not_quantized
-from onnx_release.network.shape_cases import Sizes, case_inputs, case_name, shape_cases
 from onnx_release.reduce.equalize import equalize_on
 from onnx_release.reduce.fold_weights import fold_weights, name_nodes
 from onnx_release.reduce.histograms import Observed
 from onnx_release.reduce.metrics import CalibrateMetrics
-from onnx_release.reduce.observe import Run, elements, observe
+from onnx_release.reduce.observe import Run, observe
 from onnx_release.reduce.ranges import Range, clipped_count, cover_cases, include_zero, narrowest_factor
-
-# The part of the observations that the samples make; the others are shape cases.
-SAMPLES = "samples"
-# How many draws of samples fill a shape case.
-DRAWS = 4
-# A shape case of many times the elements of a sample repeats it, and takes as much more time.
-MOST_TIMES_LARGER = 16
+from onnx_release.reduce.runs import SAMPLES, corner_runs, sample_runs
 
 
 @dataclass(frozen=True)
@@ -101,35 +93,6 @@ def check_samples(samples: SampleFile, spec: Spec) -> None:
         raise DataError("there is no sample to calibrate with: samples(raw, 'calibration') in data.py must yield one")
     for index in range(len(samples)):
         check_sample(Sample(samples.inputs(index)), f"calibration sample {index}", spec)
-
-
-def sample_runs(samples: SampleFile) -> list[Run]:
-    """Return a run for each sample."""
-    return [Run(f"calibration sample {index}", SAMPLES, partial(samples.batch, index)) for index in range(len(samples))]
-
-
-def corner_runs(spec: Spec, samples: SampleFile, data: ModelData | None = None) -> list[Run]:
-    """Return runs for the shape cases of one item, each filled with DRAWS draws of samples.
-
-    More items in a batch give no new values. A case that only enlarges samples much gives few, and is left out.
-    """
-    largest = max(elements(samples.inputs(index)) for index in range(len(samples)))
-    runs = []
-    for sizes in one_item_cases(spec):
-        draws = [partial(case_inputs, spec, sizes, samples, seed, data) for seed in range(DRAWS)]
-        if elements(draws[0]()) <= MOST_TIMES_LARGER * largest:
-            name = case_name(sizes)
-            runs += [Run(f"the shape case {name}", name, arrays) for arrays in draws]
-    return runs
-
-
-def one_item_cases(spec: Spec) -> list[Sizes]:
-    """Return the shape cases with a batch of one, or none if all other sizes are fixed."""
-    batch = batch_dimension(spec)
-    one = {batch: max(1, spec.dimensions[batch].min)} if isinstance(batch, str) else {}
-    cases = [sizes | one for sizes in shape_cases(spec)]
-    different = [sizes for index, sizes in enumerate(cases) if sizes not in cases[:index]]
-    return different if len(different) > 1 else []
 
 
 def find_ranges(

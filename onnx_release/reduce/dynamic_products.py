@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnx_release.graph.graph import graphs, tensor_array
+from onnx_release.graph.graph import tensor_array
 from onnx_release.graph.layers import attributes, initializers
+from onnx_release.graph.names import FreshNames, all_names
 
 PRODUCTS = ("MatMul", "Gemm")
 LARGEST_INTEGER = 127
@@ -62,7 +63,7 @@ class Rewriter:
         # The value of an initializer that is also an input may be another one at each run.
         for value in model.graph.input:
             self.tensors.pop(value.name, None)
-        self.names = set(all_names(model))
+        self.names = FreshNames(all_names(model))
         self.activations: dict[str, list[str]] = {}
         self.weights: dict[tuple[str, bool, float], Weight] = {}
         self.made: list[TensorProto] = []
@@ -79,25 +80,28 @@ class Rewriter:
         found = attributes(node) if node.op_type == "Gemm" else {}
         data = node.input[0]
         if found.get("transA", 0):
-            data = self.fresh(f"{data}_transposed")
+            data = self.names.give(f"{data}_transposed")
             yield helper.make_node("Transpose", [node.input[0]], [data], f"{node.name}_transpose", perm=[1, 0])
         weight = self.weight(node.input[1], bool(found.get("transB", 0)), float(found.get("alpha", 1.0)))
         if data not in self.activations:
-            parts = [self.fresh(f"{data}_{part}") for part in ("quantized", "scale", "zero_point")]
+            parts = [self.names.give(f"{data}_{part}") for part in ("quantized", "scale", "zero_point")]
             self.activations[data] = parts
             yield helper.make_node("DynamicQuantizeLinear", [data], parts, f"{data}_QuantizeLinear")
         quantized, scale, zero_point = self.activations[data]
         beta, output = float(found.get("beta", 1.0)), node.output[0]
         bias = node.input[2] if len(node.input) > 2 and node.input[2] and beta else ""
-        sums, floats, scales = (self.fresh(f"{output}_{part}") for part in ("sums", "floats", "scales"))
-        scaled = self.fresh(f"{output}_without_bias") if bias else output
+        sums, floats, scales = (self.names.give(f"{output}_{part}") for part in ("sums", "floats", "scales"))
+        scaled = self.names.give(f"{output}_without_bias") if bias else output
         inputs = [quantized, weight.integers, zero_point]
         yield helper.make_node("MatMulInteger", inputs, [sums], f"{node.name}_quant")
         yield helper.make_node("Cast", [sums], [floats], f"{node.name}_cast", to=TensorProto.FLOAT)
         yield helper.make_node("Mul", [scale, weight.scales], [scales], f"{node.name}_scales_mul")
         yield helper.make_node("Mul", [floats, scales], [scaled], f"{node.name}_output_scale_mul")
         if bias and beta != 1:
-            factor, bias = self.constant(f"{output}_beta", np.array(beta, np.float32)), self.fresh(f"{output}_bias")
+            factor, bias = (
+                self.constant(f"{output}_beta", np.array(beta, np.float32)),
+                self.names.give(f"{output}_bias"),
+            )
             yield helper.make_node("Mul", [node.input[2], factor], [bias], f"{node.name}_beta_mul")
         if bias:
             yield helper.make_node("Add", [scaled, bias], [output], f"{node.name}_bias_add")
@@ -116,16 +120,8 @@ class Rewriter:
 
     def constant(self, name: str, array: np.ndarray) -> str:
         """Make an initializer, and return its name."""
-        self.made.append(numpy_helper.from_array(array, self.fresh(name)))
+        self.made.append(numpy_helper.from_array(array, self.names.give(name)))
         return self.made[-1].name
-
-    def fresh(self, name: str) -> str:
-        """Return `name`, or one like it that no value of the graph has."""
-        found, count = name, 1
-        while found in self.names:
-            found, count = f"{name}_{count}", count + 1
-        self.names.add(found)
-        return found
 
 
 def quantize_matrix(matrix: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -138,12 +134,3 @@ def quantize_matrix(matrix: np.ndarray, largest: int) -> tuple[np.ndarray, np.nd
     scales = np.where(scales < np.finfo(np.float32).tiny, np.float32(1), scales)
     integers = np.rint(matrix / scales).astype(np.int8)
     return integers, scales[0] if matrix.ndim == 2 else scales
-
-
-def all_names(model: ModelProto) -> Iterator[str]:
-    """Yield the names of all values, also those in nested graphs."""
-    for graph in graphs(model.graph):
-        yield from (tensor.name for tensor in graph.initializer)
-        yield from (value.name for value in (*graph.input, *graph.output))
-        for node in graph.node:
-            yield from (*node.input, *node.output)

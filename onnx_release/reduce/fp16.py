@@ -1,11 +1,11 @@
-"""Convert a float32 model to float16, and keep the nodes in float32 that overflow on real samples.
+"""Convert a float32 model to float16, and keep the nodes in float32 that overflow on real samples of every size.
 
 onnxconverter-common converts. The passes of `fp16_passes` prepare the graph for it and put right what it leaves wrong.
 Each file is loaded and run before it counts; where ONNX Runtime refuses it, more operators stay in float32.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,19 +29,25 @@ from onnx_release.reduce.fp16_passes.overflow import Observed, find_overflows, o
 from onnx_release.reduce.fp16_passes.types import value_types
 from onnx_release.reduce.fp16_passes.weights import count_beyond, load_converted_weights
 from onnx_release.reduce.metrics import Fp16Metrics
+from onnx_release.reduce.observe import Run
+from onnx_release.reduce.runs import sample_runs
 from onnx_release.runtime.session import open_session, run_session
 
-# How many samples the written file runs on; the search for overflows runs on all.
-RUNS = 2
+# How many samples the written file runs on; the search for overflows runs on all, and on the shape cases.
+TRIED = 2
 
 
 @dataclass(frozen=True)
 class Source:
-    """A prepared float32 model, the folder with its large weights, the samples, and what float32 gives on them."""
+    """A prepared float32 model, the folder with its large weights, and the samples.
+
+    `runs` has the samples, in their order, and the shape cases; `observed` is what float32 gives on them.
+    """
 
     model: ModelProto
     folder: Path
     samples: SampleFile
+    runs: list[Run]
     observed: Observed
 
 
@@ -54,7 +60,7 @@ class Converted:
 
 
 @dataclass(frozen=True)
-class Run:
+class Trial:
     """A sample to run: its index, its inputs with the batch axis, and the outputs that are finite in float32."""
 
     index: int
@@ -62,10 +68,20 @@ class Run:
     finite: set[str]
 
 
-def convert_to_fp16(source: Path, samples: SampleFile, params: Fp16, folder: Path, apart: bool = False) -> Fp16Metrics:
+def convert_to_fp16(
+    source: Path,
+    samples: SampleFile,
+    params: Fp16,
+    folder: Path,
+    apart: bool = False,
+    corners: Sequence[Run] = (),
+) -> Fp16Metrics:
     """Write `source` in float16 to `folder`, with its inputs and outputs as they are, and return the metrics.
 
-    With `apart`, each file is tried in a process of its own, so that one that crashes ONNX Runtime is only refused.
+    No node computes in float16 that would overflow on a sample or in a run of `corners`, which are shape cases: a sum
+    over 6,000 positions is larger than one over 16, and a CPU, which computes in float32, does not show it. With
+    `apart`, each file is tried in a process of its own, so that one that crashes ONNX Runtime is only refused.
+
     Raises GraphError if `source` is already in float16 or quantized, or if ONNX Runtime refuses the result whatever
     stays in float32, and DataError if the float32 model itself gives NaN on a sample, or if there is no sample.
     """
@@ -75,7 +91,8 @@ def convert_to_fp16(source: Path, samples: SampleFile, params: Fp16, folder: Pat
     check_not_quantized(loaded, source)
     check_not_float16(loaded, source)
     model = prepare(loaded)
-    given = Source(model, source.parent, samples, observe(model, samples, source.parent))
+    runs = [*sample_runs(samples), *corners]
+    given = Source(model, source.parent, samples, runs, observe(model, runs, source.parent))
     operators = {*DEFAULT_OP_BLOCK_LIST, *params.block_operators}
     always = nodes_without_float16(model) | kinds_of(model, operators)
     with replacing_folder(folder) as partial:
@@ -112,11 +129,11 @@ def write_first_that_runs(
 
 
 def convert_without_overflow(given: Source, kept: Set[str], max_finite_val: float) -> Converted:
-    """Convert, and keep more nodes in float32 until none overflows on the samples."""
+    """Convert, and keep more nodes in float32 until none overflows in any run."""
     overflowing = set(given.observed.large)
     while True:
         converted = convert_graph(given.model, kept | overflowing, max_finite_val)
-        found = find_overflows(given.model, converted, given.samples, given.observed, given.folder)
+        found = find_overflows(given.model, converted, given.runs, given.observed, given.folder)
         if found <= overflowing:
             return Converted(converted, overflowing)
         overflowing |= found
@@ -130,9 +147,10 @@ def write_and_run(given: Source, converted: ModelProto, max_finite_val: float, f
     path = save_model(model, folder)
     del model  # a second copy of all weights
     outputs = [value.name for value in converted.graph.output]
-    tried = spread_evenly(len(given.samples), RUNS)
+    tried = spread_evenly(len(given.samples), TRIED)
     runs = [
-        Run(index, given.samples.batch(index), set(outputs) - set(given.observed.not_finite[index])) for index in tried
+        Trial(index, given.samples.batch(index), set(outputs) - set(given.observed.not_finite[index]))
+        for index in tried
     ]
     if apart:
         run_in_child(check_and_run, path, runs)
@@ -140,7 +158,7 @@ def write_and_run(given: Source, converted: ModelProto, max_finite_val: float, f
         check_and_run(path, runs)
 
 
-def check_and_run(path: Path, runs: list[Run]) -> None:
+def check_and_run(path: Path, runs: list[Trial]) -> None:
     """Check the file, and run it on samples. Raises GraphError if an output that was finite no longer is."""
     check_model_file(path)
     session = open_session(path)

@@ -13,6 +13,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnx_release.graph.graph import DEQUANTIZED, node_inputs, tensor_array
 from onnx_release.graph.layers import attributes, initializers
+from onnx_release.graph.names import FreshNames, all_names
 from onnx_release.graph.targets import Target
 from onnx_release.static_quantization.operators import PRODUCTS, Plan
 from onnx_release.static_quantization.saturation import FULL, HALVED
@@ -39,7 +40,13 @@ class Insertion:
         self.model, self.plan, self.target, self.weights = model, plan, target, weights
         self.source, self.outputs = initializers(model), {value.name for value in model.graph.output}
         self.nodes: list[NodeProto] = []
-        self.constants: dict[str, TensorProto] = {}
+        self.names, self.constants = FreshNames(all_names(model)), dict[str, TensorProto]()
+        self.node_names = FreshNames(node.name for node in model.graph.node)
+        # The dequantized value and the scale of each constant, for each way in which it is quantized.
+        self.dequantized: dict[tuple[str, int | None, bytes, bytes], tuple[str, str]] = {}
+        # The scale and the zero point of each activation, and the scale of each node's weight.
+        self.parameters: dict[str, list[str]] = {}
+        self.weight_scales: dict[str, str] = {}
         # A removed Clip or Relu leaves its name to the value before it.
         self.renamed = {node.input[0]: node.output[0] for node in model.graph.node if node.name in plan.removed}
         self.takers: dict[str, int] = {}
@@ -108,7 +115,7 @@ class Insertion:
             array = self.array(name)
             limits = min(float(array.min()), 0.0), max(float(array.max()), 0.0)
             scale, zero_point = parameters(limits, self.target)
-            return self.dequantized_constant(name, array, scale, zero_point, None)
+            return self.dequantized_constant(name, array, scale, zero_point, None)[0]
         return name
 
     def dequantized_weight(self, node: NodeProto) -> str:
@@ -124,57 +131,58 @@ class Insertion:
         if len(node.input) > 2 and node.input[2] and not self.target.symmetric:
             taken, _ = parameters(self.limits_of(node.input[0]), self.target)
             scale = np.maximum(scale, least_scale(self.array(node.input[2]).reshape(-1), taken))
-        return self.dequantized_constant(name, array, scale, np.zeros(scale.shape, np.int8), axis)
+        zero_point = np.zeros(scale.shape, np.int8)
+        made, self.weight_scales[node.name] = self.dequantized_constant(name, array, scale, zero_point, axis)
+        return made
 
     def dequantized_constant(
         self, name: str, array: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, axis: int | None
-    ) -> str:
-        """Write a constant in 8 bits, or a QuantizeLinear for it, and what dequantizes it, once for each constant."""
-        made = name + DEQUANTIZED
-        if name + "_scale" in self.constants:
-            return made
+    ) -> tuple[str, str]:
+        """Write a constant in 8 bits, or a QuantizeLinear for it, and what dequantizes it, once for each way.
+
+        Nodes that share a weight may quantize it in two ways, as a Gemm with transB and a MatMul do. Returns the names
+        of the dequantized value and of its scale.
+        """
+        key = name, axis, scale.tobytes(), zero_point.tobytes()
+        if key in self.dequantized:
+            return self.dequantized[key]
         shape = [1] * array.ndim
         if axis is not None:
             shape[axis] = -1
-        self.add(name + "_scale", scale)
-        self.add(name + "_zero_point", zero_point)
+        parameters = [self.add(name + "_scale", scale), self.add(name + "_zero_point", zero_point)]
         keywords: dict[str, Any] = {} if axis is None else {"axis": axis}
+        made = self.names.give(name + DEQUANTIZED)
         if self.target.symmetric:
-            inputs = [name, name + "_scale", name + "_zero_point"]
-            self.nodes.append(
-                helper.make_node("QuantizeLinear", inputs, [name + QUANTIZED], f"{name}_QuantizeLinear", **keywords)
-            )
-            integers = name + QUANTIZED
+            integers = self.names.give(name + QUANTIZED)
+            self.write("QuantizeLinear", [name, *parameters], integers, f"{name}_QuantizeLinear", **keywords)
         else:
             bounds = np.iinfo(zero_point.dtype)
             rounded = np.rint(array / scale.reshape(shape)) + zero_point.reshape(shape).astype(np.float32)
-            integers = name + "_quantized"
-            self.add(integers, np.clip(rounded, bounds.min, bounds.max).astype(zero_point.dtype))
-        inputs = [integers, name + "_scale", name + "_zero_point"]
-        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [made], f"{name}_DequantizeLinear", **keywords))
-        return made
+            integers = self.add(name + "_quantized", np.clip(rounded, bounds.min, bounds.max).astype(zero_point.dtype))
+        self.write("DequantizeLinear", [integers, *parameters], made, f"{name}_DequantizeLinear", **keywords)
+        self.dequantized[key] = made, parameters[0]
+        return self.dequantized[key]
 
     def dequantized_bias(self, node: NodeProto) -> str:
         """Return the name of a bias, one for each output of the node; in int32 with the scale of the products."""
-        name, weight = node.input[2], node.input[1]
+        name = node.input[2]
         # A bias that several nodes take needs a scale for each of them.
         own = f"{name}_{node.name}" if name + "_quantized" in self.constants else name
         bias = self.array(name).reshape(-1).astype(np.float64)
-        weights = self.constants[weight + "_scale"]
+        weights = self.constants[self.weight_scales[node.name]]
         bias = np.broadcast_to(bias, tuple(weights.dims))
         if self.target.symmetric:
             if tuple(self.source[name].dims) == bias.shape:
                 return name
-            self.add(f"{name}_{node.name}", bias.astype(np.float32))
-            return f"{name}_{node.name}"
+            return self.add(f"{name}_{node.name}", bias.astype(np.float32))
         taken, _ = parameters(self.limits_of(node.input[0]), self.target)
         products = (taken * numpy_helper.to_array(weights)).astype(np.float32)
         integers = np.clip(np.rint(bias / products), -LARGEST_BIAS, LARGEST_BIAS).astype(np.int32)
         names = [f"{own}_quantized", f"{own}_quantized_scale", f"{own}_quantized_zero_point"]
-        for key, array in zip(names, (integers, products, np.zeros(bias.shape, np.int32)), strict=True):
-            self.add(key, array)
-        made = f"{own}{DEQUANTIZED}"
-        self.nodes.append(helper.make_node("DequantizeLinear", names, [made], f"{own}_DequantizeLinear", axis=0))
+        arrays = integers, products, np.zeros(bias.shape, np.int32)
+        names = [self.add(key, array) for key, array in zip(names, arrays, strict=True)]
+        made = self.names.give(f"{own}{DEQUANTIZED}")
+        self.write("DequantizeLinear", names, made, f"{own}_DequantizeLinear", axis=0)
         return made
 
     def quantize_value(self, name: str) -> None:
@@ -187,17 +195,16 @@ class Insertion:
     def write_pair(self, name: str, source: str, suffix: str, output: str | None = None) -> str:
         """Write QuantizeLinear and DequantizeLinear for a value, and return the name of the dequantized value."""
         provider = self.provider(name)
-        names = [f"{provider}_scale", f"{provider}_zero_point"]
-        if names[0] not in self.constants:
-            for key, array in zip(names, parameters(self.plan.limits[provider], self.target), strict=True):
-                self.add(key, array)
+        if provider not in self.parameters:
+            scale, zero_point = parameters(self.plan.limits[provider], self.target)
+            self.parameters[provider] = [
+                self.add(f"{provider}_scale", scale),
+                self.add(f"{provider}_zero_point", zero_point),
+            ]
+        names = self.parameters[provider]
         integers, made = name + QUANTIZED + suffix, output or name + DEQUANTIZED + suffix
-        self.nodes.append(
-            helper.make_node("QuantizeLinear", [source, *names], [integers], f"{name}_QuantizeLinear{suffix}")
-        )
-        self.nodes.append(
-            helper.make_node("DequantizeLinear", [integers, *names], [made], f"{name}_DequantizeLinear{suffix}")
-        )
+        self.write("QuantizeLinear", [source, *names], integers, f"{name}_QuantizeLinear{suffix}")
+        self.write("DequantizeLinear", [integers, *names], made, f"{name}_DequantizeLinear{suffix}")
         return made
 
     def provider(self, name: str) -> str:
@@ -214,8 +221,15 @@ class Insertion:
         """Return the value of a constant of the float model."""
         return tensor_array(self.source[name], self.weights)
 
-    def add(self, name: str, array: np.ndarray) -> None:
-        self.constants[name] = numpy_helper.from_array(np.asarray(array), name)
+    def write(self, operator: str, inputs: list[str], output: str, name: str, **keywords: Any) -> None:
+        """Append a node, whose name is `name` or one like it."""
+        self.nodes.append(helper.make_node(operator, inputs, [output], self.node_names.give(name), **keywords))
+
+    def add(self, name: str, array: np.ndarray) -> str:
+        """Make a constant, and return its name: `name`, or one like it where the graph has a value of that name."""
+        made = self.names.give(name)
+        self.constants[made] = numpy_helper.from_array(np.asarray(array), made)
+        return made
 
 
 def least_scale(bias: np.ndarray, input_scale: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_release.graph.activations import constant_values
 from onnx_release.graph.graph import node_inputs, producers
 from onnx_release.graph.layers import attributes, initializers
+from onnx_release.graph.names import FreshNames, all_names
 from onnx_release.graph.targets import Target
 from onnx_release.static_quantization.insertion import QUANTIZED_INPUT, insert_nodes
 from onnx_release.static_quantization.operators import PRODUCTS, Ranges, plan_quantization
@@ -41,18 +42,18 @@ def keep_float(quantized: ModelProto) -> None:
     input is dequantized with a scale for each channel; here all of these are equal.
     """
     tensors, makers = initializers(quantized), producers(quantized)
-    nodes = []
+    names, nodes = FreshNames(all_names(quantized)), []
     for node in quantized.graph.node:
         maker = (
             makers.get(node.input[0]) if node.op_type in QUANTIZED_WHEN_LOADED and node.input[1] in tensors else None
         )
         if maker is not None and maker.op_type == "DequantizeLinear" and not tensors[maker.input[1]].dims:
             count = input_channels(node, tuple(tensors[node.input[1]].dims))
-            parameters = [f"{node.name}_scales", f"{node.name}_zero_points"]
+            parameters = [names.give(f"{node.name}_scales"), names.give(f"{node.name}_zero_points")]
             for name, equal in zip(parameters, maker.input[1:], strict=True):
                 value = numpy_helper.to_array(tensors[equal])
                 quantized.graph.initializer.append(numpy_helper.from_array(np.repeat(value, count), name))
-            output = f"{node.name}_dequantized"
+            output = names.give(f"{node.name}_dequantized")
             inputs = [maker.input[0], *parameters]
             nodes.append(helper.make_node(maker.op_type, inputs, [output], f"{node.name}_dequantize", axis=1))
             node.input[0] = output
@@ -82,14 +83,15 @@ def clip_activations(model: ModelProto, quantized: ModelProto, ranges: Ranges) -
     nodes = list(result.graph.node)
     del result.graph.node[:]
     renamed: dict[str, str] = {}
+    names = FreshNames(all_names(model))
 
     def clip(name: str) -> None:
         if name not in wanted or name in outputs:
             return
-        bounds = [f"{name}_low", f"{name}_high"]
+        bounds = [names.give(f"{name}_low"), names.give(f"{name}_high")]
         for bound, value in zip(bounds, ranges[name], strict=True):
             result.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), bound))
-        renamed[name] = f"{name}_clipped"
+        renamed[name] = names.give(f"{name}_clipped")
         result.graph.node.append(helper.make_node("Clip", [name, *bounds], [renamed[name]], f"{name}_clip"))
 
     for value in result.graph.input:

@@ -45,6 +45,12 @@ def test_a_cut_computes_the_value_and_nothing_behind_it(model):
     np.testing.assert_array_equal(found, [[2.5, 6]])
 
 
+def test_a_cut_keeps_a_constant_that_is_itself_an_output(model):
+    x = np.array([[1.25, 3]], np.float32)
+    weight, product = session_of(extract_subgraph(model, ["w", "a"])).run(None, {"x": x})
+    assert (weight.tolist(), product.tolist()) == ([1, 1], [[2.5, 6]])
+
+
 def test_a_cut_starts_from_what_is_known(model):
     part = extract_subgraph(model, ["y"], {"x": TensorProto.FLOAT, "i": TensorProto.INT64})
     assert [node.output[0] for node in part.graph.node] == ["b", "y"]

@@ -11,7 +11,7 @@ from onnx_release.core.params import Calibrate
 from onnx_release.graph.activations import float_values
 from onnx_release.graph.graph import external_files, save_model
 from onnx_release.graph.layers import weighted_layers
-from onnx_release.reduce.calibrate import calibrate, find_ranges, sample_runs
+from onnx_release.reduce.calibrate import calibrate, find_ranges
 from onnx_release.reduce.fold_weights import fold_weights, name_nodes
 from onnx_release.reduce.histograms import Observed, count, observe_values
 from onnx_release.reduce.observe import observe, split_by_size, values_to_observe, within_reach
@@ -25,6 +25,7 @@ from onnx_release.reduce.ranges import (
     narrowest_factor,
     percentile_range,
 )
+from onnx_release.reduce.runs import sample_runs
 from tests.samples import save_samples
 
 PARAMS = Calibrate(method="minmax", percentile=99.99, bins=2048, chunk=2)

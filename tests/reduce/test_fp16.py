@@ -1,5 +1,7 @@
 """What overflows in float16 stays in float32, is named, and no Cast undoes another."""
 
+import math
+
 import numpy as np
 import onnx
 import pytest
@@ -8,6 +10,7 @@ from onnx import TensorProto, helper
 from onnx_release.core.errors import DataError, GraphError
 from onnx_release.core.params import Fp16
 from onnx_release.reduce.fp16 import convert_to_fp16
+from onnx_release.reduce.runs import corner_runs
 from onnx_release.runtime.session import open_session
 from tests.samples import save_samples
 
@@ -142,3 +145,21 @@ def test_a_float32_graph_that_takes_and_returns_float16_is_converted(save_graph,
     metrics, _ = convert(model, ones(tmp_path, 2), tmp_path)
     assert metrics.fp16_nodes
     np.testing.assert_array_equal(run(tmp_path, np.array([[2, 5]], np.float32)), [[6, 15]])
+
+
+def test_a_sum_that_only_a_longer_input_takes_beyond_float16_stays_in_float32(save_graph, make_spec, tmp_path):
+    """50 times 6,000 is beyond 65,504; 50 times 8, as of the only sample, is not. A mean may sum as far."""
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "time"], ["a"], name="sum", keepdims=0),
+        helper.make_node("ReduceMean", ["x", "time"], ["m"], name="mean", keepdims=0),
+        helper.make_node("Mul", ["a", "small"], ["b"], name="shrink"),
+        helper.make_node("Add", ["b", "m"], ["y"], name="last"),
+    ]
+    weights = {"time": np.array([1]), "small": np.full(1, 1e-4, np.float32)}
+    model = save_graph(nodes, [("x", ["batch", "time", 2])], [("y", ["batch", 2])], weights)
+    spec = make_spec({"x": ["batch", "time", 2]}, {"y": ["batch", 2]}, batch=(1, 2, 2), time=(2, 6000, 8))
+    samples = ones(tmp_path, 8, 2, value=50.0)
+    corners = corner_runs(spec, samples, draws=1, times_larger=math.inf)
+    assert convert_to_fp16(model, samples, PARAMS, tmp_path / "short").blocked == ""
+    found = convert_to_fp16(model, samples, PARAMS, tmp_path / "fp16", corners=corners)
+    assert found.blocked == "sum, mean, shrink, last"

@@ -10,7 +10,7 @@ from onnx_release.graph.graph import producers
 from onnx_release.graph.targets import TARGETS
 from onnx_release.measure.numerics import OutputError
 from onnx_release.static_quantization.fusion import count_fused
-from onnx_release.static_quantization.qdq import insert_qdq
+from onnx_release.static_quantization.qdq import clip_activations, insert_qdq
 
 RANDOM = np.random.default_rng(0)
 WIDE = (-4.0, 4.0)
@@ -74,6 +74,45 @@ def test_a_weight_that_an_embedding_takes_too_stays_float_there(save_graph, tmp_
     ]
     quantized = quantize(save_graph(nodes, [("x", [3, 8])], [("y", [3, 9]), ("e", [3, 6])], {"w": weight(9, 6)}))
     assert next(one for one in quantized.graph.node if one.op_type == "Gather").input[0] == "w"
+
+
+@pytest.mark.parametrize("target", ["vnni", "tensorrt"])
+def test_a_weight_that_two_layers_take_along_different_axes_is_quantized_for_each(save_graph, tmp_path, target):
+    """As of an autoencoder whose decoder has the encoder's weights, transposed."""
+    nodes = [
+        node("Gemm", ["x", "w", "b"], ["z"], transB=1),
+        node("MatMul", ["z", "w"], ["m"]),
+        node("Gemm", ["m", "w"], ["y"], transB=1),
+    ]
+    weights = {"w": weight(6, 8) * np.arange(1, 9, dtype=np.float32), "b": weight(6)}
+    quantized = quantize(save_graph(nodes, [("x", [3, 8])], [("y", [3, 6])], weights), target)
+    makers = producers(quantized)
+    taken = [makers[one.input[1]] for one in quantized.graph.node if one.op_type in ("Gemm", "MatMul")]
+    assert [one.attribute[0].i for one in taken] == [0, 1, 0]
+    assert taken[0] == taken[2]  # the same copy
+
+
+@pytest.mark.parametrize("target", ["vnni", "tensorrt"])
+def test_a_value_or_weight_may_have_the_name_of_a_scale(save_graph, tmp_path, target):
+    """As the inputs `image` and `image_scale` of a detector have."""
+    nodes = [
+        node("Relu", ["x"], ["x_scale"]),
+        node("Gemm", ["x", "w", "b"], ["m"]),
+        node("Gemm", ["m", "w_scale", "b"], ["n"]),
+        node("Mul", ["n", "x_scale"], ["b_quantized"]),
+        node("Gemm", ["b_quantized", "w_zero_point", "b"], ["y"]),
+    ]
+    weights = {"w": weight(8, 8), "w_scale": weight(8, 8), "w_zero_point": weight(8, 8), "b": weight(8)}
+    quantize(save_graph(nodes, [("x", [3, 8])], [("y", [3, 8])], weights), target)
+
+
+def test_a_value_may_have_the_name_of_a_bound_of_its_range(save_graph, tmp_path):
+    nodes = [node("Relu", ["x"], ["x_low"]), node("Gemm", ["x", "w"], ["m"]), node("Mul", ["m", "x_low"], ["y"])]
+    path = save_graph(nodes, [("x", [3, 8])], [("y", [3, 8])], {"w": weight(8, 8)})
+    ranges = dict.fromkeys(("x", "x_low", "m", "y"), (-9.0, 9.0))
+    model, x = onnx.load(path), np.ones((3, 8), np.float32)
+    clipped = clip_activations(model, quantize(path, ranges=ranges, closer_than=15), ranges)
+    np.testing.assert_allclose(session_of(clipped).run(None, {"x": x}), session_of(model).run(None, {"x": x}))
 
 
 def test_a_mask_of_infinity_and_one_of_the_least_float_stay_in_float(save_graph, tmp_path):

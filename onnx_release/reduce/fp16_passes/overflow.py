@@ -1,18 +1,19 @@
-"""Find the nodes that overflow in float16, by running the float32 model on samples with and without its rounding."""
+"""Find the nodes that overflow in float16, by running the float32 model with and without its rounding."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
 from onnx_release.core.errors import DataError
-from onnx_release.data.samples import SampleFile
-from onnx_release.graph.activations import constant_values, session_of
+from onnx_release.graph.activations import constant_values, extract_subgraph, session_of
 from onnx_release.graph.layers import initializers, set_array
 from onnx_release.reduce.fp16_passes.types import value_types
+from onnx_release.reduce.observe import RUN_BYTES, Run, largest_input, split_by_size, value_bytes
+from onnx_release.reduce.runs import SAMPLES
 from onnx_release.runtime.session import run_session
 
 MAX_FLOAT16 = 65504.0
@@ -31,39 +32,47 @@ class NotFinite:
 
 @dataclass(frozen=True)
 class Observed:
-    """The nodes with values beyond float16 on any sample, and for each sample what is not finite in float32."""
+    """The nodes with values beyond float16 in any run, and for each run what is not finite in float32.
+
+    `groups` has the names of the values, in groups of which one run returns only one at a time.
+    """
 
     large: set[str]
     not_finite: list[dict[str, NotFinite]]
+    groups: list[list[str]]
 
 
-def observe(model: ModelProto, samples: SampleFile, folder: Path) -> Observed:
-    """Run the float32 model, whose large weights may be in `folder`, on all samples.
+def observe(model: ModelProto, runs: Sequence[Run], folder: Path) -> Observed:
+    """Run the float32 model, whose large weights may be in `folder`, on all inputs.
 
-    Infinity is allowed inside, where masks have it, and as an output. Raises DataError if an output has NaN.
+    Infinity is allowed inside, where masks have it, and as an output. Raises DataError if an output has NaN on a
+    sample.
     """
-    names = observable_values(model)
-    session = session_of(with_outputs(model, names), weights=folder)
-    outputs = [value.name for value in model.graph.output]
-    sums = {node.output[0]: node for node in model.graph.node if node.op_type in MEANS}
+    sizes = value_bytes(model, observable_values(model), largest_input(runs), folder)
+    groups = list(split_by_size(sizes, RUN_BYTES))
+    outputs = {value.name for value in model.graph.output}
+    sums = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in MEANS}
     squares = {node.output[0] for node in model.graph.node if node.op_type == "ReduceL2"}
     large: set[str] = set()
-    not_finite: list[dict[str, NotFinite]] = []
-    for index in range(len(samples)):
-        values = run_session(session, samples.batch(index))
-        not_finite.append(find_not_finite(values))
-        for name in outputs:
-            if np.isnan(values.get(name, 0.0)).any():
-                raise DataError(f"calibration sample {index} gives NaN in {name}, even in float32")
-        for name, array in values.items():
-            largest = largest_finite(array)
-            if name in sums:
-                largest *= values[sums[name].input[0]].size / max(array.size, 1)
-            if name in squares:
-                largest **= 2
-            if largest > MAX_FLOAT16:
-                large.add(name)
-    return Observed({node.name for node in model.graph.node if large & {*node.output, *node.input}}, not_finite)
+    not_finite: list[dict[str, NotFinite]] = [{} for _ in runs]
+    for group in groups:
+        averaged = [sums[name] for name in group if name in sums]
+        session = session_of(extract_subgraph(model, dict.fromkeys([*group, *averaged])), weights=folder)
+        for run, found in zip(runs, not_finite, strict=True):
+            values = run_session(session, run.arrays())
+            found.update(find_not_finite(values))
+            for name, array in values.items():
+                if name in outputs and run.part == SAMPLES and np.isnan(array).any():
+                    raise DataError(f"{run.name} gives NaN in {name}, even in float32")
+                largest = largest_finite(array)
+                if name in sums and sums[name] in values:
+                    largest *= values[sums[name]].size / max(array.size, 1)
+                if name in squares:
+                    largest **= 2
+                if largest > MAX_FLOAT16:
+                    large.add(name)
+    nodes = {node.name for node in model.graph.node if large & {*node.output, *node.input}}
+    return Observed(nodes, not_finite, groups)
 
 
 def largest_finite(array: np.ndarray) -> float:
@@ -93,25 +102,18 @@ def observable_values(model: ModelProto) -> list[str]:
     return [name for name in names if types.get(name) == TensorProto.FLOAT]
 
 
-def with_outputs(model: ModelProto, names: list[str]) -> ModelProto:
-    """Return the model with other outputs."""
-    result = ModelProto()
-    result.CopyFrom(model)
-    del result.graph.output[:]
-    result.graph.output.extend(ValueInfoProto(name=name) for name in names)
-    return result
-
-
 def find_overflows(
-    model: ModelProto, converted: ModelProto, samples: SampleFile, observed: Observed, folder: Path
+    model: ModelProto, converted: ModelProto, runs: Sequence[Run], observed: Observed, folder: Path
 ) -> set[str]:
-    """Return the nodes where NaN or infinity begins in float16, and those after them, on the first sample with any."""
-    session = session_of(
-        with_outputs(with_float16_rounding(model, converted), observable_values(model)), weights=folder
-    )
-    for index in range(len(samples)):
-        found = find_not_finite(run_session(session, samples.batch(index)))
-        bad = {name for name, item in found.items() if item != observed.not_finite[index].get(name)}
+    """Return the nodes where NaN or infinity begins in float16, and those after them, in the first run with any."""
+    rounded = with_float16_rounding(model, converted)
+    not_finite: list[dict[str, NotFinite]] = [{} for _ in runs]
+    for group in observed.groups:
+        session = session_of(extract_subgraph(rounded, group), weights=folder)
+        for run, found in zip(runs, not_finite, strict=True):
+            found.update(find_not_finite(run_session(session, run.arrays())))
+    for found, before in zip(not_finite, observed.not_finite, strict=True):
+        bad = {name for name, item in found.items() if item != before.get(name)}
         first = {name for node in model.graph.node for name in node.output if name in bad and not bad & set(node.input)}
         if first:
             return {node.name for node in model.graph.node if first & {*node.output, *node.input}}
