@@ -24,6 +24,7 @@ from onnx_release.core.hardware import machine_name
 from onnx_release.core.params import Runtime
 from onnx_release.core.paths import HARDWARE, PAGE_FAULTS_BENCHMARK, ModelFiles
 from onnx_release.core.spec import load_spec
+from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, real_batches
 from onnx_release.timing.contenders import prepare, torch_contenders
 from onnx_release.timing.worker import KEEP_MEMORY
@@ -64,7 +65,7 @@ def measure_calls(files: ModelFiles, threads: int) -> dict[str, float]:
     spec = load_spec(files.model)
     runtime = Runtime(provider="cpu", intra_threads=threads)
     (entry,) = torch_contenders(files.model, files.raw, spec, runtime, "cpu", ("torch_eager",))
-    batch = real_batches(SampleFile(files.evaluation_samples), 1, spec)[0]
+    batch = real_batches(SampleFile(files.evaluation_samples), 1, spec, load_data(files.model))[0]
     call = prepare(entry)().call
     for _ in range(WARM_UP):
         call(batch)

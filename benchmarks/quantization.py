@@ -81,7 +81,7 @@ def measure_models(
     """Return the metrics of every model by name; `latency` is the median ratio to float32."""
     runtime = Runtime(provider="cpu", intra_threads=cores)
     entries = [Contender(name, "onnx", str(path), files.raw, scorer.spec, runtime) for name, path in models.items()]
-    batches = real_batches(scorer.samples, 1, scorer.spec)
+    batches = real_batches(scorer.samples, 1, scorer.spec, load_data(files.model))
     measurements = measure(entries, batches, params.benchmark).measurements
     return {
         name: {

@@ -19,6 +19,7 @@ from onnx_release.core.hardware import installed, machine_name
 from onnx_release.core.params import load_params
 from onnx_release.core.paths import HARDWARE, REPEAT_BENCHMARK
 from onnx_release.core.spec import load_spec
+from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, real_batches
 from onnx_release.timing.benchmark import contender_metrics, measure, settings, time_spent
 from onnx_release.timing.contenders import all_contenders
@@ -31,7 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
     params, spec = load_params(files), load_spec(files.model)
     batch, threads = settings(params, hardware["cores"])[0]
     runtime = params.runtime.model_copy(update={"provider": "cpu", "intra_threads": threads})
-    batches = real_batches(SampleFile(files.evaluation_samples), batch, spec)
+    batches = real_batches(SampleFile(files.evaluation_samples), batch, spec, load_data(files.model))
     entries = all_contenders(files, spec, runtime, "cpu")
     runs = [
         measure(entries, batches, params.benchmark.model_copy(update={"seed": params.benchmark.seed + number}))

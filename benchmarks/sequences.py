@@ -74,7 +74,7 @@ def main(_: argparse.Namespace) -> None:
         models = {"fp32": fp32, **recipes(fp32, params.quantize_dynamic.operators, Path(folder))}
         runtime = Runtime(provider="cpu", intra_threads=hardware["cores"])
         entries = [Contender(name, "onnx", str(path), FILES.raw, SPEC, runtime) for name, path in models.items()]
-        run = measure(entries, real_batches(samples, 1, SPEC), params.benchmark)
+        run = measure(entries, real_batches(samples, 1, SPEC, None), params.benchmark)
         found = run.measurements
         result["disturbed_rounds"] = run.disturbed  # by other work on the machine; if it is not 0, measure again
         result["recipes"] = [

@@ -5,6 +5,7 @@ from onnx_release.core.files import read_json, write_rows
 from onnx_release.core.params import load_params
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import load_spec
+from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, real_batches
 from onnx_release.graph.graph import load_model
 from onnx_release.performance.profiling import known_sources, node_rows, profile_metrics, profile_model
@@ -18,7 +19,7 @@ def main(model: str) -> None:
         files.variant(variant),
         spec,
         load_runtime(files, params.runtime),
-        real_batches(SampleFile(files.evaluation_samples), params.benchmark.batches[0], spec),
+        real_batches(SampleFile(files.evaluation_samples), params.benchmark.batches[0], spec, load_data(model)),
         params.profile.calls,
         files.trace,
     )

@@ -89,7 +89,7 @@ params = load_params(files)
 runtime = params.runtime.model_copy(update={"provider": "cpu", "intra_threads": 1})
 entries = torch_contenders("big", files.raw, spec, runtime, "cpu", ("torch_eager",))
 entries += onnx_contenders({"fp32": files.variant("fp32")}, files.raw, spec, runtime)
-run = measure(entries, real_batches(SampleFile(files.evaluation_samples), 1, spec), params.benchmark)
+run = measure(entries, real_batches(SampleFile(files.evaluation_samples), 1, spec, None), params.benchmark)
 assert not any(item.failure for item in run.measurements.values()), run.measurements
 """
 

@@ -144,7 +144,7 @@ def check_all(
     check_settings(params, spec, available_cores())
     verdicts = [try_validate(files, variant, provider, params) for provider in providers for variant in variants]
     batch = params.benchmark.batches[0]
-    batches = real_batches(SampleFile(files.evaluation_samples), batch, spec)
+    batches = real_batches(SampleFile(files.evaluation_samples), batch, spec, load_data(files.model))
     run = measure(contenders(verdicts, files, params, spec, device), batches, params.benchmark)
     return {
         "rounds": params.benchmark.starts * params.benchmark.rounds,

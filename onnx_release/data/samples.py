@@ -24,6 +24,7 @@ from onnx_release.core.spec import (
     example_sizes,
 )
 from onnx_release.core.types import Sample
+from onnx_release.data.examples import examples_of
 from onnx_release.data.metrics import PrepareMetrics
 
 if TYPE_CHECKING:
@@ -209,12 +210,16 @@ def calibration_note(samples: int, spec: Spec, model: str, params: Prepare) -> s
     )
 
 
-def real_batches(samples: SampleFile, batch: int, spec: Spec) -> list[dict[str, np.ndarray]]:
-    """Return batches of samples, inputs in the order of the spec, each repeated or cut to the example sizes."""
-    sizes = example_sizes(spec)
+def real_batches(samples: SampleFile, batch: int, spec: Spec, data: "ModelData | None") -> list[dict[str, np.ndarray]]:
+    """Return batches of samples, inputs in the order of the spec, each repeated or cut to the example sizes.
+
+    Inputs that examples() of `data` gives are taken from there. Raises DataError if they contradict the spec.
+    """
+    sizes, named = example_sizes(spec), batch_dimension(spec)
     items = [samples.inputs(index) for index in range(min(len(samples), max(batch, MAX_SAMPLES)))]
     items = (items * batch)[: max(len(items) // batch, 1) * batch]
-    return [stack_items(items[i : i + batch], sizes, spec) for i in range(0, len(items), batch)]
+    given = examples_of(data, spec, sizes | ({named: batch} if isinstance(named, str) else {}))
+    return [stack_items(items[i : i + batch], sizes, spec) | given for i in range(0, len(items), batch)]
 
 
 def stack_items(items: Sequence[Mapping[str, np.ndarray]], sizes: dict[str, int], spec: Spec) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from onnx_release.core.files import replacing_folder
 from onnx_release.core.params import OPSETS, Export
 from onnx_release.core.paths import MODEL_FILE, ModelFiles
 from onnx_release.core.spec import Spec
+from onnx_release.export.advice import without_advice
 from onnx_release.export.candidates import Attempt, Candidate, make_candidate
 from onnx_release.export.metrics import ExportMetrics
 from onnx_release.graph.graph import default_opset, load_model, model_size_mb, parameter_count
@@ -41,6 +42,7 @@ def export_model(
     with replacing_folder(folder) as partial:
         candidates: list[Candidate] = []
         refused: list[Refused] = []
+        tried = dict.fromkeys(attempt.exporter for attempt in attempts(params))
         for number, attempt in enumerate(attempts(params)):
             if attempt.capture == "strict" and any(candidate.level == 0 for candidate in candidates):
                 continue  # the other capture gives the same graph
@@ -48,7 +50,7 @@ def export_model(
             try:
                 candidates.append(try_attempt(build, spec, attempt, files, own))
             except ReleaseError as error:
-                refused.append(Refused(attempt, str(error).replace(f"{own}/", "")))
+                refused.append(Refused(attempt, without_advice(str(error).replace(f"{own}/", ""), tried)))
                 shutil.rmtree(own, ignore_errors=True)
         if not candidates:
             raise ExportError(describe_refusals(refused))

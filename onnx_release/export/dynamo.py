@@ -22,6 +22,7 @@ from torch.export._patches import register_gru_while_loop_decomposition, registe
 
 from onnx_release.core.errors import ExportError
 from onnx_release.core.spec import Spec, symbolic_axes
+from onnx_release.export.advice import or_try
 from onnx_release.export.decompositions import decompose
 from onnx_release.export.exact_rules import match_constants_exactly
 from onnx_release.export.fixed_axes import describe_fixed_axes
@@ -148,7 +149,7 @@ def describe_uncaptured(cause: Exception, network: torch.nn.Module, spec: Spec) 
     reason = str(cause).strip().partition("\n\n")[0]
     return (
         f"torch.export cannot capture the network{where}: {reason}\n"
-        "Use torch.where or torch.cond for a branch on a value, or try export.exporter=torchscript"
+        f"Use torch.where or torch.cond for a branch on a value{or_try('torchscript')}"
     )
 
 
@@ -165,7 +166,7 @@ def describe_untranslated(error: BaseException) -> str:
     place = describe_source(module, module_class, source_line(node.meta.get("stack_trace")))
     return (
         f"the operator {node.target} does not convert to ONNX. Used by {place}.\n"
-        "Try simpler operators, a newer export.opset, or export.exporter=torchscript. "
+        f"Try simpler operators or a newer export.opset{or_try('torchscript')}. "
         f"torch says: {root}"
     )
 

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from onnx import ModelProto
 
-from onnx_release.core.errors import ExportError, GraphError
+from onnx_release.core.errors import ExportError, GraphError, ReleaseError
 from onnx_release.core.files import replacing_folder, write_json
 from onnx_release.core.params import Export
 from onnx_release.core.paths import SOURCES_FILE
 from onnx_release.core.spec import Spec, example_sizes
+from onnx_release.export.advice import or_try, without_advice
 from onnx_release.export.dynamo import export_dynamo
 from onnx_release.export.example_inputs import example_inputs
 from onnx_release.export.fixed_axes import check_axes, check_sizes
@@ -41,7 +42,7 @@ def export_network(network: torch.nn.Module, spec: Spec, params: Export, folder:
     """
     refuse_training(network)
     exporters = [params.exporter] if params.exporter != "auto" else ["dynamo", "torchscript"]
-    failed: Exception | None = None
+    failed: ReleaseError | None = None
     for exporter in exporters:
         try:
             with replacing_folder(folder) as partial:
@@ -53,7 +54,7 @@ def export_network(network: torch.nn.Module, spec: Spec, params: Export, folder:
         except (ExportError, GraphError) as error:
             failed = failed or error
     assert failed is not None
-    raise failed
+    raise type(failed)(without_advice(str(failed), exporters)) from failed
 
 
 def write_export(
@@ -80,7 +81,7 @@ def check_opset(model: ModelProto, exporter: str, opset: int, sources: Mapping[s
         other = "torchscript" if exporter == "dynamo" else "dynamo"
         raise ExportError(
             f"asked for opset {opset}, the {exporter} exporter returned {found}: it builds 18 and could "
-            f"not convert down. Set export.opset to {found}, or try export.exporter={other}"
+            f"not convert down. Set export.opset to {found}{or_try(other)}"
             + "".join(
                 f"\n  {problem}: {line or 'an unknown line'}"
                 for problem, line, _ in newer_operators(model, opset, sources)

@@ -1,7 +1,11 @@
 """Export with the older exporter, a trace with TorchScript: deprecated, but some networks convert only with it."""
 
+import os
+import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +14,12 @@ from onnx import ModelProto
 
 from onnx_release.core.errors import ExportError
 from onnx_release.core.spec import Spec, symbolic_axes
+from onnx_release.export.advice import or_try
 from onnx_release.graph.graph import copy_weights, external_tensors, load_model
 from onnx_release.graph.source_lines import describe_source, source_entry, source_line
 from onnx_release.network.source_network import is_scripted
+
+TRY = f"Try simpler operators or a newer export.opset{or_try('dynamo')}"
 
 
 def export_torchscript(
@@ -21,7 +28,7 @@ def export_torchscript(
     """Return the ONNX model, for `folder`, and the module of each node by the node's name. Raises ExportError."""
     tensors = (*spec.inputs, *spec.outputs)
     # In the folder of the result: over 2 GB torch writes a file for each weight, and /tmp may be in memory.
-    with tempfile.TemporaryDirectory(dir=folder) as made, warnings.catch_warnings():
+    with tempfile.TemporaryDirectory(dir=folder) as made, warnings.catch_warnings(), without_graph():
         warnings.simplefilter("ignore")  # about the deprecation, and about traced values, which validation checks
         path = Path(made) / "model.onnx"
         try:
@@ -39,7 +46,7 @@ def export_torchscript(
         except torch.onnx.errors.UnsupportedOperatorError as cause:
             raise ExportError(describe_unsupported(network, examples, str(cause))) from cause
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as cause:
-            raise ExportError(f"the TorchScript exporter fails: {cause}\nTry export.exporter=dynamo") from cause
+            raise ExportError(f"the TorchScript exporter fails: {first_line(cause)}\n{TRY}") from cause
         model = load_model(path, weights=False)
         if external_tensors(model):
             copy_weights(model, path.parent, folder)
@@ -47,6 +54,26 @@ def export_torchscript(
     for node in model.graph.node:
         node.ClearField("doc_string")
     return model, sources
+
+
+@contextmanager
+def without_graph() -> Iterator[None]:
+    """Hide what C++ writes to standard output: torch prints the whole graph of a conversion that fails."""
+    sys.stdout.flush()
+    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def first_line(cause: Exception) -> str:
+    """Return the first line of what torch says, without the value to blame: its stack in C++, some pages, follows."""
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0].partition("[Caused by")[0].strip()
 
 
 def scope_module(node_name: str) -> str:
@@ -71,11 +98,9 @@ def describe_unsupported(network: torch.nn.Module, examples: tuple[torch.Tensor,
             module = dict(network.named_modules()).get(scope, network)
             place = describe_source(scope, type(module).__qualname__, trace_line(node.sourceRange()))
             return (
-                f"the operator {node.kind()} does not convert to ONNX. Used by {place}.\n"
-                "Try simpler operators, a newer export.opset, or export.exporter=dynamo. "
-                f"torch says: {message}"
+                f"the operator {node.kind()} does not convert to ONNX. Used by {place}.\n{TRY}. torch says: {message}"
             )
-    return f"the network does not convert to ONNX. Try export.exporter=dynamo. torch says: {message}"
+    return f"the network does not convert to ONNX. {TRY}. torch says: {message}"
 
 
 def trace_line(source_range: str) -> tuple[str, int] | None:

@@ -5,16 +5,14 @@ import math
 
 import numpy as np
 
-from onnx_release.core.errors import DataError
 from onnx_release.core.spec import (
     Dimension,
     Spec,
     batch_dimension,
-    check_array,
-    concrete_shape,
     example_sizes,
     input_dimensions,
 )
+from onnx_release.data.examples import examples_of
 from onnx_release.data.model_data import ModelData
 from onnx_release.data.samples import SampleFile, stack_items
 
@@ -62,26 +60,3 @@ def case_inputs(
     chosen = np.random.default_rng(seed).choice(len(samples), count, replace=count > len(samples))
     inputs = stack_items([samples.inputs(int(index)) for index in chosen], sizes, spec)
     return inputs | examples_of(data, spec, sizes)
-
-
-def examples_of(data: ModelData | None, spec: Spec, sizes: Sizes) -> dict[str, np.ndarray]:
-    """Return what examples(sizes) in data.py gives, checked; nothing if it is not there.
-
-    Raises DataError if it fails, or if an array is not a declared input or not of these sizes.
-    """
-    examples = getattr(data, "examples", None)
-    if examples is None:
-        return {}
-    given = examples(dict(sizes))
-    declared = {tensor.name: tensor for tensor in spec.inputs}
-    found = {}
-    for name, value in given.items():
-        if name not in declared:
-            raise DataError(f"examples({sizes}) in data.py gives {name}, spec.yaml declares {', '.join(declared)}")
-        array = np.asarray(value)
-        problem = check_array(declared[name], str(array.dtype), array.shape, dict(sizes))
-        if problem:
-            shape = list(concrete_shape(declared[name], sizes))
-            raise DataError(f"examples({sizes}) in data.py: {problem}: return {declared[name].dtype} {shape}")
-        found[name] = array
-    return found

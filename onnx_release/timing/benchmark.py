@@ -19,6 +19,7 @@ from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec, batch_dimension, largest_batch
 from onnx_release.core.types import Arrays
 from onnx_release.core.variants import BASE, COMPILED
+from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, real_batches, spread_evenly
 from onnx_release.runtime.settings import load_runtime
 from onnx_release.timing.conditions import Conditions
@@ -119,11 +120,11 @@ def measure_settings(
     Raises ParameterError like `check_settings` and BenchmarkError like `measure`.
     """
     check_settings(params, spec, cores)
-    runs, samples = {}, SampleFile(files.evaluation_samples)
+    runs, samples, data = {}, SampleFile(files.evaluation_samples), load_data(files.model)
     for batch, threads in settings(params, cores):
         runtime = load_runtime(files, params.runtime).model_copy(update={"intra_threads": threads})
         entries = all_contenders(files, spec, runtime, device)
-        runs[batch, threads] = measure(entries, real_batches(samples, batch, spec), params.benchmark)
+        runs[batch, threads] = measure(entries, real_batches(samples, batch, spec, data), params.benchmark)
     return runs
 
 

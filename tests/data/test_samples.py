@@ -1,6 +1,8 @@
 """Prepared samples: checked, the same bytes each time, and read one at a time."""
 
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -233,14 +235,14 @@ def test_a_batch_of_one_has_one_axis_more():
 def test_batches_are_real_samples(tmp_path, widths, batch, found):
     items = [sample(width, x=np.full(width, index, np.float32)) for index, width in enumerate(widths)]
     write_samples(tmp_path / "a.npz", items, 100, SPEC)
-    batches = real_batches(SampleFile(tmp_path / "a.npz"), batch, SPEC)
+    batches = real_batches(SampleFile(tmp_path / "a.npz"), batch, SPEC, None)
     assert [entry["x"][:, 0].tolist() for entry in batches] == found
     assert all(entry["x"].shape[1] == 3 for entry in batches)
 
 
 def test_a_sample_is_repeated_or_cut_to_the_sizes_of_the_example(tmp_path):
     write_samples(tmp_path / "a.npz", [sample(2), sample(4)], 2, SPEC)
-    batches = real_batches(SampleFile(tmp_path / "a.npz"), 1, SPEC)
+    batches = real_batches(SampleFile(tmp_path / "a.npz"), 1, SPEC, None)
     assert [entry["x"][0].tolist() for entry in batches] == [[0, 1, 0], [0, 1, 2]]
     assert all(list(entry) == ["x", "mask"] for entry in batches)  # in the order of the spec
 
@@ -278,10 +280,29 @@ def test_the_batch_is_added_and_removed_where_each_tensor_has_it(tmp_path, recur
 
 def test_batches_are_stacked_along_the_batch_of_each_input(tmp_path, recurrent):
     write_samples(tmp_path / "a.npz", [recurrent_item(1), recurrent_item(2, width=0)], 2, recurrent)
-    (batch,) = real_batches(SampleFile(tmp_path / "a.npz"), 2, recurrent)
+    (batch,) = real_batches(SampleFile(tmp_path / "a.npz"), 2, recurrent, None)
     assert batch["x"].tolist() == [[1, 1, 1], [0, 0, 0]]  # an empty axis has nothing to repeat
     assert batch["state"][:, :, 0].tolist() == [[1, 2], [1, 2]]
     assert batch["scale"] == 1 and batch["table"].shape == (5, 3) and (batch["table"] == 1).all()
+
+
+def test_inputs_whose_values_follow_the_sizes_come_from_examples_in_every_batch(tmp_path, make_spec):
+    sizes = {"batch": (1, 4, 2), "n": (2, 9, 3), "m": (2, 9, 4)}
+    spec = make_spec({"x": ["batch", "n", 2], "ends": ["batch", "m"]}, {"y": ["batch"]}, **sizes)
+    spec.inputs[1] = spec.inputs[1].model_copy(update={"dtype": "int64"})
+    items = [Sample({"x": np.full((8, 2), n, np.float32), "ends": np.full(5, 7)}) for n in range(6)]
+    write_samples(tmp_path / "a.npz", items, 9, spec)
+    asked = []
+
+    def examples(sizes):
+        asked.append(sizes)
+        return {"ends": np.full((sizes["batch"], sizes["m"]), sizes["n"] - 1)}
+
+    data: Any = SimpleNamespace(examples=examples)
+    batches = real_batches(SampleFile(tmp_path / "a.npz"), 3, spec, data)
+    assert asked == [{"batch": 3, "n": 3, "m": 4}]
+    assert [batch["ends"].tolist() for batch in batches] == [[[2] * 4] * 3] * 2  # not 7, which no sample of 3 has
+    assert [batch["x"][:, 0, 0].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5]]
 
 
 def test_a_sample_with_a_first_axis_that_is_no_batch_says_what_to_write(tmp_path, make_spec):

@@ -1,8 +1,10 @@
 """The answers of a file compared with PyTorch's references: what is right, less precise, wrong or broken."""
 
+from typing import Any
+
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from onnx_release.core.array_files import writing_arrays
 from onnx_release.core.paths import ModelFiles
@@ -18,7 +20,7 @@ def compare(tmp_path, monkeypatch, save_graph, make_spec):
     monkeypatch.chdir(tmp_path)
     spec = make_spec({"x": ["batch", 2]}, {"y": ["batch", 2]}, batch=(1, 2, 2))
 
-    def compared(factor, case=((1.0, 2.0),), sample=(3.0, 4.0), operator="Mul"):
+    def compared(factor, case=((1.0, 2.0),), sample=(3.0, 4.0), operator="Mul", spec=spec):
         x, item = np.array(case, np.float32), np.array(sample, np.float32)
         for path in (NET.reference_cases, NET.evaluation_samples):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,16 +28,24 @@ def compare(tmp_path, monkeypatch, save_graph, make_spec):
             writer.add("batch=1/inputs/x", x)
             writer.add("batch=1/float32/y", x)
             writer.add("batch=1/float64/y", x.astype(np.float64) * (1 + ROUNDING))
+            for kind in ("float32", "float64"):
+                writer.add(f"batch=1/{kind}/whole", np.nan_to_num(x, posinf=0, neginf=0).astype(np.int64))
         with writing_arrays(NET.reference_samples) as writer:
             writer.add("000000/float32/y", item[None])
             writer.add("000000/float64/y", item[None].astype(np.float64))
+            for kind in ("float32", "float64"):
+                writer.add(f"000000/{kind}/whole", item[None].astype(np.int64))
         with writing_arrays(NET.evaluation_samples) as writer:
             writer.add("000000/x", item)
             writer.add("labels", np.array([-1]))
             writer.add("groups", np.array(["a"]))
-        node = helper.make_node(operator, ["x", "factor"], ["y"])
+        nodes = [helper.make_node(operator, ["x", "factor"], ["y"])]
+        outputs: list[Any] = [("y", ["batch", 2])]
+        if len(spec.outputs) > 1:
+            nodes.append(helper.make_node("Cast", ["y"], ["whole"], to=TensorProto.INT64))
+            outputs.append(("whole", TensorProto.INT64, ["batch", 2]))
         weights = {"factor": np.array(factor, np.float32)}
-        return compare_with_torch(save_graph([node], [("x", ["batch", 2])], [("y", ["batch", 2])], weights), spec, NET)
+        return compare_with_torch(save_graph(nodes, [("x", ["batch", 2])], outputs, weights), spec, NET)
 
     return compared
 
@@ -72,3 +82,15 @@ def test_infinity_that_torch_has_too_is_no_difference(compare):
 def test_another_shape_is_broken(compare):
     found = compare([[1.0, 1.0], [1.0, 1.0]])
     assert found.broken and "y has the shape [2, 2] and in PyTorch [1, 2]" in found.wrong
+
+
+def test_an_output_that_does_not_count_may_differ_and_whole_numbers_are_judged_by_their_share(compare, make_spec):
+    spec = make_spec({"x": ["batch", 2]}, {"y": ["batch", 2], "whole": ["batch", 2]}, batch=(1, 2, 2))
+    y, whole = spec.outputs
+    whole = whole.model_copy(update={"dtype": "int64"})
+    ignored = spec.model_copy(update={"outputs": [y.model_copy(update={"counts": False}), whole]})
+    found = compare(1.1, spec=ignored)  # 1.1, 2.2, 3.3 and 4.4 are the same whole numbers
+    assert (found.wrong, found.validates) == ("", True)
+    found = compare(1.1, sample=(30.0, 40.0), spec=ignored)
+    assert found.wrong == "whole has 2 of 4 values other than PyTorch's, as in sample 0" and not found.validates
+    assert compare(1.1, spec=spec.model_copy(update={"outputs": [y, whole]})).wrong.startswith("y is off by")

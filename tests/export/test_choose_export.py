@@ -183,6 +183,19 @@ def made(attempt, nodes, agreement=None, others=""):
     return Candidate(attempt, 18, nodes, Path(), agreement or Agreement(validates=True), others)
 
 
+class Bessel(nn.Module):
+    def forward(self, x):
+        return torch.special.bessel_j0(x)
+
+
+def test_the_reasons_advise_no_exporter_that_was_tried(spec, tmp_path):
+    network = Bessel().eval()
+    write_references(network, spec)
+    with pytest.raises(ExportError, match=r"- torchscript: the operator aten::special_bessel_j0") as caught:
+        export_model(network.eval, spec, Export(exporter="auto", opset=18), NET, tmp_path / "made")
+    assert "export.exporter" not in str(caught.value)
+
+
 def test_the_reasons_of_all_others_are_in_one_line():
     strict = Attempt("dynamo", "strict", (18, 20))
     best = made(strict, 7, others="9 nodes at opset 20")

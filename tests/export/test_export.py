@@ -210,6 +210,31 @@ def test_an_unsupported_operator_is_named_with_module_line_and_what_to_try(expor
     assert "simpler operators" in message and f"export.exporter={other}" in message
 
 
+def test_no_exporter_is_advised_that_was_tried(tmp_path, rows_spec):
+    with pytest.raises(ExportError) as caught:
+        export_network(Bessel().eval(), rows_spec(), Export(exporter="auto", opset=18), tmp_path / "out")
+    assert "simpler operators" in str(caught.value) and "export.exporter" not in str(caught.value)
+
+
+class Projected(nn.Module):
+    """A recurrent layer that the older exporter refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.LSTM(8, 8, proj_size=4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat(self.layer(x)[0].split(2, -1), -1).repeat(1, 2)
+
+
+def test_torchscript_says_in_a_line_why_it_fails_and_prints_no_graph(tmp_path, rows_spec, capfd):
+    with pytest.raises(ExportError, match=r"TorchScript exporter fails: .*LSTMs with projections") as caught:
+        export_network(Projected().eval(), rows_spec(), Export(exporter="torchscript", opset=18), tmp_path / "out")
+    reason, advice = str(caught.value).splitlines()
+    assert len(reason) < 300 and advice.endswith("or try export.exporter=dynamo")
+    assert capfd.readouterr().out == ""
+
+
 @pytest.mark.parametrize("network", [Loop(), FixedConstant()], ids=["a loop", "a constant"])
 def test_dynamo_names_the_dimension_that_the_network_fixes(network, tmp_path, rows_spec):
     with pytest.raises(ExportError, match=r"fixes the size of batch, declared as symbolic in spec\.yaml"):

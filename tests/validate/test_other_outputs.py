@@ -96,6 +96,24 @@ def test_a_float32_file_must_have_the_same_whole_numbers(validated):
     assert "best is wrong" in validated(Best(), spec_of(WHOLE), [1, 1.2, 1], None).failure
 
 
+def test_some_near_ties_of_whole_numbers_are_no_fault_of_a_float32_file_unless_they_count(validated):
+    class Close(Best):
+        def forward(self, x):  # of 9 whole numbers for each item 8 are the same whatever the weight
+            return x, torch.cat([x.argsort(-1)] * 2 + [x[:, :2].long(), (x * self.weight).argmax(-1, True)], -1)
+
+    best = {**WHOLE[1], "shape": ["batch", 9]}
+    assert validated(Close(), spec_of([WHOLE[0], best]), [1, 1.2, 1], None).passed
+    metrics = validated(Close(), spec_of([WHOLE[0], {**best, "counts": True}]), [1, 1.2, 1], None)
+    assert not metrics.passed and metrics.failure.startswith("best is wrong, and not merely rounded: off by 1")
+
+
+def test_a_float32_file_may_differ_in_an_output_that_does_not_count(validated):
+    outputs = [{**WHOLE[0], "counts": False}, WHOLE[1]]
+    assert validated(Best(), spec_of(outputs), [5, 5, 5], None).passed
+    failure = validated(Best(), spec_of(WHOLE), [5, 5, 5], None).failure
+    assert failure.startswith("y is wrong") and "write `counts: false` beside the output" in failure
+
+
 def test_another_number_of_results_is_a_failure_that_names_both_shapes(validated):
     spec = spec_of(FOUND, derived=["many"])
     assert validated(Positive(), spec, [1, 1, 1], None).passed
