@@ -82,7 +82,7 @@ def where(condition: torch.Tensor, one: torch.Tensor | float, other: torch.Tenso
     one, other = (torch.full_like(condition, part) if isinstance(part, bool) else part for part in (one, other))
     if any(not isinstance(part, torch.Tensor) or part.dtype != torch.bool for part in (one, other)):
         return NotImplemented
-    return (condition & one) | (~condition & other)  # type: ignore[operator]
+    return (condition & one) | (~condition & other)
 
 
 def amax(array: torch.Tensor, dim: Sequence[int] = (), keepdim: bool = False) -> torch.Tensor:
