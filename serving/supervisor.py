@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from serving.settings import Settings
-from serving.worker_process import BEAT_SECONDS, SILENT_BEATS, WorkerProcess, extra_path, forget_metrics, start_worker
+from serving.worker_process import (
+    BEAT_SECONDS,
+    SILENT_BEATS,
+    WorkerProcess,
+    extra_path,
+    forget_metrics,
+    retire_seconds,
+    start_worker,
+)
 
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0  # seconds until a worker that did not start is started again
 KILL_SECONDS = 5.0  # workers that have not ended so long after they should have are killed
@@ -276,6 +284,7 @@ class Supervisor:
         for worker in old:
             self.kept += worker.take_back()
             worker.retire()
-        self.loop.call_later(2 * self.settings.drain + KILL_SECONDS, self.kill, old)  # those that hang
+        patience = retire_seconds(self.settings) + self.settings.drain + KILL_SECONDS
+        self.loop.call_later(patience, self.kill, old)  # those that hang
         self.accept_or_wait()
         print(f"serving the release that is now in {self.folder}", flush=True)

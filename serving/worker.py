@@ -22,7 +22,7 @@ import uvloop
 from serving.connection import LINGER_SECONDS, Connection
 from serving.settings import Settings
 from serving.uvicorn_names import ServerState, check_uvicorn
-from serving.worker_process import BEAT, BEAT_SECONDS, RETIRE
+from serving.worker_process import BEAT, BEAT_SECONDS, RETIRE, retire_seconds
 
 LOOK_SECONDS = 0.05  # how often a server that ends looks whether its connections have
 
@@ -121,7 +121,7 @@ class Server:
         await asyncio.gather(*self.arriving, return_exceptions=True)
         for connection in self.connections():
             connection.retire()
-        await self.is_empty_within(self.settings.drain)
+        await self.is_empty_within(retire_seconds(self.settings))
         self.stopped.set()
 
     async def drain(self) -> None:

@@ -78,6 +78,15 @@ class WorkerProcess:
         self.theirs.close()
 
 
+def retire_seconds(settings: Settings) -> float:
+    """Return how long a worker that retires waits for its clients to leave.
+
+    Not less than `idle`: a proxy in front expects that its connections stay open for so long, and may just be sending a
+    request on one.
+    """
+    return max(settings.drain, settings.idle)
+
+
 async def start_worker(settings: Settings, app: str, path: dict[str, str], folder: Path | None) -> WorkerProcess:
     """Start a worker process in `folder`, or else in the folder of this process, wherever that has been moved since.
 

@@ -83,6 +83,18 @@ def test_a_worker_that_does_not_start_again_leaves_the_others_alone(monkeypatch,
             pass
 
 
+def test_a_worker_that_retires_closes_no_connection_that_may_still_be_idle():
+    """The worker has ended long before all the questions to the next one are answered, if it does not wait for it."""
+    with wire_app(drain=0.01, idle=1000) as server, server.connect() as kept:
+        first = kept.send(head("/process")).answer().json()["pid"]
+        server.process.send_signal(signal.SIGHUP)
+        assert server.printed().startswith("serving the release")
+        for _ in range(200):
+            assert server.get("/process").json()["pid"] != first
+        answer = kept.send(head("/process")).answer()
+        assert (answer.json()["pid"], answer.headers["connection"]) == (first, "close")
+
+
 def test_a_server_without_workers_stops(monkeypatch, tmp_path):
     fails = tmp_path / "fails"
     monkeypatch.setenv("WIRE_APP_FAILS", str(fails))
