@@ -7,7 +7,9 @@ from pathlib import Path
 from onnx import ModelProto
 from threadpoolctl import threadpool_limits
 
+from onnx_release.core.errors import GraphError
 from onnx_release.core.files import read_json, replacing_folder
+from onnx_release.core.plain_text import first_few
 from onnx_release.graph.graph import load_model, load_weights, model_size_mb, save_checked
 from onnx_release.graph.layers import initializers
 from onnx_release.graph.precision import check_not_quantized
@@ -16,7 +18,7 @@ from onnx_release.static_quantization.fusion import count_fused
 from onnx_release.static_quantization.metrics import QuantizeStaticMetrics
 from onnx_release.static_quantization.operators import PRODUCTS
 from onnx_release.static_quantization.scoring import Scorer
-from onnx_release.static_quantization.search import Goal, SearchResult, search
+from onnx_release.static_quantization.search import Attempt, Goal, SearchResult, search
 
 
 def quantize_statically(
@@ -27,7 +29,7 @@ def quantize_statically(
     `source` is the equalized float model and `ranges` the file with the ranges of its activations, both from
     calibration. The metrics say whether the budget was met on calibration samples; only validation decides whether the
     variant keeps it. Nothing is written before the end of the search, so an interrupted one starts anew. Raises
-    GraphError if `source` is already quantized.
+    GraphError if `source` is already quantized, or if no node of the best graph computes on integers.
     """
     model = load_model(source, weights=False)
     check_not_quantized(model, source)
@@ -37,6 +39,7 @@ def quantize_statically(
     # Sums of products are then the same on any number of cores.
     with threadpool_limits(limits=1):
         result = search(model, limits, target, scorer, goal, source.parent)
+    check_some_on_integers(result.best, goal)
     load_weights(result.best.model, source.parent)  # those of float layers
     with replacing_folder(folder) as partial:
         path = save_checked(result.best.model, partial)
@@ -47,6 +50,21 @@ def quantize_statically(
             file=sys.stderr,
         )
     return metrics
+
+
+def check_some_on_integers(best: Attempt, goal: Goal) -> None:
+    """Raise GraphError if the graph has no quantized value: it would be the float model under another name."""
+    if any(node.op_type == "DequantizeLinear" for node in best.model.graph.node):
+        return
+    fix = "leave int8_static out of `variants` in the model's spec.yaml"
+    if best.float_nodes:
+        kept = first_few(sorted(best.float_nodes))
+        reason, fix = f"to come near the budget, the search keeps {kept} in float", f"{fix}, or give a looser `budget`"
+    elif goal.excluded:
+        reason, fix = "`exclude` keeps what could in float, or nothing could", f"{fix}, or exclude less"
+    else:
+        reason = "it has no operator with an integer kernel, or none whose values have a finite range"
+    raise GraphError(f"no node of the network would compute on integers: {reason}. fix: {fix}")
 
 
 def static_metrics(model: ModelProto, target: Target, result: SearchResult, path: Path) -> QuantizeStaticMetrics:

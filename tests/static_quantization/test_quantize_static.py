@@ -1,5 +1,8 @@
 """Quantization for each target on a small network: types, fitting, search, budget and what runs on integers."""
 
+import math
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -14,6 +17,7 @@ from onnx_release.graph.graph import producers
 from onnx_release.graph.layers import as_matrix, initializers, kernel_shape, weighted_layers
 from onnx_release.graph.targets import TARGETS
 from onnx_release.measure.budget import over_budget
+from onnx_release.reduce.calibrate import calibrate
 from onnx_release.static_quantization import qdq
 from onnx_release.static_quantization import search as search_module
 from onnx_release.static_quantization.fusion import count_fused
@@ -30,9 +34,20 @@ from onnx_release.static_quantization.saturation import weight_limits
 from onnx_release.static_quantization.scoring import Scorer
 from onnx_release.static_quantization.search import MARGIN_DB, Goal
 from tests.cpu import answers_show
-from tests.residual import SHAPE, SPEC, Data, calibrated, save_inputs
+from tests.residual import CALIBRATE, CLASSES, SHAPE, SPEC, Data, calibrated, save_inputs
 
 BUDGET = Budget(agreement=0.5)
+
+# A network, after which every rounding is seen in the answers.
+ONE_LAYER: Any = (
+    [
+        helper.make_node("Flatten", ["x"], ["f"], name="flatten"),
+        helper.make_node("MatMul", ["f", "w"], ["y"], name="layer"),
+    ],
+    [("x", ["batch", *SHAPE])],
+    [("y", ["batch", CLASSES])],
+    {"w": np.random.default_rng(0).normal(size=(math.prod(SHAPE), CLASSES)).astype(np.float32)},
+)
 
 
 @pytest.fixture
@@ -349,6 +364,25 @@ def test_a_quantized_model_is_refused(case, tmp_path):
         quantize_statically(
             path, tmp_path / "calibration/ranges.json", TARGETS["vnni"], case[3], Goal(BUDGET, 1), tmp_path / "no"
         )
+
+
+def test_a_graph_with_every_node_in_float_is_not_made(case, tmp_path):
+    """It would give the answers of float under another name."""
+    model, _, _, scorer = case
+    source, ranges = tmp_path / "calibration/model.onnx", tmp_path / "calibration/ranges.json"
+    every_node = Goal(BUDGET, 0.001, frozenset(node.name for node in model.graph.node))
+    with pytest.raises(GraphError, match=r"on integers: `exclude` keeps .* fix: leave int8_static out of `variants`"):
+        quantize_statically(source, ranges, TARGETS["vnni"], scorer, every_node, tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_budget_that_only_float_keeps_is_told(save_graph, tmp_path):
+    model, samples = save_graph(*ONE_LAYER), save_inputs(tmp_path)
+    calibrate(model, SPEC, samples, CALIBRATE, tmp_path / "calibration")
+    case = None, None, samples, Scorer(model, SPEC, Data(), samples)
+    with pytest.raises(GraphError, match=r"to come near the budget, the search keeps layer in float.* a looser"):
+        write(case, tmp_path, Budget(sqnr_db=90), 1.0)
+    assert not (tmp_path / "int8").exists()
 
 
 def test_what_runs_on_integers_is_counted_and_the_rest_has_a_reason(case, tmp_path):
