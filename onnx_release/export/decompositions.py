@@ -1,7 +1,7 @@
-"""Express operators that torch.onnx translates wrongly, or for one size alone, by others that it translates rightly.
+"""Express operators that torch.onnx translates wrongly, for one size alone or not at all, by others that it knows.
 
 torch.onnx gathers the windows of an adaptive pooling at the indices of the example's size, and leaves the mean of a
-scatter undivided (pytorch/pytorch#152419).
+scatter undivided (pytorch/pytorch#152419). ONNX Runtime has no Where between booleans.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,11 +10,14 @@ from typing import Any
 import torch
 
 ATEN = torch.ops.aten
+WHERES = (ATEN.where.self, ATEN.where.ScalarSelf, ATEN.where.ScalarOther, ATEN.where.Scalar)
 
 
 def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """Return the program without these operators, and the program itself if it has none of them."""
-    used = {node.target for node in program.graph.nodes if node.op == "call_function" and needs(node)}
+    graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
+    nodes = [node for graph in graphs for node in graph.nodes]  # those of the branches and of the bodies of loops too
+    used = {node.target for node in nodes if node.op == "call_function" and needs(node)}
     table = {operator: make for operator, make in DECOMPOSITIONS.items() if operator in used}
     if not table:
         return program
@@ -22,11 +25,15 @@ def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedPro
 
 
 def needs(node: torch.fx.Node) -> bool:
-    """Return whether torch.onnx would translate the call wrongly."""
+    """Return whether torch.onnx would translate the call wrongly or not at all."""
     if node.target is ATEN.scatter_reduce.two:
         return "mean" in (*node.args, *node.kwargs.values())
-    if node.target not in DECOMPOSITIONS:
-        return False
+    if node.target in WHERES:
+        return node.meta["val"].dtype == torch.bool
+    if node.target in (ATEN.amax.default, ATEN.amin.default):
+        return len(node.args) < 2 or not node.args[1]
+    if node.target not in DECOMPOSITIONS or node.target is ATEN.searchsorted.Tensor:
+        return node.target in DECOMPOSITIONS
     sizes: Any = node.args[1]
     return any(size != 1 for size in sizes)  # 1 is the mean, which it knows
 
@@ -70,9 +77,49 @@ def scatter_reduce(
     return torch.where(touched > 0, total / touched.clamp(min=1), array)
 
 
+def where(condition: torch.Tensor, one: torch.Tensor | float, other: torch.Tensor | float) -> torch.Tensor:
+    """Choose between booleans by logic; all other choices stay."""
+    one, other = (torch.full_like(condition, part) if isinstance(part, bool) else part for part in (one, other))
+    if any(not isinstance(part, torch.Tensor) or part.dtype != torch.bool for part in (one, other)):
+        return NotImplemented
+    return (condition & one) | (~condition & other)
+
+
+def amax(array: torch.Tensor, dim: Sequence[int] = (), keepdim: bool = False) -> torch.Tensor:
+    """Return the largest value over all axes, which are named."""
+    return torch.amax(array, list(range(array.ndim)), keepdim) if array.ndim and not dim else NotImplemented
+
+
+def amin(array: torch.Tensor, dim: Sequence[int] = (), keepdim: bool = False) -> torch.Tensor:
+    """Return the smallest value over all axes, which are named."""
+    return torch.amin(array, list(range(array.ndim)), keepdim) if array.ndim and not dim else NotImplemented
+
+
+def searchsorted(
+    knots: torch.Tensor,
+    values: torch.Tensor,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return how many of the sorted knots are below each value, or with `right` not above it."""
+    if sorter is not None:
+        return NotImplemented
+    upper = right or side == "right"
+    rows, wanted = knots[..., None, :], values[..., None]
+    below = rows <= wanted if upper else rows < wanted
+    return below.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., torch.Tensor]] = {
     ATEN.adaptive_avg_pool1d.default: adaptive_avg_pool,
     ATEN.adaptive_avg_pool2d.default: adaptive_avg_pool,
     ATEN.adaptive_avg_pool3d.default: adaptive_avg_pool,
     ATEN.scatter_reduce.two: scatter_reduce,
+    **dict.fromkeys(WHERES, where),
+    ATEN.amax.default: amax,
+    ATEN.amin.default: amin,
+    ATEN.searchsorted.Tensor: searchsorted,
 }

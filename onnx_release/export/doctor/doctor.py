@@ -177,7 +177,9 @@ def double_inputs(inputs: Mapping[str, np.ndarray], where: str) -> list[Finding]
 
 
 def bool_choices(patient: Patient, watch: Watch) -> list[Finding]:
-    """Find torch.where between booleans."""
+    """Find torch.where between booleans, which only the older exporter keeps as it is."""
+    if patient.params.exporter != "torchscript":
+        return []
     return [
         Finding(
             "error",
