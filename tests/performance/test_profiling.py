@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnx_release.core.errors import GraphError, InputError
-from onnx_release.core.files import read_json, write_json
+from onnx_release.core.files import read_json, write_json, write_text
 from onnx_release.core.params import Profile, Runtime, load_defaults, write_params
 from onnx_release.core.paths import ModelFiles
 from onnx_release.performance.profiling import (
@@ -28,6 +28,16 @@ from tests.imports import ROOT
 from tests.samples import save_samples
 
 ON_CPU = Runtime(provider="cpu", intra_threads=1)
+DATA = """
+def samples(raw, split):
+    yield from ()
+
+def preprocess(item):
+    return {"x": item}
+
+def postprocess(outputs):
+    return outputs
+"""
 
 
 def node(name, operator, start, length, thread=1):
@@ -303,6 +313,7 @@ def test_the_stage_profiles_the_chosen_variant(save_graph, tmp_path, spec, monke
     changed = {"runtime": ON_CPU, "benchmark": benchmark, "profile": Profile(calls=3)}
     write_params(files, params.model_copy(update=changed), spec)
     write_json(files.spec, spec.model_dump(by_alias=True, exclude_unset=True))  # which YAML reads, too
+    write_text(files.folder / "data.py", DATA)
     profile.main(files.model)
     found = read_json(files.metrics / "profile.json")
     rows = pd.read_csv(files.plots / "profile.csv", keep_default_na=False)

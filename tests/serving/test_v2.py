@@ -265,17 +265,22 @@ def test_each_output_is_as_it_was_asked_for(client):
     assert result.as_numpy("same_bool").tolist() == EXACT["bool"].tolist()
 
 
-def test_requests_at_once_get_their_own_answers(client):
+def test_requests_at_once_get_their_own_answers(model):
+    """There is room in the queue for the two rows of each."""
     waiting = {}
-    for number in range(12):
-        arrays = {**EXACT, "float32": np.full((2, 3), number, np.float32), "bool": np.zeros((2, 3), bool)}
-        waiting[number] = client.async_infer(
-            "tiny", tensors(arrays), outputs=asked("sum", binary=number % 2 == 0), request_id=str(number)
-        )
-    for number, request in waiting.items():
-        result = request.get_result(timeout=30)
-        assert result.get_response()["id"] == str(number)
-        assert result.as_numpy("sum").tolist() == [[number + 10] * 3, [number + 30] * 3]
+    with (
+        serving(model.run, SPEC, max_batch=1, queue=24) as served,
+        triton.InferenceServerClient(served[0], concurrency=4) as client,
+    ):
+        for number in range(12):
+            arrays = {**EXACT, "float32": np.full((2, 3), number, np.float32), "bool": np.zeros((2, 3), bool)}
+            waiting[number] = client.async_infer(
+                "tiny", tensors(arrays), outputs=asked("sum", binary=number % 2 == 0), request_id=str(number)
+            )
+        for number, request in waiting.items():
+            result = request.get_result(timeout=30)
+            assert result.get_response()["id"] == str(number)
+            assert result.as_numpy("sum").tolist() == [[number + 10] * 3, [number + 30] * 3]
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
