@@ -109,7 +109,7 @@ def rival(result: Result, variant: str) -> str:
 
 def in_cell(text: str, longest: int = 240) -> str:
     """Return a text on one line of a table, cut to `longest` characters."""
-    line = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    line = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("](", "] (")
     return line if len(line) <= longest else line[:longest] + " …"
 
 

@@ -84,12 +84,15 @@ READ_PART = {
     "tolerance": {"export", "validate", "report", "package"},
     "exporter": {"export", "package"},
     "network": {
-        *("prepare", "reference", "export", "calibrate", "quantize_static", "validate", "benchmark", "optimize"),
-        *("profile", "report", "package"),
+        *("prepare", "reference", "export", "fp16", "calibrate", "quantize_static", "validate", "benchmark"),
+        *("optimize", "profile", "report", "package"),
     },
 }
 # These import the model's network.py or data.py, which may import and read anything beside them, or copy data.py.
-READ_FOLDER = {"prepare", "reference", "export", "calibrate", "quantize_static", "validate", "benchmark", "package"}
+READ_FOLDER = {
+    *("prepare", "reference", "export", "fp16", "calibrate", "quantize_static", "validate", "benchmark", "optimize"),
+    *("profile", "package"),
+}
 
 # By a file, or by the folder that it is in.
 READ_FILE = {
