@@ -53,8 +53,7 @@ class OutputDifference:
 
     def validates(self, allowed: Tolerance) -> bool:
         """Return whether it is within the tolerance of the spec, as the validation will find."""
-        near = self.by_share and not self.wrong
-        return near or within_tolerance(self.error, self.rounding, self.needed, allowed)
+        return within_tolerance(self.error, self.rounding, self.needed, allowed)
 
     @property
     def wrong(self) -> bool:

@@ -16,7 +16,6 @@ from onnx_release.core.spec import (
     Tolerance,
     batch_axis,
     counted_outputs,
-    judged_by_share,
     judged_outputs,
 )
 from onnx_release.core.types import Answer, Arrays
@@ -29,7 +28,6 @@ from onnx_release.measure.budget import over_budget
 from onnx_release.measure.case_names import case_names
 from onnx_release.measure.closeness import Closeness, worst_output
 from onnx_release.measure.numerics import (
-    TIES,
     OutputError,
     equal_share,
     finite_or_none,
@@ -89,10 +87,8 @@ class OutputErrors:
         """Return the variant's largest error divided by PyTorch's own, infinite if only PyTorch's is zero."""
         return rounding_multiple(self.variant.max_abs, self.torch.max_abs)
 
-    def passes(self, allowed: Tolerance, by_share: bool) -> bool:
-        """Return whether the output of a float32 variant is within the tolerance, or enough of it equal `by_share`."""
-        if by_share and not self.other_shape and np.mean(self.equal) >= 1 - TIES:
-            return True
+    def passes(self, allowed: Tolerance) -> bool:
+        """Return whether the output of a float32 variant is within the tolerance."""
         return within_tolerance(self.variant.max_abs, self.torch.max_abs, self.tolerance, allowed)
 
     def metrics(self) -> OutputMetrics:
@@ -116,8 +112,8 @@ def validate(
 
     A float32 variant passes if the largest error of each output, compared with PyTorch in float64, is within the spec's
     tolerance: `torch_rounding_multiple` times PyTorch's own float32 error, or every element within
-    atol + rtol * |reference|. Of whole numbers it is enough that all but a share of TIES are equal. A variant with
-    reduced precision has a `budget` and passes if it keeps within it.
+    atol + rtol * |reference|. An output with `counts: false` is not judged. A variant with reduced precision has a
+    `budget` and passes if it keeps within it.
     """
     spec = model.spec
     errors = {tensor.name: OutputErrors() for tensor in spec.outputs}
@@ -247,9 +243,9 @@ def error_metrics(errors: dict[str, OutputErrors]) -> dict[str, Any]:
 def over_tolerance(errors: dict[str, OutputErrors], spec: Spec) -> list[str]:
     """Describe each output of a float32 variant that is judged and beyond the tolerance."""
     return [
-        describe_excess(tensor.name, errors[tensor.name], spec.tolerance, judged_by_share(tensor))
+        describe_excess(tensor.name, errors[tensor.name], spec.tolerance)
         for tensor in judged_outputs(spec)
-        if not errors[tensor.name].passes(spec.tolerance, judged_by_share(tensor))
+        if not errors[tensor.name].passes(spec.tolerance)
     ]
 
 
@@ -264,7 +260,7 @@ def budget_of(variant: str, spec: Spec) -> Budget | None:
     return spec.budget if variant in REDUCED else None
 
 
-def describe_excess(name: str, item: OutputErrors, allowed: Tolerance, by_share: bool) -> str:
+def describe_excess(name: str, item: OutputErrors, allowed: Tolerance) -> str:
     """Describe an output beyond the tolerance: the case, how far off it is, and which tolerance would pass.
 
     An output that is off by far more than rounding is wrong, and no tolerance is named that would hide it.
@@ -273,11 +269,6 @@ def describe_excess(name: str, item: OutputErrors, allowed: Tolerance, by_share:
         return f"{name} has the shape {item.other_shape}"
     if not math.isfinite(item.variant.max_abs):
         return f"{name} has NaN or infinity in the case {item.worst_case}"
-    if by_share:
-        return (
-            f"{name} is wrong: {np.mean(item.equal):.3g} of its values are PyTorch's and {1 - TIES:g} must be; "
-            f"the case {item.worst_case} is off by {item.worst_error:.3g}. {WRONG_HINT}"
-        )
     if is_wrong(item.variant.max_abs, item.torch.max_abs, item.largest):
         return (
             f"{name} is wrong, and not merely rounded: off by {item.worst_error:.3g} in the case {item.worst_case}, "
