@@ -35,9 +35,8 @@ REST_BYTES = 65536  # of a body that are still read when the answer came before 
 CLOSE = (b"connection", b"close")
 OFFER = (b"upgrade", b"http2-settings")  # headers that offer another protocol, and their names in Connection
 PIPELINED_REQUESTS = 8  # requests that one connection may send ahead of their answers
-SPARED_SECONDS = (
-    0.5  # so long without a request, and a connection may have to make room: its client may be about to send
-)
+# A connection may have to make room only after so long without a request: its client may be about to send one.
+SPARED_SECONDS = 0.5
 LINGER_SECONDS = 2.0  # a client whose connection is being closed may read the answer for this long
 
 # Connections over the limit that still linger. They are not among uvicorn's, which a shutdown waits for.
@@ -294,7 +293,7 @@ class Connection(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def on_chunk_header(self) -> None:
-        """Refuse a body in tiny chunks: each costs as much to parse as a large one, 300 ns, and 6 bytes bring one."""
+        """Refuse a body in tiny chunks: each costs as much to parse as a large one."""
         self.chunks += 1
         if self.chunks > CHUNKS + self.body_bytes / CHUNK_BYTES:
             self.refuse(400, f"the body comes in chunks of fewer than {CHUNK_BYTES:,} bytes: send larger ones")

@@ -1,8 +1,8 @@
 """Have a process wake up on the core of the thread that waits for it.
 
 The two never run at once, so together they are like one thread. The scheduler does not know that. It places each by
-itself, and with as many such pairs as cores it often has two of them on one core, and none on another: on two cores the
-server then lost a fifth of its uploads a second (`python -m benchmarks.serving --part throughput`).
+itself, and with as many such pairs as cores it often has two of them on one core, and none on another: the server then
+answers fewer uploads a second.
 """
 
 import ctypes
