@@ -294,11 +294,11 @@ JSON_TYPES = {"f": "number", "i": "integer", "u": "integer", "b": "boolean"}
 
 def input_schema(spec: Spec, tensor: Tensor) -> dict[str, Any]:
     axes = ", ".join(
-        f"{axis} ({spec.dimensions[axis].min} to {spec.dimensions[axis].max})" if isinstance(axis, str) else str(axis)
+        f"{axis} ({spec.dimensions[axis].min} to {spec.dimensions[axis].max})" if axis in spec.dimensions else str(axis)
         for axis in tensor.shape
     )
     rank = len(tensor.shape)
-    least = min((spec.dimensions[axis].smallest for axis in tensor.shape if isinstance(axis, str)), default=1)
+    least = min(concrete_shape(tensor, smallest_sizes(spec)), default=1)
     return {
         "type": "object",
         "required": ["name", "shape", "datatype"],
@@ -329,10 +329,9 @@ def examples(spec: Spec) -> dict[str, Any]:
     """Return an example request with zeros of the smallest shapes, unless `unshown` says why there is none."""
     if unshown(spec):
         return {}
-    sizes = {name: bounds.smallest for name, bounds in spec.dimensions.items()}
     inputs = []
     for tensor in spec.inputs:
-        shape = concrete_shape(tensor, sizes)
+        shape = concrete_shape(tensor, smallest_sizes(spec))
         zeros = [False if tensor.dtype == "bool" else 0] * math.prod(shape)
         inputs.append({"name": tensor.name, "datatype": DATATYPES[tensor.dtype], "shape": shape, "data": zeros})
     outputs = [
@@ -343,11 +342,15 @@ def examples(spec: Spec) -> dict[str, Any]:
 
 def unshown(spec: Spec) -> str:
     """Return why the description has no example, or "". An example that is cut short would be refused."""
-    sizes = {name: bounds.smallest for name, bounds in spec.dimensions.items()}
     for tensor in spec.inputs:
         if tensor.dtype == "float16":
             return f"No example is shown, since {tensor.name} is FP16, which JSON does not have."
-        elements = math.prod(concrete_shape(tensor, sizes))
+        elements = math.prod(concrete_shape(tensor, smallest_sizes(spec)))
         if elements > SHOWN_ELEMENTS:
             return f"No example is shown, since {tensor.name} has {elements} numbers at least."
     return ""
+
+
+def smallest_sizes(spec: Spec) -> dict[str, int]:
+    """Return the smallest size of each dimension."""
+    return {name: bounds.smallest for name, bounds in spec.dimensions.items()}

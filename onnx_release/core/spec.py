@@ -1,16 +1,21 @@
 """Read models/NAME/spec.yaml, the single source for a model's names, dtypes, shapes and dynamic axes."""
 
+import itertools
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from onnx_release.core.errors import SpecError
 from onnx_release.core.paths import MODELS, ModelFiles
+from onnx_release.core.size_formulas import is_formula, size_of, sizes_in
 from onnx_release.core.yaml_files import Strict, read_yaml
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Every number has a lower and an upper bound: tests/core/test_spec.py checks it.
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -114,7 +119,11 @@ class Dimension(Strict):
 
 
 class Tensor(Strict):
-    """An input or an output. A string in the shape is the name of a symbolic dimension; a scalar has no axis."""
+    """An input or an output.
+
+    A string in the shape is the name of a symbolic dimension, or a formula such as `past + sequence` for a size that
+    follows from others; a scalar has no axis.
+    """
 
     name: Annotated[str, Field(min_length=1, pattern="^[^/]*$")]  # a / would split a key of the sample files
     dtype: Dtype
@@ -295,20 +304,27 @@ class Spec(Strict):
     def dimensions_are_declared(self) -> "Spec":
         used = set()
         for tensor in (*self.inputs, *self.outputs):
-            for axis in tensor.shape:
-                if isinstance(axis, str) and axis not in (*self.dimensions, *self.derived):
+            for name in [name for axis in tensor.shape if isinstance(axis, str) for name in sizes_in(axis)]:
+                if name not in (*self.dimensions, *self.derived):
                     raise ValueError(
-                        f"{tensor.name} uses the dimension {axis}, which is not under dimensions; a size that follows "
-                        "from the inputs belongs under derived"
+                        f"{tensor.name} uses the dimension {name}, which is not under dimensions; a size of outputs "
+                        "that follows from the inputs belongs under derived"
                     )
-                used.add(axis)
+                used.add(name)
         for name in (*self.dimensions, *self.derived):
             if name not in used:
                 raise ValueError(f"no input or output uses the dimension {name}")
         given = {axis for tensor in self.inputs for axis in tensor.shape}
         for name in self.derived:
             if name in given or name in self.dimensions:
-                raise ValueError(f"the derived size {name} is a size of the inputs: declare it only under dimensions")
+                raise ValueError(
+                    f"the derived size {name} is a size of the inputs: declare it only under dimensions, or write the "
+                    "formula by which it follows as the axis, such as past + sequence"
+                )
+        for tensor in (*self.inputs, *self.outputs):
+            for axis in tensor.shape:
+                if is_formula(axis):
+                    check_formula(str(axis), tensor, self)
         return self
 
     @model_validator(mode="after")
@@ -350,6 +366,30 @@ class Spec(Strict):
         if self.labels is not None:
             check_labels(self.labels, self)
         return self
+
+
+def check_formula(formula: str, tensor: Tensor, spec: Spec) -> None:
+    """Raise ValueError if a formula in a shape has a size that no input shows, the batch, or no size at a corner."""
+    names = sizes_in(formula)
+    given = {axis for other in spec.inputs for axis in other.shape}
+    for name in names:
+        if name not in given:
+            raise ValueError(f"{tensor.name}: no input has an axis of the size {name} that `{formula}` follows")
+        if tensor in spec.inputs and name in (spec.batch, "batch" if spec.batch == AUTO else None):
+            raise ValueError(
+                f"{tensor.name}: the batch is an axis of its own, not a part of `{formula}`; if {name} is no batch of "
+                "items, write `batch: null`"
+            )
+    bounds = [(spec.dimensions[name].smallest, spec.dimensions[name].largest) for name in names]
+    for corner in itertools.product(*bounds):
+        sizes = dict(zip(names, corner, strict=True))
+        try:
+            size = size_of(formula, sizes)
+        except ZeroDivisionError:
+            size = -1
+        if size < 0:
+            at = ", ".join(f"{name} {value}" for name, value in sizes.items())
+            raise ValueError(f"{tensor.name}: `{formula}` is no size at {at}")
 
 
 def check_budget(budget: Budget, task: str, whole_numbers: bool = False) -> None:
@@ -489,12 +529,12 @@ def input_dimensions(spec: Spec) -> dict[str, Dimension]:
 
 
 def concrete_shape(tensor: Tensor, sizes: dict[str, int]) -> tuple[int, ...]:
-    """Return the shape of `tensor` with each symbolic dimension at its size in `sizes`."""
-    return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in tensor.shape)
+    """Return the shape of `tensor` with each symbolic dimension at its size in `sizes`, and formulas of them."""
+    return tuple(size_of(axis, sizes) if isinstance(axis, str) else axis for axis in tensor.shape)
 
 
 def symbolic_axes(tensor: Tensor) -> dict[int, str]:
-    """Return the name of each symbolic axis of `tensor`, by its position."""
+    """Return the name or formula of each symbolic axis of `tensor`, by its position."""
     return {position: axis for position, axis in enumerate(tensor.shape) if isinstance(axis, str)}
 
 
@@ -509,17 +549,40 @@ def check_bounds(spec: Spec, sizes: Mapping[str, int]) -> str | None:
     return None
 
 
+def check_inputs(spec: Spec, inputs: "Mapping[str, np.ndarray]", sizes: dict[str, int]) -> str | None:
+    """Describe how the first of the inputs contradicts the spec's dtypes and shapes, or return None.
+
+    The sizes of all dimensions are added to `sizes`.
+    """
+    following = [tensor for tensor in spec.inputs if any(is_formula(axis) for axis in tensor.shape)]
+    for tensor in (*spec.inputs, *following):  # a formula may have sizes that only a later input shows
+        problem = check_array(tensor, str(inputs[tensor.name].dtype), inputs[tensor.name].shape, sizes)
+        if problem:
+            return problem
+    return None
+
+
 def check_array(tensor: Tensor, dtype: str, shape: tuple[int, ...], sizes: dict[str, int]) -> str | None:
     """Describe how an array of this dtype and shape contradicts the declaration of `tensor`, or return None.
 
-    `sizes` has the sizes of the dimensions that are known by now; those that this array shows are added to it.
+    `sizes` has the sizes of the dimensions that are known by now; those that this array shows are added to it. A
+    formula with a size that is not known is not checked.
     """
     if dtype != tensor.dtype:
         return f"{tensor.name} is {dtype} where {tensor.dtype} is declared"
     if len(shape) != len(tensor.shape):
         return f"{tensor.name} has the shape {list(shape)} where {tensor.shape} is declared"
     for axis, size in zip(tensor.shape, shape, strict=True):
-        expected = sizes.setdefault(axis, size) if isinstance(axis, str) else axis
+        expected = expected_size(axis, size, sizes)
         if size != expected:
             return f"{tensor.name} has the shape {list(shape)} where {tensor.shape} is declared ({axis} is {expected})"
     return None
+
+
+def expected_size(axis: int | str, found: int, sizes: dict[str, int]) -> int:
+    """Return the size that an axis must have: `found` where that is the first to show it, which is added to `sizes`."""
+    if not isinstance(axis, str):
+        return axis
+    if not is_formula(axis):
+        return sizes.setdefault(axis, found)
+    return size_of(axis, sizes) if all(name in sizes for name in sizes_in(axis)) else found

@@ -18,8 +18,8 @@ from onnx_release.core.spec import (
     Spec,
     batch_axis,
     batch_dimension,
-    check_array,
     check_bounds,
+    check_inputs,
     concrete_shape,
     example_sizes,
 )
@@ -79,13 +79,12 @@ def check_sample(sample: Sample, where: str, spec: Spec) -> None:
     sizes: dict[str, int] = {}
     batch = batch_dimension(spec)
     arrays = with_batch_axis({name: np.asarray(array) for name, array in sample.inputs.items()}, input_axes(spec))
-    for tensor in spec.inputs:
-        array = arrays[tensor.name]
-        problem = check_array(tensor, str(array.dtype), array.shape, sizes)
-        if problem:
-            raise DataError(f"{where}: {problem}{describe_batch(batch)}")
+    problem = check_inputs(spec, arrays, sizes)
+    if problem:
+        raise DataError(f"{where}: {problem}{describe_batch(batch)}")
+    for name, array in arrays.items():
         if not np.isfinite(array).all():
-            raise DataError(f"{where}: {tensor.name} has NaN or infinity")
+            raise DataError(f"{where}: {name} has NaN or infinity")
     problem = check_bounds(spec, sizes)
     if problem:
         raise DataError(f"{where}: {problem}")

@@ -14,8 +14,14 @@ import torch
 from onnx_release.core.errors import NetworkError
 from onnx_release.core.spec import ITEM_BYTES
 from onnx_release.network.example_arguments import Arguments
-from onnx_release.network.input_dimensions import BATCH, InputDimension, input_dimensions, with_batch_of_two
-from onnx_release.network.size_formula import size_formula
+from onnx_release.network.input_dimensions import (
+    BATCH,
+    InputDimension,
+    following_formulas,
+    input_dimensions,
+    with_batch_of_two,
+)
+from onnx_release.network.size_formula import added, size_formula
 from onnx_release.network.trial import Shapes, Trial, shapes_of
 
 IDENTIFIER = re.compile(r"\w+")
@@ -24,7 +30,7 @@ VALUES = "the values of the inputs"
 
 @dataclass(frozen=True)
 class FoundTensor:
-    """An input or an output by its path, with a number or the name of a size for each axis."""
+    """An input or an output by its path, with a number, the name of a size or a formula for each axis."""
 
     name: str
     dtype: str
@@ -66,7 +72,7 @@ def discover(network: torch.nn.Module, arguments: Arguments) -> Discovery:
     runs = [*size_runs(trial, dimensions), *value_runs(trial)]
     fixed = [dimension for dimension in dimensions if not_followed(dimension, trial, runs)]
     kept = [dimension for dimension in dimensions if dimension not in fixed]
-    symbolic = {axis: dimension.name for dimension in kept for axis in dimension.axes}
+    symbolic = {axis: dimension.name for dimension in kept for axis in dimension.axes} | following_formulas(kept)
     inputs = tuple(
         FoundTensor(
             name,
@@ -158,7 +164,20 @@ def axis_formula(
     if len(followed) == 1:
         dimension, given, found = followed[0]
         return size_formula(dimension.name, given, found) or f"a size that follows {dimension.name}"
-    return product_formula(size, followed) or " and ".join(dimension.name for dimension, _, _ in followed)
+    return (
+        sum_formula(size, followed)
+        or product_formula(size, followed)
+        or " and ".join(dimension.name for dimension, _, _ in followed)
+    )
+
+
+def sum_formula(size: int, followed: list[tuple[InputDimension, list[int], list[int]]]) -> str | None:
+    """Return the formula of a size that is the sum of dimensions and a number, or None."""
+    for dimension, given, found in followed:
+        if any(other - size != at - dimension.example for at, other in zip(given, found, strict=True)):
+            return None
+    rest = size - sum(dimension.example for dimension, _, _ in followed)
+    return " + ".join(dimension.name for dimension, _, _ in followed) + added(rest)
 
 
 def product_formula(size: int, followed: Sequence[tuple[InputDimension, list[int], list[int]]]) -> str | None:

@@ -14,7 +14,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from onnx_release.core.spec import Spec, concrete_shape
+from onnx_release.core.spec import Spec, concrete_shape, example_sizes
 from onnx_release.network.operators import OperatorMode
 
 WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.complex32: torch.complex64}
@@ -55,7 +55,7 @@ def half_inside(network: torch.nn.Module, spec: Spec) -> list[str]:
     """
     if any(tensor.dtype == "float16" for tensor in (*spec.inputs, *spec.outputs)) or not names_half(network):
         return []
-    sizes = {name: dimension.example for name, dimension in spec.dimensions.items()}
+    sizes = example_sizes(spec)
     examples = [torch.ones(concrete_shape(item, sizes), dtype=getattr(torch, item.dtype)) for item in spec.inputs]
     halves = Halves()
     # What fails here, fails in the reference, with a message.

@@ -2,16 +2,17 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from onnx_release.network.size_formula import added
 from onnx_release.network.trial import Axis, Trial, shapes_of
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)  # networks that halve a size n times take multiples of 2**n
 BATCH = "batch"
 LARGEST_BATCH = 16
-CHOICES = 64  # of the axes that may be the batch
+CHOICES = 64  # of the axes that may be the batch, or that may vary together with another size
 # Pictures, waves and maps are tried from half of the example on, sequences from 2 to this many times the example.
 LONGER = 8
 SMALLEST = 2
@@ -20,7 +21,10 @@ IMAGE_AXES = {4: ("", "channels", "height", "width"), 5: ("", "channels", "depth
 
 @dataclass(frozen=True)
 class InputDimension:
-    """Axes of the inputs that are one size: its bounds, its example, and the step between two sizes."""
+    """Axes of the inputs that are one size: its bounds, its example, and the step between two sizes.
+
+    `following` are axes of other inputs that grow with it, each with its size in the examples.
+    """
 
     name: str
     axes: tuple[Axis, ...]
@@ -28,15 +32,37 @@ class InputDimension:
     step: int = 1
     smallest: int = 1
     largest: int = LARGEST_BATCH
+    following: tuple[tuple[Axis, int], ...] = ()
 
     def at(self, size: int) -> dict[Axis, int]:
-        """Return `size` for each of the axes."""
-        return dict.fromkeys(self.axes, size)
+        """Return `size` for each of the axes, and what it makes of those that follow."""
+        return at_once([(self, size)])
 
     @property
     def others(self) -> tuple[int, int]:
         """Return two other sizes than the example, close to it."""
         return self.example + self.step, self.example + 3 * self.step
+
+
+def at_once(sizes: Sequence[tuple[InputDimension, int]]) -> dict[Axis, int]:
+    """Return the sizes of the axes where each dimension has its size; an axis may follow several of them."""
+    found: dict[Axis, int] = {}
+    for dimension, size in sizes:
+        found |= dict.fromkeys(dimension.axes, size)
+        for axis, example in dimension.following:
+            found[axis] = found.get(axis, example) + size - dimension.example
+    return found
+
+
+def following_formulas(dimensions: Sequence[InputDimension]) -> dict[Axis, str]:
+    """Return the formula of each axis that follows sizes, such as `past + sequence`."""
+    examples = {axis: example for dimension in dimensions for axis, example in dimension.following}
+    formulas = {}
+    for axis, example in examples.items():
+        followed = [item for item in dimensions if axis in dict(item.following)]
+        rest = example - sum(item.example for item in followed)
+        formulas[axis] = " + ".join(item.name for item in followed) + added(rest)
+    return formulas
 
 
 def with_batch_of_two(trial: Trial) -> Trial:
@@ -52,6 +78,7 @@ def input_dimensions(trial: Trial) -> list[InputDimension]:
     """Return the sizes that may vary: first the batch, then the others in the order of the inputs.
 
     Axes of one example size at one position of several inputs count as one size where the network takes them together.
+    Last come sizes that vary only where an axis of another input grows with them, as a mask does with a cache.
     """
     found = [batch] if (batch := find_batch(trial)) else []
     free = [
@@ -60,14 +87,17 @@ def input_dimensions(trial: Trial) -> list[InputDimension]:
         for axis in range(tensor.ndim)
         if tensor.shape[axis] >= SMALLEST
     ]
-    for axis in free:
-        taken = {other for dimension in found for other in dimension.axes}
-        if axis in taken:
-            continue
-        dimension = find_dimension(trial, axis, [other for other in free if other not in taken])
-        if dimension is not None:
-            name = unused_name(dimension_name(trial.inputs, axis), axis, [item.name for item in found])
-            found.append(bounded(trial, InputDimension(name, *dimension)))
+    # Of sizes that follow each other, the smaller are those that are added.
+    by_size = sorted(free, key=lambda axis: trial.inputs[axis[0]].shape[axis[1]])
+    for find, axes in ((find_dimension, free), (find_followed, by_size)):
+        for axis in axes:
+            taken = {other for dimension in found for other in dimension.axes}
+            if axis in taken or axis in following_formulas(found):
+                continue
+            dimension = find(trial, axis, [other for other in free if other not in taken])
+            if dimension is not None:
+                name = unused_name(dimension_name(trial.inputs, axis), axis, [item.name for item in found])
+                found.append(bounded(trial, replace(dimension, name=name)))
     return together(trial, found)
 
 
@@ -103,15 +133,39 @@ def changes_outputs(trial: Trial, dimension: InputDimension) -> bool:
     return None not in shapes and shapes[0] != shapes[1]
 
 
-def find_dimension(trial: Trial, axis: Axis, free: Sequence[Axis]) -> tuple[tuple[Axis, ...], int, int] | None:
-    """Return the axes that go with `axis`, their example size, and the step; None if the network fixes the size."""
+def find_dimension(trial: Trial, axis: Axis, free: Sequence[Axis]) -> InputDimension | None:
+    """Return the axes that go with `axis`, without a name or bounds; None if the network fixes the size."""
     size = trial.inputs[axis[0]].shape[axis[1]]
     for axes in groups(trial, axis, free):
         for step in STEPS:
             candidate = InputDimension("", axes, size, step)
             if size % step == 0 and all(trial.accepts(candidate.at(other)) for other in candidate.others):
-                return axes, size, step
+                return candidate
     return None
+
+
+def find_followed(trial: Trial, axis: Axis, free: Sequence[Axis]) -> InputDimension | None:
+    """Return the axes that go with `axis`, and axes of other inputs that grow with them; None without such axes."""
+    size = trial.inputs[axis[0]].shape[axis[1]]
+    candidates = (
+        InputDimension("", axes, size, following=following)
+        for axes in groups(trial, axis, free)
+        for following in followers(trial, axes, free)
+    )
+    for candidate in itertools.islice(candidates, CHOICES):
+        if all(trial.accepts(candidate.at(other)) for other in candidate.others):
+            return candidate
+    return None
+
+
+def followers(trial: Trial, axes: tuple[Axis, ...], free: Sequence[Axis]) -> Iterator[tuple[tuple[Axis, int], ...]]:
+    """Yield sets of axes of one other size, of other inputs than those of `axes`, the largest sets first."""
+    inputs = {name for name, _ in axes}
+    sizes = {other: trial.inputs[other[0]].shape[other[1]] for other in free if other[0] not in inputs}
+    own = trial.inputs[axes[0][0]].shape[axes[0][1]]
+    different = dict.fromkeys(size for size in sizes.values() if size != own)
+    whole = [tuple((axis, size) for axis, size in sizes.items() if size == wanted) for wanted in different]
+    yield from dict.fromkeys((*whole, *(((axis, size),) for axis, size in sizes.items() if size != own)))
 
 
 def groups(trial: Trial, axis: Axis, free: Sequence[Axis]) -> Iterator[tuple[Axis, ...]]:
@@ -193,9 +247,8 @@ def together(trial: Trial, dimensions: list[InputDimension]) -> list[InputDimens
     others = [dimension for dimension in dimensions if dimension.name != BATCH]
     if len(others) < 2:
         return dimensions
-    lowest = {axis: item.smallest for item in others for axis in item.axes}
-    highest = {axis: item.largest for item in others for axis in item.axes}
-    low, high = trial.accepts(lowest), trial.accepts(highest)
+    low = trial.accepts(at_once([(item, item.smallest) for item in others]))
+    high = trial.accepts(at_once([(item, item.largest) for item in others]))
     return [
         item
         if item.name == BATCH
@@ -206,6 +259,4 @@ def together(trial: Trial, dimensions: list[InputDimension]) -> list[InputDimens
 
 def replace_bounds(dimension: InputDimension, smallest: int, largest: int) -> InputDimension:
     """Return the dimension with these bounds."""
-    return InputDimension(
-        dimension.name, dimension.axes, dimension.example, dimension.step, smallest=smallest, largest=largest
-    )
+    return replace(dimension, smallest=smallest, largest=largest)

@@ -10,7 +10,7 @@ import torch
 from onnx_release.core.errors import NetworkError, ReleaseError, SpecError
 from onnx_release.core.paths import MODELS
 from onnx_release.core.plain_text import first_few
-from onnx_release.core.spec import CASTS, Spec, check_array, load_spec
+from onnx_release.core.spec import CASTS, Spec, check_array, check_inputs, load_spec
 from onnx_release.data.model_data import load_module, place_of, reason_of
 from onnx_release.network.arguments import take_by_name
 from onnx_release.network.half_precision import bring_to_float32
@@ -168,8 +168,7 @@ def run_network(
 def check_outputs(spec: Spec, inputs: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> None:
     """Raise NetworkError if the float32 `outputs` for `inputs` contradict the spec's dtypes or shapes."""
     sizes: dict[str, int] = {}
-    for tensor in spec.inputs:
-        check_array(tensor, str(inputs[tensor.name].dtype), inputs[tensor.name].shape, sizes)
+    check_inputs(spec, inputs, sizes)
     for tensor in spec.outputs:
         array = outputs[tensor.name]
         problem = check_array(tensor, str(array.dtype), array.shape, sizes)

@@ -10,7 +10,7 @@ import onnxruntime
 from onnx_release.core.errors import GraphError, InputError
 from onnx_release.core.hardware import cpu_kind
 from onnx_release.core.params import Runtime
-from onnx_release.core.spec import Spec, check_array, check_bounds
+from onnx_release.core.spec import Spec, check_bounds, check_inputs
 from onnx_release.runtime.providers import CPU, device_id
 from onnx_release.runtime.session import open_with, run_bound, run_session
 
@@ -57,15 +57,11 @@ def check_request(spec: Spec, inputs: Mapping[str, np.ndarray]) -> None:
         parts = [f"{', '.join(missing)} missing"] if missing else []
         parts += [f"{', '.join(unknown)} unknown"] if unknown else []
         raise InputError(f"the model takes {', '.join(names)}: {' and '.join(parts)}")
-    sizes: dict[str, int] = {}
-    for tensor in spec.inputs:
-        array = inputs[tensor.name]
+    for name, array in inputs.items():
         if not isinstance(array, np.ndarray):
-            raise InputError(f"{tensor.name} is a {type(array).__name__}, not a numpy array")
-        problem = check_array(tensor, str(array.dtype), array.shape, sizes)
-        if problem:
-            raise InputError(problem)
-    problem = check_bounds(spec, sizes)
+            raise InputError(f"{name} is a {type(array).__name__}, not a numpy array")
+    sizes: dict[str, int] = {}
+    problem = check_inputs(spec, inputs, sizes) or check_bounds(spec, sizes)
     if problem:
         raise InputError(problem)
 

@@ -1,5 +1,6 @@
 """spec.yaml: what contradicts itself is refused, with the key."""
 
+import numpy as np
 import pytest
 
 from onnx_release.core.errors import SpecError
@@ -11,6 +12,7 @@ from onnx_release.core.spec import (
     batch_axis,
     batch_dimension,
     check_array,
+    check_inputs,
     class_count,
     concrete_shape,
     counted_outputs,
@@ -286,6 +288,63 @@ def test_derived_sizes_of_outputs_are_free_but_the_same_everywhere(make_spec):
     assert check_array(spec.outputs[1], "float32", (2, 5), sizes) == (
         "z has the shape [2, 5] where ['batch', 'columns'] is declared (columns is 4)"
     )
+
+
+def cached(mask, output=None):
+    """A spec of a cache, new tokens and a mask, the first input, whose second axis is given."""
+    inputs = {"mask": ["batch", mask], "new": ["batch", "sequence"], "cache": ["batch", "past"]}
+    axes = [{"name": name, "dtype": "float32", "shape": shape} for name, shape in inputs.items()]
+    return Spec.model_validate(
+        {
+            "task": "tensor",
+            "sources": [],
+            "variants": [],
+            "dimensions": {
+                "batch": {"min": 1, "max": 4, "example": 2},
+                "sequence": {"min": 1, "max": 6, "example": 3},
+                "past": {"min": 0, "max": 8, "example": 4},
+            },
+            "inputs": axes,
+            "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", output or mask]}],
+        }
+    )
+
+
+def test_a_formula_is_the_size_of_an_axis_whatever_input_shows_its_sizes_first():
+    spec = cached("past + sequence", "(past + 2 * sequence) // 2 - 1")
+    assert concrete_shape(spec.inputs[0], {"batch": 2, "past": 0, "sequence": 3}) == (2, 3)
+    assert concrete_shape(spec.outputs[0], {"batch": 2, "past": 5, "sequence": 3}) == (2, 4)
+    good = {"mask": np.ones((2, 7), "float32"), "new": np.ones((2, 3), "float32"), "cache": np.ones((2, 4), "float32")}
+    sizes: dict[str, int] = {}
+    assert check_inputs(spec, good, sizes) is None and sizes == {"batch": 2, "sequence": 3, "past": 4}
+    assert check_inputs(spec, good | {"mask": np.ones((2, 6), "float32")}, {}) == (
+        "mask has the shape [2, 6] where ['batch', 'past + sequence'] is declared (past + sequence is 7)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("formula", "message"),
+    [
+        ("past + tokens", "mask uses the dimension tokens, which is not under dimensions"),
+        ("past - sequence", "mask: `past - sequence` is no size at past 0, sequence 1"),
+        ("sequence // past", "mask: `sequence // past` is no size at sequence 1, past 0"),
+        ("past + batch", "mask: the batch is an axis of its own, not a part of `past [+] batch`"),
+        ("past ** 2", "'past [*][*] 2' is neither the name of a size .* nor a formula of such names"),
+        ("past / 2", "'past / 2' is neither"),
+        ("len(past)", "is neither"),
+        ("past +", "is neither"),
+        ("past + 1.5", "is neither"),
+        ("2", "is neither"),
+    ],
+)
+def test_what_is_no_size_at_some_sizes_is_refused(formula, message):
+    with pytest.raises(ValueError, match=message):
+        cached(formula)
+
+
+def test_a_formula_of_inputs_has_only_sizes_that_an_axis_shows(make_spec):
+    with pytest.raises(ValueError, match=r"x: no input has an axis of the size pairs that `2 \* pairs` follows"):
+        make_spec({"x": ["batch", "2 * pairs"]}, {"y": ["batch", "pairs"]}, batch=(1, 4, 2), pairs=(1, 4, 2))
 
 
 @pytest.mark.parametrize(

@@ -449,6 +449,30 @@ class Attention(nn.Module):
         return mixed.transpose(1, 2).reshape(*x.shape[:2], -1)
 
 
+class Cached(nn.Module):
+    """Values over a cache and what is new, weighted by a mask over both."""
+
+    def forward(self, mask: torch.Tensor, new: torch.Tensor, past: torch.Tensor) -> torch.Tensor:
+        return torch.cat([past, new], 1) * mask
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_an_axis_that_follows_two_sizes_stays_symbolic(exporter, tmp_path, make_spec):
+    spec = make_spec(
+        {"mask": ["batch", "past + sequence"], "new": ["batch", "sequence"], "past": ["batch", "past"]},
+        {"y": ["batch", "past + sequence"]},
+        batch=(1, 4, 2), sequence=(1, 6, 3), past=(0, 8, 4),
+    )  # fmt: skip
+    export_network(Cached().eval(), spec, Export(exporter=exporter, opset=18), tmp_path / "out")
+    session = open_session(tmp_path / "out/model.onnx")
+    assert session.get_inputs()[0].shape == ["batch", "past + sequence"]
+    random = np.random.default_rng(0)
+    for batch, sequence, past in ((1, 1, 0), (3, 6, 8)):
+        new, cache, mask = (random.random((batch, n), np.float32) for n in (sequence, past, past + sequence))
+        found = run_session(session, {"mask": mask, "new": new, "past": cache})["y"]
+        np.testing.assert_allclose(found, np.concatenate([cache, new], 1) * mask, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("exporter", "layer"), [("dynamo", Recurrent), ("torchscript", Recurrent), ("dynamo", Attention)]
 )

@@ -114,6 +114,38 @@ def test_a_size_that_follows_from_values_and_one_of_all_rows():
     assert outputs["2"] == ()
 
 
+class Cached(nn.Module):
+    """Attention over a cache and the new tokens, with a mask over both."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, mask, x, past):
+        keys = self.layer(torch.cat([past, x], 1))
+        scores = (x @ keys.transpose(1, 2)).masked_fill(~mask[:, None], -1e4)
+        return scores.softmax(-1) @ keys, keys
+
+
+class Slopes(nn.Module):
+    """Differences of neighbours by the gaps between them, of which there is one less."""
+
+    def forward(self, gaps, values):
+        return (values[:, 1:] - values[:, :-1]) / gaps
+
+
+def test_axes_that_grow_with_other_sizes_are_formulas():
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    examples = (mask, torch.randn(2, 4, 3), torch.randn(2, 5, 3))
+    discovery = discover(Cached(), name_arguments(Cached(), examples))
+    shapes = {tensor.name: tensor.shape for tensor in discovery.inputs}
+    assert shapes["x"] == ("batch", "sequence", 3) and shapes["past"] == ("batch", "past_sequence", 3)
+    assert shapes["mask"] == ("batch", "sequence + past_sequence")
+    assert list(discovery.derived.values()) == ["sequence + past_sequence"]
+    gaps, values = discover(Slopes(), name_arguments(Slopes(), (torch.ones(2, 7), torch.randn(2, 8)))).inputs
+    assert (gaps.shape, values.shape) == (("batch", "length"), ("batch", "length + 1"))
+
+
 @pytest.mark.parametrize(
     ("given", "wanted", "formula"),
     [

@@ -548,6 +548,20 @@ def test_a_size_may_be_zero_where_the_spec_allows_it():
     assert described["properties"]["shape"]["items"] == {"type": "integer", "minimum": 0}
 
 
+def test_an_axis_that_follows_a_size_is_described_and_checked():
+    spec = small(["batch", "kept", "kept + 1"], dimensions={"kept": {"min": 1, "max": 4, "example": 2}})
+    with serving(lambda inputs: {"y": inputs["x"]}, spec) as served:
+        _, _, openapi = send(served, None, "/openapi.json", "GET")
+        content = openapi["paths"]["/v2/models/{name}/infer"]["post"]["requestBody"]["content"]["application/json"]
+        example = content["examples"]["zeros"]["value"]
+        assert send(served, json.dumps(example).encode())[2]["outputs"][0]["shape"] == [1, 1, 2]
+        example["inputs"][0] |= {"shape": [1, 1, 3], "data": [0] * 3}
+        status, _, answer = send(served, json.dumps(example).encode())
+        assert status == 400 and "(kept + 1 is 2)" in answer["error"]
+    [described] = content["schema"]["properties"]["inputs"]["items"]["anyOf"]
+    assert described["properties"]["shape"]["description"] == "batch (1 to 4), kept (1 to 4), kept + 1"
+
+
 def test_there_is_no_example_that_would_be_too_long_to_show():
     with serving(dict, small(["batch", 3, 224, 224], "uint8")) as served:
         _, _, openapi = send(served, None, "/openapi.json", "GET")
