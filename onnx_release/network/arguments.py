@@ -145,6 +145,13 @@ def nested_arguments(places: Sequence[Place], tensors: Sequence[torch.Tensor], s
     return {name: with_sequences(argument, sequence) for name, argument in arguments.items()}
 
 
+def pairs_of_cache(value: Any) -> Any:
+    """Return a cache of transformers as pairs of keys and values, one for each layer; any other value as it is."""
+    if not type(value).__module__.startswith("transformers.cache_utils"):
+        return value
+    return tuple((layer.keys, layer.values) for layer in value.layers)
+
+
 def with_caches(network: type, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments with pairs of keys and values, one for each layer, as the cache that transformers takes."""
     if not any(item.__module__ == "transformers.modeling_utils" for item in network.__mro__):

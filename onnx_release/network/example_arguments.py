@@ -1,14 +1,15 @@
 """Name the tensors in the arguments and in the result of a network, however they are nested."""
 
-import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from onnx_release.core.errors import NetworkError
+from onnx_release.network.arguments import CACHES, pairs_of_cache, with_caches
+from onnx_release.network.outputs import parts_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class Arguments:
     def call(self, network: Callable[..., Any], tensors: Mapping[str, torch.Tensor]) -> Any:
         """Call the network with copies of `tensors`, which are by path, in the place of those in the arguments."""
         replaced = self.replaced(tensors)
-        return network(*replaced.positional, **replaced.by_name)
+        given = dict(zip(self.names, replaced.positional, strict=True)) | dict(replaced.by_name)
+        given = with_caches(type(network), given)
+        positional = [given.pop(name) for name in self.names]
+        return network(*positional, **given)
 
 
 def name_arguments(network: torch.nn.Module, examples: Any) -> Arguments:
@@ -59,7 +63,8 @@ def name_arguments(network: torch.nn.Module, examples: Any) -> Arguments:
     if known is None:  # it takes any number, without a name for each
         names = tuple(f"input_{index}" for index in range(len(positional)))
         return Arguments(positional, by_name, names)
-    unknown = [name for name in by_name if name not in known]
+    caches = CACHES if not set(CACHES).isdisjoint(known) else ()  # one parameter with two names
+    unknown = [name for name in by_name if name not in (*known, *caches)]
     if unknown or len(positional) > len(known):
         wrong = f"has no {', '.join(unknown)}" if unknown else f"does not take {len(positional)} inputs"
         raise NetworkError(f"forward({', '.join(known)}) {wrong}: give the example inputs of these names")
@@ -79,7 +84,11 @@ def parameter_names(network: torch.nn.Module) -> list[str] | None:
 
 
 def as_tensors(value: Any) -> Any:
-    """Return `value` with tensors in the place of arrays, all on the CPU and none in float64."""
+    """Return `value` with tensors in the place of arrays, all on the CPU and none in float64.
+
+    A cache of transformers becomes pairs of keys and values, one for each layer.
+    """
+    value = pairs_of_cache(value)
     if isinstance(value, Mapping):
         return {name: as_tensors(item) for name, item in value.items()}
     if isinstance(value, tuple | list):
@@ -100,20 +109,9 @@ def flatten(value: Any, path: str = "") -> dict[str, torch.Tensor]:
         return {path: value}
     return {
         name: tensor
-        for key, item in children(value)
-        for name, tensor in flatten(item, f"{path}.{key}" if path else str(key)).items()
+        for key, item in parts_of(value, fields=True)
+        for name, tensor in flatten(item, f"{path}.{key}" if path else key).items()
     }
-
-
-def children(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield what a container holds, each item with its key, field or position; nothing for anything else."""
-    if isinstance(value, Mapping):
-        yield from value.items()
-    elif isinstance(value, tuple | list):
-        yield from zip(getattr(value, "_fields", range(len(value))), value, strict=True)
-    elif dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            yield field.name, getattr(value, field.name)
 
 
 def with_tensors(value: Any, path: str, tensors: Mapping[str, torch.Tensor]) -> Any:
@@ -123,6 +121,6 @@ def with_tensors(value: Any, path: str, tensors: Mapping[str, torch.Tensor]) -> 
     if isinstance(value, Mapping):
         return {key: with_tensors(item, f"{path}.{key}", tensors) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        items = [with_tensors(item, f"{path}.{key}", tensors) for key, item in children(value)]
+        items = [with_tensors(item, f"{path}.{key}", tensors) for key, item in parts_of(value, fields=True)]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     return value

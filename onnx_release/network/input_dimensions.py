@@ -3,9 +3,11 @@
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
+from onnx_release.network.arguments import CACHES
 from onnx_release.network.size_formula import added
 from onnx_release.network.trial import Axis, Trial, shapes_of
 
@@ -40,8 +42,13 @@ class InputDimension:
 
     @property
     def others(self) -> tuple[int, int]:
-        """Return two other sizes than the example, close to it."""
+        """Return two other sizes than the example, close to it and larger."""
         return self.example + self.step, self.example + 3 * self.step
+
+    @property
+    def smaller(self) -> tuple[int, ...]:
+        """Return the next smaller size than the example, unless that is the smallest."""
+        return (self.example - self.step,) if self.example > self.step else ()
 
 
 def at_once(sizes: Sequence[tuple[InputDimension, int]]) -> dict[Axis, int]:
@@ -78,7 +85,8 @@ def input_dimensions(trial: Trial) -> list[InputDimension]:
     """Return the sizes that may vary: first the batch, then the others in the order of the inputs.
 
     Axes of one example size at one position of several inputs count as one size where the network takes them together.
-    Last come sizes that vary only where an axis of another input grows with them, as a mask does with a cache.
+    Then come sizes that vary only where an axis of another input grows with them, as a mask does with a cache, and last
+    those that can only be larger: of a mask that is too long, a network may use the part that it needs.
     """
     found = [batch] if (batch := find_batch(trial)) else []
     free = [
@@ -89,7 +97,7 @@ def input_dimensions(trial: Trial) -> list[InputDimension]:
     ]
     # Of sizes that follow each other, the smaller are those that are added.
     by_size = sorted(free, key=lambda axis: trial.inputs[axis[0]].shape[axis[1]])
-    for find, axes in ((find_dimension, free), (find_followed, by_size)):
+    for find, axes in ((find_dimension, free), (find_followed, by_size), (partial(find_dimension, larger=True), free)):
         for axis in axes:
             taken = {other for dimension in found for other in dimension.axes}
             if axis in taken or axis in following_formulas(found):
@@ -98,7 +106,31 @@ def input_dimensions(trial: Trial) -> list[InputDimension]:
             if dimension is not None:
                 name = unused_name(dimension_name(trial.inputs, axis), axis, [item.name for item in found])
                 found.append(bounded(trial, replace(dimension, name=name)))
-    return together(trial, found)
+    return together(trial, masks_follow(trial, found))
+
+
+def masks_follow(trial: Trial, found: list[InputDimension]) -> list[InputDimension]:
+    """Return the dimensions with the size of a mask as the sum of two others, where that is so in the examples.
+
+    Decoders of transformers pad and cut a mask, so that they run at every size of it. It is an input without
+    floating-point values and a size that no output follows.
+    """
+    for mask in found:
+        if mask.name == BATCH or any(trial.inputs[name].is_floating_point() for name, _ in mask.axes):
+            continue
+        if any(trial.shapes(mask.at(other)) != shapes_of(trial.outputs) for other in mask.others):
+            continue
+        others = [item for item in found if item.name not in (BATCH, mask.name)]
+        pairs = [
+            pair for pair in itertools.combinations(others, 2) if sum(item.example for item in pair) == mask.example
+        ]
+        if len(pairs) == 1:
+            following = tuple((axis, mask.example) for axis in mask.axes)
+            followed = [
+                replace(item, following=item.following + following) if item in pairs[0] else item for item in found
+            ]
+            return [item for item in followed if item.name != mask.name]
+    return found
 
 
 def find_batch(trial: Trial) -> InputDimension | None:
@@ -133,13 +165,17 @@ def changes_outputs(trial: Trial, dimension: InputDimension) -> bool:
     return None not in shapes and shapes[0] != shapes[1]
 
 
-def find_dimension(trial: Trial, axis: Axis, free: Sequence[Axis]) -> InputDimension | None:
-    """Return the axes that go with `axis`, without a name or bounds; None if the network fixes the size."""
+def find_dimension(trial: Trial, axis: Axis, free: Sequence[Axis], larger: bool = False) -> InputDimension | None:
+    """Return the axes that go with `axis`, without a name or bounds; None if the network fixes the size.
+
+    With `larger`, larger sizes are enough, and else it takes a smaller one too.
+    """
     size = trial.inputs[axis[0]].shape[axis[1]]
     for axes in groups(trial, axis, free):
         for step in STEPS:
             candidate = InputDimension("", axes, size, step)
-            if size % step == 0 and all(trial.accepts(candidate.at(other)) for other in candidate.others):
+            others = candidate.others if larger else (*candidate.others, *candidate.smaller)
+            if size % step == 0 and all(trial.accepts(candidate.at(other)) for other in others):
                 return candidate
     return None
 
@@ -153,7 +189,7 @@ def find_followed(trial: Trial, axis: Axis, free: Sequence[Axis]) -> InputDimens
         for following in followers(trial, axes, free)
     )
     for candidate in itertools.islice(candidates, CHOICES):
-        if all(trial.accepts(candidate.at(other)) for other in candidate.others):
+        if all(trial.accepts(candidate.at(other)) for other in (*candidate.others, *candidate.smaller)):
             return candidate
     return None
 
@@ -188,6 +224,8 @@ def dimension_name(tensors: Mapping[str, torch.Tensor], axis: Axis) -> str:
     """Return a name for a size by the rank and dtype of its tensor, such as height or sequence."""
     name, position = axis
     tensor = tensors[name]
+    if name.partition(".")[0] in CACHES:
+        return "past"
     if tensor.ndim in IMAGE_AXES and tensor.is_floating_point() and position:
         return IMAGE_AXES[tensor.ndim][position]
     if position == 1 and (tensor.ndim == 3 or (tensor.ndim == 2 and not tensor.is_floating_point())):

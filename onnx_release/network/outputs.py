@@ -13,6 +13,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from onnx_release.core.errors import NetworkError
+from onnx_release.network.arguments import pairs_of_cache
 
 # At the end of an output's name, where its path alone is the name of an input: state_out is the path state.
 OUT = "_out"
@@ -49,8 +50,10 @@ def flatten(value: Any, fields: bool, path: tuple[str, ...] = ()) -> Iterator[tu
 def parts_of(value: Any, fields: bool) -> list[tuple[str, Any]]:
     """Return what a container has, by name or position; nothing of another value, such as None or a number.
 
-    With `fields`, the parts of a named tuple, such as the result of max(), have their names.
+    With `fields`, the parts of a named tuple, such as the result of max(), have their names. A cache of transformers
+    has pairs of keys and values, one for each layer.
     """
+    value = pairs_of_cache(value)
     if isinstance(value, Mapping):
         return [(str(key), part) for key, part in value.items()]
     if dataclasses.is_dataclass(value):
@@ -59,7 +62,7 @@ def parts_of(value: Any, fields: bool) -> list[tuple[str, Any]]:
         return list(zip(value._fields, value, strict=True))
     if isinstance(value, tuple | list):
         return [(str(index), part) for index, part in enumerate(value)]
-    if type(value) in pytree.SUPPORTED_NODES:  # such as the caches of transformers
+    if type(value) in pytree.SUPPORTED_NODES:
         return [(str(index), part) for index, part in enumerate(pytree.tree_leaves(value))]
     return []
 

@@ -1,6 +1,7 @@
 """Checkpoints as Hugging Face lays them out become networks that go by the names of the spec."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from onnx_release.core.params import Export
 from onnx_release.core.spec import Spec
 from onnx_release.export.export import export_network
 from onnx_release.network.arguments import take_by_name
+from onnx_release.network.discover import discover
+from onnx_release.network.example_arguments import name_arguments
 from onnx_release.network.hugging_face import load_pretrained
 from onnx_release.network.network import load_network, run_network
 from onnx_release.runtime.session import open_session, run_session
@@ -203,3 +206,26 @@ def test_keys_and_values_by_their_paths_are_the_cache_of_a_decoder():
     wanted = network(ids, past_key_values=cache).logits
     take_by_name(network, ["input_ids", *(f"past_key_values.{layer}.{part}" for layer in (0, 1) for part in (0, 1))])
     assert torch.equal(network(ids, *past.flatten(0, 1)).logits, wanted)
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])  # its newer and its older name
+def test_the_sizes_of_a_decoder_s_cache_and_mask_are_read_from_it(name):
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig.from_dict(TINY | {"vocab_size": 50, "num_key_value_heads": 2})
+    past: Any = tuple((torch.randn(1, 2, 5, 8), torch.randn(1, 2, 5, 8)) for _ in range(2))
+    examples = {
+        "input_ids": torch.tensor([[5, 7, 9]]),
+        "attention_mask": torch.ones(1, 8, dtype=torch.int64),
+        name: transformers.DynamicCache(past) if name == "cache" else past,
+    }
+    network = transformers.LlamaForCausalLM(config).eval()
+    found = discover(network, name_arguments(network, examples))
+    shapes = {tensor.name: tensor.shape for tensor in found.inputs}
+    assert shapes["input_ids"] == ("batch", "sequence")
+    assert shapes[f"{name}.1.1"] == ("batch", 2, "past", 8)
+    assert shapes["attention_mask"] == ("batch", "sequence + past")
+    outputs = {tensor.name: tensor.shape for tensor in found.outputs}
+    assert outputs["logits"] == ("batch", "sequence", 50) and len(outputs) == 5
+    assert found.derived[str(outputs["cache.0.1"][2])] == "sequence + past"
