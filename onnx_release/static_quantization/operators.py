@@ -3,6 +3,7 @@
 An operator without a range, a kernel or a constant that it needs stays in float: that is never an error.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
-from onnx_release.graph.graph import graphs, tensor_array
+from onnx_release.graph.graph import axes, graphs, tensor_array
 from onnx_release.graph.layers import attributes, clip_bounds, initializers, is_plain
 from onnx_release.graph.targets import Target
 
@@ -32,6 +33,10 @@ OPERATORS = (
     *ACTIVATIONS,
     *("Add", "Mul", "LeakyRelu", "Sigmoid", "Concat", "GlobalAveragePool"),
 )
+# ONNX Runtime computes a Softmax between 8-bit values on integers, with exponentials up to the largest float32 / exp(5)
+# / the length of a row (qlinear_softmax.cc). It multiplies them by 1 / scale, and of more than this for each value in a
+# row come infinity, and zeros.
+SOFTMAX_STEPS = math.floor(math.exp(5))
 # A value beyond this, such as the float32 minimum of a mask, leaves nothing of the others in 8 bits.
 LARGEST = 1e30
 
@@ -83,7 +88,20 @@ def plan_quantization(
         if not target.symmetric and (node.op_type not in FLOAT_OUTPUT or node.output[0] in wanted):
             mark(node.output[0])
             plan.made.add(node.output[0])
+    widen_softmax(model, plan)
     return plan
+
+
+def widen_softmax(model: ModelProto, plan: Plan) -> None:
+    """Widen the range of what a Softmax between quantized values gives, where the integer kernel needs it."""
+    shapes = {value.name: axes(value) for value in model.graph.value_info}
+    for node in model.graph.node:
+        if node.op_type == "Softmax" and node.input[0] in plan.values and node.output[0] in plan.limits:
+            shape = shapes.get(node.input[0])
+            length = shape[int(attributes(node).get("axis", -1))] if shape else None
+            least = 255 / (SOFTMAX_STEPS * (length if isinstance(length, int) else 1))
+            low, high = plan.limits[node.output[0]]
+            plan.limits[node.output[0]] = low, max(high, low + least)
 
 
 def replace_activation(

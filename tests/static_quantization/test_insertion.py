@@ -9,7 +9,7 @@ from onnx_release.graph.activations import session_of
 from onnx_release.graph.graph import producers
 from onnx_release.graph.targets import TARGETS
 from onnx_release.measure.numerics import OutputError
-from onnx_release.static_quantization.fusion import count_fused
+from onnx_release.static_quantization.fusion import count_fused, optimized_graph
 from onnx_release.static_quantization.qdq import clip_activations, insert_qdq
 
 RANDOM = np.random.default_rng(0)
@@ -194,3 +194,22 @@ def test_many_small_nodes_are_quantized_each_with_its_value(save_graph):
     ranges = {name: WIDE for one in nodes for name in ("x", *one.output)}
     quantized = insert_qdq(model, ranges, TARGETS["vnni"], [])
     assert sum(one.op_type == "QuantizeLinear" for one in quantized.graph.node) == 1001
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["length", "no length"])
+def test_a_softmax_of_small_shares_is_not_zero_on_integers(save_graph, known):
+    """Of 16 shares that are about equal, each is a sixteenth, and their scale would be a thousandth of a quarter."""
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Softmax", ["c"], ["s"], axis=1),
+        node("Conv", ["s", "v"], ["y"]),
+    ]
+    # The weights of the second weigh bins, as in the boxes of YOLOv8.
+    bins = np.arange(16, dtype=np.float32).reshape(1, 16, 1, 1)
+    weights = {"w": weight(16, 3, 1, 1) / 50, "v": bins}
+    path = save_graph(nodes, [("x", [1, 3, 8, 8])], [("y", [1, 1, 8, 8])], weights)
+    if known:
+        onnx.save(onnx.shape_inference.infer_shapes(onnx.load(path)), path)
+    quantize(path)
+    fused = optimized_graph(path.with_name("quantized.onnx"))
+    assert "QLinearSoftmax" in [one.op_type for one in fused.graph.node]
