@@ -7,7 +7,8 @@
    5, 8 ... that gain most, those that gain most for their multiply-adds, the first ones of the network, and all
    operators without weights. Fit the sets that seem to meet the budget, least float work first; after one has met it,
    only those with less float work. Types come first, then layers beside the types that helped.
-4. Refine the ranges with the rest of the limit.
+4. If it is not met at the end of the limit, keep all operators without weights in float, which is one more run.
+5. Refine the ranges with the rest of the limit.
 
 `minutes` is an amount of computing, not of time: the same parameters give the same bytes on a fast and a slow machine.
 """
@@ -118,6 +119,8 @@ def search(
         best = steps.keep_in_float(best, steps.types)
     if best.failures:
         best = steps.keep_in_float(best, steps.layers)
+    if best.failures:
+        best = steps.keep_types_in_float(best)
     best = steps.refine_with_what_is_left(best)
     changed = sum(best.ranges[name] != limits for name, limits in ranges.items())
     return SearchResult(best, steps.fitted, changed, steps.plain)
@@ -216,6 +219,10 @@ class Search:
             if self.limit.left <= 0:
                 break
         return best
+
+    def keep_types_in_float(self, best: Attempt) -> Attempt:
+        """Estimate all operators without weights in float, though the limit may be used up; return the better one."""
+        return better(best, self.estimate(best, best.float_nodes.union(*self.types.values())))
 
     def sensitivities(self, best: Attempt, units: Units) -> dict[str, float]:
         """Return how much the SQNR gains, in dB, when a unit computes in float besides what does, by its name."""

@@ -7,17 +7,19 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from onnx_release.core.spec import Budget
+from onnx_release.core.files import read_json
+from onnx_release.core.spec import Budget, Output
 from onnx_release.graph.layers import initializers
 from onnx_release.graph.targets import TARGETS
 from onnx_release.measure.closeness import Closeness
+from onnx_release.reduce.calibrate import calibrate
 from onnx_release.static_quantization import search as search_module
 from onnx_release.static_quantization.compute_limit import measure_work
 from onnx_release.static_quantization.qdq import insert_qdq
 from onnx_release.static_quantization.refine import COARSE, FINE
 from onnx_release.static_quantization.scoring import Scorer
 from onnx_release.static_quantization.search import MARGIN_DB, Attempt, Goal, Search, better, is_gain, search
-from tests.residual import Data, calibrated, save_inputs
+from tests.residual import CALIBRATE, SHAPE, SPEC, Data, calibrated, save_inputs
 from tests.samples import save_samples
 
 VNNI = TARGETS["vnni"]
@@ -78,6 +80,32 @@ def test_more_minutes_buy_at_least_as_much(case):
         for minutes in (1e-6, 0.05)
     ]
     assert found[1] > found[0] + 1
+
+
+def test_operators_without_weights_stay_in_float_where_the_limit_ends_before_the_budget_is_met(save_graph, tmp_path):
+    """Between the two Adds, 8 bits have nothing left of what the convolutions make and take."""
+    random = np.random.default_rng(0)
+    weights = {
+        "w1": random.normal(size=(8, 3, 3, 3), scale=0.2).astype(np.float32),
+        "w2": random.normal(size=(8, 8, 3, 3), scale=0.2).astype(np.float32),
+        "much": np.array(1e3, np.float32),
+        "less": np.array(-1e3, np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c"], name="before", pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["c", "much"], ["large"], name="up"),
+        helper.make_node("Add", ["large", "less"], ["again"], name="down"),
+        helper.make_node("Conv", ["again", "w2"], ["y"], name="after", pads=[1, 1, 1, 1]),
+    ]
+    path = save_graph(nodes, [("x", ["batch", *SHAPE])], [("y", ["batch", 8, 8, 8])], weights)
+    output = Output(name="y", dtype="float32", shape=["batch", 8, 8, 8])
+    spec = SPEC.model_copy(update={"task": "tensor", "outputs": [output]})
+    samples = save_inputs(tmp_path)
+    calibrate(path, spec, samples, CALIBRATE, tmp_path / "calibration")
+    ranges = read_json(tmp_path / "calibration/ranges.json")["ranges"]
+    model, scorer = onnx.load(tmp_path / "calibration/model.onnx"), Scorer(path, spec, Data(), samples)
+    found = search(model, ranges, VNNI, scorer, Goal(Budget(sqnr_db=25), 1e-6)).best
+    assert not found.failures and found.float_nodes == {"up", "down"}
 
 
 @pytest.fixture
