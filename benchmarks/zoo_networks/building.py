@@ -9,6 +9,7 @@ from torch.utils import _pytree
 
 from benchmarks.zoo_networks.catalogue import NETWORKS
 from benchmarks.zoo_networks.declaration import Network
+from onnx_release.network.outputs import OUT
 
 SEED = 0
 
@@ -66,10 +67,13 @@ def run(network: torch.nn.Module, inputs: Mapping[str, np.ndarray]) -> Any:
 
 
 def named_outputs(declared: Network, result: Any) -> dict[str, torch.Tensor]:
-    """Return the tensors of a result: of a mapping by name, those that are declared, else numbered in their order."""
+    """Return the tensors of a result: of a mapping by name, those that are declared, else numbered in their order.
+
+    A name that an input has too is declared with OUT at its end.
+    """
     if isinstance(result, Mapping):
         names = declared.outputs or [name for name, value in result.items() if isinstance(value, torch.Tensor)]
-        return {name: result[name] for name in names}
+        return {name: result[name.removesuffix(OUT)] for name in names}
     return {f"output_{number}": tensor for number, tensor in enumerate(tensors(result))}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.zoo_networks.declaration import BATCH, Input, Network, Size, floats, integers
+from onnx_release.network.outputs import OUT
 
 
 def picture(side: int = 64) -> dict[str, Input]:
@@ -97,7 +98,7 @@ def diffusion(name: str, make: Callable[[Any], Any], inputs: dict[str, Input]) -
 
         return make(models)
 
-    return Network(f"diffusers_{name}", "diffusers", build, inputs, outputs=("sample",))
+    return Network(f"diffusers_{name}", "diffusers", build, inputs, outputs=(f"sample{OUT}",))
 
 
 def FirstOutput(network: Any) -> Any:  # noqa: N802
