@@ -11,7 +11,15 @@ from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec, Tolerance, judged_by_share, judged_outputs
 from onnx_release.data.samples import SampleFile, sample_key, spread_evenly
 from onnx_release.measure.case_names import case_names
-from onnx_release.measure.numerics import FLOAT32_ROUNDING, TIES, is_wrong, maximum, tolerance_needed, within_tolerance
+from onnx_release.measure.numerics import (
+    FLOAT32_ROUNDING,
+    TIES,
+    is_wrong,
+    maximum,
+    other_infinities,
+    tolerance_needed,
+    within_tolerance,
+)
 from onnx_release.runtime.session import open_session, run_session
 
 MOST_SAMPLES = 16
@@ -37,7 +45,7 @@ class OutputDifference:
     def add(
         self, key: str, case: str, float64: np.ndarray, float32: np.ndarray, found: np.ndarray, rtol: float
     ) -> None:
-        """Count one case, all of whose values are finite where PyTorch's are."""
+        """Count one case, whose values are finite where PyTorch's are, and else the same infinity."""
         finite = np.isfinite(float64) & np.isfinite(float32)
         float64, float32, found = float64[finite], float32[finite], found[finite]
         error = maximum(0.0, np.abs(found.astype(np.float64) - float64))
@@ -118,13 +126,14 @@ def inputs_of(key: str, cases: ArrayFile, samples: SampleFile) -> dict[str, np.n
 
 
 def unlike(name: str, wanted: np.ndarray, found: np.ndarray) -> str:
-    """Describe an output of another shape than PyTorch's, or not finite where PyTorch's is; else return nothing."""
+    """Describe an output of another shape than PyTorch's, or with NaN or infinity elsewhere; else return nothing."""
     if wanted.shape != found.shape:
         return f"{name} has the shape {list(found.shape)} and in PyTorch {list(wanted.shape)}"
     bad = int((np.isfinite(wanted) & ~np.isfinite(found)).sum())
     if bad:
         return f"{bad} of the {found.size} values of {name} are NaN or infinite, where PyTorch's are finite"
-    return ""
+    other = other_infinities(wanted, found)
+    return f"of {name}, {other}" if other else ""
 
 
 def sum_up(differences: dict[str, OutputDifference], spec: Spec) -> Agreement:

@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from onnx_release.graph.activations import extract_subgraph, session_of
 from onnx_release.graph.source_lines import file_and_line
-from onnx_release.measure.numerics import is_wrong
+from onnx_release.measure.numerics import is_wrong, largest_error
 from onnx_release.network.outputs import array_of, flatten
 from onnx_release.runtime.session import run_session
 
@@ -57,8 +57,9 @@ def first_difference(
     values = run_session(session_of(extract_subgraph(model, names)), dict(inputs))
     for module, kind, result in wanted:
         same = [node for node in nodes[module] if values[node.output[0]].shape == result.shape]
-        errors = [largest_error(result, values[node.output[0]]) for node in same]
-        largest = float(np.abs(result).max(initial=0.0))
+        known = ~np.isnan(result)
+        errors = [largest_error(result[known], values[node.output[0]][known]) for node in same]
+        largest = float(np.abs(result[np.isfinite(result)]).max(initial=0.0))
         if errors and all(is_wrong(error, 0.0, largest) for error in errors):
             blamed, error = same[-1], errors[-1]
             line = file_and_line(sources.get(blamed.name, {}))
@@ -69,14 +70,6 @@ def first_difference(
 def is_inside(found: str, module: str) -> bool:
     """Return whether the module `found` is `module` or a part of it."""
     return found == module or not module or found.startswith(f"{module}.")
-
-
-def largest_error(wanted: np.ndarray, found: np.ndarray) -> float:
-    """Return the largest difference where PyTorch is finite, infinite if the export is not finite there."""
-    finite = np.isfinite(wanted)
-    if not np.isfinite(found[finite]).all():
-        return float("inf")
-    return float(np.abs(found[finite].astype(np.float64) - wanted[finite]).max(initial=0.0))
 
 
 def module_results(network: torch.nn.Module, inputs: list[torch.Tensor]) -> list[tuple[str, str, np.ndarray]]:

@@ -17,7 +17,7 @@ from onnx_release.core.spec import FLOATS, Spec, Task
 from onnx_release.core.types import Answer, Detections, Embedding, Prediction
 from onnx_release.data.boxes import iou, match
 from onnx_release.data.samples import NO_LABEL
-from onnx_release.measure.numerics import equal_share
+from onnx_release.measure.numerics import equal_share, largest_error
 
 # Boxes of less overlap are not the same object: the threshold of PASCAL VOC (Everingham et al., 2010).
 LEAST_IOU = 0.5
@@ -41,7 +41,7 @@ def compare_answers(
     """Compare PyTorch's answers, `wanted`, with the variant's, `found`, and return a row for each sample.
 
     A row has `agrees` in 0..1, `torch_right` and `variant_right` (None without a label), and details of the task.
-    Raises DataError for answers that are not the task's.
+    Raises DataError for answers that are not the task's, and for an embedding of PyTorch that is not finite.
     """
     check_answers(spec, [*wanted, *found])
     if spec.task == "classification":
@@ -54,6 +54,11 @@ def compare_answers(
             compare_boxes(cast(Detections, one), cast(Detections, other), int(label))
             for one, other, label in zip(wanted, found, labels, strict=True)
         ]
+    if not all(np.isfinite(cast(Embedding, answer).vector).all() for answer in wanted):
+        raise DataError(
+            "an embedding of PyTorch has NaN or infinity, and so no direction: let postprocess() in data.py return a "
+            "finite vector"
+        )
     return compare_neighbours(vectors(wanted), vectors(found))
 
 
@@ -72,7 +77,7 @@ def compare_boxes(wanted: Detections, found: Detections, label: int) -> dict[str
     """Match the boxes of both answers: `iou` is their mean overlap, `score_error` the largest difference of scores."""
     pairs = match(found, wanted, LEAST_IOU)
     overlaps = iou(found.boxes, wanted.boxes)
-    scores = [abs(float(found.scores[one]) - float(wanted.scores[other])) for one, other in pairs]
+    scores = [largest_error(np.asarray(wanted.scores[other]), np.asarray(found.scores[one])) for one, other in pairs]
     boxes = len(wanted.boxes) + len(found.boxes)
     return {
         "torch_boxes": len(wanted.boxes),

@@ -22,7 +22,8 @@ class OutputError:
     """The error of one output compared with its reference, summed up case by case.
 
     SQNR is 10 log10(sum reference^2 / sum difference^2) in dB; cosine is the mean over cases of the cosine of the
-    angle between reference and output, each flattened.
+    angle between reference and output, each flattened. An element that is the same infinity in both, as a masked score
+    is, counts in neither.
     """
 
     max_abs: float = 0.0
@@ -32,18 +33,20 @@ class OutputError:
     cosines: list[float] = field(default_factory=list)
 
     def add(self, reference: np.ndarray, output: np.ndarray) -> None:
-        """Count one case. NaN or infinity in `output` makes every metric NaN or infinite; so does another shape."""
+        """Count one case.
+
+        NaN or infinity in only one of both makes every metric NaN or infinite; so does another shape.
+        """
         if output.shape != reference.shape:  # of a size that depends on values
             self.max_abs = self.max_rel = self.noise = math.nan
             self.cosines.append(math.nan)
             return
-        reference = reference.astype(np.float64)
-        output = output.astype(np.float64)
+        reference, output = without_same_infinities(reference, output)
         difference = np.abs(output - reference)
         self.max_abs = maximum(self.max_abs, difference)
         large = np.abs(reference) >= RELATIVE_FLOOR * np.abs(reference).max(initial=0)
         # An element that is not finite always counts.
-        counted = (large & (reference != 0)) | ~np.isfinite(output)
+        counted = (large & (reference != 0)) | ~np.isfinite(difference)
         with np.errstate(divide="ignore", invalid="ignore"):  # for NaN and infinity where the reference is zero
             self.max_rel = maximum(self.max_rel, difference[counted] / np.abs(reference[counted]))
         self.signal += float((reference**2).sum())
@@ -52,7 +55,7 @@ class OutputError:
 
     @property
     def sqnr_db(self) -> float:
-        """Return the SQNR in dB: infinite if nothing differs, NaN if an output is NaN or infinite."""
+        """Return the SQNR in dB: infinite if nothing differs, NaN if NaN or infinity is in only one of both."""
         if not math.isfinite(self.noise):
             return math.nan
         if self.noise == 0:
@@ -63,6 +66,33 @@ class OutputError:
     def mean_cosine(self) -> float:
         """Return the mean cosine over the cases."""
         return float(np.mean(self.cosines))
+
+
+def without_same_infinities(reference: np.ndarray, output: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return both in float64, and flat and without the elements that are the same infinity in both, if there are any.
+
+    They have no difference to measure: infinity minus infinity is NaN.
+    """
+    same = np.isinf(reference) & (output == reference)
+    if same.any():
+        reference, output = reference[~same], output[~same]
+    return reference.astype(np.float64), output.astype(np.float64)
+
+
+def other_infinities(reference: np.ndarray, output: np.ndarray) -> str:
+    """Describe the elements that are infinite in the reference and not the same infinity in the output.
+
+    Return nothing if there are none, or if the shapes differ. A large finite number is no infinity: only after a
+    softmax are both the same, and nobody knows what takes the output.
+    """
+    if output.shape != reference.shape:
+        return ""
+    other = np.isinf(reference) & (output != reference)
+    if not other.any():
+        return ""
+    found, wanted = output[other].flat[0], reference[other].flat[0]
+    counted = f"{other.sum()} of the {other.size} values are not infinite as PyTorch's are"
+    return f"{counted}: {found:g} in place of {wanted:g}"
 
 
 def maximum(so_far: float, values: np.ndarray) -> float:
@@ -83,13 +113,14 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 def tolerance_needed(reference: np.ndarray, output: np.ndarray, rtol: float) -> float:
     """Return the smallest atol with |output - reference| <= atol + rtol * |reference| for every element.
 
-    It is NaN for an output of another shape.
+    It is NaN for an output of another shape, and NaN or infinite if NaN or infinity is in only one of both.
     """
     if output.shape != reference.shape:
         return math.nan
-    reference = reference.astype(np.float64)
-    excess = np.abs(output.astype(np.float64) - reference) - rtol * np.abs(reference)
-    return maximum(0.0, excess)
+    reference, output = without_same_infinities(reference, output)
+    difference = np.abs(output - reference)
+    with np.errstate(invalid="ignore"):  # for infinity in only one of both
+        return maximum(0.0, difference - rtol * np.abs(reference))
 
 
 def rounding_multiple(error: float, rounding: float) -> float:
@@ -116,10 +147,14 @@ def is_wrong(error: float, rounding: float, largest: float) -> bool:
 
 
 def largest_error(reference: np.ndarray, output: np.ndarray) -> float:
-    """Return the largest absolute difference; NaN for an output of another shape, 0 for empty ones."""
+    """Return the largest absolute difference; NaN for an output of another shape, 0 for empty ones.
+
+    The same infinity in both is no difference.
+    """
     if output.shape != reference.shape:
         return math.nan
-    return maximum(0.0, np.abs(output.astype(np.float64) - reference.astype(np.float64)))
+    reference, output = without_same_infinities(reference, output)
+    return maximum(0.0, np.abs(output - reference))
 
 
 def equal_share(reference: np.ndarray, output: np.ndarray) -> float:

@@ -33,6 +33,7 @@ from onnx_release.measure.numerics import (
     finite_or_none,
     is_wrong,
     largest_error,
+    other_infinities,
     rounding_multiple,
     tolerance_needed,
     within_tolerance,
@@ -57,8 +58,9 @@ class OutputErrors:
     tolerance: float = 0.0  # the atol that would pass, at the rtol of the spec
     worst_case: str = ""
     worst_error: float = 0.0
-    largest: float = 0.0  # magnitude of the reference
+    largest: float = 0.0  # magnitude of the reference where it is finite
     other_shape: str = ""  # the first case whose shape is not PyTorch's, and both shapes
+    other_infinities: str = ""  # the first case where PyTorch is infinite and the variant is not, and how often
     equal: list[float] = field(default_factory=list)  # of each case, the share of equal whole numbers
 
     def add(self, case: str, float64: np.ndarray, float32: np.ndarray, output: np.ndarray, rtol: float) -> None:
@@ -70,7 +72,10 @@ class OutputErrors:
         self.variant.add(truth, output)
         self.torch.add(truth, float32)
         self.tolerance = float(np.maximum(self.tolerance, tolerance_needed(truth, output, rtol)))
-        self.largest = max(self.largest, float(np.abs(truth).max(initial=0.0)))
+        self.largest = max(self.largest, float(np.abs(truth[np.isfinite(truth)]).max(initial=0.0)))
+        other = other_infinities(truth, output)
+        if other and not self.other_infinities:
+            self.other_infinities = f"{other} in the case {case}"
         if not np.issubdtype(output.dtype, np.floating):
             self.equal.append(equal_share(truth, output))
         if output.shape != truth.shape:
@@ -113,7 +118,8 @@ def validate(
     A float32 variant passes if the largest error of each output, compared with PyTorch in float64, is within the spec's
     tolerance: `torch_rounding_multiple` times PyTorch's own float32 error, or every element within
     atol + rtol * |reference|. An output with `counts: false` is not judged. A variant with reduced precision has a
-    `budget` and passes if it keeps within it.
+    `budget` and passes if it keeps within it. Where PyTorch is infinite, every variant must be the same infinity; such
+    elements are in no error.
     """
     spec = model.spec
     errors = {tensor.name: OutputErrors() for tensor in spec.outputs}
@@ -127,7 +133,7 @@ def validate(
     if budget is None:
         failures = over_tolerance(errors, spec)
     else:
-        failures = other_shapes(counted) or over_budget(closeness(values), budget)
+        failures = other_shapes(counted) or not_infinite(counted) or over_budget(closeness(values), budget)
     metrics = ValidateMetrics(
         passed=not failures,
         made=True,
@@ -215,6 +221,11 @@ def other_shapes(errors: dict[str, OutputErrors]) -> list[str]:
     ]
 
 
+def not_infinite(errors: dict[str, OutputErrors]) -> list[str]:
+    """Describe each output that is not PyTorch's infinity in some case."""
+    return [f"of {name}, {item.other_infinities}" for name, item in errors.items() if item.other_infinities]
+
+
 def case_boxes(spec: Spec, data: ModelData, torch_outputs: Arrays, outputs: Arrays) -> float:
     """Return the mean agreement of the boxes in the items of a shape case."""
     first = spec.outputs[0]
@@ -267,6 +278,8 @@ def describe_excess(name: str, item: OutputErrors, allowed: Tolerance) -> str:
     """
     if item.other_shape:
         return f"{name} has the shape {item.other_shape}"
+    if item.other_infinities:
+        return f"of {name}, {item.other_infinities}"
     if not math.isfinite(item.variant.max_abs):
         return f"{name} has NaN or infinity in the case {item.worst_case}"
     if is_wrong(item.variant.max_abs, item.torch.max_abs, item.largest):

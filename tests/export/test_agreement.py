@@ -16,16 +16,19 @@ ROUNDING = 1e-7
 
 @pytest.fixture
 def compare(tmp_path, monkeypatch, save_graph, make_spec):
-    """Compare a file that multiplies its input by a constant, where PyTorch's answer is its input."""
+    """Compare a file that multiplies its input by a constant, where PyTorch's answer is its input.
+
+    With `given` that is the input of the case, and `case` only PyTorch's answer.
+    """
     monkeypatch.chdir(tmp_path)
     spec = make_spec({"x": ["batch", 2]}, {"y": ["batch", 2]}, batch=(1, 2, 2))
 
-    def compared(factor, case=((1.0, 2.0),), sample=(3.0, 4.0), operator="Mul", spec=spec):
+    def compared(factor, case=((1.0, 2.0),), sample=(3.0, 4.0), operator="Mul", spec=spec, given=None):
         x, item = np.array(case, np.float32), np.array(sample, np.float32)
         for path in (NET.reference_cases, NET.evaluation_samples):
             path.parent.mkdir(parents=True, exist_ok=True)
         with writing_arrays(NET.reference_cases) as writer:
-            writer.add("batch=1/inputs/x", x)
+            writer.add("batch=1/inputs/x", x if given is None else np.array(given, np.float32))
             writer.add("batch=1/float32/y", x)
             writer.add("batch=1/float64/y", x.astype(np.float64) * (1 + ROUNDING))
             for kind in ("float32", "float64"):
@@ -77,6 +80,16 @@ def test_samples_are_compared_too(compare):
 def test_infinity_that_torch_has_too_is_no_difference(compare):
     found = compare(1.0, case=((-np.inf, 2.0),))
     assert (found.wrong, found.validates) == ("", True)
+
+
+@pytest.mark.parametrize(("factor", "instead"), [(0.5, "-65504"), (-1.0, "inf")])
+def test_infinity_that_the_file_does_not_have_is_broken(compare, factor, instead):
+    case = ((-np.inf, 2.0),)
+    # The case is what PyTorch answers, and half of the largest float16 what the file does.
+    found = compare(factor, case=case, given=((-131008.0, 2.0),)) if factor > 0 else compare(factor, case=case)
+    assert found.broken and not found.validates
+    wanted = f"of y, 1 of the 2 values are not infinite as PyTorch's are: {instead} in place of -inf"
+    assert found.wrong == f"in the case batch=1 {wanted}"
 
 
 def test_another_shape_is_broken(compare):

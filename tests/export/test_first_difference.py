@@ -62,3 +62,34 @@ def test_the_module_whose_weights_are_changed_in_the_file_is_named(tmp_path, exp
     if exporter == "dynamo":  # the other one knows no lines
         assert found.line.startswith("tests/export/test_first_difference.py:")
     assert "the first module that differs is second.layer (Linear)" in str(found)
+
+
+class Masked(nn.Module):
+    """Hides the last value; a module, whose result is infinite there."""
+
+    def forward(self, x):
+        return x * 3 + torch.tensor([0, 0, -torch.inf])
+
+
+class MaskedNetwork(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mask = Masked()
+
+    def forward(self, x):
+        return self.mask(x).softmax(-1)
+
+
+@pytest.mark.parametrize(("name", "value"), [("Mul", [4.0]), ("Add", [0, 0, -1e4])])
+def test_a_module_whose_result_has_infinity_is_compared_too(tmp_path, name, value):
+    network = MaskedNetwork().eval()
+    export_network(network, SPEC, Export(exporter="torchscript", opset=18), tmp_path / "export")
+    model = onnx.load(tmp_path / "export/model.onnx")
+    sources = json.loads((tmp_path / "export/sources.json").read_text())
+    inputs = {"x": np.ones((2, 3), np.float32)}
+    assert first_difference(network, model, sources, inputs) is None
+    model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), "other"))
+    [node] = [node for node in model.graph.node if node.op_type == name]
+    node.input[1] = "other"
+    found = first_difference(network, model, sources, inputs)
+    assert found is not None and (found.module, found.operator) == ("mask", "Add")

@@ -36,6 +36,15 @@ def test_classes_agree_where_the_likeliest_is_the_same(spec_of):
     assert details("classification", rows) == {}
 
 
+def test_the_same_infinite_score_is_no_difference_and_an_infinite_embedding_is_refused(spec_of):
+    wanted = boxes((0, 0, 10, 10, -np.inf))
+    (row,) = compare_answers(spec_of("detection"), [wanted], [wanted], [NO_LABEL])
+    assert (row["matched"], row["score_error"]) == (1, 0.0)
+    vectors = [Embedding(np.array(vector, np.float32)) for vector in ([1, 0], [0, 1], [1, -np.inf])]
+    with pytest.raises(DataError, match="an embedding of PyTorch has NaN or infinity, and so no direction"):
+        compare_answers(spec_of("embedding"), vectors, vectors, [NO_LABEL] * 3)
+
+
 def test_a_hundredth_lost_is_a_hundredth():
     labelled = [{"torch_right": int(n >= 4), "variant_right": int(n >= 5)} for n in range(100)]  # 0.96 and 0.95
     unknown = [{"torch_right": None, "variant_right": None}]

@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from onnx_release.measure.numerics import OutputError, cosine, finite_or_none, tolerance_needed
+from onnx_release.measure.numerics import (
+    OutputError,
+    cosine,
+    finite_or_none,
+    largest_error,
+    other_infinities,
+    tolerance_needed,
+)
 
 
 def error(*pairs):
@@ -101,6 +108,28 @@ def test_the_tolerance_that_would_pass():
     assert not np.allclose(output, reference, rtol=0.01, atol=0.4 - 1e-12)
     assert tolerance_needed(reference, output, rtol=1.0) == 0.0
     assert math.isnan(tolerance_needed(reference, np.array([np.nan, 1.0]), rtol=0.0))
+
+
+def test_the_same_infinity_in_both_counts_in_no_error():
+    masked, plain = error(([3.0, -math.inf, 4.0], [3.0, -math.inf, 4.5])), error(([3.0, 4.0], [3.0, 4.5]))
+    assert masked == plain
+    reference, output = np.array([math.inf, 1.0]), np.array([math.inf, 1.5])
+    assert tolerance_needed(reference, output, rtol=0.1) == pytest.approx(0.4)
+    assert largest_error(reference, output) == 0.5
+    assert other_infinities(reference, output) == ""
+    nothing = error(([-math.inf], [-math.inf]))
+    assert (nothing.max_abs, nothing.sqnr_db, nothing.mean_cosine) == (0.0, math.inf, 1.0)
+
+
+@pytest.mark.parametrize("bad", [-65504.0, 0.0, math.inf, math.nan])
+def test_infinity_that_the_output_does_not_have_reaches_every_figure(bad):
+    reference, output = np.array([3.0, -math.inf, 4.0]), np.array([3.0, bad, 4.0])
+    result = error((reference, output), ([1.0], [1.0]))
+    figures = [result.max_abs, result.max_rel, result.sqnr_db, result.mean_cosine]
+    figures += [tolerance_needed(reference, output, rtol=0.1), largest_error(reference, output)]
+    assert not any(math.isfinite(figure) for figure in figures)
+    said = f"1 of the 3 values are not infinite as PyTorch's are: {bad:g} in place of -inf"
+    assert other_infinities(reference, output) == said
 
 
 def test_finite_numbers_stay():
