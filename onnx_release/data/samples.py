@@ -52,7 +52,7 @@ def write_samples(path: Path, samples: Iterable[Sample], limit: int, spec: Spec)
 
     An input whose batch is not its first axis also has the key batch_axis/INPUT: the axis, or NO_AXIS.
     A sample without a group gets one of its own, named by the split and its index. Raises DataError for a sample that
-    contradicts the spec, has NaN or infinity, or has a label that the task does not have, and if there is no sample.
+    contradicts the spec, has NaN, or has a label that the task does not have, and if there is no sample.
     """
     split = path.stem.removesuffix(".npz")
     labels, groups = [], []
@@ -72,7 +72,7 @@ def write_samples(path: Path, samples: Iterable[Sample], limit: int, spec: Spec)
 
 
 def check_sample(sample: Sample, where: str, spec: Spec) -> None:
-    """Raise DataError, from `where` on, if the sample contradicts the spec, is not finite, or has a bad label."""
+    """Raise DataError, from `where` on, if the sample contradicts the spec, has NaN, or has a bad label."""
     declared = [tensor.name for tensor in spec.inputs]
     if sorted(sample.inputs) != sorted(declared):
         raise DataError(f"{where}: data.py gives the inputs {sorted(sample.inputs)}, spec.yaml declares {declared}")
@@ -83,8 +83,8 @@ def check_sample(sample: Sample, where: str, spec: Spec) -> None:
     if problem:
         raise DataError(f"{where}: {problem}{describe_batch(batch)}")
     for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise DataError(f"{where}: {name} has NaN or infinity")
+        if np.isnan(array).any():  # infinity is a value: masks have it
+            raise DataError(f"{where}: {name} has NaN")
     problem = check_bounds(spec, sizes)
     if problem:
         raise DataError(f"{where}: {problem}")

@@ -132,7 +132,7 @@ def run_network(
 
     Outputs are taken as by `onnx_release.network.outputs.take_outputs`. In float64 floating-point inputs are cast to
     it; else all have their declared dtypes, as in the ONNX file. Raises NetworkError if the network fails, for other
-    outputs than declared, and for NaN or infinity.
+    outputs than declared, and for NaN. Infinity is an answer, as of a masked score.
     """
     # Copies, since a network may change its inputs in place.
     tensors = [torch.from_numpy(np.array(inputs[tensor.name], order="C")) for tensor in spec.inputs]
@@ -156,10 +156,10 @@ def run_network(
     values = [result] if isinstance(result, torch.Tensor) else list(result)
     outputs = {tensor.name: array_of(value) for tensor, value in zip(spec.outputs, values, strict=True)}
     for name, array in outputs.items():
-        bad = array.size - int(np.isfinite(array).sum())
+        bad = int(np.isnan(array).sum())
         if bad:
             raise NetworkError(
-                f"{bad} of the {array.size} values of the output {name} are NaN or infinite in {array.dtype}: "
+                f"{bad} of the {array.size} values of the output {name} are NaN in {array.dtype}: "
                 "look at the weights and at the inputs from data.py"
             )
     return outputs

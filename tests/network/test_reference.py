@@ -109,7 +109,7 @@ def test_a_network_that_gives_nan_is_refused_and_the_earlier_reference_kept(file
     earlier()
     network = Weighted().eval()
     network.weight.data[0] = float("nan")
-    with pytest.raises(NetworkError, match="1 of the 1 values of the output y are NaN or infinite in float32"):
+    with pytest.raises(NetworkError, match="1 of the 1 values of the output y are NaN in float32"):
         write_reference(network, spec, files, seed=0)
     assert_untouched()
 
@@ -121,10 +121,39 @@ def test_a_network_that_fails_in_float64_is_refused_and_the_earlier_reference_ke
 
     earlier()
     network = OnlyFloat32().eval()
-    with pytest.raises(NetworkError, match="of the 1 values of the output y are NaN or infinite in float64"):
+    where = "infinite in only one of float32 and float64, in the case batch=1"
+    with pytest.raises(NetworkError, match=f"1 of the 1 values of the output y are {where}"):
         write_reference(network, spec, files, seed=0)
     assert_untouched()
     assert network.weight.dtype == torch.float32
+
+
+class Masked(Weighted):
+    """Infinite where `bound` is not reached, or where float32 overflows."""
+
+    def __init__(self, bound, factor=1.0):
+        super().__init__()
+        self.bound, self.factor = bound, factor
+
+    def forward(self, x):
+        found = super().forward(x)
+        return torch.where(found > self.bound, found, -torch.inf) * self.factor * self.factor
+
+
+def test_infinity_in_both_precisions_is_an_answer(files, spec):
+    write_reference(Masked(0.2).eval(), spec, files, seed=0)
+    answers = ArrayFile(files.reference_samples)
+    for dtype in ("float32", "float64"):
+        found = [answers.array(f"{index:06d}/{dtype}/y").item() for index in range(3)]
+        assert found == [-np.inf, pytest.approx(0.3 / 3 + 1.4 / 3), -np.inf]
+
+
+def test_infinity_that_only_float32_has_is_refused(files, spec):
+    """Three times 1e40 is beyond float32."""
+    earlier()
+    with pytest.raises(NetworkError, match=r"are infinite in only one of float32 and float64.*: float32 overflows"):
+        write_reference(Masked(-9.0, 1e20).eval(), spec, files, seed=0)
+    assert_untouched()
 
 
 def test_a_network_that_contradicts_the_spec_is_refused(files, make_spec):
