@@ -25,7 +25,7 @@ from onnx_release.graph.precision import check_not_float16, check_not_quantized
 from onnx_release.reduce.fp16_passes.attempts import kinds_to_keep
 from onnx_release.reduce.fp16_passes.convert import convert_graph, kinds_of, prepare
 from onnx_release.reduce.fp16_passes.kept import nodes_without_float16
-from onnx_release.reduce.fp16_passes.overflow import Observed, find_overflows, observe
+from onnx_release.reduce.fp16_passes.overflow import NotFinite, Observed, find_not_finite, find_overflows, observe
 from onnx_release.reduce.fp16_passes.types import value_types
 from onnx_release.reduce.fp16_passes.weights import count_beyond, load_converted_weights
 from onnx_release.reduce.metrics import Fp16Metrics
@@ -61,11 +61,11 @@ class Converted:
 
 @dataclass(frozen=True)
 class Trial:
-    """A sample to run: its index, its inputs with the batch axis, and the outputs that are finite in float32."""
+    """A sample to run: its index, its inputs with the batch axis, and the outputs that are not finite in float32."""
 
     index: int
     inputs: dict[str, np.ndarray]
-    finite: set[str]
+    not_finite: dict[str, NotFinite]
 
 
 def convert_to_fp16(
@@ -133,8 +133,8 @@ def convert_without_overflow(given: Source, kept: Set[str], max_finite_val: floa
     overflowing = set(given.observed.large)
     while True:
         converted = convert_graph(given.model, kept | overflowing, max_finite_val)
-        found = find_overflows(given.model, converted, given.runs, given.observed, given.folder)
-        if found <= overflowing:
+        found = find_overflows(given.model, converted, given.runs, given.observed, given.folder, overflowing)
+        if not found:
             return Converted(converted, overflowing)
         overflowing |= found
 
@@ -146,12 +146,12 @@ def write_and_run(given: Source, converted: ModelProto, max_finite_val: float, f
     load_converted_weights(model, given.folder, max_finite_val)
     path = save_model(model, folder)
     del model  # a second copy of all weights
-    outputs = [value.name for value in converted.graph.output]
     tried = spread_evenly(len(given.samples), TRIED)
-    runs = [
-        Trial(index, given.samples.batch(index), set(outputs) - set(given.observed.not_finite[index]))
-        for index in tried
-    ]
+    outputs = {value.name for value in converted.graph.output}
+    runs = []
+    for index in tried:
+        not_finite = {name: item for name, item in given.observed.not_finite[index].items() if name in outputs}
+        runs.append(Trial(index, given.samples.batch(index), not_finite))
     if apart:
         run_in_child(check_and_run, path, runs)
     else:
@@ -159,13 +159,21 @@ def write_and_run(given: Source, converted: ModelProto, max_finite_val: float, f
 
 
 def check_and_run(path: Path, runs: list[Trial]) -> None:
-    """Check the file, and run it on samples. Raises GraphError if an output that was finite no longer is."""
+    """Check the file, and run it on samples.
+
+    Raises GraphError if an output of the same shape has NaN or infinity elsewhere than in float32.
+    """
     check_model_file(path)
     session = open_session(path)
     for run in runs:
-        for name, array in run_session(session, run.inputs).items():
-            if name in run.finite and array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise GraphError(f"calibration sample {run.index} gives NaN or infinity in {name}, only in float16")
+        outputs = run_session(session, run.inputs)
+        found = find_not_finite({name: array for name, array in outputs.items() if array.dtype.kind == "f"})
+        for name, array in outputs.items():
+            wanted = run.not_finite.get(name)
+            if found.get(name) == wanted or (wanted is not None and wanted.shape != array.shape):
+                continue
+            where = "only in float16" if wanted is None else "at other places than in float32"
+            raise GraphError(f"calibration sample {run.index} gives NaN or infinity in {name}, {where}")
 
 
 def fp16_metrics(given: Source, converted: Converted, params: Fp16, size_mb: float) -> Fp16Metrics:

@@ -83,6 +83,48 @@ def test_an_overflow_that_only_float16_makes_is_found_by_running_it(save_graph, 
     assert metrics.blocked == "divide"
 
 
+def test_infinity_in_an_input_and_in_the_output_stays_where_it_is(save_graph, tmp_path):
+    nodes = [helper.make_node("Mul", ["x", "w"], ["a"]), helper.make_node("Relu", ["x"], ["r"])]
+    nodes += [helper.make_node("Add", ["a", "r"], ["y"])]
+    weights = {"w": np.full(1, 2, np.float32)}
+    model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])], weights)
+    masked = np.array([-np.inf, 1], np.float32)
+    metrics, _ = convert(model, save_samples(tmp_path / "s.npz", [masked]), tmp_path)
+    assert (metrics.fp16_nodes, metrics.blocked_nodes) == (3, 0)
+    assert run(tmp_path, masked[None]).tolist() == [[-np.inf, 3]]
+
+
+def test_infinity_that_float16_does_not_have_keeps_what_loses_it_in_float32(save_graph, tmp_path):
+    """11 / 11 is 1 in float32, whose logarithm's argument is 0; in float16 it is less than 1."""
+    nodes = [
+        helper.make_node("Mul", ["x", "eleventh"], ["a"], name="divide"),
+        helper.make_node("Sub", ["one", "a"], ["b"], name="difference"),
+        helper.make_node("Log", ["b"], ["y"], name="log"),
+    ]
+    weights = {"eleventh": np.full(1, 1 / 11, np.float32), "one": np.ones(1, np.float32)}
+    model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])], weights)
+    x = np.array([11, 5.5], np.float32)
+    convert(model, save_samples(tmp_path / "s.npz", [x]), tmp_path)
+    assert run(tmp_path, x[None])[0] == pytest.approx([-np.inf, np.log(0.5)], rel=1e-3)
+
+
+def test_infinity_that_is_lost_inside_hides_no_overflow_in_another_sample(save_graph, tmp_path):
+    """As above, but a Relu hides it; 1.0001 is 1 in float16, and the reciprocal of the difference infinite."""
+    nodes = [
+        helper.make_node("Mul", ["x", "eleventh"], ["a"], name="divide"),
+        helper.make_node("Sub", ["one", "a"], ["b"], name="difference"),
+        helper.make_node("Log", ["b"], ["c"], name="log"),
+        helper.make_node("Relu", ["c"], ["y"], name="hide"),
+        helper.make_node("Sub", ["x", "one"], ["d"], name="beyond"),
+        helper.make_node("Reciprocal", ["d"], ["z"], name="reciprocal"),
+    ]
+    weights = {"eleventh": np.full(1, 1 / 11, np.float32), "one": np.ones(1, np.float32)}
+    model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2]), ("z", ["batch", 2])], weights)
+    arrays = [np.array(x, np.float32) for x in ([11, 5.5], [1.0001, 5.5])]
+    metrics, _ = convert(model, save_samples(tmp_path / "s.npz", arrays), tmp_path)
+    assert "reciprocal" in metrics.blocked
+
+
 def test_casts_of_the_source_survive_and_none_cancels_another(save_graph, tmp_path):
     nodes = [
         helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64),

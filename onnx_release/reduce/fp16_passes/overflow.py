@@ -1,6 +1,6 @@
 """Find the nodes that overflow in float16, by running the float32 model with and without its rounding."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,9 +103,17 @@ def observable_values(model: ModelProto) -> list[str]:
 
 
 def find_overflows(
-    model: ModelProto, converted: ModelProto, runs: Sequence[Run], observed: Observed, folder: Path
+    model: ModelProto,
+    converted: ModelProto,
+    runs: Sequence[Run],
+    observed: Observed,
+    folder: Path,
+    known: Set[str],
 ) -> set[str]:
-    """Return the nodes where NaN or infinity begins in float16, and those after them, in the first run with any."""
+    """Return the nodes where float16 first has NaN or infinity, or lacks it, and those that take such a value.
+
+    They are those of the first run that has others than `known`.
+    """
     rounded = with_float16_rounding(model, converted)
     not_finite: list[dict[str, NotFinite]] = [{} for _ in runs]
     for group in observed.groups:
@@ -113,10 +121,11 @@ def find_overflows(
         for run, found in zip(runs, not_finite, strict=True):
             found.update(find_not_finite(run_session(session, run.arrays())))
     for found, before in zip(not_finite, observed.not_finite, strict=True):
-        bad = {name for name, item in found.items() if item != before.get(name)}
+        bad = {name for name in {**found, **before} if found.get(name) != before.get(name)}
         first = {name for node in model.graph.node for name in node.output if name in bad and not bad & set(node.input)}
-        if first:
-            return {node.name for node in model.graph.node if first & {*node.output, *node.input}}
+        nodes = {node.name for node in model.graph.node if first & {*node.output, *node.input}}
+        if not nodes <= known:
+            return nodes
     return set()
 
 
