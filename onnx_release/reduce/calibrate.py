@@ -53,9 +53,9 @@ def calibrate(
 
     The examples() of `data`, if it has them, fill the shape cases.
 
-    An activation with infinity or NaN inside the network has no range: its name is in the list `boundless` of the file,
-    and nodes that take it must stay in float. Raises DataError if there is no sample, if a sample contradicts the spec,
-    or if a sample or an output is not finite, and GraphError if the model is already quantized.
+    An activation with infinity, or with NaN inside the network, has no range: its name is in the list `boundless` of
+    the file, and nodes that take it must stay in float. Raises DataError if there is no sample, if a sample contradicts
+    the spec, or if a sample or an output has NaN, and GraphError if the model is already quantized.
     """
     check_samples(samples, spec)
     model = load_model(source, weights=False)
@@ -88,7 +88,7 @@ def calibrate(
 
 
 def check_samples(samples: SampleFile, spec: Spec) -> None:
-    """Raise DataError if there is no sample, or one of them contradicts the spec or is not finite."""
+    """Raise DataError if there is no sample, or one of them contradicts the spec or has NaN."""
     if not len(samples):
         raise DataError("there is no sample to calibrate with: samples(raw, 'calibration') in data.py must yield one")
     for index in range(len(samples)):
@@ -106,7 +106,7 @@ def find_ranges(
 
     Every range includes 0, which quantization must represent exactly, and is not empty. It is the one that the method
     finds on the samples, widened for each part of `corners` that it would cut. `weights` is the folder of the
-    files that have weights of `model`. Raises DataError for an output of the model that is not finite.
+    files that have weights of `model`. Raises DataError for an output of the model with NaN.
     """
     bins = None if params.method == "minmax" else 4 * (params.bins // 2)
     parts = observe(model, [*sample_runs(samples), *corners], bins, params.chunk, weights)

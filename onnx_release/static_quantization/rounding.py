@@ -104,7 +104,9 @@ def wanted_means(reference: ModelProto, layers: Sequence[Layer], fit: Fit) -> di
     def sums(index: int) -> Sums:
         found = run_session(session, fit.samples.batch(index))
         taken = {
-            layer.name: patches(layer, found[inputs[layer.name]], POSITIONS, index, kernel_shape(layer, tensors))
+            layer.name: finite_positions(
+                patches(layer, found[inputs[layer.name]], POSITIONS, index, kernel_shape(layer, tensors))
+            )
             for layer in layers
         }
         return {name: (array.sum(axis=2, dtype=np.float64), array.shape[2]) for name, array in taken.items()}
@@ -116,6 +118,15 @@ def wanted_means(reference: ModelProto, layers: Sequence[Layer], fit: Fit) -> di
     return {name: total / max(count, 1) for name, (total, count) in whole.items()}
 
 
+def finite_positions(inputs: np.ndarray) -> np.ndarray:
+    """Leave out the positions of float32 [groups, inputs, positions] with an input that is infinite or NaN.
+
+    A layer that takes one stays in float, and a mean with infinity in it would make its bias NaN.
+    """
+    finite = np.isfinite(inputs).all(axis=(0, 1))
+    return inputs if finite.all() else inputs[:, :, finite]
+
+
 def input_statistics(
     layer: Layer,
     kernel: tuple[int, ...],
@@ -123,7 +134,7 @@ def input_statistics(
     data: Sequence[np.ndarray],
     fit: Fit,
 ) -> InputStatistics | None:
-    """Return the statistics of a layer's inputs in the quantized graph; None if every sample's input is empty.
+    """Return the statistics of a layer's finite inputs in the quantized graph; None if no sample has any.
 
     `data` has the `input_value` of each sample. Of a layer rounded plainly, only the variances are computed.
     """
@@ -134,7 +145,7 @@ def input_statistics(
             patches(layer, graph.as_floats(layer.name, data[position]), POSITIONS, fit.used[position], kernel)
             for position in positions
         ]
-        joined = np.concatenate(found, axis=2)
+        joined = finite_positions(np.concatenate(found, axis=2))
         return InputStatistics.of(joined, layer.name in fit.plain) if joined.shape[2] else None
 
     blocks = map_in_order(block_statistics, range(-(-len(fit.used) // SAMPLE_BLOCK)), CHUNK)

@@ -146,12 +146,29 @@ def test_bad_samples_are_named_and_nothing_is_written(relu, spec, tmp_path, arra
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_that_overflows_is_named(save_graph, spec, tmp_path):
-    nodes = [helper.make_node("Exp", ["x"], ["e"]), helper.make_node("Neg", ["e"], ["y"])]
-    model = save_graph(nodes, [("x", ["batch", 4])], [("y", ["batch", 4])])
-    samples = save_samples(tmp_path / "s.npz", [np.zeros(4, np.float32), np.full(4, 1e4, np.float32)])
-    with pytest.raises(DataError, match="calibration sample 1 gives NaN or infinity in the output y"):
+def test_an_output_with_nan_is_named(save_graph, spec, tmp_path):
+    model = save_graph([helper.make_node("Log", ["x"], ["y"])], [("x", ["batch", 4])], [("y", ["batch", 4])])
+    samples = save_samples(tmp_path / "s.npz", [np.ones(4, np.float32), np.full(4, -1, np.float32)])
+    with pytest.raises(DataError, match="calibration sample 1 gives NaN in the output y"):
         calibrate(model, spec, samples, PARAMS, tmp_path / "out")
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
+def test_an_input_and_an_output_with_infinity_have_no_range_and_the_rest_has_one(save_graph, spec, tmp_path, method):
+    nodes = [helper.make_node("Abs", ["x"], ["a"]), helper.make_node("Exp", ["x"], ["e"])]
+    nodes += [helper.make_node("Neg", ["e"], ["n"]), helper.make_node("Add", ["a", "n"], ["y"])]
+    model = save_graph(nodes, [("x", ["batch", 4])], [("y", ["batch", 4])])
+    masks = [np.array(x, np.float32) for x in ([0, -np.inf, 1, 0], [1, 0, 0, 0.5])]
+    calibrate(
+        model,
+        spec,
+        save_samples(tmp_path / "s.npz", masks),
+        PARAMS.model_copy(update={"method": method}),
+        tmp_path / "out",
+    )
+    found = read_json(tmp_path / "out/ranges.json")
+    assert found["boundless"] == ["x", "a", "y"] and found["ranges"].keys() == {"e", "n"}
+    assert np.isfinite(list(found["ranges"].values())).all()
 
 
 def test_a_mask_before_a_softmax_reaches_as_far_as_the_softmax_sees(save_graph, tmp_path):
