@@ -75,7 +75,9 @@ def loads(text: bytes) -> Any:
 
 
 def not_json(reason: str, text: bytes) -> RequestError:
-    hint = "; NaN and Infinity are not JSON, nor taken in binary data" if re.search(b"NaN|Infinity", text) else ""
+    infinite = b"Infinity" in text or "infinity" in reason  # the second of 1e400
+    hint = "; JSON has no Infinity: send the input as binary data" if infinite else ""
+    hint = hint or ("; NaN is not JSON, nor taken in binary data" if b"NaN" in text else "")
     return RequestError(400, f"the request is not JSON: {reason}{hint}")
 
 

@@ -30,8 +30,8 @@ ALIGNMENT = 16
 def from_binary(tensor: Tensor, shape: list[int], size: Any, body: bytes, place: int) -> np.ndarray:
     """Return the array of `size` bytes, little-endian and row-major, at `place` of `body`: a read-only view if aligned.
 
-    Raises RequestError (400) for a size other than the shape's, missing bytes, NaN, Infinity, and booleans that are
-    neither 0 nor 1.
+    Raises RequestError (400) for a size other than the shape's, missing bytes, NaN, and booleans that are neither 0 nor
+    1. Infinity is a number here, as masks have it.
     """
     dtype, elements = np.dtype(tensor.dtype), math.prod(shape)
     expected = elements * dtype.itemsize
@@ -48,10 +48,9 @@ def from_binary(tensor: Tensor, shape: list[int], size: Any, body: bytes, place:
     if dtype.kind == "b" and array.view(np.uint8).max() > 1:
         raise RequestError(400, f"{tensor.name} has the byte {array.view(np.uint8).max()}: BOOL is 0 or 1")
     if dtype.kind == "f":
-        finite = np.isfinite(array)
-        if not finite.all():
-            position = np.argwhere(~finite)[0].tolist()
-            raise RequestError(400, f"{tensor.name} has {array[tuple(position)]} at {position}: give finite numbers")
+        bad = np.isnan(array)
+        if bad.any():
+            raise RequestError(400, f"{tensor.name} has nan at {np.argwhere(bad)[0].tolist()}: give numbers")
     return array
 
 
@@ -125,7 +124,7 @@ def refuse_value(tensor: Tensor, value: Any) -> NoReturn:
     if dtype.kind in "iu":
         takes = f"whole numbers from {np.iinfo(dtype).min} to {np.iinfo(dtype).max}"
     elif dtype.kind == "f":
-        takes = f"numbers up to {np.finfo(dtype).max!s}"
+        takes = f"numbers up to {np.finfo(dtype).max!s} in JSON, and infinity in binary data"
     raise RequestError(400, f"{tensor.name} has {abbreviated(value)}: {DATATYPES[tensor.dtype]} takes {takes}")
 
 

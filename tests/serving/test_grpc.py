@@ -105,6 +105,15 @@ def test_every_dtype_comes_back_as_it_was_sent(client):
     assert [output.name for output in only.outputs] == ["same_int8"]
 
 
+def test_infinity_goes_both_ways_and_nan_is_refused(client):
+    given = np.array([[1, -np.inf, 2], [np.inf, 1, 2]], np.float32)
+    result = client.infer("tiny", tensors({**INPUTS, "float32": given}))
+    assert result.as_numpy("same_float32").tolist() == given.tolist()
+    given[0, 1] = np.nan
+    with pytest.raises(InferenceServerException, match=r"float32 has nan at \[0, 1\]: give numbers"):
+        client.infer("tiny", tensors({**INPUTS, "float32": given}))
+
+
 @pytest.mark.parametrize(
     ("dtype", "field"),
     [

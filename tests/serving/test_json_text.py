@@ -103,7 +103,7 @@ BAD_LONG = {
     ),
     "NaN": (
         FLAT.replace("142.", "NaN, 142.", 1).replace("[0.0, ", "[", 1),
-        "not JSON: .* in the data of x; NaN and Inf",
+        "not JSON: .* in the data of x; NaN is not JSON",
     ),
     "null": (FLAT.replace("[0.0,", "[null,"), "x has nothing: FP32 takes numbers"),
     "a boolean": (FLAT.replace("[0.0,", "[true,"), "x has True: FP32 takes numbers"),

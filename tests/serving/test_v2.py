@@ -336,10 +336,16 @@ def test_the_client_is_told_what_is_wrong(client, arrays, options, status, says)
     assert refused.value.status() == status
 
 
-def test_nan_from_the_client_as_json_is_refused(client):
-    arrays = {**EXACT, "float32": np.array([[1, np.inf, 2]] * 2, np.float32)}
-    with pytest.raises(InferenceServerException, match="NaN and Infinity are not JSON"):
+def test_infinity_goes_both_ways_as_binary_data_and_not_as_json(client):
+    given = np.array([[1, -np.inf, 2], [np.inf, 1, 2]], np.float32)
+    arrays = {**EXACT, "float32": given, "float16": given.astype(np.float16)}
+    with pytest.raises(InferenceServerException, match="JSON has no Infinity: send the input as binary data"):
         client.infer("tiny", tensors(arrays, binary=False))
+    with pytest.raises(InferenceServerException, match=r"same_float32 has NaN or Infinity.*: ask for binary_data"):
+        client.infer("tiny", tensors(arrays), outputs=asked("same_float32", binary=False))
+    result = client.infer("tiny", tensors(arrays))
+    for name in ("float32", "float16"):
+        assert result.as_numpy(f"same_{name}").tolist() == given.tolist()
 
 
 def test_shared_memory_is_refused(client):
