@@ -201,7 +201,9 @@ def names_in_variant(model: ModelProto, names: Iterable[str]) -> dict[str, str]:
 
 
 def error_share(error: OutputError) -> float | None:
-    """Return the power of the error divided by that of the signal; None if it is not finite."""
+    """Return the power of the error divided by that of the signal; None if it is not finite, 0 without any error."""
+    if error.noise == 0:
+        return 0.0  # a mask of 0 and -inf has no signal either
     return finite_or_none(error.noise / error.signal) if error.signal else None
 
 

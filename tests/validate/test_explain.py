@@ -14,6 +14,7 @@ from onnx_release.reduce.fp16 import convert_to_fp16
 from onnx_release.static_quantization.qdq import insert_qdq
 from onnx_release.validate.explain import explain_model, first_beyond
 from tests.residual import save_inputs, save_network
+from tests.samples import save_samples
 from tools.explain import departure, ranking
 
 SOURCES = {"depthwise": {"module": "block.1", "file": "network.py", "line": 7}}
@@ -90,6 +91,31 @@ def test_not_a_number_is_the_first_beyond_any_bound_and_on_top(network, tmp_path
     rows = rows_of(variant, network, tmp_path)
     assert departing(rows, 0) == "depthwise"
     assert ranking(rows, 1).splitlines()[1].startswith("depthwise  Conv       not finite")
+
+
+def test_the_same_infinity_is_no_error_of_a_step(save_graph, tmp_path):
+    """Scores plus a mask, which has no power of its own; only the scores are a tenth too large."""
+    nodes = [
+        helper.make_node("Split", ["x", "sizes"], ["scores", "mask"], name="split", axis=1),
+        helper.make_node("Relu", ["mask"], ["r"], name="relu"),
+        helper.make_node("Sub", ["mask", "r"], ["m"], name="subtract"),
+        helper.make_node("Mul", ["scores", "weight"], ["s"], name="scale"),
+        helper.make_node("Add", ["s", "m"], ["y"], name="hide"),
+    ]
+    paths = [
+        save_graph(
+            *(nodes, [("x", ["batch", 4])], [("y", ["batch", 2])]),
+            {"sizes": np.array([2, 2]), "weight": np.array([factor], np.float32)},
+            name,
+        )
+        for name, factor in (("float.onnx", 1.0), ("off.onnx", 1.1))
+    ]
+    samples = save_samples(tmp_path / "masked.npz", [np.array([1, 2, 0, -np.inf], np.float32)])
+    rows = explain_model(paths[1], paths[0], samples, [0], {})
+    added = {row["node"]: row["added"] for row in rows}
+    assert added == {**dict.fromkeys(added, 0.0), "scale": pytest.approx(0.01, rel=1e-4)}
+    assert departing(rows, 40) == "scale"
+    assert next(row["sqnr_db"] for row in rows if row["node"] == "hide") == pytest.approx(20, abs=1e-3)
 
 
 def test_the_tables_say_it_in_words(network, tmp_path):
