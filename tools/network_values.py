@@ -146,7 +146,8 @@ def random_values(tensor: FoundTensor, fixed: bool) -> dict[str, str]:
 
 
 def random_code(example: torch.Tensor, shape: str, dtype: str) -> str:
-    """Return code that makes an array of this shape and dtype with values like those of the example."""
+    """Return code that makes an array of this shape and dtype with values like the finite ones of the example."""
+    example = example[example.isfinite()]  # a mask of 0 and -inf hides nothing: the network then runs at any size
     low, high = (example.min(), example.max()) if example.numel() else (torch.tensor(0), torch.tensor(0))
     if low == high:
         return f"np.full({shape}, {low.item()}, {dtype})"

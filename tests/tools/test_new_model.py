@@ -385,6 +385,15 @@ def two_inputs():
     return nn.Bilinear(3, 4, 5)
 
 
+class Masked(nn.Module):
+    def forward(self, x, mask):
+        return (x + mask).softmax(-1)
+
+
+def masked():
+    return Masked(), {"x": torch.randn(2, 5), "mask": torch.tensor([[0, 0, 0, 0, -torch.inf]] * 2)}
+
+
 linear = nn.Linear(3, 2)
 """
 
@@ -421,6 +430,12 @@ def test_a_network_tells_its_inputs_by_name_its_outputs_by_path_and_its_sizes(ow
     assert [(tensor.name, tensor.shape) for tensor in spec.outputs] == [("state_out", ["batch", 4])]
     assert outputs["state_out"].shape == (1, 4)
     assert spec.variants == ["fp16", "int8_static"] and spec.sources == []
+
+
+def test_a_mask_with_infinity_is_made_of_its_finite_values(own_networks):
+    write_model("mine", None, network="mynet:masked")
+    _, outputs = run_as_written()
+    assert np.isfinite(*outputs.values()).all()
 
 
 def test_the_code_of_a_network_in_one_file_is_copied_and_its_weights_are_the_same_every_time(own_networks):
