@@ -184,7 +184,8 @@ def failed_node(error: BaseException) -> torch.fx.Node | None:
     for cause in causes(error):
         for frame, _ in traceback.walk_tb(cause.__traceback__):
             node = frame.f_locals.get("node")
-            if isinstance(node, torch.fx.Node):
+            # A loop over all nodes that is done leaves the last one, which is that of the outputs.
+            if isinstance(node, torch.fx.Node) and node.op != "output":
                 return node
     return None
 

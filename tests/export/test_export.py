@@ -91,6 +91,18 @@ class Clashing(nn.Module):
         return torch.relu(self.linear(x)) * self.scale
 
 
+class HalvedRecurrent(nn.Module):
+    """A recurrent layer over a length that a convolution halves, whose decomposition in torch.onnx fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halve = nn.Conv1d(8, 8, kernel_size=3, stride=2, padding=1)
+        self.recurrent = nn.GRU(8, 4, bidirectional=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.recurrent(self.halve(x.transpose(1, 2)).permute(2, 0, 1))[0]
+
+
 def line_of(text: str) -> int:
     """The number of the only line of this file, above this function, that holds `text`."""
     lines = Path(__file__).read_text().splitlines()[: inspect.getsourcelines(line_of)[1] - 1]
@@ -208,6 +220,16 @@ def test_an_unsupported_operator_is_named_with_module_line_and_what_to_try(expor
     assert f"tests/export/test_export.py:{line_of('torch.special.bessel_j0(x)')}." in message
     other = "torchscript" if exporter == "dynamo" else "dynamo"
     assert "simpler operators" in message and f"export.exporter={other}" in message
+
+
+def test_an_operator_that_fails_in_its_decomposition_is_named_and_not_the_outputs(tmp_path, make_spec):
+    sizes = {"batch": (1, 4, 2), "length": (4, 32, 16), "half": (2, 16, 8)}
+    spec = make_spec({"x": ["batch", "length", 8]}, {"y": ["half", "batch", 8]}, **sizes)
+    with pytest.raises(ExportError) as caught:
+        export_network(HalvedRecurrent().eval(), spec, DYNAMO, tmp_path / "out")
+    message = str(caught.value)
+    assert message.startswith("the operator aten.gru.input does not convert to ONNX. Used by recurrent (")
+    assert f"tests/export/test_export.py:{line_of('self.recurrent(self.halve(')}." in message
 
 
 def test_no_exporter_is_advised_that_was_tried(tmp_path, rows_spec):
