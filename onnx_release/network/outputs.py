@@ -5,7 +5,7 @@ positions that lead to it: `logits`, `state.0`, `1.0`.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,20 +15,21 @@ from torch.utils import _pytree as pytree
 from onnx_release.core.errors import NetworkError
 from onnx_release.network.arguments import pairs_of_cache
 
-# At the end of an output's name, where its path alone is the name of an input: state_out is the path state.
+# At the end of an output's name, where its path alone is the name of an input: state_out is the path state or 1.state.
 OUT = "_out"
 
 
 def take_outputs(result: Any, names: Sequence[str], network: str = "the network") -> tuple[torch.Tensor, ...]:
     """Return the tensors of `result` that `names` declare, in that order.
 
-    A name is a path, or its end if only one path ends so. Tensors without a name, as in a tuple, go to the remaining
-    names by position if there are as many. Raises NetworkError if one is missing, or if it is not clear which is which.
+    A name is a path, or its end if only one path ends so, with or without OUT. Tensors without a name, as in a tuple,
+    go to the remaining names by position if there are as many. Raises NetworkError if one is missing, or if it is not
+    clear which is which.
     """
     given = dict(flatten(result, fields=True))
-    if not any(find_path(name, given) for name in names):  # the fields of a named tuple are also positions
+    if not find_paths(names, given):  # the fields of a named tuple are also positions
         given = dict(flatten(result, fields=False))
-    found = {name: path for name in names if (path := find_path(name, given)) is not None}
+    found = find_paths(names, given)
     if len(found) < len(names):
         rest = [path for path in given if path not in found.values()]
         missing = [name for name in names if name not in found]
@@ -72,11 +73,28 @@ def array_of(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().cpu().resolve_conj().resolve_neg().numpy()
 
 
-def find_path(name: str, paths: Mapping[str, Any]) -> str | None:
-    """Return the path that is `name`, with or without OUT at its end, or the only one that ends with it."""
-    for path in (name, name.removesuffix(OUT)):
-        if path in paths:
-            return path
+def find_paths(names: Sequence[str], paths: Collection[str]) -> dict[str, str]:
+    """Return the path of each of the names that has one, no path twice.
+
+    Whole paths come before ends of paths, and names as they are before names without OUT.
+    """
+    found: dict[str, str] = {}
+    for find in (whole_path, only_end):
+        for ending in ("", OUT):
+            for name in names:
+                path = find(name.removesuffix(ending), paths) if name.endswith(ending) else None
+                if path is not None and name not in found and path not in found.values():
+                    found[name] = path
+    return found
+
+
+def whole_path(name: str, paths: Collection[str]) -> str | None:
+    """Return the path that is `name`, if there is one."""
+    return name if name in paths else None
+
+
+def only_end(name: str, paths: Collection[str]) -> str | None:
+    """Return the only path that ends with `name`, if it is the only one; a position is no such end."""
     ends = [path for path in paths if path.endswith(f".{name}")]
     return ends[0] if len(ends) == 1 and not is_position(name) else None
 
