@@ -1,5 +1,6 @@
-"""Shape cases: every corner, from real samples."""
+"""Shape cases: the corners of the sizes, from real samples."""
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,6 +48,23 @@ def test_three_dimensions_have_eight_corners():
     corners = {(case["batch"], case["height"], case["width"]) for case in cases[:8]}
     assert corners == {(b, h, w) for b in (1, 4) for h in (8, 32) for w in (16, 64)}
     assert cases[8:] == [{"batch": 2, "height": 16, "width": 32}, {"batch": 3, "height": 17, "width": 33}]
+
+
+def test_five_dimensions_have_thirty_two_corners():
+    cases = shape_cases(spec(**dict.fromkeys(["batch", "a", "b", "c", "d"], (1, 9, 4))))
+    assert [tuple(case.values()) for case in cases] == [*itertools.product((1, 9), repeat=5), (4,) * 5, (3,) * 5]
+
+
+@pytest.mark.parametrize("count", [6, 10, 40])
+def test_many_dimensions_have_a_few_corners_with_every_pair_of_bounds(count, make_spec):
+    names = ["batch", *(f"size_{index}" for index in range(1, count))]
+    inputs = {f"with_{name}": ["batch", name] for name in names[1:]}
+    cases = shape_cases(make_spec(inputs, {"y": ["batch"]}, **dict.fromkeys(names, (1, 9, 4))))
+    assert len(cases) <= 12
+    for one, other in itertools.combinations(names, 2):
+        assert {(case[one], case[other]) for case in cases} >= set(itertools.product((1, 9), repeat=2))
+    same = [set(case.values()) for case in cases]
+    assert (same[0], same[-3:]) == ({1}, [{9}, {4}, {3}])
 
 
 def test_the_same_sizes_are_tried_once():
