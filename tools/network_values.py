@@ -42,6 +42,9 @@ def read_network(text: str, inputs: Sequence[str], name: str, task: str | None) 
     task = task or named.task or "tensor"
     files = named.files or tuple(opened)
     code, module = own_code(named, name)
+    batched = any(dimension.name == BATCH for dimension in discovery.dimensions)
+    # It takes one item at a time, with a first axis of 1.
+    fixed = not batched and all(tensor.shape[:1] == (1,) for tensor in discovery.inputs)
     found = {
         "kind": named.kind,
         "reference": named.reference,
@@ -60,7 +63,8 @@ def read_network(text: str, inputs: Sequence[str], name: str, task: str | None) 
         "dimensions": [dimension_values(item) for item in discovery.dimensions],
         "derived": dict(discovery.derived),
         "fixed": [dimension_values(item) for item in discovery.fixed],
-        "random": [random_values(tensor, fixed_batch(discovery)) for tensor in discovery.inputs],
+        "without_batch": not batched and not fixed,
+        "random": [random_values(tensor, fixed) for tensor in discovery.inputs],
     }
     return ReadNetwork(task, found, files, code)
 
@@ -127,12 +131,6 @@ def dimension_values(dimension: InputDimension) -> dict[str, Any]:
         "low": -(-dimension.smallest // step),
         "high": dimension.example // step,
     }
-
-
-def fixed_batch(discovery: Discovery) -> bool:
-    """Return whether the network takes one item at a time, with a first axis of 1."""
-    named = any(dimension.name == BATCH for dimension in discovery.dimensions)
-    return not named and all(tensor.shape[:1] == (1,) for tensor in discovery.inputs)
 
 
 def random_values(tensor: FoundTensor, fixed: bool) -> dict[str, str]:

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from onnx_release.network.arguments import CACHES
+from onnx_release.network.independent_items import are_independent
 from onnx_release.network.size_formula import added
 from onnx_release.network.trial import Axis, Trial, shapes_of
 
@@ -134,23 +135,32 @@ def masks_follow(trial: Trial, found: list[InputDimension]) -> list[InputDimensi
 
 
 def find_batch(trial: Trial) -> InputDimension | None:
-    """Return the batch: the first axis of the first input, with those of the others that vary with it."""
-    size = next((tensor.shape[0] for tensor in trial.inputs.values() if tensor.ndim), 1)
-    for axes in batch_choices(trial.inputs, size) if size >= SMALLEST else []:
-        batch = InputDimension(BATCH, axes, size)
-        if changes_outputs(trial, batch):
-            return batch
+    """Return the batch: an axis of the first input, with those of the others that vary with it, of independent items.
+
+    It is the first axis; or the second, if the first varies but its items depend on each other, as steps of time do.
+    """
+    shape = next((tensor.shape for tensor in trial.inputs.values() if tensor.ndim), torch.Size([1]))
+    for front in (0, 1) if len(shape) > 2 else (0,):
+        size, varies = shape[front], False
+        for axes in batch_choices(trial.inputs, size, front) if size >= SMALLEST else []:
+            batch = InputDimension(BATCH, axes, size)
+            if changes_outputs(trial, batch):
+                if are_independent(trial, axes):
+                    return batch
+                varies = True
+        if not varies:
+            break
     return None
 
 
-def batch_choices(tensors: Mapping[str, torch.Tensor], size: int) -> list[tuple[Axis, ...]]:
+def batch_choices(tensors: Mapping[str, torch.Tensor], size: int, front: int = 0) -> list[tuple[Axis, ...]]:
     """Return sets of axes of this size that may be the batch, one axis or none of each input, the likeliest first.
 
-    The first input has it in front. As many others as can be have it, as far in front as can be.
+    The first input has it at the axis `front`. As many others as can be have it, as far in front as can be.
     """
     choices: list[list[Axis | None]] = []
     for name, tensor in tensors.items():
-        axes = [(name, axis) for axis in range(tensor.ndim if choices else min(1, tensor.ndim))]
+        axes = [(name, axis) for axis in range(tensor.ndim) if choices or axis == front]
         choices.append([axis for axis in axes if tensor.shape[axis[1]] == size] or [None])
         if len(choices) > 1 and choices[-1] != [None]:
             choices[-1].append(None)
@@ -226,6 +236,10 @@ def dimension_name(tensors: Mapping[str, torch.Tensor], axis: Axis) -> str:
     tensor = tensors[name]
     if name.partition(".")[0] in CACHES:
         return "past"
+    if "edge" in name:
+        return "edges"
+    if position == 0 and name == next(iter(tensors)):  # no batch, since its items depend on each other
+        return "nodes" if any("edge" in other for other in tensors) else "sequence"
     if tensor.ndim in IMAGE_AXES and tensor.is_floating_point() and position:
         return IMAGE_AXES[tensor.ndim][position]
     if position == 1 and (tensor.ndim == 3 or (tensor.ndim == 2 and not tensor.is_floating_point())):

@@ -146,6 +146,77 @@ def test_axes_that_grow_with_other_sizes_are_formulas():
     assert (gaps.shape, values.shape) == (("batch", "length"), ("batch", "length + 1"))
 
 
+class Graph(nn.Module):
+    """Nodes that add up what their neighbours send."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, x, edge_index):
+        source, target = edge_index
+        sent = self.layer(x)
+        return torch.zeros_like(sent).index_add(0, target, sent[source])
+
+
+class Steps(nn.Module):
+    """A recurrent layer that takes one sequence without a batch, or several with the steps in front."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.LSTM(3, 4)
+
+    def forward(self, x, state):
+        return self.layer(x, (state, state))[0]
+
+
+class Attention(nn.Module):
+    def forward(self, x):
+        return (x @ x.T).softmax(-1) @ x
+
+
+EDGES = torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 4, 0]])
+
+
+@pytest.mark.parametrize(
+    ("network", "examples", "inputs", "output"),
+    [
+        (Graph(), (torch.randn(6, 3), EDGES), [("nodes", 3), (2, "edges")], ("nodes", 4)),
+        (Steps(), (torch.randn(5, 3), torch.randn(1, 4)), [("sequence", 3), (1, 4)], ("sequence", 4)),
+        (Attention(), torch.randn(6, 3), [("sequence", "length")], ("sequence", "length")),
+        (nn.Softmax(0), torch.zeros(6, 3), [("sequence", "length")], ("sequence", "length")),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_a_first_axis_whose_items_depend_on_each_other_is_a_size_and_no_batch(network, examples, inputs, output):
+    shapes, outputs, _, _ = found(network, examples)
+    assert (list(shapes.values()), outputs[""]) == (inputs, output)
+
+
+@pytest.mark.parametrize(
+    ("network", "examples", "inputs", "output"),
+    [
+        (nn.Linear(3, 4), torch.randn(5, 3), [("batch", 3)], ("batch", 4)),
+        (nn.BatchNorm1d(3), torch.zeros(5, 3), [("batch", 3)], ("batch", 3)),
+        (nn.Embedding(9, 4), torch.arange(5), [("batch",)], ("batch", 4)),
+        (nn.Sequential(nn.Linear(3, 4), nn.Flatten(0)), torch.randn(5, 3), [("batch", 3)], ("flattened",)),
+        # The steps are in front.
+        (
+            Steps(),
+            (torch.randn(5, 2, 3), torch.randn(1, 2, 4)),
+            [("sequence", "batch", 3), (1, "batch", 4)],
+            ("sequence", "batch", 4),
+        ),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
+)
+def test_a_batch_is_an_axis_of_independent_items(network, examples, inputs, output):
+    shapes, outputs, _, derived = found(network, examples)
+    names = {name: "flattened" for name, formula in derived.items() if formula == "4 * batch"}
+    assert list(shapes.values()) == inputs
+    assert tuple(names.get(size, size) for size in outputs[""]) == output
+
+
 @pytest.mark.parametrize(
     ("given", "wanted", "formula"),
     [

@@ -394,6 +394,21 @@ def masked():
     return Masked(), {"x": torch.randn(2, 5), "mask": torch.tensor([[0, 0, 0, 0, -torch.inf]] * 2)}
 
 
+class Graph(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, x, edge_index):
+        source, target = edge_index
+        sent = self.layer(x)
+        return torch.zeros_like(sent).index_add(0, target, sent[source])
+
+
+def graph():
+    return Graph(), (torch.randn(6, 3), torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 4, 0]]))
+
+
 linear = nn.Linear(3, 2)
 """
 
@@ -436,6 +451,14 @@ def test_a_mask_with_infinity_is_made_of_its_finite_values(own_networks):
     write_model("mine", None, network="mynet:masked")
     _, outputs = run_as_written()
     assert np.isfinite(*outputs.values()).all()
+
+
+def test_nodes_of_a_graph_are_no_batch(own_networks):
+    write_model("mine", None, network="mynet:graph")
+    spec, outputs = run_as_written()
+    assert spec.batch is None and list(spec.dimensions) == ["nodes", "edges"]
+    assert [tensor.shape for tensor in spec.inputs] == [["nodes", 3], [2, "edges"]]
+    assert outputs["output"].shape[1:] == (4,)
 
 
 def test_the_code_of_a_network_in_one_file_is_copied_and_its_weights_are_the_same_every_time(own_networks):
