@@ -1,9 +1,9 @@
-"""Write models/NAME/ for a new model: a spec.yaml, a network.py and a data.py that run as they are, for you to change.
+"""Write models/NAME/ for a new model: a spec.yaml, a network.py and a data.py, for you to change; and run it once.
 
 With --network, the network is built and run, and spec.yaml has its inputs, outputs and sizes; what it cannot tell is
 marked CHANGE. With --images, the photographs take the place of data.py. It also adds a line for the model to
 models.yaml, and writes pipelines/NAME/dvc.yaml, which has the model's stages. It writes nothing else, and if anything
-fails, nothing at all.
+fails, nothing at all. Then it runs what it has written, on a sample and at two sizes; if that fails, it says why.
 """
 
 import argparse
@@ -23,10 +23,11 @@ from onnx_release.core.errors import ParameterError, SourceError, SpecError
 from onnx_release.core.files import remove, replacing_folder, write_text
 from onnx_release.core.model_list import ModelList
 from onnx_release.core.paths import MODEL_LIST, MODELS, PIPELINES, ModelFiles
-from onnx_release.core.spec import Spec
+from onnx_release.core.spec import Spec, load_spec
 from onnx_release.core.yaml_files import read_yaml
 from onnx_release.data.checksums import path_sha256
 from onnx_release.data.image_folder import ImageFolder, sorted_classes, split_folders
+from tools.first_run import why_it_fails
 
 TASKS = ("classification", "detection", "embedding", "tensor")
 TEMPLATES = Path(__file__).with_name("templates")
@@ -40,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.network is None and arguments.input:
         raise SpecError("--input is for --network: leave it out")
     write_model(arguments.name, arguments.task, arguments.weights, arguments.images, arguments.network, arguments.input)
-    print(next_steps(arguments.name, arguments.weights, arguments.network))
+    print(outcome(arguments.name, arguments.weights is not None, arguments.network is None))
 
 
 def write_model(
@@ -192,24 +193,36 @@ def rendered(template: str, values: Mapping[str, Any]) -> str:
     return environment.get_template(template).render(values).rstrip() + "\n"
 
 
-def next_steps(name: str, weights: Path | None, network: str | None = None) -> str:
-    """Say what to change and what to run."""
+def outcome(name: str, weights: bool, example: bool) -> str:
+    """Run models/`name`, and say how it is and what to do next; not where it is an `example` and has own `weights`.
+
+    Raises SpecError if it fails.
+    """
+    written = f"models/{name}/ is written, and {MODEL_LIST} lists it"
+    steps = next_steps(name, example)
+    if weights and example:
+        return f"{written}. Your weights only fit your network: change the places marked CHANGE, then run:\n{steps}"
+    absent = [source.name for source in load_spec(name).sources if source.origin.path is None]
+    if absent:
+        why = f"since the pipeline downloads {', '.join(absent)}"
+        return f"{written}. It has not been run, {why}. Change the places marked CHANGE:\n{steps}"
+    reason = why_it_fails(name)
+    if reason is not None:
+        raise SpecError(
+            f"{written}, but it does not run: {reason}\nChange that, and the places marked CHANGE, then run:\n{steps}"
+        )
+    return f"models/{name}/ runs as it is, and {MODEL_LIST} lists it. Change the places marked CHANGE:\n{steps}"
+
+
+def next_steps(name: str, example: bool) -> str:
+    """Say what to change in which file, the network being an example or one that was found, and what to run."""
     changes = {
-        "network.py": "your network in place of the example",
-        "spec.yaml": "inputs, outputs, and what a variant may lose",
+        "network.py": "your network in place of the example" if example else "how the network is built",
+        "spec.yaml": ("inputs, outputs" if example else "sizes, names") + ", and what a variant may lose",
         "data.py": "your samples in place of the examples",
     }
-    if network is not None:
-        changes |= {"network.py": "how the network is built", "spec.yaml": "sizes, names, and what a variant may lose"}
     files = [file for file in changes if "CHANGE" in read_if_there(MODELS / name / file)]
-    if weights is None or network is not None:
-        first = f"models/{name}/ runs as it is, and {MODEL_LIST} lists it. Change the places marked CHANGE:"
-    else:
-        first = (
-            f"models/{name}/ is written, and {MODEL_LIST} lists it. Your weights only fit your network: change the "
-            "places marked CHANGE, then run:"
-        )
-    lines = [first, *(f"  models/{name}/{file:<12}{changes[file]}" for file in files)]
+    lines = [f"  models/{name}/{file:<12}{changes[file]}" for file in files]
     return "\n".join([*lines, f"  make repro MODEL={name}", "docs/bring-your-own-model.md explains each step."])
 
 

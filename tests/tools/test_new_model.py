@@ -409,6 +409,24 @@ def graph():
     return Graph(), (torch.randn(6, 3), torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 4, 0]]))
 
 
+class Squeezed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, x):
+        return self.layer(x).squeeze()
+
+
+class Roots(nn.Module):
+    def forward(self, x):
+        return x.sqrt()
+
+
+def roots():
+    return Roots(), torch.tensor([[0.0, 0.0, 0.0, 9.0] * 4])
+
+
 linear = nn.Linear(3, 2)
 """
 
@@ -557,6 +575,38 @@ def test_a_network_that_is_not_there_is_named_and_nothing_is_written(own_network
     with pytest.raises(NetworkError, match=says):
         write_model("mine", None, network=network)
     assert not list((own_networks / "models").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("network", "says", "file", "change"),
+    [
+        ("Squeezed", "the network contradicts spec.yaml: output has the shape [4]", "mynet.py", (".squeeze()", "")),
+        (
+            "roots",
+            "values of the output output are NaN or infinite",
+            "data.py",
+            ("random.normal(", "10 + 0 * random.normal("),
+        ),
+    ],
+)
+def test_what_does_not_run_as_it_is_written_is_said_and_runs_once_it_is_changed(
+    own_networks, network, says, file, change
+):
+    result = run_here(own_networks, "tools.new_model", "mine", "--network", f"mynet:{network}")
+    assert (result.returncode, result.stdout) == (1, "")
+    first, _, rest = result.stderr.partition("\n")
+    assert first.startswith("error: models/mine/ is written, and models.yaml lists it, but it does not run: ")
+    assert says in first and "Change that" in rest and "  models/mine/data.py " in rest
+    assert "mine" in read_list() and FILES.pipeline.is_file()
+    path = own_networks / "models/mine" / file
+    path.write_text(path.read_text().replace(*change))
+    run_as_written()
+
+
+def test_an_example_whose_photographs_are_downloaded_is_not_said_to_run(root):
+    result = run_here(root, "tools.new_model", "mine", "--task", "detection")
+    assert result.returncode == 0, result.stderr
+    assert "It has not been run, since the pipeline downloads china.jpg, flower.jpg." in result.stdout
 
 
 def test_the_command_needs_a_network_or_a_task(own_networks):
