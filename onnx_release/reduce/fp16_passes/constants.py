@@ -5,8 +5,8 @@ from collections.abc import Set
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnx_release.graph.graph import graphs, produced_values
-from onnx_release.reduce.fp16_passes.names import unused_name
+from onnx_release.graph.graph import graphs
+from onnx_release.graph.names import FreshNames, all_names
 
 # The attributes of a Constant that hold its value as numbers, and their element types.
 NUMBERS = {
@@ -61,7 +61,7 @@ def write_out_fill_values(model: ModelProto) -> None:
 
 def separate_shared_constants(model: ModelProto, kept: Set[str]) -> None:
     """Give the kept nodes a copy of each float32 initializer that others use too: the converter would keep the one."""
-    taken = {name for graph in graphs(model.graph) for name in produced_values(graph)}
+    fresh = FreshNames(all_names(model))
     users = users_by_name(model.graph)
     for graph in graphs(model.graph):
         for tensor in list(graph.initializer):
@@ -70,8 +70,7 @@ def separate_shared_constants(model: ModelProto, kept: Set[str]) -> None:
                 continue
             copy = graph.initializer.add()
             copy.CopyFrom(tensor)
-            copy.name = unused_name(f"{tensor.name}_float32", taken)
-            taken.add(copy.name)
+            copy.name = fresh.give(f"{tensor.name}_float32")
             for node in own:
                 node.input[:] = [copy.name if name == tensor.name else name for name in node.input]
 

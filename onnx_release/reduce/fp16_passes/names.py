@@ -1,11 +1,11 @@
 """Give every node and value a name of its own, since the converter finds both by name."""
 
 from collections import Counter
-from collections.abc import Container
 
 from onnx import GraphProto, ModelProto, NodeProto
 
 from onnx_release.graph.graph import graphs, produced_values, rename_inputs
+from onnx_release.graph.names import FreshNames
 
 # What an optional output is called that nothing uses. The converter takes two empty names for the same value.
 UNUSED = "unused_output_"
@@ -15,11 +15,10 @@ def name_nodes(model: ModelProto) -> None:
     """Give every node, those of nested graphs included, a unique name."""
     nodes = [node for graph in graphs(model.graph) for node in graph.node]
     taken: set[str] = set()
-    given = {node.name for node in nodes}
+    fresh = FreshNames(node.name for node in nodes)
     for index, node in enumerate(nodes):
         if not node.name or node.name in taken:
-            node.name = unused_name(f"{node.name or node.op_type}_{index}", given)
-            given.add(node.name)
+            node.name = fresh.give(f"{node.name or node.op_type}_{index}")
         taken.add(node.name)
 
 
@@ -29,13 +28,13 @@ def name_inner_values(model: ModelProto) -> None:
     Inner graphs come first: what is left of a name there belongs to the graph around it.
     """
     counts = Counter(name for graph in graphs(model.graph) for name in produced_values(graph))
+    fresh = FreshNames(counts)
     for graph in list(graphs(model.graph))[:0:-1]:
         renamed = {}
         for name in produced_values(graph):
             if counts[name] > 1:
                 counts[name] -= 1
-                renamed[name] = unused_name(name, counts)
-                counts[renamed[name]] = 1
+                renamed[name] = fresh.give(name)
         rename_defined(graph, renamed)
 
 
@@ -61,13 +60,6 @@ def rename_uses(graph: GraphProto, renamed: dict[str, str]) -> None:
 def has_graphs(node: NodeProto) -> bool:
     """Return whether the node is an If, a Loop, a Scan or another one with graphs of its own."""
     return any(item.HasField("g") or item.graphs for item in node.attribute)
-
-
-def unused_name(wanted: str, taken: Container[str]) -> str:
-    """Return `wanted`, with as many underscores as it takes to be none of `taken`."""
-    while wanted in taken:
-        wanted += "_"
-    return wanted
 
 
 def name_optional_outputs(model: ModelProto) -> None:
