@@ -489,14 +489,6 @@ def judged_outputs(spec: Spec) -> list[Output]:
     return [tensor for tensor in spec.outputs if tensor.counts is not False] or spec.outputs
 
 
-def judged_by_share(tensor: Output) -> bool:
-    """Return whether an output is judged by the share of its values that are equal, and not by the largest error.
-
-    It is for whole numbers and truth values, where a near tie gives quite another one; `counts: true` keeps the error.
-    """
-    return tensor.dtype not in FLOATS and not tensor.counts
-
-
 def class_count(spec: Spec) -> int | None:
     """Return how many classes a classification has; None for another task, and if their number is symbolic."""
     classes = spec.outputs[0].shape[-1]

@@ -11,8 +11,6 @@ from onnx_release.core.spec import Tolerance
 RELATIVE_FLOOR = 1e-3
 # Beyond this many times PyTorch's own rounding, an answer is wrong and not merely less precise.
 WRONG_MULTIPLE = 1000
-# The share of whole numbers, as of an argmax, that may differ by a near tie.
-TIES = 0.1
 # The rounding of one operation in float32, relative to the largest value: less than this no network has.
 FLOAT32_ROUNDING = 2.0**-24
 
