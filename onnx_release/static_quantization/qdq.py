@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from onnx_release.graph.activations import constant_values
 from onnx_release.graph.graph import node_inputs, producers
@@ -122,18 +122,20 @@ def with_float_layers(quantized: ModelProto, model: ModelProto, names: Collectio
     """
     result = ModelProto()
     result.CopyFrom(quantized)
-    makers, known = producers(result), initializers(result)
+    fresh, copies = FreshNames(all_names(result)), dict[str, str]()
     tensors, originals = initializers(model), {node.name: node for node in model.graph.node}
     for node in result.graph.node:
         if node.name not in names:
             continue
         for index, name in enumerate(originals[node.name].input):
-            if name in tensors:
-                copy = TensorProto()
+            if name not in tensors:
+                continue
+            if name not in copies:  # layers may share a weight or a bias
+                copies[name] = fresh.give(name)
+                copy = result.graph.initializer.add()
                 copy.CopyFrom(tensors[name])
-                copy.name = name if name not in known and name not in makers else f"{name}_float"
-                result.graph.initializer.append(copy)
-                node.input[index] = copy.name
+                copy.name = copies[name]
+            node.input[index] = copies[name]
     keep_float(result)
     return result
 

@@ -183,6 +183,24 @@ def test_a_float_layer_is_what_the_quantizer_makes_without_it(case):
         np.testing.assert_allclose(found["y"], expected["y"], atol=0.01)
 
 
+def test_float_layers_that_share_a_bias_have_one_copy_of_it(save_graph):
+    random = np.random.default_rng(0)
+    weights = {name: random.normal(size=(4, 4)).astype(np.float32) for name in ("w1", "w2")}
+    layers = [
+        helper.make_node("Gemm", ["x", "w1", "b"], ["h"], name="first"),
+        helper.make_node("Gemm", ["h", "w2", "b"], ["y"], name="second"),
+    ]
+    constants = {**weights, "b": np.ones(4, np.float32)}
+    model = onnx.load(save_graph(layers, [("x", ["batch", 4])], [("y", ["batch", 4])], constants))
+    quantized = insert_qdq(model, dict.fromkeys(("x", "h", "y"), (-8.0, 8.0)), TARGETS["vnni"], [])
+    mixed = with_float_layers(quantized, model, {"first", "second"})
+    names = [tensor.name for tensor in mixed.graph.initializer]
+    assert sorted(set(names)) == sorted(names)
+    x = random.normal(size=(3, 4)).astype(np.float32)
+    one, other = (session_of(graph).run(["y"], {"x": x})[0] for graph in (mixed, model))
+    np.testing.assert_allclose(one, other, atol=0.3)
+
+
 def test_a_layer_in_float_between_quantized_ones_stays_in_float(case, tmp_path, monkeypatch):
     """ONNX Runtime would give it int8 weights, at one scale for all of them, when it loads the model."""
     model, ranges, _, _ = case
