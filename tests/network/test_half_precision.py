@@ -1,5 +1,8 @@
 """Networks in half precision become float32 networks, whatever dtypes their code names."""
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +97,38 @@ def test_a_network_that_only_computes_in_half_precision_computes_in_float32(netw
     export_network(network, spec, Export(exporter="dynamo", opset=18), tmp_path / "export")
     found = run_session(open_session(tmp_path / "export/model.onnx"), {"x": x.numpy()})["y"]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_a_network_of_an_installed_package_computes_in_float32(spec, tmp_path, monkeypatch, capsys):
+    package = tmp_path / "site-packages/halfnet"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Linear):\n    def forward(self, x):\n"
+        "        return super().forward(x).bfloat16().float()\n"
+    )
+    monkeypatch.syspath_prepend(package.parent)
+    network = importlib.import_module("halfnet").Net(4, 4).eval()
+    monkeypatch.delitem(sys.modules, "halfnet")
+    bring_to_float32(network, spec)
+    assert "computes in bfloat16" in capsys.readouterr().err
+    x = torch.linspace(-1, 1, 12).reshape(3, 4)
+    assert torch.equal(network(x), nn.functional.linear(x, network.weight, network.bias))
+
+
+def test_the_run_that_looks_for_half_precision_changes_no_buffer_and_copies_no_weight(spec):
+    class Counting(nn.Linear):
+        def __init__(self):
+            super().__init__(4, 4)
+            self.register_buffer("runs", torch.zeros(1))
+
+        def forward(self, x):
+            self.runs += 1
+            seen.append(self.weight)
+            return super().forward(x)
+
+    seen, network = [], Counting().eval()
+    bring_to_float32(network, spec)
+    assert network.runs == 0 and [weight is network.weight for weight in seen] == [True]
 
 
 def test_code_that_names_half_precision_and_does_not_use_it_changes_nothing(spec, capsys):
