@@ -1,11 +1,15 @@
 """A working copy of the repository in another folder, for tests that run the pipeline itself."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.clone import list_models, make_clone, only_model, path_with_python, run, set_param
+import pytest
+
+from onnx_release.core.child_process import path_with_python
+from tools.clone import list_models, make_clone, only_model, run, set_param
 
 __all__ = [
     "QUICK",
@@ -18,6 +22,7 @@ __all__ = [
     "run",
     "set_param",
     "stages_run",
+    "with_other_python_first",
 ]
 
 # Enough to run the harness, and no more: no test reads a timing.
@@ -37,6 +42,15 @@ def outputs(clone: Path) -> dict[str, str]:
     """The sha256 of every file that the pipeline has made."""
     files = [path for name in ("data", "artifacts", "metrics") for path in (clone / name).rglob("*") if path.is_file()]
     return {str(path.relative_to(clone)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
+
+
+def with_other_python_first(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let PATH begin with a folder whose `python` fails, as one without the packages does."""
+    python = folder / "other/python"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\nexit 9\n")
+    python.chmod(0o755)
+    patch.setenv("PATH", os.pathsep.join([str(python.parent), os.environ["PATH"]]))
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from onnx_release.core.child_process import path_with_python
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -60,11 +62,6 @@ def only_model(clone: Path, model: str) -> None:
     for folder in (clone / "pipelines").iterdir():
         if folder.name != model:
             shutil.rmtree(folder)
-
-
-def path_with_python() -> str:
-    """Return the environment variable PATH with this environment's programs first, where `make` puts them, too."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
 def run(clone: Path, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

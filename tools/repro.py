@@ -10,12 +10,14 @@ the exit code is 1.
 import argparse
 import configparser
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from onnx_release.core.addresses import last_stages, lock_files
+from onnx_release.core.child_process import path_with_python
 from onnx_release.core.command import run_tool, without_ctrl_c
 from onnx_release.core.errors import DataError, ParameterError, ReleaseError, RevisionError
 from onnx_release.core.files import replacing
@@ -39,6 +41,7 @@ NO_GIT = """there is no git repository here, and DVC needs one. Run one of these
 
 
 def main(arguments: argparse.Namespace) -> None:
+    os.environ["PATH"] = path_with_python()  # for the stages
     check_git()
     check_writable()
     with only_one(RUNNING, RevisionError(BUSY)):

@@ -7,6 +7,7 @@ and at the stages in the run cache. Every sweep starts with an empty queue, and 
 
 import contextlib
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from dvc.exceptions import DvcException
 from dvc.lock import LockError
 
 from onnx_release.core.addresses import lock_entries
+from onnx_release.core.child_process import path_with_python
 from onnx_release.core.errors import SweepError
 from onnx_release.core.files import remove, write_text
 from onnx_release.core.git import git_output
@@ -197,7 +199,8 @@ class Queue:
         command = [sys.executable, "-m", "dvc", "queue", "start", "--jobs", str(count)]
         log = SWEEP_FOLDER / "workers.log"  # not a pipe, since the workers keep inherited files open
         with log.open("w", encoding="utf-8") as file:
-            code = subprocess.run(command, cwd=CLONE, stdout=file, stderr=file, check=False).returncode
+            environment = {**os.environ, "PATH": path_with_python()}
+            code = subprocess.run(command, cwd=CLONE, env=environment, stdout=file, stderr=file, check=False).returncode
         if code:
             raise SweepError(f"`dvc queue start` failed: {log.read_text(encoding='utf-8').strip()}")
 

@@ -29,7 +29,7 @@ from onnx_release.sweep.repository import (
     open_clone,
     stop_processes,
 )
-from tests.clone import path_with_python
+from tests.clone import with_other_python_first
 from tests.imports import ROOT
 from tests.sweep_project import make_project
 
@@ -113,7 +113,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_sweep_is_killed_and_goes_on_where_it_was(project, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", path_with_python())
+    with_other_python_first(monkeypatch, tmp_path)
     for name in ("BEGUN", "GO"):
         monkeypatch.setenv(name, str(tmp_path / name))
     base = check_repository(Path("none"))
@@ -155,7 +155,9 @@ def test_a_sweep_is_killed_and_goes_on_where_it_was(project, tmp_path, monkeypat
     assert experiment_names(base, CLONE) == {"wait", "big", "timed", "prepare"}  # until nothing is left to do
     assert repeated_work(sorted(LOGS.glob("*.log")), Path(".dvc/cache/runs"), set()) == {}
     assert git("status", "--porcelain") == "" and git("symbolic-ref", "HEAD") == head
-    result = subprocess.run(["dvc", "exp", "apply", "big"], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-m", "dvc", "exp", "apply", "big"], capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stderr
     assert Path("second.txt").stat().st_size == 2**24 + len("2big")
     assert git("status", "--porcelain", "params.yaml", "models") == " M models/m/params.yaml"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from onnx_release.core.files import write_text
-from tests.clone import list_models, outputs, path_with_python
+from tests.clone import list_models, outputs, path_with_python, with_other_python_first
 from tests.digits_spec import DIGITS_SPEC
 from tests.in_process import run_here
 from tests.revisions import commit, git
@@ -161,6 +161,13 @@ def test_a_model_in_params_yaml_is_one_message_that_says_what_there_is_now(fresh
         "MODEL=NAME` runs one of them. Remove the key\n"
     )
     assert not outputs(fresh)
+
+
+def test_stages_run_with_the_python_that_runs_it_whatever_is_on_the_path(fresh, tmp_path, monkeypatch):
+    with_other_python_first(monkeypatch, tmp_path)
+    result = run_here(fresh, "tools.repro", env={**ENVIRONMENT, "PATH": os.environ["PATH"]})
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (fresh / "artifacts/m/release").is_dir()
 
 
 def test_one_model_and_all_of_them_are_not_asked_for_together(fresh):
