@@ -1,6 +1,7 @@
 """Find which axes of a network's inputs may vary, which of them are one size, and how far they go."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ CHOICES = 64  # of the axes that may be the batch, or that may vary together wit
 # Pictures, waves and maps are tried from half of the example on, sequences from 2 to this many times the example.
 LONGER = 8
 SMALLEST = 2
+EDGE = re.compile(r"(?:^|[._])edges?(?:[._]|$)")  # as in edge_index
 IMAGE_AXES = {4: ("", "channels", "height", "width"), 5: ("", "channels", "depth", "height", "width")}
 
 
@@ -236,17 +238,22 @@ def dimension_name(tensors: Mapping[str, torch.Tensor], axis: Axis) -> str:
     tensor = tensors[name]
     if name.partition(".")[0] in CACHES:
         return "past"
-    if "edge" in name:
-        return "edges"
-    if position == 0 and name == next(iter(tensors)):  # no batch, since its items depend on each other
-        return "nodes" if any("edge" in other for other in tensors) else "sequence"
-    if tensor.ndim in IMAGE_AXES and tensor.is_floating_point() and position:
+    if position == 0 or EDGE.search(name):
+        return first_name(tensors, name)
+    if tensor.ndim in IMAGE_AXES and tensor.is_floating_point():
         return IMAGE_AXES[tensor.ndim][position]
     if position == 1 and (tensor.ndim == 3 or (tensor.ndim == 2 and not tensor.is_floating_point())):
         return "sequence"
-    if position == tensor.ndim - 1 and position:
-        return "length"
-    return f"{name.replace('.', '_')}_{position}"
+    return "length" if position == tensor.ndim - 1 else f"{name.replace('.', '_')}_{position}"
+
+
+def first_name(tensors: Mapping[str, torch.Tensor], name: str) -> str:
+    """Return a name for a first axis that is no batch, since its items depend on each other, and for edges."""
+    if EDGE.search(name):
+        return "edges"
+    if name == next(iter(tensors)):
+        return "nodes" if any(EDGE.search(other) for other in tensors) else "sequence"
+    return f"{name.replace('.', '_')}_0"
 
 
 def unused_name(name: str, axis: Axis, used: Sequence[str]) -> str:

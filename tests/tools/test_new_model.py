@@ -583,7 +583,7 @@ def test_a_network_that_is_not_there_is_named_and_nothing_is_written(own_network
         ("Squeezed", "the network contradicts spec.yaml: output has the shape [4]", "mynet.py", (".squeeze()", "")),
         (
             "roots",
-            "values of the output output are NaN or infinite",
+            "values of the output output are NaN in float32",
             "data.py",
             ("random.normal(", "10 + 0 * random.normal("),
         ),
