@@ -117,6 +117,8 @@ def test_a_network_of_an_installed_package_computes_in_float32(spec, tmp_path, m
 
 def test_the_run_that_looks_for_half_precision_changes_no_buffer_and_copies_no_weight(spec):
     class Counting(nn.Linear):
+        runs: torch.Tensor
+
         def __init__(self):
             super().__init__(4, 4)
             self.register_buffer("runs", torch.zeros(1))
@@ -126,7 +128,8 @@ def test_the_run_that_looks_for_half_precision_changes_no_buffer_and_copies_no_w
             seen.append(self.weight)
             return super().forward(x)
 
-    seen, network = [], Counting().eval()
+    seen: list[torch.Tensor] = []
+    network = Counting().eval()
     bring_to_float32(network, spec)
     assert network.runs == 0 and [weight is network.weight for weight in seen] == [True]
 
