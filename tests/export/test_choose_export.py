@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from onnx_release.core.child_process import call_guarded
 from onnx_release.core.errors import ExportError
 from onnx_release.core.params import Export
 from onnx_release.core.paths import MODEL_FILE, SOURCES_FILE, ModelFiles
@@ -54,6 +55,12 @@ def spec(tmp_path, monkeypatch, make_spec):
 
 
 @pytest.fixture
+def in_this_process(monkeypatch):
+    """Each attempt is made here: a process that imports torch takes longer than the attempt."""
+    monkeypatch.setattr("onnx_release.export.choose_export.run_in_child", call_guarded)
+
+
+@pytest.fixture
 def candidate(spec, tmp_path):
     """Make the candidate of an attempt for a network, with its references."""
 
@@ -76,7 +83,7 @@ def gelu():
     return Gelu().eval()
 
 
-def test_auto_tries_both_exporters_and_keeps_the_fewest_nodes(spec, tmp_path):
+def test_auto_tries_both_exporters_and_keeps_the_fewest_nodes(spec, tmp_path, in_this_process):
     write_references(gelu(), spec)
     metrics = export_model(gelu, spec, Export(exporter="auto", opset="auto"), NET, tmp_path / "export")
     # A Gelu of opset 20 and one that the tracer writes in parts are both fused with the layer before it.
@@ -188,7 +195,7 @@ class Bessel(nn.Module):
         return torch.special.bessel_j0(x)
 
 
-def test_the_reasons_advise_no_exporter_that_was_tried(spec, tmp_path):
+def test_the_reasons_advise_no_exporter_that_was_tried(spec, tmp_path, in_this_process):
     network = Bessel().eval()
     write_references(network, spec)
     with pytest.raises(ExportError, match=r"- torchscript: the operator aten::special_bessel_j0") as caught:
