@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
@@ -28,6 +29,9 @@ from tests.dvc_here import popen_with
 
 # The modules of the library that run work in a process of its own. A script's own import is made anew for each run.
 IN_CHILDREN = ("core.child_process", "core.variants", "export.choose_export", "reduce.fp16")
+# A process that has imported torch starts others in no time. It keeps the environment that it was started with.
+WITH_TORCH = get_context("forkserver")
+WITH_TORCH.set_forkserver_preload(["torch", "onnxruntime"])
 
 
 def run_here(folder: Path, module: str, *arguments: str, env: Mapping[str, str] | None = None) -> CompletedProcess[str]:
@@ -37,6 +41,7 @@ def run_here(folder: Path, module: str, *arguments: str, env: Mapping[str, str] 
         patch.setattr(sys, "argv", [module, *arguments])
         for name in IN_CHILDREN:  # no process of its own for what a stage runs in one
             patch.setattr(f"onnx_release.{name}.run_in_child", call_guarded)
+        start_contenders_with_torch(patch)
         if module == "dvc":
             take_output_of_dvc(patch)
         else:
@@ -44,6 +49,11 @@ def run_here(folder: Path, module: str, *arguments: str, env: Mapping[str, str] 
         code = exit_code(module)
         found = [content(printed), content(errors)]
     return CompletedProcess([module, *arguments], code, *found)
+
+
+def start_contenders_with_torch(patch: pytest.MonkeyPatch) -> None:
+    """Let what the benchmark times start in processes of its own as ever, from one that has imported torch."""
+    patch.setattr("onnx_release.timing.worker.get_context", lambda _: WITH_TORCH)
 
 
 def run_dvc(folder: Path, arguments: Sequence[str], taken: bool) -> tuple[int, str, str]:

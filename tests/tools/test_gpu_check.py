@@ -5,7 +5,6 @@ Validation and timing are run for real, on the CPU's provider.
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -31,12 +30,13 @@ from onnx_release.runtime.providers import CUDA
 from tests.candidates import LATENCIES, timing
 from tests.clone import QUICK, list_models, set_param
 from tests.imports import ROOT, imported_files, third_party
-from tests.in_process import run_here
+from tests.in_process import run_here, start_contenders_with_torch
 from tools import gpu_check
 from tools.gpu_check import (
     CHECKED,
     PYTORCH,
     GpuVerdict,
+    check_all,
     check_gpu,
     check_variants_made,
     contenders,
@@ -257,16 +257,12 @@ def test_what_goes_wrong_becomes_the_verdict(inside, monkeypatch):
     assert try_validate(FILES, "fp32", "cpu", inside).passed
 
 
-def test_all_of_it_on_the_cpu(prepared):
-    code = (
-        "import json; from onnx_release.core.params import load_params; "
-        "from onnx_release.core.paths import ModelFiles; from tools.gpu_check import CHECKED, check_all; "
-        "files = ModelFiles('digits_cnn'); "
-        "print(json.dumps(check_all(files, load_params(files), CHECKED, ['cpu'], 'cpu')))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    printed = subprocess.check_output([sys.executable, "-c", code], cwd=prepared, env=environment, text=True)
-    found = {row["contender"]: row for row in json.loads(printed)["rows"]}
+def test_all_of_it_on_the_cpu(inside, monkeypatch):
+    """In processes of their own, but for torch.compile, which hands back the network: test_contenders.py compiles."""
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    start_contenders_with_torch(monkeypatch)
+    checked = check_all(FILES, inside, CHECKED, ["cpu"], "cpu")
+    found = {row["contender"]: row for row in json.loads(json.dumps(checked))["rows"]}
     assert list(found) == [*PYTORCH, *CHECKED]
     for name in (*PYTORCH, "fp32", "fp16"):
         timing = found[name]["timing"]
