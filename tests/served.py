@@ -144,7 +144,7 @@ def in_thread(app: Any, **options: Any) -> Iterator[int]:
 
 
 def wire_app(log: str = "", **settings: object) -> AbstractContextManager[Server]:
-    """The small application of tests/wire_app.py."""
+    """The small application of tests/wire_app.py, in processes of its own."""
     return served("tests.wire_app", json.dumps({"port": 0, **settings}), log=log)
 
 

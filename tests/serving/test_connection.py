@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 from serving.connection import BODY_BYTES, CHUNK_BYTES, CHUNKS, COPIED_BYTES, HEADERS, REST_BYTES, Connection
 from serving.settings import Settings
 from tests.served import PATIENCE, head, wire_app
-from tests.wire_app import LARGE
+from tests.wire_routes import LARGE
 
 UPLOAD = head("/body", "POST", Content_Length=10)
 
