@@ -456,10 +456,3 @@ def test_the_clusters_of_the_page_are_valid_and_have_the_pinned_ray():
     groups = [kubernetes["spec"]["headGroupSpec"], *kubernetes["spec"]["workerGroupSpecs"]]
     images = {container["image"] for group in groups for container in group["template"]["spec"]["containers"]}
     assert images == {cluster["docker"]["image"]}
-
-
-def test_the_files_of_an_output_that_is_a_folder_are_pushed_with_the_result(project, inside, home):
-    base = git(project, "rev-parse", "HEAD")
-    job = make_job(experiment("sweep-folder", 3, 7), set(), base, str(home / "origin.git"), AUTHOR)
-    assert sweep_node.run_job(job).state == "ran"
-    assert b"weights 21" in {path.read_bytes() for path in (home / "store/files").rglob("*") if path.is_file()}
