@@ -7,7 +7,7 @@
    5, 8 ... that gain most, those that gain most for their multiply-adds, the first ones of the network, and all
    operators without weights. Fit the sets that seem to meet the budget, least float work first; after one has met it,
    only those with less float work. Types come first, then layers beside the types that helped.
-4. If it is not met at the end of the limit, keep all operators without weights in float, which is one more run.
+4. If it is not met at the end of the limit, keep all operators without weights in float if that is enough: one run.
 5. Refine the ranges with the rest of the limit.
 
 `minutes` is an amount of computing, not of time: the same parameters give the same bytes on a fast and a slow machine.
@@ -221,8 +221,9 @@ class Search:
         return best
 
     def keep_types_in_float(self, best: Attempt) -> Attempt:
-        """Estimate all operators without weights in float, though the limit may be used up; return the better one."""
-        return better(best, self.estimate(best, best.float_nodes.union(*self.types.values())))
+        """Keep all operators without weights in float if that meets the budget, though the limit may be used up."""
+        estimate = self.estimate(best, best.float_nodes.union(*self.types.values()))
+        return best if estimate.failures else estimate
 
     def sensitivities(self, best: Attempt, units: Units) -> dict[str, float]:
         """Return how much the SQNR gains, in dB, when a unit computes in float besides what does, by its name."""
