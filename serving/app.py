@@ -174,7 +174,7 @@ def start_engine(release: Release, settings: Settings) -> Engine:
         queue=settings.queue,
         observe=metrics.observe_call,
     )
-    engine.observe_places = metrics.QUEUED.set
+    engine.jobs.observe_places = metrics.QUEUED.set
     return engine
 
 

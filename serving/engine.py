@@ -9,89 +9,24 @@ has passed its own, or whose client has left, ends at once and gives back each p
 import asyncio
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from onnx_release.core.types import Arrays
-from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
+from serving.errors import BusyError, ClientGoneError, DeadlineError
+from serving.job_queue import JobQueue
+from serving.jobs import Call, Job, Part, Waiting, raise_first_error
 from serving.rows import Rows
 
-TURN_SECONDS = 0.1  # as long as a few ordinary photographs take to prepare
+__all__ = ["Engine", "Job"]  # what the routes need
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
-
-
-@dataclass(eq=False)
-class Waiting:
-    """The request that waits for jobs, of which `left` are not done yet.
-
-    Since the last time that others had their turn, threads took `seconds` to prepare jobs of it. It is `slow` once that
-    was more than a turn.
-    """
-
-    done: asyncio.Future[None]
-    left: int
-    seconds: float = 0.0
-    slow: bool = False
-
-    def fail(self, error: Callable[[], Exception]) -> None:
-        if not self.done.done():
-            self.done.set_exception(error())
-
-
-@dataclass(eq=False)
-class Job:
-    """One item, or the tensors of one request, on its way through the engine.
-
-    `prepare` gives the inputs with their batch axis; `finish` turns the outputs of the job's own rows into `value`.
-    The first call of the model that ran the job began at `started` (time.perf_counter()); all its calls took
-    `milliseconds`, and the largest had `batch` rows. `error` is what prepare, finish or the model raised.
-    A job has one of the queue's `places` for each row; threads work on `busy` of them. Once it is `closed`, nobody
-    waits for it, and it has only the busy ones.
-    """
-
-    prepare: Callable[[], Arrays]
-    finish: Callable[[Arrays], Any]
-    waiting: Waiting
-    places: int = 1
-    busy: int = 0
-    closed: bool = False
-    inputs: Arrays = field(default_factory=dict)
-    outputs: list[Arrays | None] = field(default_factory=list)
-    value: Any = None
-    started: float = 0.0
-    milliseconds: float = 0.0
-    batch: int = 0
-    error: BaseException | None = None
-
-    @property
-    def rows(self) -> int:
-        return self.places
-
-    def take_error(self) -> BaseException:
-        """Return the error and forget it: its traceback refers to the job, and neither would be freed soon."""
-        error, self.error = self.error, None
-        assert error is not None
-        return error
-
-
-@dataclass(eq=False)
-class Part:
-    """Rows of a job that run in one call; `number` is its place among the job's. `alone` keeps others out of it."""
-
-    job: Job
-    number: int
-    inputs: Arrays
-    rows: int
-    shape: tuple[Any, ...]  # only parts with the same one can share a call
-    alone: bool
+Run = Callable[[Mapping[str, np.ndarray]], Arrays]
 
 
 class Engine:
@@ -101,34 +36,24 @@ class Engine:
     of the `threads` may run the model. On a `gpu` only one runs it at a time, and meanwhile the others prepare the next
     batch. There each batch is filled up to one size, and the outputs of the added rows are dropped, since a GPU needs a
     new plan for every new shape, and for every call if two shapes alternate. `queue` bounds the rows that wait or run.
-    `observe` gets the rows of every call of the model, without those added, and its seconds. Jobs are prepared in the
-    order in which they came, except that a request whose jobs took more than `turn` seconds (which may be set) lets all
-    others go first: one with many slow files holds them up by no more than the job that a thread is at.
-    `observe_places` (which may be set) gets the places of the queue that are taken, whenever that changes.
+    `observe` gets the rows of every call of the model, without those added, and its seconds.
     """
 
     def __init__(
-        self,
-        run: Callable[[Mapping[str, np.ndarray]], Arrays],
-        rows: Rows,
-        *,
-        threads: int,
-        gpu: bool,
-        queue: int,
-        observe: Callable[[int, float], None],
+        self, run: Run, rows: Rows, *, threads: int, gpu: bool, queue: int, observe: Callable[[int, float], None]
     ) -> None:
-        self.run, self.rows, self.gpu = run, rows, gpu
-        self.queue, self.observe, self.runs = queue, observe, 1 if gpu else threads
-        self.turn = TURN_SECONDS
-        self.observe_places: Callable[[int], None] = lambda places: None
-        self.raw: deque[Job] = deque()
-        self.ready: deque[Part] = deque()
+        self.run, self.rows, self.gpu, self.observe = run, rows, gpu, observe
+        self.jobs = JobQueue(rows, queue, threads, gpu)
         self.changed = threading.Condition()
-        self.pending = self.running = 0  # places of the queue that are taken, and calls of the model
         self.accepting, self.stopped = True, False
         self.threads = [threading.Thread(target=self.work, name=f"engine-{n}", daemon=True) for n in range(threads)]
         for thread in self.threads:
             thread.start()
+
+    @property
+    def pending(self) -> int:
+        """Return how many rows wait or run."""
+        return self.jobs.pending
 
     # Called on the event loop.
 
@@ -136,16 +61,7 @@ class Engine:
         """Raise BusyError unless this many more jobs fit into the queue now, RequestError if they never can."""
         if not self.accepting:
             raise BusyError("the server is stopping: send the request to another one", 1)
-        self.check_places(jobs)
-
-    def check_places(self, more: int, held: int = 0) -> None:
-        """Raise like `check_room` unless `more` places are free, for a job that holds others already."""
-        if more + held > self.queue:
-            raise RequestError(
-                413, f"the request has {more + held} items, more than the queue of {self.queue}: send fewer at once"
-            )
-        if self.pending + more > self.queue:
-            raise BusyError(f"the queue of {self.queue} is full: try again in a second", 1)
+        self.jobs.check_room(jobs)
 
     async def submit(
         self,
@@ -170,8 +86,7 @@ class Engine:
         jobs = [Job(prepare, finish, waiting) for prepare, finish in work]
         with self.changed:
             self.check_room(len(jobs))
-            self.count_places(len(jobs))
-            self.raw.extend(jobs)
+            self.jobs.add(jobs)
             self.changed.notify(len(jobs))
         timer = loop.call_later(seconds, waiting.fail, DeadlineError)
         left = partial(client_left, waiting)
@@ -182,11 +97,7 @@ class Engine:
             timer.cancel()
             gone.remove_done_callback(left)
             self.withdraw(jobs)
-        failed = [job for job in jobs if job.error is not None]
-        for job in failed[1:]:
-            job.take_error()
-        if failed:
-            raise failed[0].take_error()
+        raise_first_error(jobs)
         return jobs
 
     def withdraw(self, jobs: Iterable[Job]) -> None:
@@ -195,13 +106,8 @@ class Engine:
         if unfinished:
             with self.changed:
                 for job in unfinished:
-                    self.close(job)
+                    self.jobs.close(job)
                 self.changed.notify_all()  # other jobs may now be first
-
-    def settle(self, waiting: Waiting) -> None:
-        waiting.left -= 1
-        if not waiting.left and not waiting.done.done():  # a request may have ended early
-            waiting.done.set_result(None)
 
     async def drain(self, seconds: float) -> bool:
         """Take no more jobs, wait for the present ones, and stop the threads; return whether all were done in time."""
@@ -213,61 +119,6 @@ class Engine:
             self.stopped = True
             self.changed.notify_all()
         return not self.pending
-
-    # Called by whoever has the lock.
-
-    def count_places(self, more: int) -> None:
-        """Take places of the queue, or give back some if `more` is negative."""
-        self.pending += more
-        self.observe_places(self.pending)
-
-    def close(self, job: Job) -> None:
-        """Free the job's places, except those on which a thread works, which frees them when that ends."""
-        if job.closed:
-            return
-        job.closed = True
-        if job.places > job.busy:
-            self.raw = deque(other for other in self.raw if other is not job)
-            self.ready = deque(part for part in self.ready if part.job is not job)
-        self.count_places(job.busy - job.places)
-
-    def end_work(self, job: Job, places: int) -> None:
-        """Note that a thread's work on these places of a job has ended."""
-        job.busy -= places
-        if job.closed:
-            self.count_places(-places)
-
-    def take_turns(self, waiting: Waiting, seconds: float) -> None:
-        """Note that a job of this request took so long to prepare, and let others go first if its turn is over."""
-        waiting.seconds += seconds
-        if waiting.seconds > self.turn:
-            waiting.seconds, waiting.slow = 0.0, True
-            self.raw = deque(sorted(self.raw, key=lambda job: job.waiting is waiting))  # keeps the order otherwise
-
-    def may_run(self) -> bool:
-        """Return whether a part is ready and may be run.
-
-        On a CPU it waits for the rest of its batch as long as every thread has jobs to prepare, so no core is idle. It
-        does not wait for the jobs of a slow request.
-        """
-        if not self.ready or self.running == self.runs:
-            return False
-        alone = self.gpu or len(self.raw) < len(self.threads) or self.raw[0].waiting.slow
-        return alone or sum(part.rows for part in self.ready) >= self.rows.most
-
-    def take_batch(self) -> list[Part]:
-        """Take the part that has been ready for longest, and the next ones that can share its call."""
-        batch = [self.ready.popleft()]
-        rows, alone = batch[0].rows, batch[0].alone
-        while self.ready and not alone:
-            part = self.ready[0]
-            if part.shape != batch[0].shape or rows + part.rows > self.rows.most or part.alone:
-                break
-            batch.append(self.ready.popleft())
-            rows += part.rows
-        for part in batch:
-            part.job.busy += part.rows
-        return batch
 
     # Called on the engine's threads.
 
@@ -283,21 +134,16 @@ class Engine:
         looks for work itself, so no other thread has to be woken, unless there is more than one part.
         """
         with self.changed:
-            while not (self.stopped or self.raw or self.may_run()):
+            while not (self.stopped or self.jobs.raw or self.jobs.may_run()):
                 self.changed.wait()
             if self.stopped:
                 return False
-            batch, job = [], None
-            if self.may_run():
-                batch = self.take_batch()
-                self.running += 1
-            else:
-                job = self.raw.popleft()
-                job.busy = 1
+            call = self.jobs.begin_call() if self.jobs.may_run() else None
+            job = self.jobs.take_job() if call is None else None
         if job is not None:
             self.prepare(job)
-        else:
-            self.run_batch(batch)
+        elif call is not None:
+            self.run_parts(call)
         return True
 
     def prepare(self, job: Job) -> None:
@@ -306,13 +152,13 @@ class Engine:
         parts, failed = attempt(self.divide, job)  # it fails in the model's data.py, usually; the request gets it
         seconds = time.perf_counter() - start
         with self.changed:
-            self.take_turns(job.waiting, seconds)
-            self.end_work(job, 1)
+            self.jobs.take_turns(job.waiting, seconds)
+            self.jobs.end_work(job, 1)
             if job.closed:
                 return
-            job.error = failed or self.take_places(job, sum(part.rows for part in parts or []))
+            job.error = failed or self.jobs.take_places(job, sum(part.rows for part in parts or []))
             if parts and job.error is None:
-                self.ready.extend(parts)
+                self.jobs.ready.extend(parts)
                 self.changed.notify(len(parts) - 1)
                 return
         self.deliver(job)
@@ -327,61 +173,48 @@ class Engine:
         shape = tuple((name, array.dtype, self.rows.shape_of_row(name, array)) for name, array in inputs.items())
         return Part(job, number, inputs, self.rows.count(inputs), shape, alone=not self.rows.shared)
 
-    def take_places(self, job: Job, rows: int) -> Exception | None:
-        """Take a place for each row of a job that had one, or return why it cannot. The caller has the lock."""
-        try:
-            self.check_places(rows - job.places, job.places)
-        except (BusyError, RequestError) as error:
-            return error
-        self.count_places(rows - job.places)
-        job.places = rows
-        return None
-
-    def run_batch(self, batch: list[Part]) -> None:
+    def run_parts(self, call: Call) -> None:
         """Run parts of one shape in one call. If it fails, run each by itself, so that one does not fail the others."""
-        outputs, failed = attempt(self.call, batch)
-        again = batch if failed and len(batch) > 1 else []
+        outputs, failed = attempt(self.call_model, call)
+        first, again = call.parts[0].job, bool(failed) and len(call.parts) > 1
         with self.changed:
-            self.running -= 1  # before the jobs are delivered
-            if failed and not again and not batch[0].job.closed:  # where nobody waits, nobody takes the error
-                batch[0].job.error = failed
-            for part in reversed(again):
-                part.alone = True
-                self.end_work(part.job, part.rows)
-                if not part.job.closed:
-                    self.ready.appendleft(part)
-            if self.may_run():
+            self.jobs.calls.discard(call)  # before the jobs are delivered
+            if again:
+                self.jobs.put_back(call.parts)
+            elif failed and not first.closed:  # where nobody waits, nobody takes the error
+                first.error = failed
+            if self.jobs.may_run():
                 self.changed.notify()  # this thread is about to finish jobs
         if again:
             return
-        done = [part.job for part, own in zip(batch, outputs or [], strict=False) if self.take_outputs(part, own)]
+        done = [part.job for part, own in zip(call.parts, outputs or [], strict=False) if self.take_outputs(part, own)]
         with self.changed:
-            for part in batch:
-                self.end_work(part.job, part.rows)
-        for job in [batch[0].job] if failed else done:
+            for part in call.parts:
+                self.jobs.end_work(part.job, part.rows)
+        for job in [first] if failed else done:
             self.deliver(job)  # together, so that the event loop wakes up once
 
-    def call(self, batch: list[Part]) -> list[Arrays]:
+    def call_model(self, call: Call) -> list[Arrays]:
         """Call the model once and return the outputs of each part's own rows."""
-        rows = sum(part.rows for part in batch)
-        inputs = batch[0].inputs
+        rows, parts = call.rows, call.parts
+        inputs = parts[0].inputs
         missing = self.rows.most - rows if self.gpu and self.rows.split else 0
-        if len(batch) > 1 or missing > 0:
+        if len(parts) > 1 or missing > 0:
             # Filled up with a copy of a row, which the model certainly takes.
             added = [self.rows.rows_of(inputs, self.rows.inputs, 0, 1)] * missing
-            inputs = self.rows.join_inputs([part.inputs for part in batch] + added)
+            inputs = self.rows.join_inputs([part.inputs for part in parts] + added)
         start = time.perf_counter()
         outputs = self.run(inputs)
         seconds = time.perf_counter() - start
         self.observe(rows, seconds)
-        for job in {part.job: None for part in batch}:
+        for job in {part.job: None for part in parts}:
             job.started = job.started or start
             job.milliseconds += seconds * 1e3
             job.batch = max(job.batch, rows)
-        if inputs is batch[0].inputs:
+        if inputs is parts[0].inputs:
             return [outputs]  # whole, as they need not have rows
         found, place = [], 0
-        for part in batch:
+        for part in parts:
             found.append(self.rows.rows_of_outputs(outputs, place, place + part.rows))
             place += part.rows
         return found
@@ -414,7 +247,7 @@ class Engine:
         part.alone, job.outputs = True, [None]
         with self.changed:
             if not job.closed:
-                self.ready.appendleft(part)
+                self.jobs.ready.appendleft(part)
 
     def deliver(self, job: Job) -> None:
         """Give the job back to the event loop, and its places to the queue."""
@@ -422,9 +255,9 @@ class Engine:
             job.inputs, job.outputs = {}, []
             if job.closed:
                 return
-            self.close(job)
+            self.jobs.close(job)
         with suppress(RuntimeError):  # the loop is closed, because the server's time to stop is over
-            job.waiting.done.get_loop().call_soon_threadsafe(self.settle, job.waiting)
+            job.waiting.done.get_loop().call_soon_threadsafe(job.waiting.settle)
 
 
 def attempt(step: Callable[[Given], Result], given: Given) -> tuple[Result | None, BaseException | None]:

@@ -15,6 +15,7 @@ from onnx_release.core.errors import DataError, GraphError
 from serving.engine import Engine
 from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
 from serving.rows import Rows
+from tests.clock import Clock
 
 FAR = float("inf")
 
@@ -102,7 +103,7 @@ def test_a_job_gets_its_own_rows_and_what_its_call_took():
 def test_whoever_watches_the_queue_hears_of_each_row():
     places: list[int] = []
     with running(Model()) as engine:
-        engine.observe_places = places.append
+        engine.jobs.observe_places = places.append
         asyncio.run(submit(engine, work(1, 2, 3)))
     assert (max(places), places[-1]) == (3, 0)
 
@@ -114,7 +115,7 @@ def test_what_waits_for_the_model_is_run_together_up_to_the_largest_batch_and_in
     async def main(engine):
         first = await in_the_model(engine, model, 0)
         others = [asyncio.create_task(submit(engine, work(n))) for n in range(1, 7)]
-        await until(lambda: len(engine.ready) == 6)
+        await until(lambda: len(engine.jobs.ready) == 6)
         model.open.set()
         return [(await task).value for task in [first, *others]]
 
@@ -144,7 +145,7 @@ def test_a_batch_is_of_one_shape_and_never_too_large():
         tasks = [await in_the_model(engine, model, 0)]
         for job in (work(1, 1, 1), work(2, 2), work(3, shape=(2,)), work(4)):
             tasks.append(asyncio.create_task(submit(engine, job)))
-            await until(lambda: len(engine.ready) == len(tasks) - 1)
+            await until(lambda: len(engine.jobs.ready) == len(tasks) - 1)
         model.open.set()
         return [(await task).value for task in tasks]
 
@@ -219,7 +220,7 @@ def test_a_row_that_the_model_fails_on_does_not_spoil_those_beside_it():
     async def main(engine):
         tasks = [await in_the_model(engine, model, 0)]
         tasks += [asyncio.create_task(submit(engine, work(n))) for n in (1, -1, 3)]
-        await until(lambda: len(engine.ready) == 3)
+        await until(lambda: len(engine.jobs.ready) == 3)
         model.open.set()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -248,7 +249,7 @@ def test_what_fails_beside_the_model_is_one_requests_and_the_engine_goes_on():
         for _ in range(4):  # more than there are threads
             with pytest.raises(OSError, match="no space"):
                 asyncio.run(submit(engine, work(1)))
-        assert (engine.pending, engine.running) == (0, 0)
+        assert (engine.pending, len(engine.jobs.calls)) == (0, 0)
 
 
 def test_a_call_that_fails_has_ended_before_anybody_hears_of_it(monkeypatch):
@@ -261,7 +262,7 @@ def test_a_call_that_fails_has_ended_before_anybody_hears_of_it(monkeypatch):
         deliver = engine.deliver
 
         def watched(*given):
-            running_then.append(engine.running)
+            running_then.append(len(engine.jobs.calls))
             deliver(*given)
 
         monkeypatch.setattr(engine, "deliver", watched)
@@ -300,12 +301,12 @@ def test_a_request_of_many_slow_jobs_lets_others_go_first():
         many = asyncio.create_task(submit_all(engine, [tuple(first), named("second"), named("third")]))
         await until(first.begun.is_set)
         one = asyncio.create_task(submit(engine, named("the other request's")))
-        await until(lambda: len(engine.raw) == 3)
+        await until(lambda: len(engine.jobs.raw) == 3)
         first.open.set()
         await asyncio.gather(many, one)
 
     with running(Model(), threads=1) as engine:
-        engine.turn = 0.0
+        engine.jobs.turn = 0.0
         asyncio.run(main(engine))
     assert begun[:3] == ["the other request's", "the other request's, done", "second"]
 
@@ -329,9 +330,9 @@ def test_when_what_is_ready_runs(ready, raw, options, runs):
     """`ready` lists the rows of each job, `raw` is how many are to be prepared; two threads and batches of four."""
     with running(Model(), **options) as engine:
         pass  # its threads have ended, and nobody takes what follows
-    engine.ready.extend(SimpleNamespace(rows=rows) for rows in ready)
-    engine.raw.extend([SimpleNamespace(waiting=SimpleNamespace(slow=False))] * raw)
-    assert engine.may_run() == runs
+    engine.jobs.ready.extend(SimpleNamespace(rows=rows) for rows in ready)
+    engine.jobs.raw.extend([SimpleNamespace(waiting=SimpleNamespace(slow=False))] * raw)
+    assert engine.jobs.may_run() == runs
 
 
 def test_the_event_loop_hears_of_a_batch_when_all_of_it_is_done(monkeypatch):
@@ -397,15 +398,6 @@ class Held:
         return iter((self.prepare, self.finish))
 
 
-class Clock(asyncio.SelectorEventLoop):
-    """An event loop whose timers run when a test says so."""
-
-    ahead = 0.0
-
-    def time(self):
-        return super().time() + self.ahead
-
-
 @pytest.mark.parametrize("error", [DeadlineError, ClientGoneError], ids=["late", "gone"])
 @pytest.mark.parametrize("where", ["queued", "prepared", "ready", "running"])
 def test_a_request_ends_at_its_deadline_or_with_its_client_wherever_it_is(where, error):
@@ -424,9 +416,9 @@ def test_a_request_ends_at_its_deadline_or_with_its_client_wherever_it_is(where,
         job = held if where in ("queued", "prepared") else work(1)
         task = asyncio.create_task(submit(engine, job, time.monotonic() + 1000, gone))
         reached = {
-            "queued": lambda: len(engine.raw) == 1,
+            "queued": lambda: len(engine.jobs.raw) == 1,
             "prepared": held.begun.is_set,
-            "ready": lambda: len(engine.ready) == 1,
+            "ready": lambda: len(engine.jobs.ready) == 1,
             "running": lambda: model.entered.acquire(blocking=False),
         }
         await until(reached[where])
@@ -437,7 +429,7 @@ def test_a_request_ends_at_its_deadline_or_with_its_client_wherever_it_is(where,
         with pytest.raises(error):
             await task
         assert engine.pending == 1  # the thread's, which works on this job or on the other one
-        assert not engine.raw and not engine.ready
+        assert not engine.jobs.raw and not engine.jobs.ready
         for event in model.open, held.open, occupied.open:
             event.set()
         for other in others:
