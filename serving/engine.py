@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+from onnxruntime import RunOptions
 
 from onnx_release.core.types import Arrays
 from serving.errors import BusyError, ClientGoneError, DeadlineError
@@ -26,17 +27,19 @@ __all__ = ["Engine", "Job"]  # what the routes need
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
-Run = Callable[[Mapping[str, np.ndarray]], Arrays]
+Run = Callable[[Mapping[str, np.ndarray], RunOptions], Arrays]
 
 
 class Engine:
     """Threads that prepare, run and finish jobs.
 
-    `run` is the model, which any number of threads may call, and `rows` says how many rows a call has, and where. Each
-    of the `threads` may run the model. On a `gpu` only one runs it at a time, and meanwhile the others prepare the next
-    batch. There each batch is filled up to one size, and the outputs of the added rows are dropped, since a GPU needs a
-    new plan for every new shape, and for every call if two shapes alternate. `queue` bounds the rows that wait or run.
-    `observe` gets the rows of every call of the model, without those added, and its seconds.
+    `run` is the model, which any number of threads may call, and `rows` says how many rows a call has, and where. It
+    gets options of its own, whose `terminate` is set once nobody waits for an answer of the call: every request in it
+    is past its deadline, or its client has left. Each of the `threads` may run the model. On a `gpu` only one runs it
+    at a time, and meanwhile the others prepare the next batch. There each batch is filled up to one size, and the
+    outputs of the added rows are dropped, since a GPU needs a new plan for every new shape, and for every call if two
+    shapes alternate. `queue` bounds the rows that wait or run. `observe` gets the rows of every call of the model that
+    was not ended early, without those added, and its seconds.
     """
 
     def __init__(
@@ -174,7 +177,10 @@ class Engine:
         return Part(job, number, inputs, self.rows.count(inputs), shape, alone=not self.rows.shared)
 
     def run_parts(self, call: Call) -> None:
-        """Run parts of one shape in one call. If it fails, run each by itself, so that one does not fail the others."""
+        """Run parts of one shape in one call. If it fails, run each by itself, so that one does not fail the others.
+
+        A call that was ended early fails, too, but nobody waits for its jobs.
+        """
         outputs, failed = attempt(self.call_model, call)
         first, again = call.parts[0].job, bool(failed) and len(call.parts) > 1
         with self.changed:
@@ -204,7 +210,7 @@ class Engine:
             added = [self.rows.rows_of(inputs, self.rows.inputs, 0, 1)] * missing
             inputs = self.rows.join_inputs([part.inputs for part in parts] + added)
         start = time.perf_counter()
-        outputs = self.run(inputs)
+        outputs = self.run(inputs, call.options)
         seconds = time.perf_counter() - start
         self.observe(rows, seconds)
         for job in {part.job: None for part in parts}:

@@ -75,13 +75,18 @@ class JobQueue:
         self.raw.extend(jobs)
 
     def close(self, job: Job) -> None:
-        """Free the job's places, except those on which a thread works, which frees them when that ends."""
+        """Free the job's places, except those on which a thread works, which frees them when that ends.
+
+        A call of the model ends early once nobody waits for any of its jobs.
+        """
         if job.closed:
             return
         job.closed = True
         if job.places > job.busy:
             self.raw = deque(other for other in self.raw if other is not job)
             self.ready = deque(part for part in self.ready if part.job is not job)
+        for call in self.calls:
+            call.stop_if_unwanted()
         self.count_places(job.busy - job.places)
 
     def take_turns(self, waiting: Waiting, seconds: float) -> None:

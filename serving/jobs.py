@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from onnxruntime import RunOptions
+
 from onnx_release.core.types import Arrays
 
 
@@ -82,13 +84,19 @@ class Part:
 
 @dataclass(eq=False)
 class Call:
-    """A call of the model, of one part or of several with the same shape."""
+    """A call of the model, of one part or of several with the same shape; the `options` are its own."""
 
     parts: list[Part]
+    options: RunOptions = field(default_factory=RunOptions)
 
     @property
     def rows(self) -> int:
         return sum(part.rows for part in self.parts)
+
+    def stop_if_unwanted(self) -> None:
+        """Let ONNX Runtime end the call before its next operator if nobody waits for any of its jobs."""
+        if all(part.job.closed for part in self.parts):
+            self.options.terminate = True
 
 
 def raise_first_error(jobs: list[Job]) -> None:

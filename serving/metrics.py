@@ -5,6 +5,7 @@ from asyncio import Future
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import (
@@ -24,8 +25,10 @@ from prometheus_client.registry import Collector
 from onnx_release.core.paths import MODEL_FILE
 from onnx_release.runtime.release import Release
 from serving import statistics
-from serving.engine import Engine, Job
 from serving.record import Finish, Item, Prepare, RequestRecord
+
+if TYPE_CHECKING:  # the process that only answers /metrics does without ONNX Runtime
+    from serving.engine import Engine, Job
 
 # The workers' metrics are in the folder that this variable names; prometheus_client reads it when it is imported.
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -122,8 +125,8 @@ def measured(items: list[Item]) -> Iterator[None]:
 
 
 async def run_recorded(
-    engine: Engine, record: RequestRecord, work: Iterable[tuple[Prepare, Finish]], deadline: float, gone: Future[None]
-) -> list[Job]:
+    engine: "Engine", record: RequestRecord, work: Iterable[tuple[Prepare, Finish]], deadline: float, gone: Future[None]
+) -> "list[Job]":
     """Run the jobs of a request as `Engine.submit` does, and keep their times in its record and in the metrics."""
     timed = [record.timed(prepare, finish) for prepare, finish in work]
     with measured(record.items):

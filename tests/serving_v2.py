@@ -33,7 +33,7 @@ def serving(run: Run, spec: Spec, name: str = "tiny", **settings: Any) -> Iterat
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.engine = Engine(
-            run,
+            lambda inputs, options: run(inputs),
             find_rows(spec, limits.max_batch or 4),
             threads=2,
             gpu=False,

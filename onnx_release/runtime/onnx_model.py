@@ -37,15 +37,18 @@ class OnnxModel:
         check_interface(self.session, spec, path)
         check_cpu(self.session, path)
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(
+        self, inputs: Mapping[str, np.ndarray], options: onnxruntime.RunOptions | None = None
+    ) -> dict[str, np.ndarray]:
         """Run the model and return all outputs by name, in the dtypes and shapes of the spec, batch axis included.
 
-        Raises InputError if `inputs` contradicts the spec, and GraphError if ONNX Runtime fails on it.
+        Raises InputError if `inputs` contradicts the spec, and GraphError if ONNX Runtime fails on it, or if another
+        thread has set `options.terminate`, which belong to this run alone.
         """
         check_request(self.spec, inputs)
         if self.provider == CPU:
-            return run_session(self.session, inputs)
-        return run_bound(self.session, inputs, "cuda", self.device_id)
+            return run_session(self.session, inputs, options)
+        return run_bound(self.session, inputs, "cuda", self.device_id, options)
 
 
 def check_request(spec: Spec, inputs: Mapping[str, np.ndarray]) -> None:

@@ -151,17 +151,28 @@ def session_options(runtime: Runtime, profile: Path | None = None) -> onnxruntim
     return options
 
 
-def run_session(session: onnxruntime.InferenceSession, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Run a session and return all outputs by name. Raises GraphError with ONNX Runtime's reason if the run fails."""
+def run_session(
+    session: onnxruntime.InferenceSession,
+    inputs: Mapping[str, np.ndarray],
+    options: onnxruntime.RunOptions | None = None,
+) -> dict[str, np.ndarray]:
+    """Run a session and return all outputs by name. Raises GraphError with ONNX Runtime's reason if the run fails.
+
+    It also fails soon after another thread has set `options.terminate`: ONNX Runtime looks at that between two nodes.
+    """
     names = [output.name for output in session.get_outputs()]
     try:
-        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        return dict(zip(names, session.run(names, dict(inputs), options), strict=True))
     except Exception as cause:  # as above
         raise failed_run(inputs, cause) from cause
 
 
 def run_bound(
-    session: onnxruntime.InferenceSession, inputs: Mapping[str, np.ndarray], device: str, device_id: int
+    session: onnxruntime.InferenceSession,
+    inputs: Mapping[str, np.ndarray],
+    device: str,
+    device_id: int,
+    options: onnxruntime.RunOptions | None = None,
 ) -> dict[str, np.ndarray]:
     """Do the same as `run_session`, but keep the outputs on the device until all are there, and copy them at once."""
     names = [output.name for output in session.get_outputs()]
@@ -171,7 +182,7 @@ def run_bound(
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for name in names:
             binding.bind_output(name, device, device_id)
-        session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding, options)
         return dict(zip(names, binding.copy_outputs_to_cpu(), strict=True))
     except Exception as cause:  # as above
         raise failed_run(inputs, cause) from cause

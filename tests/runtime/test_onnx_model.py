@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime import RunOptions
 
 from onnx_release.core.errors import GraphError, InputError, ProviderError
 from onnx_release.core.hardware import cpu_kind
@@ -16,6 +18,7 @@ from onnx_release.core.params import Runtime
 from onnx_release.core.spec import Spec
 from onnx_release.runtime.onnx_model import CPU_KEY, OnnxModel
 from onnx_release.runtime.session import run_bound
+from tests.endless import DECLARED, EVER, endless_model
 from tests.imports import ROOT
 
 RUNTIME = Runtime(provider="cpu", intra_threads=1)
@@ -182,3 +185,17 @@ def test_one_that_was_optimised_elsewhere_is_refused(path, changes):
 def test_it_needs_no_torch():
     code = "import sys, onnx_release.runtime.onnx_model; sys.exit('torch' in sys.modules or 'onnx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("bound", [False, True], ids=["session", "binding"])
+def test_a_run_ends_when_another_thread_terminates_it_and_others_go_on(tmp_path, bound):
+    """Both runs share the session; the first would last for centuries."""
+    model = OnnxModel(endless_model(tmp_path / "model.onnx"), Spec.model_validate(DECLARED), RUNTIME)
+    run = partial(run_bound, model.session, device="cpu", device_id=0) if bound else model.run
+    options = RunOptions()
+    with ThreadPoolExecutor() as pool:
+        ended = pool.submit(run, {"x": np.array([[EVER]])}, options=options)
+        assert run({"x": np.array([[3]])}, options=RunOptions())["y"].tolist() == [[3]]
+        options.terminate = True
+        with pytest.raises(GraphError, match="terminate flag"):
+            ended.result(timeout=30)

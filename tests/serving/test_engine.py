@@ -23,16 +23,18 @@ FAR = float("inf")
 class Model:
     """Doubles `x`. Its calls wait while `open` is not set.
 
-    `rows` lists how many rows each call had, `batches` how many of them were of jobs, `values` what was in them.
+    `rows` lists how many rows each call had, `batches` how many of them were of jobs, `values` what was in them, and
+    `options` those of each call.
     """
 
     def __init__(self):
         self.open = threading.Event()
         self.open.set()
         self.entered = threading.Semaphore(0)
-        self.rows, self.batches, self.values = [], [], set()
+        self.rows, self.batches, self.options, self.values = [], [], [], set()
 
-    def __call__(self, inputs):
+    def __call__(self, inputs, options):
+        self.options.append(options)
         self.rows.append(len(inputs["x"]))
         self.values |= set(inputs["x"].ravel().tolist())
         self.entered.release()
@@ -359,7 +361,7 @@ def test_the_event_loop_hears_of_a_batch_when_all_of_it_is_done(monkeypatch):
 
 
 def test_outputs_that_are_not_rows_come_whole():
-    with running(lambda inputs: {"y": np.arange(5.0)}, observe=lambda rows, seconds: None) as engine:
+    with running(lambda inputs, options: {"y": np.arange(5.0)}, observe=lambda rows, seconds: None) as engine:
         job = asyncio.run(submit(engine, (work(1)[0], lambda outputs: outputs["y"].tolist())))
     assert job.value == [0, 1, 2, 3, 4]
 
@@ -479,7 +481,7 @@ def test_a_request_that_is_cancelled_gives_its_place_back():
 
 @pytest.mark.parametrize("value", [np.array(3.0, np.float32), np.zeros((0, 2), np.float32)], ids=["scalar", "empty"])
 def test_an_input_without_a_batch_is_run_as_it_is(value):
-    def double(inputs):
+    def double(inputs, options):
         return {"y": inputs["x"] * 2}
 
     with running(double, max_batch=1, gpu=True, observe=lambda rows, _: None) as engine:

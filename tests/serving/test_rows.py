@@ -91,7 +91,7 @@ class Recurrent:
     def __init__(self):
         self.calls, self.lock = [], threading.Lock()
 
-    def __call__(self, inputs):
+    def __call__(self, inputs, options=None):
         rows = inputs["x1"].shape[0]
         with self.lock:
             self.calls.append(rows)
@@ -135,7 +135,7 @@ def test_each_row_runs_alone_where_a_call_has_one():
 def test_an_input_for_all_rows_goes_into_every_call_and_not_into_another_request_s():
     calls = []
 
-    def model(inputs):
+    def model(inputs, options):
         calls.append(len(inputs["x0"]))
         return {"y0": inputs["x0"][:, :1] + inputs["x1"][:3]}
 
@@ -148,7 +148,7 @@ def test_an_input_for_all_rows_goes_into_every_call_and_not_into_another_request
 def test_outputs_that_are_not_of_rows_are_those_of_one_call():
     spec = make_spec([["batch", 2]], [["found", 4]], derived=["found"])
 
-    def model(inputs):
+    def model(inputs, options):
         return {"y0": np.full((2, 4), len(inputs["x0"]))}
 
     [outputs] = run(model, spec, random(spec, 9))
@@ -159,7 +159,7 @@ def test_outputs_that_do_not_fit_together_come_from_one_call():
     """The size `found` follows from the values of all rows of a call."""
     spec = make_spec([["batch", 2]], [["batch", "found"]], derived=["found"])
 
-    def model(inputs):
+    def model(inputs, options):
         found = int(inputs["x0"].max())
         return {"y0": np.zeros((len(inputs["x0"]), found), np.float32)}
 
@@ -173,7 +173,7 @@ def test_the_engine_goes_on_when_a_request_ends_before_all_of_its_parts(ends):
     """The second of three parts still runs when the request has ended, and the third never begins."""
     both, go_on, values = threading.Barrier(3), threading.Event(), []
 
-    def model(inputs):
+    def model(inputs, options):
         first = inputs["x0"][0, 0]
         values.append(first)
         if first < 2:
@@ -219,7 +219,7 @@ def test_the_queue_counts_rows():
 def test_a_request_whose_rows_do_not_fit_beside_those_of_others_is_refused():
     entered, go_on = threading.Event(), threading.Event()
 
-    def model(inputs):
+    def model(inputs, options):
         entered.set()
         assert go_on.wait(30)
         return {"y0": inputs["x0"]}
