@@ -10,7 +10,8 @@ from multipart import MultipartError, MultipartSegment, PushMultipartParser, par
 from starlette.requests import ClientDisconnect, Request
 
 from serving.connection import close_after_answer
-from serving.errors import BusyError, ClientGoneError, RequestError, check_deadline
+from serving.errors import ClientGoneError, RequestError, check_deadline
+from serving.memory import memory, no_memory
 from serving.settings import Settings
 
 # Parts that are no files are ignored, but each costs time, so their number is limited.
@@ -22,16 +23,6 @@ PIECE = 131_072  # bytes of a form that are parsed in one call, which holds Pyth
 class Upload(NamedTuple):
     name: str  # as the client gave it; for messages, never a path
     content: bytes
-
-
-class Memory:
-    """The bytes of all bodies that are in this process's memory."""
-
-    def __init__(self) -> None:
-        self.used = 0
-
-
-memory = Memory()
 
 
 @asynccontextmanager
@@ -70,11 +61,6 @@ async def request_body(request: Request, settings: Settings) -> AsyncIterator[by
         raise ClientGoneError("the client closed the connection while it sent the body") from cause
     finally:
         memory.used -= held
-
-
-def no_memory(settings: Settings) -> BusyError:
-    """Return the error for a body that the memory for bodies has no room for."""
-    return BusyError(f"requests with {settings.buffered_bytes:,} bytes are in progress: try again in a second", 1)
 
 
 def too_large(size: str, limit: int) -> RequestError:

@@ -11,8 +11,9 @@ from typing import Any
 from fastapi import Request
 from multipart import parse_options_header
 
-from serving.body import Upload, memory, no_memory, parse_files
+from serving.body import Upload, parse_files
 from serving.errors import RequestError
+from serving.memory import memory, no_memory
 from serving.page import UploadKind
 from serving.protocol import decompress
 from serving.settings import Settings
@@ -41,18 +42,19 @@ async def plain_body(request: Request, body: bytes, settings: Settings) -> Async
     """Decompress a body as its Content-Encoding says, on another thread than the event loop's.
 
     What it is decompressed to counts towards `buffered_bytes`, too, until the block is left; while nobody knows how
-    much that is, it counts as `body_bytes`. Raises what `decompress` raises, and BusyError (503).
+    much that is, it counts as the most that it may be: `body_bytes`, or what `buffered_bytes` has beside the body, or
+    a server with little of it could never decompress one. Raises what `decompress` raises, and BusyError (503).
     """
     encoding = single_header(request, "Content-Encoding")
     if encoding is None:
         yield body
         return
-    held = settings.body_bytes
+    most = held = min(settings.body_bytes, settings.buffered_bytes - len(body))
     if memory.used + held > settings.buffered_bytes:
         raise no_memory(settings)
     memory.used += held
     try:
-        plain = await asyncio.to_thread(decompress, body, encoding, settings.body_bytes)
+        plain = await asyncio.to_thread(decompress, body, encoding, most)
         memory.used += len(plain) - held
         held = len(plain)
         yield plain

@@ -19,10 +19,10 @@ from pydantic_core import to_jsonable_python
 from onnx_release.core.errors import ParameterError
 from onnx_release.core.types import Arrays
 from serving import metrics, model_control, protocol, v2
-from serving.body import memory, no_memory
 from serving.engine import Job
 from serving.errors import CLIENT_GONE, RequestError, error_response
 from serving.grpc_tensors import check_message, read_request, write_answer
+from serving.memory import memory, no_memory
 from serving.protocol import InferenceRequest
 from serving.reading import Places
 from serving.record import RequestRecord, new_record

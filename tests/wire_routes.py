@@ -16,9 +16,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from onnx_release.core.errors import GraphError
-from serving.body import memory, parse_files, request_body
+from serving.body import parse_files, request_body
 from serving.connection import gone
 from serving.errors import BusyError, ClientGoneError, RequestError
+from serving.memory import memory
 from serving.metrics import metrics
 from serving.settings import Settings
 
@@ -46,6 +47,12 @@ def create_app(settings: Settings) -> Starlette:
     async def body_length(request: Request) -> Response:
         async with request_body(request, settings) as body:
             return JSONResponse(len(body))
+
+    async def plain_length(request: Request) -> Response:
+        from serving.content import plain_body  # late, since it loads ONNX Runtime
+
+        async with request_body(request, settings) as body, plain_body(request, body, settings) as plain:
+            return JSONResponse(len(plain))
 
     async def large(request: Request) -> Response:
         return Response(bytes(LARGE))
@@ -92,6 +99,7 @@ def create_app(settings: Settings) -> Starlette:
             Route("/v2/health/ready", ready),
             Route("/files", files, methods=["POST"]),
             Route("/body", body_length, methods=["POST"]),
+            Route("/plain", plain_length, methods=["POST"]),
             Route("/large", large),
             Route("/until/left", until_left, methods=["POST"]),
             Route("/until/stopping", until_stopping, methods=["POST"]),

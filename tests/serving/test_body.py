@@ -6,8 +6,9 @@ import pytest
 from multipart import PushMultipartParser
 from starlette.requests import Request
 
-from serving.body import memory, parse_files, request_body
+from serving.body import parse_files, request_body
 from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
+from serving.memory import memory
 from serving.settings import Settings
 
 BOUNDARY = "----WebKitFormBoundary7MA4YWxkTrZu0gW"

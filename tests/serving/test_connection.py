@@ -1,6 +1,8 @@
 """Limits of one connection, as a client meets them: what is slow, too large, malformed, or leaves."""
 
 import asyncio
+import gzip
+import random
 import resource
 import time
 from contextlib import ExitStack
@@ -351,6 +353,17 @@ def test_bodies_in_memory_are_bounded_and_given_back(server):
     with server.connect() as third:
         third.send(head("/body", "POST", Content_Length=60_000), b"0" * 60_000)
         assert third.answer().content == b"60000"
+
+
+@pytest.mark.parametrize(("size", "status", "content"), [(60_000, 200, b"60000"), (90_000, 413, b"once decompressed")])
+def test_memory_for_less_than_two_bodies_is_enough_to_decompress_one(server, size, status, content):
+    """Of 150,000 bytes a body of 60,000 that does not become smaller leaves 90,000, and one of 90,000 leaves 60,000."""
+    body = gzip.compress(random.Random(0).randbytes(size))
+    with server.connect() as client:
+        client.send(head("/plain", "POST", Content_Encoding="gzip", Content_Length=len(body)), body)
+        answer = client.answer()
+    assert answer.status == status and content in answer.content
+    assert server.get("/until/memory/0").status == 200
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body(server):
