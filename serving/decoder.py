@@ -31,25 +31,26 @@ from serving.shared_memory import SharedMemory
 
 READY = b"ready\n"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-HEAD = struct.Struct("<QB")  # of an upload: its size in bytes, and the place for its arrays
+# Of an upload: its size in bytes, the place for its arrays, and the seconds of CPU time that it may take.
+HEAD = struct.Struct("<QBd")
+LEAST_SECONDS = 1e-3  # a timer of 0 would never end
 
 
 class Limits(NamedTuple):
-    """What one upload may be and take: see `Settings`. Bytes, pixels, and seconds of CPU time."""
+    """What one upload may be and take: see `Settings`. Bytes and pixels."""
 
     formats: tuple[str, ...]
     pixels: int
     memory: int
-    seconds: float
     tensor_bytes: int
 
 
 def decode_uploads(model: str, limits: Limits, channel: socket.socket, shared: list[SharedMemory]) -> None:
     """Answer each upload with a line of JSON through the channel.
 
-    An upload is in the first of `shared`; its size comes through the channel, and which of the others its arrays go to.
-    An answer has `size` (height and width of a picture) and `arrays`, or `status` (of HTTP) and `text`. Returns when
-    the channel closes, which is how the server ends this process.
+    An upload is in the first of `shared`; HEAD comes through the channel, and says which of the others its arrays go
+    to. An answer has `size` (height and width of a picture) and `arrays`, or `status` (of HTTP) and `text`. Returns
+    when the channel closes, which is how the server ends this process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the server passes it on
     silence_libraries()
@@ -62,9 +63,9 @@ def decode_uploads(model: str, limits: Limits, channel: socket.socket, shared: l
         head = channel.recv(HEAD.size, socket.MSG_WAITALL)
         if len(head) < HEAD.size:
             return
-        size, place = HEAD.unpack(head)
+        size, place, seconds = HEAD.unpack(head)
         content = shared[0].read_bytes(size)
-        signal.setitimer(signal.ITIMER_PROF, limits.seconds)  # SIGPROF then ends the process
+        signal.setitimer(signal.ITIMER_PROF, max(seconds, LEAST_SECONDS))  # SIGPROF then ends the process
         answer = answer_upload(data, axes, content, shared[place], limits)
         signal.setitimer(signal.ITIMER_PROF, 0)
         del content

@@ -1,8 +1,9 @@
 """Keep processes that decode and preprocess uploads, and end those that take too long.
 
-Each of the engine's threads hands its uploads to a process of its own and waits. A process that reaches its limit of
-CPU time, its request's deadline, or an upload whose client has left, is ended, and another one takes its place: a fork
-of a process that has the libraries already, so this takes milliseconds. Arrays come back through shared memory.
+Each of the engine's threads hands its uploads to a process of its own and waits. A process that takes the rest of its
+request's CPU time, reaches its deadline, or has an upload whose client has left, is ended, and another one takes its
+place: a fork of a process that has the libraries already, so this takes milliseconds. Arrays come back through shared
+memory.
 """
 
 import logging
@@ -22,6 +23,7 @@ import orjson
 
 from onnx_release.core.errors import ReleaseError
 from onnx_release.core.types import Arrays
+from serving.cpu_budget import CpuBudget, Spending
 from serving.decoder import HEAD, READY, Limits, decode_uploads
 from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
 from serving.same_core import waking_here
@@ -73,7 +75,6 @@ class Decoders:
             formats=tuple(settings.formats.split(",")),
             pixels=settings.pixels,
             memory=decode_memory(settings),
-            seconds=settings.decode_seconds,
             tensor_bytes=settings.tensor_bytes,
         )
         context.set_forkserver_preload(["serving.decoder"])
@@ -85,8 +86,8 @@ class Decoders:
         self.without_thread = iter(self.all)
         self.of_thread = threading.local()
 
-    def prepare(self, content: bytes, deadline: float, gone: Callable[[], bool]) -> Prepared:
-        """Decode and preprocess an upload. `deadline` is a time of time.monotonic().
+    def prepare(self, content: bytes, deadline: float, gone: Callable[[], bool], budget: CpuBudget) -> Prepared:
+        """Decode and preprocess an upload. `deadline` is a time of time.monotonic(), `budget` that of its request.
 
         Raises RequestError: 413 for more pixels, memory or CPU time than the limits, 415 for a format that is not
         allowed, 422 for bytes that cannot be read. Raises DeadlineError, ClientGoneError, BusyError if the system has
@@ -95,7 +96,7 @@ class Decoders:
         if not hasattr(self.of_thread, "decoder"):
             self.of_thread.decoder = next(self.without_thread)
         decoder: Decoder = self.of_thread.decoder  # always the same, whose memory is in the cache of the thread's core
-        return decoder.prepare(content, deadline, gone)
+        return decoder.prepare(content, deadline, gone, budget)
 
     def close(self) -> None:
         for decoder in self.all:
@@ -158,14 +159,15 @@ class Decoder:
             memory.close()
         return code
 
-    def prepare(self, content: bytes, deadline: float, gone: Callable[[], bool]) -> Prepared:
+    def prepare(self, content: bytes, deadline: float, gone: Callable[[], bool], budget: CpuBudget) -> Prepared:
         """Do what `Decoders.prepare` says."""
+        rest = budget.rest()
         try:
-            place = self.send(content)
-            answer = orjson.loads(self.receive(deadline, gone))
+            place, spending = self.send(content, budget, rest)
+            answer = orjson.loads(self.receive(deadline, gone, spending))
             arrays = {} if "status" in answer else self.take(answer["arrays"], place)
         except OSError:
-            raise self.explain_end(self.stop()) from None
+            raise self.explain_end(self.stop(), budget) from None
         except BaseException:
             self.stop()
             raise
@@ -174,10 +176,10 @@ class Decoder:
             raise RemoteError(answer["text"]) if answer["status"] == 500 else RequestError(**answer)
         return Prepared(arrays, tuple(answer["size"]))
 
-    def send(self, content: bytes) -> int:
+    def send(self, content: bytes, budget: CpuBudget, seconds: float) -> tuple[int, Spending]:
         """Hand the upload to the process; start one if there is none, or the system has ended it since its last.
 
-        Returns the place where the arrays will be.
+        It may take so many seconds of CPU time. Returns the place where the arrays will be, and what it takes.
         """
         for _ in range(2):
             if self.process is None:
@@ -185,9 +187,10 @@ class Decoder:
             place = self.unused.pop()
             self.shared[0].write_bytes(content)
             try:
+                spending = Spending(budget, self.process.pid)
                 with waking_here(self.process.pid):
-                    self.channel.sendall(HEAD.pack(len(content), place))
-                return place
+                    self.channel.sendall(HEAD.pack(len(content), place, seconds))
+                return place, spending
             except OSError:
                 log.warning("a process that decodes uploads had ended (%s): another one starts", self.stop())
         raise BusyError("processes that decode uploads end before they begin: try again in a second", 1)
@@ -201,8 +204,8 @@ class Decoder:
             log.warning("%s: the next upload tries it again", cause)
             raise BusyError("no process that decodes uploads could be started: try again in a second", 1) from cause
 
-    def receive(self, deadline: float, gone: Callable[[], bool]) -> bytes:
-        """Return the answer. Raises ConnectionError if the process ends, and for the deadline and clients that left."""
+    def receive(self, deadline: float, gone: Callable[[], bool], spending: Spending) -> bytes:
+        """Return the answer. Raises OSError if the process ends, and for the deadline, CPU time and lost clients."""
         answer = b""
         while not answer.endswith(b"\n"):
             try:
@@ -212,10 +215,13 @@ class Decoder:
                     raise ClientGoneError("the client has left") from None
                 if time.monotonic() > deadline:
                     raise DeadlineError from None
+                spending.note()
+                spending.budget.rest()
             else:
                 if not part:
                     raise ConnectionError("the process has ended")
                 answer += part
+        spending.note()
         return answer
 
     def take(self, layout: list[Any], place: int) -> Arrays:
@@ -228,11 +234,11 @@ class Decoder:
         self.unused.append(place)
         return copies
 
-    def explain_end(self, code: int | None) -> ReleaseError:
+    def explain_end(self, code: int | None, budget: CpuBudget) -> ReleaseError:
         """Return the error for an upload at which the process ended by itself."""
         if code == -signal.SIGPROF:
-            seconds = f"{self.limits.seconds:g} seconds of CPU time"
-            return RequestError(413, f"decoding it takes more than {seconds}: make it smaller, or save it anew")
+            budget.spend(budget.seconds)  # for the files that are still to come
+            return budget.exceeded()
         if code == -signal.SIGKILL:
             log.warning("the system has ended a process that decoded an upload: is there too little memory?")
             return BusyError("decoding was stopped by the system: try again in a second", 1)

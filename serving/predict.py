@@ -21,6 +21,7 @@ from onnx_release.runtime.release import Release
 from serving.body import LARGE_BYTES, Upload, request_body
 from serving.connection import gone
 from serving.content import described_uploads, plain_body, read_uploads, single_header
+from serving.cpu_budget import CpuBudget
 from serving.decoders import Prepared
 from serving.engine import Job
 from serving.errors import RequestError, error_responses
@@ -113,7 +114,8 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
             large = len(body) > LARGE_BYTES
             uploads = await asyncio.to_thread(read_uploads, *sent_as) if large else read_uploads(*sent_as)
             left = gone(request)
-            prepare = partial(state.decoders.prepare, deadline=deadline, gone=left.done)
+            budget = CpuBudget(state.settings.decode_seconds)
+            prepare = partial(state.decoders.prepare, deadline=deadline, gone=left.done, budget=budget)
             items = [UploadPrediction(upload, prepare, data, release) for upload in uploads]
             work = [(item.prepare, item.finish) for item in items]
             return await run_recorded(state.engine, record_of(request), work, deadline, left)

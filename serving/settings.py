@@ -112,7 +112,7 @@ class Settings(BaseSettings):
         default="JPEG,PNG,WEBP", description="formats of pictures; AVIF, TIFF, BMP, GIF and PPM are the others"
     )
     decode_seconds: Seconds = Field(
-        default=5, description="CPU time to decode and preprocess one file; then it is stopped and answered 413"
+        default=5, description="CPU time to decode and preprocess the files of one request; then it is answered 413"
     )
     files: Amount = Field(default=16, description="files in one request")
 

@@ -138,6 +138,10 @@ def decode(content: bytes) -> str:
         case "take time":
             while True:
                 pass
+        case "take 0.2 seconds" | "take 0.4 seconds":
+            end = time.process_time() + float(order.split()[1])
+            while time.process_time() < end:
+                pass
         case "wait":
             time.sleep(1000)
         case "refuse":

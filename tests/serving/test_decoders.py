@@ -117,6 +117,18 @@ def test_whatever_a_decoder_does_the_next_upload_is_answered(ends, order, status
     assert next_one.json()["predictions"] == [{"vector": [4]}]
 
 
+def test_the_files_of_a_request_share_its_cpu_time(obedient):
+    """Of 0.5 seconds; the two of 0.4 are decoded at once where there are two cores."""
+    with serving(obedient, threads=2, decode_seconds=0.5) as server:
+        address = f"http://127.0.0.1:{server.port}/predict"
+        alone = post(server, b"take 0.4 seconds")
+        for orders in ([b"take 0.2 seconds"] * 4, [b"take 0.4 seconds"] * 2):
+            files = [("file", ("a.file", order)) for order in orders]
+            answer = requests.post(address, files=files, timeout=PATIENCE)
+            assert answer.status_code == 413 and "0.5 seconds of CPU time" in answer.json()["error"]
+    assert alone.status_code == 200
+
+
 def forkserver_and_decoder(server: Server) -> tuple[psutil.Process, psutil.Process]:
     processes = psutil.Process(server.process.pid).children(recursive=True)
     forkservers = {process.pid: process for process in processes if "forkserver" in " ".join(process.cmdline())}
