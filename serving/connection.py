@@ -9,9 +9,7 @@ place of one without a request, or is answered 503 at once. A refused request co
 
 import asyncio
 import json
-import time
 import weakref
-from collections import OrderedDict
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -19,6 +17,9 @@ import httptools
 from starlette.requests import Request
 
 from serving import metrics
+from serving.answering import Cycle, Transport
+from serving.idle_connections import idle, make_room
+from serving.reader_clock import ReaderClock
 from serving.record import RECORD, RequestRecord
 from serving.request_log import refused_record
 from serving.serve import LINGERING
@@ -30,19 +31,14 @@ HEADERS = 256  # of a request, with the trailers of a body in chunks: each costs
 HEADER_BYTES = 4  # on the wire for each header, besides its name and value: a colon, a blank and the end of the line
 BODY_BYTES = 262144  # bytes that may wait for the application before reading pauses: as many as uvloop reads at once
 CHUNKS, CHUNK_BYTES = 1000, 1024  # a body may come in so many chunks, and in one more for each so many bytes of it
-COPIED_BYTES = 65536  # answers up to this size are copied behind their head: that is cheaper than to send the two
 REST_BYTES = 65536  # of a body that are still read when the answer came before them
 CLOSE = (b"connection", b"close")
 OFFER = (b"upgrade", b"http2-settings")  # headers that offer another protocol, and their names in Connection
 PIPELINED_REQUESTS = 8  # requests that one connection may send ahead of their answers
-# A connection may have to make room only after so long without a request: its client may be about to send one.
-SPARED_SECONDS = 0.5
 LINGER_SECONDS = 2.0  # a client whose connection is being closed may read the answer for this long
 
 # Connections over the limit that still linger. They are not among uvicorn's, which a shutdown waits for.
 refused: set["Connection"] = set()
-# Connections without a request, and since when, by the event loop's time; the one that has waited longest is the first.
-idle: OrderedDict["Connection", float] = OrderedDict()
 
 
 def gone(request: Request) -> asyncio.Future[None]:
@@ -64,88 +60,6 @@ def cycle_of(request: Request) -> Any:
     return reference() if reference else None
 
 
-class Transport:
-    """A connection's transport, except that `close` gives the client time to read the answer.
-
-    The kernel answers data that arrives at a closed socket with a reset. Many clients then drop an answer that they
-    have not read yet, so a 413 would look like a network failure.
-    """
-
-    def __init__(self, transport: asyncio.Transport, connection: "Connection") -> None:
-        self.transport = transport
-        self.connection: Connection | None = connection  # until it is lost, or the two would keep each other alive
-        self.hung_up = False  # nothing more is sent
-        self.gone = connection.loop.create_future()
-        self.corked = False  # the next write waits for the one after it
-        self.held = b""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.transport, name)
-
-    def write(self, data: bytes) -> None:
-        # If several requests were sent ahead of their answers, uvicorn tells only the last that the connection is gone.
-        if self.transport.is_closing():
-            return
-        if self.corked:
-            self.corked, self.held = False, data
-            return
-        if self.held:
-            held, self.held = self.held, b""
-            if len(data) > COPIED_BYTES:
-                self.transport.write(held)
-            else:
-                data = held + data
-        self.transport.write(data)
-
-    def leave(self) -> None:
-        """Note that nobody reads what follows."""
-        if not self.gone.done():
-            self.gone.set_result(None)
-
-    def is_closing(self) -> bool:
-        return self.hung_up or self.transport.is_closing()
-
-    def close(self) -> None:
-        if self.connection is None or self.transport.is_closing():
-            return
-        if self.connection.receiving:
-            self.connection.hang_up()
-        else:
-            self.transport.close()
-            if self.transport.get_write_buffer_size():
-                self.connection.expect_end()
-
-
-class Cycle(RequestResponseCycle):
-    """uvicorn's object for a request and its answer; it sends the answer's head with its body, and counts requests.
-
-    One of uvicorn's becomes one of these, so it has no __init__ of its own.
-    """
-
-    status = 0  # the answer's status, once there is an answer
-
-    async def run_asgi(self, app: Any) -> None:
-        start = time.perf_counter()
-        metrics.IN_PROGRESS.inc()
-        try:
-            await super().run_asgi(app)
-        finally:
-            metrics.IN_PROGRESS.dec()
-            path = getattr(self.scope.get("route"), "path", metrics.NO_ROUTE)
-            metrics.observe_request(path, self.status or 500, time.perf_counter() - start)
-
-    async def send(self, message: Any) -> None:
-        if not self.status and message["type"] == "http.response.start":
-            self.status = message["status"]
-            connection = cast(Transport, self.transport).connection
-            if connection is not None and connection.cycle is self and connection.rest_is_long():
-                self.keep_alive = False
-            # The next write is the head, and the one after it the body, which may be empty.
-            alone = self.disconnected or self.flow.write_paused or self.scope["method"] == "HEAD"
-            cast(Transport, self.transport).corked = not alone
-        await super().send(message)
-
-
 class Connection(HttpToolsProtocol):
     """The protocol of one connection."""
 
@@ -159,7 +73,6 @@ class Connection(HttpToolsProtocol):
         self.paid_bytes = 0  # those of them for which the client has been given time
         self.chunks = 0  # chunks of the body that have arrived
         self.clock: asyncio.TimerHandle | None = None  # runs while `receiving`, and while the connection ends
-        self.reader_clock: asyncio.TimerHandle | None = None  # runs while the client has to read
         self.upgrading = False  # the request offers another protocol
         self.draining = False
         self.deaf = False  # data that still arrives is dropped
@@ -171,8 +84,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self.peer = Transport(transport, self)
+        self.reader_clock = ReaderClock(transport, self.loop, self.settings)
         super().connection_made(cast(asyncio.Transport, self.peer))
-        if len(self.connections) > self.settings.connections and not self.make_room():
+        if len(self.connections) > self.settings.connections and not self.replaces_another():
             self.connections.discard(self)
             if len(refused) >= LINGERING:
                 transport.abort()
@@ -191,25 +105,15 @@ class Connection(HttpToolsProtocol):
         self.receiving, self.peer.connection = "", None
         self.peer.leave()
         self.stop_clock()
-        self.stop_watching()
+        self.reader_clock.stop()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
-    def make_room(self) -> bool:
-        """Close the connection that has waited longest for a request; return False if none has waited long enough.
-
-        Otherwise clients who only connect could keep out those who ask, such as Kubernetes for health.
-        """
-        while idle:
-            oldest, since = next(iter(idle.items()))
-            if self.loop.time() - since < SPARED_SECONDS:
-                return False
-            del idle[oldest]
-            if not oldest.peer.is_closing() and not oldest.transport.get_write_buffer_size():
-                oldest.transport.abort()
-                self.connections.discard(oldest)
-                return True
-        return False
+    def replaces_another(self) -> bool:
+        """Close a connection without a request in favour of this one; return False if there is none."""
+        closed = make_room(self.loop.time())
+        self.connections.discard(closed)
+        return closed is not None
 
     def data_received(self, data: bytes) -> None:
         # uvicorn's own method would stop the timer of idle connections even for bytes that begin no request.
@@ -354,32 +258,15 @@ class Connection(HttpToolsProtocol):
     def expect_end(self) -> None:
         """Close the connection once the client has read what it was sent."""
         self.stop_clock()
-        self.watch_reader()
+        self.reader_clock.start()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.watch_reader()
+        self.reader_clock.start()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.stop_watching()
-
-    def watch_reader(self, before: int | None = None) -> None:
-        """End the connection of a client that has read nothing for `receive` seconds.
-
-        `before` is how many bytes were left to read at the start of that time.
-        """
-        self.stop_watching()
-        left = self.transport.get_write_buffer_size()
-        if before is not None and left >= before:
-            self.transport.abort()
-        elif left:
-            self.reader_clock = self.loop.call_later(self.settings.receive, self.watch_reader, left)
-
-    def stop_watching(self) -> None:
-        if self.reader_clock is not None:
-            self.reader_clock.cancel()
-            self.reader_clock = None
+        self.reader_clock.stop()
 
     def stop_clock(self) -> None:
         if self.clock is not None:

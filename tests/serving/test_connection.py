@@ -15,7 +15,8 @@ from prometheus_client import REGISTRY
 from starlette.responses import Response
 from uvicorn.server import ServerState
 
-from serving.connection import BODY_BYTES, CHUNK_BYTES, CHUNKS, COPIED_BYTES, HEADERS, REST_BYTES, Connection
+from serving.answering import COPIED_BYTES
+from serving.connection import BODY_BYTES, CHUNK_BYTES, CHUNKS, HEADERS, REST_BYTES, Connection
 from serving.settings import Settings
 from tests.served import PATIENCE, head, wire_app
 from tests.wire_routes import LARGE

@@ -9,7 +9,8 @@ from serving.uvicorn_names import CONNECTION, REQUEST, TESTED
 from tests.imports import ROOT
 from tests.served import PATIENCE, start
 
-CODE = ast.parse((ROOT / "serving/connection.py").read_text(encoding="utf-8"))
+FILES = ("serving/connection.py", "serving/answering.py")
+CODE = [node for file in FILES for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body]
 
 
 def used(kind: ast.ClassDef, *of: str) -> set[str]:
@@ -32,7 +33,7 @@ def own(kind: ast.ClassDef) -> set[str]:
 
 
 def test_every_inner_name_that_is_used_is_checked():
-    classes = {node.name: node for node in CODE.body if isinstance(node, ast.ClassDef)}
+    classes = {node.name: node for node in CODE if isinstance(node, ast.ClassDef)}
     connection, cycle = classes["Connection"], classes["Cycle"]
     assert used(connection, "self") - own(connection) <= CONNECTION
     assert used(connection, "super()") - {"__init__"} <= CONNECTION

@@ -1,0 +1,95 @@
+"""Write answers to a connection: its transport, and uvicorn's object for a request and its answer, with changes."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+from serving import metrics
+from serving.uvicorn_names import RequestResponseCycle
+
+if TYPE_CHECKING:
+    from serving.connection import Connection
+
+COPIED_BYTES = 65536  # answers up to this size are copied behind their head: that is cheaper than to send the two
+
+
+class Transport:
+    """A connection's transport, except that `close` gives the client time to read the answer.
+
+    The kernel answers data that arrives at a closed socket with a reset. Many clients then drop an answer that they
+    have not read yet, so a 413 would look like a network failure.
+    """
+
+    def __init__(self, transport: asyncio.Transport, connection: "Connection") -> None:
+        self.transport = transport
+        self.connection: Connection | None = connection  # until it is lost, or the two would keep each other alive
+        self.hung_up = False  # nothing more is sent
+        self.gone = connection.loop.create_future()
+        self.corked = False  # the next write waits for the one after it
+        self.held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def write(self, data: bytes) -> None:
+        # If several requests were sent ahead of their answers, uvicorn tells only the last that the connection is gone.
+        if self.transport.is_closing():
+            return
+        if self.corked:
+            self.corked, self.held = False, data
+            return
+        if self.held:
+            held, self.held = self.held, b""
+            if len(data) > COPIED_BYTES:
+                self.transport.write(held)
+            else:
+                data = held + data
+        self.transport.write(data)
+
+    def leave(self) -> None:
+        """Note that nobody reads what follows."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def is_closing(self) -> bool:
+        return self.hung_up or self.transport.is_closing()
+
+    def close(self) -> None:
+        if self.connection is None or self.transport.is_closing():
+            return
+        if self.connection.receiving:
+            self.connection.hang_up()
+        else:
+            self.transport.close()
+            if self.transport.get_write_buffer_size():
+                self.connection.expect_end()
+
+
+class Cycle(RequestResponseCycle):
+    """uvicorn's object for a request and its answer; it sends the answer's head with its body, and counts requests.
+
+    One of uvicorn's becomes one of these, so it has no __init__ of its own.
+    """
+
+    status = 0  # the answer's status, once there is an answer
+
+    async def run_asgi(self, app: Any) -> None:
+        start = time.perf_counter()
+        metrics.IN_PROGRESS.inc()
+        try:
+            await super().run_asgi(app)
+        finally:
+            metrics.IN_PROGRESS.dec()
+            path = getattr(self.scope.get("route"), "path", metrics.NO_ROUTE)
+            metrics.observe_request(path, self.status or 500, time.perf_counter() - start)
+
+    async def send(self, message: Any) -> None:
+        if not self.status and message["type"] == "http.response.start":
+            self.status = message["status"]
+            connection = cast(Transport, self.transport).connection
+            if connection is not None and connection.cycle is self and connection.rest_is_long():
+                self.keep_alive = False
+            # The next write is the head, and the one after it the body, which may be empty.
+            alone = self.disconnected or self.flow.write_paused or self.scope["method"] == "HEAD"
+            cast(Transport, self.transport).corked = not alone
+        await super().send(message)
