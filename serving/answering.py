@@ -5,12 +5,14 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from serving import metrics
+from serving.memory import memory, no_memory
 from serving.uvicorn_names import RequestResponseCycle
 
 if TYPE_CHECKING:
     from serving.connection import Connection
 
 COPIED_BYTES = 65536  # answers up to this size are copied behind their head: that is cheaper than to send the two
+UNCOUNTED_BYTES = 65536  # of an answer that is sent however full the memory is, such as those for health
 
 
 class Transport:
@@ -66,14 +68,24 @@ class Transport:
 
 
 class Cycle(RequestResponseCycle):
-    """uvicorn's object for a request and its answer; it sends the answer's head with its body, and counts requests.
+    """uvicorn's object for a request and its answer; it sends the answer's head with its body, and counts both.
 
-    One of uvicorn's becomes one of these, so it has no __init__ of its own.
+    A long answer counts towards `buffered_bytes` until the client has read it, but for what the socket holds. One of
+    uvicorn's becomes one of these, so it has no __init__ of its own.
     """
 
     status = 0  # the answer's status, once there is an answer
+    counted = 0  # bytes of the answer that count towards `buffered_bytes`
 
     async def run_asgi(self, app: Any) -> None:
+        try:
+            await self.run_measured(app)
+            if self.counted:
+                await self.flow.drain()
+        finally:
+            memory.used -= self.counted
+
+    async def run_measured(self, app: Any) -> None:
         start = time.perf_counter()
         metrics.IN_PROGRESS.inc()
         try:
@@ -87,9 +99,26 @@ class Cycle(RequestResponseCycle):
         if not self.status and message["type"] == "http.response.start":
             self.status = message["status"]
             connection = cast(Transport, self.transport).connection
-            if connection is not None and connection.cycle is self and connection.rest_is_long():
-                self.keep_alive = False
+            if connection is not None:
+                if connection.cycle is self and connection.rest_is_long():
+                    self.keep_alive = False
+                self.count(message, connection)
             # The next write is the head, and the one after it the body, which may be empty.
             alone = self.disconnected or self.flow.write_paused or self.scope["method"] == "HEAD"
             cast(Transport, self.transport).corked = not alone
         await super().send(message)
+
+    def count(self, head: Any, connection: "Connection") -> None:
+        """Count the bytes of an answer with this head, or refuse it if there is no room for it."""
+        size = next((int(value) for name, value in head["headers"] if name == b"content-length"), 0)
+        limit = connection.settings.buffered_bytes
+        if self.disconnected or self.scope["method"] == "HEAD" or size <= UNCOUNTED_BYTES:
+            return
+        if size > limit:
+            text = f"the answer has {size:,} bytes, and --buffered-bytes has room for {limit:,}: ask for less at once"
+            connection.answer_instead(413, text)
+        elif memory.used + size > limit:
+            connection.answer_instead(503, str(no_memory(connection.settings)))
+        else:
+            self.counted = size
+            memory.used += size

@@ -25,10 +25,14 @@ class ReaderClock:
             self.timer = None
 
     def expire(self, before: int) -> None:
-        """End the connection of a client that has read nothing of the `before` bytes that were left."""
+        """Give a client time for what it has read of the `before` bytes that were left, or end its connection.
+
+        It has to read as fast as a body has to arrive: `receive_rate`, without pauses of `receive` seconds.
+        """
         self.stop()
         left = self.transport.get_write_buffer_size()
-        if left >= before:
+        seconds = min((before - left) / self.settings.receive_rate, self.settings.receive)
+        if seconds <= 0:
             self.transport.abort()
         elif left:
-            self.timer = self.loop.call_later(self.settings.receive, self.expire, left)
+            self.timer = self.loop.call_later(seconds, self.expire, left)

@@ -94,14 +94,14 @@ class Settings(BaseSettings):
     )
     receive_rate: Bytes = Field(
         default=50_000,
-        description="bytes a second: a body that arrives as fast, without long pauses, may take more than `receive`",
+        description="bytes a second: a body that arrives, or an answer read, as fast may take more than `receive`",
     )
     idle: Seconds = Field(default=5, description="a connection without a request is closed after this time")
     upload_bytes: Bytes = Field(default=10_000_000, description="size of one file")
     body_bytes: Bytes = Field(default=40_000_000, description="size of one request's body")
     buffered_bytes: Bytes = Field(
         default=400_000_000,
-        description="size of all bodies in memory, at least `body_bytes`; one more is answered 503",
+        description="size of all bodies and unread answers in memory, at least `body_bytes`; one more is answered 503",
         validate_default=True,
     )
     tensor_bytes: Bytes = Field(default=100_000_000, description="size of all tensors of one request, as arrays")

@@ -385,18 +385,71 @@ def test_a_client_that_leaves_before_its_answer_is_known_to_have_left(server):
 
 
 @pytest.mark.parametrize("connection", ["close", "keep-alive"])
-def test_a_client_that_does_not_read_its_answers_is_let_go(server, connection):
+def test_a_client_that_does_not_read_its_answers_is_let_go(roomy, connection):
     def is_open(port):
-        (worker,) = psutil.Process(server.process.pid).children()
+        (worker,) = psutil.Process(roomy.process.pid).children()
         return any(c.raddr and c.raddr.port == port for c in worker.net_connections())
 
-    with server.connect() as client:
+    with roomy.connect() as client:
         port = client.socket.getsockname()[1]
         client.send(head("/large", Connection=connection) * (1 if connection == "close" else 3))
         assert client.reader.read(1) == b"H"
         while is_open(port):
             pass
         assert len(client.reader.read()) < LARGE
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """Memory for one large answer, whose client may take a minute to read."""
+    with wire_app(receive=60, buffered_bytes=LARGE + 10_000_000) as server:
+        yield server
+
+
+def test_an_answer_takes_room_until_it_is_read(narrow):
+    with narrow.connect() as slow, narrow.connect() as other:
+        slow.send(head("/large"))
+        assert slow.reader.read(1) == b"H"
+        assert narrow.get(f"/until/memory/{LARGE}").status == 200
+        refused = check_refused(other.send(head("/large")), 503)
+        assert refused.headers["retry-after"] == "1"
+        assert len(slow.reader.read(LARGE)) == LARGE
+        assert narrow.get("/until/memory/0").status == 200
+    assert len(narrow.get("/large").content) == LARGE
+
+
+def test_the_room_of_an_answer_is_free_when_its_client_leaves(narrow):
+    with narrow.connect() as client:
+        client.send(head("/large"))
+        assert client.reader.read(1) == b"H"
+        assert narrow.get(f"/until/memory/{LARGE}").status == 200
+    assert narrow.get("/until/memory/0").status == 200
+
+
+def test_a_connection_with_requests_ahead_is_closed_where_their_answers_have_no_room(narrow):
+    with narrow.connect() as slow, narrow.connect() as other:
+        slow.send(head("/large"))
+        assert slow.reader.read(1) == b"H"
+        assert narrow.get(f"/until/memory/{LARGE}").status == 200
+        assert other.send(head("/large") * 3).closed()
+    assert narrow.get("/until/memory/0").status == 200
+
+
+def test_an_answer_that_never_has_room_is_refused(server):
+    with server.connect() as client:
+        assert "150,000" in check_refused(client.send(head("/large")), 413).json()["error"]
+
+
+def test_a_client_that_reads_too_slowly_is_let_go():
+    """It reads five megabytes in the time in which another one is too slow; that is always less than the rate."""
+    with wire_app(receive=0.4, receive_rate=100_000_000) as server, server.connect() as client:
+        client.send(head("/large"))
+        read = 0
+        while part := client.reader.read(5_000_000):
+            read += len(part)
+            with server.connect() as other:
+                check_refused(other.send(b"G"), 408)
+        assert read < LARGE
 
 
 def counted(server, status, path="none"):
