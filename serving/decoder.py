@@ -21,7 +21,7 @@ import numpy as np
 import orjson
 
 from onnx_release.core.errors import DataError, InputError
-from onnx_release.core.spec import load_spec
+from onnx_release.core.spec import Spec, check_array, check_bounds, load_spec
 from onnx_release.core.types import Arrays
 from onnx_release.data.model_data import load_data
 from onnx_release.data.pixel_limit import TooManyPixelsError
@@ -56,7 +56,7 @@ def decode_uploads(model: str, limits: Limits, channel: socket.socket, shared: l
     silence_libraries()
     keep_memory()
     limit_pictures(limits.formats, limits.pixels)
-    data, axes = load_data(model), input_axes(load_spec(model))
+    data, spec = load_data(model), load_spec(model)
     limit_memory(limits.memory)
     channel.sendall(READY)
     while True:
@@ -66,7 +66,7 @@ def decode_uploads(model: str, limits: Limits, channel: socket.socket, shared: l
         size, place, seconds = HEAD.unpack(head)
         content = shared[0].read_bytes(size)
         signal.setitimer(signal.ITIMER_PROF, max(seconds, LEAST_SECONDS))  # SIGPROF then ends the process
-        answer = answer_upload(data, axes, content, shared[place], limits)
+        answer = answer_upload(data, spec, content, shared[place], limits)
         signal.setitimer(signal.ITIMER_PROF, 0)
         del content
         channel.sendall(orjson.dumps(answer) + b"\n")
@@ -98,11 +98,12 @@ def limit_memory(allowed: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
-def answer_upload(data: Any, axes: Any, content: bytes, memory: SharedMemory, limits: Limits) -> dict[str, Any]:
+def answer_upload(data: Any, spec: Spec, content: bytes, memory: SharedMemory, limits: Limits) -> dict[str, Any]:
     try:
         item = data.decode(content)
-        inputs = with_batch_axis(data.preprocess(item), axes)
+        inputs = with_batch_axis(data.preprocess(item), input_axes(spec))
         check_arrays(inputs, limits.tensor_bytes)
+        check_declared(spec, inputs)
         return {"size": np.shape(item)[:2], "arrays": memory.write(inputs)}
     except BaseException as error:  # the model's code may raise anything, and the request gets it
         status, text = describe_error(error, limits)
@@ -117,6 +118,20 @@ def check_arrays(inputs: Arrays, tensor_bytes: int) -> None:
     size = sum(array.nbytes for array in inputs.values())
     if size > tensor_bytes:
         raise InputError(f"its tensors have {size:,} bytes, more than the {tensor_bytes:,} of --tensor-bytes")
+
+
+def check_declared(spec: Spec, inputs: Arrays) -> None:
+    """Raise InputError for what the model does not take, or the shared memory would keep the size of it."""
+    sizes: dict[str, int] = {}
+    for tensor in spec.inputs:
+        if (array := inputs.get(tensor.name)) is not None:
+            problem = check_array(tensor, str(array.dtype), array.shape, sizes)
+            if problem:
+                raise InputError(problem)
+    problem = check_bounds(spec, sizes)
+    unknown = sorted(inputs.keys() - {tensor.name for tensor in spec.inputs})
+    if problem or unknown:
+        raise InputError(problem or f"the model takes no {', '.join(unknown)}")
 
 
 def describe_error(error: BaseException, limits: Limits) -> tuple[int, str]:

@@ -117,6 +117,17 @@ def test_whatever_a_decoder_does_the_next_upload_is_answered(ends, order, status
     assert next_one.json()["predictions"] == [{"vector": [4]}]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows what a process has open")
+def test_what_the_model_does_not_take_leaves_the_shared_memory_small(ends):
+    """The spec has texts of up to 32 codes of 8 bytes; the array is of a tenth of the bytes of --tensor-bytes."""
+    answer = post(ends, b"give a long array")
+    assert answer.status_code == 422 and "where 1 to 32 is declared" in answer.json()["error"]
+    _, decoder = forkserver_and_decoder(ends)
+    opened = list(Path(f"/proc/{decoder.pid}/fd").iterdir())
+    sizes = [path.stat().st_size for path in opened if "serving-arrays" in str(path.readlink())]
+    assert len(sizes) >= 5 and max(sizes) < 1000
+
+
 def test_the_files_of_a_request_share_its_cpu_time(obedient):
     """Of 0.5 seconds; the two of 0.4 are decoded at once where there are two cores."""
     with serving(obedient, threads=2, decode_seconds=0.5) as server:
