@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from onnx_release.core.errors import ReleaseError, ReleaseFolderError
 from onnx_release.core.hardware import available_cores
 from onnx_release.core.spec import Spec, concrete_shape, of_batch
-from onnx_release.data.model_data import load_data
+from onnx_release.data.model_data import ModelData, load_data
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.runtime.providers import CPU
 from onnx_release.runtime.release import MANIFEST, Release, open_release
@@ -89,39 +90,50 @@ def create_app(settings: Settings) -> FastAPI:
     data = load_data(release.manifest.model)
 
     spans = Spans(settings.otlp_endpoint, release.manifest.model) if settings.otlp_endpoint else None
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with ThreadPoolExecutor(1) as pool:  # both take a while, on a core each
-            decoders = pool.submit(start_decoders, release, settings) if takes_uploads(release, data) else None
-            app.state.engine = engine = start_engine(release, settings)
-            app.state.decoders = decoders.result() if decoders else None
-        # The collector then skips what stays for good, and finds early what requests leave behind.
-        gc.collect()
-        gc.freeze()
-        gc.collect()  # resets the collector's counters
-        async with answering_grpc(app):
-            app.state.ready = True
-            yield
-        app.state.ready = False
-        await engine.drain(STOP_SECONDS)
-        if app.state.decoders:
-            app.state.decoders.close()
-        if spans:
-            spans.close()
-
     app = Application(
         title=release.manifest.model,
         description=f"{release.manifest.model}, {release.manifest.variant}: {release.spec.task} with ONNX Runtime.",
         version="1",
         responses={"default": {"model": Problem, "description": "any other error"}},
-        lifespan=lifespan,
+        lifespan=partial(running, spans),
         docs_url=None,  # FastAPI's own pages load their scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lead to the host that the client names
         openapi_url="/openapi.json" if settings.docs else None,
     )
     app.state.release, app.state.settings, app.state.ready = release, settings, False
+    app.state.takes_uploads = takes_uploads(release, data)
+    add_routes(app, data)
+    explain_errors(app)
+    app.entrance = recorded(guarded(app.respond, settings), observers(settings, spans))
+    return app
+
+
+@asynccontextmanager
+async def running(spans: Spans | None, app: FastAPI) -> AsyncIterator[None]:
+    """Run the engine, the decoders and gRPC of the application for as long as it serves."""
+    release, settings = app.state.release, app.state.settings
+    with ThreadPoolExecutor(1) as pool:  # both take a while, on a core each
+        decoders = pool.submit(start_decoders, release, settings) if app.state.takes_uploads else None
+        app.state.engine = start_engine(release, settings)
+        app.state.decoders = decoders.result() if decoders else None
+    # The collector then skips what stays for good, and finds early what requests leave behind.
+    gc.collect()
+    gc.freeze()
+    gc.collect()  # resets the collector's counters
+    async with answering_grpc(app):
+        app.state.ready = True
+        yield
+    app.state.ready = False
+    await app.state.engine.drain(STOP_SECONDS)
+    if app.state.decoders:
+        app.state.decoders.close()
+    if spans:
+        spans.close()
+
+
+def add_routes(app: Application, data: ModelData) -> None:
+    release, settings = app.state.release, app.state.settings
     uploads = predict_router(release, data)
     app.first = cast(APIRoute, uploads.routes[0])
     app.include_router(uploads)
@@ -132,9 +144,6 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(docs_router(release.manifest.model))
     if settings.page:
         app.include_router(page_router(release, data, settings))
-    explain_errors(app)
-    app.entrance = recorded(guarded(app.respond, settings), observers(settings, spans))
-    return app
 
 
 def observers(settings: Settings, spans: Spans | None) -> tuple[Observer, ...]:

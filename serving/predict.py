@@ -26,7 +26,7 @@ from serving.decoders import Prepared
 from serving.engine import Job
 from serving.errors import RequestError, error_responses
 from serving.metrics import run_recorded
-from serving.page import upload_kind
+from serving.page import UploadKind, upload_kind
 from serving.record import record_of
 from serving.statistics import counted
 
@@ -97,30 +97,33 @@ def predict_router(release: Release, data: ModelData) -> APIRouter:
     )
     async def predict(request: Request) -> Response:
         with counted(record_of(request)):
-            jobs = await run_uploads(request)
+            jobs = await run_uploads(request, kind, data)
             return encode_answer(release, jobs)
 
-    async def run_uploads(request: Request) -> list[Job]:
-        state = request.app.state
-        state.engine.check_room()  # before the body is kept: a full queue costs no memory
-        async with request_body(request, state.settings) as sent:
-            deadline = time.monotonic() + state.settings.deadline
-            return await run_body(request, sent, deadline)
-
-    async def run_body(request: Request, sent: bytes, deadline: float) -> list[Job]:
-        state = request.app.state
-        async with plain_body(request, sent, state.settings) as body:
-            sent_as = single_header(request, "Content-Type") or "", body, kind, state.settings, deadline
-            large = len(body) > LARGE_BYTES
-            uploads = await asyncio.to_thread(read_uploads, *sent_as) if large else read_uploads(*sent_as)
-            left = gone(request)
-            budget = CpuBudget(state.settings.decode_seconds)
-            prepare = partial(state.decoders.prepare, deadline=deadline, gone=left.done, budget=budget)
-            items = [UploadPrediction(upload, prepare, data, release) for upload in uploads]
-            work = [(item.prepare, item.finish) for item in items]
-            return await run_recorded(state.engine, record_of(request), work, deadline, left)
-
     return router
+
+
+async def run_uploads(request: Request, kind: UploadKind, data: ModelData) -> list[Job]:
+    """Run the model on the uploads of a request."""
+    state = request.app.state
+    state.engine.check_room()  # before the body is kept: a full queue costs no memory
+    async with request_body(request, state.settings) as sent:
+        deadline = time.monotonic() + state.settings.deadline
+        async with plain_body(request, sent, state.settings) as body:
+            return await run_body(request, body, kind, data, deadline)
+
+
+async def run_body(request: Request, body: bytes, kind: UploadKind, data: ModelData, deadline: float) -> list[Job]:
+    state = request.app.state
+    sent_as = single_header(request, "Content-Type") or "", body, kind, state.settings, deadline
+    large = len(body) > LARGE_BYTES
+    uploads = await asyncio.to_thread(read_uploads, *sent_as) if large else read_uploads(*sent_as)
+    left = gone(request)
+    budget = CpuBudget(state.settings.decode_seconds)
+    prepare = partial(state.decoders.prepare, deadline=deadline, gone=left.done, budget=budget)
+    items = [UploadPrediction(upload, prepare, data, state.release) for upload in uploads]
+    work = [(item.prepare, item.finish) for item in items]
+    return await run_recorded(state.engine, record_of(request), work, deadline, left)
 
 
 def takes_uploads(release: Release, data: ModelData) -> bool:
