@@ -7,8 +7,9 @@
 writes benchmarks/serving_attacks.json, and prints the table. A server with its defaults, except that it reads all
 formats, is started once. Each attack is sent by four clients at once, one by 32, and one of 16 files by one: files that
 are long or large to decode (benchmarks/attack_files.py), JSON that is long to parse, heads and bodies that arrive a
-byte at a time, bodies in chunks of one byte, heads of many headers, and clients who leave at once. Meanwhile this
-process asks /v2/health/live, each time on a new connection, and reads /proc. For each attack:
+byte at a time, bodies in chunks of one byte, heads of many headers, clients who leave at once, and clients who ask for
+large answers and read none. Meanwhile this process asks /v2/health/live, each time on a new connection, and reads
+/proc. For each attack:
 
 - longest wait: of /v2/health/live, in seconds. At most 0.25. Beside it is how long the event loop's thread waited for a
   core in that time, which the kernel counts: that is not the server's doing where other programs have the cores.
@@ -38,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.attack_files import attacks, progressive_jpeg
+from benchmarks.memory_bound import memory_bound
 from benchmarks.serving import FILES, ours
 from benchmarks.serving_page import MODEL
 from onnx_release.core.command import run_tool
@@ -46,7 +48,7 @@ from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import available_cores, machine_name
 from onnx_release.core.paths import HARDWARE
 from onnx_release.report.text import number, table
-from serving.decoders import decode_memory
+from onnx_release.runtime.release import open_release
 from serving.settings import FORMATS, Settings
 from tools.server_process import HOST, READY, Running, ask, post, running, upload
 
@@ -56,25 +58,30 @@ LONGEST_WAIT = 0.25  # seconds
 CPU_AFTER = 2.0  # seconds for each thread
 TOO_LATE, LATE = 504, 0.2  # status, and seconds after the deadline
 MANY_CLIENTS = 32  # whose files take longer than the deadline, all together; small ones arrive as soon as they are sent
-BASE_BYTES = 400_000_000  # Python, the libraries, the processes and the model: docs/serving.md
+UNREAD = 100  # requests whose answers nobody reads: more than the kernel keeps the answers of
 PATIENCE = 90.0  # seconds until an attack is given up
 PAUSE = 0.01  # seconds between two questions
 TREE_SECONDS = 0.2  # between two looks for new processes
 IDLE_SECONDS, IDLE_CPU = 0.5, 0.03  # so little CPU in so long a time is an idle server
 SLOW_SECONDS = 0.5  # between two bytes of a slow client
+SMALL_BUFFER = 4096  # bytes that the kernel takes for a client who does not read; without it, megabytes
 TICKS = 100  # of /proc's clock in a second
 LIVE = READY.replace(b"ready", b"live")
 
 
 @dataclass(frozen=True)
 class Load:
-    """What each client sends: pieces of a request, with `pause` seconds after each. One that leaves reads no answer."""
+    """What each client sends: pieces of a request, with `pause` seconds after each.
+
+    One that leaves reads no answer, and one that never reads sends until the server closes the connection.
+    """
 
     name: str
     pieces: Callable[[], list[bytes]]
     statuses: tuple[int, ...]
     pause: float = 0.0
     leaves: bool = False
+    reads: bool = True
     clients: int = CLIENTS
 
 
@@ -101,7 +108,7 @@ def main(arguments: argparse.Namespace) -> None:
     if not chosen:
         raise BenchmarkError(f"no attack has {arguments.only!r} in its name: see benchmarks/attack_files.py")
     settings = Settings(formats=",".join(FORMATS))
-    bound = memory_bound(settings)
+    bound = memory_bound(settings, open_release(arguments.release).spec)
     costs = []
     with running(ours(arguments.release, {"formats": settings.formats}), READY) as server:
         for load in [Load("no attack", list, ()), *chosen]:
@@ -116,12 +123,6 @@ def main(arguments: argparse.Namespace) -> None:
     if not arguments.only:
         write_json(RESULT, result)
     print(describe(result))
-
-
-def memory_bound(settings: Settings) -> int:
-    """Return the bytes that docs/serving.md promises."""
-    threads = settings.threads or available_cores()
-    return 2 * settings.buffered_bytes + threads * decode_memory(settings) + BASE_BYTES
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -171,6 +172,7 @@ def loads() -> list[Load]:
     return [
         *files,
         Load("clients who leave at once", slowest.pieces, (), leaves=True),
+        Load("answers that nobody reads", lambda: [largest_answer()] * UNREAD, (0,), reads=False),
         Load("more slow files than the deadline allows", small.pieces, small.statuses, clients=MANY_CLIENTS),
         Load("one request of 16 JPEGs of 20 empty scans", many_scans, (200, 413, 422), clients=1),
         Load("a form of 400,000 parts", lambda: [post("/predict", many, boundary)], (400, 413)),
@@ -195,6 +197,16 @@ def loads() -> list[Load]:
 def many_scans() -> list[bytes]:
     part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n' + progressive_jpeg(20)
     return [post("/predict", (part + b"\r\n") * 16 + b"--b--\r\n", "multipart/form-data; boundary=b")]
+
+
+def largest_answer() -> bytes:
+    """Return a request with as many items as four clients may have in the queue at once, for an answer in JSON."""
+    rows = Settings().queue // CLIENTS
+    pixels = bytes(rows * 3 * 224 * 224 * 4)
+    tensor = {"name": "input", "shape": [rows, 3, 224, 224], "datatype": "FP32"}
+    head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": len(pixels)}}]}).encode()
+    length = b"Inference-Header-Content-Length: %d\r\nContent-Length" % len(head)
+    return infer(head + pixels).replace(b"Content-Length", length, 1)
 
 
 def infer(body: bytes) -> bytes:
@@ -247,11 +259,15 @@ class Client(threading.Thread):
         self.status, self.sent, self.answered = 0, 0.0, 0.0
 
     def run(self) -> None:
-        with socket.create_connection((HOST, self.port), timeout=PATIENCE) as connection:
+        with socket.socket() as connection:
+            connection.settimeout(PATIENCE)
+            if not self.load.reads:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)  # before it connects
+            connection.connect((HOST, self.port))
             with suppress(OSError):  # the server may answer before it has read everything, and close
                 self.send(connection)
             self.sent = time.monotonic()
-            if not self.load.leaves:
+            if self.load.reads and not self.load.leaves:
                 with suppress(OSError, http.client.HTTPException):
                     response = http.client.HTTPResponse(connection, method="POST")
                     response.begin()
@@ -283,7 +299,8 @@ def measure(load: Load, server: Running, settings: Settings, bound: int) -> Cost
         cost.memory_mb = max(cost.memory_mb, memory / 1e6)
         cost.longest_wait, cost.without_core = max((cost.longest_wait, cost.without_core), (wait, without_core))
         sent = [client.sent for client in clients if client.sent]
-        if at_deadline is None and sent and now > min(sent) + settings.deadline:
+        first = min(sent, default=now) if load.reads else max(sent, default=now)  # the others send one after another
+        if at_deadline is None and sent and now > first + settings.deadline:
             at_deadline = cpu
         cost.seconds, cost.cpu = now - start, cpu - before
         done = all(not client.is_alive() for client in clients)

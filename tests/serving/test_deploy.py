@@ -10,10 +10,10 @@ import pytest
 from fastapi.routing import APIRoute
 from ruamel.yaml import YAML
 
+from benchmarks.memory_bound import memory_bound
 from onnx_release.core.spec import load_spec
 from onnx_release.runtime.release import Release
 from serving import metrics, v2
-from serving.decoders import decode_memory
 from serving.settings import Settings
 from tests.imports import ROOT
 
@@ -91,8 +91,7 @@ def test_a_pod_has_the_time_to_drain_and_the_cores_for_its_threads(settings):
     resources = CONTAINER["resources"]
     assert resources["limits"] == resources["requests"]
     assert int(resources["limits"]["cpu"]) == settings.threads * settings.workers
-    # docs/serving.md: the bodies twice, what each thread's file may take, and 400 MB for Python and the model.
-    needed = 2 * settings.buffered_bytes + settings.threads * decode_memory(settings) + 400_000_000
+    needed = memory_bound(settings, load_spec("mobilenet_v2"))
     assert int(resources["limits"]["memory"].removesuffix("Gi")) * 2**30 >= needed
 
 
