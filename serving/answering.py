@@ -1,8 +1,9 @@
 """Write answers to a connection: its transport, and uvicorn's object for a request and its answer, with changes."""
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Any, cast
+
+from starlette.types import Scope
 
 from serving import metrics
 from serving.memory import memory, no_memory
@@ -79,21 +80,12 @@ class Cycle(RequestResponseCycle):
 
     async def run_asgi(self, app: Any) -> None:
         try:
-            await self.run_measured(app)
+            with metrics.counted_request(cast(Scope, self.scope), lambda: self.status):
+                await super().run_asgi(app)
             if self.counted:
                 await self.flow.drain()
         finally:
             memory.used -= self.counted
-
-    async def run_measured(self, app: Any) -> None:
-        start = time.perf_counter()
-        metrics.IN_PROGRESS.inc()
-        try:
-            await super().run_asgi(app)
-        finally:
-            metrics.IN_PROGRESS.dec()
-            path = getattr(self.scope.get("route"), "path", metrics.NO_ROUTE)
-            metrics.observe_request(path, self.status or 500, time.perf_counter() - start)
 
     async def send(self, message: Any) -> None:
         if not self.status and message["type"] == "http.response.start":

@@ -28,7 +28,7 @@ from serving import metrics
 from serving.decoders import Decoders
 from serving.docs import docs_router
 from serving.engine import Engine
-from serving.errors import Problem, error_response
+from serving.errors import Problem, answer_or_error, error_response
 from serving.grpc_server import answering_grpc
 from serving.guards import guarded
 from serving.page import page_router
@@ -77,10 +77,7 @@ class Application(FastAPI):
             return
         scope["app"], scope["route"] = self, self.first
         request = Request(scope, receive)
-        try:
-            response = await self.first.endpoint(request)
-        except Exception as error:
-            response = await error_response(request, error)
+        response = await answer_or_error(self.first.endpoint, request)
         await response(scope, receive, send)
 
 
@@ -105,7 +102,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.takes_uploads = takes_uploads(release, data)
     add_routes(app, data)
     explain_errors(app)
-    app.entrance = recorded(guarded(app.respond, settings), observers(settings, spans))
+    app.state.observers = observers(settings, spans)
+    app.entrance = recorded(guarded(app.respond, settings), app.state.observers)
     return app
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -12,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from onnx_release.core.errors import DataError, InputError, ReleaseError
 from onnx_release.data.pixel_limit import TooManyPixelsError
-from serving.record import record_of
+from serving.record import CLIENT_GONE, record_of
 
 MEANINGS = {
     400: "the request is malformed",
@@ -25,11 +26,17 @@ MEANINGS = {
     503: "the queue is full or the server is stopping; Retry-After says when to try again",
     504: "the deadline passed before the answer",
 }
-# nginx's status for a client that closed its connection; nobody reads it.
-CLIENT_GONE = 499
 SHOWN_PATH = 200  # characters of a client's path that an error message repeats
 
 log = logging.getLogger("serving")
+
+
+async def answer_or_error(endpoint: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+    """Return what the endpoint answers, or the answer to its error."""
+    try:
+        return await endpoint(request)
+    except Exception as error:
+        return await error_response(request, error)
 
 
 async def error_response(request: Request, error: Exception) -> Response:

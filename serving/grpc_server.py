@@ -1,44 +1,47 @@
-"""Answer the Open Inference Protocol by gRPC, on a port of its own, with the engine, the limits and the errors of HTTP.
+"""Answer the Open Inference Protocol by gRPC, on a port of its own.
 
-gRPC and the protocol's messages are not among a release's packages: INSTALL has the command. The messages are those of
-Triton: https://github.com/triton-inference-server/common/blob/main/protobuf/grpc_service.proto
+A call is a request of HTTP to everything else, with the message as its body: so it has the same engine, limits, errors,
+token, id, log and spans. gRPC and the messages are not among a release's packages: INSTALL has the command.
+https://github.com/triton-inference-server/common/blob/main/protobuf/grpc_service.proto
 """
 
 import asyncio
-import importlib
 import os
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import unquote
 
 import orjson
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from pydantic_core import to_jsonable_python
+from starlette.types import Message, Receive, Scope, Send
 
 from onnx_release.core.errors import ParameterError
 from onnx_release.core.types import Arrays
-from serving import metrics, model_control, protocol, v2
-from serving.engine import Job
-from serving.errors import CLIENT_GONE, RequestError, error_response
+from serving import model_control, v2
+from serving.errors import RequestError, answer_or_error
 from serving.grpc_tensors import check_message, read_request, write_answer
-from serving.memory import memory, no_memory
-from serving.protocol import InferenceRequest
+from serving.guards import guarded
+from serving.metrics import counted_request
+from serving.optional import optional_modules
+from serving.protocol import InferenceRequest, Limits
 from serving.reading import Places
-from serving.record import RequestRecord, new_record
+from serving.record import record_of, recorded
 from serving.statistics import counted
-from serving.tokens import has_token, read_token
 
 SERVICE = "inference.GRPCInferenceService"
 # The calls whose messages say nothing that matters, and the others; ModelInfer is apart.
 UNREAD_CALLS = ("ServerLive", "ServerReady", "ServerMetadata", "RepositoryModelLoad", "RepositoryModelUnload")
 SHORT_CALLS = ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics", "RepositoryIndex")
-HEALTH = ("ServerLive", "ServerReady")  # answered without the token
 SHORT_BYTES = 4096
 # Others that wait end a call which has not sent its message after so many seconds; a short one comes with its head.
 READ_SECONDS, SHORT_SECONDS = 1.0, 0.1
 SHORT_PLACES = 2  # few, since gRPC also reads a message as a whole that is too long for its call
 INSTALL = 'pip install "tritonclient[grpc]==2.69.0"'
+METADATA = (b"x-request-id", b"traceparent", b"retry-after")  # of an answer
 # The status of gRPC for each of HTTP; every other is INTERNAL.
 CODES = {
     400: "INVALID_ARGUMENT",
@@ -53,25 +56,6 @@ CODES = {
 }
 
 
-class Packages(NamedTuple):
-    grpc: Any
-    aio: Any
-    messages: Any
-    message: Any
-    json_format: Any
-
-
-def load_packages() -> Packages:
-    """Import what this needs. Raises ParameterError with the command that installs it."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # or gRPC would write lines of its own beside our errors
-    protobuf = ("google.protobuf.message", "google.protobuf.json_format")
-    try:
-        # By name, since a release's requirements are made of its import statements.
-        return Packages(*map(importlib.import_module, ("grpc", "grpc.aio", "tritonclient.grpc.service_pb2", *protobuf)))
-    except ImportError as cause:
-        raise ParameterError(f"--grpc-port needs packages that are not installed ({cause}): {INSTALL}") from cause
-
-
 @asynccontextmanager
 async def answering_grpc(app: FastAPI) -> AsyncIterator[None]:
     """Answer gRPC while the block runs, if a setting asks for it. At its end open calls have `drain` seconds.
@@ -83,25 +67,23 @@ async def answering_grpc(app: FastAPI) -> AsyncIterator[None]:
     if settings.grpc_port is None:
         yield
         return
-    packages = load_packages()
-    server = packages.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", settings.body_bytes),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 1),  # serve() has made sure that nobody but its workers has the port
-        ],
-        maximum_concurrent_rpcs=settings.connections,
-    )
-    server.add_generic_rpc_handlers((Service(app, packages).handler(),))
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # or gRPC would write lines of its own beside our errors
+    names = ("grpc", "grpc.aio", "tritonclient.grpc.service_pb2", "google.protobuf.message")
+    grpc, aio, messages, protobuf = optional_modules("--grpc-port", INSTALL, *names)
+    options = {
+        "grpc.max_receive_message_length": settings.body_bytes,
+        "grpc.max_send_message_length": -1,
+        "grpc.so_reuseport": 1,  # serve() has made sure that nobody but its workers has the port
+    }
+    server = aio.server(options=list(options.items()), maximum_concurrent_rpcs=settings.connections)
+    server.add_generic_rpc_handlers((Service(app, grpc, messages, protobuf).handler(),))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
-        port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+        app.state.grpc_port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
     except RuntimeError as cause:
-        raise ParameterError(
-            f"gRPC cannot listen on {host}:{settings.grpc_port}: choose another --grpc-port or --host"
-        ) from cause
+        where = f"{host}:{settings.grpc_port}"
+        raise ParameterError(f"gRPC cannot listen on {where}: choose another --grpc-port or --host") from cause
     await server.start()
-    app.state.grpc_port = port
     try:
         yield
     finally:
@@ -111,54 +93,94 @@ async def answering_grpc(app: FastAPI) -> AsyncIterator[None]:
 class Service:
     """The calls of the protocol for the application's release."""
 
-    def __init__(self, app: FastAPI, packages: Packages) -> None:
-        self.state, self.packages, self.model = app.state, packages, app.state.release.manifest.model
+    def __init__(self, app: FastAPI, grpc: Any, messages: Any, protobuf: Any) -> None:
+        self.app, self.state, self.model = app, app.state, app.state.release.manifest.model
+        self.grpc, self.messages, self.protobuf = grpc, messages, protobuf
         # gRPC reads a message as a whole before anybody can count it, so few are read at once.
         settings = self.state.settings
-        self.places = Places(max(1, settings.buffered_bytes // settings.body_bytes), READ_SECONDS)
-        self.short_places = Places(SHORT_PLACES, SHORT_SECONDS)
-        self.token = read_token(settings)
-        self.request = Request({"type": "http", "method": "POST", "path": f"/{SERVICE}", "headers": [], "app": app})
+        count = max(1, settings.buffered_bytes // settings.body_bytes)
+        self.places = Places(count, READ_SECONDS, settings.body_bytes)
+        self.short_places = Places(SHORT_PLACES, SHORT_SECONDS, SHORT_BYTES)
+        # Hosts and origins are about web pages, and these cannot speak gRPC.
+        own = settings.model_copy(update={"allowed_hosts": None, "cors_origins": None})
+        self.entrance = recorded(guarded(self.respond, own), self.state.observers)
 
     def handler(self) -> Any:
         """Return what gRPC calls. Each call is a stream of one message, so that it can wait to be read."""
-        make = self.packages.grpc.stream_unary_rpc_method_handler
-        calls = {name: make(self.answered(name)) for name in ("ModelInfer", *UNREAD_CALLS, *SHORT_CALLS)}
-        return self.packages.grpc.method_handlers_generic_handler(SERVICE, calls)
+        make = self.grpc.stream_unary_rpc_method_handler
+        calls = {name: make(partial(self.answer, name)) for name in ("ModelInfer", *UNREAD_CALLS, *SHORT_CALLS)}
+        return self.grpc.method_handlers_generic_handler(SERVICE, calls)
 
-    def answered(self, name: str) -> Callable[[Any, Any], Awaitable[bytes]]:
-        """Return a call that is counted, and whose errors are those of HTTP with gRPC's status."""
+    async def answer(self, name: str, stream: Any, context: Any) -> bytes:
+        """Answer a call by a request to `respond`, with the status of gRPC for that of HTTP."""
+        answers: list[Message] = []
 
-        async def answer(stream: Any, context: Any) -> bytes:
-            start, status = time.perf_counter(), 200
-            try:
-                self.check_token(name, context)
-                return await (self.infer(stream, context) if name == "ModelInfer" else self.describe(name, stream))
-            except asyncio.CancelledError:
-                status = CLIENT_GONE
-                raise
-            except Exception as error:
-                answered = await error_response(self.request, error)
-                status, text = answered.status_code, orjson.loads(bytes(answered.body))["error"]
-            finally:
-                metrics.observe_request(f"/{SERVICE}/{name}", status, time.perf_counter() - start)
-            await context.abort(getattr(self.packages.grpc.StatusCode, CODES.get(status, "INTERNAL")), text)
-            raise AssertionError  # abort() has raised
+        async def receive() -> Message:
+            places = self.places if name == "ModelInfer" else self.short_places
+            return {"type": "http.request", "body": await places.read(stream, self.state.settings.receive)}
 
-        return answer
+        async def send(message: Message) -> None:
+            answers.append(message)
 
-    def check_token(self, name: str, context: Any) -> None:
-        """Raise RequestError (401) unless the call is for health, or has the token."""
-        given = dict(context.invocation_metadata()).get("authorization", "")
-        if self.token is not None and name not in HEALTH and not has_token(str(given), self.token):
-            raise RequestError(401, "give the token of this server in the metadata: authorization: Bearer TOKEN")
+        scope = self.scope(name, context)
+        with counted_request(scope, lambda: record_of(Request(scope)).status):
+            await self.entrance(scope, receive, send)
+        head, body = answers
+        context.set_trailing_metadata([(k.decode(), v.decode()) for k, v in head["headers"] if k in METADATA])
+        if head["status"] != 200:
+            code = getattr(self.grpc.StatusCode, CODES.get(head["status"], "INTERNAL"))
+            await context.abort(code, orjson.loads(body["body"])["error"])
+        return bytes(body["body"])
 
-    async def describe(self, name: str, stream: Any) -> bytes:
+    def scope(self, name: str, context: Any) -> Scope:
+        """Return a call as the request of HTTP that it is on the wire."""
+        path = f"/{SERVICE}/{name}"
+        kind, _, peer = unquote(context.peer()).partition(":")
+        host, _, port = peer.rpartition(":")
+        metadata = [(key, value) for key, value in context.invocation_metadata() if isinstance(value, str)]
+        return {
+            "type": "http",
+            "method": "POST",
+            "scheme": "http",
+            "path": path,
+            "route": SimpleNamespace(path=path),
+            "headers": [(key.encode(), value.encode("latin-1", "replace")) for key, value in metadata],
+            "client": (host.strip("[]"), int(port)) if kind.startswith("ip") else None,
+            "app": self.app,
+        }
+
+    async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = scope["path"].rpartition("/")[2]
+        endpoint = self.infer if name == "ModelInfer" else partial(self.describe, name)
+        await (await answer_or_error(endpoint, Request(scope, receive)))(scope, receive, send)
+
+    def parse(self, name: str, content: bytes) -> Any:
+        """Return the message of a call. Raises RequestError (400) for bytes that are none."""
+        try:
+            return getattr(self.messages, f"{name}Request").FromString(content)
+        except self.protobuf.DecodeError as cause:
+            raise RequestError(400, f"the message is not a {name}Request: check the client") from cause
+
+    async def infer(self, request: Request) -> Response:
+        """Run the model, as HTTP's route does."""
+
+        def decode(body: bytes, limits: Limits) -> InferenceRequest:
+            check_message(body)
+            message = self.parse("ModelInfer", body)
+            v2.check_model(self.model, message.model_name, message.model_version)
+            return read_request(self.state.release.spec, message, limits)
+
+        def encode(asked: InferenceRequest, outputs: Arrays) -> bytes:
+            return write_answer(self.messages, self.model, asked, outputs)
+
+        with counted(record_of(request)):
+            v2.check_ready(request)
+            return Response(await v2.run_inference(request, decode, encode))
+
+    async def describe(self, name: str, request: Request) -> Response:
         """Return the answer of every call but ModelInfer: what the route of HTTP answers."""
         found: Any
-        message: Any = (
-            None if name in UNREAD_CALLS else self.parse(name, await self.read(stream, SHORT_BYTES, self.short_places))
-        )
+        message = self.parse(name, b"" if name in UNREAD_CALLS else await request.body())
         if name.startswith("Model") and (message.name or name != "ModelStatistics"):  # those of all models have no name
             v2.check_model(self.model, message.name, message.version)
         match name:
@@ -167,76 +189,16 @@ class Service:
             case "ServerReady" | "ModelReady":
                 found = {"ready": self.state.ready}
             case "ServerMetadata":
-                found = await v2.server_metadata(self.request)
+                found = await v2.server_metadata(request)
             case "ModelMetadata":
-                found = await v2.model_metadata(self.request)
+                found = await v2.model_metadata(request)
             case "ModelConfig":
-                found = {"config": await model_control.model_config(self.request)}
+                found = {"config": await model_control.model_config(request)}
             case "ModelStatistics":
-                found = await asyncio.to_thread(model_control.all_statistics, self.request)
+                found = await asyncio.to_thread(model_control.all_statistics, request)
             case "RepositoryIndex":
-                found = {"models": model_control.models(self.request, message.ready)}
+                found = {"models": model_control.models(request, message.ready)}
             case _:
-                await model_control.refuse_control(self.request)
-        answer = getattr(self.packages.messages, f"{name}Response")()
-        filled = self.packages.json_format.ParseDict(to_jsonable_python(found, exclude_none=True), answer)
-        return bytes(filled.SerializeToString())
-
-    async def infer(self, stream: Any, context: Any) -> bytes:
-        """Run the model for the one message of `stream`, within the limits of a request by HTTP."""
-        record = new_record()
-        with counted(record):
-            v2.check_ready(self.request)
-            self.state.engine.check_room()
-            content = await self.read(stream, self.state.settings.body_bytes, self.places)
-            memory.used += len(content)
-            try:
-                job = await self.run(content, context, record)
-            finally:
-                memory.used -= len(content)
-            return bytes(job.value)
-
-    async def read(self, stream: Any, most: int, places: Places) -> bytes:
-        """Return the bytes of the message. Raises RequestError if it is late or too long, BusyError without room."""
-        settings = self.state.settings
-        try:
-            async with asyncio.timeout(settings.receive) as limit, places.take(limit):
-                content: bytes = await anext(aiter(stream), b"")
-        except TimeoutError as cause:
-            late = f"within {settings.receive:g} seconds, or {places.seconds:g} while other calls waited"
-            raise RequestError(408, f"the message did not arrive {late}: send it with its call") from cause
-        if len(content) > most:
-            raise RequestError(413, f"the message has {len(content):,} bytes, and this call takes {most:,}")
-        if memory.used + len(content) > settings.buffered_bytes:
-            raise no_memory(settings)
-        return content
-
-    def parse(self, name: str, content: bytes) -> Any:
-        try:
-            return getattr(self.packages.messages, f"{name}Request").FromString(content)
-        except self.packages.message.DecodeError as cause:
-            raise RequestError(400, f"the message is not a {name}Request: check the client") from cause
-
-    async def run(self, content: bytes, context: Any, record: RequestRecord) -> Job:
-        """Run the model; the job's value is the answer's message. The client's own deadline may be the shorter one."""
-        state, spec = self.state, self.state.release.spec
-        seconds = min(state.settings.deadline, context.time_remaining() or state.settings.deadline)
-        deadline = time.monotonic() + seconds
-        limits = protocol.request_limits(spec, state.settings, deadline)
-        asked: InferenceRequest
-
-        def prepare() -> Arrays:
-            nonlocal asked
-            check_message(content)
-            message = self.parse("ModelInfer", content)
-            v2.check_model(self.model, message.model_name, message.model_version)
-            asked = read_request(spec, message, limits)
-            return asked.inputs
-
-        def finish(outputs: Arrays) -> bytes:
-            return write_answer(self.packages.messages, self.model, asked, outputs)
-
-        gone = asyncio.get_running_loop().create_future()  # never done: gRPC cancels this instead
-        with v2.refusing_values():
-            [job] = await metrics.run_recorded(state.engine, record, [(prepare, finish)], deadline, gone)
-        return job
+                await model_control.refuse_control(request)
+        answer = getattr(self.messages, f"{name}Response")(**to_jsonable_python(found, exclude_none=True))
+        return Response(answer.SerializeToString())

@@ -15,7 +15,12 @@ from serving.connection import close_after_answer
 from serving.settings import Settings, split_list
 from serving.tokens import has_token, read_token
 
-HEALTH = ("/v2/health/live", "/v2/health/ready")
+HEALTH = (
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+)
 # What a page of another origin may send and read, beyond what any page may.
 CORS_METHODS = ("GET", "HEAD", "POST")
 CORS_REQUEST_HEADERS = (

@@ -1,8 +1,9 @@
 """Answer GET /metrics for Prometheus: requests by path and status, where their time goes, and which model answers."""
 
 import os
+import time
 from asyncio import Future
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+from starlette.types import Scope
 
 from onnx_release.core.paths import MODEL_FILE
 from onnx_release.runtime.release import Release
@@ -135,10 +137,17 @@ async def run_recorded(
     return jobs
 
 
-def observe_request(path: str, status: int, seconds: float) -> None:
-    """Count a request that the application has answered. `path` is the route's, not one that a client made up."""
-    REQUESTS.labels(path, status).inc()
-    LATENCY.labels(path).observe(seconds)
+@contextmanager
+def counted_request(scope: Scope, status: Callable[[], int]) -> Iterator[None]:
+    """Count a request that the application answers in the block; `status` gives that of the answer, or 0."""
+    start = time.perf_counter()
+    with IN_PROGRESS.track_inprogress():
+        try:
+            yield
+        finally:
+            path = getattr(scope.get("route"), "path", NO_ROUTE)  # not one that a client made up
+            REQUESTS.labels(path, status() or 500).inc()
+            LATENCY.labels(path).observe(time.perf_counter() - start)
 
 
 def observe_refusal(status: int) -> None:

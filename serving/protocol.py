@@ -75,6 +75,17 @@ def decode_request(spec: Spec, body: bytes, header_length: str | None, limits: L
     """
     end = json_end(body, header_length)
     request, data = parse_json(spec, body[:end])
+    given, outputs, identifier = check_asked(spec, request, limits)
+    given = {name: with_data(entry, data) for name, entry in given.items()}
+    place = end if header_length is not None else None
+    return InferenceRequest(read_tensors(spec, given, body, place, limits.deadline), outputs, identifier)
+
+
+def check_asked(spec: Spec, request: Object, limits: Limits) -> tuple[dict[str, Object], dict[str, bool], str | None]:
+    """Return a request's inputs by name, the outputs that it asks for as in InferenceRequest, and its id.
+
+    Raises RequestError like `decode_request`, before any data is read.
+    """
     parameters = optional(request, "parameters", dict, "the request")
     if "sequence_id" in parameters:
         raise RequestError(400, "the parameter sequence_id is not supported: the model keeps nothing between requests")
@@ -83,10 +94,7 @@ def decode_request(spec: Spec, body: bytes, header_length: str | None, limits: L
         raise RequestError(400, f"id is {abbreviated(identifier)}: give a string, or none")
     given = given_inputs(spec, request)
     check_shapes(spec, given, limits.rows, limits.bytes)
-    outputs = asked_outputs(spec, request, parameters)
-    given = {name: with_data(entry, data) for name, entry in given.items()}
-    place = end if header_length is not None else None
-    return InferenceRequest(read_tensors(spec, given, body, place, limits.deadline), outputs, identifier)
+    return given, asked_outputs(spec, request, parameters), identifier
 
 
 def json_end(body: bytes, header_length: str | None) -> int:

@@ -4,6 +4,7 @@ The id is the client's X-Request-ID, or is made here. It and the client's `trace
 the answer's headers, and are in the log and in the traceback of a bug.
 """
 
+import asyncio
 import os
 import re
 import time
@@ -20,6 +21,8 @@ from onnx_release.core.types import Arrays
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 # Version, trace, parent span and flags; https://www.w3.org/TR/trace-context/#traceparent-header
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+# nginx's status for a client that closed its connection; nobody reads it.
+CLIENT_GONE = 499
 # The place of the record in the scope of a request.
 RECORD = "serving.record"
 
@@ -155,6 +158,9 @@ def recorded(app: ASGIApp, observers: tuple[Observer, ...]) -> ASGIApp:
 
         try:
             await app(scope, count_received, count_sent)
+        except asyncio.CancelledError:
+            record.status = record.status or CLIENT_GONE
+            raise
         except Exception:
             if not record.bug:  # Starlette raises what it has answered once more
                 raise

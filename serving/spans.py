@@ -5,14 +5,13 @@ in the request's record, so it costs the request nothing. The parent is the clie
 attributes are OpenTelemetry's: https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 """
 
-import importlib
 import os
 import time
 from collections.abc import Iterator
 
 from starlette.types import Scope
 
-from onnx_release.core.errors import ParameterError
+from serving.optional import optional_modules
 from serving.record import RequestRecord
 
 INSTALL = "pip install opentelemetry-sdk==1.45.2 opentelemetry-exporter-otlp-proto-http==1.45.2"
@@ -27,23 +26,16 @@ class Spans:
 
         `service` is the name of the service, unless OTEL_SERVICE_NAME is set.
         """
-        try:
-            # By name, since a release's requirements are made of its import statements.
-            self.api, self.propagate, sdk, export, resources, otlp = (
-                importlib.import_module(f"opentelemetry.{name}")
-                for name in (
-                    "trace",
-                    "propagate",
-                    "sdk.trace",
-                    "sdk.trace.export",
-                    "sdk.resources",
-                    "exporter.otlp.proto.http.trace_exporter",
-                )
-            )
-        except ImportError as cause:
-            raise ParameterError(
-                f"--otlp-endpoint needs packages that are not installed ({cause}): {INSTALL}"
-            ) from cause
+        self.api, self.propagate, sdk, export, resources, otlp = optional_modules(
+            "--otlp-endpoint",
+            INSTALL,
+            "opentelemetry.trace",
+            "opentelemetry.propagate",
+            "opentelemetry.sdk.trace",
+            "opentelemetry.sdk.trace.export",
+            "opentelemetry.sdk.resources",
+            "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+        )
         name = os.environ.get("OTEL_SERVICE_NAME", service)
         exporter = otlp.OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=STOP_SECONDS)
         self.provider = sdk.TracerProvider(resource=resources.Resource.create({"service.name": name}))

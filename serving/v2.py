@@ -5,7 +5,7 @@ Routes are plain functions that read the application's state; serving/protocol.p
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -23,11 +23,10 @@ from serving import protocol
 from serving.body import request_body
 from serving.connection import gone
 from serving.content import single_header
-from serving.engine import Job
 from serving.errors import BusyError, RequestError, error_responses
 from serving.metrics import run_recorded
 from serving.model_control import add_model_control, add_repository_routes
-from serving.protocol import VERSION, InferenceRequest
+from serving.protocol import VERSION, InferenceRequest, Limits
 from serving.record import record_of
 from serving.statistics import counted
 from serving.tensors import DATATYPES, abbreviated
@@ -181,38 +180,51 @@ async def infer(request: Request) -> Response:
 
     The body may be compressed with gzip or deflate (Content-Encoding). Binary data is little-endian and row-major.
     """
+    release: Release = request.app.state.release
+
+    def decode(body: bytes, limits: Limits) -> InferenceRequest:
+        plain = protocol.decompress(body, encoding, request.app.state.settings.body_bytes)
+        return protocol.decode_request(release.spec, plain, header_length, limits)
+
+    def encode(asked: InferenceRequest, outputs: Arrays) -> tuple[bytes, int | None]:
+        return protocol.encode_response(release.manifest.model, VERSION, asked, outputs)
+
     with counted(record_of(request)):
-        job = await run_inference(request)
-    content, json_length = job.value
+        header_length = single_header(request, HEADER_LENGTH)
+        encoding = single_header(request, "Content-Encoding")
+        content, json_length = await run_inference(request, decode, encode)
     if json_length is None:
         return Response(content, media_type="application/json")
     return Response(content, 200, {HEADER_LENGTH: str(json_length)}, "application/octet-stream")
 
 
-async def run_inference(request: Request) -> Job:
-    """Run the model for a request; the job's value is what `encode_response` returns."""
+async def run_inference(
+    request: Request,
+    decode: Callable[[bytes, Limits], InferenceRequest],
+    encode: Callable[[InferenceRequest, Arrays], Any],
+) -> Any:
+    """Run the model on what `decode` reads from the body, and return what `encode` makes of the outputs.
+
+    Both run on a thread of the engine, and may raise RequestError.
+    """
     state = request.app.state
-    release: Release = state.release
-    header_length = single_header(request, HEADER_LENGTH)
-    encoding = single_header(request, "Content-Encoding")
+    spec: Spec = state.release.spec
     state.engine.check_room()  # before the body is read, so that a full queue costs the client no upload
     asked: InferenceRequest
 
     def prepare() -> Arrays:
         nonlocal asked
-        limits = protocol.request_limits(release.spec, state.settings, deadline)
-        plain = protocol.decompress(body, encoding, state.settings.body_bytes)
-        asked = protocol.decode_request(release.spec, plain, header_length, limits)
+        asked = decode(body, protocol.request_limits(spec, state.settings, deadline))
         return asked.inputs
 
-    def finish(outputs: Arrays) -> tuple[bytes, int | None]:
-        return protocol.encode_response(release.manifest.model, VERSION, asked, outputs)
+    def finish(outputs: Arrays) -> Any:
+        return encode(asked, outputs)
 
     async with request_body(request, state.settings) as body:
         deadline = time.monotonic() + state.settings.deadline
         with refusing_values():
             [job] = await run_recorded(state.engine, record_of(request), [(prepare, finish)], deadline, gone(request))
-    return job
+    return job.value
 
 
 @contextmanager

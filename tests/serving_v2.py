@@ -47,6 +47,7 @@ def serving(run: Run, spec: Spec, name: str = "tiny", **settings: Any) -> Iterat
 
     app = FastAPI(version="1", lifespan=lifespan)
     app.state.release, app.state.settings, app.state.ready = release, limits, False
+    app.state.observers = ()
     app.include_router(v2_router(release))
     explain_errors(app)
     with in_thread(app, http=cast(type[Connection], partial(Connection, limits))) as port:

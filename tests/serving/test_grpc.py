@@ -18,12 +18,13 @@ import pytest
 import requests
 import tritonclient.grpc as triton
 from fastapi import FastAPI
+from prometheus_client import REGISTRY
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from onnx_release.core.errors import ParameterError
 from onnx_release.core.spec import Spec
-from serving.grpc_server import SHORT_PLACES, answering_grpc, load_packages
+from serving.grpc_server import SHORT_PLACES, answering_grpc
 from serving.settings import Settings
 from serving.tensors import DATATYPES
 from tests.in_process import run_here
@@ -134,7 +135,7 @@ def test_numbers_may_be_typed_in_place_of_raw(dtype, field):
         assert np.frombuffer(raw, dtype).tolist() == [1, 0]
         if dtype == "int8":
             entry.contents.int_contents[0] = 128
-            with pytest.raises(grpc.RpcError, match="x has a number that INT8 does not have"):
+            with pytest.raises(grpc.RpcError, match="x has 128: INT8 takes whole numbers from -128 to 127"):
                 stub.ModelInfer(message)
 
 
@@ -220,7 +221,7 @@ def test_the_client_is_told_what_is_wrong(client, call, code, says):
 @pytest.mark.parametrize(
     ("content", "code", "says"),
     [
-        (b"", "NOT_FOUND", "there is no model ''"),
+        (b"", "INVALID_ARGUMENT", "the body is empty: send the input in it"),
         (b"\xff" * 20, "INVALID_ARGUMENT", "not a ModelInferRequest"),
         (b"\x32\x00" * 5000, "RESOURCE_EXHAUSTED", "more than 4096 fields"),
         (b"\x2a\x02\xff\xff", "INVALID_ARGUMENT", "not a ModelInferRequest"),
@@ -238,7 +239,7 @@ def test_bytes_that_no_client_sends_are_refused_before_they_are_parsed(address, 
 
 def test_a_short_call_takes_no_long_message(address):
     with grpc.insecure_channel(address) as channel:
-        with pytest.raises(grpc.RpcError, match="5,000 bytes, and this call takes 4,096"):
+        with pytest.raises(grpc.RpcError, match="5,000 bytes, and one request may have 4,096"):
             channel.unary_unary("/inference.GRPCInferenceService/ModelReady")(bytes(5000), timeout=PATIENCE)
         with pytest.raises(grpc.RpcError, match="not a ModelConfigRequest"):
             channel.unary_unary("/inference.GRPCInferenceService/ModelConfig")(b"\xff", timeout=PATIENCE)
@@ -336,6 +337,8 @@ def test_a_client_s_own_deadline_ends_its_request_and_leaves_the_queue():
         go_on.set()
         assert [answer.result(PATIENCE).as_numpy("same_int8").shape for answer in busy] == [(2, 3), (2, 3)]
         client.infer("tiny", tensors({name: array[:1] for name, array in INPUTS.items()}))
+        gone = {"path": "/inference.GRPCInferenceService/ModelInfer", "status": "499"}
+        assert REGISTRY.get_sample_value("serving_requests_total", gone)
     assert ran == [2, 2, 1]
 
 
@@ -344,10 +347,26 @@ def test_a_call_has_the_token_unless_it_is_for_health():
         assert client.is_server_live() and client.is_server_ready()
         for headers in ({}, {"authorization": "Bearer other"}):
             for call in (client.get_server_metadata, partial(client.infer, "tiny", tensors(INPUTS))):
-                with pytest.raises(InferenceServerException, match="give the token of this server") as refused:
+                with pytest.raises(InferenceServerException, match="the request has no valid token") as refused:
                     call(headers=headers)
                 assert refused.value.status() == "StatusCode.UNAUTHENTICATED"
         client.infer("tiny", tensors(INPUTS), headers={"authorization": "Bearer secret"})
+
+
+def test_the_traceback_of_a_bug_has_the_ids_of_its_call(caplog):
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    ids = (("x-request-id", "order-17"), ("traceparent", trace))
+
+    def broken(inputs):
+        raise RuntimeError("a bug")
+
+    says = pytest.raises(grpc.RpcError, match="the server failed on the request order-17")
+    with listening(broken, SPEC) as (_, address), connected(address) as stub, says as failed:
+        stub.ModelInfer(inference(), metadata=ids)
+    assert failed.value.code() == grpc.StatusCode.INTERNAL
+    [logged] = [record for record in caplog.records if record.name == "serving"]
+    assert logged.getMessage() == f"the request order-17 failed, traceparent {trace}"
+    assert "a bug" in str(logged.exc_info)
 
 
 def refused_start(app):
@@ -362,7 +381,7 @@ def refused_start(app):
 
 def test_a_port_that_cannot_be_had_ends_the_start():
     app = FastAPI()
-    app.state.release = SimpleNamespace(manifest=SimpleNamespace(model="tiny"))
+    app.state.release, app.state.observers = SimpleNamespace(manifest=SimpleNamespace(model="tiny")), ()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         app.state.settings = Settings(grpc_port=port)
@@ -387,5 +406,8 @@ def test_the_workers_of_the_next_release_listen_on_the_same_port_and_no_other_se
 
 def test_a_missing_package_is_named_with_what_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "tritonclient.grpc.service_pb2", None)
-    with pytest.raises(ParameterError, match=r"pip install \"tritonclient\[grpc\]==2\.69\.0\""):
-        load_packages()
+    app = FastAPI()
+    app.state.settings = Settings(grpc_port=0)
+    packages = "--grpc-port needs packages that are not installed"
+    assert refused_start(app).startswith(packages)
+    assert refused_start(app).endswith(': pip install "tritonclient[grpc]==2.69.0"')
