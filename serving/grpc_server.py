@@ -31,6 +31,7 @@ from serving.protocol import InferenceRequest, Limits
 from serving.reading import Places
 from serving.record import record_of, recorded
 from serving.statistics import counted
+from serving.worker_process import retire_seconds
 
 SERVICE = "inference.GRPCInferenceService"
 # The calls whose messages say nothing that matters, and the others; ModelInfer is apart.
@@ -40,6 +41,8 @@ SHORT_BYTES = 4096
 # Others that wait end a call which has not sent its message after so many seconds; a short one comes with its head.
 READ_SECONDS, SHORT_SECONDS = 1.0, 0.1
 SHORT_PLACES = 2  # few, since gRPC also reads a message as a whole that is too long for its call
+# Connections end so much earlier than a worker that retires; gRPC itself varies this by a tenth.
+AGE = 0.8
 INSTALL = 'pip install "tritonclient[grpc]==2.69.0"'
 METADATA = (b"x-request-id", b"traceparent", b"retry-after")  # of an answer
 # The status of gRPC for each of HTTP; every other is INTERNAL.
@@ -73,6 +76,8 @@ async def answering_grpc(app: FastAPI) -> AsyncIterator[None]:
     options = {
         "grpc.max_receive_message_length": settings.body_bytes,
         "grpc.max_send_message_length": -1,
+        # Clients then come to another worker, if this one retires, without the loss of a call.
+        "grpc.max_connection_age_ms": round(AGE * retire_seconds(settings) * 1e3),
         "grpc.so_reuseport": 1,  # serve() has made sure that nobody but its workers has the port
     }
     server = aio.server(options=list(options.items()), maximum_concurrent_rpcs=settings.connections)

@@ -284,7 +284,7 @@ class Supervisor:
         for worker in old:
             self.kept += worker.take_back()
             worker.retire()
-        patience = retire_seconds(self.settings) + self.settings.drain + KILL_SECONDS
+        patience = 2 * retire_seconds(self.settings) + self.settings.drain + KILL_SECONDS  # twice for gRPC
         self.loop.call_later(patience, self.kill, old)  # those that hang
         self.accept_or_wait()
         print(f"serving the release that is now in {self.folder}", flush=True)

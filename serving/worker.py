@@ -20,6 +20,7 @@ import uvicorn
 import uvloop
 
 from serving.connection import LINGER_SECONDS, Connection
+from serving.grpc_port import has_connections, leave_port
 from serving.settings import Settings
 from serving.uvicorn_names import ServerState, check_uvicorn
 from serving.worker_process import BEAT, BEAT_SECONDS, RETIRE, retire_seconds
@@ -118,10 +119,15 @@ class Server:
 
     async def retire(self) -> None:
         """Stop once every client has had an answer that says that its connection closes, or has been idle."""
+        grpc_port, seconds = self.settings.grpc_port, retire_seconds(self.settings)
+        if grpc_port is not None:
+            leave_port(grpc_port, self.settings.workers)
         await asyncio.gather(*self.arriving, return_exceptions=True)
         for connection in self.connections():
             connection.retire()
-        await self.is_empty_within(retire_seconds(self.settings))
+        if grpc_port is not None:
+            await asyncio.sleep(seconds)  # by then those connections have come that had begun to
+        await self.is_empty_within(seconds, grpc_port)
         self.stopped.set()
 
     async def drain(self) -> None:
@@ -138,10 +144,11 @@ class Server:
             connection.cut_off()
         await self.is_empty_within(LINGER_SECONDS)
 
-    async def is_empty_within(self, seconds: float) -> bool:
+    async def is_empty_within(self, seconds: float, grpc_port: int | None = None) -> bool:
+        """Return whether all requests and connections end in time, those to `grpc_port` included."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while self.state.connections or self.state.tasks:
+        while self.state.connections or self.state.tasks or (grpc_port is not None and has_connections(grpc_port)):
             if loop.time() >= end:
                 return False
             await asyncio.sleep(LOOK_SECONDS)

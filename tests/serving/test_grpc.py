@@ -389,16 +389,21 @@ def test_a_port_that_cannot_be_had_ends_the_start():
 
 
 def test_the_workers_of_the_next_release_listen_on_the_same_port_and_no_other_server(lengths, tmp_path):
-    with served_release(lengths, threads=1, grpc_port=0) as server:
+    model = service_pb2.ModelReadyRequest(name="lengths")
+    with served_release(lengths, threads=1, grpc_port=0, drain=0.5, idle=0.5) as server:
         line = server.printed()
         assert line.startswith("gRPC on 127.0.0.1:")
         address = line.split()[-1]
         before = psutil.Process(server.process.pid).children()
-        server.process.send_signal(signal.SIGHUP)
-        assert server.printed().startswith("serving the release")
-        assert psutil.wait_procs(before, PATIENCE)[1] == []
-        with triton.InferenceServerClient(address) as client:
-            assert client.is_model_ready("lengths")
+        with triton.InferenceServerClient(address) as kept:
+            assert kept.is_model_ready("lengths")
+            server.process.send_signal(signal.SIGHUP)
+            while psutil.wait_procs(before, 0)[1]:  # no call is lost meanwhile, on this connection or on a new one
+                assert kept.is_model_ready("lengths")
+                with grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as new:
+                    service_pb2_grpc.GRPCInferenceServiceStub(new).ModelReady(model)
+            assert server.printed().startswith("serving the release")
+            assert kept.is_model_ready("lengths")
         other = run_here(tmp_path, "serving", "--port", "0", "--grpc-port", address.rpartition(":")[2])
     refusal = f"error: cannot listen on {address} (Address already in use): choose another --grpc-port or --host\n"
     assert (other.returncode, other.stderr) == (1, refusal)
