@@ -6,7 +6,7 @@ import resource
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from onnx_release.core.command import describe_refusal
@@ -68,14 +68,12 @@ def serve(settings: Settings, app: str = "serving.serve:release_app") -> int:
     if own_port:
         # Late, since few need it; and before the variable below is set, since this process counts nothing.
         from serving.metrics_port import answer_metrics
-    # The metrics of the workers meet in this folder: prometheus_client reads the variable when it is imported.
-    shared = settings.workers > 1 or own_port
-    together = tempfile.TemporaryDirectory(prefix="serving-") if shared else nullcontext()
     with ExitStack() as stack:
-        sock, folder = stack.enter_context(listen(settings)), stack.enter_context(together)
-        if folder:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-            stack.callback(os.environ.pop, "PROMETHEUS_MULTIPROC_DIR")
+        sock = stack.enter_context(listen(settings))
+        # The metrics of all workers meet in this folder, those of workers that have ended included: prometheus_client
+        # reads the variable when it is imported.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(temporary_folder())
+        stack.callback(os.environ.pop, "PROMETHEUS_MULTIPROC_DIR")
         if own_port:
             metrics_sock = stack.enter_context(listen(settings, "metrics_port"))
             stack.enter_context(answer_metrics(settings, metrics_sock))
@@ -84,6 +82,17 @@ def serve(settings: Settings, app: str = "serving.serve:release_app") -> int:
             grpc_sock = stack.enter_context(hold_grpc_port(settings))
             settings = settings.model_copy(update={"grpc_port": grpc_sock.getsockname()[1]})
         return asyncio.run(Supervisor(settings, app, sock, lambda: announce_all(settings, sock)).run())
+
+
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """Make a folder that exists during the block. Raises StartError if there is no place for one."""
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="serving-"))
+        except OSError as cause:
+            raise StartError(f"no temporary folder can be made ({cause.strerror}): set TMPDIR to a folder") from cause
+        yield folder
 
 
 def raise_file_limit(connections: int) -> None:

@@ -130,6 +130,6 @@ def extra_path() -> dict[str, str]:
 def forget_metrics(worker: int) -> None:
     """Remove the gauges of a worker that has ended; its counters stay."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        from prometheus_client.multiprocess import mark_process_dead  # late, since a single worker needs none of it
+        from prometheus_client.multiprocess import mark_process_dead  # late, since a start needs none of it
 
         mark_process_dead(worker)  # type: ignore[no-untyped-call]

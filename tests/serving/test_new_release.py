@@ -11,7 +11,7 @@ import pytest
 
 from onnx_release.core.files import read_json, sha256, write_json, write_text
 from tests.picture_release import colours_release
-from tests.served import PATIENCE, Client, Server, serving
+from tests.served import PATIENCE, Client, Server, head, serving
 from tests.serving.test_serving import picture
 from tools.server_process import upload
 
@@ -133,5 +133,9 @@ def test_a_release_that_does_not_load_changes_nothing(colours, tmp_path):
         assert server.printed().startswith("serving the release")
         with server.connect() as another:
             assert ask(another) == "crimson"  # the token moved with the release before
+            metrics = another.send(head("/metrics", Authorization=f"Bearer {TOKEN}")).answer().content.decode()
+            # Those of both workers.
+            assert 'serving_requests_total{path="/predict",status="200"} 4.0\n' in metrics
+            assert 'serving_inferences_total{outcome="success"} 4.0\n' in metrics
         with server.connect() as stranger:
             assert stranger.send(RED).answer().status == 401

@@ -5,13 +5,14 @@ import os
 import resource
 import signal
 import socket
+import tempfile
 from contextlib import suppress
 
 import pytest
 
 from onnx_release.core.errors import ParameterError
 from serving.__main__ import PARSER, read_settings
-from serving.serve import StartError, raise_file_limit
+from serving.serve import StartError, raise_file_limit, serve
 from serving.settings import Settings
 from tests.bounds import open_ended
 from tests.in_process import run_here
@@ -168,3 +169,9 @@ def test_what_is_wrong_is_one_error_and_exit_code_1(tmp_path, arguments, error):
 
 def test_every_number_of_the_settings_has_both_ends():
     assert open_ended(Settings) == []
+
+
+def test_a_machine_without_room_for_temporary_files_stops_the_start(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(StartError, match=r"no temporary folder can be made \(No such file or directory\): set TMPDIR"):
+        serve(Settings(port=0))
