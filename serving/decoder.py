@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -49,8 +50,8 @@ def decode_uploads(model: str, limits: Limits, channel: socket.socket, shared: l
     """Answer each upload with a line of JSON through the channel.
 
     An upload is in the first of `shared`; HEAD comes through the channel, and says which of the others its arrays go
-    to. An answer has `size` (height and width of a picture) and `arrays`, or `status` (of HTTP) and `text`. Returns
-    when the channel closes, which is how the server ends this process.
+    to. An answer has `size` (height and width of a picture), `arrays`, and the `seconds` of decode() and preprocess();
+    or `status` (of HTTP) and `text`. Returns when the channel closes, which is how the server ends this process.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the server passes it on
     silence_libraries()
@@ -100,11 +101,15 @@ def limit_memory(allowed: int) -> None:
 
 def answer_upload(data: Any, spec: Spec, content: bytes, memory: SharedMemory, limits: Limits) -> dict[str, Any]:
     try:
+        began = time.perf_counter()
         item = data.decode(content)
-        inputs = with_batch_axis(data.preprocess(item), input_axes(spec))
+        decoded = time.perf_counter()
+        inputs = data.preprocess(item)
+        seconds = (decoded - began, time.perf_counter() - decoded)
+        inputs = with_batch_axis(inputs, input_axes(spec))
         check_arrays(inputs, limits.tensor_bytes)
         check_declared(spec, inputs)
-        return {"size": np.shape(item)[:2], "arrays": memory.write(inputs)}
+        return {"size": np.shape(item)[:2], "arrays": memory.write(inputs), "seconds": seconds}
     except BaseException as error:  # the model's code may raise anything, and the request gets it
         status, text = describe_error(error, limits)
         return {"status": status, "text": text}

@@ -26,6 +26,7 @@ from onnx_release.core.types import Arrays
 from serving.cpu_budget import CpuBudget, Spending
 from serving.decoder import HEAD, READY, Limits, decode_uploads
 from serving.errors import BusyError, ClientGoneError, DeadlineError, RequestError
+from serving.metrics import observe_upload
 from serving.same_core import waking_here
 from serving.settings import Settings
 from serving.shared_memory import SharedMemory
@@ -174,6 +175,7 @@ class Decoder:
         if "status" in answer:
             self.unused.append(place)
             raise RemoteError(answer["text"]) if answer["status"] == 500 else RequestError(**answer)
+        observe_upload(*answer["seconds"])
         return Prepared(arrays, tuple(answer["size"]))
 
     def send(self, content: bytes, budget: CpuBudget, seconds: float) -> tuple[int, Spending]:

@@ -47,7 +47,11 @@ QUEUED = Gauge("serving_queue_items", "Rows that wait or run; each upload is one
 WAITS = Histogram(
     "serving_queue_seconds", "Time in which an item waits for a thread or a call", buckets=SECONDS_BUCKETS
 )
-PREPARATIONS = Histogram("serving_prepare_seconds", "Time to decode and preprocess an item", buckets=SECONDS_BUCKETS)
+PREPARATIONS = Histogram(
+    "serving_prepare_seconds", "Time to make an item's inputs of an upload or of tensors", buckets=SECONDS_BUCKETS
+)
+DECODES = Histogram("serving_decode_seconds", "Time to decode an upload", buckets=SECONDS_BUCKETS)
+PREPROCESSES = Histogram("serving_preprocess_seconds", "Time to preprocess an upload", buckets=SECONDS_BUCKETS)
 CALLS = Histogram("serving_model_seconds", "Duration of a call of the model", buckets=SECONDS_BUCKETS)
 BATCHES = Histogram("serving_batch_rows", "Rows of a call of the model", buckets=ROWS_BUCKETS)
 MODEL = Gauge(
@@ -148,6 +152,12 @@ def counted_request(scope: Scope, status: Callable[[], int]) -> Iterator[None]:
             path = getattr(scope.get("route"), "path", NO_ROUTE)  # not one that a client made up
             REQUESTS.labels(path, status() or 500).inc()
             LATENCY.labels(path).observe(time.perf_counter() - start)
+
+
+def observe_upload(decode: float, preprocess: float) -> None:
+    """Count the seconds that the two steps took for an upload that could be read."""
+    DECODES.observe(decode)
+    PREPROCESSES.observe(preprocess)
 
 
 def observe_refusal(status: int) -> None:

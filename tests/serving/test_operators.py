@@ -95,6 +95,10 @@ def test_every_request_has_an_id_a_line_in_the_log_and_a_place_in_its_numbers(le
         assert "access-control-allow-origin" not in other.headers
         found = series(f"{server.address}/metrics")
         assert found["serving_queue_seconds_count"] == found["serving_prepare_seconds_count"] == [({}, 2.0)]
+        assert found["serving_decode_seconds_count"] == found["serving_preprocess_seconds_count"] == [({}, 2.0)]
+        sums = {name: found[f"serving_{name}_seconds_sum"][0][1] for name in ("prepare", "decode", "preprocess")}
+        assert min(sums.values()) > 0
+        assert sums["prepare"] > sums["decode"] + sums["preprocess"]
         assert all([set(labels) for labels, _ in found[name]] == [{"pid"}] for name in PROCESS)
         with Client(server.port) as slow, Client(server.port) as broken:
             late = slow.send(head("/predict", "POST", Content_Length=9, X_Request_ID="late")).answer()
