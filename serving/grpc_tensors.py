@@ -11,7 +11,15 @@ import numpy as np
 
 from onnx_release.core.spec import Spec
 from serving.errors import RequestError
-from serving.protocol import VERSION, InferenceRequest, Limits, Object, check_asked, read_tensors
+from serving.protocol import (
+    VERSION,
+    InferenceRequest,
+    Limits,
+    Object,
+    check_asked,
+    check_no_shared_memory,
+    read_tensors,
+)
 from serving.tensors import DATATYPES
 
 # The number of the field raw_input_contents in ModelInferRequest; the others are bounded, in entries and in bytes.
@@ -52,6 +60,8 @@ def number(varint: bytes) -> int:
 
 def read_request(spec: Spec, message: Any, limits: Limits) -> InferenceRequest:
     """Return the request in a ModelInferRequest, read as HTTP's. Raises RequestError as `decode_request` does."""
+    for entry in message.inputs:  # first, since such an input has no raw contents
+        check_no_shared_memory(parameters(entry), entry.name)
     raw = list(message.raw_input_contents)
     if raw and len(raw) != len(message.inputs):
         raise RequestError(

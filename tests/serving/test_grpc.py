@@ -1,6 +1,7 @@
 """The Open Inference Protocol by gRPC: Triton's own client, against a server of a small model on a free port."""
 
 import asyncio
+import queue
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ import psutil
 import pytest
 import requests
 import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_aio
 from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -91,6 +93,22 @@ def tensors(arrays):
     return given
 
 
+def shared():
+    """The inputs, of which the last is in shared memory."""
+    *others, last = tensors(INPUTS)
+    last.set_shared_memory("region", 6)
+    return [*others, last]
+
+
+def streamed(client):
+    """Raise the error of a stream of inferences."""
+    answers: queue.Queue[Exception] = queue.Queue()
+    client.start_stream(lambda result, error: answers.put(error))
+    error = answers.get(timeout=PATIENCE)
+    client.stop_stream(cancel_requests=True)
+    raise error
+
+
 def asked(name="same_int8", **options):
     return [triton.InferRequestedOutput(name, **options)]
 
@@ -113,6 +131,18 @@ def test_infinity_goes_both_ways_and_nan_is_refused(client):
     given[0, 1] = np.nan
     with pytest.raises(InferenceServerException, match=r"float32 has nan at \[0, 1\]: give numbers"):
         client.infer("tiny", tensors({**INPUTS, "float32": given}))
+
+
+def test_a_message_may_be_compressed_and_a_client_need_not_wait(address, client):
+    result = client.infer("tiny", tensors(INPUTS), compression_algorithm="gzip")
+    assert result.as_numpy("same_int8").tolist() == INPUTS["int8"].tolist()
+
+    async def infer():
+        async with triton_aio.InferenceServerClient(address) as waiting:
+            assert await waiting.is_model_ready("tiny")
+            return await waiting.infer("tiny", tensors(INPUTS))
+
+    assert asyncio.run(infer()).as_numpy("same_int8").tolist() == INPUTS["int8"].tolist()
 
 
 @pytest.mark.parametrize(
@@ -165,8 +195,11 @@ def inference(**options):
 def test_health_metadata_configuration_statistics_and_repository(client):
     assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("tiny", "1")
     assert client.get_server_metadata().name == "onnx-release"
-    assert list(client.get_model_metadata("tiny").inputs[0].shape) == [-1, -1]
-    assert client.get_model_config("tiny").config.max_batch_size == 3
+    for version in ("", "1"):
+        assert list(client.get_model_metadata("tiny", version).inputs[0].shape) == [-1, -1]
+        config = client.get_model_config("tiny", version).config
+        assert (config.max_batch_size, config.HasField("dynamic_batching")) == (3, True)
+        assert client.get_inference_statistics("tiny", version).model_stats[0].version == "1"
     before = client.get_inference_statistics("tiny").model_stats[0]
     client.infer("tiny", tensors(INPUTS))
     with pytest.raises(InferenceServerException):
@@ -188,6 +221,16 @@ def test_health_metadata_configuration_statistics_and_repository(client):
         (lambda client: client.load_model("tiny"), "PERMISSION_DENIED", "start another server"),
         (lambda client: client.unload_model("tiny"), "PERMISSION_DENIED", "start another server"),
         (lambda client: client.get_log_settings(), "UNIMPLEMENTED", "not found"),
+        (lambda client: client.get_trace_settings(), "UNIMPLEMENTED", "not found"),
+        (lambda client: client.get_system_shared_memory_status(), "UNIMPLEMENTED", "not found"),
+        (lambda client: client.get_cuda_shared_memory_status(), "UNIMPLEMENTED", "not found"),
+        (streamed, "UNIMPLEMENTED", "not found"),
+        (lambda client: client.infer("tiny", shared()), "INVALID_ARGUMENT", "asks for shared memory"),
+        (
+            lambda client: client.infer("tiny", tensors(INPUTS), sequence_id=7),
+            "INVALID_ARGUMENT",
+            "sequence_id is not supported",
+        ),
         (lambda client: client.infer("tiny", tensors({})), "INVALID_ARGUMENT", "missing"),
         (
             lambda client: client.infer("tiny", tensors({**INPUTS, "int8": np.zeros((2, 1), np.int8)})),
@@ -210,7 +253,26 @@ def test_health_metadata_configuration_statistics_and_repository(client):
             "as a classification",
         ),
     ],
-    ids=["model", "version", "config", "stats", "load", "unload", "log", "none", "shape", "rows", "bytes", "classes"],
+    ids=[
+        "model",
+        "version",
+        "config",
+        "stats",
+        "load",
+        "unload",
+        "log",
+        "trace",
+        "shared",
+        "cuda",
+        "stream",
+        "memory",
+        "sequence",
+        "none",
+        "shape",
+        "rows",
+        "bytes",
+        "classes",
+    ],
 )
 def test_the_client_is_told_what_is_wrong(client, call, code, says):
     with pytest.raises(InferenceServerException, match=says) as refused:
