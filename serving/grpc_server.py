@@ -142,14 +142,15 @@ class Service:
         path = f"/{SERVICE}/{name}"
         kind, _, peer = unquote(context.peer()).partition(":")
         host, _, port = peer.rpartition(":")
-        metadata = [(key, value) for key, value in context.invocation_metadata() if isinstance(value, str)]
+        # Those of a body are for gRPC, and not checked.
+        metadata = [(key, value) for key, value in context.invocation_metadata() if not key.startswith("content-")]
         return {
             "type": "http",
             "method": "POST",
             "scheme": "http",
             "path": path,
             "route": SimpleNamespace(path=path),
-            "headers": [(key.encode(), value.encode("latin-1", "replace")) for key, value in metadata],
+            "headers": [(k.encode(), v.encode("latin-1", "replace")) for k, v in metadata if isinstance(v, str)],
             "client": (host.strip("[]"), int(port)) if kind.startswith("ip") else None,
             "app": self.app,
         }

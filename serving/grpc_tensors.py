@@ -10,16 +10,9 @@ from typing import Any
 import numpy as np
 
 from onnx_release.core.spec import Spec
+from serving import protocol
 from serving.errors import RequestError
-from serving.protocol import (
-    VERSION,
-    InferenceRequest,
-    Limits,
-    Object,
-    check_asked,
-    check_no_shared_memory,
-    read_tensors,
-)
+from serving.protocol import VERSION, InferenceRequest, Limits, Object
 from serving.tensors import DATATYPES
 
 # The number of the field raw_input_contents in ModelInferRequest; the others are bounded, in entries and in bytes.
@@ -61,7 +54,7 @@ def number(varint: bytes) -> int:
 def read_request(spec: Spec, message: Any, limits: Limits) -> InferenceRequest:
     """Return the request in a ModelInferRequest, read as HTTP's. Raises RequestError as `decode_request` does."""
     for entry in message.inputs:  # first, since such an input has no raw contents
-        check_no_shared_memory(parameters(entry), entry.name)
+        protocol.check_no_shared_memory(parameters(entry), entry.name)
     raw = list(message.raw_input_contents)
     if raw and len(raw) != len(message.inputs):
         raise RequestError(
@@ -74,9 +67,9 @@ def read_request(spec: Spec, message: Any, limits: Limits) -> InferenceRequest:
         # Every output is raw, which JSON's binary data is, too.
         "parameters": {**parameters(message), "binary_data_output": True},
     }
-    given, outputs, _ = check_asked(spec, request, limits)
+    given, outputs, _ = protocol.check_asked(spec, request, limits)
     # If there is one input, this copies nothing.
-    arrays = read_tensors(spec, given, b"".join(raw), 0 if raw else None, limits.deadline)
+    arrays = protocol.read_tensors(spec, given, b"".join(raw), 0 if raw else None, limits.deadline)
     return InferenceRequest(arrays, outputs, message.id)
 
 

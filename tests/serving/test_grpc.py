@@ -4,6 +4,7 @@ import asyncio
 import queue
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -297,6 +298,35 @@ def test_bytes_that_no_client_sends_are_refused_before_they_are_parsed(address, 
         with pytest.raises(grpc.RpcError) as refused:
             call(content, timeout=PATIENCE)
     assert (refused.value.code().name, says in refused.value.details()) == (code, True), refused.value.details()
+
+
+def frame(kind, flags, stream, content):
+    """A frame of HTTP/2: RFC 9113, section 4.1."""
+    return len(content).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + content
+
+
+def test_a_content_length_that_is_no_number_is_no_bug_of_the_server(address, caplog):
+    """Triton's client sends none, and gRPC hands on whatever comes."""
+    headers = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/inference.GRPCInferenceService/ModelInfer",
+        ":authority": address,
+        "te": "trailers",
+        "content-type": "application/grpc",
+        "content-length": "many",
+    }
+    # Literal fields without indexing: RFC 7541, section 6.2.2.
+    fields = [bytes([0, len(k)]) + k.encode() + bytes([len(v)]) + v.encode() for k, v in headers.items()]
+    settings, head, data = frame(4, 0, 0, b""), frame(1, 4, 1, b"".join(fields)), frame(0, 1, 1, bytes(5))
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), PATIENCE) as connection, connection.makefile("rb") as frames:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + head + data)
+        stream = flags = 0
+        while not (stream == 1 and flags & 1):  # the end of the answer
+            size, flags, stream = struct.unpack(">I", b"\0" + frames.read(3))[0], *struct.unpack(">xBI", frames.read(6))
+            frames.read(size)
+    assert [record.getMessage() for record in caplog.records if record.name == "serving"] == []
 
 
 def test_a_short_call_takes_no_long_message(address):
