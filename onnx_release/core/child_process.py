@@ -21,6 +21,9 @@ Given = TypeVarTuple("Given")
 Made = TypeVar("Made")
 # A bound for work that hangs. A search with many `minutes` of a large network may take hours.
 TIMEOUT_S = 4 * 3600.0
+# Exit codes of a process that a person or the system ended. This one may not have the signal: Ctrl-C is ignored by what
+# a shell runs in the background.
+STOPPED = (-signal.SIGINT, -signal.SIGTERM)
 
 
 class ChildError(ReleaseError):
@@ -32,7 +35,8 @@ def run_in_child(work: Callable[[*Given], Made], *arguments: *Given, timeout_s: 
 
     Arguments and value are pickled. Standard output and error are those of this process. Raises the ReleaseError that
     `work` raises, or the OSError where the disk is full or a file is refused, and ChildError if the process crashes,
-    takes more than `timeout_s` seconds, or raises anything else.
+    takes more than `timeout_s` seconds, or raises anything else. Raises KeyboardInterrupt if somebody stopped the
+    process: that says nothing about the work.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -45,6 +49,8 @@ def run_in_child(work: Callable[[*Given], Made], *arguments: *Given, timeout_s: 
         done, value = receiver.recv()
     except EOFError:
         child.join()
+        if child.exitcode in STOPPED:
+            raise KeyboardInterrupt from None
         raise ChildError(f"{work.__name__} {describe_exit(child.exitcode)}") from None
     finally:
         child.kill()

@@ -62,3 +62,9 @@ def test_an_error_or_a_crash_is_an_error_here(work, arguments, kind, message):
 def test_work_that_hangs_is_ended():
     with pytest.raises(ChildError, match=r"hang did not end within 0\.5 s"):
         run_in_child(hang, timeout_s=0.5)
+
+
+@pytest.mark.parametrize("code", [signal.SIGINT, signal.SIGTERM])
+def test_work_that_somebody_stops_is_an_interruption_and_no_failure_of_the_work(code):
+    with pytest.raises(KeyboardInterrupt):
+        run_in_child(crash, code)
