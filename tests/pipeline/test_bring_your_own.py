@@ -45,7 +45,7 @@ LISTED = {"models.yaml", "pipelines/digits/dvc.yaml"}
 @pytest.fixture
 def clone(tmp_path, digits_raw):
     """A clone whose environment is this one, with digits.pth and digits/ beside it as the page has them."""
-    settings = {"quantize_static.minutes": "0.05", "prepare.calibration": "20", "prepare.evaluation": "40"}
+    settings = {"quantize_static.minutes": "0.02", "prepare.calibration": "20", "prepare.evaluation": "40"}
     folder = make_clone(tmp_path / "clone", QUICK | settings)
     list_models(folder, "digits_cnn")
     subprocess.run(
