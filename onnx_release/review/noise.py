@@ -10,9 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from scipy.special import stdtr, stdtrit
-
-from onnx_release.timing.speedup import CONFIDENCE, WIDEST, speedup_interval
+from onnx_release.timing.speedup import WIDEST, speedup_interval, standard_errors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +65,7 @@ def spread_of(low: Any, high: Any, units: int) -> Spread | None:
     if low is None or high is None or not low or not math.isfinite(high) or low >= high or units < 2:
         return None
     margin = math.log(high / low) / 2
-    return Spread(low, high, margin / float(stdtrit(units - 1, (1 + CONFIDENCE) / 2)), units - 1)
+    return Spread(low, high, margin / standard_errors(units - 1), units - 1)
 
 
 def round_latencies(latencies: "pd.DataFrame", contender: str, statistic: Statistic) -> list[float]:
@@ -101,7 +99,7 @@ class Uncertainty:
     @property
     def margin(self) -> float:
         """Return half of the 95 % interval of the change, in its logarithm."""
-        return self.error * float(stdtrit(self.freedom, (1 + CONFIDENCE) / 2)) if self.error else 0.0
+        return self.error * standard_errors(self.freedom) if self.error else 0.0
 
 
 def uncertainty(both: tuple[Spread, Spread], pool: tuple[float, int]) -> Uncertainty:
@@ -183,6 +181,8 @@ def difference_p(ratio: float, sure: Uncertainty, allowed: tuple[float, float]) 
     distance = beyond(ratio, allowed)
     if distance == 0 or sure.error == 0:
         return 1.0 if distance == 0 else 0.0
+    from scipy.special import stdtr  # late, as in standard_errors
+
     return 2 * float(stdtr(sure.freedom, -distance / sure.error))
 
 

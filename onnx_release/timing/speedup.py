@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from onnx_release.core.addresses import address
 from onnx_release.timing.metrics import BenchmarkMetrics, ContenderMetrics, SettingMetrics
@@ -131,10 +130,17 @@ def speedup_interval(base: Sequence[float], own: Sequence[float], starts: int, s
     drawn_pairs = random.integers(ratios.shape[1], size=(RESAMPLES, starts, ratios.shape[1]))
     medians = np.median(ratios[drawn_starts, drawn_pairs], axis=(1, 2))
     error = float(medians.std()) * math.sqrt(units / (units - 1))
-    margin = float(stdtrit(units - 1, (1 + CONFIDENCE) / 2)) * error
+    margin = standard_errors(units - 1) * error
     return math.exp(estimate), math.exp(estimate - margin), math.exp(estimate + margin)
 
 
 def no_difference(low: float, high: float) -> bool:
     """Return whether the interval of a speed-up leaves open which of the two is faster."""
     return low <= 1 <= high
+
+
+def standard_errors(freedom: int) -> float:
+    """Return half of a 95 % interval in standard errors, for so many degrees of freedom, by Student's t."""
+    from scipy.special import stdtrit  # its import takes half a second, and many tools compare no timings
+
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
