@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from onnx_release.core.child_process import path_with_python
+from onnx_release.core.command import path_with_python
 from tools.clone import list_models, make_clone, only_model, run, set_param
 
 __all__ = [

@@ -101,11 +101,3 @@ def describe_exit(code: int | None) -> str:
     if code is not None and code < 0:
         return f"crashed its process ({signal.Signals(-code).name})"
     return f"ended its process with exit code {code}"
-
-
-def path_with_python() -> str:
-    """Return the environment variable PATH with the folder of this Python first, where `make` puts it, too.
-
-    A stage is run as `python -m ...`, and with another Python it would not find its packages.
-    """
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from onnx_release.core.addresses import model_of
 from onnx_release.core.errors import ReleaseError
@@ -187,3 +188,11 @@ def how_to_bring_back(stage: str) -> str:
         f"note: DVC removed this stage's earlier outputs before the run; to bring them back, use `dvc checkout {stage}`"
         f"{metrics}"
     )
+
+
+def path_with_python() -> str:
+    """Return the environment variable PATH with the folder of this Python first, where `make` puts it, too.
+
+    A stage is run as `python -m ...`, and with another Python it would not find its packages.
+    """
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

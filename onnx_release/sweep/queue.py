@@ -23,7 +23,7 @@ from dvc.exceptions import DvcException
 from dvc.lock import LockError
 
 from onnx_release.core.addresses import lock_entries
-from onnx_release.core.child_process import path_with_python
+from onnx_release.core.command import path_with_python
 from onnx_release.core.errors import SweepError
 from onnx_release.core.files import remove, write_text
 from onnx_release.core.git import git_output
