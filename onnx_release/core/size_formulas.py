@@ -20,30 +20,30 @@ def is_formula(axis: int | str) -> bool:
 def sizes_in(axis: str) -> list[str]:
     """Return the names of the sizes in a formula, or the name itself.
 
-    Raises ValueError for anything but names, whole numbers, parentheses and + - * //.
+    Raises ValueError for anything but names, whole numbers, parentheses and + - * //, which divides by a number.
     """
+    if not is_formula(axis):
+        return [axis]
     try:
         tree = ast.parse(axis, mode="eval").body
         names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
         evaluate(tree, dict.fromkeys(names, 1))
-        if not names:
-            raise ValueError("a number is written without quotes")
-    except ZeroDivisionError:
-        pass  # of these sizes; size_of says so for the real ones
     except (SyntaxError, ValueError) as cause:
         raise ValueError(
             f"{axis!r} is neither the name of a size (a letter, then letters, digits and _) nor a formula of such "
-            "names and whole numbers with + - * //"
+            "names and whole numbers with + - * and // by a positive number"
         ) from cause
+    if not names:
+        raise ValueError(f"the size {axis!r} is a number: write it without quotes")
     return list(dict.fromkeys(names))
 
 
 def size_of(axis: str, sizes: Mapping[str, int]) -> int:
     """Return the size of an axis, a name or a formula, from the sizes of its names.
 
-    Raises KeyError for a name that has no size, and ZeroDivisionError.
+    Raises KeyError for a name that has no size.
     """
-    return sizes[axis] if axis in sizes else evaluate(ast.parse(axis, mode="eval").body, sizes)
+    return evaluate(ast.parse(axis, mode="eval").body, sizes) if is_formula(axis) else sizes[axis]
 
 
 def evaluate(node: ast.expr, sizes: Mapping[str, int]) -> int:
@@ -55,6 +55,8 @@ def evaluate(node: ast.expr, sizes: Mapping[str, int]) -> int:
             return value
         case ast.UnaryOp(op=ast.USub()):
             return -evaluate(node.operand, sizes)
+        case ast.BinOp(op=ast.FloorDiv(), right=right) if not isinstance(right, ast.Constant) or not right.value:
+            raise ValueError("a quotient by a size, or by 0, may have no value")
         case ast.BinOp() if type(node.op) in OPERATORS:
             return OPERATORS[type(node.op)](evaluate(node.left, sizes), evaluate(node.right, sizes))
     raise ValueError(f"{ast.unparse(node)} is no part of a formula")

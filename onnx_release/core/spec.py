@@ -303,6 +303,11 @@ class Spec(Strict):
     @model_validator(mode="after")
     def dimensions_are_declared(self) -> "Spec":
         used = set()
+        for name in (*self.dimensions, *self.derived):
+            if is_formula(name):
+                raise ValueError(
+                    f"the dimension {name!r}: its name has letters, digits and _, and begins with a letter"
+                )
         for tensor in (*self.inputs, *self.outputs):
             for name in [name for axis in tensor.shape if isinstance(axis, str) for name in sizes_in(axis)]:
                 if name not in (*self.dimensions, *self.derived):
@@ -375,7 +380,7 @@ def check_formula(formula: str, tensor: Tensor, spec: Spec) -> None:
     for name in names:
         if name not in given:
             raise ValueError(f"{tensor.name}: no input has an axis of the size {name} that `{formula}` follows")
-        if tensor in spec.inputs and name in (spec.batch, "batch" if spec.batch == AUTO else None):
+        if tensor in spec.inputs and name == batch_dimension(spec):
             raise ValueError(
                 f"{tensor.name}: the batch is an axis of its own, not a part of `{formula}`; if {name} is no batch of "
                 "items, write `batch: null`"
@@ -383,11 +388,7 @@ def check_formula(formula: str, tensor: Tensor, spec: Spec) -> None:
     bounds = [(spec.dimensions[name].smallest, spec.dimensions[name].largest) for name in names]
     for corner in itertools.product(*bounds):
         sizes = dict(zip(names, corner, strict=True))
-        try:
-            size = size_of(formula, sizes)
-        except ZeroDivisionError:
-            size = -1
-        if size < 0:
+        if size_of(formula, sizes) < 0:
             at = ", ".join(f"{name} {value}" for name, value in sizes.items())
             raise ValueError(f"{tensor.name}: `{formula}` is no size at {at}")
 
@@ -452,7 +453,7 @@ def batch_dimension(spec: Spec) -> str | Literal[1] | None:
     if first is None or any(tensor.shape[:1] != [first] for tensor in spec.inputs):
         return None
     if isinstance(first, str):
-        return first if spec.dimensions[first].smallest == 1 else None
+        return first if first in spec.dimensions and spec.dimensions[first].smallest == 1 else None
     return 1 if first == 1 else None
 
 
@@ -474,7 +475,9 @@ def rows_are_the_batch(spec: Spec) -> bool:
     """Return whether row i of the outputs belongs to row i of the inputs, so that requests may share a call."""
     batch = batch_dimension(spec)
     return batch is not None and all(
-        tensor.shape[:1] == [batch] and batch not in tensor.shape[1:] for tensor in (*spec.inputs, *spec.outputs)
+        tensor.shape[:1] == [batch]
+        and not any(batch in sizes_in(axis) for axis in tensor.shape[1:] if isinstance(axis, str))
+        for tensor in (*spec.inputs, *spec.outputs)
     )
 
 

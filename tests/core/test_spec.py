@@ -327,19 +327,32 @@ def test_a_formula_is_the_size_of_an_axis_whatever_input_shows_its_sizes_first()
     [
         ("past + tokens", "mask uses the dimension tokens, which is not under dimensions"),
         ("past - sequence", "mask: `past - sequence` is no size at past 0, sequence 1"),
-        ("sequence // past", "mask: `sequence // past` is no size at sequence 1, past 0"),
+        ("sequence // past", "'sequence // past' is neither .* // by a positive number"),
+        ("8 // (past - 3)", "is neither"),
+        ("past // 0", "is neither"),
         ("past + batch", "mask: the batch is an axis of its own, not a part of `past [+] batch`"),
         ("past ** 2", "'past [*][*] 2' is neither the name of a size .* nor a formula of such names"),
         ("past / 2", "'past / 2' is neither"),
         ("len(past)", "is neither"),
         ("past +", "is neither"),
         ("past + 1.5", "is neither"),
-        ("2", "is neither"),
+        ("2", "the size '2' is a number: write it without quotes"),
     ],
 )
 def test_what_is_no_size_at_some_sizes_is_refused(formula, message):
     with pytest.raises(ValueError, match=message):
         cached(formula)
+
+
+def test_the_batch_is_in_no_formula_whatever_its_name(make_spec):
+    sizes = {"n": (1, 4, 2)}
+    with pytest.raises(ValueError, match="the batch is an axis of its own"):
+        make_spec({"x": ["n", 3], "pairs": ["n", "n + 1"]}, {"y": ["n"]}, **sizes)
+    assert not rows_are_the_batch(make_spec({"x": ["n", 3]}, {"y": ["n", "n + 1"]}, **sizes))
+    spec = make_spec({"starts": ["n + 1"], "x": ["n", 3]}, {"y": ["n"]}, **sizes)
+    assert batch_dimension(spec) is None
+    with pytest.raises(ValueError, match="the dimension 'num-boxes': its name has letters, digits and _"):
+        make_spec({"x": ["num-boxes"]}, {"y": [1]}, **{"num-boxes": (1, 4, 2)})
 
 
 def test_a_formula_of_inputs_has_only_sizes_that_an_axis_shows(make_spec):
