@@ -146,10 +146,14 @@ def nested_arguments(places: Sequence[Place], tensors: Sequence[torch.Tensor], s
 
 
 def pairs_of_cache(value: Any) -> Any:
-    """Return a cache of transformers as pairs of keys and values, one for each layer; any other value as it is."""
-    if not type(value).__module__.startswith("transformers.cache_utils"):
+    """Return a decoder's cache of transformers as pairs of keys and values, one for each layer.
+
+    Any other value is returned as it is, also the caches of other networks, such as encoder-decoders and Mamba.
+    """
+    layers = getattr(value, "layers", ()) if type(value).__module__.startswith("transformers.cache_utils") else ()
+    if not layers or not all(hasattr(layer, "keys") and hasattr(layer, "values") for layer in layers):
         return value
-    return tuple((layer.keys, layer.values) for layer in value.layers)
+    return tuple((layer.keys, layer.values) for layer in layers)
 
 
 def with_caches(network: type, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from onnx_release.network.discover import discover
 from onnx_release.network.example_arguments import name_arguments
 from onnx_release.network.hugging_face import load_pretrained
 from onnx_release.network.network import load_network, run_network
+from onnx_release.network.outputs import take_outputs
 from onnx_release.runtime.session import open_session, run_session
 
 BATCH = {"batch": {"min": 1, "max": 4, "example": 2}}
@@ -206,6 +207,24 @@ def test_keys_and_values_by_their_paths_are_the_cache_of_a_decoder():
     wanted = network(ids, past_key_values=cache).logits
     take_by_name(network, ["input_ids", *(f"past_key_values.{layer}.{part}" for layer in (0, 1) for part in (0, 1))])
     assert torch.equal(network(ids, *past.flatten(0, 1)).logits, wanted)
+
+
+@pytest.mark.parametrize("kind", ["T5", "Mamba"])
+def test_a_cache_that_is_not_a_decoder_s_is_left_out_of_the_outputs(kind):
+    import transformers
+
+    torch.manual_seed(0)
+    ids = torch.tensor([[5, 7, 9]])
+    if kind == "T5":
+        config = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "vocab_size": 30}
+        network = transformers.T5ForConditionalGeneration(transformers.T5Config.from_dict(config)).eval()
+        result = network(input_ids=ids, decoder_input_ids=ids)
+    else:
+        config = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4, "vocab_size": 30}
+        network = transformers.MambaForCausalLM(transformers.MambaConfig.from_dict(config)).eval()
+        result = network(ids)
+    [logits] = take_outputs(result, ["logits"])
+    assert logits.shape == (1, 3, 30)
 
 
 @pytest.mark.parametrize("name", ["cache", "past_key_values"])  # its newer and its older name
