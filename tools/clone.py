@@ -10,7 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from onnx_release.core.child_process import path_with_python
+from onnx_release.core.command import path_with_python
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,8 +17,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from onnx_release.core.addresses import last_stages, lock_files
-from onnx_release.core.child_process import path_with_python
-from onnx_release.core.command import run_tool, without_ctrl_c
+from onnx_release.core.command import path_with_python, run_tool, without_ctrl_c
 from onnx_release.core.errors import DataError, ParameterError, ReleaseError, RevisionError
 from onnx_release.core.files import replacing
 from onnx_release.core.model_list import load_models, unlisted_note

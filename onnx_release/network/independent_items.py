@@ -56,7 +56,10 @@ def with_changed_items(tensor: torch.Tensor, axis: int, changed: Sequence[int]) 
     values = items.roll(1, 1)
     if tensor.is_floating_point():
         values = values * 0.5 + 0.3  # zeros too become others
-    elif tensor.dtype is not torch.bool and torch.equal(values, items):
+        values = torch.where(values == items, values + 0.1, values)
+    elif tensor.dtype is torch.bool:
+        values = values if not torch.equal(values, items) else ~items
+    elif items.numel() and torch.equal(values, items):
         values = tensor.max() + tensor.min() - items
         if torch.equal(values, items):
             values = torch.zeros_like(items) if items.any() else torch.ones_like(items)

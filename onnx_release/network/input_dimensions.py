@@ -115,11 +115,11 @@ def input_dimensions(trial: Trial) -> list[InputDimension]:
 def masks_follow(trial: Trial, found: list[InputDimension]) -> list[InputDimension]:
     """Return the dimensions with the size of a mask as the sum of two others, where that is so in the examples.
 
-    Decoders of transformers pad and cut a mask, so that they run at every size of it. It is an input without
-    floating-point values and a size that no output follows.
+    Decoders of transformers pad and cut a mask, so that they run at every size of it, and no output follows it. It is
+    an input with mask in its name.
     """
     for mask in found:
-        if mask.name == BATCH or any(trial.inputs[name].is_floating_point() for name, _ in mask.axes):
+        if mask.name == BATCH or not all("mask" in name for name, _ in mask.axes):
             continue
         if any(trial.shapes(mask.at(other)) != shapes_of(trial.outputs) for other in mask.others):
             continue
@@ -187,7 +187,9 @@ def find_dimension(trial: Trial, axis: Axis, free: Sequence[Axis], larger: bool 
         for step in STEPS:
             candidate = InputDimension("", axes, size, step)
             others = candidate.others if larger else (*candidate.others, *candidate.smaller)
-            if size % step == 0 and all(trial.accepts(candidate.at(other)) for other in others):
+            # Without a smaller size to try, a step is a guess, which is left for later.
+            known = larger or step == 1 or candidate.smaller
+            if size % step == 0 and known and all(trial.accepts(candidate.at(other)) for other in others):
                 return candidate
     return None
 

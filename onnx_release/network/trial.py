@@ -57,6 +57,8 @@ class Trial:
 
         It also fails by other outputs than at the example sizes, an empty one, and one that is no longer finite.
         """
+        if any(size < 0 for size in sizes.values()):
+            return None
         found = self.run(self.resized(sizes))
         if found is None or found.keys() != self.outputs.keys():
             return None

@@ -127,6 +127,40 @@ class Cached(nn.Module):
         return scores.softmax(-1) @ keys, keys
 
 
+def test_the_smallest_size_of_the_examples_is_no_step():
+    halves = nn.Sequential(*[nn.MaxPool2d(2) for _ in range(5)])
+    _, _, bounds, _ = found(halves, torch.randn(2, 3, 32, 32))
+    assert [bounds[name][2] for name in ("height", "width")] == [1, 1]
+
+
+def test_three_texts_of_which_one_has_the_length_of_the_others_together_stay_apart():
+    class Texts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens = nn.Embedding(9, 4)
+
+        def forward(self, words, chars, title):
+            return sum(self.tokens(ids).mean(1) for ids in (words, chars, title))
+
+    texts = tuple(torch.ones(2, length, dtype=torch.int64) for length in (12, 5, 7))
+    inputs, _, bounds, _ = found(Texts(), texts)
+    assert len(bounds) == 4 and all(axis in bounds for shape in inputs.values() for axis in shape)
+
+
+def test_what_is_one_size_less_another_is_found_though_it_would_be_negative_at_some():
+    class Windows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv1d(4, 4, 10)
+
+        def forward(self, tail, chunk, gain):
+            return self.layer(torch.cat([tail, chunk], 1).transpose(1, 2)) * gain.transpose(1, 2)
+
+    examples = (torch.randn(2, 3, 4), torch.randn(2, 10, 4), torch.randn(2, 4, 1))
+    inputs, _, _, _ = found(Windows(), examples)
+    assert inputs["gain"][0] == "batch"
+
+
 class Slopes(nn.Module):
     """Differences of neighbours by the gaps between them, of which there is one less."""
 
@@ -175,6 +209,16 @@ class Attention(nn.Module):
         return (x @ x.T).softmax(-1) @ x
 
 
+class BelowLargest(nn.Module):
+    def forward(self, x):
+        return x - x.max()
+
+
+class Counts(nn.Module):
+    def forward(self, mask):
+        return mask.cumsum(0)
+
+
 EDGES = torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 4, 0]])
 
 
@@ -185,6 +229,8 @@ EDGES = torch.tensor([[0, 1, 2, 3, 4], [1, 2, 3, 4, 0]])
         (Steps(), (torch.randn(5, 3), torch.randn(1, 4)), [("sequence", 3), (1, 4)], ("sequence", 4)),
         (Attention(), torch.randn(6, 3), [("sequence", "length")], ("sequence", "length")),
         (nn.Softmax(0), torch.zeros(6, 3), [("sequence", "length")], ("sequence", "length")),
+        (BelowLargest(), torch.full((5, 3), 0.6), [("sequence", "length")], ("sequence", "length")),
+        (Counts(), torch.ones(5, 3, dtype=torch.bool), [("sequence", "mask_sequence")], ("sequence", "mask_sequence")),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
 )
@@ -231,6 +277,15 @@ def test_a_batch_is_an_axis_of_independent_items(network, examples, inputs, outp
 )
 def test_formulas_of_sizes(given, wanted, formula):
     assert size_formula("n", given, wanted) == formula
+
+
+def test_an_empty_cache_of_ids_may_be_an_example():
+    class Joined(nn.Module):
+        def forward(self, ids, past_ids):
+            return torch.cat([past_ids, ids], 1) * 2
+
+    inputs, _, _, _ = found(Joined(), (torch.ones(2, 6, dtype=torch.int64), torch.zeros(2, 0, dtype=torch.int64)))
+    assert inputs == {"ids": ("batch", "sequence"), "past_ids": ("batch", 0)}
 
 
 def test_inputs_that_the_network_does_not_take_are_named():
