@@ -46,6 +46,22 @@ class Halves(OperatorMode):
         return result
 
 
+def copy_to_run(network: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy of the network that shares its weights.
+
+    A tensor that autograd computed is copied without its history, with which deepcopy refuses it: nn.utils.weight_norm
+    keeps such a weight.
+    """
+    memo: dict[int, torch.Tensor] = {}
+    for module in network.modules():
+        for value in tree_leaves(vars(module)):
+            if isinstance(value, torch.nn.Parameter):
+                memo[id(value)] = value
+            elif isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(network, memo)
+
+
 def half_inside(network: torch.nn.Module, spec: Spec) -> list[str]:
     """Return the dtypes of half precision in which a network of float32 weights computes, by a run on an example.
 
@@ -60,7 +76,7 @@ def half_inside(network: torch.nn.Module, spec: Spec) -> list[str]:
     # What fails here, fails in the reference, with a message.
     with suppress(Exception), warnings.catch_warnings(), torch.no_grad(), torch.random.fork_rng(devices=[]), halves:
         warnings.simplefilter("ignore")
-        copy.deepcopy(network, {id(weight): weight for weight in network.parameters()})(*examples)
+        copy_to_run(network)(*examples)
     return sorted(halves.found)
 
 

@@ -134,6 +134,29 @@ def test_the_run_that_looks_for_half_precision_changes_no_buffer_and_copies_no_w
     assert network.runs == 0 and [weight is network.weight for weight in seen] == [True]
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_half_precision_is_found_beside_tensors_that_autograd_computed(spec, capsys):
+    class Computed(ByName):
+        scale: torch.Tensor
+
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.utils.weight_norm(self.layer)
+            computed = 2 * torch.ones(1, requires_grad=True)
+            self.register_buffer("scale", computed)
+            self.tables = [computed + 1]
+
+        def forward(self, x):
+            self.scale += 1
+            return super().forward(x)
+
+    network = Computed().eval()
+    scale = network.scale.tolist()
+    bring_to_float32(network, spec)
+    assert "computes in bfloat16" in capsys.readouterr().err
+    assert network.scale.tolist() == scale
+
+
 def test_code_that_names_half_precision_and_does_not_use_it_changes_nothing(spec, capsys):
     class Unused(Autocast):
         def forward(self, x):
