@@ -98,7 +98,9 @@ def replace_forward(network: torch.nn.Module, places: Sequence[Place], before: S
     """
     base: Any = type(network)
     sequence: type = tuple  # or list, for a network that changes one or adds to it
-    own = vars(network).pop("forward", None)  # one set on the network itself would hide that of its class
+    has_own = "forward" in vars(network)  # one set on the network itself would hide that of its class
+    if has_own:
+        vars(network)["own_forward"] = vars(network).pop("forward")  # as an attribute a copy binds it to itself
 
     def forward(self: torch.nn.Module, *tensors: torch.Tensor) -> Any:
         nonlocal sequence
@@ -114,10 +116,10 @@ def replace_forward(network: torch.nn.Module, places: Sequence[Place], before: S
         sequence = list
         return result
 
-    def call(self: torch.nn.Module, tensors: Sequence[torch.Tensor], sequence: type) -> Any:
+    def call(self: Any, tensors: Sequence[torch.Tensor], sequence: type) -> Any:
         arguments = with_caches(base, nested_arguments(places, tensors, sequence))
         first = [arguments.pop(name) for name in before if name in arguments]
-        return base.forward(self, *first, **arguments) if own is None else own(*first, **arguments)
+        return self.own_forward(*first, **arguments) if has_own else base.forward(self, *first, **arguments)
 
     # torch.export and its messages use the names of forward's parameters, and *tensors has none.
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

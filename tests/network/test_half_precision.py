@@ -10,6 +10,7 @@ from torch import nn
 
 from onnx_release.core.params import Export
 from onnx_release.export.export import export_network
+from onnx_release.network.arguments import take_by_name
 from onnx_release.network.half_precision import bring_to_float32
 from onnx_release.network.network import run_network
 from onnx_release.runtime.session import open_session, run_session
@@ -155,6 +156,26 @@ def test_half_precision_is_found_beside_tensors_that_autograd_computed(spec, cap
     bring_to_float32(network, spec)
     assert "computes in bfloat16" in capsys.readouterr().err
     assert network.scale.tolist() == scale
+
+
+def test_the_run_that_looks_for_half_precision_changes_nothing_behind_a_forward_that_was_set(make_spec):
+    class Steps(nn.Module):
+        runs: torch.Tensor
+
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("runs", torch.zeros(1))
+            self.forward = self.step
+
+        def step(self, x, state):
+            self.runs += 1
+            return x - state
+
+    network = Steps().eval()
+    take_by_name(network, ["state", "x"])
+    bring_to_float32(network, make_spec({"state": [1], "x": [1]}, {"y": [1]}))
+    assert network.runs == 0
+    assert network(torch.ones(1), torch.zeros(1)) == -1 and network.runs == 1
 
 
 def test_code_that_names_half_precision_and_does_not_use_it_changes_nothing(spec, capsys):
