@@ -161,7 +161,7 @@ def write_and_run(given: Source, converted: ModelProto, max_finite_val: float, f
 def check_and_run(path: Path, runs: list[Trial]) -> None:
     """Check the file, and run it on samples.
 
-    Raises GraphError if an output of the same shape has NaN or infinity elsewhere than in float32.
+    Raises GraphError if an output of the same shape has other NaN or infinity than in float32, or lacks it.
     """
     check_model_file(path)
     session = open_session(path)
@@ -172,8 +172,13 @@ def check_and_run(path: Path, runs: list[Trial]) -> None:
             wanted = run.not_finite.get(name)
             if found.get(name) == wanted or (wanted is not None and wanted.shape != array.shape):
                 continue
-            where = "only in float16" if wanted is None else "at other places than in float32"
-            raise GraphError(f"calibration sample {run.index} gives NaN or infinity in {name}, {where}")
+            if wanted is None:
+                problem = f"gives NaN or infinity in {name}, only in float16"
+            elif name not in found:
+                problem = f"gives NaN or infinity in {name} in float32, and none in float16"
+            else:
+                problem = f"gives NaN or infinity in {name}, other than in float32"
+            raise GraphError(f"calibration sample {run.index} {problem}")
 
 
 def fp16_metrics(given: Source, converted: Converted, params: Fp16, size_mb: float) -> Fp16Metrics:

@@ -9,7 +9,8 @@ from onnx import TensorProto, helper
 
 from onnx_release.core.errors import DataError, GraphError
 from onnx_release.core.params import Fp16
-from onnx_release.reduce.fp16 import convert_to_fp16
+from onnx_release.reduce.fp16 import Trial, check_and_run, convert_to_fp16
+from onnx_release.reduce.fp16_passes.overflow import find_not_finite
 from onnx_release.reduce.runs import corner_runs
 from onnx_release.runtime.session import open_session
 from tests.samples import save_samples
@@ -123,6 +124,37 @@ def test_infinity_that_is_lost_inside_hides_no_overflow_in_another_sample(save_g
     arrays = [np.array(x, np.float32) for x in ([11, 5.5], [1.0001, 5.5])]
     metrics, _ = convert(model, save_samples(tmp_path / "s.npz", arrays), tmp_path)
     assert "reciprocal" in metrics.blocked
+
+
+def test_infinity_that_has_the_other_sign_in_float16_keeps_what_turns_it_in_float32(save_graph, tmp_path):
+    """0.9999 is 1 in float16, and 11 / 11 less than 1, so the difference is above 0 there and below 0 in float32."""
+    nodes = [
+        helper.make_node("Mul", ["x", "eleventh"], ["a"], name="divide"),
+        helper.make_node("Sub", ["almost", "a"], ["b"], name="difference"),
+        helper.make_node("Div", ["b", "zero"], ["y"], name="last"),
+    ]
+    values = {"eleventh": 1 / 11, "almost": 0.9999, "zero": 0}
+    weights = {name: np.full(1, value, np.float32) for name, value in values.items()}
+    model = save_graph(nodes, [("x", ["batch", 2])], [("y", ["batch", 2])], weights)
+    convert(model, ones(tmp_path, 2, value=11.0), tmp_path)
+    assert run(tmp_path, np.full((1, 2), 11, np.float32)).tolist() == [[-np.inf, -np.inf]]
+
+
+@pytest.mark.parametrize(
+    ("x", "float32", "message"),
+    [
+        ([0, 1], [0, 0], "gives NaN or infinity in y, only in float16$"),
+        ([1, 1], [-np.inf, 0], "gives NaN or infinity in y in float32, and none in float16$"),
+        ([1, 0], [-np.inf, 0], "gives NaN or infinity in y, other than in float32$"),
+        ([0, 1], [np.inf, 0], "gives NaN or infinity in y, other than in float32$"),
+    ],
+    ids=["only in float16", "only in float32", "elsewhere", "of the other sign"],
+)
+def test_a_written_file_with_other_infinity_than_float32_is_refused(x, float32, message, save_graph, tmp_path):
+    model = save_graph([helper.make_node("Log", ["x"], ["y"])], [("x", ["batch", 2])], [("y", ["batch", 2])])
+    wanted = find_not_finite({"y": np.array([float32], np.float32)})
+    with pytest.raises(GraphError, match=f"calibration sample 7 {message}"):
+        check_and_run(model, [Trial(7, {"x": np.array([x], np.float32)}, wanted)])
 
 
 def test_casts_of_the_source_survive_and_none_cancels_another(save_graph, tmp_path):

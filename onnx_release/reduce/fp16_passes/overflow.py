@@ -23,11 +23,12 @@ MEANS = ("ReduceMean", "GlobalAveragePool")
 
 @dataclass(frozen=True)
 class NotFinite:
-    """Where a value is NaN and where infinite: packed bits, of the elements in order."""
+    """Where a value is NaN, infinity and minus infinity: packed bits, of the elements in order."""
 
     shape: tuple[int, ...]
     nan: bytes
-    infinite: bytes
+    positive: bytes
+    negative: bytes
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ def find_not_finite(values: Mapping[str, np.ndarray]) -> dict[str, NotFinite]:
 
 
 def describe(array: np.ndarray) -> NotFinite:
-    nan, infinite = np.isnan(array), np.isinf(array)
-    return NotFinite(array.shape, np.packbits(nan).tobytes(), np.packbits(infinite).tobytes())
+    nan, positive, negative = (np.packbits(test(array)).tobytes() for test in (np.isnan, np.isposinf, np.isneginf))
+    return NotFinite(array.shape, nan, positive, negative)
 
 
 def observable_values(model: ModelProto) -> list[str]:
@@ -110,7 +111,7 @@ def find_overflows(
     folder: Path,
     known: Set[str],
 ) -> set[str]:
-    """Return the nodes where float16 first has NaN or infinity, or lacks it, and those that take such a value.
+    """Return the nodes where float16 first has another NaN or infinity, or lacks it, and those that take such a value.
 
     They are those of the first run that has others than `known`.
     """
