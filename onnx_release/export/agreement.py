@@ -1,4 +1,4 @@
-"""Compare the answers of an exported file with PyTorch's, on real inputs at every declared corner."""
+"""Compare the answers of an exported file with PyTorch's, on real inputs at the corners of the declared sizes."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Compare a variant with PyTorch, on every evaluation sample and at every corner of the declared dimensions."""
+"""Compare a variant with PyTorch, on every evaluation sample and at the corners of the declared dimensions."""
 
 import math
 from dataclasses import dataclass, field
