@@ -20,7 +20,7 @@ import uvicorn
 import uvloop
 
 from serving.connection import LINGER_SECONDS, Connection
-from serving.grpc_port import has_connections, leave_port
+from serving.grpc_port import has_connections, leave_port, leave_port_to_one
 from serving.settings import Settings
 from serving.uvicorn_names import ServerState, check_uvicorn
 from serving.worker_process import BEAT, BEAT_SECONDS, RETIRE, retire_seconds
@@ -128,6 +128,8 @@ class Server:
         if grpc_port is not None:
             await asyncio.sleep(seconds)  # by then those connections have come that had begun to
         await self.is_empty_within(seconds, grpc_port)
+        if grpc_port is not None:
+            leave_port_to_one(grpc_port, self.settings.workers)
         self.stopped.set()
 
     async def drain(self) -> None:
