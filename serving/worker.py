@@ -70,7 +70,7 @@ class Server:
         loop = asyncio.get_running_loop()
         async with self.app.router.lifespan_context(self.app) as state:
             self.lifespan_state = dict(state or {})
-            loop.add_signal_handler(signal.SIGTERM, self.stopped.set)
+            loop.add_signal_handler(signal.SIGTERM, self.stop)
             tasks = [loop.create_task(self.keep_date()), loop.create_task(self.beat())]
             loop.add_reader(self.channel, self.read_channel)
             await self.stopped.wait()
@@ -78,6 +78,11 @@ class Server:
             await self.drain()
             for task in tasks:
                 task.cancel()
+
+    def stop(self) -> None:
+        """Begin to stop with the whole server; one that only retires is ready to its end, for calls of gRPC."""
+        self.app.state.ready = False
+        self.stopped.set()
 
     async def keep_date(self) -> None:
         while True:
@@ -109,7 +114,7 @@ class Server:
             self.retiring = loop.create_task(self.retire())
         elif not message:  # the parent has ended, and nobody else can stop this process
             loop.remove_reader(self.channel)
-            self.stopped.set()
+            self.stop()
 
     def make_connection(self) -> Connection:
         return Connection(self.settings, config=self.config, server_state=self.state, app_state=self.lifespan_state)
@@ -134,8 +139,6 @@ class Server:
 
     async def drain(self) -> None:
         """Answer the present requests for up to `drain` seconds, and those that remain with 503."""
-        if self.retiring is None:  # else others have the port, and a call of gRPC may still come here
-            self.app.state.ready = False
         for connection in self.connections():
             connection.shutdown()
         if await self.is_empty_within(self.settings.drain):

@@ -95,6 +95,20 @@ def test_a_worker_that_retires_closes_no_connection_that_may_still_be_idle():
         assert (answer.json()["pid"], answer.headers["connection"]) == (first, "close")
 
 
+def test_a_worker_that_retires_is_not_ready_once_the_server_stops():
+    """Its request is answered when the application knows it, or else cut off with 503."""
+    with wire_app(drain=PATIENCE) as server, server.connect() as kept, server.connect() as waiting:
+        assert kept.send(head("/process")).answer().status == 200
+        waiting.send(head("/until/stopping", "POST", Content_Length=1), b"0")
+        assert kept.send(head("/until/memory/1")).answer().status == 200
+        server.process.send_signal(signal.SIGHUP)
+        assert server.printed().startswith("serving the release")
+        while kept.send(head("/process")).answer().headers["connection"] != "close":
+            pass  # until the worker knows that it is to retire
+        server.process.terminate()
+        assert waiting.answer().status == 200
+
+
 def test_a_server_without_workers_stops(monkeypatch, tmp_path):
     fails = tmp_path / "fails"
     monkeypatch.setenv("WIRE_APP_FAILS", str(fails))
