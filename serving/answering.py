@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any, cast
 from starlette.types import Scope
 
 from serving import metrics
-from serving.memory import memory, no_memory
+from serving.errors import BusyError, RequestError
+from serving.memory import UNCOUNTED_BYTES, check_answer, memory
 from serving.uvicorn_names import RequestResponseCycle
 
 if TYPE_CHECKING:
     from serving.connection import Connection
 
 COPIED_BYTES = 65536  # answers up to this size are copied behind their head: that is cheaper than to send the two
-UNCOUNTED_BYTES = 65536  # of an answer that is sent however full the memory is, such as those for health
 
 
 class Transport:
@@ -103,14 +103,14 @@ class Cycle(RequestResponseCycle):
     def count(self, head: Any, connection: "Connection") -> None:
         """Count the bytes of an answer with this head, or refuse it if there is no room for it."""
         size = next((int(value) for name, value in head["headers"] if name == b"content-length"), 0)
-        limit = connection.settings.buffered_bytes
         if self.disconnected or self.scope["method"] == "HEAD" or size <= UNCOUNTED_BYTES:
             return
-        if size > limit:
-            text = f"the answer has {size:,} bytes, and --buffered-bytes has room for {limit:,}: ask for less at once"
-            connection.answer_instead(413, text)
-        elif memory.used + size > limit:
-            connection.answer_instead(503, str(no_memory(connection.settings)))
+        try:
+            check_answer(size, connection.settings)
+        except RequestError as error:
+            connection.answer_instead(error.status, str(error))
+        except BusyError as error:
+            connection.answer_instead(503, str(error))
         else:
             self.counted = size
             memory.used += size

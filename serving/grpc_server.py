@@ -25,6 +25,7 @@ from serving import model_control, v2
 from serving.errors import RequestError, answer_or_error
 from serving.grpc_tensors import check_message, read_request, write_answer
 from serving.guards import guarded
+from serving.memory import UNCOUNTED_BYTES, check_answer, memory
 from serving.metrics import counted_request
 from serving.optional import optional_modules
 from serving.protocol import InferenceRequest, Limits
@@ -45,6 +46,7 @@ SHORT_PLACES = 2  # few, since gRPC also reads a message as a whole that is too 
 AGE = 0.8
 INSTALL = 'pip install "tritonclient[grpc]==2.69.0"'
 METADATA = (b"x-request-id", b"traceparent", b"retry-after")  # of an answer
+CALL = "serving.grpc_call"  # the place of gRPC's context in the scope of a call
 # The status of gRPC for each of HTTP; every other is INTERNAL.
 CODES = {
     400: "INVALID_ARGUMENT",
@@ -78,6 +80,8 @@ async def answering_grpc(app: FastAPI) -> AsyncIterator[None]:
         "grpc.max_send_message_length": -1,
         # Clients then come to another worker, if this one retires, without the loss of a call.
         "grpc.max_connection_age_ms": round(AGE * retire_seconds(settings) * 1e3),
+        # Then those end, too, whose clients do not read: longer than this no call takes by itself.
+        "grpc.max_connection_age_grace_ms": round((settings.deadline + 2 * settings.receive) * 1e3),
         "grpc.so_reuseport": 1,  # serve() has made sure that nobody but its workers has the port
     }
     server = aio.server(options=list(options.items()), maximum_concurrent_rpcs=settings.connections)
@@ -153,6 +157,7 @@ class Service:
             "headers": [(k.encode(), v.encode("latin-1", "replace")) for k, v in metadata if isinstance(v, str)],
             "client": (host.strip("[]"), int(port)) if kind.startswith("ip") else None,
             "app": self.app,
+            CALL: context,
         }
 
     async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,7 +186,24 @@ class Service:
 
         with counted(record_of(request)):
             v2.check_ready(request)
-            return Response(await v2.run_inference(request, decode, encode))
+            content = await v2.run_inference(request, decode, encode)
+            self.take_room(len(content), request.scope[CALL])
+            return Response(content)
+
+    def take_room(self, size: int, context: Any) -> None:
+        """Count an answer of `size` bytes until its call ends, which is when gRPC has sent it, or the client has left.
+
+        Raises RequestError or BusyError if there is no room for it, as HTTP does.
+        """
+        if size <= UNCOUNTED_BYTES:
+            return
+        check_answer(size, self.state.settings)
+
+        def give_back(_: Any) -> None:
+            memory.used -= size
+
+        memory.used += size
+        context.add_done_callback(give_back)
 
     async def describe(self, name: str, request: Request) -> Response:
         """Return the answer of every call but ModelInfer: what the route of HTTP answers."""

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import SimpleNamespace
 
@@ -305,8 +305,14 @@ def frame(kind, flags, stream, content):
     return len(content).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + content
 
 
-def test_a_content_length_that_is_no_number_is_no_bug_of_the_server(address, caplog):
-    """Triton's client sends none, and gRPC hands on whatever comes."""
+def settings_frame(**window):
+    """The beginning of a client's connection; `window` is how many bytes of each answer it takes, or the usual."""
+    content = b"".join(struct.pack(">HI", 4, size) for size in window.values())
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, content)
+
+
+def call_frames(address, stream, message, **headers):
+    """A call of ModelInfer."""
     headers = {
         ":method": "POST",
         ":scheme": "http",
@@ -314,19 +320,96 @@ def test_a_content_length_that_is_no_number_is_no_bug_of_the_server(address, cap
         ":authority": address,
         "te": "trailers",
         "content-type": "application/grpc",
-        "content-length": "many",
+        **{name.replace("_", "-"): value for name, value in headers.items()},
     }
     # Literal fields without indexing: RFC 7541, section 6.2.2.
     fields = [bytes([0, len(k)]) + k.encode() + bytes([len(v)]) + v.encode() for k, v in headers.items()]
-    settings, head, data = frame(4, 0, 0, b""), frame(1, 4, 1, b"".join(fields)), frame(0, 1, 1, bytes(5))
+    content = b"\0" + len(message).to_bytes(4, "big") + message
+    return frame(1, 4, stream, b"".join(fields)) + frame(0, 1, stream, content)
+
+
+@contextmanager
+def raw_connection(address):
     host, port = address.split(":")
     with socket.create_connection((host, int(port)), PATIENCE) as connection, connection.makefile("rb") as frames:
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + head + data)
-        stream = flags = 0
-        while not (stream == 1 and flags & 1):  # the end of the answer
-            size, flags, stream = struct.unpack(">I", b"\0" + frames.read(3))[0], *struct.unpack(">xBI", frames.read(6))
-            frames.read(size)
+        yield connection, frames
+
+
+def ended_stream(frames):
+    """The first of the calls whose answer has come to its end."""
+    stream = flags = kind = 0
+    while not (stream and kind < 2 and flags & 1):
+        size, kind = struct.unpack(">IB", b"\0" + frames.read(4))
+        flags, stream = struct.unpack(">BI", frames.read(5))
+        frames.read(size)
+    return stream
+
+
+def test_a_content_length_that_is_no_number_is_no_bug_of_the_server(address, caplog):
+    """Triton's client sends none, and gRPC hands on whatever comes."""
+    with raw_connection(address) as (connection, frames):
+        connection.sendall(settings_frame() + call_frames(address, 1, b"", content_length="many"))
+        assert ended_stream(frames) == 1
     assert [record.getMessage() for record in caplog.records if record.name == "serving"] == []
+
+
+LONG = 100_000  # of the numbers in each row of an answer
+LONG_SPEC = Spec.model_validate(
+    {
+        "task": "tensor",
+        "sources": [],
+        "variants": [],
+        "dimensions": {"batch": {"min": 1, "max": 4, "example": 2}},
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch"]}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", LONG]}],
+    }
+)
+
+
+def lengthen(inputs):
+    return {"y": inputs["x"][:, None].repeat(LONG, 1)}
+
+
+def one_row():
+    message = service_pb2.ModelInferRequest(model_name="tiny")
+    message.inputs.add(name="x", datatype="FP32", shape=[1])
+    message.raw_input_contents.append(np.ones(1, np.float32).tobytes())
+    return message.SerializeToString()
+
+
+def test_answers_take_room_until_they_are_read():
+    """There is room for two of 400 kB. Of three to a client that reads none, one is refused, and so are others."""
+    with (
+        listening(lengthen, LONG_SPEC, body_bytes=100_000, buffered_bytes=1_000_000) as (_, address),
+        triton.InferenceServerClient(address) as client,
+    ):
+
+        def infer(rows):
+            return client.infer("tiny", tensors({"x": np.ones(rows, np.float32)}))
+
+        with raw_connection(address) as (connection, frames):
+            calls = [call_frames(address, stream, one_row()) for stream in (1, 3, 5)]
+            connection.sendall(settings_frame(window=0) + b"".join(calls))
+            assert ended_stream(frames) in (1, 3, 5)
+            with pytest.raises(InferenceServerException, match="requests with 1,000,000 bytes are in progress") as full:
+                infer(1)
+            assert full.value.status() == "StatusCode.UNAVAILABLE"
+        answer, end = None, time.monotonic() + PATIENCE
+        while answer is None and time.monotonic() < end:  # until the server knows that the client has left
+            with suppress(InferenceServerException):
+                answer = infer(2)
+        assert answer is not None and answer.as_numpy("y").shape == (2, LONG)
+        with pytest.raises(InferenceServerException, match=r"the answer has 1,200,0\d\d bytes") as large:
+            infer(3)
+        assert large.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+        infer(2)  # each has given back what it took
+
+
+def test_a_client_that_reads_nothing_loses_its_connection():
+    soon = {"deadline": 0.5, "receive": 0.1, "drain": 0.1, "idle": 0.1}
+    with listening(lengthen, LONG_SPEC, **soon) as (_, address), raw_connection(address) as (connection, frames):
+        connection.sendall(settings_frame(window=0) + call_frames(address, 1, one_row()))
+        frames.read()  # to its end, or this fails for want of patience
 
 
 def test_a_short_call_takes_no_long_message(address):
