@@ -8,6 +8,7 @@ from starlette.types import Scope
 from serving import metrics
 from serving.errors import BusyError, RequestError
 from serving.memory import UNCOUNTED_BYTES, check_answer, memory
+from serving.record import RECORD, RequestRecord
 from serving.uvicorn_names import RequestResponseCycle
 
 if TYPE_CHECKING:
@@ -107,10 +108,18 @@ class Cycle(RequestResponseCycle):
             return
         try:
             check_answer(size, connection.settings)
-        except RequestError as error:
-            connection.answer_instead(error.status, str(error))
-        except BusyError as error:
-            connection.answer_instead(503, str(error))
+        except (RequestError, BusyError) as error:
+            status = error.status if isinstance(error, RequestError) else 503
+            self.note_refusal(status)  # also where the connection ends without an answer
+            connection.answer_instead(status, str(error))
         else:
             self.counted = size
             memory.used += size
+
+    def note_refusal(self, status: int) -> RequestRecord | None:
+        """Note that the connection refuses the request, or its answer, and return the request's record."""
+        self.status = status
+        record = cast(RequestRecord | None, self.scope.get(RECORD))
+        if record:
+            record.status = status
+        return record

@@ -20,7 +20,7 @@ from serving import metrics
 from serving.answering import Cycle, Transport
 from serving.idle_connections import idle, make_room
 from serving.reader_clock import ReaderClock
-from serving.record import RECORD, RequestRecord
+from serving.record import RequestRecord
 from serving.request_log import refused_record
 from serving.serve import LINGERING
 from serving.settings import Settings
@@ -318,12 +318,8 @@ class Connection(HttpToolsProtocol):
         if self.answering() and not self.cycle.response_started and not self.pipeline:
             self.cycle.disconnected = True
             self.peer.leave()
-            cast(Cycle, self.cycle).status = status
-            record = cast(RequestRecord | None, self.cycle.scope.get(RECORD))
-            if record:
-                record.status = status
             self.cycle.message_event.set()
-            self.write(status, text, record)
+            self.write(status, text, cast(Cycle, self.cycle).note_refusal(status))
             self.hang_up()
         else:
             self.transport.abort()  # this answer has begun, or another has to come first
@@ -335,6 +331,7 @@ class Connection(HttpToolsProtocol):
             headers.append((b"retry-after", b"1"))
         if record:
             headers += record.headers()
+            record.sent = len(body)
         lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode())]
         lines += [b"%s: %s" % header for header in self.server_state.default_headers + headers]
         self.transport.write(b"\r\n".join([*lines, b"", body]))

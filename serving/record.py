@@ -142,6 +142,7 @@ def recorded(app: ASGIApp, observers: tuple[Observer, ...]) -> ASGIApp:
 
     async def record_request(scope: Scope, receive: Receive, send: Send) -> None:
         record = scope[RECORD] = new_record(scope["headers"])
+        own = 0  # the status of the application's answer
 
         async def count_received() -> Message:
             message = await receive()
@@ -149,10 +150,12 @@ def recorded(app: ASGIApp, observers: tuple[Observer, ...]) -> ASGIApp:
             return message
 
         async def count_sent(message: Message) -> None:
+            nonlocal own
             if message["type"] == "http.response.start":
-                record.status = record.status or message["status"]  # the connection may have answered already
+                own = 0 if record.status else message["status"]  # the connection may have answered already
+                record.status = record.status or own
                 message["headers"] = [*message.get("headers", ()), *record.headers()]
-            elif scope["method"] != "HEAD":
+            elif scope["method"] != "HEAD" and record.status == own:  # or the connection has refused it
                 record.sent += len(message.get("body", b""))
             await send(message)
 

@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from serving.answering import COPIED_BYTES
 from serving.connection import BODY_BYTES, CHUNK_BYTES, CHUNKS, HEADERS, REST_BYTES, Connection
+from serving.record import recorded
 from serving.settings import Settings
 from tests.served import PATIENCE, head, wire_app
 from tests.wire_routes import LARGE
@@ -494,6 +495,8 @@ class Written(asyncio.Transport):
     def close(self):
         pass
 
+    write_eof = abort = close
+
     def get_write_buffer_size(self):
         return 0
 
@@ -504,12 +507,12 @@ class Written(asyncio.Transport):
         self.reading = True
 
 
-def connection(answer):
+def connection(answer, **settings):
     """A connection to an application whose answer is `answer(message)`; run it in an event loop."""
     config = uvicorn.Config(answer, interface="asgi3", proxy_headers=False, ws="none")
     config.load()
     transport = Written()
-    made = Connection(Settings(), config=config, server_state=ServerState(), app_state={})
+    made = Connection(Settings(**settings), config=config, server_state=ServerState(), app_state={})
     made.connection_made(transport)
     return made, transport
 
@@ -574,3 +577,29 @@ def test_what_one_read_brings_does_not_stop_the_reading():
         return before, transport.reading
 
     assert asyncio.run(main()) == (True, False)
+
+
+@pytest.mark.parametrize(("count", "sent"), [(1, True), (2, False)], ids=["answered", "ended"])
+def test_an_answer_that_has_no_room_is_recorded_as_refused(count, sent):
+    """A request that came ahead of another's answer has no answer of its own; the connection ends."""
+    records = []
+    small = {"body_bytes": 100_000, "buffered_bytes": 100_000}
+
+    async def main():
+        answer = recorded(sending(100_001), (lambda scope, record: records.append(record),))
+        made, transport = connection(answer, **small)
+        made.data_received(head("/") * count)
+        await made.tasks.copy().pop()
+        return b"".join(transport.parts)
+
+    def refused():
+        return REGISTRY.get_sample_value("serving_requests_total", {"path": "none", "status": "413"}) or 0
+
+    before = refused()
+    written = asyncio.run(main())
+    assert records[0].status == 413 and refused() > before
+    if sent:
+        got, _, body = written.partition(b"\r\n\r\n")
+        assert got.startswith(b"HTTP/1.1 413") and records[0].sent == len(body)
+    else:
+        assert records[0].sent == 0

@@ -21,7 +21,7 @@ RATE, RECEIVE = 50_000, 10.0
 async def turns():
     """Let the loop see what has happened."""
     for _ in range(5):
-        await asyncio.sleep(0)  # of no seconds
+        await asyncio.sleep(0)
 
 
 async def reading(rate):
