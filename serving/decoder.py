@@ -14,6 +14,7 @@ import struct
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ import numpy as np
 import orjson
 
 from onnx_release.core.errors import DataError, InputError
-from onnx_release.core.spec import Spec, check_array, check_bounds, load_spec
+from onnx_release.core.spec import Spec, check_bounds, check_inputs, load_spec
 from onnx_release.core.types import Arrays
 from onnx_release.data.model_data import load_data
 from onnx_release.data.pixel_limit import TooManyPixelsError
@@ -127,16 +128,17 @@ def check_arrays(inputs: Arrays, tensor_bytes: int) -> None:
 
 def check_declared(spec: Spec, inputs: Arrays) -> None:
     """Raise InputError for what the model does not take, or the shared memory would keep the size of it."""
+    names = {tensor.name for tensor in spec.inputs}
+    if inputs.keys() != names:
+        raise InputError(f"the model takes {listed(names)}, and preprocess() gives {listed(inputs) or 'nothing'}")
     sizes: dict[str, int] = {}
-    for tensor in spec.inputs:
-        if (array := inputs.get(tensor.name)) is not None:
-            problem = check_array(tensor, str(array.dtype), array.shape, sizes)
-            if problem:
-                raise InputError(problem)
-    problem = check_bounds(spec, sizes)
-    unknown = sorted(inputs.keys() - {tensor.name for tensor in spec.inputs})
-    if problem or unknown:
-        raise InputError(problem or f"the model takes no {', '.join(unknown)}")
+    problem = check_inputs(spec, inputs, sizes) or check_bounds(spec, sizes)
+    if problem:
+        raise InputError(problem)
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def describe_error(error: BaseException, limits: Limits) -> tuple[int, str]:

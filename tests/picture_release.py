@@ -156,7 +156,7 @@ def decode(content: bytes) -> str:
 
 def preprocess(item):
     length = {"give a large array": 1_000_000, "give a long array": 12_500}.get(item, len(item))
-    return {"codes": np.ones(length, np.int64)}
+    return {"numbers" if item == "give another name" else "codes": np.ones(length, np.int64)}
 
 def postprocess(outputs):
     return Embedding(outputs["sums"].astype(np.float32))

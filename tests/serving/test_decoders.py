@@ -7,13 +7,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import requests
 from PIL import Image
 
 from benchmarks.attack_files import attacks, progressive_jpeg, small_jpeg
+from onnx_release.core.errors import InputError
+from onnx_release.core.spec import Spec
 from onnx_release.data import images
+from serving.decoder import check_declared
 from serving.settings import FORMATS, Settings
 from tests.picture_release import colours_release, obedient_release
 from tests.served import PATIENCE, Server, announced_port, head, serving
@@ -105,6 +109,7 @@ def ends(obedient: Path) -> Iterator[Server]:
         (b"take time", 413, "0.5 seconds of CPU time"),
         (b"refuse", 422, "it cannot be read: no such order"),
         (b"give a large array", 422, "--tensor-bytes"),
+        (b"give another name", 422, "the model takes codes, and preprocess() gives numbers"),
         (b"end", 422, "crash"),
         (b"be killed", 503, "by the system"),
         (b"fail", 500, "logged why"),
@@ -206,3 +211,24 @@ def test_the_processes_end_when_the_server_is_killed(obedient):
         started = psutil.Process(process.pid).children(recursive=True)
         process.kill()
         assert psutil.wait_procs(started, PATIENCE)[1] == []
+
+
+def test_a_formula_is_checked_whatever_input_shows_its_sizes_first():
+    """Before anything else has the arrays: two of the first input are one of the second."""
+    spec = Spec.model_validate(
+        {
+            "task": "tensor",
+            "sources": [],
+            "variants": [],
+            "dimensions": {"n": {"min": 1, "max": 4, "example": 2}},
+            "inputs": [
+                {"name": "double", "dtype": "float32", "shape": [1, "2*n"]},
+                {"name": "single", "dtype": "float32", "shape": [1, "n"]},
+            ],
+            "outputs": [{"name": "y", "dtype": "float32", "shape": [1, "n"]}],
+        }
+    )
+    single = np.ones((1, 2), np.float32)
+    check_declared(spec, {"double": np.ones((1, 4), np.float32), "single": single})
+    with pytest.raises(InputError, match=r"double has the shape \[1, 5\]"):
+        check_declared(spec, {"double": np.ones((1, 5), np.float32), "single": single})
