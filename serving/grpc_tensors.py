@@ -60,6 +60,10 @@ def read_request(spec: Spec, message: Any, limits: Limits) -> InferenceRequest:
         raise RequestError(
             400, f"raw_input_contents has {len(raw)} entries, and there are {len(message.inputs)} inputs"
         )
+    for entry in message.inputs if raw else ():
+        if entry.contents.ByteSize():
+            text = f"{entry.name} has contents, and raw_input_contents has its numbers, too: send them once"
+            raise RequestError(400, text)
     contents = raw or [None] * len(message.inputs)
     request: Object = {
         "inputs": [in_json(entry, content) for entry, content in zip(message.inputs, contents, strict=True)],

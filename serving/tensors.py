@@ -124,7 +124,7 @@ def refuse_value(tensor: Tensor, value: Any) -> NoReturn:
     if dtype.kind in "iu":
         takes = f"whole numbers from {np.iinfo(dtype).min} to {np.iinfo(dtype).max}"
     elif dtype.kind == "f":
-        takes = f"numbers up to {np.finfo(dtype).max!s} in JSON, and infinity in binary data"
+        takes = f"numbers up to {np.finfo(dtype).max!s}, and infinity in binary data (of gRPC: raw_input_contents)"
     raise RequestError(400, f"{tensor.name} has {abbreviated(value)}: {DATATYPES[tensor.dtype]} takes {takes}")
 
 

@@ -170,6 +170,26 @@ def test_numbers_may_be_typed_in_place_of_raw(dtype, field):
                 stub.ModelInfer(message)
 
 
+def test_infinity_is_refused_where_it_is_typed_as_in_json():
+    message = service_pb2.ModelInferRequest(model_name="tiny")
+    message.inputs.add(name="x", datatype="FP32", shape=[1, 2]).contents.fp32_contents.extend([1, np.inf])
+    refused = pytest.raises(grpc.RpcError, match=r"x has inf: .* infinity in binary data \(of gRPC: raw_input_contents")
+    with (
+        listening(lambda inputs: {"y": inputs["x"]}, small("float32")) as (_, address),
+        connected(address) as stub,
+        refused,
+    ):
+        stub.ModelInfer(message)
+
+
+def test_numbers_are_not_both_typed_and_raw(stub):
+    message = inference()
+    message.inputs[1].contents.fp32_contents.append(1)
+    with pytest.raises(grpc.RpcError, match=f"{message.inputs[1].name} has contents, and raw_input_contents") as both:
+        stub.ModelInfer(message)
+    assert both.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_fp16_is_raw(stub):
     message = inference()
     del message.raw_input_contents[:]
