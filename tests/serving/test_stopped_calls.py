@@ -6,6 +6,7 @@ import time
 from typing import cast
 
 import numpy as np
+import psutil
 import pytest
 
 from onnx_release.core.params import Runtime
@@ -16,7 +17,9 @@ from serving.errors import ClientGoneError, DeadlineError
 from serving.rows import find_rows
 from tests.clock import Clock
 from tests.endless import DECLARED, EVER, endless_model, endless_release
-from tests.served import head, serving
+from tests.served import PATIENCE, head, serving
+
+CALL_SECONDS = 0.2  # of CPU time in a worker, which only a call of the model takes
 
 
 def asking(value):
@@ -30,9 +33,11 @@ def test_a_server_goes_on_when_the_client_of_an_endless_call_leaves(tmp_path):
     """Its one thread runs the call; what ONNX Runtime raises is not logged."""
     with serving(endless_release(tmp_path), threads=1, deadline=1000) as server:
         with server.connect() as client:
+            [worker] = psutil.Process(server.process.pid).children()
+            enough, end = worker.cpu_times().user + CALL_SECONDS, time.monotonic() + PATIENCE
             client.send(asking(EVER))
-            while b"serving_queue_items 1.0" not in server.get("/metrics").content:
-                pass
+            while worker.cpu_times().user < enough:
+                assert time.monotonic() < end, "no call of the model has begun"
         with server.connect() as client:
             answer = client.send(asking(3)).answer()
         assert (answer.status, answer.json()["outputs"][0]["data"]) == (200, [3])
