@@ -138,7 +138,7 @@ def decode(content: bytes) -> str:
         case "take time":
             while True:
                 pass
-        case "take 0.2 seconds" | "take 0.4 seconds":
+        case "take 0.3 seconds" | "take 0.35 seconds" | "take 0.7 seconds":
             end = time.process_time() + float(order.split()[1])
             while time.process_time() < end:
                 pass

@@ -134,14 +134,14 @@ def test_what_the_model_does_not_take_leaves_the_shared_memory_small(ends):
 
 
 def test_the_files_of_a_request_share_its_cpu_time(obedient):
-    """Of 0.5 seconds; the two of 0.4 are decoded at once where there are two cores."""
-    with serving(obedient, threads=2, decode_seconds=0.5) as server:
+    """Of one second; the two of 0.7 are decoded at once where there are two cores."""
+    with serving(obedient, threads=2, decode_seconds=1) as server:
         address = f"http://127.0.0.1:{server.port}/predict"
-        alone = post(server, b"take 0.4 seconds")
-        for orders in ([b"take 0.2 seconds"] * 4, [b"take 0.4 seconds"] * 2):
+        alone = post(server, b"take 0.3 seconds")
+        for orders in ([b"take 0.35 seconds"] * 4, [b"take 0.7 seconds"] * 2):
             files = [("file", ("a.file", order)) for order in orders]
             answer = requests.post(address, files=files, timeout=PATIENCE)
-            assert answer.status_code == 413 and "0.5 seconds of CPU time" in answer.json()["error"]
+            assert answer.status_code == 413 and "1 seconds of CPU time" in answer.json()["error"]
     assert alone.status_code == 200
 
 
