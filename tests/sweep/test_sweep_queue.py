@@ -1,7 +1,6 @@
 """A plan runs through DVC's queue, is killed in the middle, and goes on."""
 
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,15 +88,13 @@ PLAN = [
     ),
 ]
 RUN = """
+import resource
 from onnx_release.sweep.repository import only_sweep
 from tests.sweep.test_sweep_queue import *
+resource.setrlimit(resource.RLIMIT_FSIZE, (2**23, 2**23))  # a small disk
 with only_sweep():
     run_on_queue(PLAN, check_repository(Path("none")), 2, lambda *line: print(*line, sep=": ", flush=True))
 """
-
-
-def small_disk() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**23, 2**23))
 
 
 @pytest.fixture
@@ -123,7 +120,6 @@ def test_a_sweep_is_killed_and_goes_on_where_it_was(project, tmp_path, monkeypat
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        preexec_fn=small_disk,  # noqa: PLW1509
     )
     said: dict[str, str] = {}
     assert tool.stdout is not None
