@@ -45,8 +45,8 @@ def pytest_collection() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests/pipeline first: its files take longest, and at the end one worker would wait for the other."""
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/pipeline/"))
+    """Put what takes longest first: at the end one worker would wait for the others."""
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/pipeline/", "tests/sweep/")))
 
 
 @pytest.fixture(scope="session", autouse=True)
