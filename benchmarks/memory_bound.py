@@ -28,10 +28,6 @@ def memory_bound(settings: Settings, spec: Spec) -> int:
 
 def row_bytes(spec: Spec, tensors: Sequence[Tensor]) -> int:
     """Return the bytes of these tensors for one item, at the largest sizes that the spec declares."""
-    sizes = {**{name: bounds.max for name, bounds in spec.dimensions.items()}, **of_one(spec)}
-    return sum(math.prod(concrete_shape(tensor, sizes)) * np.dtype(tensor.dtype).itemsize for tensor in tensors)
-
-
-def of_one(spec: Spec) -> dict[str, int]:
     batch = batch_dimension(spec)
-    return {batch: 1} if isinstance(batch, str) else {}
+    sizes = {name: 1 if name == batch else bounds.largest for name, bounds in spec.dimensions.items()}
+    return sum(math.prod(concrete_shape(tensor, sizes)) * np.dtype(tensor.dtype).itemsize for tensor in tensors)

@@ -5,6 +5,8 @@ import re
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
+from benchmarks.memory_bound import CONNECTION_BYTES, memory_bound
+from onnx_release.core.spec import load_spec
 from onnx_release.report.text import table
 from serving import metrics, statistics
 from serving.settings import Settings
@@ -47,6 +49,13 @@ def test_every_series_of_the_server_is_there_and_no_other():
     families = [family for value in values if isinstance(value, MetricWrapperBase) for family in value.describe()]
     served = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
     assert {re.split(r"[`{]", series)[1] for series, _ in rows("/metrics")} == served
+
+
+def test_the_memory_of_the_example_is_that_of_the_formula():
+    defaults, spec = Settings(threads=2), load_spec("mobilenet_v2")
+    clients = 2 * defaults.buffered_bytes + defaults.connections * CONNECTION_BYTES
+    told = f"that is {memory_bound(defaults, spec) / 1e9:.1f} GB, of which {clients / 1e9:.1f} GB are for what"
+    assert told in PAGE
 
 
 @pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL))
