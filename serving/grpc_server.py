@@ -31,6 +31,7 @@ from serving.optional import optional_modules
 from serving.protocol import InferenceRequest, Limits
 from serving.reading import Places
 from serving.record import record_of, recorded
+from serving.serve import in_address
 from serving.statistics import counted
 from serving.worker_process import retire_seconds
 
@@ -86,11 +87,10 @@ async def answering_grpc(app: FastAPI) -> AsyncIterator[None]:
     }
     server = aio.server(options=list(options.items()), maximum_concurrent_rpcs=settings.connections)
     server.add_generic_rpc_handlers((Service(app, grpc, messages, protobuf).handler(),))
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    where = f"{in_address(settings.host)}:{settings.grpc_port}"
     try:
-        app.state.grpc_port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+        app.state.grpc_port = server.add_insecure_port(where)
     except RuntimeError as cause:
-        where = f"{host}:{settings.grpc_port}"
         raise ParameterError(f"gRPC cannot listen on {where}: choose another --grpc-port or --host") from cause
     await server.start()
     try:

@@ -154,10 +154,14 @@ def explaining(settings: Settings, option: PortOption) -> Iterator[None]:
 def announce_all(settings: Settings, sock: socket.socket) -> None:
     announce(sock)
     if settings.grpc_port is not None:
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        print(f"gRPC on {host}:{settings.grpc_port}", flush=True)
+        print(f"gRPC on {in_address(settings.host)}:{settings.grpc_port}", flush=True)
 
 
 def announce(sock: socket.socket, what: str = "serving", path: str = "") -> None:
     host, port = sock.getsockname()[:2]
-    print(f"{what} on http://{f'[{host}]' if ':' in host else host}:{port}{path}", flush=True)
+    print(f"{what} on http://{in_address(host)}:{port}{path}", flush=True)
+
+
+def in_address(host: str) -> str:
+    """Return a host as it stands before a port: an address of IPv6 in brackets."""
+    return f"[{host}]" if ":" in host else host
