@@ -1,6 +1,7 @@
 """Write and read .npz files one array at a time, so that memory does not grow with their number."""
 
 import io
+import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from onnx_release.core.files import replacing
 DAMAGED = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile)
 # The layout of a .npy file that numpy itself chooses unless the type of the elements is very long.
 NPY_VERSION = (1, 0)
+# numpy parses the header of an array with ast, which fails in several threads at once with Python 3.11
+# (python/cpython#106905), so one thread reads at a time.
+READING = threading.Lock()
 
 
 def npy_size(array: np.ndarray) -> int:
@@ -55,7 +59,7 @@ def writing_arrays(path: Path) -> Iterator[ArrayWriter]:
 
 
 class ArrayFile:
-    """An .npz file whose arrays are read on demand. Raises DataError if it is missing or damaged."""
+    """An .npz file whose arrays are read on demand, by any thread. Raises DataError if it is missing or damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -71,7 +75,8 @@ class ArrayFile:
     def array(self, key: str) -> np.ndarray:
         """Read the array `key`. Raises DataError if its bytes are damaged."""
         try:
-            return self.arrays[key]
+            with READING:
+                return self.arrays[key]
         except DAMAGED as cause:
             raise DataError(f"{key} in {self.path} cannot be read ({cause}): run `dvc repro`") from cause
 

@@ -1,10 +1,13 @@
 """Archives of arrays: what went in comes out, one array in memory at a time, in the same bytes."""
 
+import gc
 import struct
+import sys
 import time
 import tracemalloc
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +55,30 @@ def test_a_folder_holds_what_is_directly_below_it(tmp_path):
     assert file.names == {"": ["top"], "n=1/float32": ["y"], "n=1/float64": ["y", "z"]}
     assert {name: array.tolist() for name, array in file.folder("n=1/float64").items()} == {"y": [2], "z": [3]}
     assert file.array("top").tolist() == [0]
+
+
+def test_several_threads_may_read(tmp_path):
+    array = np.arange(2.0).reshape((2, *[1] * 40))
+    write(tmp_path / "a.npz", {"deep": array})
+    file = ArrayFile(tmp_path / "a.npz")
+    # Python 3.11 fails if another thread runs while it makes a syntax tree, which a collection of garbage allows.
+    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
+    gc.callbacks.append(pause)
+    try:
+        sys.setswitchinterval(1e-6)
+        gc.set_threshold(1, 1, 1)
+        with ThreadPoolExecutor(4) as pool:
+            read = list(pool.map(lambda _: file.array("a/deep"), range(1000)))
+    finally:
+        gc.set_threshold(*threshold)
+        sys.setswitchinterval(interval)
+        gc.callbacks.remove(pause)
+    assert all(np.array_equal(one, array) for one in read)
+
+
+def pause(phase, info):
+    for _ in range(200):
+        pass
 
 
 def test_the_same_arrays_are_the_same_bytes_at_any_time(tmp_path, monkeypatch):
