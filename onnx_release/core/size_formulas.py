@@ -1,6 +1,7 @@
 """Evaluate the size of an axis that follows from other sizes, such as `past + sequence`."""
 
 import ast
+import functools
 import operator
 from collections.abc import Callable, Mapping
 
@@ -25,7 +26,7 @@ def sizes_in(axis: str) -> list[str]:
     if not is_formula(axis):
         return [axis]
     try:
-        tree = ast.parse(axis, mode="eval").body
+        tree = parsed(axis)
         names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
         evaluate(tree, dict.fromkeys(names, 1))
     except (SyntaxError, ValueError) as cause:
@@ -43,7 +44,13 @@ def size_of(axis: str, sizes: Mapping[str, int]) -> int:
 
     Raises KeyError for a name that has no size.
     """
-    return evaluate(ast.parse(axis, mode="eval").body, sizes) if is_formula(axis) else sizes[axis]
+    return evaluate(parsed(axis), sizes) if is_formula(axis) else sizes[axis]
+
+
+@functools.cache
+def parsed(axis: str) -> ast.expr:
+    """Return the parts of a formula. Shapes are worked out for every batch, so each formula is parsed once."""
+    return ast.parse(axis, mode="eval").body
 
 
 def evaluate(node: ast.expr, sizes: Mapping[str, int]) -> int:
