@@ -16,7 +16,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 from pydantic import BaseModel
 
 from onnx_release.core.errors import GraphError
-from onnx_release.core.spec import Spec, Tensor, concrete_shape
+from onnx_release.core.spec import Spec, Tensor, concrete_shape, smallest_sizes
 from onnx_release.core.types import Arrays
 from onnx_release.runtime.release import Release
 from serving import protocol
@@ -361,8 +361,3 @@ def unshown(spec: Spec) -> str:
         if elements > SHOWN_ELEMENTS:
             return f"No example is shown, since {tensor.name} has {elements} numbers at least."
     return ""
-
-
-def smallest_sizes(spec: Spec) -> dict[str, int]:
-    """Return the smallest size of each dimension."""
-    return {name: bounds.smallest for name, bounds in spec.dimensions.items()}

@@ -511,6 +511,11 @@ def example_sizes(spec: Spec) -> dict[str, int]:
     return {name: bounds.example for name, bounds in input_dimensions(spec).items()}
 
 
+def smallest_sizes(spec: Spec) -> dict[str, int]:
+    """Return the smallest size of each dimension of the inputs."""
+    return {name: bounds.smallest for name, bounds in input_dimensions(spec).items()}
+
+
 def of_batch(spec: Spec, items: int) -> dict[str, int]:
     """Return the example sizes with a batch of `items`, if there is a batch."""
     batch = batch_dimension(spec)

@@ -9,7 +9,7 @@ from torch.jit._fuser import optimized_execution
 from torch.jit._trace import TracerWarning
 
 from onnx_release.core.errors import ExportError
-from onnx_release.core.spec import batch_dimension, example_sizes, input_dimensions, symbolic_axes
+from onnx_release.core.spec import batch_dimension, example_sizes, input_dimensions, smallest_sizes, symbolic_axes
 from onnx_release.export.doctor.findings import Finding, Patient, failing_run, first_line, place_in, unexamined
 from onnx_release.export.doctor.lines import user_file
 from onnx_release.export.doctor.watch import OperatorCounter, Watch, keeping_state, run_eagerly
@@ -103,7 +103,7 @@ def other_cases(patient: Patient, values: bool) -> list[tuple[Sizes, tuple[torch
     """
     spec = patient.spec
     example = example_sizes(spec)
-    least = {name: bounds.smallest for name, bounds in input_dimensions(spec).items()}
+    least = smallest_sizes(spec)
     odd = {name: odd_size(bounds) for name, bounds in input_dimensions(spec).items()}
     batch = batch_dimension(spec)
     if isinstance(batch, str):  # a large batch only takes time
