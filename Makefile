@@ -46,8 +46,8 @@ lint: .venv/linters      ## run ruff and mypy
 docs: .venv/installed    ## update the generated parts of README.md and docs/
 	python -m tools.docs
 
-gpu-check: .venv/installed   ## compare the variants with PyTorch on an NVIDIA GPU, in answers and time; MODEL=NAME, or the first
-	python -m tools.gpu_check $(OF_MODEL)
+gpu-check: .venv/installed   ## compare the variants with PyTorch on an NVIDIA GPU, in answers and time; MODEL=NAME, or the first; BATCH=N
+	python -m tools.gpu_check $(OF_MODEL) $(if $(BATCH),--batch $(BATCH))
 
 clean:           ## remove the environment
 	rm -rf .venv

@@ -14,7 +14,7 @@ from benchmarks.serving_stacks_page import describe_stacks
 from onnx_release.core.command import run_tool
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import read_json, refuse_conflict, write_text
-from tools.gpu_check import GPU_CHECK, describe_gpu_check
+from tools.gpu_check import GPU_CHECK, describe_runs
 from tools.page_parts import Maker, Read
 from tools.page_parts.benchmark import page_faults, repeat
 from tools.page_parts.pipeline import cost_of_models, pipeline_picture
@@ -77,7 +77,7 @@ PAGES: dict[str, dict[str, Maker]] = {
         "recipes": sequence_recipes,
     },
     "docs/benchmark.md": {"results": results("mobilenet_v2"), "page faults": page_faults, "repeat": repeat},
-    "docs/gpu.md": {"gpu": lambda read: describe_gpu_check(read(GPU_CHECK.as_posix()))},
+    "docs/gpu.md": {"gpu": lambda read: describe_runs(read(GPU_CHECK.as_posix()))},
     "docs/review.md": {"measured": comparison},
     "docs/scale-out.md": {"cost": sweep_cost},
     "docs/serving.md": {

@@ -1,10 +1,11 @@
 """Validate and time FP32, FP16 and INT8 on an NVIDIA GPU, against PyTorch on the same GPU.
 
-    python -m tools.gpu_check [--model NAME]
+    python -m tools.gpu_check [--model NAME] [--batch N]
 
 runs them on CUDA, and on TensorRT if it is installed, and times them in one run with PyTorch eager, compiled and with
-float16 autocast. Writes benchmarks/gpu.json, which `make docs` puts into docs/gpu.md, and prints the same table. Needs
-a GPU, the CUDA build of torch, and a finished `make repro` of the model, by default the first that models.yaml lists.
+float16 autocast. Puts the run into benchmarks/gpu.json, in place of an earlier one of the same model and batch size;
+`make docs` puts all of them into docs/gpu.md. Prints the run's table. Needs a GPU, the CUDA build of torch, and a
+finished `make repro` of the model, by default the first that models.yaml lists.
 """
 
 import argparse
@@ -16,12 +17,12 @@ from typing import Any
 
 from onnx_release.core.child_process import ChildError, run_in_child
 from onnx_release.core.command import run_tool
-from onnx_release.core.errors import DataError, GraphError, ProviderError
-from onnx_release.core.files import write_json
+from onnx_release.core.errors import DataError, GraphError, ParameterError, ProviderError
+from onnx_release.core.files import read_json, write_json
 from onnx_release.core.hardware import available_cores, gpus, installed
 from onnx_release.core.params import Params, Runtime, load_params
 from onnx_release.core.paths import ModelFiles
-from onnx_release.core.spec import Spec, load_spec
+from onnx_release.core.spec import Spec, batch_dimension, largest_batch, load_spec
 from onnx_release.core.variants import made_variants
 from onnx_release.data.model_data import load_data
 from onnx_release.data.samples import SampleFile, real_batches
@@ -63,16 +64,26 @@ class GpuVerdict:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    result = check_gpu(chosen_model(arguments.model))
-    write_json(GPU_CHECK, result)
+    earlier = read_json(GPU_CHECK) if GPU_CHECK.is_file() else []
+    result = check_gpu(chosen_model(arguments.model), arguments.batch)
+    write_json(GPU_CHECK, with_run(earlier, result))
     print(describe_gpu_check(result))
 
 
-def check_gpu(files: ModelFiles) -> dict[str, Any]:
-    """Validate and time everything of a model, and return the content of benchmarks/gpu.json.
+def with_run(earlier: Sequence[dict[str, Any]], result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the runs with `result` in place of an earlier one of the same model and batch size, or at their end."""
+    alike = [(run["model"], run["batch"]) == (result["model"], result["batch"]) for run in earlier]
+    if not any(alike):
+        return [*earlier, result]
+    return [result if same else run for same, run in zip(alike, earlier, strict=True)]
 
-    Raises ProviderError if there is no GPU, torch does not see it, or CUDA's provider does not load; GraphError if it
-    loads and does not run; DataError for a missing variant.
+
+def check_gpu(files: ModelFiles, batch: int | None = None) -> dict[str, Any]:
+    """Validate and time everything of a model, and return the run, one item of benchmarks/gpu.json.
+
+    `batch` is the batch size that is timed, by default the first of the benchmark. Raises ProviderError if there is no
+    GPU, torch does not see it, or CUDA's provider does not load; GraphError if it loads and does not run; DataError for
+    a missing variant; ParameterError for a batch size that the model does not declare.
     """
     if not gpus():
         raise ProviderError("nvidia-smi is missing or lists no NVIDIA GPU: run this on a machine that has one")
@@ -81,7 +92,7 @@ def check_gpu(files: ModelFiles) -> dict[str, Any]:
     run_in_child(find_provider, Runtime(provider="cuda"))  # cuDNN is loaded only when a convolution runs
     variants = [variant for variant in CHECKED if variant in made_variants(load_spec(files.model))]
     check_variants_made(files, variants)
-    params = load_params(files)
+    params = at_batch(load_params(files), batch, load_spec(files.model))
     no_tensorrt = missing_library(TENSORRT)
     return {
         "model": files.model,
@@ -91,6 +102,22 @@ def check_gpu(files: ModelFiles) -> dict[str, Any]:
         "no_tensorrt": no_tensorrt or "",
         **check_all(files, params, variants, ["cuda"] if no_tensorrt else ["cuda", "tensorrt"], "cuda"),
     }
+
+
+def at_batch(params: Params, batch: int | None, spec: Spec) -> Params:
+    """Return the parameters with this batch size as the only one; None leaves them as they are.
+
+    Raises ParameterError for one outside the declared range.
+    """
+    if batch is None:
+        return params
+    high = largest_batch(spec)
+    if not 1 <= batch <= high:
+        raise ParameterError(
+            f"--batch {batch}: the model's spec.yaml declares {batch_dimension(spec)} from 1 to {high}: "
+            "choose one in this range"
+        )
+    return params.model_copy(update={"benchmark": params.benchmark.model_copy(update={"batches": [batch]})})
 
 
 def torch_versions() -> dict[str, str]:
@@ -232,8 +259,13 @@ def rows(verdicts: Iterable[GpuVerdict], figures: Mapping[str, ContenderMetrics]
     return torch_rows + [{**asdict(item), "timing": timings.get(entry_name(item))} for item in verdicts]
 
 
+def describe_runs(runs: Iterable[Mapping[str, Any]]) -> str:
+    """Write the tables of all runs of benchmarks/gpu.json, each under a heading of its model and batch size."""
+    return "\n\n".join(f"### {run['model']}, batch {run['batch']}\n\n{describe_gpu_check(run)}" for run in runs)
+
+
 def describe_gpu_check(result: Mapping[str, Any]) -> str:
-    """Write the table of benchmarks/gpu.json in Markdown, and below it how it was measured."""
+    """Write the table of one run in Markdown, and below it how it was measured."""
     gpu, versions = result["gpu"], result["versions"]
     header = [
         *("contender", "provider", "validated", "SQNR, dB", "agreement", "latency, ms", "p95, ms"),
@@ -286,4 +318,5 @@ def one_line(text: str) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_option(parser)
+    parser.add_argument("--batch", type=int, metavar="N", help="batch size to time (default: the benchmark's first)")
     run_tool(main, parser)

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 import torch
 
-from onnx_release.core.errors import DataError, ProviderError
+from onnx_release.core.errors import DataError, ParameterError, ProviderError
 from onnx_release.core.files import read_json, write_text
 from onnx_release.core.hardware import gpus
 from onnx_release.core.params import Export, load_params, merge_params, write_params
@@ -42,6 +42,7 @@ from tools.gpu_check import (
     contenders,
     describe_gpu,
     describe_gpu_check,
+    describe_runs,
     one_line,
     result_cells,
     rows,
@@ -49,6 +50,7 @@ from tools.gpu_check import (
     torch_versions,
     try_validate,
     validated,
+    with_run,
 )
 
 H100 = "NVIDIA H100, 81559 MiB, 580.65.06"
@@ -176,6 +178,30 @@ def test_tensorrt_is_measured_where_it_loads(params, monkeypatch, missing, provi
     assert found["gpu"]["driver"] == "580.65.06"
     assert (found["versions"]["torch"], found["batch"]) == ("2.13.0+cu130", params.benchmark.batches[0])
     assert calls == [CUDA, (find_provider, "cuda"), list(CHECKED)]
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """As on a machine with a GPU, where nothing is run: the rows are the batch sizes that would be timed."""
+    monkeypatch.setattr(gpu_check, "gpus", lambda: [H100])
+    monkeypatch.setattr(gpu_check, "torch_versions", lambda: VERSIONS)
+    monkeypatch.setattr(gpu_check, "torch_gpu", lambda: "NVIDIA H100")
+    for name in ("check_provider", "run_in_child", "check_variants_made", "missing_library"):
+        monkeypatch.setattr(gpu_check, name, lambda *_: None)
+    monkeypatch.setattr(gpu_check, "check_all", lambda _, params, *__: {"rows": params.benchmark.batches})
+
+
+def test_the_batch_size_is_the_benchmark_s_first_or_the_one_that_is_asked_for(params, on_a_gpu):
+    first = params.benchmark.batches
+    assert (check_gpu(FILES)["batch"], check_gpu(FILES)["rows"]) == (first[0], first)
+    assert (check_gpu(FILES, 32)["batch"], check_gpu(FILES, 32)["rows"]) == (32, [32])
+
+
+@pytest.mark.parametrize("batch", [0, 65])
+def test_a_batch_size_that_the_model_does_not_declare_is_refused(params, on_a_gpu, batch):
+    says = rf"--batch {batch}: the model's spec\.yaml declares batch from 1 to 64: choose one in this range"
+    with pytest.raises(ParameterError, match=says):
+        check_gpu(FILES, batch)
 
 
 def test_the_gpu_is_the_one_that_torch_takes():
@@ -354,12 +380,30 @@ def test_a_long_message_is_cut_short():
 @pytest.mark.parametrize(("asked", "checked"), [(None, "digits_cnn"), ("face_pnet", "face_pnet")])
 def test_the_result_of_the_chosen_model_is_written_and_printed(tmp_path, monkeypatch, capsys, params, asked, checked):
     list_models(tmp_path, "digits_cnn", "face_pnet")
-    monkeypatch.setattr(gpu_check, "check_gpu", lambda files: {**result(), "model": files.model})
+    monkeypatch.setattr(gpu_check, "check_gpu", lambda files, batch: {**result(), "model": files.model, "batch": batch})
     monkeypatch.setattr(gpu_check, "GPU_CHECK", tmp_path / "gpu.json")
-    gpu_check.main(argparse.Namespace(model=asked))
-    found = {**result(), "model": checked}
+    gpu_check.main(argparse.Namespace(model=asked, batch=8))
+    found = {**result(), "model": checked, "batch": 8}
     assert capsys.readouterr().out == describe_gpu_check(found) + "\n"
-    assert read_json(tmp_path / "gpu.json") == found
+    assert read_json(tmp_path / "gpu.json") == [found]
+    gpu_check.main(argparse.Namespace(model=asked, batch=1))
+    assert read_json(tmp_path / "gpu.json") == [found, {**found, "batch": 1}]
+
+
+def test_a_run_takes_the_place_of_an_earlier_one_of_its_model_and_batch_size():
+    runs = [{"model": model, "batch": batch, "gpu": "old"} for model, batch in (("a", 1), ("a", 32), ("b", 1))]
+    again = {"model": "a", "batch": 32, "gpu": "new"}
+    assert with_run(runs, again) == [runs[0], again, runs[2]]
+    other = {"model": "b", "batch": 32, "gpu": "new"}
+    assert with_run(runs, other) == [*runs, other]
+
+
+def test_every_run_has_a_table_under_its_model_and_batch_size():
+    first, second = result(), {**result(), "model": "minilm", "batch": 8}
+    headings = [line for line in describe_runs([first, second]).splitlines() if line.startswith("### ")]
+    assert headings == ["### mobilenet_v2, batch 1", "### minilm, batch 8"]
+    assert describe_gpu_check(first) + "\n\n###" in describe_runs([first, second])
+    assert describe_runs([first, second]).endswith(describe_gpu_check(second))
 
 
 def test_make_lists_it():
