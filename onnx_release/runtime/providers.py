@@ -65,7 +65,8 @@ def missing_library(provider: str) -> str | None:
     folder = Path(onnxruntime.__file__).parent / "capi"
     libraries = sorted(folder.glob(f"*onnxruntime_providers_{name}.*"))
     if not libraries:
-        return f"{folder} has no onnxruntime_providers_{name}"
+        # Without the machine's own folders, since tools.gpu_check keeps it in a file of the repository.
+        return f"onnxruntime/capi has no onnxruntime_providers_{name}"
     try:
         # It needs symbols of this one, which ONNX Runtime also loads first.
         for shared in folder.glob("*onnxruntime_providers_shared.*"):
