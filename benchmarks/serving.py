@@ -14,7 +14,8 @@ evaluation photographs as uploads, in turn. Server and load share the machine's 
   is timed, its answers to all photographs must equal those of the session. Each `--setting` of the server (fields of
   serving/settings.py) is another contender; the other parts measure the server with its defaults.
 - latency: milliseconds from the time that a request was due, for 60 s at 80 % of the uploads a second that wrk reaches
-  on the same process just before, with even and with random (Poisson) arrivals.
+  on the same process just before, with even and with random (Poisson) arrivals. Beside them stands what an ideal queue
+  has, in which every request takes a thread the same time: some wait at random arrivals, however fast the server is.
 - overload: minutes at twice the rate that wrk reaches: statuses, the share of the capacity that is still answered,
   milliseconds of both kinds of answers, resident memory each second, seconds until the server is ready and answers.
 - start: seconds from `python -m serving` to the first 200 of /v2/health/ready, with and without the release's
@@ -25,6 +26,7 @@ Needs a finished `make repro MODEL=mobilenet_v2`, requirements-serving.txt, and 
 """
 
 import argparse
+import heapq
 import json
 import random
 import shutil
@@ -269,7 +271,25 @@ def latency(seconds: int) -> dict[str, Any]:
         for kind in ("even", "poisson"):
             load, requests = offer(found, {"rate": rate, "seconds": LATENCY_SECONDS, "arrivals": kind})
             result[kind] = {**latency_summary(requests["latency"], requests["status"]), **load_summary(load, requests)}
+    seconds_in_queue = ideal_queue(LATENCY_LOAD, available_cores()) * available_cores() / most
+    result["ideal"] = latency_summary(seconds_in_queue, np.full(len(seconds_in_queue), 200))
     return result
+
+
+def ideal_queue(load: float, threads: int, arrivals: int = 200_000) -> np.ndarray:
+    """Simulate one queue before `threads` that each take the same time for every request, which come at random.
+
+    Returns the times from arrival to end, in units of a request's time on its thread (M/D/c in Kendall's notation). No
+    server that runs one request after the other on each of its threads, all in the same time, can be better at `load`,
+    a share of what the threads can do.
+    """
+    due = np.random.default_rng(SEED).exponential(1 / (load * threads), arrivals).cumsum()
+    free = [0.0] * threads  # when each thread ends its last request
+    ends = np.empty(arrivals)
+    for index, time_due in enumerate(due):
+        ends[index] = max(heapq.heappop(free), time_due) + 1
+        heapq.heappush(free, ends[index])
+    return ends - due
 
 
 def overload(seconds: int, minutes: float) -> dict[str, Any]:

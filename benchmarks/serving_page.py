@@ -52,20 +52,21 @@ def throughput_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def latency_page(found: Mapping[str, Any]) -> str:
-    kinds = {"even": "at even intervals", "poisson": "at random (Poisson)"}
+    kinds = {
+        "even": "at even intervals",
+        "poisson": "at random (Poisson)",
+        "ideal": "at random, in an ideal queue (simulated)",
+    }
     rows = [
-        [
-            title,
-            *(number(found[kind][key]) for key in LATENCIES),
-            str(found[kind]["errors"]),
-        ]
+        [title, *(number(found[kind][key]) for key in LATENCIES), str(found[kind].get("errors", "–"))]
         for kind, title in kinds.items()
     ]
     load = percent(found["rate"] / found["capacity"])
     return (
         f"{table(['uploads come', *LATENCIES.values(), 'errors'], rows)}\n\n"
         f"{found['seconds']} s at {number(found['rate'])} uploads a second, {load} of the server's capacity of "
-        f"{number(found['capacity'])}. Each time counts from when the upload was due."
+        f"{number(found['capacity'])}. Each time counts from when the upload was due. In the ideal "
+        "queue every upload takes one thread the same time, and the threads do as many uploads as the server can."
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.serving import (
+    ideal_queue,
     latency_summary,
     load_summary,
     memory_summary,
@@ -50,6 +51,15 @@ def test_latency_is_of_what_was_answered_200():
     assert [found[key] for key in ("median_ms", "p95_ms", "p99_ms")] == pytest.approx([51, 96, 100])
     assert found["tail"] == pytest.approx(100 / 51)
     assert latency_summary(seconds, np.zeros(103))["median_ms"] is None
+
+
+def test_the_ideal_queue_is_the_one_of_theory():
+    # One thread: the mean wait is load / (2 (1 - load)) of a request's time (Pollaczek and Khinchine).
+    assert ideal_queue(0.5, 1).mean() == pytest.approx(1 + 0.5, rel=0.02)
+    assert ideal_queue(0.8, 1).mean() == pytest.approx(1 + 2, rel=0.03)
+    found = np.sort(ideal_queue(0.1, 4))
+    assert found[0] == pytest.approx(1)  # nobody is faster than a request's own time
+    assert found[len(found) // 2] == pytest.approx(1)
 
 
 def test_any_other_status_is_an_error():
@@ -167,12 +177,16 @@ def test_the_page_has_the_figures_of_every_part():
             **{"released": "int8_static", "rounds": 8, "seconds": 10, "connections": 8},
             **{"fp32": contenders, "int8_static": contenders},
         },
-        "latency": {"capacity": 100.0, "rate": 80.0, "seconds": 60, "even": answered, "poisson": answered},
+        "latency": {
+            **{"capacity": 100.0, "rate": 80.0, "seconds": 60},
+            **{"even": answered, "poisson": answered, "ideal": {**answered, "tail": 3.89}},
+        },
     }
     page = describe_serving(result)
     assert "| served here | 90 | 0.938 [0.921, 0.951] | 90 | 0.938 [0.921, 0.951] | 0 |" in page
     assert "| bare session | 96 | 1 | 96 | 1 | 0 |" in page
     assert "| at even intervals | 21.3 | 30 | 41 | 1.92 | 0 |" in page
+    assert "in an ideal queue (simulated) | 21.3 | 30 | 41 | 3.89 |" in page
     assert "80.0 % of the server's capacity of 100" in page
     assert "minutes at" not in page  # what was not measured has no table
     start = {"seconds": [1.0] * 5, "median": 1.234, "max": 1.5}
