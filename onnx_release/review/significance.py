@@ -15,8 +15,6 @@ def sign_flip_p(differences: Sequence[float], groups: Sequence[str], seed: int =
     Fisher, "The Design of Experiments", 1935, section 21). Signs belong to groups and not to samples, since crops of
     one photograph are right or wrong together. The p-value is twice the smaller tail, at most 1.
     """
-    from scipy.stats import permutation_test  # its import takes a second, which only a comparison needs
-
     _, index = np.unique(np.asarray(groups), return_inverse=True)
     sums = np.bincount(index, weights=np.asarray(differences, np.float64))
     sums = sums[np.abs(sums) > 1e-12]
@@ -24,6 +22,8 @@ def sign_flip_p(differences: Sequence[float], groups: Sequence[str], seed: int =
         return None
     if len(sums) == 1:  # either sign is as far from 0, and scipy wants two observations
         return 1.0
+    from scipy.stats import permutation_test  # its import takes a second, which only answers that differ need
+
     # With one sample of pairs, permutation_type "samples" flips signs.
     found = permutation_test((sums,), np.sum, permutation_type="samples", n_resamples=MOST_SIGN_FLIPS, rng=seed)
     return float(found.pvalue)

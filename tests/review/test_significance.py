@@ -1,5 +1,7 @@
 """The paired test and the adjustment for many, by hand."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,14 @@ def test_a_group_counts_by_the_sum_of_its_samples():
     assert sign_flip_p([-1] * 10, ["a"] * 10) == 1.0
     assert sign_flip_p([1, -1, 1], ["a", "a", "b"]) == 1.0  # a cancels out
     assert sign_flip_p([2, 2, 2], list("abc")) == pytest.approx(2 / 8)
+
+
+def test_scipy_is_imported_only_where_there_is_something_to_test(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)  # its import would fail
+    assert sign_flip_p([0, 0], list("ab")) is None
+    assert sign_flip_p([0, 1], list("ab")) == 1.0
+    with pytest.raises(ImportError, match=r"scipy\.stats"):
+        sign_flip_p([1, 1], list("ab"))
 
 
 def test_where_nothing_differs_there_is_nothing_to_test():
