@@ -15,8 +15,6 @@ from pathlib import Path
 import dvc
 import psutil
 import pytest
-import ray
-from ray.autoscaler._private.util import prepare_config, validate_config
 from ruamel.yaml import YAML
 
 from onnx_release.core.errors import SweepError
@@ -416,6 +414,7 @@ def test_what_is_in_the_way_is_said_before_anything_runs(project, home, tmp_path
 
 
 def test_an_address_that_does_not_answer(inside):
+    ray = sweep_ray.import_ray()
     with pytest.raises(SweepError, match=r"nothing answers at 127\.0\.0\.1:9 .*ray start --head"):
         sweep_ray.connect(ray, "127.0.0.1:9")
     with pytest.raises(SweepError, match=r"ray://127\.0\.0\.1:9: --ray takes HOST:PORT"):
@@ -446,6 +445,9 @@ def blocks_of_yaml(page):
 
 
 def test_the_clusters_of_the_page_are_valid_and_have_the_pinned_ray():
+    import ray  # or each process of the tests would
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
     page = (ROOT / "docs/scale-out.md").read_text()
     cluster, kubernetes = blocks_of_yaml(page)
     validate_config(prepare_config(cluster))

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from dvc.utils.hydra import apply_overrides
 from PIL import Image
 
@@ -525,6 +524,8 @@ def test_examples_of_inputs_may_be_given_and_are_asked_for_where_they_cannot_be_
 
 
 def test_a_folder_of_transformers_is_a_whole_model(root):
+    import transformers  # or each process of the tests would, for a second
+
     sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     sizes |= {"vocab_size": 30, "max_position_embeddings": 20, "num_labels": 3}
     config = transformers.BertConfig(**sizes)
