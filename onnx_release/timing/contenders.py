@@ -125,8 +125,7 @@ def prepare_torch(contender: Contender) -> Callable[[], LoadedContender]:
     from onnx_release.network.outputs import array_of
 
     network_source(contender.target)
-    if contender.kind == "torch_compile":
-        importlib.import_module("torch._dynamo")  # or torch.compile would import it
+    importlib.import_module("torch._dynamo")  # or a copy of the weights would import it, and so would torch.compile
     assert contender.runtime.intra_threads is not None
     torch.set_num_threads(contender.runtime.intra_threads)
     device = torch.device(contender.device)

@@ -47,7 +47,7 @@ def test_pytorch_and_the_network_are_imported_before_the_clock_starts_and_only_o
     environment |= {"PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     command = [sys.executable, "-c", LOAD_AND_CALL, kind]
     printed = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
-    assert printed.split() == ["True", str(compiles), "True", str(compiles)]
+    assert printed.split() == ["True", "True", "True", str(compiles)]
 
 
 @pytest.mark.parametrize(
