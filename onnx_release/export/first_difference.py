@@ -1,5 +1,6 @@
 """Find the first module of a network whose exported nodes give other values than PyTorch, and its source line."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,8 +44,9 @@ def first_difference(
     """Run the network and its export on `inputs`, and return the first module whose result no node of it has.
 
     `network` takes the inputs by position, in the order of `inputs`, and `sources` is the content of sources.json.
-    A module that runs more than once, or that has no node with a result of its shape, is not compared. Return None if
-    none differs by more than `is_wrong` allows.
+    A module that runs more than once, or that has no node with a result of its shape, is not compared. One that another
+    was folded into, as a batch norm into a convolution, is not to blame if its node has the other's result. Return None
+    if none differs by more than `is_wrong` allows.
     """
     wanted = module_results(network, [torch.from_numpy(array.copy()) for array in inputs.values()])
     nodes = {
@@ -55,16 +57,30 @@ def first_difference(
     if not names:
         return None
     values = run_session(session_of(extract_subgraph(model, names)), dict(inputs))
+    results = [result for _, _, result in wanted]
     for module, kind, result in wanted:
         same = [node for node in nodes[module] if values[node.output[0]].shape == result.shape]
-        known = ~np.isnan(result)
-        errors = [largest_error(result[known], values[node.output[0]][known]) for node in same]
-        largest = float(np.abs(result[np.isfinite(result)]).max(initial=0.0))
-        if errors and all(is_wrong(error, 0.0, largest) for error in errors):
-            blamed, error = same[-1], errors[-1]
+        if same and not any(is_any(values[node.output[0]], [result, *results]) for node in same):
+            blamed = same[-1]
             line = file_and_line(sources.get(blamed.name, {}))
+            error = error_beyond(result, values[blamed.output[0]])
             return Difference(module, kind, line, blamed.name, blamed.op_type, error)
     return None
+
+
+def is_any(found: np.ndarray, results: list[np.ndarray]) -> bool:
+    """Return whether a value of the file is the result of a module, that of its own first."""
+    return any(error_beyond(result, found) == 0 for result in results)
+
+
+def error_beyond(wanted: np.ndarray, found: np.ndarray) -> float:
+    """Return the largest error, 0 if it is no more than `is_wrong` allows, and NaN for another shape."""
+    if wanted.shape != found.shape:
+        return math.nan
+    known = ~np.isnan(wanted)
+    error = largest_error(wanted[known], found[known])
+    largest = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0))
+    return error if is_wrong(error, 0.0, largest) else 0.0
 
 
 def is_inside(found: str, module: str) -> bool:

@@ -64,6 +64,34 @@ def test_the_module_whose_weights_are_changed_in_the_file_is_named(tmp_path, exp
     assert "the first module that differs is second.layer (Linear)" in str(found)
 
 
+class FoldedNetwork(nn.Module):
+    """An export computes the batch norm within the convolution before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv1d(1, 2, 1), nn.BatchNorm1d(2), nn.Conv1d(2, 1, 1)
+        self.norm.running_mean.fill_(3)  # type: ignore[union-attr]
+
+    def forward(self, x):
+        return self.last(self.norm(self.conv(x[:, None])).relu())[:, 0]
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_a_module_is_not_to_blame_for_another_that_was_folded_into_it(tmp_path, exporter):
+    torch.manual_seed(0)
+    network = FoldedNetwork().eval()
+    export_network(network, SPEC, Export(exporter=exporter, opset=18), tmp_path / "export")
+    model = onnx.load(tmp_path / "export/model.onnx")
+    sources = json.loads((tmp_path / "export/sources.json").read_text())
+    assert [node.op_type for node in model.graph.node].count("BatchNormalization") == 0
+    inputs = {"x": np.ones((2, 3), np.float32)}
+    assert first_difference(network, model, sources, inputs) is None
+    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "last.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.5), bias.name))
+    found = first_difference(network, model, sources, inputs)
+    assert found is not None and (found.module, found.operator) == ("last", "Conv")
+
+
 class Masked(nn.Module):
     """Hides the last value; a module, whose result is infinite there."""
 
