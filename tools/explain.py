@@ -1,4 +1,7 @@
-"""Show which layers of a variant add the most error, and where its error first exceeds a bound."""
+"""Show which layers of a variant add the most error, and where its error first exceeds a bound.
+
+Of the export, it names the first module whose values differ from PyTorch's, with its source line.
+"""
 
 import argparse
 import math
@@ -20,6 +23,11 @@ def main(arguments: argparse.Namespace) -> None:
         raise ParameterError("--top is 1 or more layers, and --bound a number of dB")
     files = chosen_model(arguments.model)
     check_made(arguments.variant, load_spec(files.model))
+    if arguments.variant == "export":
+        from onnx_release.export.first_difference import explain_export  # it needs torch
+
+        print(explain_export(files))
+        return
     rows = explain_variant(files, arguments.variant)
     print(ranking(rows, arguments.top))
     print()
@@ -60,7 +68,7 @@ def departure(rows: Sequence[Mapping[str, Any]], bound_db: float) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("variant", choices=REFERENCES)
+    parser.add_argument("variant", choices=["export", *REFERENCES])
     add_model_option(parser)
     parser.add_argument("--top", type=int, default=20, help="how many layers to list (20)")
     parser.add_argument("--bound", type=float, default=20.0, help="the SQNR in dB that a step must keep (20)")

@@ -85,7 +85,7 @@ class Agreement:
     """`wrong` says how the answers differ, and is empty if they are PyTorch's; `broken` if it is not only by numbers.
 
     `validates` says whether they are also within the tolerance of the spec, and `difference` how far off the output is
-    that is not. `key` is that of the case or sample in which the first wrong output is the worst.
+    that is not. `key` is that of the case or sample in which the first wrong output is the worst, or the first broken.
     """
 
     wrong: str = ""
@@ -95,27 +95,29 @@ class Agreement:
     key: str = ""
 
 
-def compare_with_torch(path: Path, spec: Spec, files: ModelFiles) -> Agreement:
-    """Run the file on every shape case and on some evaluation samples of `files`, and compare with the references.
+def compare_with_torch(path: Path, spec: Spec, files: ModelFiles, most_samples: int | None = MOST_SAMPLES) -> Agreement:
+    """Run the file on every shape case and on the evaluation samples of `files`, and compare with the references.
 
-    Outputs with `counts: false` may be anything.
+    Of more samples than `most_samples`, it takes so many, spread evenly; None takes all. Outputs with `counts: false`
+    may be anything.
     """
     session = open_session(path)
     differences = {tensor.name: OutputDifference(judged_by_share(tensor)) for tensor in judged_outputs(spec)}
     cases = ArrayFile(files.reference_cases)
     runs = [(name, f"the case {name}", cases) for name in case_names(cases)]
     samples, answers = SampleFile(files.evaluation_samples), ArrayFile(files.reference_samples)
-    runs += [(sample_key(index), f"sample {index}", answers) for index in spread_evenly(len(samples), MOST_SAMPLES)]
+    used = spread_evenly(len(samples), most_samples or len(samples))
+    runs += [(sample_key(index), f"sample {index}", answers) for index in used]
     for key, shown, reference in runs:
         try:
             found = run_session(session, inputs_of(key, cases, samples))
         except GraphError as cause:
-            return Agreement(f"in {shown} {cause}", broken=True)
+            return Agreement(f"in {shown} {cause}", broken=True, key=key)
         float32, float64 = reference.folder(f"{key}/float32"), reference.folder(f"{key}/float64")
         for name, difference in differences.items():
             problem = unlike(name, float32[name], found[name])
             if problem:
-                return Agreement(f"in {shown} {problem}", broken=True)
+                return Agreement(f"in {shown} {problem}", broken=True, key=key)
             truth = float64[name] if float64[name].shape == float32[name].shape else float32[name]
             difference.add(key, shown, truth.astype(np.float64), float32[name], found[name], spec.tolerance.rtol)
     return sum_up(differences, spec)

@@ -16,16 +16,14 @@ from onnx import ModelProto
 
 from onnx_release.core.array_files import ArrayFile
 from onnx_release.core.errors import ExportError, GraphError
-from onnx_release.core.files import read_json
 from onnx_release.core.params import Runtime
-from onnx_release.core.paths import MODEL_FILE, SOURCES_FILE, ModelFiles
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec, example_sizes
-from onnx_release.data.samples import SampleFile
-from onnx_release.export.agreement import Agreement, compare_with_torch, inputs_of
+from onnx_release.export.agreement import Agreement, compare_with_torch
 from onnx_release.export.dynamo import capture_once, input_axes, quiet, translate
 from onnx_release.export.experts import choose_experts_by_index
 from onnx_release.export.export import write_export
-from onnx_release.export.first_difference import first_difference
+from onnx_release.export.first_difference import difference_in
 from onnx_release.export.frozen_values import value_reads
 from onnx_release.export.torchscript import export_torchscript
 from onnx_release.graph.graph import external_files, graphs, load_model
@@ -107,13 +105,8 @@ def make_candidate(
 
 def blame(build: Callable[[], torch.nn.Module], candidate: Candidate, files: ModelFiles) -> str:
     """Say which module of the network is the first whose nodes give other values; empty if that cannot be found."""
-    sources = read_json(candidate.folder / SOURCES_FILE)
     try:
-        with unfused_layers():
-            inputs = inputs_of(
-                candidate.agreement.key, ArrayFile(files.reference_cases), SampleFile(files.evaluation_samples)
-            )
-            found = first_difference(build(), load_model(candidate.folder / MODEL_FILE), sources, inputs)
+        found = difference_in(candidate.folder, build, candidate.agreement.key, files)
     except Exception:  # a help only: the network's code and parts of a wrong graph may raise anything
         return ""
     return str(found or "")

@@ -1,17 +1,28 @@
 """Find the first module of a network whose exported nodes give other values than PyTorch, and its source line."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from onnx import ModelProto
 
+from onnx_release.core.array_files import ArrayFile
+from onnx_release.core.files import read_json
+from onnx_release.core.paths import MODEL_FILE, SOURCES_FILE, ModelFiles
+from onnx_release.core.spec import load_spec
+from onnx_release.data.samples import SampleFile
+from onnx_release.export.agreement import compare_with_torch, inputs_of
 from onnx_release.graph.activations import extract_subgraph, session_of
+from onnx_release.graph.graph import load_model
 from onnx_release.graph.source_lines import file_and_line
 from onnx_release.measure.numerics import is_wrong, largest_error
+from onnx_release.network.network import network_as_built
+from onnx_release.network.operators import unfused_layers
 from onnx_release.network.outputs import array_of, flatten
 from onnx_release.runtime.session import run_session
 
@@ -33,6 +44,29 @@ class Difference:
             f"the first module that differs is {self.module or 'the network itself'} ({self.kind}){where}: the node "
             f"{self.node} ({self.operator}) is off by {self.error:.3g}"
         )
+
+
+def explain_export(files: ModelFiles) -> str:
+    """Say how the answers of the export differ from PyTorch's, and which module is the first that differs.
+
+    Every evaluation sample and shape case is compared, as the validation does. Raises NetworkError if the network
+    cannot be built.
+    """
+    path, spec = files.variant("export"), load_spec(files.model)
+    agreement = compare_with_torch(path, spec, files, most_samples=None)
+    if not agreement.wrong:
+        less = f", but beyond the tolerance: {agreement.difference}" if agreement.difference else ""
+        return f"the answers of the export are PyTorch's, up to rounding{less}"
+    build = functools.partial(network_as_built, files.model, files.raw)
+    found = difference_in(path.parent, build, agreement.key, files)
+    return f"{agreement.wrong}; {found or 'no module that has a node with its result differs'}"
+
+
+def difference_in(folder: Path, build: Callable[[], torch.nn.Module], key: str, files: ModelFiles) -> Difference | None:
+    """Compare the network with the export in `folder` by `first_difference`, on the sample or shape case `key`."""
+    inputs = inputs_of(key, ArrayFile(files.reference_cases), SampleFile(files.evaluation_samples))
+    with unfused_layers():
+        return first_difference(build(), load_model(folder / MODEL_FILE), read_json(folder / SOURCES_FILE), inputs)
 
 
 def first_difference(

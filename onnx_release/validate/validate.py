@@ -41,13 +41,6 @@ from onnx_release.measure.numerics import (
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.validate.metrics import OutputMetrics, ValidateMetrics
 
-WRONG_HINT = (
-    "A larger tolerance would only hide it: if the variant export is wrong too, `others` in metrics/NAME/export.json "
-    "says which exporters were tried and where the first wrong value is made, and `python -m tools.doctor MODEL` looks "
-    "for the line; if only fp32 is, find the fusion to blame by adding names to slim.skip_fusion_patterns. "
-    "If it follows the order of equal values, as after a topk, write `counts: false` beside the output in spec.yaml"
-)
-
 
 @dataclass
 class OutputErrors:
@@ -131,7 +124,7 @@ def validate(
     if spec.task == "detection":
         values["case_agreement"] = min(agreements, default=None)
     if budget is None:
-        failures = over_tolerance(errors, spec)
+        failures = over_tolerance(errors, spec, files.model)
     else:
         failures = other_shapes(counted) or not_infinite(counted) or over_budget(closeness(values), budget)
     metrics = ValidateMetrics(
@@ -251,10 +244,10 @@ def error_metrics(errors: dict[str, OutputErrors]) -> dict[str, Any]:
     }
 
 
-def over_tolerance(errors: dict[str, OutputErrors], spec: Spec) -> list[str]:
+def over_tolerance(errors: dict[str, OutputErrors], spec: Spec, model: str) -> list[str]:
     """Describe each output of a float32 variant that is judged and beyond the tolerance."""
     return [
-        describe_excess(tensor.name, errors[tensor.name], spec.tolerance)
+        describe_excess(tensor.name, errors[tensor.name], spec.tolerance, model)
         for tensor in judged_outputs(spec)
         if not errors[tensor.name].passes(spec.tolerance)
     ]
@@ -271,7 +264,7 @@ def budget_of(variant: str, spec: Spec) -> Budget | None:
     return spec.budget if variant in REDUCED else None
 
 
-def describe_excess(name: str, item: OutputErrors, allowed: Tolerance) -> str:
+def describe_excess(name: str, item: OutputErrors, allowed: Tolerance, model: str) -> str:
     """Describe an output beyond the tolerance: the case, how far off it is, and which tolerance would pass.
 
     An output that is off by far more than rounding is wrong, and no tolerance is named that would hide it.
@@ -285,7 +278,7 @@ def describe_excess(name: str, item: OutputErrors, allowed: Tolerance) -> str:
     if is_wrong(item.variant.max_abs, item.torch.max_abs, item.largest):
         return (
             f"{name} is wrong, and not merely rounded: off by {item.worst_error:.3g} in the case {item.worst_case}, "
-            f"{item.torch_rounding_multiple:.3g} times PyTorch's own rounding. {WRONG_HINT}"
+            f"{item.torch_rounding_multiple:.3g} times PyTorch's own rounding. {wrong_hint(model)}"
         )
     return (
         f"{name} is off by {item.worst_error:.3g} in the case {item.worst_case}: "
@@ -293,6 +286,18 @@ def describe_excess(name: str, item: OutputErrors, allowed: Tolerance) -> str:
         f"{allowed.torch_rounding_multiple:g} is allowed. It would pass with "
         f"tolerance.torch_rounding_multiple {item.torch_rounding_multiple:.3g} in spec.yaml, or with tolerance.atol "
         f"{item.tolerance:.3g} at rtol {allowed.rtol:g}"
+    )
+
+
+def wrong_hint(model: str) -> str:
+    """Say how to find what makes an answer wrong."""
+    explain = f"`python -m tools.explain {{}} --model {model}`"
+    return (
+        f"A larger tolerance would only hide it: if the variant export is wrong too, {explain.format('export')} names "
+        "the first module whose values differ from PyTorch's, with its source line, and "
+        f"`python -m tools.doctor {model}` looks for the usual mistakes; if only fp32 is, {explain.format('fp32')} "
+        "shows the nodes that slimming changed: find the fusion to blame by adding names to slim.skip_fusion_patterns. "
+        "If it follows the order of equal values, as after a topk, write `counts: false` beside the output in spec.yaml"
     )
 
 

@@ -1,6 +1,8 @@
 """The first module that an export gets wrong is found, with the line that made its node."""
 
 import json
+import re
+from typing import Any
 
 import numpy as np
 import onnx
@@ -9,10 +11,19 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from onnx_release.core.params import Export
+from onnx_release.core.files import write_text
+from onnx_release.core.params import Export, Runtime, Validate
+from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec
+from onnx_release.core.types import Sample
+from onnx_release.data.samples import write_samples
 from onnx_release.export.export import export_network
 from onnx_release.export.first_difference import first_difference
+from onnx_release.network.reference import write_reference
+from onnx_release.runtime.onnx_model import OnnxModel
+from onnx_release.validate.validate import validate
+from tests.clone import list_models
+from tests.in_process import run_here
 
 SPEC = Spec.model_validate(
     {
@@ -62,6 +73,49 @@ def test_the_module_whose_weights_are_changed_in_the_file_is_named(tmp_path, exp
     if exporter == "dynamo":  # the other one knows no lines
         assert found.line.startswith("tests/export/test_first_difference.py:")
     assert "the first module that differs is second.layer (Linear)" in str(found)
+
+
+NETWORK = """
+import torch
+from torch import nn
+
+
+class Turned(nn.Module):
+    def forward(self, x):
+        return x * 2 if x.shape[0] < 3 else -x
+
+
+def build(raw):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 3), Turned()).eval()
+"""
+
+
+def test_a_wrong_export_fails_with_the_command_that_names_the_module_to_blame(tmp_path, monkeypatch):
+    """A trace fixes the branch on the size; the mistake is shown by the command that the validation names."""
+    files = ModelFiles("turned")
+    write_text(tmp_path / files.folder / "network.py", NETWORK)
+    write_text(tmp_path / files.spec, json.dumps(SPEC.model_dump(mode="json", exclude_defaults=True)))
+    write_text(tmp_path / files.overrides, "{}\n")
+    list_models(tmp_path, files.model)
+    monkeypatch.chdir(tmp_path)
+    code: dict[str, Any] = {}
+    exec(NETWORK, code)
+    network = code["build"](files.raw)
+    write_samples(files.evaluation_samples, [Sample({"x": np.ones(3, np.float32)})], 1, SPEC)
+    write_reference(network, SPEC, files, seed=0)
+    params = Export(exporter="torchscript", opset=18)
+    export_network(network, SPEC, params, files.variant("export").parent)
+    opened = OnnxModel(files.variant("export"), SPEC, Runtime(provider="cpu", intra_threads=1))
+    metrics, _ = validate(opened, None, files, Validate(resamples=200, confidence=0.95, seed=0))  # type: ignore[arg-type]
+    (command,) = re.findall(r"`python -m (tools\.explain export .*?)`", metrics.failure)
+    result = run_here(tmp_path, *command.split())
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("y is off by ")
+    assert "the first module that differs is 1 (Turned)" in result.stdout
+    network[1].forward = lambda x: 2 * x
+    write_reference(network, SPEC, files, seed=0)
+    assert run_here(tmp_path, *command.split()).stdout == "the answers of the export are PyTorch's, up to rounding\n"
 
 
 class FoldedNetwork(nn.Module):

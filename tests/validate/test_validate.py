@@ -144,7 +144,7 @@ def test_a_wrong_weight_fails_and_the_message_names_no_tolerance_that_would_hide
     assert metrics.max_abs_error == pytest.approx(0.6, abs=1e-6)
     assert metrics.max_rel_error == pytest.approx(0.2 / 1.1, abs=1e-6)
     assert "logits is wrong, and not merely rounded: off by 0.6 in the case " in metrics.failure
-    assert "would pass" not in metrics.failure and "tools.doctor" in metrics.failure
+    assert "would pass" not in metrics.failure and "`python -m tools.doctor net`" in metrics.failure
     assert rows[3]["max_abs_error"] == pytest.approx(0.6, abs=1e-6)
     needed = metrics.outputs["logits"].tolerance_needed
     assert check(changed, atol=needed)[0].passed is True
