@@ -1,7 +1,8 @@
 """Express operators that torch.onnx translates wrongly, for one size alone or not at all, by others that it knows.
 
 torch.onnx gathers the windows of an adaptive pooling at the indices of the example's size, and leaves the mean of a
-scatter undivided (pytorch/pytorch#152419). ONNX Runtime has no Where between booleans.
+scatter undivided (pytorch/pytorch#152419). It has no view that negates, which the imaginary part of a conjugate is to
+PyTorch. ONNX Runtime has no Where between booleans.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedPro
     graphs = [part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)]
     nodes = [node for graph in graphs for node in graph.nodes]  # those of the branches and of the bodies of loops too
     used = {node.target for node in nodes if node.op == "call_function" and needs(node)}
+    if ATEN.imag.default in used:  # torch takes it apart itself, and only then is the table read
+        used.add(ATEN._neg_view.default)
     table = {operator: make for operator, make in DECOMPOSITIONS.items() if operator in used}
     if not table:
         return program
@@ -32,7 +35,10 @@ def needs(node: torch.fx.Node) -> bool:
         return node.meta["val"].dtype == torch.bool
     if node.target in (ATEN.amax.default, ATEN.amin.default):
         return len(node.args) < 2 or not node.args[1]
-    if node.target not in DECOMPOSITIONS or node.target is ATEN.searchsorted.Tensor:
+    if node.target is ATEN.imag.default:
+        operand: Any = node.args[0]
+        return bool(operand.meta["val"].is_conj())
+    if node.target not in DECOMPOSITIONS or node.target in (ATEN.searchsorted.Tensor, ATEN._neg_view.default):
         return node.target in DECOMPOSITIONS
     sizes: Any = node.args[1]
     return any(size != 1 for size in sizes)  # 1 is the mean, which it knows
@@ -113,6 +119,11 @@ def searchsorted(
     return below.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
 
 
+def negative(array: torch.Tensor) -> torch.Tensor:
+    """Return the negative, in the place of a view of it."""
+    return -array
+
+
 DECOMPOSITIONS: dict[Any, Callable[..., torch.Tensor]] = {
     ATEN.adaptive_avg_pool1d.default: adaptive_avg_pool,
     ATEN.adaptive_avg_pool2d.default: adaptive_avg_pool,
@@ -122,4 +133,5 @@ DECOMPOSITIONS: dict[Any, Callable[..., torch.Tensor]] = {
     ATEN.amax.default: amax,
     ATEN.amin.default: amin,
     ATEN.searchsorted.Tensor: searchsorted,
+    ATEN._neg_view.default: negative,
 }

@@ -76,7 +76,9 @@ def compare(make_spec, tmp_path):
             feed = dict(zip(inputs, arrays, strict=True))
             wanted = network(*map(torch.from_numpy, arrays))
             for name, found in zip(outputs, wanted, strict=True):
-                np.testing.assert_allclose(run_session(session, feed)[name], found.numpy(), rtol=1e-5, atol=1e-6)
+                np.testing.assert_allclose(
+                    run_session(session, feed)[name], found.resolve_neg().numpy(), rtol=1e-5, atol=1e-6
+                )
         return model
 
     return at
@@ -155,4 +157,21 @@ def test_places_among_sorted_values_are_counted(compare):
         {"left": ["batch", 3], "right": ["batch", 3], "side": ["batch", 3], "one": ["batch", 3]},
         {"batch": (1, 4, 2)},
         [(x, knots), (x[:1] * 0, knots[:1])],
+    )
+
+
+class Conjugates(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        spectrum = torch.fft.rfft(x)
+        return spectrum.conj().imag, (spectrum.conj() * spectrum).real
+
+
+def test_the_imaginary_part_of_a_conjugate_is_negated(compare):
+    random = np.random.default_rng(0)
+    compare(
+        Conjugates(),
+        {"x": ["batch", 8]},
+        {"imaginary": ["batch", 5], "power": ["batch", 5]},
+        {"batch": (1, 4, 2)},
+        [(random.standard_normal((size, 8), np.float32),) for size in (1, 4)],
     )
