@@ -5,7 +5,7 @@ import functools
 import inspect
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -109,17 +109,19 @@ def bring_to_float32(network: torch.nn.Module, spec: Spec) -> None:
     note = "the network's weights are in {}: they are" if found else "the network computes in {}: this is"
     print(f"note: {note.format(' and '.join(found or inside))} converted to float32", file=sys.stderr)
     network._apply(wider)
+    # Not a function that closes over forward: a copy of the network would run with this one's weights.
     forward = network.forward
-
-    @functools.wraps(forward)
-    def in_float32(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = tree_map(wider, (args, kwargs))
-        with Float32Mode(), without_autocast():
-            return forward(*args, **kwargs)
-
-    in_float32.__signature__ = inspect.signature(forward)  # type: ignore[attr-defined]  # wraps() copies that of a function
-    network.forward = in_float32
+    replaced: Any = functools.update_wrapper(functools.partial(in_float32, forward), forward)
+    replaced.__signature__ = inspect.signature(forward)  # update_wrapper() copies that of a function
+    network.forward = replaced
     network.register_forward_hook(lambda _module, _inputs, result: in_declared_dtypes(spec, result))
+
+
+def in_float32(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call forward on inputs in float32, and let what its code brings to half precision stay in float32."""
+    args, kwargs = tree_map(wider, (args, kwargs))
+    with Float32Mode(), without_autocast():
+        return forward(*args, **kwargs)
 
 
 def wider(value: Any) -> Any:

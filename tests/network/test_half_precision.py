@@ -1,5 +1,6 @@
 """Networks in half precision become float32 networks, whatever dtypes their code names."""
 
+import copy
 import importlib
 import sys
 
@@ -98,6 +99,18 @@ def test_a_network_that_only_computes_in_half_precision_computes_in_float32(netw
     export_network(network, spec, Export(exporter="dynamo", opset=18), tmp_path / "export")
     found = run_session(open_session(tmp_path / "export/model.onnx"), {"x": x.numpy()})["y"]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", [Autocast(), Half().half()], ids=["float32", "float16"])
+def test_a_copy_of_the_network_computes_with_its_own_weights(network, spec):
+    bring_to_float32(network.eval(), spec)
+    x = torch.ones(2, 4)
+    wanted = network(x)
+    copied = copy.deepcopy(network)
+    for weight in copied.parameters():
+        nn.init.zeros_(weight)
+    assert not copied(x).any()
+    assert torch.equal(network(x), wanted)
 
 
 def test_a_network_of_an_installed_package_computes_in_float32(spec, tmp_path, monkeypatch, capsys):
