@@ -82,7 +82,12 @@ def half_inside(network: torch.nn.Module, spec: Spec) -> list[str]:
 
 @contextmanager
 def without_autocast() -> Iterator[None]:
-    """Let torch.autocast do nothing that is entered within the block."""
+    """Let torch.autocast do nothing that is entered within the block.
+
+    PyTorch has no switch for this. Entering a region sets the thread's state, whatever a region around it or
+    torch.set_autocast_enabled has set. It asks no TorchFunctionMode but that of torch.export, which writes the region
+    into the graph.
+    """
     kept = torch.autocast.__enter__, torch.autocast.__exit__
     torch.autocast.__enter__ = lambda self: self  # type: ignore[method-assign]
     torch.autocast.__exit__ = lambda *_: False  # type: ignore[method-assign]
@@ -120,6 +125,9 @@ def bring_to_float32(network: torch.nn.Module, spec: Spec) -> None:
 def in_float32(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call forward on inputs in float32, and let what its code brings to half precision stay in float32."""
     args, kwargs = tree_map(wider, (args, kwargs))
+    if torch.compiler.is_dynamo_compiling():  # torch.export with strict=True, which follows no change of a class
+        with Float32Mode():
+            return forward(*args, **kwargs)
     with Float32Mode(), without_autocast():
         return forward(*args, **kwargs)
 

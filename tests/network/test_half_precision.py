@@ -101,6 +101,14 @@ def test_a_network_that_only_computes_in_half_precision_computes_in_float32(netw
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+def test_a_network_that_names_half_precision_is_captured_strictly_in_float32(spec):
+    network = ByName().eval()
+    x = torch.linspace(-1, 1, 8).reshape(2, 4)
+    wanted = torch.sigmoid(network.layer(x))
+    bring_to_float32(network, spec)
+    torch.testing.assert_close(torch.export.export(network, (x,), strict=True).module()(x), wanted)
+
+
 @pytest.mark.parametrize("network", [Autocast(), Half().half()], ids=["float32", "float16"])
 def test_a_copy_of_the_network_computes_with_its_own_weights(network, spec):
     bring_to_float32(network.eval(), spec)
