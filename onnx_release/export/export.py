@@ -18,7 +18,6 @@ from onnx_release.core.paths import SOURCES_FILE
 from onnx_release.core.spec import Spec, example_sizes
 from onnx_release.export.advice import or_try, without_advice
 from onnx_release.export.dynamo import export_dynamo
-from onnx_release.export.example_inputs import example_inputs
 from onnx_release.export.fixed_axes import check_axes, check_sizes
 from onnx_release.export.opsets import newer_operators
 from onnx_release.export.torchscript import export_torchscript
@@ -27,6 +26,7 @@ from onnx_release.graph.graph import (
     default_opset,
     save_model,
 )
+from onnx_release.network.example_inputs import example_inputs
 from onnx_release.network.network import refuse_training
 
 # The opset of an export that does not choose between several: the one that torch.onnx builds.

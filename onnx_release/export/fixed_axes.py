@@ -13,8 +13,8 @@ from onnx import ModelProto
 
 from onnx_release.core.errors import ExportError, GraphError
 from onnx_release.core.spec import Spec, Tensor, check_array, example_sizes, input_dimensions
-from onnx_release.export.example_inputs import example_inputs
 from onnx_release.graph.graph import axes
+from onnx_release.network.example_inputs import example_inputs
 from onnx_release.network.shape_cases import odd_size
 from onnx_release.runtime.session import open_session, run_session
 

@@ -13,7 +13,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from onnx_release.core.spec import Spec, concrete_shape, example_sizes
+from onnx_release.core.spec import Spec, example_sizes
+from onnx_release.network.example_inputs import example_inputs
 from onnx_release.network.operators import OperatorMode
 
 WIDER = {torch.float16: torch.float32, torch.bfloat16: torch.float32, torch.complex32: torch.complex64}
@@ -65,13 +66,11 @@ def copy_to_run(network: torch.nn.Module) -> torch.nn.Module:
 def half_inside(network: torch.nn.Module, spec: Spec) -> list[str]:
     """Return the dtypes of half precision in which a network of float32 weights computes, by a run on an example.
 
-    It is run on a copy with the same weights, since a run may change its buffers. That takes about as long as loading
-    it: 0.3 seconds of a CPU core for a ResNet-50 on two pictures of 224 by 224 pixels.
+    It is run on a copy with the same weights, since a run may change its buffers.
     """
     if any(tensor.dtype == "float16" for tensor in (*spec.inputs, *spec.outputs)):
         return []
-    sizes = example_sizes(spec)
-    examples = [torch.ones(concrete_shape(item, sizes), dtype=getattr(torch, item.dtype)) for item in spec.inputs]
+    examples = example_inputs(spec, example_sizes(spec))
     halves = Halves()
     # What fails here, fails in the reference, with a message.
     with suppress(Exception), warnings.catch_warnings(), torch.no_grad(), torch.random.fork_rng(devices=[]), halves:

@@ -9,8 +9,8 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.nn import functional
 
 from onnx_release.export.dynamo import export_dynamo
-from onnx_release.export.example_inputs import example_inputs
 from onnx_release.graph.activations import session_of
+from onnx_release.network.example_inputs import example_inputs
 from onnx_release.runtime.session import run_session
 
 

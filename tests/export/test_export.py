@@ -19,7 +19,6 @@ from torch import nn
 from onnx_release.core.errors import ExportError, NetworkError
 from onnx_release.core.params import Export
 from onnx_release.core.spec import Spec, Tensor, example_sizes
-from onnx_release.export.example_inputs import example_inputs
 from onnx_release.export.export import check_opset, export_network
 from onnx_release.graph.graph import (
     EXTERNAL_DATA,
@@ -29,6 +28,7 @@ from onnx_release.graph.graph import (
     load_model,
     to_proto,
 )
+from onnx_release.network.example_inputs import example_inputs
 from onnx_release.runtime.session import open_session, run_session
 from tests.imports import ROOT
 

@@ -16,8 +16,8 @@ from onnx_release.data.examples import examples_of
 from onnx_release.data.model_data import ModelData
 from onnx_release.data.samples import stack_items
 from onnx_release.export.doctor.lines import build_line
-from onnx_release.export.example_inputs import example_inputs
 from onnx_release.graph.source_lines import source_line
+from onnx_release.network.example_inputs import example_inputs
 from onnx_release.network.shape_cases import Sizes, case_name
 
 PLACE = re.compile(r"[\w./-]+\.py:\d+")
