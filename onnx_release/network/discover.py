@@ -13,6 +13,7 @@ import torch
 
 from onnx_release.core.errors import NetworkError
 from onnx_release.core.spec import ITEM_BYTES
+from onnx_release.network.empty_axes import empty_axes, with_filled_axes
 from onnx_release.network.example_arguments import Arguments
 from onnx_release.network.input_dimensions import (
     BATCH,
@@ -65,10 +66,12 @@ class Run:
 def discover(network: torch.nn.Module, arguments: Arguments) -> Discovery:
     """Run the network on its example inputs and at other sizes, and return what it takes and gives.
 
-    Raises NetworkError if it fails on the example inputs, and for a dtype that no spec can declare.
+    Raises NetworkError if it fails on the example inputs, if these have axes of length 0 and it takes no other, and for
+    a dtype that no spec can declare.
     """
-    trial = with_batch_of_two(Trial(network, arguments))
-    dimensions = input_dimensions(trial)
+    given = Trial(network, arguments)
+    trial = with_batch_of_two(with_filled_axes(given))
+    dimensions = input_dimensions(trial, empty_axes(given.inputs))
     runs = [*size_runs(trial, dimensions), *value_runs(trial)]
     fixed = [dimension for dimension in dimensions if not_followed(dimension, trial, runs)]
     kept = [dimension for dimension in dimensions if dimension not in fixed]

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -84,12 +84,13 @@ def with_batch_of_two(trial: Trial) -> Trial:
     return trial
 
 
-def input_dimensions(trial: Trial) -> list[InputDimension]:
+def input_dimensions(trial: Trial, may_be_empty: Collection[Axis] = ()) -> list[InputDimension]:
     """Return the sizes that may vary: first the batch, then the others in the order of the inputs.
 
     Axes of one example size at one position of several inputs count as one size where the network takes them together.
     Then come sizes that vary only where an axis of another input grows with them, as a mask does with a cache, and last
-    those that can only be larger: of a mask that is too long, a network may use the part that it needs.
+    those that can only be larger: of a mask that is too long, a network may use the part that it needs. The sizes of
+    the axes in `may_be_empty` go from 0.
     """
     found = [batch] if (batch := find_batch(trial)) else []
     free = [
@@ -108,7 +109,9 @@ def input_dimensions(trial: Trial) -> list[InputDimension]:
             dimension = find(trial, axis, [other for other in free if other not in taken])
             if dimension is not None:
                 name = unused_name(dimension_name(trial.inputs, axis), axis, [item.name for item in found])
-                found.append(bounded(trial, replace(dimension, name=name)))
+                found.append(
+                    bounded(trial, replace(dimension, name=name), any(item in may_be_empty for item in dimension.axes))
+                )
     return together(trial, masks_follow(trial, found))
 
 
@@ -272,9 +275,11 @@ def is_spatial(trial: Trial, dimension: InputDimension) -> bool:
     return tensor.is_floating_point() and axis >= 1 and (tensor.ndim >= 4 or axis == tensor.ndim - 1)
 
 
-def bounded(trial: Trial, dimension: InputDimension) -> InputDimension:
+def bounded(trial: Trial, dimension: InputDimension, may_be_empty: bool) -> InputDimension:
     """Return the dimension with bounds at which the network was seen to run."""
     example, step = dimension.example, dimension.step
+    if may_be_empty:
+        return replace_bounds(dimension, 0, largest_accepted(trial, dimension, LONGER * example))
     spatial = is_spatial(trial, dimension)
     lowest = max(example // 2, SMALLEST) if spatial else SMALLEST
     lower = [size for size in growing_sizes(step) if lowest <= size < example]

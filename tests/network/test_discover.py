@@ -279,13 +279,48 @@ def test_formulas_of_sizes(given, wanted, formula):
     assert size_formula("n", given, wanted) == formula
 
 
-def test_an_empty_cache_of_ids_may_be_an_example():
-    class Joined(nn.Module):
-        def forward(self, ids, past_ids):
-            return torch.cat([past_ids, ids], 1) * 2
+class Joined(nn.Module):
+    def forward(self, ids, past_ids):
+        return torch.cat([past_ids, ids], 1) * 2
 
-    inputs, _, _, _ = found(Joined(), (torch.ones(2, 6, dtype=torch.int64), torch.zeros(2, 0, dtype=torch.int64)))
-    assert inputs == {"ids": ("batch", "sequence"), "past_ids": ("batch", 0)}
+
+class Masked(nn.Module):
+    """Takes a mask that is as long as the cache and the sequence together."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 5)
+
+    def forward(self, x, mask, past):
+        keys = torch.cat([past, self.layer(x)], 1)
+        return (keys * mask.unsqueeze(-1)).sum(1), keys
+
+
+class EmptyOnly(nn.Module):
+    def forward(self, x, past):
+        if past.shape[1]:
+            raise ValueError("a cache is not known yet")
+        return x + 1
+
+
+def test_an_empty_cache_may_be_an_example_and_its_smallest_size_is_zero():
+    inputs, outputs, bounds, derived = found(
+        Joined(), (torch.ones(2, 6, dtype=torch.int64), torch.zeros(2, 0, dtype=torch.int64))
+    )
+    assert inputs == {"ids": ("batch", "sequence"), "past_ids": ("batch", "past_ids_sequence")}
+    assert bounds["past_ids_sequence"] == (0, 32, 1)
+    assert derived == {outputs[""][1]: "sequence + past_ids_sequence"}
+
+
+def test_a_mask_grows_with_an_empty_cache():
+    inputs, _, bounds, _ = found(Masked(), (torch.randn(1, 3, 5), torch.ones(1, 3), torch.zeros(1, 0, 5)))
+    assert inputs["past"] == ("batch", "past_sequence", 5) and bounds["past_sequence"][0] == 0
+    assert inputs["mask"] == ("batch", "sequence + past_sequence")
+
+
+def test_an_axis_of_length_zero_that_takes_no_other_size_is_named():
+    with pytest.raises(NetworkError, match=r"length 0 in the example of past \[2, 0, 5\], .* with 4 there: ValueError"):
+        found(EmptyOnly(), (torch.randn(2, 3, 5), torch.zeros(2, 0, 5)))
 
 
 def test_inputs_that_the_network_does_not_take_are_named():

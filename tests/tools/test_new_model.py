@@ -426,6 +426,16 @@ def roots():
     return Roots(), torch.tensor([[0.0, 0.0, 0.0, 9.0] * 4])
 
 
+class Cached(nn.Module):
+    def forward(self, x, past):
+        keys = torch.cat([past, x], 1)
+        return x + keys.mean(1, keepdim=True), keys
+
+
+def cached():
+    return Cached(), {"x": torch.randn(1, 1, 4), "past": torch.zeros(1, 0, 4)}
+
+
 linear = nn.Linear(3, 2)
 """
 
@@ -468,6 +478,13 @@ def test_a_mask_with_infinity_is_made_of_its_finite_values(own_networks):
     write_model("mine", None, network="mynet:masked")
     _, outputs = run_as_written()
     assert np.isfinite(*outputs.values()).all()
+
+
+def test_an_example_with_an_empty_cache_gives_a_spec_whose_smallest_size_is_zero(own_networks):
+    write_model("mine", None, network="mynet:cached")
+    spec, _ = run_as_written()
+    (past,) = (tensor for tensor in spec.inputs if tensor.name == "past")
+    assert past.shape[0] == "batch" and spec.dimensions[past.shape[1]].min == 0
 
 
 def test_nodes_of_a_graph_are_no_batch(own_networks):
