@@ -63,18 +63,7 @@ def write_model(
     check_name(name, folder)
     listed = list_with(name)
     values, code = initial_values(name, task, network, inputs)
-    if images is not None and values["task"] != "classification":
-        raise SpecError(f"--images is for --task classification, and the task is {values['task']}: leave it out")
-    if weights is not None:
-        if not weights.is_file():
-            raise SourceError(f"there is no file {weights}: give --weights the path of a checkpoint")
-        values["sources"].append(source_entry(weights, folder))
-        values["checkpoint"] = json.dumps(weights.name, ensure_ascii=False)
-    if images is not None:
-        values["classes"] = [json.dumps(label, ensure_ascii=False) for label in sorted_classes(images)]
-        values["official"] = split_folders(images)
-        values["sources"].append(source_entry(images, folder))
-        values["images"] = values["sources"][-1]["name"]
+    add_sources(values, folder, weights, images)
     pipeline = ModelFiles(name).pipeline
     with removed_on_failure(folder, PIPELINES, pipeline.parent, pipeline):
         with replacing_folder(folder) as partial:
@@ -87,6 +76,22 @@ def write_model(
                 ImageFolder(spec).read_splits(images.resolve().parent)  # the same check as in the pipeline
         write_text(pipeline, pipeline_text(name))
         write_text(MODEL_LIST, listed)
+
+
+def add_sources(values: dict[str, Any], folder: Path, weights: Path | None, images: Path | None) -> None:
+    """Add to the values of the templates what weights and photographs say. Raises what `write_model` says of them."""
+    if images is not None and values["task"] != "classification":
+        raise SpecError(f"--images is for --task classification, and the task is {values['task']}: leave it out")
+    if weights is not None:
+        if not weights.is_file():
+            raise SourceError(f"there is no file {weights}: give --weights the path of a checkpoint")
+        values["sources"].append(source_entry(weights, folder))
+        values["checkpoint"] = json.dumps(weights.name, ensure_ascii=False)
+    if images is not None:
+        values["classes"] = [json.dumps(label, ensure_ascii=False) for label in sorted_classes(images)]
+        values["official"] = split_folders(images)
+        values["sources"].append(source_entry(images, folder))
+        values["images"] = values["sources"][-1]["name"]
 
 
 def initial_values(

@@ -1,9 +1,12 @@
 """Write PyTorch's outputs in float32 and in float64, which every variant is compared with."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
-from onnx_release.core.array_files import writing_arrays
+from onnx_release.core.array_files import ArrayWriter, writing_arrays
 from onnx_release.core.errors import NetworkError
 from onnx_release.core.files import replacing_folder
 from onnx_release.core.paths import ModelFiles
@@ -14,6 +17,28 @@ from onnx_release.data.samples import SampleFile, sample_key
 from onnx_release.network.float64 import Float64Mode, in_float64
 from onnx_release.network.network import check_outputs, run_network
 from onnx_release.network.shape_cases import case_inputs, case_name, shape_cases
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the network is run on: the inputs of a shape case, or the evaluation sample of an index.
+
+    `shown` names it in messages, and `key` in the `file` that takes its outputs.
+    """
+
+    shown: str
+    key: str
+    file: ArrayWriter
+    given: Arrays | int
+
+    @property
+    def is_case(self) -> bool:
+        """Return whether it is a shape case."""
+        return not isinstance(self.given, int)
+
+    def inputs(self, samples: SampleFile) -> Arrays:
+        """Return its inputs, a sample being a batch of one."""
+        return samples.batch(self.given) if isinstance(self.given, int) else self.given
 
 
 def write_reference(
@@ -28,9 +53,7 @@ def write_reference(
     contradicts the spec.
     """
     samples = SampleFile(files.evaluation_samples)
-    batches = {sample_key(index): index for index in range(len(samples))}
     cases = {case_name(sizes): case_inputs(spec, sizes, samples, seed, data) for sizes in shape_cases(spec)}
-    infinite: dict[str, Arrays] = {}
     # One thread, since the division of work may change the last bits, and the files must be the same everywhere.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -40,30 +63,45 @@ def write_reference(
             writing_arrays(partial / files.reference_samples.name) as sample_file,
             writing_arrays(partial / files.reference_cases.name) as case_file,
         ):
-            for name, inputs in cases.items():
-                outputs = run_network(network, spec, inputs)
-                check_outputs(spec, inputs, outputs)
-                case_file.add_all(f"{name}/inputs", inputs)
-                infinite[name] = infinities(outputs)
-                case_file.add_all(f"{name}/float32", outputs)
-            for key, index in batches.items():
-                outputs = run_network(network, spec, samples.batch(index))
-                infinite[key] = infinities(outputs)
-                sample_file.add_all(f"{key}/float32", outputs)
-            without_float64: dict[str, None] = {}
-            with in_float64(network):
-                for name, inputs in cases.items():
-                    with Float64Mode(without_float64):
-                        outputs = run_network(network, spec, inputs, torch.float64)
-                    check_infinities(f"the case {name}", infinite[name], infinities(outputs))
-                    case_file.add_all(f"{name}/float64", outputs)
-                for key, index in batches.items():
-                    with Float64Mode(without_float64):
-                        outputs = run_network(network, spec, samples.batch(index), torch.float64)
-                    check_infinities(f"evaluation sample {index}", infinite[key], infinities(outputs))
-                    sample_file.add_all(f"{key}/float64", outputs)
+            runs = [Run(f"the case {name}", name, case_file, inputs) for name, inputs in cases.items()]
+            runs += [
+                Run(f"evaluation sample {index}", sample_key(index), sample_file, index)
+                for index in range(len(samples))
+            ]
+            infinite = write_float32(network, spec, runs, samples)
+            return write_float64(network, spec, runs, samples, infinite)
     finally:
         torch.set_num_threads(threads)
+
+
+def write_float32(network: torch.nn.Module, spec: Spec, runs: Sequence[Run], samples: SampleFile) -> dict[str, Arrays]:
+    """Write the outputs in float32 of each run, and the inputs of the shape cases; return `infinities` by key."""
+    infinite: dict[str, Arrays] = {}
+    for run in runs:
+        inputs = run.inputs(samples)
+        outputs = run_network(network, spec, inputs)
+        if run.is_case:
+            check_outputs(spec, inputs, outputs)
+            run.file.add_all(f"{run.key}/inputs", inputs)
+        infinite[run.key] = infinities(outputs)
+        run.file.add_all(f"{run.key}/float32", outputs)
+    return infinite
+
+
+def write_float64(
+    network: torch.nn.Module, spec: Spec, runs: Sequence[Run], samples: SampleFile, infinite: Mapping[str, Arrays]
+) -> list[str]:
+    """Write the outputs in float64 of each run, and return the operators that ran in float32 instead.
+
+    `infinite` has the infinities in float32 by key. Raises NetworkError if they are elsewhere.
+    """
+    without_float64: dict[str, None] = {}
+    with in_float64(network):
+        for run in runs:
+            with Float64Mode(without_float64):
+                outputs = run_network(network, spec, run.inputs(samples), torch.float64)
+            check_infinities(run.shown, infinite[run.key], infinities(outputs))
+            run.file.add_all(f"{run.key}/float64", outputs)
     return list(without_float64)
 
 
