@@ -9,6 +9,7 @@ from typing import NamedTuple
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from onnx_release.core.plain_text import count_of
 from serving.connection import close_after_answer
 from serving.errors import ClientGoneError, RequestError, check_deadline
 from serving.memory import memory, no_memory
@@ -143,7 +144,7 @@ class UploadReader:
 
 def check_count(parts: int, files: int, settings: Settings) -> None:
     if files > settings.files:
-        raise RequestError(413, f"more than {settings.files} files: send fewer in one request")
+        raise RequestError(413, f"more than {count_of(settings.files, 'file')}: send fewer in one request")
     if parts > settings.files + OTHER_PARTS:
         raise RequestError(
             413, f"the body has more than {settings.files + OTHER_PARTS} parts: send fewer files at once"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from onnx_release.core.plain_text import count_of
 from onnx_release.core.spec import Spec
 from serving import protocol
 from serving.errors import RequestError
@@ -58,7 +59,7 @@ def read_request(spec: Spec, message: Any, limits: Limits) -> InferenceRequest:
     raw = list(message.raw_input_contents)
     if raw and len(raw) != len(message.inputs):
         raise RequestError(
-            400, f"raw_input_contents has {len(raw)} entries, and there are {len(message.inputs)} inputs"
+            400, f"raw_input_contents has {count_of(len(raw), 'entry')} for {count_of(len(message.inputs), 'input')}"
         )
     for entry in message.inputs if raw else ():
         if entry.contents.ByteSize():

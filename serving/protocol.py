@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 
 from onnx_release.core.errors import InputError
+from onnx_release.core.plain_text import count_of
 from onnx_release.core.spec import (
     Spec,
     Tensor,
@@ -108,7 +109,8 @@ def json_end(body: bytes, header_length: str | None) -> int:
         )
     if int(header_length) > len(body):
         raise RequestError(
-            400, f"Inference-Header-Content-Length is {header_length}, but the body has only {len(body)} bytes"
+            400,
+            f"Inference-Header-Content-Length is {header_length}, but the body has only {count_of(len(body), 'byte')}",
         )
     return int(header_length)
 
@@ -215,7 +217,9 @@ def read_tensors(
         place += arrays[name].nbytes
     if place is not None and place < len(body):
         raise RequestError(
-            400, f"{len(body) - place} bytes follow the last input: check binary_data_size and the header's length"
+            400,
+            f"the body has {count_of(len(body) - place, 'byte')} after the last input: "
+            "check binary_data_size and the header's length",
         )
     return {tensor.name: arrays[tensor.name] for tensor in spec.inputs}
 
@@ -307,7 +311,7 @@ def decompress(body: bytes, encoding: str | None, limit: int) -> bytes:
     if not stream.eof:
         raise RequestError(400, f"the body's {encoding} data is cut off")
     if stream.unused_data:
-        raise RequestError(400, f"{len(stream.unused_data)} bytes follow the body's {encoding} data")
+        raise RequestError(400, f"the body has {count_of(len(stream.unused_data), 'byte')} after its {encoding} data")
     return plain
 
 

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from onnx_release.core.plain_text import count_of
 from onnx_release.core.spec import Tensor
 from serving.errors import RequestError
 from serving.json_text import PIECE, DataText, parse_short, read_numbers
@@ -42,7 +43,8 @@ def from_binary(tensor: Tensor, shape: list[int], size: Any, body: bytes, place:
         )
     if place + size > len(body):
         raise RequestError(
-            400, f"the body ends after {len(body) - place} of the {size} bytes of {tensor.name}: it is cut off"
+            400,
+            f"the body ends after {len(body) - place} of the {count_of(size, 'byte')} of {tensor.name}: it is cut off",
         )
     array = aligned(np.frombuffer(body, dtype, elements, place).reshape(shape))
     if dtype.kind == "b" and array.view(np.uint8).max() > 1:
@@ -114,7 +116,9 @@ def flatten_lists(name: str, data: list[Any], shape: list[int]) -> list[Any]:
                 )
             level = list(chain.from_iterable(lists))
     if len(level) != math.prod(shape):
-        raise RequestError(400, f"{name} has {len(level)} elements where the shape {shape} has {math.prod(shape)}")
+        raise RequestError(
+            400, f"{name} has {count_of(len(level), 'element')} where the shape {shape} has {math.prod(shape)}"
+        )
     return level
 
 

@@ -16,6 +16,7 @@ from onnx_release.core.command import run_tool
 from onnx_release.core.errors import SweepError
 from onnx_release.core.hardware import available_cores
 from onnx_release.core.paths import ModelFiles
+from onnx_release.core.plain_text import count_of
 from onnx_release.review.gates import load_gates
 from onnx_release.sweep import ray as sweep_ray
 from onnx_release.sweep.grid import Grid, load_grid, swept_keys
@@ -46,7 +47,10 @@ def main(arguments: argparse.Namespace) -> None:
     with only_sweep():
         plan = make_plan(grid, base, arguments.grid.stem)
         wanted = [experiment.name for experiment in plan if not experiment.prepares]
-        print(f"{len(wanted)} experiments from {base[:7]}, and {len(plan) - len(wanted)} that prepare shared stages")
+        print(
+            f"{count_of(len(wanted), 'experiment')} from {base[:7]}, and "
+            f"{len(plan) - len(wanted)} that prepare shared stages"
+        )
         progress = run_experiments(plan, base, swept_keys(grid), arguments)
     results = load_results(grid, plan, base, set(progress.done), gates)
     best = {model: winner(of_model(model, results)) for model in grid.models}

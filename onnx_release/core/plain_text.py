@@ -14,6 +14,15 @@ def first_few_lines(items: Sequence[str], most: int = 10) -> str:
     return "".join(f"\n  {item}" for item in [*items[:most], *more])
 
 
+def count_of(count: int, noun: str) -> str:
+    """Write a count with its noun: 1 class, 2 classes, 0 axes."""
+    if count == 1:
+        return f"1 {noun}"
+    endings = {"is": "es", "s": "ses", "y": "ies"}
+    ending = next((ending for ending in endings if noun.endswith(ending)), "")
+    return f"{count} {noun.removesuffix(ending)}{endings.get(ending, 's')}"
+
+
 def align_columns(lines: Iterable[Sequence[str]]) -> str:
     """Write the cells of each line in columns, two spaces apart."""
     found = list(lines)

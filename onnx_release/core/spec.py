@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from onnx_release.core.errors import SpecError
 from onnx_release.core.paths import MODELS, ModelFiles
+from onnx_release.core.plain_text import count_of
 from onnx_release.core.size_formulas import is_formula, size_of, sizes_in
 from onnx_release.core.yaml_files import Strict, read_yaml
 
@@ -410,7 +411,10 @@ def check_images(images: Images, spec: Spec) -> None:
     check_source("images.classes", images.classes, spec)
     count = class_count(spec)
     if count is not None and isinstance(images.classes, list) and len(images.classes) > count:
-        raise ValueError(f"images.classes has {len(images.classes)} names, {spec.outputs[0].name} {count} classes")
+        raise ValueError(
+            f"images.classes has {count_of(len(images.classes), 'name')}, "
+            f"{spec.outputs[0].name} {count_of(count, 'class')}"
+        )
     given = (len(images.mean), images.crop, images.crop)
     declared = spec.inputs[0].shape
     fits = len(declared) == 4 and all(
@@ -430,7 +434,9 @@ def check_labels(labels: list[str] | str, spec: Spec) -> None:
     check_source("labels", labels, spec)
     count = class_count(spec)
     if count is not None and isinstance(labels, list) and len(labels) != count:
-        raise ValueError(f"labels has {len(labels)} names, {spec.outputs[0].name} {count} classes")
+        raise ValueError(
+            f"labels has {count_of(len(labels), 'name')}, {spec.outputs[0].name} {count_of(count, 'class')}"
+        )
 
 
 def check_source(key: str, names: list[str] | str | None, spec: Spec) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from onnx_release.core.errors import DataError
 from onnx_release.core.files import read_names
-from onnx_release.core.plain_text import first_few
+from onnx_release.core.plain_text import count_of, first_few
 from onnx_release.core.spec import Images, Spec, class_count, composed_form, find_repeated_name
 from onnx_release.core.types import Prediction, Sample, softmax_prediction
 from onnx_release.core.workers import map_in_order
@@ -86,7 +86,7 @@ def class_folders(folder: Path) -> list[str]:
     loose = [path.name for path in entries if path.suffix.lower() in SUFFIXES and path.is_file()]
     if loose:
         raise DataError(
-            f"{folder} has {len(loose)} photographs without a class ({first_few(loose)}): "
+            f"{folder} has {count_of(len(loose), 'photograph')} without a class ({first_few(loose)}): "
             "move each into a folder with the name of its class"
         )
     classes = [path.name for path in entries if path.is_dir()]
@@ -156,8 +156,8 @@ def check_readable(photographs: list[Photograph]) -> None:
     broken = [name for name in map_in_order(problem, photographs, CHUNK) if name is not None]
     if broken:
         raise DataError(
-            f"{len(broken)} of {len(photographs)} photographs cannot be read: {first_few(broken)}. Replace or remove "
-            "them where the folder came from, and declare its new sha256, which the next run will print"
+            f"{len(broken)} of {count_of(len(photographs), 'photograph')} cannot be read: {first_few(broken)}. Replace "
+            "or remove them where the folder came from, and declare its new sha256, which the next run will print"
         )
 
 
@@ -276,11 +276,12 @@ class ImageFolder:
             return
         if self.images.classes is None and count != self.classes:
             raise DataError(
-                f"{folder} has {count} class folders, {self.output.name} has {self.classes} classes: list the classes "
-                "in the order of the outputs under `images.classes` in spec.yaml"
+                f"{folder} has {count_of(count, 'class folder')}, {self.output.name} has "
+                f"{count_of(self.classes, 'class')}: list the classes in the order of the outputs "
+                "under `images.classes` in spec.yaml"
             )
         if count > self.classes:
-            raise DataError(f"`images.classes` lists {count} classes, {self.output.name} has {self.classes}")
+            raise DataError(f"`images.classes` lists {count_of(count, 'class')}, {self.output.name} has {self.classes}")
 
     def encoded(self, raw: Path) -> Iterator[bytes]:
         """Yield some evaluation photographs as a client would send them."""

@@ -18,6 +18,7 @@ from onnx_release.core.array_files import ArrayFile
 from onnx_release.core.errors import ExportError, GraphError
 from onnx_release.core.params import Runtime
 from onnx_release.core.paths import ModelFiles
+from onnx_release.core.plain_text import count_of
 from onnx_release.core.spec import Spec, example_sizes
 from onnx_release.export.agreement import Agreement, compare_with_torch
 from onnx_release.export.dynamo import capture_once, input_axes, quiet, translate
@@ -93,7 +94,9 @@ def make_candidate(
         if agreement.broken:
             failed.append(ExportError(f"at opset {opset}: {agreement.wrong}"))
             continue
-        others = ", ".join(f"{count} nodes at opset {other}" for other, count in counts.items() if other != opset)
+        others = ", ".join(
+            f"{count_of(count, 'node')} at opset {other}" for other, count in counts.items() if other != opset
+        )
         found.append(Candidate(attempt, opset, counts[opset], made[opset].parent, agreement, others))
         if agreement.validates:
             break

@@ -13,6 +13,7 @@ from onnx_release.core.errors import ExportError, ReleaseError
 from onnx_release.core.files import replacing_folder
 from onnx_release.core.params import OPSETS, Export
 from onnx_release.core.paths import MODEL_FILE, ModelFiles
+from onnx_release.core.plain_text import count_of
 from onnx_release.core.spec import Spec
 from onnx_release.export.advice import without_advice
 from onnx_release.export.candidates import Attempt, Candidate, make_candidate
@@ -125,7 +126,7 @@ def why_not(other: Candidate, best: Candidate) -> str:
     """Say why `other` was not taken."""
     if other.level > best.level:
         return other.agreement.difference
-    return f"{other.nodes} nodes at opset {other.opset}, no fewer"
+    return f"{count_of(other.nodes, 'node')} at opset {other.opset}, no fewer"
 
 
 def first_sentence(reason: str) -> str:

@@ -12,6 +12,7 @@ import torch
 from onnx import ModelProto
 
 from onnx_release.core.errors import ExportError, GraphError
+from onnx_release.core.plain_text import count_of
 from onnx_release.core.spec import Spec, Tensor, check_array, example_sizes, input_dimensions
 from onnx_release.graph.graph import axes
 from onnx_release.network.example_inputs import example_inputs
@@ -110,7 +111,9 @@ def has_fixed_symbol(tensor: Tensor, found: list[int | str]) -> bool:
 def check_tensor_axes(tensor: Tensor, found: list[int | str]) -> None:
     """Raise ExportError if the axes in the file are not those that the spec declares."""
     if len(found) != len(tensor.shape):
-        raise ExportError(f"{tensor.name} has {len(found)} axes in the file, spec.yaml declares {tensor.shape}")
+        raise ExportError(
+            f"{tensor.name} has {count_of(len(found), 'axis')} in the file, spec.yaml declares {tensor.shape}"
+        )
     for position, (axis, size) in enumerate(zip(tensor.shape, found, strict=True)):
         if isinstance(axis, str) and isinstance(size, int):
             raise ExportError(

@@ -13,6 +13,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from onnx_release.core.errors import GraphError
 from onnx_release.core.files import size_mb
 from onnx_release.core.paths import MODEL_FILE
+from onnx_release.core.plain_text import count_of
 from onnx_release.runtime.session import open_session
 
 if TYPE_CHECKING:
@@ -126,7 +127,9 @@ def read_weight(tensor: TensorProto, source: Path) -> bytes:
     except FileNotFoundError as cause:
         raise GraphError(f"{path} is not there: it should have the weight {tensor.name}") from cause
     if place.length is not None and len(content) < place.length:
-        raise GraphError(f"{path} is too short: it lacks {place.length - len(content)} bytes of {tensor.name}")
+        raise GraphError(
+            f"{path} is too short: it lacks {count_of(place.length - len(content), 'byte')} of {tensor.name}"
+        )
     return content
 
 

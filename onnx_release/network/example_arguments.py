@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from onnx_release.core.errors import NetworkError
+from onnx_release.core.plain_text import count_of
 from onnx_release.network.arguments import CACHES, pairs_of_cache, with_caches
 from onnx_release.network.outputs import parts_of
 
@@ -66,7 +67,7 @@ def name_arguments(network: torch.nn.Module, examples: Any) -> Arguments:
     caches = CACHES if not set(CACHES).isdisjoint(known) else ()  # one parameter with two names
     unknown = [name for name in by_name if name not in (*known, *caches)]
     if unknown or len(positional) > len(known):
-        wrong = f"has no {', '.join(unknown)}" if unknown else f"does not take {len(positional)} inputs"
+        wrong = f"has no {', '.join(unknown)}" if unknown else f"does not take {count_of(len(positional), 'input')}"
         raise NetworkError(f"forward({', '.join(known)}) {wrong}: give the example inputs of these names")
     return Arguments(positional, by_name, tuple(known[: len(positional)]))
 

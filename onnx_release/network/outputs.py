@@ -13,6 +13,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from onnx_release.core.errors import NetworkError
+from onnx_release.core.plain_text import count_of
 from onnx_release.network.arguments import pairs_of_cache
 
 # At the end of an output's name, where its path alone is the name of an input: state_out is the path state or 1.state.
@@ -112,7 +113,8 @@ def describe_outputs(
         return f"{network} has no output {', '.join(missing)}, which spec.yaml declares; it gives {', '.join(given)}"
     there = ", ".join(f"{path} {list(tensor.shape)}".strip() for path, tensor in given.items()) or "no tensor"
     text = (
-        f"{network} returns {len(given)} outputs, spec.yaml declares {len(names)}: {', '.join(names)}. It gives {there}"
+        f"{network} returns {count_of(len(given), 'output')}, spec.yaml declares {len(names)}: "
+        f"{', '.join(names)}. It gives {there}"
     )
     paths = [path for path in given if path]
     if len(given) < len(names):

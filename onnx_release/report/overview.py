@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from onnx_release.choice.metrics import SummaryMetrics
 from onnx_release.core.errors import DataError, ReleaseError
 from onnx_release.core.paths import ARTIFACTS, ModelFiles
+from onnx_release.core.plain_text import count_of
 from onnx_release.core.spec import Task, load_spec
 from onnx_release.core.variants import VARIANTS
 from onnx_release.report.charts import DARK, LIGHT, TEXT
@@ -82,7 +83,7 @@ def read_outcome(model: str, task: Task) -> Outcome:
         for variant, validation in made.items()
         if not validation.passed
     ]
-    timed = f"at batch {benchmark.batch}, with {benchmark.threads} threads, on {benchmark.machine}"
+    timed = f"at batch {benchmark.batch}, with {count_of(benchmark.threads, 'thread')}, on {benchmark.machine}"
     if summary.variant is None:
         return Outcome(failures or ["no variant could be timed"], timed)
     chosen, timing = ValidateMetrics.read(model, summary.variant), benchmark.contenders.get(summary.variant)
@@ -167,5 +168,5 @@ def render_markdown(rows: Sequence[Row]) -> str:
 def describe_passed(rows: Sequence[Row]) -> str:
     """Say how many models passed, and how many have no results."""
     unknown = sum(row.outcome is None for row in rows)
-    passed = f"{sum(row.passed for row in rows)} of {len(rows)} models passed"
+    passed = f"{sum(row.passed for row in rows)} of {count_of(len(rows), 'model')} passed"
     return f"{passed}, {unknown} without results" if unknown else passed

@@ -1,6 +1,7 @@
 """Write the first screen of the report: what to release and why, and what is in the way."""
 
 from onnx_release.core.params import ENOUGH_TO_CALIBRATE
+from onnx_release.core.plain_text import count_of
 from onnx_release.core.spec import Task
 from onnx_release.report.results import Results
 from onnx_release.report.text import number, share_cell
@@ -86,7 +87,7 @@ def describe_calibration(results: Results) -> str:
     validated = made.validation.sqnr_db
     found = []
     if samples < ENOUGH_TO_CALIBRATE:
-        found.append(f"calibrated on {samples} sample{'s' if samples != 1 else ''}")
+        found.append(f"calibrated on {count_of(samples, 'sample')}")
     if searched is not None and validated is not None and searched - validated > MOST_DB_LOST:
         found.append(
             f"{number(searched - validated)} dB worse on evaluation samples ({number(validated)} dB) than on "

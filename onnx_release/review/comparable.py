@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx_release.core.imports import reached_files
 from onnx_release.core.metrics import Metric
+from onnx_release.core.plain_text import count_of
 from onnx_release.core.variants import BASE, VARIANTS
 from onnx_release.report.metrics import flatten, known_metric
 from onnx_release.review.noise import (
@@ -253,4 +254,4 @@ def contender(key: str, metric: Metric) -> str:
 
 
 def describe_samples(samples: "pd.DataFrame") -> str:
-    return f"{len(samples)} from {samples['group'].nunique()} groups"
+    return f"{len(samples)} from {count_of(samples['group'].nunique(), 'group')}"

@@ -11,6 +11,7 @@ from onnx_release.core.errors import ReleaseError, ReleaseFolderError
 from onnx_release.core.files import read_names, sha256
 from onnx_release.core.params import Runtime
 from onnx_release.core.paths import MODEL_FILE, ModelFiles
+from onnx_release.core.plain_text import count_of
 from onnx_release.core.spec import Spec, Task, class_count
 from onnx_release.core.yaml_files import Strict, describe_problems, read_yaml
 
@@ -146,7 +147,7 @@ def check_released_file(folder: Path, name: str, file: File) -> None:
     found = sha256(path)
     if found != file.sha256:
         size = path.stat().st_size
-        sizes = f", {size} bytes in place of {file.bytes}" if size != file.bytes else ""
+        sizes = f", {count_of(size, 'byte')} in place of {file.bytes}" if size != file.bytes else ""
         raise ReleaseFolderError(
             f"{path} is not the file that was released: its sha256 is {found}, in {MANIFEST} {file.sha256}{sizes}. "
             "Fetch the release again"
@@ -157,7 +158,7 @@ def read_labels(path: Path, spec: Spec, error: type[ReleaseError]) -> list[str]:
     """Read the names of the classes, one on each line. Raises `error` if one is empty or their number is wrong."""
     names, count = read_names(path, error), class_count(spec)
     if count is not None and len(names) != count:
-        raise error(f"{path} has {len(names)} names, {spec.outputs[0].name} has {count} classes")
+        raise error(f"{path} has {count_of(len(names), 'name')}, {spec.outputs[0].name} has {count_of(count, 'class')}")
     return names
 
 

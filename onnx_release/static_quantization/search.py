@@ -21,6 +21,7 @@ from pathlib import Path
 from onnx import ModelProto
 from tqdm import tqdm
 
+from onnx_release.core.plain_text import count_of
 from onnx_release.core.spec import Budget
 from onnx_release.data.samples import spread_evenly
 from onnx_release.graph.layers import initializers
@@ -299,4 +300,4 @@ def print_progress(attempt: Attempt) -> None:
     """Print the result of a fit, the only sign of progress for minutes."""
     found = ", ".join(f"{name} {value:.4g}" for name, value in asdict(attempt.closeness).items() if value is not None)
     verdict = "within the budget" if not attempt.failures else "; ".join(attempt.failures)
-    print(f"{len(attempt.float_nodes)} more nodes in float: {found}: {verdict}", file=sys.stderr)
+    print(f"{count_of(len(attempt.float_nodes), 'more node')} in float: {found}: {verdict}", file=sys.stderr)

@@ -288,7 +288,7 @@ def push_result(job: NodeJob, clone: Path, before: dict[str, Any]) -> bool:
         used += [stage.get_used_objs(push=True) for stage in repo.index.stages if stage.addressing in changed]
         failed = repo.cloud.push({item for found in used for items in found.values() for item in items}).failed
         if failed:
-            raise NodeError(f"{len(failed)} files of its result could not be pushed to the DVC remote")
+            raise NodeError(f"files of its result could not be pushed to the DVC remote: {len(failed)}")
         remote = repo.cloud.get_remote_odb(hash_name="md5-dos2unix")
         for entry in entries:
             path = remote.fs.join(remote.path, "runs", *entry)

@@ -16,6 +16,7 @@ from typing import Any
 
 from onnx_release.core.errors import SweepError
 from onnx_release.core.paths import ModelFiles
+from onnx_release.core.plain_text import count_of
 from onnx_release.review.revisions import namespace
 from onnx_release.sweep import node as sweep_node
 from onnx_release.sweep.node import NodeJob, NodeOutcome
@@ -97,8 +98,8 @@ def check_remotes(base: str) -> str:
     missing = sorted(path for path, state in status.items() if state in {"new", "missing"})
     if missing:
         raise SweepError(
-            f"the DVC remote {name} lacks {len(missing)} outputs of the base revision, {missing[0]} among them: run "
-            "`make repro` if they are missing here, and then `python -m tools.push`"
+            f"the DVC remote {name} lacks {count_of(len(missing), 'output')} of the base revision, {missing[0]} among "
+            "them: run `make repro` if they are missing here, and then `python -m tools.push`"
         )
     return git("remote", "get-url", REMOTE)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from onnx_release.core.errors import StorageError
+from onnx_release.core.plain_text import count_of
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,13 @@ def push_with_runs(remote: str | None = None) -> PushedCounts:
                 for odb, objects in repo.stage_cache.get_used_objs(runs).items():
                     result = repo.cloud.push(objects, remote=remote, odb=odb)
                     if result.failed:
-                        raise StorageError(f"{len(result.failed)} files could not be pushed: run it again")
+                        raise StorageError(f"{count_of(len(result.failed), 'file')} could not be pushed: run it again")
                     files += len(result.transferred)
                 # DVC only logs which runs it could not copy.
                 odb = repo.cloud.get_remote_odb(remote, hash_name="md5-dos2unix")
                 lost = [run for run in runs if not odb.fs.exists(odb.fs.join(odb.path, "runs", run[0][:2], *run))]
                 if lost:
-                    raise StorageError(f"{len(lost)} runs could not be pushed: run it again")
+                    raise StorageError(f"{count_of(len(lost), 'run')} could not be pushed: run it again")
     # ImportError: the remote's package is not installed. OSError: it cannot be reached, or refuses access.
     except (DvcException, ImportError, OSError) as cause:
         raise StorageError(f"the push failed: {cause}\ndocs/remotes.md says how to set up a remote") from cause

@@ -330,7 +330,7 @@ def test_a_folder_without_classes_is_named(make, tmp_path):
 
 def test_photographs_outside_of_a_class_are_named(make, raw):
     Image.new("RGB", (8, 6)).save(raw / "flowers/lost.jpg")
-    expect(make(), raw, r"has 1 photographs without a class \(lost\.jpg\)")
+    expect(make(), raw, r"has 1 photograph without a class \(lost\.jpg\)")
 
 
 def test_a_class_without_a_photograph_is_named(make, raw):

@@ -164,7 +164,7 @@ def test_a_dict_that_is_given_as_a_tensor_says_how_its_parts_are_named(make_spec
 
 def test_another_number_of_outputs_than_declared_is_refused(two_by_two):
     network = Subtract(lambda difference, total: difference)
-    with pytest.raises(NetworkError, match=r"returns 1 outputs, spec\.yaml declares 2"):
+    with pytest.raises(NetworkError, match=r"returns 1 output, spec\.yaml declares 2"):
         run_network(network, two_by_two, {"x": X, "y": Y})
 
 

@@ -61,7 +61,7 @@ def test_each_name_gets_its_tensor(result, names):
             r"returns 3 outputs, spec\.yaml declares 2: y, h\. It gives 0 \[1\], 1\.0 \[1\], 1\.1 \[1\]\. "
             r'Declare all of them in this order; or take some .* such as "0", "1\.0"$',
         ),
-        (A, ["y", "h"], r"returns 1 outputs, spec\.yaml declares 2: y, h\. .* Declare only these"),
+        (A, ["y", "h"], r"returns 1 output, spec\.yaml declares 2: y, h\. .* Declare only these"),
         ({"a": A, "b": (B, C)}, ["a", "b"], r"has no output b, which spec\.yaml declares; it gives a, b\.0, b\.1$"),
         ({"logits": A}, ["y"], r"has no output y, .*; it gives logits$"),
         (({"h": A}, {"h": B}), ["h", "y"], r"has no output h, y, .*; it gives 0\.h, 1\.h$"),

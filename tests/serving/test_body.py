@@ -85,7 +85,7 @@ def test_what_is_no_body_with_files_is_refused(body, content_type, status, text)
 def test_limits_are_of_each_file_and_of_how_many():
     body = form(part(b"1" * 10, "a.jpg"), part(b"2" * 11, "b.jpg"))
     assert len(parse(body, upload_bytes=11, files=2)) == 2
-    for settings, text in ({"upload_bytes": 10}, "'b.jpg' has more than 10 bytes"), ({"files": 1}, "more than 1 files"):
+    for settings, text in ({"upload_bytes": 10}, "'b.jpg' has more than 10 bytes"), ({"files": 1}, "more than 1 file:"):
         with pytest.raises(RequestError, match=text) as raised:
             parse(body, **settings)
         assert raised.value.status == 413

@@ -397,7 +397,7 @@ BAD_REPOSITORIES = {
     ),
     "a DVC remote without run cache": (with_http_remote, "has no run cache over HTTP"),
     "a DVC remote beside the repository": (with_relative_remote, "another folder on each node"),
-    "outputs that only another machine has": (with_other_outputs, "lacks 1 outputs.*train.txt.*tools.push"),
+    "outputs that only another machine has": (with_other_outputs, "lacks 1 output .*train.txt.*tools.push"),
     "a name that is something else here": (with_experiment, f"{RESULTS[0].name}: this experiment is not on origin"),
 }
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from onnx_release.core.errors import ExportError
-from onnx_release.core.plain_text import first_few
+from onnx_release.core.plain_text import count_of, first_few
 from onnx_release.core.spec import batch_dimension, check_array, example_sizes
 from onnx_release.export.doctor.control_flow import find_fixed_control_flow
 from onnx_release.export.doctor.findings import Finding, Patient, failing_run, unexamined
@@ -45,7 +45,9 @@ def refuse_errors(findings: list[Finding]) -> None:
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         listed = "\n".join(f"{finding.where}: {finding.what}\n  fix: {finding.fix}" for finding in errors)
-        raise ExportError(f"the network cannot be exported before these {len(errors)} errors are fixed:\n{listed}")
+        raise ExportError(
+            f"the network has {count_of(len(errors), 'error')} to fix before it can be exported:\n{listed}"
+        )
 
 
 def training_mode(patient: Patient) -> list[Finding]:
@@ -195,7 +197,7 @@ def wrong_outputs(patient: Patient, watch: Watch, sizes: Sizes, outputs: list[to
     """Find outputs of another number, dtype or shape than declared."""
     declared = patient.spec.outputs
     if len(outputs) != len(declared):
-        what = f"the network returns {len(outputs)} outputs, spec.yaml declares {len(declared)}"
+        what = f"the network returns {count_of(len(outputs), 'output')}, spec.yaml declares {len(declared)}"
         return [Finding("error", what, patient.home(), "declare every output of the network, in its order")]
     found = []
     bound = dict(sizes)
