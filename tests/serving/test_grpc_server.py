@@ -80,7 +80,11 @@ def test_a_call_has_ids_a_line_in_the_log_and_spans_as_a_request_of_http_has(len
 
 
 def test_new_connections_go_to_the_next_release_as_soon_as_the_one_before_retires(lengths):
-    with serving(lengths, threads=1, grpc_port=0) as server, server.connect() as asker, ExitStack() as stack:
+    with (
+        serving(lengths, threads=1, grpc_port=0, idle=PATIENCE) as server,  # the asker waits for the next release
+        server.connect() as asker,
+        ExitStack() as stack,
+    ):
         address = address_of(server)
         port = int(address.rpartition(":")[2])
         [old] = psutil.Process(server.process.pid).children()

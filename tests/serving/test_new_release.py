@@ -106,7 +106,8 @@ def test_a_release_that_does_not_load_changes_nothing(colours, tmp_path):
     release = release_saying("red", colours, tmp_path / "release")
     crimson = release_saying("crimson", colours, tmp_path / "crimson")
     (release / "token").write_text(TOKEN)
-    with serving(release, threads=1, token_file="token") as server, server.connect() as client:
+    # The connection lasts however long a release takes to load.
+    with serving(release, threads=1, token_file="token", idle=PATIENCE) as server, server.connect() as client:
         assert ask(client) == "red"
         release.rename(tmp_path / "before")
         server.process.send_signal(signal.SIGHUP)
