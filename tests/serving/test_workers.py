@@ -125,6 +125,7 @@ def test_a_server_without_workers_stops(monkeypatch, tmp_path):
 def test_a_server_stops_when_its_terminal_is_closed():
     process, terminal = pty.fork()
     if process == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup before pytest would have its children ignore it
         os.execv(sys.executable, [sys.executable, "-m", "tests.wire_app", json.dumps({"port": 0})])
     printed = b""
     while not printed.endswith(b"\n"):
