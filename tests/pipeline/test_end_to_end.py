@@ -53,7 +53,7 @@ ALWAYS = [f"{MACHINE_PIPELINE}:{stage}" for stage in ("hardware", "sources")]
 PARAMS_OF_CLONE = {**QUICK, "quantize_static.minutes": "0.02", "validate.resamples": "200"}
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def no_compilation() -> Iterator[None]:
     """torch.compile hands back the network as it is: compiling it takes longer than the rest of the pipeline here."""
     with pytest.MonkeyPatch.context() as patch:
@@ -61,13 +61,13 @@ def no_compilation() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def reads() -> dict[str, set[str]]:
     """What each stage of `clone` has read of its spec and its parameters, once it has run."""
     return {}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clone(no_compilation: None, reads: dict[str, set[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone in which every stage has run once and DVC has the outputs. No test reads a timing."""
     folder = make_clone(tmp_path_factory.mktemp("clone"), PARAMS_OF_CLONE)

@@ -42,9 +42,7 @@ print(logits.shape == (2, 10), "torch._inductor.codecache" in sys.modules)
 def test_pytorch_and_the_network_are_imported_before_the_clock_starts_and_only_one_compiles(tmp_path, kind, compiles):
     write_text(tmp_path / "models/net/spec.yaml", DIGITS_SPEC)
     write_text(tmp_path / "models/net/network.py", NETWORK)
-    # Tests of whole pipelines, which compile nothing, may have set TORCHDYNAMO_DISABLE in this process.
-    environment = {name: value for name, value in os.environ.items() if name != "TORCHDYNAMO_DISABLE"}
-    environment |= {"PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     command = [sys.executable, "-c", LOAD_AND_CALL, kind]
     printed = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
     assert printed.split() == ["True", "True", "True", str(compiles)]
