@@ -1,10 +1,12 @@
 """Do what runs in a process of its own, in the clone. What needs torch is imported here, where it is used."""
 
-import tempfile
+import shutil
 from pathlib import Path
 from typing import Any
 
 ANSWER = Path("zoo.txt")
+# A folder of the clone, so that messages that name a file in it are the same on every machine.
+CONVERTED = Path("converted")
 
 
 def read_answer(clone: Path) -> str:
@@ -23,11 +25,13 @@ def convert_plainly(name: str, exporter: str) -> None:
     """Write why torch.onnx.export alone does not convert the network rightly, or nothing."""
     from benchmarks.zoo_networks.plain import convert, first_line
 
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            answer = convert(name, exporter, Path(folder))
-        except Exception as cause:  # the exporters may raise anything
-            answer = first_line(cause)
+    shutil.rmtree(CONVERTED, ignore_errors=True)  # of a process that crashed
+    CONVERTED.mkdir()
+    try:
+        answer = convert(name, exporter, CONVERTED)
+    except Exception as cause:  # the exporters may raise anything
+        answer = first_line(cause)
+    shutil.rmtree(CONVERTED)
     ANSWER.write_text(answer)
 
 

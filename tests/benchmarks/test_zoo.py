@@ -1,6 +1,7 @@
 """The zoo: what it lists, what it writes into a model's folder, how it names failures, and that it goes on."""
 
 import argparse
+import re
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from benchmarks.zoo_networks.sizes import size_cases
 from benchmarks.zoo_networks.through import outcome, reason
 from onnx_release.core.errors import BenchmarkError
 from onnx_release.core.spec import Spec
+from tests.imports import ROOT
 
 MADE = Outcome(True, True, 40.0, "")
 GOOD = Result("good", "letters", "", "", variants=dict.fromkeys(("fp32", "fp16", "int8_dynamic", "int8_static"), MADE))
@@ -135,6 +137,10 @@ def test_the_page_counts_by_family_and_gives_each_reason():
     assert "| lost | run | export: error: a &lt;branch> |" in text
     assert "| strange | dynamo alone | off by 2 |" in text
     assert "2 of 3 networks are converted rightly" in totals([GOOD, LOST, STRANGE])
+
+
+def test_no_result_names_a_folder_of_the_machine():
+    assert not re.findall("/(?:tmp|home|root)/", (ROOT / "benchmarks/zoo.jsonl").read_text(encoding="utf-8"))
 
 
 def test_it_goes_on_where_it_was_interrupted(tmp_path, capsys):
