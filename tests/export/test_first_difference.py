@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -18,7 +18,7 @@ from onnx_release.core.spec import Spec
 from onnx_release.core.types import Sample
 from onnx_release.data.samples import write_samples
 from onnx_release.export.export import export_network
-from onnx_release.export.first_difference import first_difference
+from onnx_release.export.first_difference import Difference, first_difference
 from onnx_release.network.reference import write_reference
 from onnx_release.runtime.onnx_model import OnnxModel
 from onnx_release.validate.validate import validate
@@ -55,19 +55,31 @@ class Network(nn.Module):
         return self.last(self.second(self.first(x)))
 
 
-@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
-def test_the_module_whose_weights_are_changed_in_the_file_is_named(tmp_path, exporter):
+@pytest.fixture
+def with_changed_bias(tmp_path):
+    """Export a network, which is right, and give what is found once a bias of the file is 0.5 larger, and the file."""
+
+    def change(
+        network: nn.Module, exporter: Literal["dynamo", "torchscript"], array: np.ndarray, name: str
+    ) -> tuple[Difference, onnx.ModelProto]:
+        export_network(network, SPEC, Export(exporter=exporter, opset=18), tmp_path / "export")
+        model = onnx.load(tmp_path / "export/model.onnx")
+        sources = json.loads((tmp_path / "export/sources.json").read_text())
+        assert first_difference(network, model, sources, {"x": array}) is None
+        (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+        bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.5), bias.name))
+        found = first_difference(network, model, sources, {"x": array})
+        assert found is not None
+        return found, model
+
     torch.manual_seed(0)
-    network = Network().eval()
-    export_network(network, SPEC, Export(exporter=exporter, opset=18), tmp_path / "export")
-    model = onnx.load(tmp_path / "export/model.onnx")
-    sources = json.loads((tmp_path / "export/sources.json").read_text())
-    inputs = {"x": np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)}
-    assert first_difference(network, model, sources, inputs) is None
-    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "second.layer.bias")
-    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.5), bias.name))
-    found = first_difference(network, model, sources, inputs)
-    assert found is not None
+    return change
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_the_module_whose_weights_are_changed_in_the_file_is_named(with_changed_bias, exporter):
+    array = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    found, _ = with_changed_bias(Network().eval(), exporter, array, "second.layer.bias")
     assert (found.module, found.kind, found.operator) == ("second.layer", "Linear", "Gemm")
     assert found.error == pytest.approx(0.5, abs=1e-6)
     if exporter == "dynamo":  # the other one knows no lines
@@ -131,19 +143,10 @@ class FoldedNetwork(nn.Module):
 
 
 @pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
-def test_a_module_is_not_to_blame_for_another_that_was_folded_into_it(tmp_path, exporter):
-    torch.manual_seed(0)
-    network = FoldedNetwork().eval()
-    export_network(network, SPEC, Export(exporter=exporter, opset=18), tmp_path / "export")
-    model = onnx.load(tmp_path / "export/model.onnx")
-    sources = json.loads((tmp_path / "export/sources.json").read_text())
+def test_a_module_is_not_to_blame_for_another_that_was_folded_into_it(with_changed_bias, exporter):
+    found, model = with_changed_bias(FoldedNetwork().eval(), exporter, np.ones((2, 3), np.float32), "last.bias")
     assert [node.op_type for node in model.graph.node].count("BatchNormalization") == 0
-    inputs = {"x": np.ones((2, 3), np.float32)}
-    assert first_difference(network, model, sources, inputs) is None
-    (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "last.bias")
-    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.5), bias.name))
-    found = first_difference(network, model, sources, inputs)
-    assert found is not None and (found.module, found.operator) == ("last", "Conv")
+    assert (found.module, found.operator) == ("last", "Conv")
 
 
 class Masked(nn.Module):
