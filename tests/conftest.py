@@ -43,7 +43,7 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection() -> Iterator[None]:
     """Look for no garbage while the tests are collected: this imports the library and all that it uses, which stays.
 
-    Look for it seldom after that: at Python's threshold of 700 objects it takes a fifteenth of what the tests take.
+    Look for it more seldom after that than Python does by itself.
     """
     gc.disable()
     try:

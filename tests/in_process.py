@@ -30,7 +30,7 @@ from tests.dvc_here import popen_with
 # The modules of the library that run work in a process of its own. A script's own import is made anew for each run.
 IN_CHILDREN = ("core.child_process", "core.variants", "export.choose_export", "reduce.fp16")
 # A process that has imported torch starts others in no time. It keeps the environment that it was started with.
-# Loading any network imports torch._dynamo: a second in each process that times PyTorch.
+# Loading any network imports torch._dynamo, in each process that times PyTorch.
 WITH_TORCH = get_context("forkserver")
 WITH_TORCH.set_forkserver_preload(["torch", "torch._dynamo", "onnxruntime", "pydantic", "ruamel.yaml"])
 
