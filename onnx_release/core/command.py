@@ -94,13 +94,13 @@ def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.Argume
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    open_closed_output()
     with quiet_if_unread():
         try:
             try:
                 main(parser.parse_args())
             finally:
-                if sys.stdout:  # None where it was closed before the start
-                    sys.stdout.flush()  # or Python does it at exit, and prints a message of its own
+                sys.stdout.flush()  # or Python does it at exit, and prints a message of its own
         except ReleaseError as error:
             fail(no_space(error) or str(error))
         except MemoryError as error:
@@ -114,13 +114,23 @@ def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.Argume
             fail(str(interrupt) or "stopped", INTERRUPTED)
 
 
+def open_closed_output() -> None:
+    """Let what is printed go nowhere where standard output or error was closed before the start.
+
+    There Python has None, which not all that print expect: argparse of Python 3.11.2 does not.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 (open as long as the process runs)
+
+
 @contextmanager
 def quiet_if_unread() -> Iterator[None]:
     """Exit with UNREAD and print nothing if the reader of the block's output has gone."""
     try:
         yield
     except BrokenPipeError:
-        unread = [stream for stream in (sys.stdout, sys.stderr) if stream and is_unread(stream.fileno())]
+        unread = [stream for stream in (sys.stdout, sys.stderr) if is_unread(stream.fileno())]
         if not unread:
             raise  # another pipe, which is a bug
         nowhere = os.open(os.devnull, os.O_WRONLY)
