@@ -10,6 +10,8 @@ OWN_PACKAGES = ("models", "onnx_release", "serving", "stages", "tools")
 # The library loads a model's files by the model's name: a script that imports the loader depends on their imports.
 LOADERS = {"onnx_release/data/model_data.py": "data.py", "onnx_release/network/network.py": "network.py"}
 
+MAY_HOLD_IMPORTS = (ast.stmt, ast.ExceptHandler, ast.match_case)  # an expression has no statement in it
+
 
 def reached_files(script: str, root: Path = Path(), model: str = "*") -> set[str]:
     """Return the paths below `root` of `script` and of the modules that it imports, directly or not.
@@ -44,7 +46,7 @@ def outside_names(path: str, root: Path = Path()) -> set[str]:
 def imported_names(path: str, root: Path) -> set[str]:
     """Return every dotted name that may be a module: both a and a.b for `from a import b`."""
     names: set[str] = set()
-    for node in import_statements((root / path).resolve()):
+    for node in import_statements((root / path).read_text(encoding="utf-8")):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         else:
@@ -56,14 +58,14 @@ def imported_names(path: str, root: Path) -> set[str]:
 
 
 @functools.cache
-def import_statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
+def import_statements(source: str) -> list[ast.Import | ast.ImportFrom]:
     """Return all import statements, those inside functions too, except those that only a type checker reads."""
     found: list[ast.Import | ast.ImportFrom] = []
-    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    waiting: list[ast.AST] = [ast.parse(source)]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import | ast.ImportFrom):
             found.append(node)
         if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
-            waiting += ast.iter_child_nodes(node)
+            waiting += (child for child in ast.iter_child_nodes(node) if isinstance(child, MAY_HOLD_IMPORTS))
     return found

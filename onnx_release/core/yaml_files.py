@@ -1,6 +1,8 @@
 """Read a YAML file into a pydantic model, with error messages that name the key."""
 
+import copy
 import difflib
+import functools
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -57,9 +59,7 @@ def load_yaml(path: Path, error: type[ReleaseError], text: str | None = None, if
     try:
         text = path.read_text(encoding="utf-8") if text is None else text
         refuse_conflict(path, text, error)
-        # DVC reads it with the same library and YAML version: 1e-4 is a number to both. The parser in C would refuse a
-        # colon within a word of a list, as in [validate/fp32:sqnr_db].
-        content = YAML(typ="safe", pure=True).load(text)
+        content = copy.deepcopy(parse_yaml(text))
     except FileNotFoundError as cause:
         raise error(f"{path} is not there: run this from the repository root, or write the file") from cause
     except (YAMLError, ValueError) as cause:  # ValueError: not UTF-8, or an impossible date
@@ -69,6 +69,17 @@ def load_yaml(path: Path, error: type[ReleaseError], text: str | None = None, if
     if content is None:
         raise error(f"{path} is empty: {if_empty}run `git restore {path}` for the committed version")
     return content
+
+
+@functools.lru_cache(maxsize=64)
+def parse_yaml(text: str) -> Any:
+    """Return the content of a YAML document, which must not be changed: the next caller with this text gets it too.
+
+    A process reads the same files many times, and parsing one takes milliseconds. Raises YAMLError or ValueError.
+    """
+    # DVC reads it with the same library and YAML version: 1e-4 is a number to both. The parser in C would refuse a
+    # colon within a word of a list, as in [validate/fp32:sqnr_db].
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def describe_problems(cause: ValidationError, model: type[BaseModel]) -> list[str]:
