@@ -61,13 +61,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def torchlib_is_read_once() -> Iterator[None]:
-    """Keep torch.onnx's table of operators, which it makes anew from their source for every export in a second."""
-    from torch.onnx._internal.exporter._registration import ONNXRegistry  # not in the process that only hands out tests
+def operators_are_listed_once() -> Iterator[None]:
+    """Keep what torch lists anew for every export: torch.onnx's table of operators, in a second, and torch's own."""
+    from torch._export import utils  # not in the process that only hands out tests
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-    made = functools.cache(ONNXRegistry.from_torchlib)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(made))
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
+        patch.setattr(utils, "_materialize_cpp_cia_ops", functools.cache(utils._materialize_cpp_cia_ops))
         yield
 
 

@@ -154,5 +154,5 @@ def working_in(folder: Path, environment: Mapping[str, str] | None = None) -> It
 
 def forget_models() -> dict[str, ModuleType]:
     """Take every module below models/ out of sys.modules, and return these."""
-    names = [name for name in sys.modules if name.split(".")[0] == "models"]
+    names = [name for name in sys.modules if name == "models" or name.startswith("models.")]
     return {name: sys.modules.pop(name) for name in names}

@@ -30,7 +30,12 @@ from onnx_release.data.image_folder import ImageFolder, sorted_classes, split_fo
 from tools.first_run import why_it_fails
 
 TASKS = ("classification", "detection", "embedding", "tensor")
-TEMPLATES = Path(__file__).with_name("templates")
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
+    autoescape=False,
+)
 IMAGENET: dict[str, Any] = {"resize": 256, "crop": 224, "interpolation": "bilinear", "mark": "CHANGE: "}
 IMAGENET |= {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -192,10 +197,7 @@ def pipeline_text(name: str) -> str:
 
 def rendered(template: str, values: Mapping[str, Any]) -> str:
     """Return the text of a template with these values."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
-    )
-    return environment.get_template(template).render(values).rstrip() + "\n"
+    return TEMPLATES.get_template(template).render(values).rstrip() + "\n"
 
 
 def outcome(name: str, weights: bool, example: bool) -> str:

@@ -346,14 +346,14 @@ def test_an_interrupted_search_leaves_what_stood_there(case, tmp_path, monkeypat
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_weights_in_a_file_of_their_own_give_the_same_graph(case, tmp_path, target):
-    """As for a network over 2 GB; the budget is out of reach, so layers are tried in float and ranges refined."""
-    budget = Budget(sqnr_db=200)
-    metrics, path = write(case, tmp_path, budget, 0.01, target)
+    """As for a network over 2 GB; the budget is out of reach, so ranges are refined; for one target, layers tried."""
+    budget, minutes = Budget(sqnr_db=200), 0.01 if target == "vnni" else 0.003
+    metrics, path = write(case, tmp_path, budget, minutes, target)
     whole = onnx.load(path)
     path = tmp_path / "calibration/model.onnx"
     onnx.save_model(case[0], path, save_as_external_data=True, size_threshold=100, location="weights")
     assert (tmp_path / "calibration/weights").is_file()
-    again, path = write(case, tmp_path, budget, 0.01, target)
+    again, path = write(case, tmp_path, budget, minutes, target)
     assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
     # ONNX Runtime multiplies weights that it has packed in another order, so sums differ by their rounding.
     assert again.calibration_sqnr_db == pytest.approx(metrics.calibration_sqnr_db, abs=0.01)
