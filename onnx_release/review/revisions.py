@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from onnx_release.core.errors import RevisionError
@@ -18,6 +17,7 @@ from onnx_release.core.files import CONFLICT, refuse_conflict
 from onnx_release.core.git import run_git
 from onnx_release.core.imports import OWN_PACKAGES
 from onnx_release.core.paths import LOCK, METRICS, PIPELINES, ModelFiles
+from onnx_release.core.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,7 +102,7 @@ class Revision:
 
     def yaml(self, path: Path) -> dict[str, Any]:
         try:
-            found = YAML(typ="safe", pure=True).load(self.files.get(path.as_posix(), b"").decode())
+            found = parse_yaml(self.files.get(path.as_posix(), b"").decode())
         except (YAMLError, ValueError) as cause:
             raise RevisionError(f"{path} of {self.name} is not valid YAML: {cause}") from cause
         return found if isinstance(found, dict) else {}

@@ -5,9 +5,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from onnx_release.core.paths import PARAMS
+from onnx_release.core.yaml_files import parse_yaml
 from onnx_release.report.metrics import ALL_METRICS
 from onnx_release.report.text import table
 from tools.page_parts import Read
@@ -28,7 +27,7 @@ def parameters(read: Read) -> str:
 
 def commented_keys(text: str) -> Iterator[tuple[str, Any, str | None]]:
     """Yield the dotted name of each key in a YAML file, with its value and the comment behind it."""
-    content = YAML(typ="safe", pure=True).load(text)
+    content = parse_yaml(text)
     path: list[str] = []
     for line in LINE.finditer(text):
         path = [*path[: len(line["indent"]) // 2], line["key"]]
