@@ -92,7 +92,9 @@ def extract_subgraph(model: ModelProto, names: Iterable[str], known: Mapping[str
     if known is None:
         inputs = list(model.graph.input)
     else:
-        inputs = [helper.make_tensor_value_info(name, known[name], None) for name in known if name in needed]
+        made = {name for node in nodes for name in node.output}  # an output of the model may be known, too
+        taken = (name for name in known if name in needed and name not in made)
+        inputs = [helper.make_tensor_value_info(name, known[name], None) for name in taken]
     graph = helper.make_graph(
         nodes,
         model.graph.name,

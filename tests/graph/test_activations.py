@@ -59,6 +59,13 @@ def test_a_cut_starts_from_what_is_known(model):
     assert run_on(session_of(part), known)["y"].tolist() == [[4, 5]]
 
 
+def test_a_cut_computes_an_output_that_is_known_and_taken_further(model):
+    feed = {"x": np.array([[1.25, 3]], np.float32), "a": np.zeros((1, 2), np.float32)}
+    part = extract_subgraph(model, ["a", "y"], dict.fromkeys(feed, TensorProto.FLOAT))
+    found = run_on(session_of(part), feed)
+    assert (found["a"].tolist(), found["y"].tolist()) == ([[2.5, 6]], [[3, 7]])
+
+
 def test_a_cut_runs_an_operator_again_of_which_one_output_is_known(save_graph):
     halves = helper.make_node("Split", ["x"], ["low", "high"], axis=1, num_outputs=2)
     total = helper.make_node("Add", ["low", "high"], ["y"])
