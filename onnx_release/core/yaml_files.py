@@ -59,7 +59,7 @@ def load_yaml(path: Path, error: type[ReleaseError], text: str | None = None, if
     try:
         text = path.read_text(encoding="utf-8") if text is None else text
         refuse_conflict(path, text, error)
-        content = copy.deepcopy(parse_yaml(text))
+        content = parse_yaml(text)
     except FileNotFoundError as cause:
         raise error(f"{path} is not there: run this from the repository root, or write the file") from cause
     except (YAMLError, ValueError) as cause:  # ValueError: not UTF-8, or an impossible date
@@ -71,12 +71,14 @@ def load_yaml(path: Path, error: type[ReleaseError], text: str | None = None, if
     return content
 
 
-@functools.lru_cache(maxsize=64)
 def parse_yaml(text: str) -> Any:
-    """Return the content of a YAML document, which must not be changed: the next caller with this text gets it too.
+    """Return the content of a YAML document. Raises YAMLError or ValueError if it is none."""
+    return copy.deepcopy(parse_once(text))
 
-    A process reads the same files many times, and parsing one takes milliseconds. Raises YAMLError or ValueError.
-    """
+
+@functools.lru_cache(maxsize=64)
+def parse_once(text: str) -> Any:
+    """Do what `parse_yaml` says, once for each text: a process reads the same files often, which takes milliseconds."""
     # DVC reads it with the same library and YAML version: 1e-4 is a number to both. The parser in C would refuse a
     # colon within a word of a list, as in [validate/fp32:sqnr_db].
     return YAML(typ="safe", pure=True).load(text)

@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field, ValidationError, field_validator
 
 from onnx_release.core.errors import ParameterError, SpecError
-from onnx_release.core.yaml_files import Strict, read_yaml
+from onnx_release.core.yaml_files import Strict, parse_yaml, read_yaml
 
 
 class Inner(Strict):
@@ -45,6 +45,11 @@ def test_a_good_file_becomes_a_model_that_cannot_change(read):
     assert (outer.name, outer.inner.size, outer.inner.rate) == ("net", 3, 0.5)
     with pytest.raises(ValidationError, match="frozen"):
         outer.name = "other"
+
+
+def test_a_change_to_what_was_read_does_not_reach_the_next_who_reads_it():
+    parse_yaml(GOOD)["from"]["size"] = 4
+    assert parse_yaml(GOOD)["from"]["size"] == 3
 
 
 @pytest.mark.parametrize(
