@@ -57,8 +57,12 @@ Answer = Prediction | Detections | Embedding
 
 
 def softmax_prediction(logits: np.ndarray, top: int) -> Prediction:
-    """Return the `top` likeliest classes of `logits` [classes] with softmax scores. Ties go to the lower class."""
+    """Return the `top` likeliest classes of `logits` [classes] with softmax scores. Ties go to the lower class.
+
+    If a logit is infinite or NaN, so are scores.
+    """
     logits = logits.astype(np.float64)
     order = np.argsort(-logits, kind="stable")[:top]
-    exponentials = np.exp(logits - logits.max())
+    with np.errstate(invalid="ignore"):  # who calls it says what is wrong with the model, once
+        exponentials = np.exp(logits - logits.max())
     return Prediction(order.astype(np.int64), (exponentials[order] / exponentials.sum()).astype(np.float32))
