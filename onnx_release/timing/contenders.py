@@ -7,12 +7,14 @@ returns a function that loads the contender. Only a torch contender imports torc
 import importlib
 import importlib.util
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from onnx_release.core.hardware import available_cores
 from onnx_release.core.params import Runtime
 from onnx_release.core.paths import ModelFiles
 from onnx_release.core.spec import Spec
@@ -26,10 +28,14 @@ Kind = Literal["torch_eager", "torch_channels_last", "torch_compile", "torch_aut
 
 @dataclass(frozen=True)
 class LoadedContender:
-    """A loaded contender: its function, the provider that runs it, and the note of its OnnxModel."""
+    """A loaded contender: its function, the provider that runs it, and the note of its OnnxModel.
+
+    A call keeps `cores` of the machine busy: one for each thread, but on a GPU only that of the thread that calls.
+    """
 
     call: Call
     provider: str
+    cores: int
     note: str = ""
 
 
@@ -91,13 +97,15 @@ def prepare(contender: Contender) -> Callable[[], LoadedContender]:
 
 def prepare_onnx(contender: Contender) -> Callable[[], LoadedContender]:
     from onnx_release.runtime.onnx_model import OnnxModel
+    from onnx_release.runtime.providers import CPU
     from onnx_release.runtime.session import find_libraries
 
     find_libraries(contender.runtime)
 
     def load() -> LoadedContender:
         model = OnnxModel(Path(contender.target), contender.spec, contender.runtime)
-        return LoadedContender(lambda batch: list(model.run(batch).values()), model.provider, model.note)
+        cores = busy_cores(contender.runtime, on_cpu=model.provider == CPU)
+        return LoadedContender(lambda batch: list(model.run(batch).values()), model.provider, cores, model.note)
 
     return load
 
@@ -112,7 +120,8 @@ def prepare_openvino(contender: Contender) -> Callable[[], LoadedContender]:
             "INFERENCE_PRECISION_HINT": "f32",  # or it computes float32 files in bfloat16 where the CPU has it
         }
         model = openvino.Core().compile_model(contender.target, "CPU", settings)
-        return LoadedContender(lambda batch: list(model(batch).values()), "OpenVINO on the CPU")
+        cores = busy_cores(contender.runtime, on_cpu=True)
+        return LoadedContender(lambda batch: list(model(batch).values()), "OpenVINO on the CPU", cores)
 
     return load
 
@@ -141,14 +150,20 @@ def prepare_torch(contender: Contender) -> Callable[[], LoadedContender]:
             network = network.to(memory_format=torch.channels_last)
         if contender.kind == "torch_compile":
             network = torch.compile(network)
-        autocast = torch.autocast(device.type, torch.float16, enabled=contender.kind == "torch_autocast")
+        in_half = contender.kind == "torch_autocast"
+        precision = torch.autocast(device.type, torch.float16) if in_half else nullcontext()
 
         def call(batch: Arrays) -> list[np.ndarray]:
-            with torch.inference_mode(), autocast:
+            with torch.inference_mode(), precision:
                 result = network(*(tensor_of(array) for array in batch.values()))
             values = [result] if isinstance(result, torch.Tensor) else result
             return [array_of(value) for value in values]  # on a GPU the copy waits for the work
 
-        return LoadedContender(call, f"PyTorch on {contender.device}")
+        cores = busy_cores(contender.runtime, on_cpu=device.type == "cpu")
+        return LoadedContender(call, f"PyTorch on {contender.device}", cores)
 
     return load
+
+
+def busy_cores(runtime: Runtime, on_cpu: bool) -> int:
+    return (runtime.intra_threads or available_cores()) if on_cpu else 1

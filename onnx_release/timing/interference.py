@@ -30,8 +30,8 @@ def read_cpu_times() -> CpuTimes:
     return CpuTimes(time.perf_counter(), machine, own.user + own.system)
 
 
-def disturbed(before: CpuTimes, after: CpuTimes, threads: int, cores: int) -> bool:
-    """Return whether other work used more of the machine's `cores` than the contender's `threads` leave idle."""
+def disturbed(before: CpuTimes, after: CpuTimes, busy: int, cores: int) -> bool:
+    """Return whether other work used more of the machine's `cores` than a contender with `busy` ones leaves idle."""
     seconds = after.clock - before.clock
     others = (after.machine - before.machine) - (after.own - before.own)
-    return seconds >= SHORTEST_SECONDS and others / seconds > max(cores - threads, 0) + ALLOWED_CORES
+    return seconds >= SHORTEST_SECONDS and others / seconds > max(cores - busy, 0) + ALLOWED_CORES

@@ -23,7 +23,6 @@ import psutil
 
 from onnx_release.core.command import without_ctrl_c
 from onnx_release.core.errors import BenchmarkError
-from onnx_release.core.hardware import available_cores
 from onnx_release.core.types import Arrays
 from onnx_release.timing.contenders import Call, Contender, prepare
 from onnx_release.timing.interference import disturbed, read_cpu_times
@@ -172,8 +171,7 @@ def run_contender(contender: Contender, batches: list[Arrays], pipe: Connection)
         answered = time.perf_counter()
         refuse_nan(outputs)
         pipe.send(Loaded(loaded - start, answered - loaded, ready.provider, ready.note))
-        threads = contender.runtime.intra_threads or available_cores()
-        calls = TimedCalls(ready.call, batches, threads)
+        calls = TimedCalls(ready.call, batches, ready.cores)
         while True:
             request = pipe.recv()
             if request[0] == "memory":
@@ -192,8 +190,8 @@ def run_contender(contender: Contender, batches: list[Arrays], pipe: Connection)
 class TimedCalls:
     """Timed calls of one contender over its batches in turn."""
 
-    def __init__(self, call: Call, batches: list[Arrays], threads: int) -> None:
-        self.call, self.batches, self.threads, self.position = call, batches, threads, 0
+    def __init__(self, call: Call, batches: list[Arrays], cores: int) -> None:
+        self.call, self.batches, self.cores, self.position = call, batches, cores, 0
 
     def timed(self) -> float:
         """Return the seconds of one call. Raises ValueError if it returns NaN."""
@@ -212,7 +210,7 @@ class TimedCalls:
         before = read_cpu_times()
         while not latencies or time.perf_counter() < before.clock + seconds:
             latencies.append(self.timed())
-        return Turn(latencies, disturbed(before, read_cpu_times(), self.threads, psutil.cpu_count() or 1))
+        return Turn(latencies, disturbed(before, read_cpu_times(), self.cores, psutil.cpu_count() or 1))
 
 
 def warm_up(timed: Callable[[], float]) -> int:

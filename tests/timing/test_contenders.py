@@ -1,4 +1,4 @@
-"""What a contender imports and looks for before the clock of its loading starts, and what compiles."""
+"""What a contender imports and looks for before the clock of its loading starts, what compiles, and its cores."""
 
 import os
 import subprocess
@@ -46,6 +46,29 @@ def test_pytorch_and_the_network_are_imported_before_the_clock_starts_and_only_o
     command = [sys.executable, "-c", LOAD_AND_CALL, kind]
     printed = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
     assert printed.split() == ["True", "True", "True", str(compiles)]
+
+
+CORES = """
+import sys
+from pathlib import Path
+
+from onnx_release.core.params import Runtime
+from onnx_release.core.spec import load_spec
+from onnx_release.timing.contenders import Contender, prepare
+
+threads = Runtime(intra_threads=3)
+print(prepare(Contender("a", "torch_eager", "net", Path(), load_spec("net"), threads, sys.argv[1]))().cores)
+"""
+
+
+@pytest.mark.parametrize(("device", "cores"), [("cpu", 3), ("meta", 1)])  # torch has "meta" on every machine
+def test_off_the_cpu_a_contender_keeps_only_the_core_of_the_calling_thread_busy(tmp_path, device, cores):
+    """Or a machine with a GPU and many cores would have to be all idle for a round to count."""
+    write_text(tmp_path / "models/net/spec.yaml", DIGITS_SPEC)
+    write_text(tmp_path / "models/net/network.py", NETWORK)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    printed = subprocess.check_output([sys.executable, "-c", CORES, device], cwd=tmp_path, env=environment, text=True)
+    assert printed.split() == [str(cores)]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from onnx_release.timing.interference import CpuTimes, disturbed, read_cpu_times
 
 
 @pytest.mark.parametrize(
-    ("machine", "own", "threads", "cores", "found"),
+    ("machine", "own", "busy", "cores", "found"),
     [
         (2.0, 2.0, 2, 2, False),  # in a second, all of two cores: its own work
         (2.0, 1.9, 2, 2, False),  # a tenth of a core is too little to be sure of
@@ -18,16 +18,16 @@ from onnx_release.timing.interference import CpuTimes, disturbed, read_cpu_times
         (4.0, 1.0, 4, 2, True),  # more threads than cores
     ],
 )
-def test_by_hand(machine, own, threads, cores, found):
+def test_by_hand(machine, own, busy, cores, found):
     before = CpuTimes(clock=100.0, machine=5000.0, own=3.0)
     after = CpuTimes(clock=101.0, machine=5000.0 + machine, own=3.0 + own)
-    assert disturbed(before, after, threads, cores) is found
+    assert disturbed(before, after, busy, cores) is found
 
 
 def test_a_turn_of_a_few_ticks_of_the_clock_is_not_judged():
     before = CpuTimes(clock=0.0, machine=0.0, own=0.0)
-    assert not disturbed(before, CpuTimes(clock=0.09, machine=0.18, own=0.0), threads=2, cores=2)
-    assert disturbed(before, CpuTimes(clock=0.11, machine=0.22, own=0.0), threads=2, cores=2)
+    assert not disturbed(before, CpuTimes(clock=0.09, machine=0.18, own=0.0), busy=2, cores=2)
+    assert disturbed(before, CpuTimes(clock=0.11, machine=0.22, own=0.0), busy=2, cores=2)
 
 
 def test_what_a_hypervisor_takes_is_other_work_and_idling_and_guests_are_none(monkeypatch):

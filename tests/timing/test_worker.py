@@ -198,7 +198,7 @@ def test_turns_go_round_the_batches():
         seen.append(batch["x"])
         return []
 
-    taken = TimedCalls(call, [{"x": 0}, {"x": 1}, {"x": 2}], threads=1)  # type: ignore[dict-item]
+    taken = TimedCalls(call, [{"x": 0}, {"x": 1}, {"x": 2}], cores=1)  # type: ignore[dict-item]
     assert len(taken.take_turn(0).latencies) == 1  # and the call that is left out
     assert len(taken.take_turn(0).latencies) == 1
     assert seen == [0, 1, 2, 0]
@@ -208,12 +208,12 @@ def test_turns_go_round_the_batches():
 def test_a_turn_says_whether_it_was_disturbed(monkeypatch, found):
     seen = []
 
-    def judge(before, after, threads, cores):
-        seen.append((after.clock > before.clock, threads, cores))
+    def judge(before, after, busy, cores):
+        seen.append((after.clock > before.clock, busy, cores))
         return found
 
     monkeypatch.setattr(turns, "disturbed", judge)
-    assert TimedCalls(lambda _: [], [{}], threads=3).take_turn(0).disturbed is found
+    assert TimedCalls(lambda _: [], [{}], cores=3).take_turn(0).disturbed is found
     assert seen == [(True, 3, psutil.cpu_count())]
 
 
