@@ -34,8 +34,8 @@ LEFT_OUT = """## Left out
 def page(results: dict[str, Result], declared: int) -> str:
     """Return the page about these results, of as many networks as the zoo has."""
     found = sorted(results.values(), key=lambda result: (result.family, result.name))
-    through = f"{len(found)} of the {declared} networks have been through the pipeline"
-    through += ", some of them through an earlier version of it.\n"
+    networks = f"All {declared}" if len(found) == declared else f"{len(found)} of the {declared}"
+    through = f"{networks} networks have been through the pipeline, some of them through an earlier version of it.\n"
     return "\n".join([INTRODUCTION, "## Results\n", through, table(found), failures(found), LEFT_OUT])
 
 

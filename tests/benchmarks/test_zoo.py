@@ -131,6 +131,7 @@ def test_static_int8_counts_where_the_quantizer_of_onnxruntime_is_no_better(ours
 def test_the_page_counts_by_family_and_gives_each_reason():
     text = page({result.name: result for result in (GOOD, LOST, STRANGE)}, 7)
     assert "\n3 of the 7 networks have been through" in text
+    assert "\nAll 3 networks have been through" in page({"good": GOOD, "lost": LOST, "strange": STRANGE}, 3)
     assert "| letters | 2 | 2 | 1 | 1 | 1 | 1 | 1 |" in text
     assert "| numbers | 1 | 0 | 0 | 0 | 0 | 0 | 0 |" in text
     assert "| **of either** | 2 | 100.0% | 50.0% |" in text
