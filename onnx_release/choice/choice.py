@@ -56,7 +56,7 @@ def releasable(candidates: Sequence[Candidate]) -> list[Candidate]:
 def fastest(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the releasable candidate with the fastest median, and those that are not measurably slower.
 
-    If the speed was not measured, these are all, and the choice is not by speed.
+    If other work took cores in most rounds, these are all, and the choice is not by speed.
     """
     found = releasable(candidates)
     if not found:

@@ -291,10 +291,7 @@ def own_metrics(item: Measurement, batch: int) -> dict[str, Any]:
 
 
 def no_differences(run: Run, params: Benchmark) -> dict[str, list[str]]:
-    """Return for every contender the others that show no measured difference from it.
-
-    Their speed-up over it has an interval that contains 1, or was not measured (`Speedup.doubt`).
-    """
+    """Return for every contender the others of which it is open whether they are faster (`Speedup.no_difference`)."""
     alike: dict[str, list[str]] = {name: [] for name in run.measurements}
     rounds = params.starts * params.rounds
     for one, other in itertools.combinations(run.measurements, 2):

@@ -65,7 +65,7 @@ class ContenderMetrics(Strict):
     speedup_vs_compile_high: Annotated[float | None, Metric("upper end of its interval", better="higher")]
     latency_ms: LatencyMetrics
     no_difference_from: Annotated[
-        str, Metric("contenders that may be as fast: the interval contains 1, or is not measured", noise="by-product")
+        str, Metric("contenders that may be as fast: the interval contains 1, or others took cores", noise="by-product")
     ]
     load_ms: Annotated[
         float | None,

@@ -60,8 +60,13 @@ class Speedup:
 
     @property
     def no_difference(self) -> bool:
-        """Whether no difference between the two was measured."""
-        return not self.measured or no_difference(*self.figures[1:])
+        """Whether it is open which of the two is faster.
+
+        An interval without 1 says which, however wide it is, if the times are not those of other work.
+        """
+        if self.low is None or self.high is None or mostly_disturbed(self.disturbed, self.rounds):
+            return True
+        return no_difference(self.low, self.high)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from onnx_release.timing.benchmark import (
 from onnx_release.timing.conditions import Conditions
 from onnx_release.timing.contenders import Contender, all_contenders, onnx_contenders
 from onnx_release.timing.metrics import PreparationMetrics
+from onnx_release.timing.speedup import TOO_WIDE, Speedup
 from onnx_release.timing.worker import ContenderProcess, Loaded, worker_environment
 from tests.bad_graphs import endless_for_zeros, insatiable
 from tests.imports import ROOT
@@ -250,6 +251,14 @@ def test_contenders_whose_interval_holds_1_are_named():
     )
     found = {name: item.no_difference_from for name, item in contender_metrics(run, 1, PARAMS).items()}
     assert found == {"torch_eager": "", "a": "b", "b": "a", "c": ""}
+
+
+def test_a_contender_that_is_faster_in_every_round_is_set_apart_though_nobody_knows_how_much_faster():
+    """Or noise would let the pipeline release a variant that takes several times as long."""
+    run = Run({"a": done([[0.001]] * 5), "b": done([[0.001 * by] for by in (4, 10, 30, 6, 20)])}, 1.0)
+    found = paired_speedup(run.measurements["b"], run.measurements["a"], PARAMS)
+    assert found is not None and Speedup(*found).doubt == TOO_WIDE
+    assert contender_metrics(run, 1, PARAMS)["a"].no_difference_from == ""
 
 
 def test_disturbed_rounds_set_nothing_apart():

@@ -76,11 +76,15 @@ def test_what_counts_as_not_measured_and_why(speedup, doubt):
     assert bool(describe_doubt(speedup, "net")) is bool(doubt)
 
 
-def test_what_was_not_measured_sets_nothing_apart():
+def test_an_interval_without_1_says_which_is_faster_however_wide_unless_the_times_are_of_other_work():
     assert not Speedup(2.0, 1.9, 2.1).no_difference
     assert Speedup(2.0, 0.9, 2.1).no_difference
     assert Speedup(2.0, 1.9, 2.1, disturbed=8, rounds=15).no_difference
-    assert Speedup(20.0, 2.0, 200.0).no_difference
+    assert not Speedup(20.0, 2.0, 200.0).no_difference
+    assert not Speedup(0.05, 0.005, 0.5, disturbed=7, rounds=15).no_difference
+    assert Speedup(20.0, 0.9, 200.0).no_difference
+    assert Speedup(2.0, 0.0, math.inf).no_difference  # a single pair
+    assert Speedup(None, None, None).no_difference
 
 
 def test_what_to_do_fits_the_cause():
