@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import traceback
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
@@ -92,9 +91,7 @@ def stage_and_command(stage: Any) -> tuple[str, str, str]:
 def exit_code(module: str) -> int:
     """Run the module as __main__ and return the exit code that its process would have."""
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "'.*' found in sys.modules", RuntimeWarning)  # another test imports it
-            runpy.run_module(module, run_name="__main__")
+        runpy.run_module(module, run_name="__main__")
     except SystemExit as end:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

@@ -59,7 +59,7 @@ Answer = Prediction | Detections | Embedding
 def softmax_prediction(logits: np.ndarray, top: int) -> Prediction:
     """Return the `top` likeliest classes of `logits` [classes] with softmax scores. Ties go to the lower class.
 
-    If a logit is infinite or NaN, so are scores.
+    If the largest logit is infinite, or one is NaN, scores are NaN.
     """
     logits = logits.astype(np.float64)
     order = np.argsort(-logits, kind="stable")[:top]

@@ -153,7 +153,6 @@ def test_an_error_that_is_not_about_the_dtype_is_the_operators_own(spec):
         torch.ones(3, 4) @ torch.ones(3, 4)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_scripted_and_exported_networks_compute_in_float64_too(spec):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Sigmoid()).eval()

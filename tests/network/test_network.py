@@ -286,7 +286,6 @@ def test_a_network_that_returns_a_dict_is_exported_by_its_names(write_model, tmp
     assert {name: array.tolist() for name, array in outputs.items()} == {"first": [[2, 3]], "second": [[3, 4]]}
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_a_build_may_return_a_network_of_torchscript(write_model, tmp_path):
     write_model(
         "import torch\n\n\n"

@@ -1,6 +1,5 @@
 """An archive or a folder among a model's sources is a network without a network.py, if its trust allows."""
 
-import warnings
 import zipfile
 
 import numpy as np
@@ -62,9 +61,7 @@ def declare(tmp_path, monkeypatch):
 
 
 def save_scripted(network, path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.script(network), path)
+    torch.jit.save(torch.jit.script(network), path)
 
 
 def save_exported(network, path):
